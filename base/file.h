@@ -1,0 +1,42 @@
+// Whole files in, whole files out. A write never leaves a half-written file under the final name.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace halfstep {
+
+// Throws Error naming the path and the system's reason; refuses directories and files above `limit` bytes.
+std::string read_file(const std::filesystem::path& path, int64_t limit = int64_t{1} << 40);
+
+// Receives pieces in order; throws Error on a failed write (full disk, quota).
+class FileSink {
+ public:
+  virtual ~FileSink() = default;
+  virtual void write(std::span<const std::byte> bytes) = 0;
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+};
+
+// Writes to a temporary name beside `path`, syncs, renames over `path`, syncs the directory. On any error the temporary
+// file is removed and what stood at `path` is untouched.
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileSink&)>& fill);
+void write_file_atomically(const std::filesystem::path& path, std::string_view content);
+
+// A directory of its own under the system's temporary folder, removed with everything in it at the end.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace halfstep

@@ -1,0 +1,134 @@
+// Program: what the runtime executes. A flat list of kernel launches and library calls over numbered buffers at planned
+// offsets. A plain value: it prints, and parses back to an equal value.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/tensor.h"
+
+namespace halfstep {
+
+enum class DeviceKind : uint8_t { cpu, cuda };
+std::string_view name(DeviceKind device);
+
+// input: written by the host before every step. output: read by the host after it. state: lives on the device across steps
+// and is shared by name between the programs of one CompiledModel. scratch: the planned arena, one per program.
+enum class BufferKind : uint8_t { input, output, state, scratch };
+
+struct Buffer {
+  std::string name;
+  BufferKind kind = BufferKind::scratch;
+  TensorType type;  // scratch: u8[bytes]
+  friend bool operator==(const Buffer&, const Buffer&) = default;
+};
+
+// A place: byte `offset` (16-byte aligned for library operands) in buffers[buffer].
+struct Ref {
+  int32_t buffer = 0;
+  int64_t offset = 0;
+  friend bool operator==(const Ref&, const Ref&) = default;
+};
+
+// cuda: `kernel` of the PTX module with one pointer per argument, on `grid` blocks of `block` threads.
+// cpu: void kernel(void* const* arguments, int64_t begin, int64_t end) over ranges that cover [0, units); units are
+// independent, so any split over threads gives the same bits.
+struct KernelLaunch {
+  std::string kernel;
+  std::vector<Ref> arguments;
+  std::array<int64_t, 3> grid{1, 1, 1};
+  int64_t block = 1;
+  int64_t units = 1;
+  int64_t bytes = 0;  // moved through memory, for the profile and for choosing the split on the CPU
+  friend bool operator==(const KernelLaunch&, const KernelLaunch&) = default;
+};
+
+// c[i] = op(a[i]) @ op(b[i]) (+ c[i] if accumulate) (+ bias), i < batch; all row-major and dense.
+// op(a): [m, k], stored [k, m] if transpose_a; op(b): [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n].
+// Accumulates in fp32 (fp64 for f64) and rounds once. Batch strides in elements; 0 broadcasts an operand.
+struct Gemm {
+  int64_t m = 0, n = 0, k = 0, batch = 1;
+  bool transpose_a = false, transpose_b = false, accumulate = false, relu = false;
+  int64_t stride_a = 0, stride_b = 0, stride_c = 0;
+  DType operand = DType::f32, result = DType::f32, bias_type = DType::f32;
+  Ref a, b, c;
+  std::optional<Ref> bias;
+  friend bool operator==(const Gemm&, const Gemm&) = default;
+};
+
+enum class ConvolutionKind : uint8_t { forward, data_grad, filter_grad };
+std::string_view name(ConvolutionKind kind);
+
+// Cross-correlation over 1 to 3 spatial axes, channels last. x: [batch, spatial..., in_channels],
+// w: [out_channels, window..., in_channels / groups], y: [batch, out_spatial..., out_channels].
+// forward: y from x, w. data_grad: x from w, y. filter_grad: w from x, y. `bias` [out_channels] and `relu`: forward only.
+struct Convolution {
+  ConvolutionKind kind = ConvolutionKind::forward;
+  int64_t batch = 0, in_channels = 0, out_channels = 0, groups = 1;
+  Shape spatial, window, out_spatial, strides, pads_begin, pads_end, dilations;
+  DType operand = DType::f32, result = DType::f32, bias_type = DType::f32;
+  bool relu = false;
+  Ref x, w, y;
+  std::optional<Ref> bias;
+  friend bool operator==(const Convolution&, const Convolution&) = default;
+};
+
+struct Copy {
+  Ref from, to;
+  int64_t bytes = 0;
+  friend bool operator==(const Copy&, const Copy&) = default;
+};
+
+struct Step {
+  std::variant<KernelLaunch, Gemm, Convolution, Copy> call;
+  std::string origin;  // the user's node names it computes, with "(backward)" where it does: for profiles and errors
+  friend bool operator==(const Step&, const Step&) = default;
+};
+
+struct Program {
+  std::string name;  // "train", "accumulate", "evaluate"
+  std::vector<Buffer> buffers;
+  std::vector<Step> steps;
+  friend bool operator==(const Program&, const Program&) = default;
+};
+
+std::string print(const Program& program);
+// Throws Error with the line number; offsets and references are checked against the buffers.
+Program parse_program(std::string_view text);
+
+// Where one parameter lies in every arena buffer (parameters, gradients, slots, low copies), in elements.
+struct ParameterSlice {
+  std::string name;  // the ONNX initializer
+  Shape shape;       // as stored in the arena
+  // Stored axis i is axis permutation[i] of the ONNX tensor; empty: as in ONNX.
+  std::vector<int64_t> permutation;
+  int64_t offset = 0;
+  friend bool operator==(const ParameterSlice&, const ParameterSlice&) = default;
+};
+
+// Everything a step needs to run, and nothing of the compiler. Saved as a directory by save_compiled.
+struct CompiledModel {
+  DeviceKind device = DeviceKind::cpu;
+  std::string architecture;  // "sm_80"; an LLVM CPU name such as "x86-64-v3"
+  std::vector<Program> programs;
+  std::string kernels;       // PTX text, or the bytes of an ELF shared object; may be empty
+  NamedTensors state;        // initial contents of state buffers by name; absent: zeros
+  std::vector<std::string> arenas;  // names of the state buffers that are laid out by `parameters`
+  std::vector<ParameterSlice> parameters;
+  std::map<std::string, std::string> notes;  // model, options, versions: shown by info, kept in the manifest
+
+  const Program* find(std::string_view program_name) const;
+};
+
+// program.<name>.txt, kernels.ptx or kernels.so, weights.safetensors, manifest.json. Written to a temporary directory
+// beside `directory` and renamed. load_compiled checks every size before it allocates.
+void save_compiled(const CompiledModel& model, const std::string& directory);
+CompiledModel load_compiled(const std::string& directory);
+
+}  // namespace halfstep

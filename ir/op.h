@@ -1,0 +1,108 @@
+// The op row: everything the compiler knows about an operator stands in one place.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "ir/graph.h"
+#include "ir/scalar.h"
+
+namespace halfstep {
+
+class Builder;
+
+// How autocast treats a node's floating operands and results.
+enum class Precision : uint8_t {
+  low,          // operands cast to the low type; low result (contractions)
+  full,         // operands cast to f32; f32 result
+  full_inside,  // reads what is there, computes in f32, writes what its consumers want (softmax, norms, reductions)
+  widest,       // operands cast to the widest operand type
+  follow,       // operands of mixed types promote; otherwise types are left as they are
+};
+std::string_view name(Precision precision);
+
+// Which emitter or library runs the op. `composite` ops must be expanded before lowering.
+enum class KernelKind : uint8_t {
+  leaf, pointwise, movement, reduction, window, random, gemm, convolution, composite, fused
+};
+std::string_view name(KernelKind kind);
+
+struct OperandSpec {
+  std::string_view name;
+  enum Arity : uint8_t { one, optional, variadic } arity = one;
+  // A floating operand that autocast never casts: statistics, masters, scales.
+  enum Cast : uint8_t { castable, keep } cast = castable;
+};
+
+// What an attribute says about the axes of operand 0, so that layout rewrites can permute it without knowing the op.
+enum class AxisRole : uint8_t { none, axis, axes, per_axis };
+
+struct AttributeSpec {
+  std::string_view name;
+  Attribute default_value;  // also fixes the kind
+  enum Need : uint8_t { required, defaulted } need = required;
+  AxisRole role = AxisRole::none;
+};
+
+struct TypeContext {
+  const Attributes& attributes;
+  std::span<const TensorType* const> operands;  // nullptr: absent
+  const TensorType& operand(size_t i) const { return *operands[i]; }
+};
+
+struct VjpContext {
+  Builder& builder;
+  const Node& node;
+  std::span<const Value> operands;    // in the graph being built
+  std::span<const Value> results;     // in the graph being built
+  std::span<const Value> cotangents;  // one per result; absent: zero
+};
+
+struct ExpandContext {
+  Builder& builder;
+  const Node& node;
+  std::span<const Value> operands;
+};
+
+// Throws Error "<what is wrong>"; the builder adds the op and the node's name.
+using TypeRule = std::vector<TensorType> (*)(const TypeContext&);
+using VjpRule = std::vector<Value> (*)(const VjpContext&);  // one per operand; absent: zero
+using ExpandRule = std::vector<Value> (*)(const ExpandContext&);
+using ScalarBody = Scalar (*)(const Attributes&, std::span<const Scalar>);
+// Operand and result elements as doubles, row-major; results come in sized.
+struct EvaluateContext {
+  const Node& node;
+  std::span<const TensorType> types;
+  std::span<const std::vector<double>* const> operands;
+  std::span<std::vector<double>> results;
+};
+using EvaluateRule = void (*)(const EvaluateContext&);
+using CostRule = double (*)(const Node&, std::span<const TensorType>);  // floating-point operations
+
+struct Op {
+  std::string_view name;
+  std::string_view onnx = "";  // the ONNX operator, where it is one-to-one
+  std::vector<OperandSpec> operands;
+  std::vector<AttributeSpec> attributes;
+  TypeRule type = nullptr;
+  Precision precision = Precision::follow;
+  VjpRule vjp = nullptr;
+  std::string_view not_differentiable = "";  // the reason, where vjp is missing
+  KernelKind kernel = KernelKind::pointwise;
+  ScalarBody body = nullptr;        // pointwise only
+  ExpandRule expand = nullptr;      // as smaller ops
+  ExpandRule inference = nullptr;   // what stands for the op in an evaluation graph; nullptr: the op itself
+  EvaluateRule evaluate = nullptr;  // nullptr: derived from body or expand
+  CostRule cost = nullptr;          // nullptr: one operation a result element
+};
+
+inline bool is_leaf(const Op& op) { return op.kernel == KernelKind::leaf && op.attributes.front().name == "name"; }
+
+// The one table, joined from the families in ir/ops/.
+std::span<const Op* const> all_ops();
+const Op* find_op(std::string_view name);  // nullptr if there is none
+const Op& op(std::string_view name);       // InternalError if there is none
+
+}  // namespace halfstep

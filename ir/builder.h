@@ -21,9 +21,10 @@ class Builder {
   std::vector<Value> call_all(const Op& op, std::vector<Value> operands, Attributes attributes = {});
   Value call(std::string_view op, std::vector<Value> operands, Attributes attributes = {});  // the first result
 
-  const TensorType& type(Value v) const { return graph_.type(v); }
-  const Shape& shape(Value v) const { return type(v).shape; }
-  DType dtype(Value v) const { return type(v).dtype; }
+  // By value: the next node made may move the graph's storage.
+  TensorType type(Value v) const { return graph_.type(v); }
+  Shape shape(Value v) const { return graph_.type(v).shape; }
+  DType dtype(Value v) const { return graph_.type(v).dtype; }
   const Graph& graph() const { return graph_; }
 
   // The origin given to the nodes made from here on.
@@ -54,7 +55,7 @@ class Builder {
   // Movement. Each returns x itself where nothing would change.
   Value reshape(Value x, Shape shape);
   Value transpose(Value x, Ints permutation);
-  Value broadcast(Value x, const Shape& shape);  // numpy rules: leading axes are added, ones are repeated
+  Value broadcast(Value x, Shape shape);  // numpy rules: leading axes are added, ones are repeated
   Value slice(Value x, Ints starts, Ints limits, Ints steps = {});
   Value reduce(std::string_view op, Value x, Ints axes);  // keeps the axes with size 1
   // The cotangent of broadcast: sums to `shape`.

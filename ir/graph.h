@@ -18,7 +18,7 @@ using NodeId = int32_t;
 struct Value {
   NodeId node = -1;
   int32_t result = 0;
-  explicit operator bool() const { return node >= 0; }
+  explicit constexpr operator bool() const { return node >= 0; }
   friend auto operator<=>(const Value&, const Value&) = default;
 };
 

@@ -1,0 +1,80 @@
+// The operator families and what their rows share. Each family file defines one span of rows; table.cpp joins them.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "base/error.h"
+#include "ir/builder.h"
+#include "ir/op.h"
+
+namespace halfstep {
+
+std::span<const Op> leaf_ops();
+std::span<const Op> pointwise_ops();
+std::span<const Op> movement_ops();
+std::span<const Op> reduction_ops();
+std::span<const Op> window_ops();
+std::span<const Op> contraction_ops();
+std::span<const Op> composite_ops();
+
+namespace ops {
+
+// `ok` or an Error that the builder completes with the op and the node.
+inline void expect(bool ok, const std::string& otherwise) {
+  if (!ok) throw Error(otherwise);
+}
+
+inline size_t rank(const TensorType& type) { return type.shape.size(); }
+
+// The axis as an index; Error unless -1 < axis < rank.
+inline size_t axis_of(const Attributes& attributes, size_t rank) {
+  const int64_t axis = attributes.integer("axis");
+  expect(axis >= 0 && axis < static_cast<int64_t>(rank),
+         "axis " + std::to_string(axis) + " is outside rank " + std::to_string(rank));
+  return static_cast<size_t>(axis);
+}
+
+// A per-axis list of length `count`; an empty one stands for `otherwise` everywhere.
+inline Ints per_axis(const Attributes& attributes, std::string_view name, size_t count, int64_t otherwise) {
+  const Ints& values = attributes.ints(name);
+  if (values.empty()) return Ints(count, otherwise);
+  expect(values.size() == count, "'" + std::string(name) + "' has " + std::to_string(values.size()) + " entries, " +
+                                     std::to_string(count) + " expected");
+  return values;
+}
+
+// Sliding windows over the spatial axes of a channels-last tensor: the geometry shared by convolution and pooling.
+struct WindowGeometry {
+  Ints window, strides, pads_begin, pads_end, dilations;
+  int64_t output_size(size_t axis, int64_t input_size) const;
+  // The input position that window element `element` of output `output` reads; outside [0, size) it is padding.
+  int64_t input_position(size_t axis, int64_t output, int64_t element) const {
+    return output * strides[axis] - pads_begin[axis] + element * dilations[axis];
+  }
+};
+WindowGeometry window_geometry(const Attributes& attributes, Ints window);
+Shape spatial_of(const Shape& channels_last);
+
+// Calls `visit(index)` for every multi-index of `shape`, row-major.
+template <typename Visit>
+void for_each_index(const Shape& shape, Visit&& visit) {
+  Ints index(shape.size(), 0);
+  for (int64_t d : shape)
+    if (d == 0) return;
+  while (true) {
+    visit(static_cast<const Ints&>(index));
+    size_t axis = shape.size();
+    while (axis > 0 && ++index[axis - 1] == shape[axis - 1]) index[--axis] = 0;
+    if (axis == 0) return;
+  }
+}
+
+inline int64_t linear_index(const Ints& index, const std::vector<int64_t>& strides) {
+  int64_t at = 0;
+  for (size_t i = 0; i < index.size(); ++i) at += index[i] * strides[i];
+  return at;
+}
+
+}  // namespace ops
+}  // namespace halfstep

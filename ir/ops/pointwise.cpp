@@ -1,0 +1,258 @@
+// Pointwise operators: one scalar body each, from which the interpreter and the kernels derive.
+#include <numbers>
+
+#include "ir/ops/families.h"
+
+namespace halfstep {
+namespace {
+
+using Args = std::span<const Scalar>;
+
+std::string operand_types(const TypeContext& c) {
+  std::string text;
+  for (const TensorType* t : c.operands) text += (text.empty() ? "" : " and ") + to_string(*t);
+  return text;
+}
+
+std::vector<TensorType> same_type(const TypeContext& c) {
+  for (const TensorType* t : c.operands)
+    ops::expect(*t == c.operand(0), "operands differ: " + operand_types(c));
+  return {c.operand(0)};
+}
+
+std::vector<TensorType> floating_type(const TypeContext& c) {
+  ops::expect(is_floating(c.operand(0).dtype), "a floating operand expected, found " + operand_types(c));
+  return same_type(c);
+}
+
+std::vector<TensorType> predicate_type(const TypeContext& c) {
+  return {{DType::boolean, same_type(c)[0].shape}};
+}
+
+std::vector<TensorType> logical_type(const TypeContext& c) {
+  ops::expect(c.operand(0).dtype == DType::boolean, "bool operands expected, found " + operand_types(c));
+  return same_type(c);
+}
+
+std::vector<TensorType> select_type(const TypeContext& c) {
+  ops::expect(c.operand(0).dtype == DType::boolean && c.operand(1) == c.operand(2) && c.operand(0).shape == c.operand(1).shape,
+              "bool, and two values of one type expected, found " + operand_types(c));
+  return {c.operand(1)};
+}
+
+std::vector<TensorType> cast_type(const TypeContext& c) { return {{c.attributes.dtype("to"), c.operand(0).shape}}; }
+
+// The cotangent dx = dy * derivative(x, y), written with the builder.
+Value dy(const VjpContext& c) { return c.cotangents[0]; }
+Value x(const VjpContext& c) { return c.operands[0]; }
+Value y(const VjpContext& c) { return c.results[0]; }
+
+std::vector<Value> relu_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  return {b.select(b.call("less", {b.constant_like(y(c), 0), y(c)}), dy(c), b.constant_like(dy(c), 0))};
+}
+
+std::vector<Value> abs_vjp(const VjpContext& c) { return {c.builder.mul(dy(c), c.builder.unary("sign", x(c)))}; }
+
+std::vector<Value> sigmoid_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  return {b.mul(dy(c), b.mul(y(c), b.sub(b.constant_like(y(c), 1), y(c))))};
+}
+
+std::vector<Value> tanh_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  return {b.mul(dy(c), b.sub(b.constant_like(y(c), 1), b.mul(y(c), y(c))))};
+}
+
+std::vector<Value> erf_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value gaussian = b.unary("exp", b.unary("neg", b.mul(x(c), x(c))));
+  return {b.mul(dy(c), b.mul(gaussian, 2 * std::numbers::inv_sqrtpi))};
+}
+
+// d/dx x Φ(x) = Φ(x) + x φ(x).
+std::vector<Value> gelu_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value v = x(c);
+  const Value cdf = b.mul(b.add(b.unary("erf", b.mul(v, std::numbers::sqrt2 / 2)), 1), 0.5);
+  const Value density = b.mul(b.unary("exp", b.mul(b.mul(v, v), -0.5)), std::numbers::inv_sqrtpi / std::numbers::sqrt2);
+  return {b.mul(dy(c), b.add(cdf, b.mul(v, density)))};
+}
+
+constexpr double kGeluScale = 0.7978845608028654;  // sqrt(2 / pi)
+constexpr double kGeluCubic = 0.044715;            // Hendrycks and Gimpel 2016
+
+std::vector<Value> gelu_tanh_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value v = x(c), square = b.mul(v, v);
+  const Value t = b.unary("tanh", b.mul(b.mul(v, b.add(b.mul(square, kGeluCubic), 1)), kGeluScale));
+  const Value inner = b.mul(b.add(b.mul(square, 3 * kGeluCubic), 1), kGeluScale);
+  const Value slope = b.mul(b.mul(b.sub(b.constant_like(t, 1), b.mul(t, t)), inner), v);
+  return {b.mul(dy(c), b.mul(b.add(b.add(t, 1), slope), 0.5))};
+}
+
+std::vector<Value> silu_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value s = b.unary("sigmoid", x(c));
+  return {b.mul(dy(c), b.mul(s, b.add(b.mul(x(c), b.sub(b.constant_like(s, 1), s)), 1)))};
+}
+
+// The cotangent goes to the operand that won; a tie is split evenly.
+std::vector<Value> extremum_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value zero = b.constant_like(dy(c), 0), half = b.mul(dy(c), 0.5);
+  const Value tie = b.call("eq", {c.operands[0], c.operands[1]});
+  const auto share = [&](Value operand) {
+    return b.select(tie, half, b.select(b.call("eq", {operand, y(c)}), dy(c), zero));
+  };
+  return {share(c.operands[0]), share(c.operands[1])};
+}
+
+std::vector<Value> pow_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value base = c.operands[0], exponent = c.operands[1];
+  const Value d_base = b.mul(exponent, b.call("pow", {base, b.add(exponent, -1)}));
+  // base 0 contributes 0 to the exponent's gradient, as in PyTorch.
+  const Value positive = b.call("less", {b.constant_like(base, 0), base});
+  const Value d_exponent = b.select(positive, b.mul(y(c), b.unary("log", base)), b.constant_like(base, 0));
+  return {b.mul(dy(c), d_base), b.mul(dy(c), d_exponent)};
+}
+
+std::vector<Value> select_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value zero = b.constant_like(dy(c), 0);
+  return {Value{}, b.select(c.operands[0], dy(c), zero), b.select(c.operands[0], zero, dy(c))};
+}
+
+std::vector<Value> cast_vjp(const VjpContext& c) {
+  if (!is_floating(c.builder.dtype(x(c)))) return {Value{}};
+  return {c.builder.cast(dy(c), c.builder.dtype(x(c)))};
+}
+
+constexpr std::string_view kPiecewiseConstant = "its derivative is zero almost everywhere";
+constexpr std::string_view kDiscrete = "its result is discrete";
+
+Op unary(std::string_view name, std::string_view onnx, Precision precision, ScalarBody body, VjpRule vjp) {
+  return {.name = name, .onnx = onnx, .operands = {{"x"}}, .type = floating_type, .precision = precision, .vjp = vjp, .body = body};
+}
+
+Op step_function(std::string_view name, std::string_view onnx, ScalarBody body) {
+  return {.name = name, .onnx = onnx, .operands = {{"x"}}, .type = floating_type, .not_differentiable = kPiecewiseConstant, .body = body};
+}
+
+Op arithmetic(std::string_view name, std::string_view onnx, ScalarBody body, VjpRule vjp, Precision precision = Precision::follow) {
+  return {.name = name, .onnx = onnx, .operands = {{"x"}, {"y"}}, .type = same_type, .precision = precision, .vjp = vjp, .body = body};
+}
+
+Op comparison(std::string_view name, std::string_view onnx, ScalarBody body) {
+  return {.name = name, .onnx = onnx, .operands = {{"x"}, {"y"}}, .type = predicate_type, .not_differentiable = kDiscrete, .body = body};
+}
+
+Op logical(std::string_view name, std::string_view onnx, std::vector<OperandSpec> operands, ScalarBody body) {
+  return {.name = name, .onnx = onnx, .operands = std::move(operands), .type = logical_type, .not_differentiable = kDiscrete, .body = body};
+}
+
+Scalar sigmoid_of(Scalar v) { return 1.0 / (exp(-v) + 1.0); }
+// log(1 + e^x) without overflow.
+Scalar softplus_of(Scalar v) { return max(v, v * 0.0) + log(exp(-abs(v)) + 1.0); }
+
+const std::vector<Op> kOps{
+    unary("neg", "Neg", Precision::follow, [](const Attributes&, Args a) { return -a[0]; },
+          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.unary("neg", dy(c))}; }),
+    unary("abs", "Abs", Precision::follow, [](const Attributes&, Args a) { return abs(a[0]); }, abs_vjp),
+    unary("relu", "Relu", Precision::follow, [](const Attributes&, Args a) { return max(a[0], a[0].arithmetic->constant(0)); }, relu_vjp),
+    unary("exp", "Exp", Precision::full, [](const Attributes&, Args a) { return exp(a[0]); },
+          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), y(c))}; }),
+    unary("log", "Log", Precision::full, [](const Attributes&, Args a) { return log(a[0]); },
+          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(dy(c), x(c))}; }),
+    unary("sqrt", "Sqrt", Precision::follow, [](const Attributes&, Args a) { return sqrt(a[0]); },
+          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(c.builder.mul(dy(c), 0.5), y(c))}; }),
+    unary("rsqrt", "", Precision::full, [](const Attributes&, Args a) { return 1.0 / sqrt(a[0]); },
+          [](const VjpContext& c) -> std::vector<Value> {
+            Builder& b = c.builder;
+            return {b.mul(dy(c), b.mul(b.mul(y(c), b.mul(y(c), y(c))), -0.5))};
+          }),
+    unary("reciprocal", "Reciprocal", Precision::full, [](const Attributes&, Args a) { return 1.0 / a[0]; },
+          [](const VjpContext& c) -> std::vector<Value> {
+            Builder& b = c.builder;
+            return {b.unary("neg", b.mul(dy(c), b.mul(y(c), y(c))))};
+          }),
+    unary("tanh", "Tanh", Precision::follow, [](const Attributes&, Args a) { return tanh(a[0]); }, tanh_vjp),
+    unary("sigmoid", "Sigmoid", Precision::follow, [](const Attributes&, Args a) { return sigmoid_of(a[0]); }, sigmoid_vjp),
+    unary("erf", "Erf", Precision::follow, [](const Attributes&, Args a) { return erf(a[0]); }, erf_vjp),
+    unary("sin", "Sin", Precision::follow, [](const Attributes&, Args a) { return sin(a[0]); },
+          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), c.builder.unary("cos", x(c)))}; }),
+    unary("cos", "Cos", Precision::follow, [](const Attributes&, Args a) { return cos(a[0]); },
+          [](const VjpContext& c) -> std::vector<Value> {
+            return {c.builder.unary("neg", c.builder.mul(dy(c), c.builder.unary("sin", x(c))))};
+          }),
+    unary("softplus", "Softplus", Precision::full, [](const Attributes&, Args a) { return softplus_of(a[0]); },
+          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), c.builder.unary("sigmoid", x(c)))}; }),
+    unary("gelu", "", Precision::follow,
+          [](const Attributes&, Args a) { return a[0] * 0.5 * (erf(a[0] * (std::numbers::sqrt2 / 2)) + 1.0); }, gelu_vjp),
+    unary("gelu_tanh", "", Precision::follow,
+          [](const Attributes&, Args a) {
+            return a[0] * 0.5 * (tanh(a[0] * kGeluScale * (a[0] * a[0] * kGeluCubic + 1.0)) + 1.0);
+          },
+          gelu_tanh_vjp),
+    unary("silu", "", Precision::follow, [](const Attributes&, Args a) { return a[0] * sigmoid_of(a[0]); }, silu_vjp),
+    step_function("floor", "Floor", [](const Attributes&, Args a) { return floor(a[0]); }),
+    step_function("ceil", "Ceil", [](const Attributes&, Args a) { return ceil(a[0]); }),
+    step_function("round", "Round", [](const Attributes&, Args a) { return round_even(a[0]); }),
+    step_function("sign", "Sign",
+                  [](const Attributes&, Args a) {
+                    const Scalar zero = a[0].arithmetic->constant(0), one = a[0].arithmetic->constant(1);
+                    return select(zero < a[0], one, select(a[0] < zero, -one, a[0]));
+                  }),
+    {.name = "is_finite",
+     .operands = {{"x"}},
+     .type = predicate_type,
+     .not_differentiable = kDiscrete,
+     .body = [](const Attributes&, Args a) { return (a[0] - a[0]) == a[0].arithmetic->constant(0); }},
+    {.name = "is_nan",
+     .onnx = "IsNaN",
+     .operands = {{"x"}},
+     .type = predicate_type,
+     .not_differentiable = kDiscrete,
+     .body = [](const Attributes&, Args a) { return !(a[0] == a[0]); }},
+    logical("not", "Not", {{"x"}}, [](const Attributes&, Args a) { return !a[0]; }),
+    {.name = "cast",
+     .operands = {{"x", OperandSpec::one, OperandSpec::keep}},
+     .attributes = {{"to", DType::f32}},
+     .type = cast_type,
+     .vjp = cast_vjp,
+     .body = [](const Attributes& attributes, Args a) { return convert(attributes.dtype("to"), a[0]); }},
+    arithmetic("add", "Add", [](const Attributes&, Args a) { return a[0] + a[1]; },
+               [](const VjpContext& c) -> std::vector<Value> { return {dy(c), dy(c)}; }),
+    arithmetic("sub", "Sub", [](const Attributes&, Args a) { return a[0] - a[1]; },
+               [](const VjpContext& c) -> std::vector<Value> { return {dy(c), c.builder.unary("neg", dy(c))}; }),
+    arithmetic("mul", "Mul", [](const Attributes&, Args a) { return a[0] * a[1]; },
+               [](const VjpContext& c) -> std::vector<Value> {
+                 return {c.builder.mul(dy(c), c.operands[1]), c.builder.mul(dy(c), c.operands[0])};
+               }),
+    arithmetic("div", "Div", [](const Attributes&, Args a) { return a[0] / a[1]; },
+               [](const VjpContext& c) -> std::vector<Value> {
+                 Builder& b = c.builder;
+                 return {b.div(dy(c), c.operands[1]), b.unary("neg", b.div(b.mul(dy(c), y(c)), c.operands[1]))};
+               }),
+    arithmetic("pow", "", [](const Attributes&, Args a) { return pow(a[0], a[1]); }, pow_vjp, Precision::full),
+    arithmetic("max", "", [](const Attributes&, Args a) { return max(a[0], a[1]); }, extremum_vjp),
+    arithmetic("min", "", [](const Attributes&, Args a) { return min(a[0], a[1]); }, extremum_vjp),
+    comparison("eq", "Equal", [](const Attributes&, Args a) { return a[0] == a[1]; }),
+    comparison("less", "Less", [](const Attributes&, Args a) { return a[0] < a[1]; }),
+    comparison("less_equal", "LessOrEqual", [](const Attributes&, Args a) { return a[0] <= a[1]; }),
+    logical("and", "And", {{"x"}, {"y"}}, [](const Attributes&, Args a) { return a[0] & a[1]; }),
+    logical("or", "Or", {{"x"}, {"y"}}, [](const Attributes&, Args a) { return a[0] | a[1]; }),
+    {.name = "select",
+     .onnx = "Where",
+     .operands = {{"condition"}, {"if_true"}, {"if_false"}},
+     .type = select_type,
+     .vjp = select_vjp,
+     .body = [](const Attributes&, Args a) { return select(a[0], a[1], a[2]); }},
+};
+
+}  // namespace
+
+std::span<const Op> pointwise_ops() { return kOps; }
+
+}  // namespace halfstep

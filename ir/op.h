@@ -84,8 +84,8 @@ using CostRule = double (*)(const Node&, std::span<const TensorType>);  // float
 struct Op {
   std::string_view name;
   std::string_view onnx = "";  // the ONNX operator, where it is one-to-one
-  std::vector<OperandSpec> operands;
-  std::vector<AttributeSpec> attributes;
+  std::vector<OperandSpec> operands = {};
+  std::vector<AttributeSpec> attributes = {};
   TypeRule type = nullptr;
   Precision precision = Precision::follow;
   VjpRule vjp = nullptr;

@@ -106,30 +106,57 @@ float float_from_bfloat16(uint16_t bits) { return std::bit_cast<float>(static_ca
 
 double load_as_double(DType type, const void* p) {
   switch (type) {
-    case DType::f16: return float_from_half(load<uint16_t>(p));
-    case DType::bf16: return float_from_bfloat16(load<uint16_t>(p));
-    case DType::f32: return load<float>(p);
-    case DType::f64: return load<double>(p);
-    case DType::u8: return load<uint8_t>(p);
-    case DType::i8: return load<int8_t>(p);
-    case DType::i32: return load<int32_t>(p);
-    case DType::i64: return static_cast<double>(load<int64_t>(p));
-    case DType::boolean: return load<uint8_t>(p) != 0;
+    case DType::f16:
+      return float_from_half(load<uint16_t>(p));
+    case DType::bf16:
+      return float_from_bfloat16(load<uint16_t>(p));
+    case DType::f32:
+      return load<float>(p);
+    case DType::f64:
+      return load<double>(p);
+    case DType::u8:
+      return load<uint8_t>(p);
+    case DType::i8:
+      return load<int8_t>(p);
+    case DType::i32:
+      return load<int32_t>(p);
+    case DType::i64:
+      return static_cast<double>(load<int64_t>(p));
+    case DType::boolean:
+      return load<uint8_t>(p) != 0;
   }
   return 0;
 }
 
 void store_from_double(DType type, void* p, double v) {
   switch (type) {
-    case DType::f16: store(p, half_from_float(float_round_to_odd(v))); return;
-    case DType::bf16: store(p, bfloat16_from_float(float_round_to_odd(v))); return;
-    case DType::f32: store(p, static_cast<float>(v)); return;
-    case DType::f64: store(p, v); return;
-    case DType::u8: store(p, saturate<uint8_t>(v)); return;
-    case DType::i8: store(p, saturate<int8_t>(v)); return;
-    case DType::i32: store(p, saturate<int32_t>(v)); return;
-    case DType::i64: store(p, saturate<int64_t>(v)); return;
-    case DType::boolean: store(p, static_cast<uint8_t>(v != 0)); return;
+    case DType::f16:
+      store(p, half_from_float(float_round_to_odd(v)));
+      return;
+    case DType::bf16:
+      store(p, bfloat16_from_float(float_round_to_odd(v)));
+      return;
+    case DType::f32:
+      store(p, static_cast<float>(v));
+      return;
+    case DType::f64:
+      store(p, v);
+      return;
+    case DType::u8:
+      store(p, saturate<uint8_t>(v));
+      return;
+    case DType::i8:
+      store(p, saturate<int8_t>(v));
+      return;
+    case DType::i32:
+      store(p, saturate<int32_t>(v));
+      return;
+    case DType::i64:
+      store(p, saturate<int64_t>(v));
+      return;
+    case DType::boolean:
+      store(p, static_cast<uint8_t>(v != 0));
+      return;
   }
 }
 

@@ -24,9 +24,9 @@ class InternalError : public std::logic_error {
 };
 
 // Checks an invariant of ours; never used on input of the user.
-inline void require(bool condition, const char* message,
-                    std::source_location where = std::source_location::current()) {
-  if (!condition) [[unlikely]] throw InternalError(message, where);
+inline void require(bool condition, const char* message, std::source_location where = std::source_location::current()) {
+  if (!condition) [[unlikely]]
+    throw InternalError(message, where);
 }
 
 // Collects every problem of one input, so that a run reports all of them.

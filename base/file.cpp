@@ -56,7 +56,7 @@ void sync_directory(const std::filesystem::path& directory) {
 std::string read_file(const std::filesystem::path& path, int64_t limit) {
   Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) throw Error("cannot open '" + path.string() + "': " + reason());
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd.get(), &info) != 0) throw Error("cannot read '" + path.string() + "': " + reason());
   if (S_ISDIR(info.st_mode)) throw Error("cannot read '" + path.string() + "': it is a directory");
   if (info.st_size > limit)

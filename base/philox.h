@@ -25,7 +25,8 @@ constexpr PhiloxBlock philox(PhiloxBlock counter, uint64_t key) {
 // The IR op `uniform`: element `index` of random site `site` in step `step`. Word 0 of
 // philox({index low, index high, site, step}, seed), its upper 24 bits scaled to [0, 1).
 constexpr float philox_uniform(uint64_t seed, uint32_t step, uint32_t site, uint64_t index) {
-  const PhiloxBlock block = philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), site, step}, seed);
+  const PhiloxBlock block =
+      philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), site, step}, seed);
   return static_cast<float>(block[0] >> 8) * 0x1p-24f;
 }
 

@@ -71,7 +71,8 @@ Tensor Tensor::transpose(std::span<const int64_t> permutation) const {
   int64_t from = 0;
   result.data.resize(data.size());
   for (int64_t to = 0; to < type.element_count(); ++to) {
-    std::memcpy(result.data.data() + static_cast<size_t>(to) * size, data.data() + static_cast<size_t>(from) * size, size);
+    std::memcpy(result.data.data() + static_cast<size_t>(to) * size, data.data() + static_cast<size_t>(from) * size,
+                size);
     for (size_t axis = index.size(); axis-- > 0;) {
       from += step[axis];
       if (++index[axis] < result.type.shape[axis]) break;

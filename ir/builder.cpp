@@ -115,7 +115,10 @@ Value Builder::input(std::string name, TensorType type) {
 
 Value Builder::parameter(std::string name, TensorType type, Ints permutation) {
   return call("parameter", {},
-              {{"name", std::move(name)}, {"dtype", type.dtype}, {"shape", type.shape}, {"permutation", std::move(permutation)}});
+              {{"name", std::move(name)},
+               {"dtype", type.dtype},
+               {"shape", type.shape},
+               {"permutation", std::move(permutation)}});
 }
 
 Value Builder::state(std::string name, TensorType type) {
@@ -124,9 +127,7 @@ Value Builder::state(std::string name, TensorType type) {
 
 Value Builder::constant(Tensor value) { return call("constant", {}, {{"value", std::move(value)}}); }
 
-Value Builder::constant_like(Value x, double value) {
-  return broadcast(constant(dtype(x), value), shape(x));
-}
+Value Builder::constant_like(Value x, double value) { return broadcast(constant(dtype(x), value), shape(x)); }
 
 Value Builder::binary(std::string_view name, Value x, Value y) {
   const Shape sx = shape(x), sy = shape(y);
@@ -150,7 +151,8 @@ Value Builder::binary(std::string_view name, Value x, Value y) {
 Value Builder::select(Value condition, Value if_true, Value if_false) {
   Shape joint = shape(condition);
   for (Value v : {if_true, if_false})
-    if (shape(v).size() > joint.size() || (shape(v).size() == joint.size() && type(v).element_count() > TensorType{DType::u8, joint}.element_count()))
+    if (shape(v).size() > joint.size() ||
+        (shape(v).size() == joint.size() && type(v).element_count() > TensorType{DType::u8, joint}.element_count()))
       joint = shape(v);
   return call("select", {broadcast(condition, joint), broadcast(if_true, joint), broadcast(if_false, joint)});
 }
@@ -181,7 +183,8 @@ Value Builder::slice(Value x, Ints starts, Ints limits, Ints steps) {
   if (limits == shape(x) && std::all_of(starts.begin(), starts.end(), [](int64_t s) { return s == 0; }) &&
       std::all_of(steps.begin(), steps.end(), [](int64_t s) { return s == 1; }))
     return x;
-  return call("slice", {x}, {{"starts", std::move(starts)}, {"limits", std::move(limits)}, {"steps", std::move(steps)}});
+  return call("slice", {x},
+              {{"starts", std::move(starts)}, {"limits", std::move(limits)}, {"steps", std::move(steps)}});
 }
 
 Value Builder::reduce(std::string_view name, Value x, Ints axes) {

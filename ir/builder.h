@@ -1,5 +1,6 @@
-// Builder: the only maker of nodes. Every node is checked against its row and interned: the same op on the same operands
-// with the same attributes is one node (random ops carry a site number, leaves a name, so that they stay apart).
+// Builder: the only maker of nodes. Every node is checked against its row and interned: the same op on the same
+// operands with the same attributes is one node (random ops carry a site number, leaves a name, so that they stay
+// apart).
 #pragma once
 
 #include <functional>

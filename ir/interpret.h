@@ -27,7 +27,8 @@ struct InterpretResult {
   std::map<std::string, InterpretedTensor> updates;  // by the state leaf's name
 };
 
-// `leaves` holds a tensor for every input, state and parameter leaf by name. Throws Error if one is missing or of another type.
+// `leaves` holds a tensor for every input, state and parameter leaf by name. Throws Error if one is missing or of
+// another type.
 InterpretResult interpret(const Graph& graph, const NamedTensors& leaves, const InterpretOptions& options = {});
 // Results of one node on given operands.
 std::vector<InterpretedTensor> interpret_node(const Node& node, std::span<const InterpretedTensor* const> operands,

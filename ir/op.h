@@ -25,7 +25,16 @@ std::string_view name(Precision precision);
 
 // Which emitter or library runs the op. `composite` ops must be expanded before lowering.
 enum class KernelKind : uint8_t {
-  leaf, pointwise, movement, reduction, window, random, gemm, convolution, composite, fused
+  leaf,
+  pointwise,
+  movement,
+  reduction,
+  window,
+  random,
+  gemm,
+  convolution,
+  composite,
+  fused
 };
 std::string_view name(KernelKind kind);
 

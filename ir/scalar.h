@@ -21,8 +21,8 @@ class ScalarArithmetic;
 // maximum and minimum return NaN if either operand is NaN.
 struct Scalar {
   ScalarArithmetic* arithmetic = nullptr;
-  double number = 0;         // the interpreter's carrier
-  void* handle = nullptr;    // the emitter's carrier
+  double number = 0;       // the interpreter's carrier
+  void* handle = nullptr;  // the emitter's carrier
 };
 
 class ScalarArithmetic {

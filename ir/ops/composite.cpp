@@ -154,7 +154,8 @@ Value normalise(Builder& b, Value x32, Value mean, Value variance, const BatchNo
   return b.mul(b.sub(x32, b.reshape(mean, a.channel)), inverse);
 }
 
-// One pass: sums of (x - k) and (x - k)^2, where k is each channel's first element, so that a large mean does not cancel.
+// One pass: sums of (x - k) and (x - k)^2, where k is each channel's first element, so that a large mean does not
+// cancel.
 std::vector<Value> expand_batch_norm(const ExpandContext& c) {
   Builder& b = c.builder;
   const Shape shape = b.shape(c.operands[0]);
@@ -188,7 +189,8 @@ std::vector<Value> batch_norm_vjp(const VjpContext& c) {
   const Value slope = b.mul(b.reshape(c.operands[1], a.channel), inverse);
   const Value inner = b.sub(b.sub(dy, b.mul(dbias, 1 / a.count)), b.mul(normal, b.mul(dscale, 1 / a.count)));
   const Shape channel = b.shape(c.operands[1]);
-  return {b.cast(b.mul(inner, slope), b.dtype(c.operands[0])), b.reshape(dscale, channel), b.reshape(dbias, channel), Value{}, Value{}};
+  return {b.cast(b.mul(inner, slope), b.dtype(c.operands[0])), b.reshape(dscale, channel), b.reshape(dbias, channel),
+          Value{}, Value{}};
 }
 
 std::vector<Value> batch_norm_inference(const ExpandContext& c) {
@@ -203,8 +205,9 @@ std::vector<Value> batch_norm_inference(const ExpandContext& c) {
 std::vector<TensorType> dropout_type(const TypeContext& c) {
   const double ratio = c.attributes.number("ratio");
   expect(ratio >= 0 && ratio < 1, "ratio " + std::to_string(ratio) + " is outside [0, 1)");
-  expect(c.operand(1) == TensorType{DType::i64, {}} && c.operand(2) == TensorType{DType::i32, {}},
-         "seed i64[] and iteration i32[] expected, found " + to_string(c.operand(1)) + " and " + to_string(c.operand(2)));
+  expect(
+      c.operand(1) == TensorType{DType::i64, {}} && c.operand(2) == TensorType{DType::i32, {}},
+      "seed i64[] and iteration i32[] expected, found " + to_string(c.operand(1)) + " and " + to_string(c.operand(2)));
   return {c.operand(0)};
 }
 
@@ -219,7 +222,8 @@ std::vector<Value> expand_dropout(const ExpandContext& c) {
 
 // Dropout is linear in x with the same mask.
 std::vector<Value> dropout_vjp(const VjpContext& c) {
-  return {c.builder.call("dropout", {c.cotangents[0], c.operands[1], c.operands[2]}, c.node.attributes), Value{}, Value{}};
+  return {c.builder.call("dropout", {c.cotangents[0], c.operands[1], c.operands[2]}, c.node.attributes), Value{},
+          Value{}};
 }
 
 const AttributeSpec kAxis{"axis", int64_t{0}, AttributeSpec::required, AxisRole::axis};

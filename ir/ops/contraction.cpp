@@ -11,13 +11,15 @@ DType result_type(const Attributes& attributes, DType operand) {
   const std::string& wanted = attributes.text("result");
   if (wanted.empty()) return operand;
   const std::optional<DType> type = parse_dtype(wanted);
-  expect(type && (*type == operand || *type == DType::f32), "result '" + wanted + "' is neither the operand type nor f32");
+  expect(type && (*type == operand || *type == DType::f32),
+         "result '" + wanted + "' is neither the operand type nor f32");
   return *type;
 }
 
 void expect_same_floating(const TypeContext& c) {
-  expect(is_floating(c.operand(0).dtype) && c.operand(0).dtype == c.operand(1).dtype,
-         "floating operands of one type expected, found " + to_string(c.operand(0)) + " and " + to_string(c.operand(1)));
+  expect(
+      is_floating(c.operand(0).dtype) && c.operand(0).dtype == c.operand(1).dtype,
+      "floating operands of one type expected, found " + to_string(c.operand(0)) + " and " + to_string(c.operand(1)));
 }
 
 struct MatmulShape {
@@ -59,9 +61,7 @@ void evaluate_matmul(const EvaluateContext& c) {
       }
 }
 
-Attributes transposed(bool a, bool b) {
-  return {{"transpose_a", int64_t{a}}, {"transpose_b", int64_t{b}}};
-}
+Attributes transposed(bool a, bool b) { return {{"transpose_a", int64_t{a}}, {"transpose_b", int64_t{b}}}; }
 
 std::vector<Value> matmul_vjp(const VjpContext& c) {
   Builder& builder = c.builder;
@@ -73,7 +73,8 @@ std::vector<Value> matmul_vjp(const VjpContext& c) {
 
 double matmul_cost(const Node& node, std::span<const TensorType> types) {
   const MatmulShape s = matmul_shape(types[0], types[1], node.attributes);
-  return 2.0 * static_cast<double>(s.batch) * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);
+  return 2.0 * static_cast<double>(s.batch) * static_cast<double>(s.m) * static_cast<double>(s.n) *
+         static_cast<double>(s.k);
 }
 
 // The three tensors of a convolution: x [N, spatial..., C], w [O, window..., C / groups], y [N, out..., O].
@@ -89,7 +90,8 @@ Shape window_of(const Shape& w) {
 Shape output_shape(const Shape& x, const Shape& w, const Attributes& attributes) {
   const Shape spatial = ops::spatial_of(x), window = window_of(w);
   const int64_t groups = attributes.integer("groups");
-  expect(spatial.size() == window.size() && spatial.size() <= 3, "x " + to_string(x) + " and w " + to_string(w) + " differ in rank");
+  expect(spatial.size() == window.size() && spatial.size() <= 3,
+         "x " + to_string(x) + " and w " + to_string(w) + " differ in rank");
   expect(groups > 0 && x.back() == w.back() * groups && w.front() % groups == 0,
          "x " + to_string(x) + " has " + std::to_string(x.back()) + " channels; w " + to_string(w) + " in " +
              std::to_string(groups) + " groups takes " + std::to_string(w.back() * groups));
@@ -124,7 +126,8 @@ ConvolutionShapes filter_grad_shapes(const Shape& x, const Shape& dy, const Attr
 
 std::vector<TensorType> convolution_type(const TypeContext& c) {
   expect_same_floating(c);
-  return {{result_type(c.attributes, c.operand(0).dtype), output_shape(c.operand(0).shape, c.operand(1).shape, c.attributes)}};
+  return {{result_type(c.attributes, c.operand(0).dtype),
+           output_shape(c.operand(0).shape, c.operand(1).shape, c.attributes)}};
 }
 
 std::vector<TensorType> data_grad_type(const TypeContext& c) {
@@ -195,25 +198,24 @@ std::vector<Value> convolution_vjp(const VjpContext& c) {
   data.set("result", std::string()), filter.set("result", std::string());
   data.set("spatial", ops::spatial_of(b.shape(x)));
   filter.set("window", window_of(b.shape(w)));
-  return {b.call("convolution_data_grad", {w, dy}, std::move(data)), b.call("convolution_filter_grad", {x, dy}, std::move(filter))};
+  return {b.call("convolution_data_grad", {w, dy}, std::move(data)),
+          b.call("convolution_filter_grad", {x, dy}, std::move(filter))};
 }
 
 // 2 * |y| * window * C / groups, for all three kinds.
 double product_cost(const Shape& w, const Shape& y) {
-  return 2.0 * static_cast<double>(TensorType{DType::u8, y}.element_count()) * static_cast<double>(TensorType{DType::u8, w}.element_count()) /
-         static_cast<double>(w.front());
+  return 2.0 * static_cast<double>(TensorType{DType::u8, y}.element_count()) *
+         static_cast<double>(TensorType{DType::u8, w}.element_count()) / static_cast<double>(w.front());
 }
 
 constexpr std::string_view kSecondOrder = "second derivatives are not built";
 const AttributeSpec kResult{"result", std::string(), AttributeSpec::defaulted};
 
 std::vector<AttributeSpec> convolution_attributes(std::vector<AttributeSpec> more) {
-  std::vector<AttributeSpec> attributes{{"strides", Ints(), AttributeSpec::defaulted},
-                                        {"pads_begin", Ints(), AttributeSpec::defaulted},
-                                        {"pads_end", Ints(), AttributeSpec::defaulted},
-                                        {"dilations", Ints(), AttributeSpec::defaulted},
-                                        {"groups", int64_t{1}, AttributeSpec::defaulted},
-                                        kResult};
+  std::vector<AttributeSpec> attributes{
+      {"strides", Ints(), AttributeSpec::defaulted},    {"pads_begin", Ints(), AttributeSpec::defaulted},
+      {"pads_end", Ints(), AttributeSpec::defaulted},   {"dilations", Ints(), AttributeSpec::defaulted},
+      {"groups", int64_t{1}, AttributeSpec::defaulted}, kResult};
   attributes.insert(attributes.end(), more.begin(), more.end());
   return attributes;
 }
@@ -222,7 +224,9 @@ const std::vector<Op> kOps{
     {.name = "matmul",
      .onnx = "MatMul",
      .operands = {{"a"}, {"b"}},
-     .attributes = {{"transpose_a", int64_t{0}, AttributeSpec::defaulted}, {"transpose_b", int64_t{0}, AttributeSpec::defaulted}, kResult},
+     .attributes = {{"transpose_a", int64_t{0}, AttributeSpec::defaulted},
+                    {"transpose_b", int64_t{0}, AttributeSpec::defaulted},
+                    kResult},
      .type = matmul_type,
      .precision = Precision::low,
      .vjp = matmul_vjp,
@@ -238,7 +242,8 @@ const std::vector<Op> kOps{
      .vjp = convolution_vjp,
      .kernel = KernelKind::convolution,
      .evaluate = evaluate_convolution,
-     .cost = [](const Node& node, std::span<const TensorType> t) { return product_cost(t[1].shape, node.results[0].shape); }},
+     .cost = [](const Node& node,
+                std::span<const TensorType> t) { return product_cost(t[1].shape, node.results[0].shape); }},
     {.name = "convolution_data_grad",
      .operands = {{"w"}, {"dy"}},
      .attributes = convolution_attributes({{"spatial", Ints()}}),
@@ -256,7 +261,8 @@ const std::vector<Op> kOps{
      .not_differentiable = kSecondOrder,
      .kernel = KernelKind::convolution,
      .evaluate = evaluate_filter_grad,
-     .cost = [](const Node& node, std::span<const TensorType> t) { return product_cost(node.results[0].shape, t[1].shape); }},
+     .cost = [](const Node& node,
+                std::span<const TensorType> t) { return product_cost(node.results[0].shape, t[1].shape); }},
 };
 
 }  // namespace

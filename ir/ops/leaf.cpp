@@ -26,7 +26,8 @@ std::vector<TensorType> fused_type(const TypeContext& c) {
   size_t inputs = 0;
   for (const Node& node : body.nodes())
     if (node.op->name == "input") {
-      ops::expect(inputs < c.operands.size() && node.results[0] == c.operand(inputs), "an operand differs from the body's input");
+      ops::expect(inputs < c.operands.size() && node.results[0] == c.operand(inputs),
+                  "an operand differs from the body's input");
       ++inputs;
     }
   ops::expect(inputs == c.operands.size(), "the body has another number of inputs");
@@ -42,7 +43,11 @@ std::vector<Value> expand_fused(const ExpandContext& c) {
 const std::vector<AttributeSpec> kDeclared{{"name", std::string()}, {"dtype", DType::f32}, {"shape", Ints()}};
 
 const std::vector<Op> kOps{
-    {.name = "input", .attributes = kDeclared, .type = declared_type, .not_differentiable = kLeafReason, .kernel = KernelKind::leaf},
+    {.name = "input",
+     .attributes = kDeclared,
+     .type = declared_type,
+     .not_differentiable = kLeafReason,
+     .kernel = KernelKind::leaf},
     {.name = "parameter",
      .attributes = {{"name", std::string()},
                     {"dtype", DType::f32},
@@ -51,7 +56,11 @@ const std::vector<Op> kOps{
      .type = parameter_type,
      .not_differentiable = kLeafReason,
      .kernel = KernelKind::leaf},
-    {.name = "state", .attributes = kDeclared, .type = declared_type, .not_differentiable = kLeafReason, .kernel = KernelKind::leaf},
+    {.name = "state",
+     .attributes = kDeclared,
+     .type = declared_type,
+     .not_differentiable = kLeafReason,
+     .kernel = KernelKind::leaf},
     {.name = "constant",
      .attributes = {{"value", Tensor()}},
      .type = constant_type,

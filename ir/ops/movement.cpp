@@ -69,13 +69,15 @@ void evaluate_transpose(const EvaluateContext& c) {
 std::vector<Value> transpose_vjp(const VjpContext& c) {
   const Ints& permutation = c.node.attributes.ints("permutation");
   Ints inverse(permutation.size());
-  for (size_t i = 0; i < permutation.size(); ++i) inverse[static_cast<size_t>(permutation[i])] = static_cast<int64_t>(i);
+  for (size_t i = 0; i < permutation.size(); ++i)
+    inverse[static_cast<size_t>(permutation[i])] = static_cast<int64_t>(i);
   return {c.builder.transpose(c.cotangents[0], std::move(inverse))};
 }
 
 std::vector<TensorType> slice_type(const TypeContext& c) {
   const TensorType& x = c.operand(0);
-  const Ints &starts = c.attributes.ints("starts"), &limits = c.attributes.ints("limits"), &steps = c.attributes.ints("steps");
+  const Ints &starts = c.attributes.ints("starts"), &limits = c.attributes.ints("limits"),
+             &steps = c.attributes.ints("steps");
   expect(starts.size() == rank(x) && limits.size() == rank(x) && steps.size() == rank(x),
          "one start, limit and step for each axis of " + to_string(x) + " expected");
   TensorType result{x.dtype, {}};
@@ -114,7 +116,8 @@ std::vector<Value> slice_vjp(const VjpContext& c) {
 
 std::vector<TensorType> pad_type(const TypeContext& c) {
   const TensorType& x = c.operand(0);
-  const Ints low = ops::per_axis(c.attributes, "low", rank(x), 0), high = ops::per_axis(c.attributes, "high", rank(x), 0),
+  const Ints low = ops::per_axis(c.attributes, "low", rank(x), 0),
+             high = ops::per_axis(c.attributes, "high", rank(x), 0),
              interior = ops::per_axis(c.attributes, "interior", rank(x), 0);
   TensorType result{x.dtype, {}};
   for (size_t i = 0; i < rank(x); ++i) {
@@ -164,8 +167,8 @@ std::vector<TensorType> concat_type(const TypeContext& c) {
     TensorType rest = *t;
     expect(rank(*t) == rank(result), "operands differ in rank: " + to_string(c.operand(0)) + " and " + to_string(*t));
     result.shape[axis] += std::exchange(rest.shape[axis], c.operand(0).shape[axis]);
-    expect(rest == c.operand(0), "operands differ outside axis " + std::to_string(axis) + ": " + to_string(c.operand(0)) +
-                                     " and " + to_string(*t));
+    expect(rest == c.operand(0), "operands differ outside axis " + std::to_string(axis) + ": " +
+                                     to_string(c.operand(0)) + " and " + to_string(*t));
   }
   return {result};
 }
@@ -207,14 +210,16 @@ std::vector<TensorType> iota_type(const TypeContext& c) {
 void evaluate_iota(const EvaluateContext& c) {
   const size_t axis = static_cast<size_t>(c.node.attributes.integer("axis"));
   size_t at = 0;
-  for_each_index(c.node.results[0].shape, [&](const Ints& index) { c.results[0][at++] = static_cast<double>(index[axis]); });
+  for_each_index(c.node.results[0].shape,
+                 [&](const Ints& index) { c.results[0][at++] = static_cast<double>(index[axis]); });
 }
 
-// [rows...] of x chosen along `axis`: result shape = x[:axis] + indices + x[axis+1:]. Indices are in range (checked where
-// they come from); the kernels clamp them.
+// [rows...] of x chosen along `axis`: result shape = x[:axis] + indices + x[axis+1:]. Indices are in range (checked
+// where they come from); the kernels clamp them.
 std::vector<TensorType> gather_type(const TypeContext& c) {
   const TensorType &x = c.operand(0), &indices = c.operand(1);
-  expect(indices.dtype == DType::i64 || indices.dtype == DType::i32, "i64 or i32 indices expected, found " + to_string(indices));
+  expect(indices.dtype == DType::i64 || indices.dtype == DType::i32,
+         "i64 or i32 indices expected, found " + to_string(indices));
   const size_t axis = ops::axis_of(c.attributes, rank(x));
   TensorType result{x.dtype, Shape(x.shape.begin(), x.shape.begin() + static_cast<std::ptrdiff_t>(axis))};
   result.shape.insert(result.shape.end(), indices.shape.begin(), indices.shape.end());
@@ -230,9 +235,12 @@ void evaluate_gather(const EvaluateContext& c) {
   gather_elements(c, [&](const Ints& index) {
     int64_t at = 0, position = 0;
     for (size_t i = 0; i < index.size(); ++i) {
-      if (i < axis) at += index[i] * strides[i];
-      else if (i < axis + indices_rank) position += index[i] * index_strides[i - axis];
-      else at += index[i] * strides[i - indices_rank + 1];
+      if (i < axis)
+        at += index[i] * strides[i];
+      else if (i < axis + indices_rank)
+        position += index[i] * index_strides[i - axis];
+      else
+        at += index[i] * strides[i - indices_rank + 1];
     }
     const int64_t row = static_cast<int64_t>((*c.operands[1])[static_cast<size_t>(position)]);
     return at + std::clamp<int64_t>(row, 0, shape[axis] - 1) * strides[axis];
@@ -240,8 +248,9 @@ void evaluate_gather(const EvaluateContext& c) {
 }
 
 std::vector<TensorType> uniform_type(const TypeContext& c) {
-  expect(c.operand(0) == TensorType{DType::i64, {}} && c.operand(1) == TensorType{DType::i32, {}},
-         "seed i64[] and iteration i32[] expected, found " + to_string(c.operand(0)) + " and " + to_string(c.operand(1)));
+  expect(
+      c.operand(0) == TensorType{DType::i64, {}} && c.operand(1) == TensorType{DType::i32, {}},
+      "seed i64[] and iteration i32[] expected, found " + to_string(c.operand(0)) + " and " + to_string(c.operand(1)));
   return {{DType::f32, c.attributes.ints("shape")}};
 }
 

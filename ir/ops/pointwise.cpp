@@ -15,8 +15,7 @@ std::string operand_types(const TypeContext& c) {
 }
 
 std::vector<TensorType> same_type(const TypeContext& c) {
-  for (const TensorType* t : c.operands)
-    ops::expect(*t == c.operand(0), "operands differ: " + operand_types(c));
+  for (const TensorType* t : c.operands) ops::expect(*t == c.operand(0), "operands differ: " + operand_types(c));
   return {c.operand(0)};
 }
 
@@ -25,9 +24,7 @@ std::vector<TensorType> floating_type(const TypeContext& c) {
   return same_type(c);
 }
 
-std::vector<TensorType> predicate_type(const TypeContext& c) {
-  return {{DType::boolean, same_type(c)[0].shape}};
-}
+std::vector<TensorType> predicate_type(const TypeContext& c) { return {{DType::boolean, same_type(c)[0].shape}}; }
 
 std::vector<TensorType> logical_type(const TypeContext& c) {
   ops::expect(c.operand(0).dtype == DType::boolean, "bool operands expected, found " + operand_types(c));
@@ -35,8 +32,9 @@ std::vector<TensorType> logical_type(const TypeContext& c) {
 }
 
 std::vector<TensorType> select_type(const TypeContext& c) {
-  ops::expect(c.operand(0).dtype == DType::boolean && c.operand(1) == c.operand(2) && c.operand(0).shape == c.operand(1).shape,
-              "bool, and two values of one type expected, found " + operand_types(c));
+  ops::expect(
+      c.operand(0).dtype == DType::boolean && c.operand(1) == c.operand(2) && c.operand(0).shape == c.operand(1).shape,
+      "bool, and two values of one type expected, found " + operand_types(c));
   return {c.operand(1)};
 }
 
@@ -133,23 +131,51 @@ constexpr std::string_view kPiecewiseConstant = "its derivative is zero almost e
 constexpr std::string_view kDiscrete = "its result is discrete";
 
 Op unary(std::string_view name, std::string_view onnx, Precision precision, ScalarBody body, VjpRule vjp) {
-  return {.name = name, .onnx = onnx, .operands = {{"x"}}, .type = floating_type, .precision = precision, .vjp = vjp, .body = body};
+  return {.name = name,
+          .onnx = onnx,
+          .operands = {{"x"}},
+          .type = floating_type,
+          .precision = precision,
+          .vjp = vjp,
+          .body = body};
 }
 
 Op step_function(std::string_view name, std::string_view onnx, ScalarBody body) {
-  return {.name = name, .onnx = onnx, .operands = {{"x"}}, .type = floating_type, .not_differentiable = kPiecewiseConstant, .body = body};
+  return {.name = name,
+          .onnx = onnx,
+          .operands = {{"x"}},
+          .type = floating_type,
+          .not_differentiable = kPiecewiseConstant,
+          .body = body};
 }
 
-Op arithmetic(std::string_view name, std::string_view onnx, ScalarBody body, VjpRule vjp, Precision precision = Precision::follow) {
-  return {.name = name, .onnx = onnx, .operands = {{"x"}, {"y"}}, .type = same_type, .precision = precision, .vjp = vjp, .body = body};
+Op arithmetic(std::string_view name, std::string_view onnx, ScalarBody body, VjpRule vjp,
+              Precision precision = Precision::follow) {
+  return {.name = name,
+          .onnx = onnx,
+          .operands = {{"x"}, {"y"}},
+          .type = same_type,
+          .precision = precision,
+          .vjp = vjp,
+          .body = body};
 }
 
 Op comparison(std::string_view name, std::string_view onnx, ScalarBody body) {
-  return {.name = name, .onnx = onnx, .operands = {{"x"}, {"y"}}, .type = predicate_type, .not_differentiable = kDiscrete, .body = body};
+  return {.name = name,
+          .onnx = onnx,
+          .operands = {{"x"}, {"y"}},
+          .type = predicate_type,
+          .not_differentiable = kDiscrete,
+          .body = body};
 }
 
 Op logical(std::string_view name, std::string_view onnx, std::vector<OperandSpec> operands, ScalarBody body) {
-  return {.name = name, .onnx = onnx, .operands = std::move(operands), .type = logical_type, .not_differentiable = kDiscrete, .body = body};
+  return {.name = name,
+          .onnx = onnx,
+          .operands = std::move(operands),
+          .type = logical_type,
+          .not_differentiable = kDiscrete,
+          .body = body};
 }
 
 Scalar sigmoid_of(Scalar v) { return 1.0 / (exp(-v) + 1.0); }
@@ -157,45 +183,66 @@ Scalar sigmoid_of(Scalar v) { return 1.0 / (exp(-v) + 1.0); }
 Scalar softplus_of(Scalar v) { return max(v, v * 0.0) + log(exp(-abs(v)) + 1.0); }
 
 const std::vector<Op> kOps{
-    unary("neg", "Neg", Precision::follow, [](const Attributes&, Args a) { return -a[0]; },
-          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.unary("neg", dy(c))}; }),
-    unary("abs", "Abs", Precision::follow, [](const Attributes&, Args a) { return abs(a[0]); }, abs_vjp),
-    unary("relu", "Relu", Precision::follow, [](const Attributes&, Args a) { return max(a[0], a[0].arithmetic->constant(0)); }, relu_vjp),
-    unary("exp", "Exp", Precision::full, [](const Attributes&, Args a) { return exp(a[0]); },
-          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), y(c))}; }),
-    unary("log", "Log", Precision::full, [](const Attributes&, Args a) { return log(a[0]); },
-          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(dy(c), x(c))}; }),
-    unary("sqrt", "Sqrt", Precision::follow, [](const Attributes&, Args a) { return sqrt(a[0]); },
-          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(c.builder.mul(dy(c), 0.5), y(c))}; }),
-    unary("rsqrt", "", Precision::full, [](const Attributes&, Args a) { return 1.0 / sqrt(a[0]); },
-          [](const VjpContext& c) -> std::vector<Value> {
-            Builder& b = c.builder;
-            return {b.mul(dy(c), b.mul(b.mul(y(c), b.mul(y(c), y(c))), -0.5))};
-          }),
-    unary("reciprocal", "Reciprocal", Precision::full, [](const Attributes&, Args a) { return 1.0 / a[0]; },
-          [](const VjpContext& c) -> std::vector<Value> {
-            Builder& b = c.builder;
-            return {b.unary("neg", b.mul(dy(c), b.mul(y(c), y(c))))};
-          }),
-    unary("tanh", "Tanh", Precision::follow, [](const Attributes&, Args a) { return tanh(a[0]); }, tanh_vjp),
-    unary("sigmoid", "Sigmoid", Precision::follow, [](const Attributes&, Args a) { return sigmoid_of(a[0]); }, sigmoid_vjp),
-    unary("erf", "Erf", Precision::follow, [](const Attributes&, Args a) { return erf(a[0]); }, erf_vjp),
-    unary("sin", "Sin", Precision::follow, [](const Attributes&, Args a) { return sin(a[0]); },
-          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), c.builder.unary("cos", x(c)))}; }),
-    unary("cos", "Cos", Precision::follow, [](const Attributes&, Args a) { return cos(a[0]); },
-          [](const VjpContext& c) -> std::vector<Value> {
-            return {c.builder.unary("neg", c.builder.mul(dy(c), c.builder.unary("sin", x(c))))};
-          }),
-    unary("softplus", "Softplus", Precision::full, [](const Attributes&, Args a) { return softplus_of(a[0]); },
-          [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), c.builder.unary("sigmoid", x(c)))}; }),
-    unary("gelu", "", Precision::follow,
-          [](const Attributes&, Args a) { return a[0] * 0.5 * (erf(a[0] * (std::numbers::sqrt2 / 2)) + 1.0); }, gelu_vjp),
-    unary("gelu_tanh", "", Precision::follow,
-          [](const Attributes&, Args a) {
-            return a[0] * 0.5 * (tanh(a[0] * kGeluScale * (a[0] * a[0] * kGeluCubic + 1.0)) + 1.0);
-          },
-          gelu_tanh_vjp),
-    unary("silu", "", Precision::follow, [](const Attributes&, Args a) { return a[0] * sigmoid_of(a[0]); }, silu_vjp),
+    unary(
+        "neg", "Neg", Precision::follow, [](const Attributes&, Args a) { return -a[0]; },
+        [](const VjpContext& c) -> std::vector<Value> { return {c.builder.unary("neg", dy(c))}; }),
+    unary(
+        "abs", "Abs", Precision::follow, [](const Attributes&, Args a) { return abs(a[0]); }, abs_vjp),
+    unary(
+        "relu", "Relu", Precision::follow,
+        [](const Attributes&, Args a) { return max(a[0], a[0].arithmetic->constant(0)); }, relu_vjp),
+    unary(
+        "exp", "Exp", Precision::full, [](const Attributes&, Args a) { return exp(a[0]); },
+        [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), y(c))}; }),
+    unary(
+        "log", "Log", Precision::full, [](const Attributes&, Args a) { return log(a[0]); },
+        [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(dy(c), x(c))}; }),
+    unary(
+        "sqrt", "Sqrt", Precision::follow, [](const Attributes&, Args a) { return sqrt(a[0]); },
+        [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(c.builder.mul(dy(c), 0.5), y(c))}; }),
+    unary(
+        "rsqrt", "", Precision::full, [](const Attributes&, Args a) { return 1.0 / sqrt(a[0]); },
+        [](const VjpContext& c) -> std::vector<Value> {
+          Builder& b = c.builder;
+          return {b.mul(dy(c), b.mul(b.mul(y(c), b.mul(y(c), y(c))), -0.5))};
+        }),
+    unary(
+        "reciprocal", "Reciprocal", Precision::full, [](const Attributes&, Args a) { return 1.0 / a[0]; },
+        [](const VjpContext& c) -> std::vector<Value> {
+          Builder& b = c.builder;
+          return {b.unary("neg", b.mul(dy(c), b.mul(y(c), y(c))))};
+        }),
+    unary(
+        "tanh", "Tanh", Precision::follow, [](const Attributes&, Args a) { return tanh(a[0]); }, tanh_vjp),
+    unary(
+        "sigmoid", "Sigmoid", Precision::follow, [](const Attributes&, Args a) { return sigmoid_of(a[0]); },
+        sigmoid_vjp),
+    unary(
+        "erf", "Erf", Precision::follow, [](const Attributes&, Args a) { return erf(a[0]); }, erf_vjp),
+    unary(
+        "sin", "Sin", Precision::follow, [](const Attributes&, Args a) { return sin(a[0]); },
+        [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), c.builder.unary("cos", x(c)))}; }),
+    unary(
+        "cos", "Cos", Precision::follow, [](const Attributes&, Args a) { return cos(a[0]); },
+        [](const VjpContext& c) -> std::vector<Value> {
+          return {c.builder.unary("neg", c.builder.mul(dy(c), c.builder.unary("sin", x(c))))};
+        }),
+    unary(
+        "softplus", "Softplus", Precision::full, [](const Attributes&, Args a) { return softplus_of(a[0]); },
+        [](const VjpContext& c) -> std::vector<Value> {
+          return {c.builder.mul(dy(c), c.builder.unary("sigmoid", x(c)))};
+        }),
+    unary(
+        "gelu", "", Precision::follow,
+        [](const Attributes&, Args a) { return a[0] * 0.5 * (erf(a[0] * (std::numbers::sqrt2 / 2)) + 1.0); }, gelu_vjp),
+    unary(
+        "gelu_tanh", "", Precision::follow,
+        [](const Attributes&, Args a) {
+          return a[0] * 0.5 * (tanh(a[0] * kGeluScale * (a[0] * a[0] * kGeluCubic + 1.0)) + 1.0);
+        },
+        gelu_tanh_vjp),
+    unary(
+        "silu", "", Precision::follow, [](const Attributes&, Args a) { return a[0] * sigmoid_of(a[0]); }, silu_vjp),
     step_function("floor", "Floor", [](const Attributes&, Args a) { return floor(a[0]); }),
     step_function("ceil", "Ceil", [](const Attributes&, Args a) { return ceil(a[0]); }),
     step_function("round", "Round", [](const Attributes&, Args a) { return round_even(a[0]); }),
@@ -222,22 +269,29 @@ const std::vector<Op> kOps{
      .type = cast_type,
      .vjp = cast_vjp,
      .body = [](const Attributes& attributes, Args a) { return convert(attributes.dtype("to"), a[0]); }},
-    arithmetic("add", "Add", [](const Attributes&, Args a) { return a[0] + a[1]; },
-               [](const VjpContext& c) -> std::vector<Value> { return {dy(c), dy(c)}; }),
-    arithmetic("sub", "Sub", [](const Attributes&, Args a) { return a[0] - a[1]; },
-               [](const VjpContext& c) -> std::vector<Value> { return {dy(c), c.builder.unary("neg", dy(c))}; }),
-    arithmetic("mul", "Mul", [](const Attributes&, Args a) { return a[0] * a[1]; },
-               [](const VjpContext& c) -> std::vector<Value> {
-                 return {c.builder.mul(dy(c), c.operands[1]), c.builder.mul(dy(c), c.operands[0])};
-               }),
-    arithmetic("div", "Div", [](const Attributes&, Args a) { return a[0] / a[1]; },
-               [](const VjpContext& c) -> std::vector<Value> {
-                 Builder& b = c.builder;
-                 return {b.div(dy(c), c.operands[1]), b.unary("neg", b.div(b.mul(dy(c), y(c)), c.operands[1]))};
-               }),
-    arithmetic("pow", "", [](const Attributes&, Args a) { return pow(a[0], a[1]); }, pow_vjp, Precision::full),
-    arithmetic("max", "", [](const Attributes&, Args a) { return max(a[0], a[1]); }, extremum_vjp),
-    arithmetic("min", "", [](const Attributes&, Args a) { return min(a[0], a[1]); }, extremum_vjp),
+    arithmetic(
+        "add", "Add", [](const Attributes&, Args a) { return a[0] + a[1]; },
+        [](const VjpContext& c) -> std::vector<Value> { return {dy(c), dy(c)}; }),
+    arithmetic(
+        "sub", "Sub", [](const Attributes&, Args a) { return a[0] - a[1]; },
+        [](const VjpContext& c) -> std::vector<Value> { return {dy(c), c.builder.unary("neg", dy(c))}; }),
+    arithmetic(
+        "mul", "Mul", [](const Attributes&, Args a) { return a[0] * a[1]; },
+        [](const VjpContext& c) -> std::vector<Value> {
+          return {c.builder.mul(dy(c), c.operands[1]), c.builder.mul(dy(c), c.operands[0])};
+        }),
+    arithmetic(
+        "div", "Div", [](const Attributes&, Args a) { return a[0] / a[1]; },
+        [](const VjpContext& c) -> std::vector<Value> {
+          Builder& b = c.builder;
+          return {b.div(dy(c), c.operands[1]), b.unary("neg", b.div(b.mul(dy(c), y(c)), c.operands[1]))};
+        }),
+    arithmetic(
+        "pow", "", [](const Attributes&, Args a) { return pow(a[0], a[1]); }, pow_vjp, Precision::full),
+    arithmetic(
+        "max", "", [](const Attributes&, Args a) { return max(a[0], a[1]); }, extremum_vjp),
+    arithmetic(
+        "min", "", [](const Attributes&, Args a) { return min(a[0], a[1]); }, extremum_vjp),
     comparison("eq", "Equal", [](const Attributes&, Args a) { return a[0] == a[1]; }),
     comparison("less", "Less", [](const Attributes&, Args a) { return a[0] < a[1]; }),
     comparison("less_equal", "LessOrEqual", [](const Attributes&, Args a) { return a[0] <= a[1]; }),

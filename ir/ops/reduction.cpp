@@ -57,7 +57,9 @@ std::vector<Value> extremum_vjp(const VjpContext& c) {
   return {b.mul(attained, b.broadcast(b.div(c.cotangents[0], count), shape))};
 }
 
-double reduction_cost(const Node&, std::span<const TensorType> types) { return static_cast<double>(types[0].element_count()); }
+double reduction_cost(const Node&, std::span<const TensorType> types) {
+  return static_cast<double>(types[0].element_count());
+}
 
 Op reduction(std::string_view name, Precision precision, VjpRule vjp, EvaluateRule evaluate) {
   return {.name = name,

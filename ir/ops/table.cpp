@@ -9,8 +9,8 @@ namespace {
 
 std::vector<const Op*> join_families() {
   std::vector<const Op*> table;
-  for (std::span<const Op> family : {leaf_ops(), pointwise_ops(), movement_ops(), reduction_ops(), window_ops(),
-                                     contraction_ops(), composite_ops()})
+  for (std::span<const Op> family :
+       {leaf_ops(), pointwise_ops(), movement_ops(), reduction_ops(), window_ops(), contraction_ops(), composite_ops()})
     for (const Op& row : family) table.push_back(&row);
   return table;
 }
@@ -28,8 +28,8 @@ std::string_view name(Precision precision) {
 }
 
 std::string_view name(KernelKind kind) {
-  constexpr std::array<std::string_view, 10> names{"leaf", "pointwise", "movement",    "reduction", "window",
-                                                   "random", "gemm",    "convolution", "composite", "fused"};
+  constexpr std::array<std::string_view, 10> names{"leaf",   "pointwise", "movement",    "reduction", "window",
+                                                   "random", "gemm",      "convolution", "composite", "fused"};
   return names[static_cast<size_t>(kind)];
 }
 

@@ -10,7 +10,8 @@ namespace ops {
 int64_t WindowGeometry::output_size(size_t axis, int64_t input_size) const {
   const int64_t reach = (window[axis] - 1) * dilations[axis] + 1;
   const int64_t padded = input_size + pads_begin[axis] + pads_end[axis];
-  expect(padded >= reach, "window of " + std::to_string(reach) + " is larger than the padded input of " + std::to_string(padded));
+  expect(padded >= reach,
+         "window of " + std::to_string(reach) + " is larger than the padded input of " + std::to_string(padded));
   return (padded - reach) / strides[axis] + 1;
 }
 
@@ -21,9 +22,11 @@ WindowGeometry window_geometry(const Attributes& attributes, Ints window) {
   constexpr int64_t kLargest = 1 << 20;
   for (size_t i = 0; i < n; ++i)
     expect(g.window[i] > 0 && g.strides[i] > 0 && g.dilations[i] > 0 && g.pads_begin[i] >= 0 && g.pads_end[i] >= 0 &&
-               g.window[i] < kLargest && g.dilations[i] < kLargest && g.pads_begin[i] < kLargest && g.pads_end[i] < kLargest,
-           "window " + to_string(g.window) + ", strides " + to_string(g.strides) + ", dilations " + to_string(g.dilations) +
-               ", pads " + to_string(g.pads_begin) + " and " + to_string(g.pads_end) + " are out of range");
+               g.window[i] < kLargest && g.dilations[i] < kLargest && g.pads_begin[i] < kLargest &&
+               g.pads_end[i] < kLargest,
+           "window " + to_string(g.window) + ", strides " + to_string(g.strides) + ", dilations " +
+               to_string(g.dilations) + ", pads " + to_string(g.pads_begin) + " and " + to_string(g.pads_end) +
+               " are out of range");
   return g;
 }
 
@@ -45,7 +48,8 @@ WindowGeometry geometry_of(const Attributes& attributes) {
 TensorType pooled_type(const TensorType& x, const WindowGeometry& g) {
   TensorType result = x;
   const Shape spatial = ops::spatial_of(x.shape);
-  ops::expect(spatial.size() == g.window.size(), "a window of rank " + std::to_string(g.window.size()) + " over " + to_string(x));
+  ops::expect(spatial.size() == g.window.size(),
+              "a window of rank " + std::to_string(g.window.size()) + " over " + to_string(x));
   for (size_t i = 0; i < spatial.size(); ++i) result.shape[i + 1] = g.output_size(i, spatial[i]);
   return result;
 }
@@ -53,13 +57,16 @@ TensorType pooled_type(const TensorType& x, const WindowGeometry& g) {
 std::vector<TensorType> max_pool_type(const TypeContext& c) {
   const WindowGeometry g = geometry_of(c.attributes);
   const TensorType y = pooled_type(c.operand(0), g);
-  ops::expect(TensorType{DType::u8, g.window}.element_count() <= 256, "a window of more than 256 elements is not supported");
+  ops::expect(TensorType{DType::u8, g.window}.element_count() <= 256,
+              "a window of more than 256 elements is not supported");
   for (size_t i = 0; i < g.window.size(); ++i)
     ops::expect(g.pads_begin[i] < (g.window[i] - 1) * g.dilations[i] + 1, "the padding is as large as the window");
   return {y, {DType::u8, y.shape}};
 }
 
-std::vector<TensorType> avg_pool_type(const TypeContext& c) { return {pooled_type(c.operand(0), geometry_of(c.attributes))}; }
+std::vector<TensorType> avg_pool_type(const TypeContext& c) {
+  return {pooled_type(c.operand(0), geometry_of(c.attributes))};
+}
 
 // The cotangent's type rule: dy must have the pooled shape of [N, spatial..., C].
 std::vector<TensorType> pool_grad_type(const TypeContext& c) {
@@ -155,7 +162,8 @@ std::vector<Value> avg_pool_vjp(const VjpContext& c) {
 }
 
 double window_cost(const Node& node, std::span<const TensorType>) {
-  return static_cast<double>(node.results[0].element_count() * TensorType{DType::u8, node.attributes.ints("window")}.element_count());
+  return static_cast<double>(node.results[0].element_count() *
+                             TensorType{DType::u8, node.attributes.ints("window")}.element_count());
 }
 
 constexpr std::string_view kSecondOrder = "second derivatives are not built";

@@ -1,0 +1,28 @@
+// An executor's state as tensors by name, independent of the device and of the order of the arenas.
+#pragma once
+
+#include <string>
+
+#include "runtime/executor.h"
+
+namespace halfstep {
+
+struct ModelState {
+  // Parameters and non-trainable tensors in the ONNX layout under their ONNX names.
+  NamedTensors weights;
+  // "<arena>/<parameter>", such as "momentum/fc1.weight", in the ONNX layout; "loss_scale.*" and "adam.step" as they
+  // are.
+  NamedTensors slots;
+};
+
+// Low copies ("parameters.f16") are left out: they follow from their base arena. Waits for the device.
+ModelState read_model_state(Executor& executor);
+
+// Replaces all of the state and rebuilds the low copies. Throws Error, every problem listed and each line beginning
+// with `where`, before anything is written: a tensor is missing, is left over, or has another type or shape.
+void write_model_state(Executor& executor, const ModelState& state, const std::string& where);
+
+// The same for the weights alone; slots keep what they hold.
+void write_weights(Executor& executor, const NamedTensors& weights, const std::string& where);
+
+}  // namespace halfstep

@@ -1,0 +1,150 @@
+#include "runtime/data.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <optional>
+
+#include "base/error.h"
+#include "runtime/byte_source.h"
+#include "runtime/idx.h"
+#include "runtime/npy.h"
+
+namespace halfstep {
+namespace {
+
+bool is_label_array(const Tensor& values) { return values.type.shape.size() == 1 && !is_floating(values.type.dtype); }
+
+Tensor read_array(const std::filesystem::path& path) {
+  std::array<uint8_t, 6> head{};
+  const size_t got = open_data_file(path)->read(std::as_writable_bytes(std::span(head)));
+  const std::unique_ptr<ByteSource> source = open_data_file(path);
+  if (got == head.size() && std::equal(head.begin(), head.end(), "\x93NUMPY")) return read_npy(*source);
+  if (got >= 2 && head[0] == 0 && head[1] == 0) return read_idx(*source);
+  if (got >= 2 && head[0] == 'P' && head[1] == 'K')
+    throw Error(source->name() + ": it is an archive of several arrays: give its path alone, without a name before it");
+  throw Error(source->name() + ": neither an IDX nor an NPY file");
+}
+
+std::filesystem::path find_idx_file(const std::filesystem::path& directory, const std::string& stem) {
+  for (const char* suffix : {".gz", ""}) {
+    std::filesystem::path candidate = directory / (stem + suffix);
+    if (std::filesystem::exists(candidate)) return candidate;
+  }
+  throw Error("data directory '" + directory.string() + "': neither '" + stem + ".gz' nor '" + stem +
+              "' is there: give a directory with the four IDX files, or NAME=FILE,NAME=FILE");
+}
+
+Dataset open_idx_directory(const std::filesystem::path& directory, Split split) {
+  const std::string prefix = split == Split::train ? "train" : "t10k";
+  std::vector<NamedArray> arrays;
+  arrays.push_back({"images", read_array(find_idx_file(directory, prefix + "-images-idx3-ubyte"))});
+  arrays.push_back({"labels", read_array(find_idx_file(directory, prefix + "-labels-idx1-ubyte"))});
+  return make_dataset(std::move(arrays));
+}
+
+Dataset open_named_files(const std::string& specification) {
+  std::vector<NamedArray> arrays;
+  for (size_t begin = 0; begin <= specification.size();) {
+    const size_t end = std::min(specification.find(',', begin), specification.size());
+    const std::string part = specification.substr(begin, end - begin);
+    const size_t equals = part.find('=');
+    if (equals == 0 || equals == std::string::npos || equals + 1 == part.size())
+      throw Error("data '" + specification + "': NAME=FILE expected, '" + part + "' found");
+    arrays.push_back({part.substr(0, equals), read_array(part.substr(equals + 1))});
+    begin = end + 1;
+  }
+  return make_dataset(std::move(arrays));
+}
+
+Dataset open_npz(const std::filesystem::path& path) {
+  std::vector<NamedArray> arrays;
+  for (auto& [array_name, values] : read_npz(path)) arrays.push_back({array_name, std::move(values)});
+  if (arrays.empty()) throw Error("data file '" + path.string() + "': the archive holds no arrays");
+  return make_dataset(std::move(arrays));
+}
+
+// Index of the first element that is not finite.
+std::optional<int64_t> first_non_finite(const Tensor& values) {
+  if (values.type.dtype == DType::f32) {
+    const std::span<const float> elements = values.as<float>();
+    const auto found = std::ranges::find_if(elements, [](float v) { return !std::isfinite(v); });
+    if (found == elements.end()) return std::nullopt;
+    return found - elements.begin();
+  }
+  for (int64_t i = 0; i < values.type.element_count(); ++i)
+    if (!std::isfinite(values.at(i))) return i;
+  return std::nullopt;
+}
+
+void check_finite(const NamedArray& array) {
+  const std::optional<int64_t> element = first_non_finite(array.values);
+  if (!element) return;
+  const int64_t per_sample = array.values.type.element_count() / array.values.type.shape[0];
+  throw Error("data array '" + array.name + "': sample " + std::to_string(*element / per_sample) + " holds " +
+              (std::isnan(array.values.at(*element)) ? "NaN" : "an infinity") + " (element " +
+              std::to_string(*element % per_sample) + "): remove the sample or repair the file");
+}
+
+}  // namespace
+
+int64_t Dataset::size() const {
+  require(!arrays.empty(), "a data set has arrays");
+  return arrays.front().values.type.shape.front();
+}
+
+Dataset make_dataset(std::vector<NamedArray> arrays) {
+  if (arrays.empty()) throw Error("the data set has no arrays");
+  Problems problems;
+  std::optional<int64_t> samples;
+  for (NamedArray& array : arrays) {
+    const Shape& shape = array.values.type.shape;
+    const std::string where = "data array '" + array.name + "': ";
+    if (shape.empty()) {
+      problems.add(where + "a scalar, expected one entry a sample");
+      continue;
+    }
+    if (shape[0] == 0) problems.add(where + "it has no samples");
+    if (!samples) samples = shape[0];
+    if (shape[0] != *samples)
+      problems.add(where + std::to_string(shape[0]) + " samples, but array '" + arrays.front().name + "' has " +
+                   std::to_string(*samples));
+    for (const NamedArray& other : arrays)
+      if (&other == &array) {
+        break;
+      } else if (other.name == array.name) {
+        problems.add(where + "the name is given twice");
+      }
+    if (is_label_array(array.values)) array.values = array.values.cast(DType::i64);
+  }
+  problems.throw_if_any();
+  for (const NamedArray& array : arrays)
+    if (is_floating(array.values.type.dtype)) check_finite(array);
+  return {std::move(arrays)};
+}
+
+Dataset open_dataset(const std::string& specification, Split split) {
+  if (std::filesystem::is_directory(specification)) return open_idx_directory(specification, split);
+  if (specification.ends_with(".npz")) return open_npz(specification);
+  if (specification.find('=') != std::string::npos) return open_named_files(specification);
+  // A file without a name, or nothing at all: opening it says why it cannot be read before the form is explained.
+  DataFile file(specification);
+  throw Error("data '" + specification +
+              "': expected a directory with IDX files, NAME=FILE,NAME=FILE or one .npz file");
+}
+
+void check_labels(const Dataset& dataset, int64_t classes) {
+  const auto bad = [&](int64_t label) { return label < 0 || label >= classes; };
+  for (const NamedArray& array : dataset.arrays) {
+    if (!is_label_array(array.values)) continue;
+    const std::span<const int64_t> labels = array.values.as<int64_t>();
+    const auto first = std::ranges::find_if(labels, bad);
+    if (first == labels.end()) continue;
+    throw Error("data array '" + array.name + "': sample " + std::to_string(first - labels.begin()) + " has label " +
+                std::to_string(*first) + ", expected 0 to " + std::to_string(classes - 1) + " (" +
+                std::to_string(std::ranges::count_if(labels, bad)) + " such samples)");
+  }
+}
+
+}  // namespace halfstep

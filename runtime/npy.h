@@ -1,0 +1,16 @@
+// NumPy's .npy format, versions 1 to 3, and .npz: a zip archive of them.
+#pragma once
+
+#include <filesystem>
+
+#include "runtime/byte_source.h"
+
+namespace halfstep {
+
+// Little-endian arrays of the types of base/dtype.h; Fortran order is transposed to row-major. Throws Error.
+Tensor read_npy(ByteSource& source);
+
+// Members stored or deflated, zip64 included; names lose their ".npy". Throws Error naming the member.
+NamedTensors read_npz(const std::filesystem::path& path);
+
+}  // namespace halfstep

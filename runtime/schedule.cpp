@@ -1,0 +1,49 @@
+#include "runtime/schedule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <string>
+
+#include "base/error.h"
+
+namespace halfstep {
+
+void check(const Schedule& schedule) {
+  Problems problems;
+  const auto non_negative = [&](const char* what, double value) {
+    if (!(value >= 0) || std::isinf(value))
+      problems.add(std::string(what) + ": " + std::to_string(value) + ", expected a finite number of at least 0");
+  };
+  non_negative("learning rate", schedule.learning_rate);
+  non_negative("warm-up steps", static_cast<double>(schedule.warmup_steps));
+  if (schedule.kind == ScheduleKind::step) {
+    non_negative("learning rate step: gamma", schedule.gamma);
+    if (schedule.step_epochs < 1)
+      problems.add("learning rate step: every " + std::to_string(schedule.step_epochs) +
+                   " epochs, expected at least 1");
+  }
+  if (schedule.kind == ScheduleKind::cosine) non_negative("final learning rate", schedule.final_rate);
+  problems.throw_if_any();
+}
+
+double learning_rate(const Schedule& schedule, const TrainingLength& length, int64_t step) {
+  const double peak = schedule.learning_rate;
+  if (step < schedule.warmup_steps)
+    return peak * static_cast<double>(step + 1) / static_cast<double>(schedule.warmup_steps);
+  switch (schedule.kind) {
+    case ScheduleKind::constant:
+      return peak;
+    case ScheduleKind::step:
+      return peak * std::pow(schedule.gamma, static_cast<double>(step / length.steps_per_epoch / schedule.step_epochs));
+    case ScheduleKind::cosine: {
+      const int64_t decay_steps = std::max<int64_t>(1, length.steps_per_epoch * length.epochs - schedule.warmup_steps);
+      const double progress =
+          std::min(1.0, static_cast<double>(step - schedule.warmup_steps) / static_cast<double>(decay_steps));
+      return schedule.final_rate + (peak - schedule.final_rate) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+    }
+  }
+  throw InternalError("unknown kind of schedule");
+}
+
+}  // namespace halfstep

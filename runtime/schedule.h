@@ -1,0 +1,35 @@
+// Learning rates as pure functions of the step.
+#pragma once
+
+#include <cstdint>
+
+namespace halfstep {
+
+enum class ScheduleKind : uint8_t {
+  constant,
+  step,    // times `gamma` after every `step_epochs` epochs
+  cosine,  // from `learning_rate` at the end of the warm-up down to `final_rate` after the last step
+};
+
+struct Schedule {
+  ScheduleKind kind = ScheduleKind::constant;
+  double learning_rate = 0.01;
+  // Every kind: rates rise in equal parts over the first steps; step warmup_steps - 1 has the full rate.
+  int64_t warmup_steps = 0;
+  int64_t step_epochs = 1;
+  double gamma = 0.1;
+  double final_rate = 0;
+};
+
+struct TrainingLength {
+  int64_t steps_per_epoch = 1;
+  int64_t epochs = 1;
+};
+
+// Throws Error listing the values that make no sense.
+void check(const Schedule& schedule);
+
+// The rate of `step`, counted from 0.
+double learning_rate(const Schedule& schedule, const TrainingLength& length, int64_t step);
+
+}  // namespace halfstep

@@ -1,0 +1,288 @@
+#include "runtime/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <utility>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace halfstep {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds kProgressInterval(100);
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Stops a run that makes no headway: every step overflows at the floor of the loss scale, or the loss stays non-finite.
+class HeadwayWatch {
+ public:
+  HeadwayWatch(double min_scale, int64_t limit) : min_scale_(min_scale), limit_(limit) {}
+
+  void see(const StepRow& row) {
+    const bool at_floor = row.loss_scale && *row.loss_scale <= min_scale_;
+    overflows_ = row.skipped && at_floor ? overflows_ + 1 : 0;
+    bad_losses_ = !row.skipped && !std::isfinite(row.loss) ? bad_losses_ + 1 : 0;
+    if (overflows_ >= limit_)
+      throw Error(
+          fmt::format("training stopped at step {}: the gradients of the last {} steps overflowed with the loss "
+                      "scale at its floor {:g}: lower the learning rate, clip the gradients, or deny low "
+                      "precision to the operator that overflows",
+                      row.step, overflows_, min_scale_));
+    if (bad_losses_ >= limit_)
+      throw Error(
+          fmt::format("training stopped at step {}: the loss of the last {} steps is not finite: lower the "
+                      "learning rate or clip the gradients, and resume from a checkpoint",
+                      row.step, bad_losses_));
+  }
+
+ private:
+  double min_scale_;
+  int64_t limit_;
+  int64_t overflows_ = 0;
+  int64_t bad_losses_ = 0;
+};
+
+// A program with the inputs it is fed.
+struct Stage {
+  Stage(const CompiledModel& model, const std::string& name, const Dataset& dataset,
+        const std::map<std::string, Normalization>& normalization)
+      : program(program_index(model, name)),
+        feed(dataset, model.programs[static_cast<size_t>(program)], normalization) {
+    const std::vector<Buffer>& buffers = model.programs[static_cast<size_t>(program)].buffers;
+    if (std::ranges::none_of(buffers, [](const Buffer& b) { return b.kind == BufferKind::output && b.name == "loss"; }))
+      throw Error("program '" + name + "' has no output 'loss': compile the model again");
+  }
+
+  int program;
+  DataFeed feed;
+};
+
+class Training {
+ public:
+  Training(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,
+           TrainObserver& observer)
+      : executor_(executor),
+        test_set_(test_set),
+        options_(options),
+        observer_(observer),
+        train_(executor.model(), "train", train_set, options.normalization),
+        headway_(options.min_scale, options.overflow_limit) {
+    check(options.schedule);
+    for (const Dataset* set : {&train_set, test_set})
+      if (set != nullptr && options.classes > 0) check_labels(*set, options.classes);
+    if (options.accumulation < 1)
+      throw Error(fmt::format("accumulation: {} batches a step, expected at least 1", options.accumulation));
+    if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.normalization);
+    if (accumulate_ && accumulate_->feed.batch() != train_.feed.batch())
+      throw Error("programs 'train' and 'accumulate' have different batches: compile the model again");
+    step_samples_ = checked_mul(train_.feed.batch(), options.accumulation, "samples of a step");
+    state_.seed = options.seed;
+    state_.samples = train_set.size();
+    if (step_samples_ > state_.samples)
+      throw Error(
+          fmt::format("one step takes {} samples (batch {}, accumulation {}), but the training set has {}: "
+                      "choose a smaller batch",
+                      step_samples_, train_.feed.batch(), options.accumulation, state_.samples));
+    if (!options.checkpoints.directory.empty()) prepare_checkpoint_directory(options.checkpoints.directory);
+    if (!options.resume.empty()) resume();
+  }
+
+  TrainReport run() {
+    const Clock::time_point start = Clock::now();
+    while (report_.reason == StopReason::completed && state_.epoch < options_.epochs && !at_step_limit()) run_epoch();
+    report_.steps = state_.step;
+    report_.seconds = seconds_since(start);
+    report_.counters = executor_.counters();
+    report_.memory = executor_.memory();
+    observer_.finished(report_);
+    return std::move(report_);
+  }
+
+ private:
+  struct InFlight {
+    int64_t ticket = 0;
+    bool ends_step = false;
+    StepRow row;  // what the host knows of it
+  };
+
+  void resume() {
+    const TrainState loaded = load_checkpoint(options_.resume, executor_);
+    if (loaded.samples != state_.samples)
+      throw Error(
+          fmt::format("cannot resume from '{}': it was trained on {} samples, the training set has {}: give the "
+                      "same data",
+                      options_.resume.string(), loaded.samples, state_.samples));
+    state_ = loaded;
+  }
+
+  bool at_step_limit() const { return options_.max_steps > 0 && state_.step >= options_.max_steps; }
+  bool epoch_ended() const { return state_.position + step_samples_ > state_.samples; }
+  bool signalled() const { return options_.signals != nullptr && options_.signals->received() != 0; }
+  int64_t steps_per_epoch() const { return state_.samples / step_samples_; }
+
+  void run_epoch() {
+    observer_.epoch_begun(state_.epoch + 1, steps_per_epoch());
+    const std::vector<int64_t> order = epoch_order(state_.seed, state_.epoch, state_.samples);
+    epoch_start_ = Clock::now();
+    epoch_samples_ = 0;
+    while (!epoch_ended() && !at_step_limit() && !signalled()) {
+      submit_step(order);
+      collect(Wait::no);
+      report_progress();
+      if (const int64_t every = options_.checkpoints.every_steps;
+          every > 0 && state_.step % every == 0 && !epoch_ended() && !at_step_limit()) {
+        collect(Wait::yes);
+        save();
+      }
+    }
+    collect(Wait::yes);
+    finish_epoch();
+  }
+
+  // An epoch cut short by a signal, also in its evaluation, has no row: its state stays open and resuming completes it.
+  void finish_epoch() {
+    EpochRow row = epoch_row();
+    if (test_set_ != nullptr && !signalled())
+      row.test = evaluate(executor_, *test_set_, {options_.normalization, 0, state_.seed, options_.signals});
+    const bool cut_short = signalled() && (!row.test || row.test->interrupted);
+    if (!cut_short) {
+      observer_.epoch_finished(row);
+      report_.epochs.push_back(row);
+      if (epoch_ended()) {
+        ++state_.epoch;
+        state_.position = 0;
+        state_.totals = {};
+      }
+    }
+    save();
+    if (signalled() && (cut_short || state_.epoch < options_.epochs)) report_.reason = StopReason::interrupted;
+  }
+
+  void submit_step(std::span<const int64_t> order) {
+    const TrainingLength length{steps_per_epoch(), options_.epochs};
+    const double rate = learning_rate(options_.schedule, length, state_.step);
+    const int64_t batch = train_.feed.batch();
+    for (int64_t i = 0; i < options_.accumulation; ++i) {
+      const bool ends_step = i + 1 == options_.accumulation;
+      const Stage& stage = ends_step ? train_ : *accumulate_;
+      const std::vector<std::span<std::byte>> staging = executor_.begin_step(stage.program);
+      stage.feed.fill(order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
+                      {.learning_rate = rate, .iteration = state_.iteration, .seed = state_.seed}, staging);
+      InFlight submitted{.ticket = executor_.submit(), .ends_step = ends_step, .row = {}};
+      submitted.row.step = state_.step + 1;
+      submitted.row.epoch = state_.epoch + 1;
+      submitted.row.learning_rate = rate;
+      in_flight_.push_back(std::move(submitted));
+      state_.position += batch;
+      ++state_.iteration;
+    }
+    ++state_.step;
+  }
+
+  void collect(Wait wait) {
+    while (!in_flight_.empty()) {
+      const std::optional<StepResult> result = executor_.poll(wait);
+      if (!result) {
+        require(wait == Wait::no, "a submitted step has a result");
+        return;
+      }
+      require(result->ticket == in_flight_.front().ticket, "results come in order of submission");
+      take(result->outputs, in_flight_.front());
+      in_flight_.pop_front();
+    }
+  }
+
+  void take(const NamedTensors& outputs, const InFlight& submitted) {
+    const auto scalar = [&](const char* name) -> std::optional<double> {
+      const auto found = outputs.find(name);
+      return found == outputs.end() ? std::nullopt : std::optional(found->second.at(0));
+    };
+    step_loss_ += scalar("loss").value();
+    if (const std::optional<double> correct = scalar("correct")) step_correct_ = step_correct_.value_or(0) + *correct;
+    if (!submitted.ends_step) return;
+    StepRow row = submitted.row;
+    row.loss = std::exchange(step_loss_, 0) / static_cast<double>(options_.accumulation);
+    row.loss_scale = scalar("loss_scale");
+    row.skipped = scalar("overflow").value_or(0) != 0;
+    EpochTotals& totals = state_.totals;
+    if (const std::optional<double> correct = std::exchange(step_correct_, std::nullopt)) {
+      row.accuracy = *correct / static_cast<double>(step_samples_);
+      totals.correct = totals.correct.value_or(0) + *correct;
+    }
+    epoch_samples_ += step_samples_;
+    row.images_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
+    ++totals.steps;
+    totals.samples += step_samples_;
+    if (row.skipped) {
+      ++totals.skipped;
+    } else {
+      totals.loss += row.loss;
+    }
+    totals.loss_scale = row.loss_scale;
+    last_row_ = row;
+    observer_.step_finished(row);
+    headway_.see(row);
+  }
+
+  EpochRow epoch_row() const {
+    const EpochTotals& totals = state_.totals;
+    EpochRow row;
+    row.epoch = state_.epoch + 1;
+    row.step = state_.step;
+    row.loss = totals.loss / static_cast<double>(totals.steps - totals.skipped);
+    if (totals.correct) row.accuracy = *totals.correct / static_cast<double>(totals.samples);
+    row.loss_scale = totals.loss_scale;
+    row.skipped = totals.skipped;
+    row.seconds = seconds_since(epoch_start_);
+    row.images_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
+    return row;
+  }
+
+  void report_progress() {
+    const Clock::time_point now = Clock::now();
+    if (now - last_progress_ < kProgressInterval || last_row_.step == 0) return;
+    last_progress_ = now;
+    observer_.progressed({last_row_, state_.totals.steps, steps_per_epoch()});
+  }
+
+  void save() {
+    if (options_.checkpoints.directory.empty()) return;
+    const Clock::time_point start = Clock::now();
+    report_.checkpoint = save_checkpoint(options_.checkpoints.directory, executor_, state_, options_.checkpoints.keep);
+    epoch_start_ += Clock::now() - start;  // rates count training alone
+    observer_.checkpoint_written(report_.checkpoint, state_.step);
+  }
+
+  Executor& executor_;
+  const Dataset* test_set_;
+  const TrainOptions& options_;
+  TrainObserver& observer_;
+  Stage train_;
+  std::optional<Stage> accumulate_;
+  HeadwayWatch headway_;
+  int64_t step_samples_ = 0;
+  TrainState state_;
+  TrainReport report_;
+  std::deque<InFlight> in_flight_;
+  double step_loss_ = 0;  // over the batches of the step whose results are here
+  std::optional<double> step_correct_;
+  StepRow last_row_;
+  Clock::time_point epoch_start_;
+  int64_t epoch_samples_ = 0;  // in this run
+  Clock::time_point last_progress_;
+};
+
+}  // namespace
+
+TrainReport train(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,
+                  TrainObserver& observer) {
+  return Training(executor, train_set, test_set, options, observer).run();
+}
+
+}  // namespace halfstep

@@ -1,0 +1,60 @@
+// Training and evaluation of a compiled model over a data set.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "runtime/checkpoint.h"
+#include "runtime/data_feed.h"
+#include "runtime/schedule.h"
+#include "runtime/signals.h"
+#include "runtime/trainer_events.h"
+
+namespace halfstep {
+
+struct CheckpointPolicy {
+  std::filesystem::path directory;  // empty: none are written
+  int64_t every_steps = 0;          // besides the one after each epoch and at the end; 0: none
+  int keep = 3;                     // newest that stay; 0: all
+};
+
+struct TrainOptions {
+  int64_t epochs = 1;
+  // Stops after this step, counted from the start of the first run, with an evaluation; 0: no limit. The learning rates
+  // are those of the whole `epochs`.
+  int64_t max_steps = 0;
+  int64_t accumulation = 1;  // batches per optimizer step
+  uint64_t seed = 0;         // a resumed run keeps the one it began with
+  Schedule schedule;
+  std::map<std::string, Normalization> normalization;  // by input name, for floating inputs
+  int64_t classes = 0;                                 // labels are checked against it; 0: they are not
+  double min_scale = 1;                                // the graph's floor of the loss scale
+  int64_t overflow_limit = 50;  // steps in a row that may overflow at the floor, or have a loss that is not finite
+  CheckpointPolicy checkpoints;
+  std::filesystem::path resume;          // a checkpoint or a directory of them; empty: start anew
+  const SignalGuard* signals = nullptr;  // checked after each step
+};
+
+// Runs program "train" (after accumulation - 1 times "accumulate") over `train_set` in a new order each epoch; what is
+// left of an epoch and smaller than a step is dropped. After each epoch evaluates `test_set` if there is one. After a
+// signal writes a checkpoint and returns with StopReason::interrupted. Resuming continues with the very next sample.
+// Throws Error where data and program do not fit, the state cannot be kept, or training is stuck.
+TrainReport train(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,
+                  TrainObserver& observer);
+
+struct EvaluateOptions {
+  std::map<std::string, Normalization> normalization;
+  int64_t classes = 0;
+  uint64_t seed = 0;
+  const SignalGuard* signals = nullptr;
+};
+
+// Runs program "evaluate" over all samples in order. The last batch is filled up with its last sample; only real rows
+// count.
+Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOptions& options);
+
+// Index of a program of the model for Executor::begin_step; Error where it was not compiled.
+int program_index(const CompiledModel& model, const std::string& program);
+
+}  // namespace halfstep

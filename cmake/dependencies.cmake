@@ -24,7 +24,7 @@ target_compile_definitions(halfstep_onnx_messages INTERFACE ONNX_ML=1 ONNX_NAMES
 target_link_libraries(halfstep_onnx_messages INTERFACE ${ONNX_PROTO_LIBRARY} protobuf::libprotobuf)
 
 # LLVM 19 by name: the machine's default may be older. Linked statically once, into halfstep_codegen only.
-find_package(LLVM 19 REQUIRED CONFIG HINTS /usr/lib/llvm-19/lib/cmake/llvm)
+find_package(LLVM 19.1 REQUIRED CONFIG HINTS /usr/lib/llvm-19/lib/cmake/llvm)
 llvm_map_components_to_libnames(HALFSTEP_LLVM_LIBRARIES core support analysis passes target mc
   x86codegen x86asmparser x86desc x86info nvptxcodegen nvptxdesc nvptxinfo option lto)
 find_library(LLD_ELF_LIBRARY lldELF REQUIRED HINTS ${LLVM_LIBRARY_DIRS})

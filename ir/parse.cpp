@@ -259,6 +259,7 @@ class Parser {
       fail(e.what());
     }
     if (results.size() != names.size()) fail(op_name + " has " + std::to_string(results.size()) + " results");
+    if (!types.empty() && types.size() != names.size()) fail("one type for each result expected");
     for (size_t i = 0; i < names.size(); ++i) {
       if (!types.empty() && types[i] != builder.type(results[i]))
         fail("%" + names[i] + " is " + to_string(builder.type(results[i])) + ", not " + to_string(types[i]));

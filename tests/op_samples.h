@@ -1,0 +1,133 @@
+// One line for every op: small graphs of a single node, from which the whole-table tests draw. `{f}` stands for the
+// floating type under test. Integer inputs named "labels", "indices" and "index" are drawn below their bound.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace halfstep {
+
+struct OpSample {
+  std::string_view op;
+  std::string_view inputs;      // types, comma separated
+  std::string_view attributes;  // IR text, without braces
+  double low = -2, high = 2;    // floating operands are drawn uniformly from here
+  int64_t bound = 2;            // integer operands from [0, bound)
+};
+
+inline const std::vector<OpSample>& op_samples() {
+  static const std::vector<OpSample> samples{
+      {"neg", "{f}[3,5]", ""},
+      {"abs", "{f}[3,5]", ""},
+      {"relu", "{f}[33]", ""},
+      {"exp", "{f}[3,5]", ""},
+      {"log", "{f}[3,5]", "", 0.1, 4},
+      {"sqrt", "{f}[3,5]", "", 0.1, 4},
+      {"rsqrt", "{f}[3,5]", "", 0.1, 4},
+      {"reciprocal", "{f}[3,5]", "", 0.3, 4},
+      {"tanh", "{f}[3,5]", ""},
+      {"sigmoid", "{f}[3,5]", "", -6, 6},
+      {"erf", "{f}[3,5]", ""},
+      {"sin", "{f}[3,5]", "", -6, 6},
+      {"cos", "{f}[3,5]", "", -6, 6},
+      {"softplus", "{f}[3,5]", "", -6, 6},
+      {"gelu", "{f}[3,5]", "", -4, 4},
+      {"gelu_tanh", "{f}[3,5]", "", -4, 4},
+      {"silu", "{f}[3,5]", "", -4, 4},
+      {"floor", "{f}[3,5]", ""},
+      {"ceil", "{f}[3,5]", ""},
+      {"round", "{f}[3,5]", ""},
+      {"sign", "{f}[3,5]", ""},
+      {"is_finite", "{f}[7]", ""},
+      {"is_nan", "{f}[7]", ""},
+      {"not", "bool[9]", ""},
+      {"cast", "{f}[3,5]", "to=f16"},
+      {"cast", "{f}[3,5]", "to=i32", -9, 9},
+      {"cast", "i64[6]", "to=f32", 0, 0, 9},
+      {"add", "{f}[3,5],{f}[3,5]", ""},
+      {"add", "{f}[0,5],{f}[0,5]", ""},
+      {"sub", "{f}[3,5],{f}[3,5]", ""},
+      {"mul", "{f}[],{f}[]", ""},
+      {"div", "{f}[3,5],{f}[3,5]", "", 0.5, 3},
+      {"pow", "{f}[3,5],{f}[3,5]", "", 0.5, 2},
+      {"max", "{f}[3,5],{f}[3,5]", ""},
+      {"min", "{f}[3,5],{f}[3,5]", ""},
+      {"eq", "i64[9],i64[9]", ""},
+      {"less", "{f}[3,5],{f}[3,5]", ""},
+      {"less_equal", "{f}[3,5],{f}[3,5]", ""},
+      {"and", "bool[9],bool[9]", ""},
+      {"or", "bool[9],bool[9]", ""},
+      {"select", "bool[3,5],{f}[3,5],{f}[3,5]", ""},
+      {"broadcast", "{f}[3,1,5]", "shape=[3,4,5]"},
+      {"broadcast", "{f}[1]", "shape=[7]"},
+      {"reshape", "{f}[3,4,5]", "shape=[4,15]"},
+      {"transpose", "{f}[2,3,4,5]", "permutation=[0,2,3,1]"},
+      {"slice", "{f}[5,7]", "starts=[1,0], limits=[4,7], steps=[1,3]"},
+      {"pad", "{f}[3,4]", "low=[1,0], high=[0,2], interior=[0,1]"},
+      {"concat", "{f}[2,3],{f}[2,1],{f}[2,4]", "axis=1"},
+      {"iota", "", "shape=[3,4], axis=1"},
+      {"gather", "{f}[5,3],i64[2,4]", "axis=0", -2, 2, 5},
+      {"uniform", "i64[],i32[]", "shape=[4,9], site=3", 0, 0, 100},
+      {"reduce_sum", "{f}[3,4,5]", "axes=[2]"},
+      {"reduce_sum", "{f}[3,4,5]", "axes=[0,1]"},
+      {"reduce_sum", "{f}[3,4,5]", "axes=[0,1,2]"},
+      {"reduce_sum", "{f}[3,4,5]", "axes=[1]"},
+      {"reduce_sum", "{f}[3,4,5]", "axes=[0,2]"},
+      {"reduce_max", "{f}[3,40]", "axes=[1]"},
+      {"reduce_min", "{f}[30,4]", "axes=[0]"},
+      {"max_pool", "{f}[2,6,7,3]", "window=[2,2], strides=[2,2]"},
+      {"max_pool", "{f}[2,6,7,3]", "window=[3,3], strides=[2,1], pads_begin=[1,1], pads_end=[1,0]"},
+      {"max_pool_grad", "{f}[2,3,3,3],u8[2,3,3,3]",
+       "window=[3,2], strides=[2,2], pads_begin=[1,0], pads_end=[0,0], spatial=[6,7]", -2, 2, 6},
+      {"avg_pool", "{f}[2,6,7,3]", "window=[3,3], strides=[2,2], pads_begin=[1,1], pads_end=[1,1]"},
+      {"avg_pool", "{f}[2,9,3]", "window=[3], strides=[2], pads_begin=[1], pads_end=[1], count_include_pad=1"},
+      {"avg_pool_grad", "{f}[2,3,4,3]", "window=[3,3], strides=[2,2], pads_begin=[1,1], pads_end=[0,1], spatial=[6,7]"},
+      {"matmul", "{f}[3,4],{f}[4,5]", ""},
+      {"matmul", "{f}[4,3],{f}[5,4]", "transpose_a=1, transpose_b=1"},
+      {"matmul", "{f}[2,3,4],{f}[2,5,4]", "transpose_b=1"},
+      {"matmul", "{f}[2,4,3],{f}[2,4,5]", "transpose_a=1"},
+      {"convolution", "{f}[2,6,7,4],{f}[6,3,3,4]", "strides=[2,1], pads_begin=[1,1], pads_end=[1,0]"},
+      {"convolution", "{f}[2,9,4],{f}[6,3,2]", "groups=2, dilations=[2]"},
+      {"convolution", "{f}[1,4,5,4,2],{f}[3,2,2,2,2]", "pads_begin=[1,0,0], pads_end=[0,0,1]"},
+      {"convolution_data_grad", "{f}[6,3,3,4],{f}[2,3,7,6]",
+       "strides=[2,1], pads_begin=[1,1], pads_end=[1,1], spatial=[6,7]"},
+      {"convolution_filter_grad", "{f}[2,6,7,4],{f}[2,3,7,6]",
+       "strides=[2,1], pads_begin=[1,1], pads_end=[1,1], window=[3,3]"},
+      {"softmax", "{f}[4,9]", "axis=1"},
+      {"softmax", "{f}[3,4,5]", "axis=1"},
+      {"log_softmax", "{f}[4,9]", "axis=1"},
+      {"softmax_cross_entropy", "{f}[6,10],i64[6]", "ignore_index=2", -3, 3, 10},
+      {"argmax", "{f}[6,10]", "axis=1"},
+      {"batch_norm", "{f}[4,3,5],f32[5],f32[5],f32[5],f32[5]", "axis=2", 0.5, 3},
+      {"dropout", "{f}[4,9],i64[],i32[]", "ratio=0.25, site=5", -2, 2, 100},
+  };
+  return samples;
+}
+
+// `  %0 = input() {name="0"} : f32[3,5]` ... `output "0" = ...`, with the element type filled in.
+inline std::string sample_text(const OpSample& sample, std::string_view element) {
+  std::string types(sample.inputs), text = "graph sample {\n", operands;
+  for (size_t at; (at = types.find("{f}")) != std::string::npos;) types.replace(at, 3, element);
+  int count = 0;
+  for (size_t begin = 0; begin < types.size(); ++count) {
+    size_t end = types.find("],", begin);
+    end = end == std::string::npos ? types.size() : end + 1;
+    const std::string number = std::to_string(count);
+    text += "  %" + number + " = input() {name=\"" + number + "\"} : " + types.substr(begin, end - begin) + "\n";
+    operands += (count ? ", %" : "%") + number;
+    begin = end + 1;
+  }
+  const bool pair = sample.op == "max_pool", triple = sample.op == "batch_norm";
+  text += std::string("  %a") +
+          (pair     ? ", %b"
+           : triple ? ", %b, %c"
+                    : "") +
+          " = " + std::string(sample.op) + "(" + operands + ") {" + std::string(sample.attributes) +
+          "}\n  output \"0\" = %a\n";
+  if (pair || triple) text += "  output \"1\" = %b\n";
+  if (triple) text += "  output \"2\" = %c\n";
+  return text + "}\n";
+}
+
+}  // namespace halfstep

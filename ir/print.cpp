@@ -26,6 +26,12 @@ std::string number_text(double value) {
   return text;
 }
 
+std::string element_text(const Tensor& tensor, int64_t index) {
+  if (tensor.type.dtype == DType::i64) return std::to_string(tensor.as<int64_t>()[static_cast<size_t>(index)]);
+  if (tensor.type.dtype == DType::f32) return fmt::format("{}", tensor.as<float>()[static_cast<size_t>(index)]);
+  return fmt::format("{}", tensor.at(index));
+}
+
 void print_graph(std::string& out, const Graph& graph, const std::string& indent);
 
 struct AttributePrinter {
@@ -37,9 +43,7 @@ struct AttributePrinter {
   std::string operator()(const Ints& v) const { return to_string(Shape(v)); }
   std::string operator()(const Tensor& v) const {
     std::string text = to_string(v.type) + "(";
-    for (int64_t i = 0; i < v.type.element_count(); ++i)
-      text += (i ? ", " : "") + (v.type.dtype == DType::i64 ? std::to_string(v.as<int64_t>()[static_cast<size_t>(i)])
-                                                            : fmt::format("{}", v.at(i)));
+    for (int64_t i = 0; i < v.type.element_count(); ++i) text += (i ? ", " : "") + element_text(v, i);
     return text + ")";
   }
   std::string operator()(const Region& v) const {

@@ -15,10 +15,10 @@ TEST(GraphText, PrintsEveryKindOfAttributeAndParsesItBack) {
   %3 = constant() {value=f32[](0.1)} : f32[]
   %4 = cast(%0) {to=f32} : f32[2,3] @"head" backward
   %5 = fused(%4) {body=graph body {
-      %0 = input() {name="0"} : f32[2,3]
-      %1 = relu(%0) : f32[2,3]
-      output "0" = %1
-    }} : f32[2,3]
+    %0 = input() {name="0"} : f32[2,3]
+    %1 = relu(%0) : f32[2,3]
+    output "0" = %1
+  }} : f32[2,3]
   output "y" = %5
   output "shape" = %2
   output "tenth" = %3
@@ -38,7 +38,7 @@ std::string error_of(const std::string& text) {
 }
 
 TEST(GraphText, ErrorsNameLineAndColumn) {
-  EXPECT_EQ(error_of("graph g {\n  %0 = relu(%1)\n}"), "line 2, column 14: %1 is not defined before its use");
+  EXPECT_EQ(error_of("graph g {\n  %0 = relu(%1)\n}"), "line 2, column 15: %1 is not defined before its use");
   EXPECT_EQ(error_of("graph g {\n  %0 = rellu()\n}"), "line 2, column 13: no op 'rellu'");
   EXPECT_EQ(error_of("graph g {\n  %0 = input() {name=\"x\"} : f32[2]\n  %1 = reshape(%0) {shape=[3]}\n}"),
             "line 4, column 1: reshape: f32[2] has another number of elements than [3]");

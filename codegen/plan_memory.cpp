@@ -1,0 +1,45 @@
+#include "codegen/plan_memory.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/checked.h"
+
+namespace halfstep {
+
+MemoryPlan plan_memory(std::span<const Lifetime> lifetimes, int64_t alignment) {
+  MemoryPlan plan;
+  plan.offsets.assign(lifetimes.size(), 0);
+  std::vector<size_t> order(lifetimes.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
+  std::vector<size_t> placed, neighbours;
+  for (size_t value : order) {
+    const Lifetime& life = lifetimes[value];
+    neighbours.clear();
+    for (size_t other : placed)
+      if (lifetimes[other].first <= life.last && life.first <= lifetimes[other].last) neighbours.push_back(other);
+    std::sort(neighbours.begin(), neighbours.end(), [&](size_t a, size_t b) { return plan.offsets[a] < plan.offsets[b]; });
+    int64_t at = 0;
+    for (size_t other : neighbours) {
+      if (at + life.bytes <= plan.offsets[other]) break;
+      at = std::max(at, round_up(plan.offsets[other] + lifetimes[other].bytes, alignment));
+    }
+    plan.offsets[value] = at;
+    plan.bytes = std::max(plan.bytes, at + life.bytes);
+    placed.push_back(value);
+  }
+  int last = 0;
+  for (const Lifetime& life : lifetimes) last = std::max(last, life.last);
+  std::vector<int64_t> change(static_cast<size_t>(last) + 2, 0);
+  for (const Lifetime& life : lifetimes) {
+    change[static_cast<size_t>(life.first)] += round_up(life.bytes, alignment);
+    change[static_cast<size_t>(life.last) + 1] -= round_up(life.bytes, alignment);
+  }
+  int64_t alive = 0;
+  for (int64_t c : change) plan.floor = std::max(plan.floor, alive += c);
+  plan.bytes = round_up(plan.bytes, alignment);
+  return plan;
+}
+
+}  // namespace halfstep

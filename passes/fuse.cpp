@@ -1,0 +1,514 @@
+#include "passes/fuse.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "base/error.h"
+#include "ir/builder.h"
+#include "ir/reduction_split.h"
+
+namespace halfstep {
+namespace {
+
+// A node that reads k elements for each result element, so that an inlined operand would be computed k times.
+bool windows_overlap(const Node& node) {
+  if (node.op->kernel != KernelKind::window) return false;
+  const Ints &window = node.attributes.ints("window"), &strides = node.attributes.ints("strides");
+  for (size_t i = 0; i < window.size(); ++i)
+    if (window[i] > (strides.empty() ? 1 : strides[i])) return true;
+  return false;
+}
+
+int64_t count(const Node& node) { return node.results[0].element_count(); }
+
+bool is_library(const Node& node) {
+  return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution;
+}
+
+bool is_reduction(const Node& node) { return node.op->kernel == KernelKind::reduction; }
+
+// Operations a scalar body does beyond moving data, with what is slow counted as several.
+double body_cost(const Node& node) {
+  if (node.op->kernel == KernelKind::movement || node.op->name == "cast") return 0;
+  if (node.op->kernel == KernelKind::random) return 40;
+  if (node.op->kernel == KernelKind::window)
+    return static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());
+  if (!node.op->body) return 1;
+  // Counts the scalar operations of the body by running it over a carrier that only counts.
+  class Counter final : public ScalarArithmetic {
+   public:
+    double operations = 0;
+    Scalar constant(double) override { return {this, 0, nullptr}; }
+    Scalar unary(ScalarOp op, Scalar) override {
+      return done(op <= ScalarOp::absolute || op >= ScalarOp::round_down ? 1 : 8);
+    }
+    Scalar binary(ScalarOp op, Scalar, Scalar) override {
+      return done(op == ScalarOp::power ? 20 : op == ScalarOp::divide ? 6 : 1);
+    }
+    Scalar select(Scalar, Scalar, Scalar) override { return done(1); }
+    Scalar convert(DType, Scalar) override { return done(0); }
+
+   private:
+    Scalar done(double cost) {
+      operations += cost;
+      return {this, 0, nullptr};
+    }
+  } counter;
+  const std::vector<Scalar> arguments(node.operands.size(), counter.constant(0));
+  node.op->body(node.attributes, arguments);
+  return counter.operations;
+}
+
+// One future kernel: the stored nodes ("roots") it computes, all over one domain.
+struct Kernel {
+  std::vector<NodeId> roots;            // ascending
+  std::optional<ReductionSplit> split;  // reductions: their common split
+  ReductionScheme scheme = ReductionScheme::row;
+  int64_t elements = 0;  // of the full domain
+  bool alive = true;
+};
+
+class Fusion {
+ public:
+  explicit Fusion(const Graph& graph) : graph_(graph), users_(graph.users()), kernel_of_(graph.nodes().size(), -1) {
+    choose_roots();
+    make_kernels();
+    merge_kernels();
+  }
+
+  Graph build();
+
+ private:
+  const Node& node(NodeId id) const { return graph_.node(id); }
+  bool stored(NodeId id) const { return kernel_of_[static_cast<size_t>(id)] >= 0; }
+  // Lives in memory whatever the fusion does: leaves, library results, arenas, larger constants.
+  bool external(NodeId id) const {
+    constexpr int64_t kInlineConstant = 16;
+    const Node& n = node(id);
+    if (n.op->name == "constant") return count(n) > kInlineConstant;
+    return n.op->kernel == KernelKind::leaf || is_library(n) || is_arena(n);
+  }
+  // The node whose memory a chain of views looks at.
+  NodeId storage(NodeId id) const {
+    while (is_view(graph_, node(id))) id = node(id).operands[0].node;
+    return id;
+  }
+  // A reader of `id` reads memory: it is stored, external, or a view of such.
+  bool in_memory(NodeId id) const { return external(storage(id)) || stored(storage(id)); }
+
+  void store(NodeId id);
+  void choose_roots();
+  bool worth_storing(NodeId id) const;
+  void make_kernels();
+  void merge_kernels();
+  bool try_merge(int a, int b);
+  bool legal(const Kernel& kernel) const;
+  bool path_outside(int from, int to) const;
+  std::set<NodeId> reads(const Kernel& kernel) const;
+  std::vector<NodeId> body(const Kernel& kernel) const;
+  std::vector<int> consumers(int kernel) const;
+  void emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) const;
+  bool needed_outside(NodeId id, int32_t result, const Kernel& kernel) const;
+
+  const Graph& graph_;
+  std::vector<std::vector<NodeId>> users_;
+  std::vector<int> kernel_of_;  // by node: its kernel, or -1 if it is not stored by one
+  std::vector<Kernel> kernels_;
+};
+
+void Fusion::store(NodeId id) {
+  id = storage(id);
+  if (!external(id)) kernel_of_[static_cast<size_t>(id)] = 0;
+}
+
+// Storing writes the value once and reads it in every reader; inlining reads its sources in every reader instead.
+bool Fusion::worth_storing(NodeId id) const {
+  constexpr double kCheap = 16;
+  const int64_t bytes = node(id).results[0].byte_count();
+  double operations = 0;
+  int64_t source_bytes = 0;
+  std::vector<NodeId> stack{id};
+  std::set<NodeId> seen{id};
+  while (!stack.empty()) {
+    const NodeId at = stack.back();
+    stack.pop_back();
+    operations += body_cost(node(at)) * static_cast<double>(count(node(at))) /
+                  static_cast<double>(std::max<int64_t>(1, count(node(id))));
+    for (Value v : node(at).operands) {
+      if (!v || !seen.insert(v.node).second) continue;
+      if (!in_memory(v.node))
+        stack.push_back(v.node);
+      else if (graph_.type(v).byte_count() * 4 > bytes)
+        source_bytes += graph_.type(v).byte_count();
+    }
+  }
+  return operations > kCheap || source_bytes > bytes;
+}
+
+void Fusion::choose_roots() {
+  for (const NamedValue& o : graph_.outputs()) store(o.value.node);
+  for (const StateUpdate& u : graph_.updates()) store(u.value.node);
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    const Node& n = node(id);
+    if (is_library(n) || is_arena(n))
+      for (Value v : n.operands)
+        if (v) store(v.node);
+    if (is_reduction(n)) store(id);
+  }
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    if (external(id) || is_view(graph_, node(id)) || stored(id) || node(id).op->name == "constant") continue;
+    bool store_it = node(id).results.size() > 1 && users_[static_cast<size_t>(id)].size() > 1;
+    bool spreads = false;  // some reader would compute it many times
+    for (NodeId user : users_[static_cast<size_t>(id)])
+      spreads |= windows_overlap(node(user)) ||
+                 (node(user).op->name == "broadcast" && count(node(user)) >= 8 * count(node(id)));
+    constexpr double kTrivial = 4;
+    if (spreads) store_it |= worth_storing(id) && body_cost(node(id)) + 1 > kTrivial;
+    if (users_[static_cast<size_t>(id)].size() > 1) store_it |= worth_storing(id);
+    if (store_it) store(id);
+  }
+}
+
+void Fusion::make_kernels() {
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    if (!stored(id)) continue;
+    kernel_of_[static_cast<size_t>(id)] = static_cast<int>(kernels_.size());
+    Kernel kernel{{id}, std::nullopt, ReductionScheme::row, count(node(id)), true};
+    if (is_reduction(node(id))) {
+      const TensorType& operand = graph_.type(node(id).operands[0]);
+      const auto split = split_reduction(operand.shape, node(id).attributes.ints("axes"));
+      kernel.elements = operand.element_count();
+      kernel.split = split.value_or(
+          ReductionSplit{count(node(id)), operand.element_count() / std::max<int64_t>(1, count(node(id))), 1});
+      kernel.scheme = split ? reduction_scheme(*split) : ReductionScheme::general;
+    }
+    kernels_.push_back(std::move(kernel));
+  }
+}
+
+// The nodes a kernel computes: its roots and what they inline, in order.
+std::vector<NodeId> Fusion::body(const Kernel& kernel) const {
+  std::set<NodeId> nodes(kernel.roots.begin(), kernel.roots.end());
+  std::vector<NodeId> stack = kernel.roots;
+  while (!stack.empty()) {
+    const NodeId at = stack.back();
+    stack.pop_back();
+    for (Value v : node(at).operands) {
+      if (!v || nodes.count(v.node)) continue;
+      const NodeId source = storage(v.node);
+      const bool inside = std::binary_search(kernel.roots.begin(), kernel.roots.end(), source);
+      if (in_memory(v.node) && !inside) continue;
+      nodes.insert(v.node);
+      stack.push_back(v.node);
+    }
+  }
+  return {nodes.begin(), nodes.end()};
+}
+
+// What a kernel reads from memory: views are kept as such.
+std::set<NodeId> Fusion::reads(const Kernel& kernel) const {
+  const std::vector<NodeId> nodes = body(kernel);
+  std::set<NodeId> result;
+  for (NodeId id : nodes)
+    for (Value v : node(id).operands)
+      if (v && !std::binary_search(nodes.begin(), nodes.end(), v.node)) result.insert(v.node);
+  return result;
+}
+
+// Values of a kernel belong to its full domain, to the reduced one, or are free of both (computed from memory at any
+// index).
+bool Fusion::legal(const Kernel& kernel) const {
+  enum Tag : uint8_t { free, full, reduced };
+  const std::vector<NodeId> nodes = body(kernel);
+  constexpr size_t kMostNodes = 400, kMostOperands = 60;
+  if (nodes.size() > kMostNodes || reads(kernel).size() > kMostOperands) return false;
+  const int64_t reduced_count = kernel.split ? kernel.split->outer * kernel.split->inner : -1;
+  std::map<NodeId, Tag> tags;
+  for (NodeId id : nodes) {
+    const Node& n = node(id);
+    Tag tag = free;
+    for (Value v : n.operands) {
+      const auto found = v ? tags.find(v.node) : tags.end();
+      if (found == tags.end() || found->second == free) continue;
+      if (tag != free && tag != found->second) return false;
+      tag = found->second;
+    }
+    const bool elementwise = n.op->kernel == KernelKind::pointwise || n.op->name == "reshape";
+    if (is_reduction(n)) {
+      if (!kernel.split || tag == reduced || graph_.type(n.operands[0]).element_count() != kernel.elements)
+        return false;
+      tag = reduced;
+    } else if (n.op->name == "broadcast" && tag == reduced) {
+      // Back to the full domain: only rows can be read twice, and only along the reduced axes.
+      if (kernel.scheme != ReductionScheme::row || count(n) != kernel.elements) return false;
+      const Shape& from = graph_.type(n.operands[0]).shape;
+      int64_t outer = 1;
+      size_t i = 0;
+      while (i < from.size() && outer < kernel.split->outer) outer *= from[i++];
+      for (; i < from.size(); ++i)
+        if (from[i] != 1) return false;
+      int64_t broadcast_outer = 1;
+      for (size_t k = 0; k < n.results[0].shape.size() && broadcast_outer < outer; ++k)
+        broadcast_outer *= n.results[0].shape[k];
+      if (broadcast_outer != outer) return false;
+      tag = full;
+    } else if (!elementwise && tag != free) {
+      return false;
+    }
+    if (std::binary_search(kernel.roots.begin(), kernel.roots.end(), id) && tag == free) {
+      if (count(n) == kernel.elements)
+        tag = full;
+      else if (count(n) == reduced_count)
+        tag = reduced;
+      else
+        return false;
+    }
+    if (tag == full && count(n) != kernel.elements) return false;
+    if (tag == reduced && count(n) != reduced_count) return false;
+    tags[id] = tag;
+  }
+  return true;
+}
+
+std::vector<int> Fusion::consumers(int kernel) const {
+  std::set<int> result;
+  // Forward from the roots through what is inlined, to the kernels that store the results.
+  std::vector<NodeId> stack = kernels_[static_cast<size_t>(kernel)].roots;
+  std::set<NodeId> seen(stack.begin(), stack.end());
+  while (!stack.empty()) {
+    const NodeId at = stack.back();
+    stack.pop_back();
+    for (NodeId user : users_[static_cast<size_t>(at)]) {
+      if (!seen.insert(user).second) continue;
+      if (stored(user)) {
+        if (kernel_of_[static_cast<size_t>(user)] != kernel) result.insert(kernel_of_[static_cast<size_t>(user)]);
+      } else if (!external(user)) {
+        stack.push_back(user);
+      }
+    }
+  }
+  return {result.begin(), result.end()};
+}
+
+// Whether `to` depends on `from` through a kernel or library call that is neither.
+bool Fusion::path_outside(int from, int to) const {
+  const std::vector<NodeId>& targets = kernels_[static_cast<size_t>(to)].roots;
+  const NodeId last = targets.back();
+  const auto member = [&](NodeId id) { return kernel_of_[static_cast<size_t>(id)]; };
+  std::vector<std::pair<NodeId, bool>> stack;  // node, whether something outside was passed
+  for (NodeId root : kernels_[static_cast<size_t>(from)].roots) stack.push_back({root, false});
+  std::set<std::pair<NodeId, bool>> seen;
+  while (!stack.empty()) {
+    const auto [at, outside] = stack.back();
+    stack.pop_back();
+    for (NodeId user : users_[static_cast<size_t>(at)]) {
+      if (user > last) continue;
+      if (stored(user) && member(user) == to) {
+        if (outside) return true;
+        continue;
+      }
+      if (stored(user) && member(user) == from) continue;
+      // Another kernel runs as a whole: its later results depend on its earlier operands.
+      if (stored(user)) {
+        for (NodeId root : kernels_[static_cast<size_t>(member(user))].roots)
+          if (seen.insert({root, true}).second) stack.push_back({root, true});
+        continue;
+      }
+      const bool passes = outside || external(user);
+      if (seen.insert({user, passes}).second) stack.push_back({user, passes});
+    }
+  }
+  return false;
+}
+
+bool Fusion::try_merge(int a, int b) {
+  Kernel &ka = kernels_[static_cast<size_t>(a)], &kb = kernels_[static_cast<size_t>(b)];
+  if (a == b || !ka.alive || !kb.alive) return false;
+  if (ka.split && kb.split && (ka.split != kb.split || ka.scheme != kb.scheme)) return false;
+  Kernel merged = ka.split ? ka : kb;
+  merged.roots.clear();
+  std::merge(ka.roots.begin(), ka.roots.end(), kb.roots.begin(), kb.roots.end(), std::back_inserter(merged.roots));
+  if (!merged.split && ka.elements != kb.elements) return false;
+  if (!legal(merged) || path_outside(a, b) || path_outside(b, a)) return false;
+  for (NodeId root : kb.roots) kernel_of_[static_cast<size_t>(root)] = a;
+  kb.alive = false;
+  ka = std::move(merged);
+  return true;
+}
+
+void Fusion::merge_kernels() {
+  // Producers into consumers first, since that removes a store and a load.
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (int k = 0; k < static_cast<int>(kernels_.size()); ++k) {
+      if (!kernels_[static_cast<size_t>(k)].alive) continue;
+      for (int consumer : consumers(k)) changed |= try_merge(k, consumer);
+    }
+  }
+  // Then kernels that read the same large value.
+  std::map<NodeId, std::vector<int>> readers;
+  for (int k = 0; k < static_cast<int>(kernels_.size()); ++k) {
+    const Kernel& kernel = kernels_[static_cast<size_t>(k)];
+    if (!kernel.alive) continue;
+    for (NodeId id : reads(kernel))
+      if (count(node(id)) * 2 >= kernel.elements) readers[storage(id)].push_back(k);
+  }
+  for (auto& [source, kernels] : readers)
+    for (size_t i = 0; i < kernels.size(); ++i)
+      for (size_t j = i + 1; j < kernels.size(); ++j) try_merge(kernels[i], kernels[j]);
+}
+
+bool Fusion::needed_outside(NodeId id, int32_t result, const Kernel& kernel) const {
+  const auto is = [&](Value v) { return v && storage(v.node) == id && (v.node != id || v.result == result); };
+  for (const NamedValue& o : graph_.outputs())
+    if (is(o.value)) return true;
+  for (const StateUpdate& u : graph_.updates())
+    if (is(u.value)) return true;
+  const int self = kernel_of_[static_cast<size_t>(kernel.roots.front())];
+  // Readers, looking through views and through what each kernel inlines.
+  std::vector<NodeId> stack{id};
+  std::set<NodeId> seen{id};
+  while (!stack.empty()) {
+    const NodeId at = stack.back();
+    stack.pop_back();
+    for (NodeId user : users_[static_cast<size_t>(at)]) {
+      bool reads_it = at != id;
+      for (Value v : node(user).operands) reads_it |= at == id && v == Value{id, result};
+      if (!reads_it || !seen.insert(user).second) continue;
+      if (external(user)) return true;
+      if (stored(user)) {
+        if (kernel_of_[static_cast<size_t>(user)] != self) return true;
+      } else {
+        stack.push_back(user);
+      }
+    }
+  }
+  return false;
+}
+
+void Fusion::emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) const {
+  const std::vector<NodeId> nodes = body(kernel);
+  Builder region("body");
+  std::map<Value, Value> inside;
+  std::vector<Value> operands;
+  const auto resolve = [&](Value v) {
+    if (!v) return v;
+    const auto found = inside.find(v);
+    if (found != inside.end()) return found->second;
+    const Value in = region.input(std::to_string(operands.size()), graph_.type(v));
+    operands.push_back(map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]);
+    require(static_cast<bool>(operands.back()), "a kernel's operands are emitted before it");
+    inside.emplace(v, in);
+    return in;
+  };
+  // Inputs first, so that the leaves stand in operand order.
+  for (NodeId id : nodes)
+    for (Value v : node(id).operands)
+      if (v && !std::binary_search(nodes.begin(), nodes.end(), v.node)) resolve(v);
+  for (NodeId id : nodes) {
+    std::vector<Value> arguments;
+    for (Value v : node(id).operands) arguments.push_back(resolve(v));
+    const std::vector<Value> results = region.call_all(*node(id).op, std::move(arguments), node(id).attributes);
+    for (size_t r = 0; r < results.size(); ++r) inside.emplace(Value{id, static_cast<int32_t>(r)}, results[r]);
+  }
+  std::vector<Value> outputs;
+  std::string origin;
+  Phase phase = Phase::forward;
+  for (NodeId root : kernel.roots)
+    for (int32_t r = 0; r < static_cast<int32_t>(node(root).results.size()); ++r)
+      if (needed_outside(root, r, kernel)) {
+        region.output(std::to_string(outputs.size()), inside.at({root, r}));
+        outputs.push_back({root, r});
+      }
+  for (NodeId id : nodes)
+    if (const Origin& o = node(id).origin;
+        !o.name.empty() && origin.find(o.name) == std::string::npos && origin.size() < 60) {
+      origin += (origin.empty() ? "" : " + ") + o.name;
+      phase = o.phase;
+    }
+  builder.set_origin({origin, phase});
+  require(!outputs.empty(), "a kernel has a result that somebody reads");
+  const auto results =
+      builder.call_all(op("fused"), operands, {{"body", std::make_shared<const Graph>(std::move(region).finish())}});
+  for (size_t i = 0; i < outputs.size(); ++i)
+    map[static_cast<size_t>(outputs[i].node)][static_cast<size_t>(outputs[i].result)] = results[i];
+}
+
+// Kernels, library calls and views in an order in which operands come first: depth first from what the graph delivers.
+Graph Fusion::build() {
+  Builder builder(graph_.name());
+  ValueMap map(graph_.nodes().size());
+  for (NodeId id = 0; id < graph_.size(); ++id) map[static_cast<size_t>(id)].resize(node(id).results.size());
+  std::vector<char> done(graph_.nodes().size(), 0);
+  const auto kernel_at = [&](NodeId id) -> const Kernel& {
+    return kernels_[static_cast<size_t>(kernel_of_[static_cast<size_t>(id)])];
+  };
+  const auto needs = [&](NodeId id) {
+    std::vector<NodeId> list;
+    if (stored(id))
+      for (NodeId r : reads(kernel_at(id))) list.push_back(r);
+    else
+      for (Value v : node(id).operands)
+        if (v) list.push_back(v.node);
+    return list;
+  };
+  const auto emit = [&](NodeId id) {
+    if (stored(id)) {
+      emit_kernel(builder, map, kernel_at(id));
+      for (NodeId root : kernel_at(id).roots) done[static_cast<size_t>(root)] = 1;
+      return;
+    }
+    std::vector<Value> operands;
+    for (Value v : node(id).operands)
+      operands.push_back(v ? map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)] : v);
+    builder.set_origin(node(id).origin);
+    map[static_cast<size_t>(id)] = builder.call_all(*node(id).op, std::move(operands), node(id).attributes);
+    done[static_cast<size_t>(id)] = 1;
+  };
+  // In graph order, so that the forward pass stays in front; a kernel waits for all that it reads.
+  const auto visit = [&](NodeId start) {
+    std::vector<NodeId> stack{start};
+    while (!stack.empty()) {
+      const NodeId id = stack.back();
+      if (done[static_cast<size_t>(id)]) {
+        stack.pop_back();
+        continue;
+      }
+      bool ready = true;
+      for (NodeId n : needs(id))
+        if (!done[static_cast<size_t>(n)]) stack.push_back(n), ready = false;
+      if (ready) emit(id), stack.pop_back();
+    }
+  };
+  for (NodeId id = 0; id < graph_.size(); ++id)
+    if (external(id) || stored(id)) visit(id);
+  const auto deliver = [&](Value v) {
+    visit(v.node);
+    return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)];
+  };
+  for (const NamedValue& o : graph_.outputs()) builder.output(o.name, deliver(o.value));
+  for (const StateUpdate& u : graph_.updates()) builder.update(deliver(u.state), deliver(u.value));
+  return std::move(builder).finish();
+}
+
+}  // namespace
+
+bool is_view(const Graph& graph, const Node& n) {
+  if (n.op->name == "reshape") return true;
+  if (n.op->name != "slice") return false;
+  const Shape &from = graph.type(n.operands[0]).shape, &to = n.results[0].shape;
+  const Ints& steps = n.attributes.ints("steps");
+  size_t axis = 0;
+  while (axis < to.size() && to[axis] == 1) ++axis;
+  for (size_t i = axis + 1; i < to.size(); ++i)
+    if (to[i] != from[i]) return false;
+  return axis == to.size() || steps[axis] == 1;
+}
+
+bool is_arena(const Node& n) { return n.op->name == "concat" && n.results[0].shape.size() == 1; }
+
+Graph fuse(const Graph& graph) { return Fusion(graph).build(); }
+
+}  // namespace halfstep

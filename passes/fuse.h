@@ -1,0 +1,23 @@
+// Groups everything but library calls into regions, each of which becomes one kernel.
+//
+//   %3 = add(%1, %2)    %4 = relu(%3)          ->   %3 = fused(%1, %2) {body=graph { add, relu }}
+//
+// Runs last, on expanded and simplified graphs: only leaves, primitive ops, contractions and views are left then.
+// Values that a contraction, an output or an update reads are stored; a value with several readers is stored only if
+// computing it again would read more than storing saves. A region is pointwise, a row reduction or a column reduction
+// with what can be computed in the same pass (ir/reduction_split.h). Reshapes and dense slices of stored values stay as
+// views; the flat concat of an arena stays, since its operands are written in place.
+#pragma once
+
+#include "ir/graph.h"
+
+namespace halfstep {
+
+Graph fuse(const Graph& graph);
+
+// Whether `node` only looks at its operand's memory: a reshape, or a slice of consecutive elements.
+bool is_view(const Graph& graph, const Node& node);
+// A concat of one-dimensional pieces along axis 0: an arena.
+bool is_arena(const Node& node);
+
+}  // namespace halfstep

@@ -31,6 +31,13 @@ struct MemoryReport {
   int64_t measured_bytes = 0;   // device memory in use by this executor; resident set on the CPU
 };
 
+// What making the executor took, in milliseconds.
+struct LoadTimes {
+  double kernels = 0;    // PTX to machine code
+  double libraries = 0;  // algorithms chosen
+  double graphs = 0;     // first run and capture
+};
+
 struct StepTime {
   std::string origin;
   std::string call;  // "kernel fused_12", "gemm 128x512x784", ...
@@ -61,6 +68,7 @@ class Executor {
 
   virtual ExecutorCounters counters() const = 0;
   virtual MemoryReport memory() const = 0;
+  virtual LoadTimes load_times() const { return {}; }
   // Times every call of a program on the current state, `repeats` times each, outside the graph; the state is restored.
   virtual std::vector<StepTime> profile(int program, int repeats) = 0;
   // Device time of whole steps in milliseconds, the inputs as they are in the staging slot.
@@ -68,17 +76,20 @@ class Executor {
 };
 
 struct ExecutorOptions {
-  int threads = 0;         // CPU: 0 means all cores
-  bool allow_tf32 = false; // CUDA, fp32 contractions
+  int threads = 0;          // CPU: 0 means all cores
+  bool allow_tf32 = false;  // CUDA, fp32 contractions
   int device_index = 0;
-  int autotune = 8;        // CUDA: library algorithms timed per shape
+  int autotune = 8;  // CUDA: library algorithms timed per shape
 };
 
-// Copies the model. Throws Error where the device is missing, its memory is too small (with the largest buffers), or the
-// kernels need another CPU or GPU.
+// Copies the model. Throws Error where the device is missing, its memory is too small (with the largest buffers), or
+// the kernels need another CPU or GPU.
 std::unique_ptr<Executor> make_cpu_executor(CompiledModel model, const ExecutorOptions& options);
 // Loads libhalfstep_cuda.so beside this library.
 std::unique_ptr<Executor> make_cuda_executor(CompiledModel model, const ExecutorOptions& options);
 std::unique_ptr<Executor> make_executor(CompiledModel model, const ExecutorOptions& options);  // by model.device
+
+// The one symbol of libhalfstep_cuda.so. Moves from `model`; throws as make_cuda_executor does.
+extern "C" Executor* halfstep_make_cuda_executor(CompiledModel& model, const ExecutorOptions& options);
 
 }  // namespace halfstep

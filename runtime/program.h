@@ -18,9 +18,10 @@ namespace halfstep {
 enum class DeviceKind : uint8_t { cpu, cuda };
 std::string_view name(DeviceKind device);
 
-// input: written by the host before every step. output: read by the host after it. state: lives on the device across steps
-// and is shared by name between the programs of one CompiledModel. scratch: the planned arena, one per program.
+// input: written by the host before every step. output: read by the host after it. state: lives on the device across
+// steps and is shared by name between the programs of one CompiledModel. scratch: the planned arena, one per program.
 enum class BufferKind : uint8_t { input, output, state, scratch };
+std::string_view name(BufferKind kind);
 
 struct Buffer {
   std::string name;
@@ -67,7 +68,8 @@ std::string_view name(ConvolutionKind kind);
 
 // Cross-correlation over 1 to 3 spatial axes, channels last. x: [batch, spatial..., in_channels],
 // w: [out_channels, window..., in_channels / groups], y: [batch, out_spatial..., out_channels].
-// forward: y from x, w. data_grad: x from w, y. filter_grad: w from x, y. `bias` [out_channels] and `relu`: forward only.
+// forward: y from x, w. data_grad: x from w, y. filter_grad: w from x, y. `bias` [out_channels] and `relu`: forward
+// only.
 struct Convolution {
   ConvolutionKind kind = ConvolutionKind::forward;
   int64_t batch = 0, in_channels = 0, out_channels = 0, groups = 1;
@@ -98,9 +100,21 @@ struct Program {
   friend bool operator==(const Program&, const Program&) = default;
 };
 
+// Throws Error naming the buffer or step: references outside the buffers, misaligned or overlapping operands, bad
+// sizes.
+void check(const Program& program);
+
 std::string print(const Program& program);
-// Throws Error with the line number; offsets and references are checked against the buffers.
+// Throws Error with the line number. The result is checked.
 Program parse_program(std::string_view text);
+
+// "kernel fused_12", "gemm 128x512x784", "convolution data_grad 3x3 32->64", "copy".
+std::string describe(const Step& step);
+struct CallCost {
+  double flops = 0;   // library calls; kernels do not count theirs
+  int64_t bytes = 0;  // operands read and written once
+};
+CallCost cost(const Step& step);
 
 // Where one parameter lies in every arena buffer (parameters, gradients, slots, low copies), in elements.
 struct ParameterSlice {
@@ -117,8 +131,8 @@ struct CompiledModel {
   DeviceKind device = DeviceKind::cpu;
   std::string architecture;  // "sm_80"; an LLVM CPU name such as "x86-64-v3"
   std::vector<Program> programs;
-  std::string kernels;       // PTX text, or the bytes of an ELF shared object; may be empty
-  NamedTensors state;        // initial contents of state buffers by name; absent: zeros
+  std::string kernels;              // PTX text, or the bytes of an ELF shared object; may be empty
+  NamedTensors state;               // initial contents of state buffers by name; absent: zeros
   std::vector<std::string> arenas;  // names of the state buffers that are laid out by `parameters`
   std::vector<ParameterSlice> parameters;
   std::map<std::string, std::string> notes;  // model, options, versions: shown by info, kept in the manifest
@@ -126,8 +140,12 @@ struct CompiledModel {
   const Program* find(std::string_view program_name) const;
 };
 
+// Checks every program, and that they agree on shared state, its initial contents, the arenas and the parameters.
+void check(const CompiledModel& model);
+
 // program.<name>.txt, kernels.ptx or kernels.so, weights.safetensors, manifest.json. Written to a temporary directory
-// beside `directory` and renamed. load_compiled checks every size before it allocates.
+// beside `directory` and renamed; replaces an older compiled step and nothing else. Notes the CPU it was compiled on.
+// load_compiled checks sizes and checksums before it allocates or parses, and the model before it returns it.
 void save_compiled(const CompiledModel& model, const std::string& directory);
 CompiledModel load_compiled(const std::string& directory);
 

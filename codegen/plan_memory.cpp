@@ -12,14 +12,16 @@ MemoryPlan plan_memory(std::span<const Lifetime> lifetimes, int64_t alignment) {
   plan.offsets.assign(lifetimes.size(), 0);
   std::vector<size_t> order(lifetimes.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
   std::vector<size_t> placed, neighbours;
   for (size_t value : order) {
     const Lifetime& life = lifetimes[value];
     neighbours.clear();
     for (size_t other : placed)
       if (lifetimes[other].first <= life.last && life.first <= lifetimes[other].last) neighbours.push_back(other);
-    std::sort(neighbours.begin(), neighbours.end(), [&](size_t a, size_t b) { return plan.offsets[a] < plan.offsets[b]; });
+    std::sort(neighbours.begin(), neighbours.end(),
+              [&](size_t a, size_t b) { return plan.offsets[a] < plan.offsets[b]; });
     int64_t at = 0;
     for (size_t other : neighbours) {
       if (at + life.bytes <= plan.offsets[other]) break;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "ir/builder.h"
 #include "ir/reduction_split.h"
+#include "ir/views.h"
 
 namespace halfstep {
 namespace {
@@ -494,20 +495,6 @@ Graph Fusion::build() {
 }
 
 }  // namespace
-
-bool is_view(const Graph& graph, const Node& n) {
-  if (n.op->name == "reshape") return true;
-  if (n.op->name != "slice") return false;
-  const Shape &from = graph.type(n.operands[0]).shape, &to = n.results[0].shape;
-  const Ints& steps = n.attributes.ints("steps");
-  size_t axis = 0;
-  while (axis < to.size() && to[axis] == 1) ++axis;
-  for (size_t i = axis + 1; i < to.size(); ++i)
-    if (to[i] != from[i]) return false;
-  return axis == to.size() || steps[axis] == 1;
-}
-
-bool is_arena(const Node& n) { return n.op->name == "concat" && n.results[0].shape.size() == 1; }
 
 Graph fuse(const Graph& graph) { return Fusion(graph).build(); }
 

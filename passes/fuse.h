@@ -15,9 +15,4 @@ namespace halfstep {
 
 Graph fuse(const Graph& graph);
 
-// Whether `node` only looks at its operand's memory: a reshape, or a slice of consecutive elements.
-bool is_view(const Graph& graph, const Node& node);
-// A concat of one-dimensional pieces along axis 0: an arena.
-bool is_arena(const Node& node);
-
 }  // namespace halfstep

@@ -1,0 +1,29 @@
+#include "ir/views.h"
+
+#include "ir/op.h"
+
+namespace halfstep {
+
+bool is_view(const Graph& graph, const Node& node) {
+  if (node.op->name == "reshape") return true;
+  if (node.op->name != "slice") return false;
+  const Shape &from = graph.type(node.operands[0]).shape, &to = node.results[0].shape;
+  size_t axis = 0;
+  while (axis < to.size() && to[axis] == 1) ++axis;
+  for (size_t i = axis + 1; i < to.size(); ++i)
+    if (to[i] != from[i]) return false;
+  return axis == to.size() || node.attributes.ints("steps")[axis] == 1;
+}
+
+int64_t view_offset(const Graph& graph, const Node& view) {
+  if (view.op->name != "slice") return 0;
+  const std::vector<int64_t> strides = row_major_strides(graph.type(view.operands[0]).shape);
+  const Ints& starts = view.attributes.ints("starts");
+  int64_t offset = 0;
+  for (size_t i = 0; i < strides.size(); ++i) offset += starts[i] * strides[i];
+  return offset;
+}
+
+bool is_arena(const Node& node) { return node.op->name == "concat" && node.results[0].shape.size() == 1; }
+
+}  // namespace halfstep

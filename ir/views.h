@@ -1,0 +1,15 @@
+// Nodes that only look at their operand's memory. Fusion leaves them alone, lowering gives them no memory of their own.
+#pragma once
+
+#include "ir/graph.h"
+
+namespace halfstep {
+
+// A reshape, or a slice of consecutive elements.
+bool is_view(const Graph& graph, const Node& node);
+// Elements between the operand's first one and the view's.
+int64_t view_offset(const Graph& graph, const Node& view);
+// A concat of one-dimensional pieces along axis 0: an arena, whose pieces are written in place.
+bool is_arena(const Node& node);
+
+}  // namespace halfstep

@@ -1,0 +1,73 @@
+// Recipe: everything a run can be told, as `train --key value` or in a TOML file with the same keys.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+
+namespace halfstep {
+
+struct Recipe {
+  // The model and its data. Relative paths in a recipe file are relative to that file.
+  std::string model, data, test_data;
+  std::string init = "from_file";
+  std::map<std::string, Shape> shapes;
+  std::vector<std::string> freeze;
+  int64_t classes = 0;
+  // Preprocessing of a u8 image input inside the graph.
+  std::optional<double> scale;
+  std::vector<double> mean, std;
+
+  // The step.
+  int64_t batch = 32;
+  int64_t accumulation = 1;
+  std::string loss = "softmax_cross_entropy", output;
+  std::optional<int64_t> ignore_index;
+  std::optional<double> dropout;
+  std::string optimizer = "sgd";
+  double momentum = 0, dampening = 0, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, clip_norm = 0;
+  bool nesterov = false;
+
+  // Precision.
+  std::string precision = "fp16", preset = "default", loss_scale = "dynamic";
+  std::vector<std::string> allow, deny, infer;
+  double initial_scale = 65536, growth_factor = 2, backoff_factor = 0.5, min_scale = 1;
+  int64_t growth_interval = 2000, overflow_limit = 50;
+
+  // The run.
+  int64_t epochs = 1, max_steps = 0;
+  std::string schedule = "constant";
+  double learning_rate = 0.01, gamma = 0.1, final_rate = 0;
+  int64_t warmup_steps = 0, step_epochs = 1;
+  int64_t seed = 0;
+  std::string device = "auto", architecture;
+  int64_t threads = 0, autotune = 8;
+  bool tf32 = false;
+  std::string out = "halfstep-out", resume;
+  int64_t checkpoint_every = 0, keep = 3, metrics_every = 1;
+};
+
+// One row per key: the only place that knows it.
+struct RecipeKey {
+  std::string name;  // in TOML and, with -- in front, on the command line
+  std::string group;
+  std::string help;
+  std::string unit;                          // what the value looks like: NUMBER, PATH, a|b|c, LIST (comma separated)
+  void (*set)(Recipe&, const std::string&);  // throws Error "<what was expected and found>"
+  std::string (*get)(const Recipe&);
+};
+std::span<const RecipeKey> recipe_keys();
+
+// Sets one key; Error names the key, suggests the nearest one if it is unknown.
+void set_key(Recipe& recipe, const std::string& key, const std::string& value);
+// Reads a TOML file over `recipe`. All problems at once, with the file's name and lines.
+void read_recipe(Recipe& recipe, const std::filesystem::path& path);
+// The recipe as TOML, for the run's records.
+std::string to_toml(const Recipe& recipe);
+
+}  // namespace halfstep

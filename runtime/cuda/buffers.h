@@ -1,0 +1,69 @@
+// Where the buffers of a model's programs lie in device memory.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/cuda/device.h"
+#include "runtime/program.h"
+
+namespace halfstep {
+
+// The inputs, or the outputs, of one program side by side in one block.
+struct BlockLayout {
+  struct Entry {
+    int32_t buffer = 0;
+    int64_t offset = 0;
+    TensorType type;
+  };
+  std::vector<Entry> entries;  // in program order
+  int64_t bytes = 0;
+};
+
+// States are shared by name between programs, scratch and outputs are used by one program at a time. Inputs exist once
+// per slot, so that the next steps' inputs arrive while a step runs.
+class DeviceBuffers {
+ public:
+  // Throws Error, with the largest buffers, if they need more than the device's free memory.
+  DeviceBuffers(const CompiledModel& model, const CudaDevice& device);
+
+  int slots() const { return static_cast<int>(inputs_.size()); }
+  const BlockLayout& input_layout(int program) const { return programs_[static_cast<size_t>(program)].inputs; }
+  const BlockLayout& output_layout(int program) const { return programs_[static_cast<size_t>(program)].outputs; }
+  int64_t input_bytes() const { return inputs_[0].size(); }  // the largest program's
+  int64_t output_bytes() const { return outputs_.size(); }
+  std::byte* inputs(int slot) const { return inputs_[static_cast<size_t>(slot)].data(); }
+  std::byte* outputs() const { return outputs_.data(); }
+  std::byte* address(int program, int slot, const Ref& ref) const;
+
+  struct State {
+    TensorType type;
+    DeviceMemory memory;
+  };
+  // By buffer name; throws Error for an unknown one.
+  const State& state(const std::string& name) const;
+  const std::map<std::string, State>& states() const { return states_; }
+  int64_t state_bytes() const;
+  int64_t scratch_bytes() const { return scratch_.size(); }
+
+ private:
+  struct Place {
+    BufferKind kind = BufferKind::scratch;
+    int64_t offset = 0;  // in the block of its kind
+    int64_t bytes = 0;
+    const State* state = nullptr;
+  };
+  struct ProgramPlaces {
+    std::vector<Place> places;  // by buffer
+    BlockLayout inputs, outputs;
+    int64_t scratch_bytes = 0;
+  };
+
+  std::vector<ProgramPlaces> programs_;
+  std::map<std::string, State> states_;
+  DeviceMemory scratch_, outputs_;
+  std::vector<DeviceMemory> inputs_;
+};
+
+}  // namespace halfstep

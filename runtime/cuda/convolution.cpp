@@ -1,0 +1,285 @@
+#include "runtime/cuda/convolution.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <exception>
+#include <optional>
+#include <thread>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "runtime/cuda/check.h"
+
+namespace halfstep {
+namespace {
+
+// For all shapes of a model together; when one is used up, the next shapes take the library's first engine.
+constexpr std::chrono::milliseconds kBuildBudget{1000}, kTimingBudget{1000};
+constexpr size_t kBuilders = 8;
+constexpr int kRepeats = 3;
+constexpr int64_t kChannelMultiple = 8;  // what the half precision engines are made for
+constexpr double kDeterminismPrice = 1.05;
+
+std::string key_of(const Convolution& c) {
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", name(c.kind), c.batch, c.in_channels,
+                     c.out_channels, c.groups, c.spatial, c.window, c.out_spatial, c.strides, c.pads_begin, c.pads_end,
+                     c.dilations, name(c.operand), name(c.result), c.bias ? name(c.bias_type) : "-", c.relu);
+}
+
+// cuDNN has no convolution over one axis: a leading axis of size 1 is added.
+Convolution at_least_2d(Convolution c) {
+  if (c.spatial.size() > 1) return c;
+  for (Shape* shape : {&c.spatial, &c.window, &c.out_spatial, &c.strides, &c.dilations}) {
+    shape->insert(shape->begin(), 1);
+  }
+  for (Shape* shape : {&c.pads_begin, &c.pads_end}) shape->insert(shape->begin(), 0);
+  return c;
+}
+
+Convolution with_padded_channels(Convolution c) {
+  c.in_channels = round_up(c.in_channels, kChannelMultiple);
+  c.out_channels = round_up(c.out_channels, kChannelMultiple);
+  return c;
+}
+
+Convolution without_epilogue(Convolution c, DType result) {
+  c.bias.reset();
+  c.relu = false;
+  c.result = result;
+  return c;
+}
+
+// What cuDNN can be asked for, best first. Those of one group are equally exact, and the fastest is taken; a group is
+// only looked at if no engine does the one before.
+std::vector<std::vector<Convolution>> problem_groups(const Convolution& convolution) {
+  const Convolution exact = at_least_2d(convolution);
+  std::vector<Convolution> firsts = {exact};
+  const auto add = [&](const Convolution& next) {
+    if (std::ranges::find(firsts, next) == firsts.end()) firsts.push_back(next);
+  };
+  // f32 keeps the one rounding; a result in the operands' type is rounded twice, and is what every engine can do.
+  if (exact.operand != DType::f64) add(without_epilogue(exact, DType::f32));
+  add(without_epilogue(exact, exact.operand));
+  const bool pad = is_low(exact.operand) && exact.groups == 1;
+  std::vector<std::vector<Convolution>> groups;
+  for (const Convolution& first : firsts) {
+    groups.push_back({first});
+    const Convolution padded = with_padded_channels(first);
+    if (pad && padded != first) groups.back().push_back(padded);
+  }
+  return groups;
+}
+
+int64_t product(const Shape& shape) { return checked_element_count(shape, "convolution"); }
+
+enum Operand : size_t { kOperandX, kOperandW, kOperandY, kOperandBias, kOperandCount };
+
+Operand result_of(ConvolutionKind kind) {
+  return kind == ConvolutionKind::forward ? kOperandY : kind == ConvolutionKind::data_grad ? kOperandX : kOperandW;
+}
+
+// An operand as dense rows of channels.
+struct Matrix {
+  int64_t rows = 0, columns = 0;
+  DType type = DType::f32;
+  int64_t bytes() const { return rows * columns * size_of(type); }
+  friend bool operator==(const Matrix&, const Matrix&) = default;
+};
+
+std::array<Matrix, kOperandCount> matrices_of(const Convolution& c) {
+  std::array<Matrix, kOperandCount> matrices = {
+      Matrix{c.batch * product(c.spatial), c.in_channels, c.operand},
+      Matrix{c.out_channels * product(c.window), c.in_channels / c.groups, c.operand},
+      Matrix{c.batch * product(c.out_spatial), c.out_channels, c.operand},
+      Matrix{1, c.out_channels, c.bias_type},
+  };
+  matrices[result_of(c.kind)].type = c.result;
+  return matrices;
+}
+
+// Where the operands of `problem` that are not those of `convolution` lie behind the engine's workspace; -1: not there.
+struct Staging {
+  std::array<int64_t, kOperandCount> offsets;
+  int64_t bytes = 0;
+};
+
+Staging stage(const Convolution& convolution, const Convolution& problem, int64_t engine_bytes) {
+  const auto given = matrices_of(convolution), wanted = matrices_of(problem);
+  Staging staging{{-1, -1, -1, -1}, round_up(engine_bytes, 256)};
+  for (size_t i = 0; i < kOperandCount; ++i) {
+    const bool used = i != kOperandBias || problem.bias;
+    if (!used || given[i] == wanted[i]) continue;
+    staging.offsets[i] = staging.bytes;
+    staging.bytes += round_up(wanted[i].bytes(), 256);
+  }
+  return staging;
+}
+
+RowsFormat plain_format(DType from, DType to) {
+  RowsFormat format;
+  format.from = from;
+  format.to = to;
+  return format;
+}
+
+}  // namespace
+
+CudnnConvolutions::CudnnConvolutions(ContractionOptions options, const CudaStream& stream, Workspace& workspace,
+                                     RowsKernels& rows, int64_t workspace_limit)
+    : options_(options),
+      stream_(stream),
+      workspace_(workspace),
+      rows_(rows),
+      workspace_limit_(workspace_limit),
+      handle_(make_cudnn_handle()) {
+  check(cudnnSetStream(handle_.get(), stream.get()), "cudnnSetStream");
+}
+
+void CudnnConvolutions::find_routes(cudnnHandle_t handle, Candidates& candidates, TimePoint deadline) const {
+  for (const std::vector<Convolution>& group : problem_groups(*candidates.call.convolution)) {
+    for (const Convolution& problem : group) {
+      CudnnPlanLimits limits{options_.allow_tf32 ? Tf32::allow : Tf32::refuse, workspace_limit_,
+                             std::max(1, options_.autotune), deadline};
+      for (CudnnPlan& plan : build_plans(handle, problem, limits, candidates.reason)) {
+        const int64_t bytes = stage(*candidates.call.convolution, problem, plan.workspace_bytes).bytes;
+        candidates.routes.push_back({problem, std::move(plan), bytes});
+      }
+    }
+    if (!candidates.routes.empty()) return;
+  }
+}
+
+void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
+  std::map<std::string, Candidates> shapes;
+  for (const ConvolutionCall& call : calls) {
+    std::string key = key_of(*call.convolution);
+    if (!routes_.contains(key)) shapes.emplace(std::move(key), Candidates{call, {}, {}});
+  }
+  if (shapes.empty()) return;
+  std::vector<Candidates*> open;
+  for (auto& [key, candidates] : shapes) open.push_back(&candidates);
+
+  // Building engines is host work and may compile kernels; every thread has a handle of its own.
+  const TimePoint deadline = std::chrono::steady_clock::now() + kBuildBudget;
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  const size_t cores = std::max(1u, std::thread::hardware_concurrency());
+  std::vector<CudnnHandle> handles(std::min({cores, kBuilders, open.size()}));
+  std::vector<std::exception_ptr> failures(handles.size());
+  std::atomic<size_t> next = 0;
+  const auto build = [&](size_t worker) {
+    try {
+      check(cudaSetDevice(device), "cudaSetDevice");
+      handles[worker] = make_cudnn_handle();
+      for (size_t i = next++; i < open.size(); i = next++) find_routes(handles[worker].get(), *open[i], deadline);
+    } catch (...) {
+      failures[worker] = std::current_exception();
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (size_t worker = 0; worker < handles.size(); ++worker) threads.emplace_back(build, worker);
+  }
+  for (CudnnHandle& handle : handles) builders_.push_back(std::move(handle));
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+  const TimePoint timing_deadline = std::chrono::steady_clock::now() + kTimingBudget;
+  for (auto& [key, candidates] : shapes) routes_.emplace(key, fastest(std::move(candidates), timing_deadline));
+}
+
+CudnnConvolutions::Route CudnnConvolutions::fastest(Candidates candidates, TimePoint deadline) {
+  const Convolution& c = *candidates.call.convolution;
+  const std::string shape =
+      fmt::format("convolution {} of {} channels over {} to {} over {}, window {}, groups {}, {} to {}",
+                  candidates.call.origin, name(c.kind), c.in_channels, c.spatial, c.out_channels, c.out_spatial,
+                  c.window, c.groups, name(c.operand), name(c.result));
+  if (candidates.routes.empty()) {
+    throw Error(
+        fmt::format("{}: cuDNN has no engine ({}){}", shape, candidates.reason,
+                    c.operand == DType::f32 && !options_.allow_tf32 ? "; allow TF32, or train in f16 or bf16" : ""));
+  }
+  std::optional<Route> best;
+  double best_time = 0;
+  for (Route& route : candidates.routes) {
+    if (candidates.routes.size() == 1) return std::move(route);
+    if (best && std::chrono::steady_clock::now() > deadline) break;
+    double time = 0;
+    try {
+      workspace_.grow(route.workspace_bytes);
+      time = time_call(stream_, [&] { run(c, candidates.call.operands, route); }, kRepeats);
+    } catch (const Error& error) {  // an engine may still refuse to run, or to be captured
+      candidates.reason = error.what();
+      continue;
+    }
+    if (!route.plan.deterministic) time *= kDeterminismPrice;
+    if (best && time >= best_time) continue;
+    best = std::move(route);
+    best_time = time;
+  }
+  if (!best) throw Error(fmt::format("{}: no engine of cuDNN runs ({})", shape, candidates.reason));
+  return std::move(*best);
+}
+
+void CudnnConvolutions::run(const Convolution& convolution, const CudnnOperands& operands) {
+  const auto route = routes_.find(key_of(convolution));
+  require(route != routes_.end(), "convolution: not prepared");
+  run(convolution, operands, route->second);
+}
+
+void CudnnConvolutions::run(const Convolution& c, const CudnnOperands& operands, const Route& route) {
+  const Convolution& problem = route.problem;
+  const auto given = matrices_of(c), wanted = matrices_of(problem);
+  const Staging staging = stage(c, problem, route.plan.workspace_bytes);
+  const Operand result = result_of(c.kind);
+  const std::array<void*, kOperandCount> ours = {operands.x, operands.w, operands.y, operands.bias};
+  for (const void* operand : ours) {
+    require(reinterpret_cast<uintptr_t>(operand) % 16 == 0, "operands of a convolution are aligned to 16 bytes");
+  }
+  std::array<void*, kOperandCount> theirs = ours;
+  for (size_t i = 0; i < kOperandCount; ++i) {
+    if (staging.offsets[i] < 0) continue;
+    theirs[i] = workspace_.data() + staging.offsets[i];
+    if (i == result) continue;
+    rows_.run(plain_format(given[i].type, wanted[i].type),
+              {.from = ours[i],
+               .to = theirs[i],
+               .bias = nullptr,
+               .from_rows = given[i].rows,
+               .from_columns = given[i].columns,
+               .to_rows = wanted[i].rows,
+               .to_columns = wanted[i].columns},
+              stream_);
+  }
+  execute(handle_.get(), route.plan,
+          {theirs[kOperandX], theirs[kOperandW], theirs[kOperandY], problem.bias ? theirs[kOperandBias] : nullptr},
+          workspace_.data());
+
+  RowsFormat format = plain_format(wanted[result].type, given[result].type);
+  const bool add_bias = c.bias && !problem.bias;
+  const bool apply_relu = c.relu && !problem.relu;
+  if (staging.offsets[result] < 0 && !add_bias && !apply_relu) return;
+  if (add_bias) format.bias = c.bias_type;
+  if (apply_relu) format.activation = Activation::relu;
+  rows_.run(format,
+            {.from = theirs[result],
+             .to = ours[result],
+             .bias = add_bias ? operands.bias : nullptr,
+             .from_rows = wanted[result].rows,
+             .from_columns = wanted[result].columns,
+             .to_rows = given[result].rows,
+             .to_columns = given[result].columns},
+            stream_);
+}
+
+int64_t CudnnConvolutions::workspace_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& [key, route] : routes_) bytes = std::max(bytes, route.workspace_bytes);
+  return bytes;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,66 @@
+// Convolution steps through cuDNN.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/cuda/cudnn_graph.h"
+#include "runtime/cuda/device.h"
+#include "runtime/cuda/gemm.h"
+#include "runtime/cuda/rows.h"
+#include "runtime/program.h"
+
+namespace halfstep {
+
+struct ConvolutionCall {
+  const Convolution* convolution = nullptr;
+  CudnnOperands operands;
+  std::string_view origin;  // for errors
+};
+
+class CudnnConvolutions {
+ public:
+  // `workspace_limit` bounds what one engine may use.
+  CudnnConvolutions(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows,
+                    int64_t workspace_limit);
+
+  // Chooses an engine for every shape among the calls, by timing on the given memory, whose results are overwritten.
+  // Throws Error, naming the convolution, if the library cannot do it.
+  void prepare(std::span<const ConvolutionCall> calls);
+  // Enqueues a prepared convolution. The workspace must hold workspace_bytes().
+  void run(const Convolution& convolution, const CudnnOperands& operands);
+  int64_t workspace_bytes() const;  // the most any prepared shape needs
+
+ private:
+  // cuDNN computes `problem`: the convolution itself, or one with channels padded with zeros, with another result type,
+  // or without bias and relu. Operands that differ go through the workspace, and the rows kernel does the rest.
+  struct Route {
+    Convolution problem;
+    CudnnPlan plan;
+    int64_t workspace_bytes = 0;  // of the plan, and the operands that are not in place
+  };
+  struct Candidates {
+    ConvolutionCall call;
+    std::vector<Route> routes;
+    std::string reason;  // why there are none
+  };
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  void find_routes(cudnnHandle_t handle, Candidates& candidates, TimePoint deadline) const;
+  Route fastest(Candidates candidates, TimePoint deadline);
+  void run(const Convolution& convolution, const CudnnOperands& operands, const Route& route);
+
+  ContractionOptions options_;
+  const CudaStream& stream_;
+  Workspace& workspace_;
+  RowsKernels& rows_;
+  int64_t workspace_limit_;
+  CudnnHandle handle_;
+  std::vector<CudnnHandle> builders_;    // one a thread; plans refer to them
+  std::map<std::string, Route> routes_;  // by shape
+};
+
+}  // namespace halfstep

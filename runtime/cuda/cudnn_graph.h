@@ -1,0 +1,89 @@
+// cuDNN's graph API for one convolution: descriptors as values, engines as executable plans.
+#pragma once
+
+#include <cudnn.h>
+
+#include <chrono>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "runtime/program.h"
+
+namespace halfstep {
+
+// An owned backend descriptor. Every function throws Error with the library's message.
+class CudnnDescriptor {
+ public:
+  explicit CudnnDescriptor(cudnnBackendDescriptorType_t type);
+  void finalize();
+  cudnnBackendDescriptor_t get() const { return descriptor_.get(); }
+
+  template <typename T>
+  void set(cudnnBackendAttributeName_t attribute, cudnnBackendAttributeType_t type, std::span<const T> values) {
+    set(attribute, type, static_cast<int64_t>(values.size()), values.data());
+  }
+  template <typename T>
+    requires std::is_scalar_v<T>
+  void set(cudnnBackendAttributeName_t attribute, cudnnBackendAttributeType_t type, const T& value) {
+    set(attribute, type, 1, &value);
+  }
+  void set(cudnnBackendAttributeName_t attribute, const CudnnDescriptor& value) {
+    set(attribute, CUDNN_TYPE_BACKEND_DESCRIPTOR, value.get());
+  }
+  // Reads up to `limit` values and returns how many there are; limit 0 counts only.
+  int64_t get(cudnnBackendAttributeName_t attribute, cudnnBackendAttributeType_t type, int64_t limit,
+              void* values) const;
+
+ private:
+  void set(cudnnBackendAttributeName_t attribute, cudnnBackendAttributeType_t type, int64_t count, const void* values);
+
+  struct Deleter {
+    void operator()(void* descriptor) const { cudnnBackendDestroyDescriptor(descriptor); }
+  };
+  std::unique_ptr<void, Deleter> descriptor_;
+};
+
+struct CudnnHandleDeleter {
+  void operator()(cudnnContext* handle) const { cudnnDestroy(handle); }
+};
+using CudnnHandle = std::unique_ptr<cudnnContext, CudnnHandleDeleter>;
+CudnnHandle make_cudnn_handle();
+
+// One engine, ready to run.
+struct CudnnPlan {
+  std::shared_ptr<const std::vector<CudnnDescriptor>> graph;  // what the plan was made from, and must outlive it
+  CudnnDescriptor configuration;
+  CudnnDescriptor plan;
+  int64_t workspace_bytes = 0;
+  bool deterministic = true;
+};
+
+enum class Tf32 : uint8_t { refuse, allow };
+
+struct CudnnPlanLimits {
+  Tf32 tf32 = Tf32::refuse;
+  int64_t workspace_bytes = 0;
+  int plans = 1;
+  std::chrono::steady_clock::time_point deadline;  // after it the first plan is enough
+};
+
+// Up to limits.plans plans for the convolution with its bias and relu in one graph, in the library's order of expected
+// speed. The references of the convolution are not used; it has two or three spatial axes. Results are accumulated in
+// f32 (f64) without FFT, Winograd or operands rounded down. Empty, with the reason, if no engine does it.
+std::vector<CudnnPlan> build_plans(cudnnHandle_t handle, const Convolution& convolution, const CudnnPlanLimits& limits,
+                                   std::string& reason);
+
+struct CudnnOperands {
+  void* x = nullptr;
+  void* w = nullptr;
+  void* y = nullptr;
+  void* bias = nullptr;
+};
+
+// Enqueues on the handle's stream. Operands are aligned to 16 bytes.
+void execute(cudnnHandle_t handle, const CudnnPlan& plan, const CudnnOperands& operands, void* workspace);
+
+}  // namespace halfstep

@@ -1,0 +1,229 @@
+#include "runtime/cuda/gemm.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "runtime/cuda/check.h"
+
+namespace halfstep {
+namespace {
+
+constexpr int64_t kWorkspaceLimit = int64_t{32} << 20;  // what cuBLAS asks for on Hopper
+constexpr uint32_t kAlignment = 16;                     // what a Program promises
+constexpr int kRepeats = 3;
+
+cudaDataType_t cuda_type(DType type) {
+  switch (type) {
+    case DType::f16:
+      return CUDA_R_16F;
+    case DType::bf16:
+      return CUDA_R_16BF;
+    case DType::f32:
+      return CUDA_R_32F;
+    case DType::f64:
+      return CUDA_R_64F;
+    default:
+      throw Error(fmt::format("gemm of {} is not supported on CUDA", name(type)));
+  }
+}
+
+std::string key_of(const Gemm& g) {
+  return fmt::format("{} {} {} {} {}{}{}{} {} {} {} {} {} {}", g.m, g.n, g.k, g.batch, g.transpose_a, g.transpose_b,
+                     g.accumulate, g.relu, g.stride_a, g.stride_b, g.stride_c, name(g.operand), name(g.result),
+                     g.bias ? name(g.bias_type) : "-");
+}
+
+template <typename Value>
+void set(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute, Value value) {
+  check(cublasLtMatmulDescSetAttribute(product, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
+}
+
+// A dense row-major matrix [rows, columns] is, to cuBLAS, the column-major matrix [columns, rows].
+void describe_matrix(cublasLtMatrixLayout_t layout, DType type, int64_t rows, int64_t columns, int64_t batch,
+                     int64_t stride) {
+  check(cublasLtMatrixLayoutInit(layout, cuda_type(type), static_cast<uint64_t>(columns), static_cast<uint64_t>(rows),
+                                 columns),
+        "cublasLtMatrixLayoutInit");
+  if (batch == 1) return;
+  const auto count = static_cast<int32_t>(batch);
+  check(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count),
+        "cublasLtMatrixLayoutSetAttribute");
+  check(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride),
+        "cublasLtMatrixLayoutSetAttribute");
+}
+
+class Preference {
+ public:
+  Preference() { check(cublasLtMatmulPreferenceInit(&preference_), "cublasLtMatmulPreferenceInit"); }
+  template <typename Value>
+  void set(cublasLtMatmulPreferenceAttributes_t attribute, Value value) {
+    check(cublasLtMatmulPreferenceSetAttribute(&preference_, attribute, &value, sizeof value),
+          "cublasLtMatmulPreferenceSetAttribute");
+  }
+  cublasLtMatmulPreference_t get() { return &preference_; }
+
+ private:
+  cublasLtMatmulPreferenceOpaque_t preference_;
+};
+
+}  // namespace
+
+CublasGemms::CublasGemms(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows)
+    : options_(options), stream_(stream), workspace_(workspace), rows_(rows) {
+  cublasLtHandle_t handle;
+  check(cublasLtCreate(&handle), "cublasLtCreate");
+  handle_.reset(handle);
+}
+
+// Row-major c = op(a) op(b) is issued as column-major cᵀ = op(b)ᵀ op(a)ᵀ: cuBLAS's first operand is our b, and its
+// bias, one value per row of its result, is one per column of ours. False: the library does not know such a product.
+bool CublasGemms::describe(const Gemm& g, const GemmAddresses& addresses, Plan& plan) const {
+  const bool wide = g.operand == DType::f64;
+  const bool tf32 = options_.allow_tf32 && g.operand == DType::f32;
+  check(cublasLtMatmulDescInit(&plan.product,
+                               wide   ? CUBLAS_COMPUTE_64F
+                               : tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                      : CUBLAS_COMPUTE_32F,
+                               wide ? CUDA_R_64F : CUDA_R_32F),
+        "cublasLtMatmulDescInit");
+  set(&plan.product, CUBLASLT_MATMUL_DESC_TRANSA, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(&plan.product, CUBLASLT_MATMUL_DESC_TRANSB, g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (!plan.finished_by_rows && (g.bias || g.relu)) {
+    const cublasLtEpilogue_t epilogue = !g.bias  ? CUBLASLT_EPILOGUE_RELU
+                                        : g.relu ? CUBLASLT_EPILOGUE_RELU_BIAS
+                                                 : CUBLASLT_EPILOGUE_BIAS;
+    set(&plan.product, CUBLASLT_MATMUL_DESC_EPILOGUE, static_cast<uint32_t>(epilogue));
+    if (g.bias) {
+      if (g.bias_type != plan.result) return false;  // the library reads a bias of the result's type
+      set(&plan.product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<int32_t>(cuda_type(g.bias_type)));
+      set(&plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, addresses.bias);
+    }
+  }
+  describe_matrix(&plan.a, g.operand, g.transpose_a ? g.k : g.m, g.transpose_a ? g.m : g.k, g.batch, g.stride_a);
+  describe_matrix(&plan.b, g.operand, g.transpose_b ? g.n : g.k, g.transpose_b ? g.k : g.n, g.batch, g.stride_b);
+  describe_matrix(&plan.c, plan.result, g.m, g.n, g.batch, plan.finished_by_rows ? g.m * g.n : g.stride_c);
+  return true;
+}
+
+bool CublasGemms::choose(const Gemm& g, const GemmAddresses& addresses, Plan& plan) {
+  if (!describe(g, addresses, plan)) return false;
+  Preference preference;
+  preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspaceLimit));
+  // Partial sums of a split k stay in the compute type.
+  preference.set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                 static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  for (const auto operand : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    preference.set(operand, kAlignment);
+  }
+
+  std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<size_t>(std::max(1, options_.autotune)));
+  int found = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle_.get(), &plan.product, &plan.b, &plan.a, &plan.c, &plan.c, preference.get(),
+                                     static_cast<int>(results.size()), results.data(), &found);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return false;
+  check(status, "cublasLtMatmulAlgoGetHeuristic");
+  results.resize(static_cast<size_t>(found));
+  std::erase_if(results, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
+
+  double best = 0;
+  bool chosen = false;
+  for (const auto& result : results) {
+    Plan candidate = plan;
+    candidate.algorithm = result.algo;
+    candidate.library_bytes = round_up(static_cast<int64_t>(result.workspaceSize), 256);
+    candidate.temporary_bytes = plan.finished_by_rows ? g.batch * g.m * g.n * size_of(plan.result) : 0;
+    workspace_.grow(candidate.library_bytes + candidate.temporary_bytes);
+    if (results.size() == 1) {
+      plan = candidate;
+      return true;
+    }
+    double time = 0;
+    try {
+      time = time_call(stream_, [&] { run(g, addresses, candidate); }, kRepeats);
+    } catch (const Error&) {
+      continue;  // the heuristic does not promise that an algorithm runs
+    }
+    if (chosen && time >= best) continue;
+    best = time;
+    plan = candidate;
+    chosen = true;
+  }
+  return chosen;
+}
+
+void CublasGemms::prepare(const Gemm& gemm, const GemmAddresses& addresses) {
+  const std::string key = key_of(gemm);
+  if (plans_.contains(key)) return;
+  Plan direct;
+  direct.result = gemm.result;
+  if (choose(gemm, addresses, direct)) {
+    plans_.emplace(key, direct);
+    return;
+  }
+  Plan finished;
+  finished.result = gemm.operand == DType::f64 ? DType::f64 : DType::f32;
+  finished.finished_by_rows = true;
+  if (!choose(gemm, addresses, finished)) {
+    throw Error(fmt::format("cuBLASLt has no algorithm for {} operands and a {} result of this shape",
+                            name(gemm.operand), name(gemm.result)));
+  }
+  plans_.emplace(key, finished);
+}
+
+void CublasGemms::run(const Gemm& gemm, const GemmAddresses& addresses) {
+  const auto plan = plans_.find(key_of(gemm));
+  require(plan != plans_.end(), "gemm: not prepared");
+  run(gemm, addresses, plan->second);
+}
+
+void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan) {
+  std::byte* const temporary = workspace_.data() + plan.library_bytes;
+  void* const c = plan.finished_by_rows ? temporary : addresses.c;
+  const bool wide = g.operand == DType::f64;
+  const float one = 1, zero = 0;
+  const double one_wide = 1, zero_wide = 0;
+  const bool add = g.accumulate && !plan.finished_by_rows;
+  const void* const alpha = wide ? static_cast<const void*>(&one_wide) : &one;
+  const void* const beta = wide ? static_cast<const void*>(add ? &one_wide : &zero_wide) : (add ? &one : &zero);
+  if (!plan.finished_by_rows && g.bias) set(&plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, addresses.bias);
+  check(cublasLtMatmul(handle_.get(), &plan.product, alpha, addresses.b, &plan.b, addresses.a, &plan.a, beta, c,
+                       &plan.c, c, &plan.c, &plan.algorithm, workspace_.data(), static_cast<size_t>(plan.library_bytes),
+                       stream_.get()),
+        "cublasLtMatmul");
+  if (!plan.finished_by_rows) return;
+
+  RowsFormat format;
+  format.from = plan.result;
+  format.to = g.result;
+  if (g.bias) format.bias = g.bias_type;
+  if (g.relu) format.activation = Activation::relu;
+  if (g.accumulate) format.destination = Destination::accumulate;
+  // Without a gap between the results of a batch they are one tall matrix.
+  const bool dense = g.batch == 1 || g.stride_c == g.m * g.n;
+  const int64_t rows = dense ? g.batch * g.m : g.m;
+  for (int64_t i = 0; i < (dense ? 1 : g.batch); ++i) {
+    rows_.run(format,
+              {.from = temporary + i * g.m * g.n * size_of(plan.result),
+               .to = static_cast<std::byte*>(addresses.c) + i * g.stride_c * size_of(g.result),
+               .bias = addresses.bias,
+               .from_rows = rows,
+               .from_columns = g.n,
+               .to_rows = rows,
+               .to_columns = g.n},
+              stream_);
+  }
+}
+
+int64_t CublasGemms::workspace_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& [key, plan] : plans_) bytes = std::max(bytes, plan.library_bytes + plan.temporary_bytes);
+  return bytes;
+}
+
+}  // namespace halfstep

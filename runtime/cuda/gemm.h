@@ -1,0 +1,66 @@
+// Gemm steps through cuBLASLt.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "runtime/cuda/device.h"
+#include "runtime/cuda/rows.h"
+#include "runtime/program.h"
+
+namespace halfstep {
+
+struct GemmAddresses {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* c = nullptr;
+  const void* bias = nullptr;
+};
+
+struct ContractionOptions {
+  bool allow_tf32 = false;
+  int autotune = 1;  // algorithms timed per shape; 0 or 1: the library's first
+};
+
+class CublasGemms {
+ public:
+  CublasGemms(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows);
+
+  // Chooses the algorithm for this shape by timing on the given memory, whose result is overwritten. Shapes seen before
+  // cost nothing. Throws Error if the library cannot do it.
+  void prepare(const Gemm& gemm, const GemmAddresses& addresses);
+  // Enqueues a prepared gemm. The workspace must hold workspace_bytes().
+  void run(const Gemm& gemm, const GemmAddresses& addresses);
+  int64_t workspace_bytes() const;  // the most any prepared shape needs
+
+ private:
+  // The product is either written in its final form by an epilogue, or as f32 (f64) into the workspace and finished by
+  // the rows kernel.
+  struct Plan {
+    cublasLtMatmulDescOpaque_t product{};
+    cublasLtMatrixLayoutOpaque_t a{}, b{}, c{};
+    cublasLtMatmulAlgo_t algorithm{};
+    DType result = DType::f32;
+    bool finished_by_rows = false;
+    int64_t library_bytes = 0, temporary_bytes = 0;
+  };
+
+  bool describe(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan) const;
+  bool choose(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan);
+  void run(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan);
+
+  struct HandleDeleter {
+    void operator()(cublasLtContext* handle) const { cublasLtDestroy(handle); }
+  };
+  ContractionOptions options_;
+  const CudaStream& stream_;
+  Workspace& workspace_;
+  RowsKernels& rows_;
+  std::unique_ptr<cublasLtContext, HandleDeleter> handle_;
+  std::map<std::string, Plan> plans_;  // by shape
+};
+
+}  // namespace halfstep

@@ -1,0 +1,27 @@
+// Text tables whose columns line up: numbers to the right, words to the left.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace halfstep {
+
+class Table {
+ public:
+  explicit Table(std::vector<std::string> header) : header_(std::move(header)) {}
+  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  bool empty() const { return rows_.empty(); }
+  std::string text(const std::string& indent = "  ") const;
+
+ private:
+  std::vector<std::string> header_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+// "1.5 KiB", "12.0 MiB".
+std::string bytes_text(int64_t bytes);
+// 12,345,678
+std::string count_text(int64_t count);
+
+}  // namespace halfstep

@@ -1,0 +1,141 @@
+#include "passes/attach_loss.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "ir/builder.h"
+#include "passes/rules.h"
+
+namespace halfstep {
+namespace {
+
+constexpr std::array<std::string_view, 4> kReserved{"loss", "correct", "row_loss", "row_correct"};
+
+const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
+  std::vector<std::string> names;
+  for (const NamedValue& o : graph.outputs()) {
+    if (o.name == wanted || (wanted.empty() && graph.outputs().size() == 1)) return o;
+    names.push_back(o.name);
+  }
+  const std::string suggestion = nearest(wanted, names);
+  throw Error(fmt::format("loss: {}{}; the model's outputs are: {}",
+                          wanted.empty() ? "name the output to train on" : fmt::format("no output '{}'", wanted),
+                          suggestion.empty() ? "" : fmt::format(", did you mean '{}'?", suggestion),
+                          fmt::join(names, ", ")));
+}
+
+// A new input for what the output is compared with.
+Value reference(Builder& b, const char* name, TensorType type) {
+  if (b.graph().leaf(name))
+    throw Error(fmt::format("loss: the model has an input '{}' of its own; rename it, that name is the loss's", name));
+  return b.input(name, std::move(type));
+}
+
+// Per-sample values [N] and their total [].
+struct Measure {
+  Value rows, total;
+};
+
+struct Losses {
+  Measure loss;
+  Measure correct;  // absent unless there are classes
+};
+
+Value sum_all(Builder& b, Value x) { return b.sum_to(x, {}); }
+
+Value mean_all(Builder& b, Value x) {
+  return b.mul(sum_all(b, x), 1.0 / static_cast<double>(b.type(x).element_count()));
+}
+
+// [N, positions...] -> [N], the mean over the positions.
+Value row_means(Builder& b, Value x) {
+  const Shape shape = b.shape(x);
+  const int64_t rows = shape.front(), positions = b.type(x).element_count() / rows;
+  if (positions == 1) return b.reshape(x, {rows});
+  const Value sums = b.reduce("reduce_sum", b.reshape(x, {rows, positions}), {1});
+  return b.mul(b.reshape(sums, {rows}), 1.0 / static_cast<double>(positions));
+}
+
+Losses cross_entropy(Builder& b, Value logits, const LossOptions& options, const std::string& name) {
+  const Shape shape = b.shape(logits);
+  const int64_t rank = static_cast<int64_t>(shape.size());
+  const int64_t axis = options.class_axis < 0 ? options.class_axis + rank : options.class_axis;
+  if (b.dtype(logits) != DType::f32 || rank < 2 || axis < 1 || axis >= rank)
+    throw Error(fmt::format("loss: output '{}' is {}; f32 logits [N, ...] with classes on axis {} expected", name,
+                            to_string(b.type(logits)), options.class_axis));
+  Ints classes_last;
+  Shape positions;
+  for (int64_t i = 0; i < rank; ++i)
+    if (i != axis) classes_last.push_back(i), positions.push_back(shape[static_cast<size_t>(i)]);
+  classes_last.push_back(axis);
+  const int64_t count = TensorType{DType::u8, positions}.element_count();
+
+  const Value labels = reference(b, "labels", {DType::i64, positions});
+  const Value x = b.reshape(b.transpose(logits, classes_last), {count, shape[static_cast<size_t>(axis)]});
+  const Value flat_labels = b.reshape(labels, {count});
+  Attributes attributes;
+  if (options.ignore_index) attributes.set("ignore_index", *options.ignore_index);
+  const Value losses = b.reshape(b.call("softmax_cross_entropy", {x, flat_labels}, attributes), positions);
+  const Value guess = b.reshape(b.call("argmax", {x}, {{"axis", int64_t{1}}}), positions);
+  const Value rows_correct = row_means(b, b.cast(b.call("eq", {guess, labels}), DType::f32));
+
+  Losses result{{row_means(b, losses), mean_all(b, losses)}, {rows_correct, sum_all(b, rows_correct)}};
+  if (options.ignore_index) {
+    const Value ignored = b.call("eq", {labels, b.constant_like(labels, static_cast<double>(*options.ignore_index))});
+    const Value valid = sum_all(b, b.cast(b.unary("not", ignored), DType::f32));
+    result.loss.total = b.div(sum_all(b, losses), b.call("max", {valid, b.constant(DType::f32, 1)}));
+  }
+  return result;
+}
+
+Losses mean_squared_error(Builder& b, Value y, const std::string& name) {
+  if (b.dtype(y) != DType::f32 || b.shape(y).empty())
+    throw Error(fmt::format("loss: output '{}' is {}; f32 [N, ...] expected", name, to_string(b.type(y))));
+  const Value difference = b.sub(y, reference(b, "targets", b.type(y)));
+  const Value squares = b.mul(difference, difference);
+  return {{row_means(b, squares), mean_all(b, squares)}, {}};
+}
+
+// The model computes its loss. A scalar one is every row's loss.
+Losses loss_of_graph(Builder& b, Value loss, const std::string& name) {
+  const TensorType type = b.type(loss);
+  if (!is_floating(type.dtype) || (type.element_count() != 1 && type.shape.size() != 1))
+    throw Error(fmt::format("loss: output '{}' is {}; a loss f32[] or f32[N] expected", name, to_string(type)));
+  loss = b.cast(loss, DType::f32);
+  if (type.element_count() != 1) return {{loss, mean_all(b, loss)}, {}};
+  loss = b.reshape(loss, {});
+  int64_t batch = 0;
+  for (const Node& node : b.graph().nodes())
+    if (batch == 0 && is(node, "input") && !node.results[0].shape.empty()) batch = node.results[0].shape.front();
+  if (batch == 0) throw Error(fmt::format("loss: output '{}' is a scalar and no input has a batch axis", name));
+  return {{b.broadcast(loss, {batch}), loss}, {}};
+}
+
+}  // namespace
+
+Graph attach_loss(const Graph& graph, const LossOptions& options) {
+  const NamedValue& output = chosen_output(graph, options.output);
+  Builder b(graph.name());
+  const ValueMap map = copy_nodes(graph, b);
+  const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
+  for (const NamedValue& o : graph.outputs())
+    if (std::ranges::find(kReserved, o.name) == kReserved.end()) b.output(o.name, mapped(o.value));
+  for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
+
+  OriginScope scope(b, {"loss", Phase::loss});
+  const Value y = mapped(output.value);
+  const Losses losses = options.kind == LossKind::softmax_cross_entropy ? cross_entropy(b, y, options, output.name)
+                        : options.kind == LossKind::mean_squared_error  ? mean_squared_error(b, y, output.name)
+                                                                        : loss_of_graph(b, y, output.name);
+  b.output("loss", losses.loss.total);
+  if (losses.correct.total) b.output("correct", losses.correct.total);
+  b.output("row_loss", losses.loss.rows);
+  if (losses.correct.rows) b.output("row_correct", losses.correct.rows);
+  return std::move(b).finish();
+}
+
+}  // namespace halfstep

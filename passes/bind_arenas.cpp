@@ -1,0 +1,59 @@
+#include "passes/bind_arenas.h"
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "ir/builder.h"
+#include "ir/op.h"
+#include "passes/rules.h"
+
+namespace halfstep {
+namespace {
+
+Value arena_view(Builder& b, const ArenaLayout& layout, const ArenaSlice& slice, DType dtype) {
+  const Value arena = b.state(arena_name(dtype), {dtype, {layout.size}});
+  return b.reshape(b.slice(arena, {slice.offset}, {slice.offset + slice.size()}), slice.shape);
+}
+
+// The parameter that `node` narrows; nullptr if it is no such cast.
+const Node* narrowed_parameter(const Graph& graph, const Node& node) {
+  if (!is(node, "cast") || !is_low(node.attributes.dtype("to"))) return nullptr;
+  const Node& operand = graph.node(node.operands[0]);
+  return is(operand, "parameter") ? &operand : nullptr;
+}
+
+}  // namespace
+
+const ArenaSlice& ArenaLayout::at(std::string_view name) const {
+  for (const ArenaSlice& slice : slices)
+    if (slice.name == name) return slice;
+  throw InternalError("no parameter '" + std::string(name) + "' in the arenas");
+}
+
+std::string arena_name(DType dtype) {
+  return dtype == DType::f32 ? "parameters" : "parameters." + std::string(name(dtype));
+}
+
+ArenaLayout plan_arenas(const Graph& graph) {
+  ArenaLayout layout;
+  for (const Node& node : graph.nodes()) {
+    if (!is(node, "parameter")) continue;
+    const std::string& name = node.attributes.text("name");
+    if (node.results[0].dtype != DType::f32)
+      throw Error("parameter '" + name + "' is " + to_string(node.results[0]) + "; f32 masters expected");
+    layout.slices.push_back({name, node.results[0].shape, node.attributes.ints("permutation"), layout.size});
+    layout.size = round_up(checked_add(layout.size, layout.slices.back().size(), "parameters"), kSliceAlignment);
+  }
+  layout.size = round_up(layout.size, kArenaAlignment);
+  return layout;
+}
+
+Graph bind_arenas(const Graph& graph, const ArenaLayout& layout) {
+  return rewrite(graph, [&](Builder& b, const Node& node, std::span<const Value>) -> std::vector<Value> {
+    if (is(node, "parameter")) return {arena_view(b, layout, layout.at(node.attributes.text("name")), DType::f32)};
+    if (const Node* parameter = narrowed_parameter(graph, node))
+      return {arena_view(b, layout, layout.at(parameter->attributes.text("name")), node.attributes.dtype("to"))};
+    return {};
+  });
+}
+
+}  // namespace halfstep

@@ -1,0 +1,17 @@
+// Replaces every composite op by its row's expansion into primitive ones:
+//
+//   %y = softmax(%x) {axis=1}     ->     %m = reduce_max(%x) {axes=[1]}
+//                                        %e = exp(%x - %m)
+//                                        %y = %e / reduce_sum(%e) {axes=[1]}
+//
+// Until here a composite is one op with one precision and one vjp; from here fusion wants to see its parts. Runs after
+// everything that asks for composites: autocast, differentiate, inference.
+#pragma once
+
+#include "ir/graph.h"
+
+namespace halfstep {
+
+Graph expand_composites(const Graph& graph);
+
+}  // namespace halfstep

@@ -1,0 +1,183 @@
+#include "passes/pipeline.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "ir/builder.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+#include "passes/choose_layouts.h"
+#include "passes/differentiate.h"
+#include "passes/expand_composites.h"
+#include "passes/fuse.h"
+#include "passes/inference.h"
+#include "passes/place_casts.h"
+#include "passes/simplify.h"
+
+namespace halfstep {
+namespace {
+
+struct Pipeline {
+  const TrainingPipelineOptions& options;
+  PipelineResult result;
+
+  void each(Graph (*pass)(const Graph&)) {
+    for (Graph& graph : result.graphs) graph = pass(graph);
+  }
+  Graph& at(std::string_view name) {
+    return *std::ranges::find(result.graphs, name, [](const Graph& g) -> const std::string& { return g.name(); });
+  }
+};
+
+Graph renamed(const Graph& graph, const std::string& name) {
+  Builder b(name);
+  const ValueMap map = copy_nodes(graph, b);
+  const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
+  for (const NamedValue& o : graph.outputs()) b.output(o.name, mapped(o.value));
+  for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
+  return std::move(b).finish();
+}
+
+void preprocess(Pipeline& p) {
+  for (const PreprocessingOptions& options : p.options.preprocessing)
+    p.at("forward") = attach_preprocessing(p.at("forward"), options);
+}
+
+void attach_the_loss(Pipeline& p) { p.at("forward") = attach_loss(p.at("forward"), p.options.loss); }
+
+void cast_automatically(Pipeline& p) {
+  p.at("forward") = autocast(p.at("forward"), p.options.autocast, &p.result.precision);
+}
+
+// From here the training step and evaluation go their own ways, over the same arenas.
+void split_evaluation(Pipeline& p) {
+  const Graph forward = p.at("forward");
+  p.result.arenas = plan_arenas(forward);
+  p.result.graphs = {renamed(forward, "train"), inference(forward)};
+}
+
+void differentiate_training(Pipeline& p) {
+  const OptimizerOptions& optimizer = p.options.optimizer;
+  p.at("train") = differentiate(p.at("train"), {.scaling = optimizer.scaling, .accumulation = optimizer.accumulation});
+}
+
+void bind_to_arenas(Pipeline& p) {
+  for (Graph& graph : p.result.graphs) graph = bind_arenas(graph, p.result.arenas);
+}
+
+void add_updates(Pipeline& p) {
+  const OptimizerOptions& optimizer = p.options.optimizer;
+  const Graph differentiated = p.at("train");
+  p.at("train") = add_update(differentiated, optimizer, p.result.arenas);
+  if (optimizer.accumulation > 1)
+    p.result.graphs.insert(p.result.graphs.begin() + 1, add_accumulation(differentiated, optimizer, p.result.arenas));
+  p.result.arena_states = arena_states(p.at("train"), p.result.arenas);
+  p.result.initial_states = initial_states(optimizer);
+}
+
+struct Pass {
+  std::string_view name;
+  void (*run)(Pipeline&);
+};
+
+// The architecture on one page.
+constexpr Pass kPasses[] = {
+    {"attach_preprocessing", preprocess},
+    {"attach_loss", attach_the_loss},
+    {"choose_layouts", [](Pipeline& p) { p.each(choose_layouts); }},
+    {"simplify_model", [](Pipeline& p) { p.each(simplify); }},
+    {"autocast", cast_automatically},
+    {"place_forward_casts", [](Pipeline& p) { p.each(place_casts); }},
+    {"simplify_forward", [](Pipeline& p) { p.each(simplify); }},
+    {"split_evaluation", split_evaluation},
+    {"differentiate", differentiate_training},
+    {"bind_arenas", bind_to_arenas},
+    {"add_update", add_updates},
+    {"expand_composites", [](Pipeline& p) { p.each(expand_composites); }},
+    {"simplify", [](Pipeline& p) { p.each(simplify); }},
+    {"place_casts", [](Pipeline& p) { p.each(place_casts); }},
+    {"simplify_placed", [](Pipeline& p) { p.each(simplify); }},
+    {"fuse", [](Pipeline& p) { p.each(fuse); }},
+};
+
+void verify_all(const Pipeline& p, std::string_view pass) {
+  for (const Graph& graph : p.result.graphs) try {
+      verify(graph);
+    } catch (const InternalError& e) {
+      throw InternalError(fmt::format("after pass '{}', graph '{}': {}", pass, graph.name(), e.what()));
+    }
+}
+
+// Writes the graphs whose text the pass changed.
+class Dump {
+ public:
+  explicit Dump(const std::filesystem::path& directory) : directory_(directory) {
+    if (!directory_.empty()) std::filesystem::create_directories(directory_);
+  }
+
+  void write(size_t index, std::string_view pass, const std::vector<Graph>& graphs) {
+    if (directory_.empty()) return;
+    std::vector<std::string> texts;
+    for (const Graph& graph : graphs) {
+      texts.push_back(print(graph));
+      if (std::ranges::find(before_, texts.back()) == before_.end())
+        write_file_atomically(directory_ / fmt::format("{:02}_{}.{}.ir", index, pass, graph.name()), texts.back());
+    }
+    before_ = std::move(texts);
+  }
+
+ private:
+  const std::filesystem::path& directory_;
+  std::vector<std::string> before_;
+};
+
+void check_stop(const std::string& stop_after) {
+  const std::vector<std::string> names = pipeline_passes();
+  if (stop_after.empty() || std::ranges::find(names, stop_after) != names.end()) return;
+  const std::string suggestion = nearest(stop_after, names);
+  throw Error(fmt::format("no pass '{}'{}; the passes are: {}", stop_after,
+                          suggestion.empty() ? "" : fmt::format(", did you mean '{}'?", suggestion),
+                          fmt::join(names, ", ")));
+}
+
+}  // namespace
+
+const Graph* PipelineResult::find(std::string_view name) const {
+  for (const Graph& graph : graphs)
+    if (graph.name() == name) return &graph;
+  return nullptr;
+}
+
+std::vector<std::string> pipeline_passes() {
+  std::vector<std::string> names;
+  for (const Pass& pass : kPasses) names.emplace_back(pass.name);
+  return names;
+}
+
+PipelineResult run_training_pipeline(const Graph& model, const TrainingPipelineOptions& options) {
+  using Clock = std::chrono::steady_clock;
+  check_stop(options.stop_after);
+  Pipeline pipeline{options, {}};
+  pipeline.result.graphs.push_back(renamed(model, "forward"));
+  Dump dump(options.dump);
+  dump.write(0, "import", pipeline.result.graphs);
+  for (size_t i = 0; i < std::size(kPasses); ++i) {
+    const Pass& pass = kPasses[i];
+    const auto start = Clock::now();
+    pass.run(pipeline);
+    pipeline.result.times.push_back(
+        {std::string(pass.name), std::chrono::duration<double>(Clock::now() - start).count()});
+    verify_all(pipeline, pass.name);
+    dump.write(i + 1, pass.name, pipeline.result.graphs);
+    if (pass.name == options.stop_after) break;
+  }
+  return std::move(pipeline.result);
+}
+
+}  // namespace halfstep

@@ -1,0 +1,52 @@
+// The pipeline: from an imported model to the graphs of a training step and of evaluation, ready to be lowered. The
+// table in pipeline.cpp is the order of the passes; the runner verifies, times and dumps after each.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/tensor.h"
+#include "ir/graph.h"
+#include "passes/add_update.h"
+#include "passes/attach_loss.h"
+#include "passes/attach_preprocessing.h"
+#include "passes/autocast.h"
+#include "passes/bind_arenas.h"
+
+namespace halfstep {
+
+struct TrainingPipelineOptions {
+  std::vector<PreprocessingOptions> preprocessing;
+  LossOptions loss;
+  AutocastOptions autocast;
+  OptimizerOptions optimizer;
+  std::string stop_after;      // a pass of the table; empty: run all
+  std::filesystem::path dump;  // a directory for "05_autocast.forward.ir", ... of what changed; empty: none
+};
+
+struct PassTime {
+  std::string pass;
+  double seconds = 0;
+};
+
+struct PipelineResult {
+  // "train", "accumulate" with gradient accumulation, "evaluate"; after stop_after maybe still the one "forward".
+  std::vector<Graph> graphs;
+  AutocastReport precision;
+  ArenaLayout arenas;
+  std::vector<std::string> arena_states;  // names of the states laid out like `arenas`
+  NamedTensors initial_states;            // of states that are neither weights nor zero at first
+  std::vector<PassTime> times;
+
+  const Graph* find(std::string_view name) const;
+};
+
+// Error if the model, the options or `stop_after` are at fault; a graph that fails the verifier names the pass.
+PipelineResult run_training_pipeline(const Graph& model, const TrainingPipelineOptions& options);
+// Names of the passes in order, for --stop-after.
+std::vector<std::string> pipeline_passes();
+
+}  // namespace halfstep

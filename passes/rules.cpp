@@ -1,0 +1,84 @@
+#include "passes/rules.h"
+
+#include "base/error.h"
+
+namespace halfstep {
+namespace {
+
+constexpr int kMostRounds = 50;  // far above what terminating rules need
+
+struct Uses {
+  std::vector<std::vector<const Node*>> users;
+  std::vector<char> is_output;
+};
+
+Uses uses_of(const Graph& graph) {
+  Uses uses{std::vector<std::vector<const Node*>>(graph.nodes().size()), std::vector<char>(graph.nodes().size(), 0)};
+  const auto users = graph.users();
+  for (size_t i = 0; i < users.size(); ++i)
+    for (NodeId user : users[i]) uses.users[i].push_back(&graph.node(user));
+  for (const NamedValue& o : graph.outputs()) uses.is_output[static_cast<size_t>(o.value.node)] = 1;
+  for (const StateUpdate& u : graph.updates()) uses.is_output[static_cast<size_t>(u.value.node)] = 1;
+  return uses;
+}
+
+}  // namespace
+
+Graph apply_rules(const Graph& graph, std::span<const Rule> rules) {
+  Graph current = graph;
+  for (int round = 0; round < kMostRounds; ++round) {
+    const Uses uses = uses_of(current);
+    bool applied = false;
+    size_t at = 0;
+    Graph next = rewrite(current, [&](Builder& b, const Node& node, std::span<const Value> operands) {
+      const size_t id = at++;
+      if (node.results.size() != 1) return std::vector<Value>();
+      const RuleContext context{b, node, operands, uses.users[id],
+                                uses.is_output[id] ? RuleContext::output : RuleContext::inner};
+      for (Rule rule : rules)
+        if (const Value v = rule(context)) {
+          applied = true;
+          return std::vector<Value>{v};
+        }
+      return std::vector<Value>();
+    });
+    current = std::move(next);
+    if (!applied) return current;
+  }
+  throw InternalError("rewrite rules do not terminate");
+}
+
+bool is(const Node& node, std::string_view op) { return node.op->name == op; }
+
+std::optional<double> splat(const Graph& graph, Value v) {
+  const Node* node = &graph.node(v);
+  while (is(*node, "broadcast") || is(*node, "reshape")) node = &graph.node(node->operands[0]);
+  if (!is(*node, "constant") || node->results[0].element_count() != 1) return std::nullopt;
+  return node->attributes.tensor("value").at(0);
+}
+
+Ints compose(const Ints& first, const Ints& then) { return permuted(first, then); }
+
+Ints inverse(const Ints& permutation) {
+  Ints result(permutation.size());
+  for (size_t i = 0; i < result.size(); ++i) result[static_cast<size_t>(permutation[i])] = static_cast<int64_t>(i);
+  return result;
+}
+
+bool is_identity(const Ints& permutation) {
+  for (size_t i = 0; i < permutation.size(); ++i)
+    if (permutation[i] != static_cast<int64_t>(i)) return false;
+  return true;
+}
+
+bool keeps_order(const Shape& shape, const Ints& permutation) {
+  int64_t last = -1;
+  for (int64_t axis : permutation) {
+    if (shape[static_cast<size_t>(axis)] == 1) continue;
+    if (axis < last) return false;
+    last = axis;
+  }
+  return true;
+}
+
+}  // namespace halfstep

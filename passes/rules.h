@@ -1,0 +1,46 @@
+// Rewriting by rules, for the passes that are algebra: each node is offered to the rules in turn, until none applies.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "ir/builder.h"
+
+namespace halfstep {
+
+// A node about to be copied. `operands` stand in `builder`; `node` and its users stand in the graph being rewritten.
+struct RuleContext {
+  Builder& builder;
+  const Node& node;
+  std::span<const Value> operands;
+  std::span<const Node* const> users;
+  enum Role : uint8_t { inner, output } role;  // output: a graph output or a state update reads it too
+
+  // The node that makes operand `i` in the graph being built.
+  const Node& maker(size_t i) const { return builder.graph().node(operands[i]); }
+};
+
+// What stands for the node's one result; absent: the rule does not apply.
+using Rule = Value (*)(const RuleContext&);
+
+// To a fixed point. Nodes with several results are copied.
+Graph apply_rules(const Graph& graph, std::span<const Rule> rules);
+
+bool is(const Node& node, std::string_view op);
+// The one value of all elements, if `v` is a constant scalar, reshaped or broadcast.
+std::optional<double> splat(const Graph& graph, Value v);
+
+// Permutations, as in `transpose`: result axis i is axis p[i] of the operand.
+Ints compose(const Ints& first, const Ints& then);  // transpose(transpose(x, first), then)
+Ints inverse(const Ints& permutation);
+bool is_identity(const Ints& permutation);
+template <typename T>
+std::vector<T> permuted(const std::vector<T>& values, const Ints& permutation) {
+  std::vector<T> result;
+  for (int64_t axis : permutation) result.push_back(values[static_cast<size_t>(axis)]);
+  return result;
+}
+// Whether transposing `shape` moves only axes of size 1: then it is a reshape.
+bool keeps_order(const Shape& shape, const Ints& permutation);
+
+}  // namespace halfstep

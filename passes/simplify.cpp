@@ -1,0 +1,224 @@
+#include "passes/simplify.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "ir/interpret.h"
+#include "passes/rules.h"
+
+namespace halfstep {
+namespace {
+
+using Context = RuleContext;
+
+std::optional<double> splat_operand(const Context& c, size_t i) { return splat(c.builder.graph(), c.operands[i]); }
+bool is_splat(const Context& c, size_t i, double value) { return splat_operand(c, i) == std::optional(value); }
+
+bool all_equal(const Ints& values, int64_t value) {
+  return std::ranges::all_of(values, [&](int64_t v) { return v == value; });
+}
+
+// Whether every value of type `from` is a value of type `to`.
+bool holds(DType to, DType from) {
+  if (to == from || to == DType::f64) return to == from || from != DType::i64;
+  switch (from) {
+    case DType::f16:
+    case DType::bf16:
+      return to == DType::f32;
+    case DType::boolean:
+      return true;
+    case DType::u8:
+    case DType::i8:
+      return to == DType::f32 || to == DType::i32 || to == DType::i64 || (to == DType::f16);
+    case DType::i32:
+      return to == DType::i64;
+    default:
+      return false;
+  }
+}
+
+Value identity_cast(const Context& c) {
+  return is(c.node, "cast") && c.builder.dtype(c.operands[0]) == c.node.attributes.dtype("to") ? c.operands[0]
+                                                                                               : Value{};
+}
+
+// A cast of a cast that lost nothing is a cast of the original.
+Value cast_of_cast(const Context& c) {
+  if (!is(c.node, "cast") || !is(c.maker(0), "cast")) return {};
+  const Value original = c.maker(0).operands[0];
+  if (!holds(c.builder.dtype(c.operands[0]), c.builder.dtype(original))) return {};
+  return c.builder.cast(original, c.node.attributes.dtype("to"));
+}
+
+Value neutral_element(const Context& c) {
+  if (c.node.operands.size() != 2) return {};
+  const bool product = is(c.node, "mul"), sum = is(c.node, "add");
+  if ((product && is_splat(c, 1, 1)) || (sum && is_splat(c, 1, 0)) || (is(c.node, "sub") && is_splat(c, 1, 0)) ||
+      (is(c.node, "div") && is_splat(c, 1, 1)) || (is(c.node, "pow") && is_splat(c, 1, 1)))
+    return c.operands[0];
+  if ((product && is_splat(c, 0, 1)) || (sum && is_splat(c, 0, 0))) return c.operands[1];
+  return {};
+}
+
+Value small_power(const Context& c) {
+  if (!is(c.node, "pow")) return {};
+  if (is_splat(c, 1, 2)) return c.builder.mul(c.operands[0], c.operands[0]);
+  return is_splat(c, 1, 0.5) ? c.builder.unary("sqrt", c.operands[0]) : Value{};
+}
+
+// x / 2^n = x * 2^-n exactly.
+Value division_by_power_of_two(const Context& c) {
+  if (!is(c.node, "div") || !is_floating(c.node.results[0].dtype)) return {};
+  const std::optional<double> divisor = splat_operand(c, 1);
+  int exponent = 0;
+  if (!divisor || std::abs(std::frexp(*divisor, &exponent)) != 0.5 || std::abs(exponent) > 14) return {};
+  return c.builder.mul(c.operands[0], 1 / *divisor);
+}
+
+// (x * a) * b = x * (a * b), where the product in between is no low value.
+Value product_of_products(const Context& c) {
+  if (!is(c.node, "mul") || (c.node.results[0].dtype != DType::f32 && c.node.results[0].dtype != DType::f64)) return {};
+  for (size_t i : {0u, 1u}) {
+    const std::optional<double> outer = splat_operand(c, i);
+    const Node& inner = c.maker(1 - i);
+    if (!outer || !is(inner, "mul")) continue;
+    for (size_t j : {0u, 1u})
+      if (const auto factor = splat(c.builder.graph(), inner.operands[j])) {
+        const double product = *outer * *factor;
+        if (!std::isnormal(static_cast<float>(product))) return {};
+        return c.builder.mul(inner.operands[1 - j], product);
+      }
+  }
+  return {};
+}
+
+Value double_inverse(const Context& c) {
+  return (is(c.node, "neg") || is(c.node, "not")) && is(c.maker(0), c.node.op->name) ? c.maker(0).operands[0] : Value{};
+}
+
+Value decided_select(const Context& c) {
+  if (!is(c.node, "select")) return {};
+  if (c.operands[1] == c.operands[2]) return c.operands[1];
+  const std::optional<double> condition = splat_operand(c, 0);
+  return condition ? c.operands[*condition != 0 ? 1 : 2] : Value{};
+}
+
+Value idle_movement(const Context& c) {
+  if (c.node.op->kernel != KernelKind::movement || c.operands.size() != 1) return {};
+  const bool idle = is(c.node, "transpose") ? is_identity(c.node.attributes.ints("permutation"))
+                                            : c.builder.type(c.operands[0]) == c.node.results[0];
+  return idle ? c.operands[0] : Value{};
+}
+
+Value movement_of_same_movement(const Context& c) {
+  if (c.operands.size() != 1 || c.maker(0).operands.size() != 1) return {};
+  const Value x = c.maker(0).operands[0];
+  const Shape& shape = c.node.results[0].shape;
+  if (is(c.node, "reshape") && is(c.maker(0), "reshape")) return c.builder.reshape(x, shape);
+  if (is(c.node, "broadcast") && is(c.maker(0), "broadcast")) return c.builder.broadcast(x, shape);
+  if (is(c.node, "transpose") && is(c.maker(0), "transpose"))
+    return c.builder.transpose(
+        x, compose(c.maker(0).attributes.ints("permutation"), c.node.attributes.ints("permutation")));
+  return {};
+}
+
+Value transpose_of_ones(const Context& c) {
+  if (!is(c.node, "transpose")) return {};
+  const Shape from = c.builder.shape(c.operands[0]);
+  return keeps_order(from, c.node.attributes.ints("permutation"))
+             ? c.builder.reshape(c.operands[0], c.node.results[0].shape)
+             : Value{};
+}
+
+// A reduction over axes of size 1 moves nothing.
+Value idle_reduction(const Context& c) {
+  if (c.node.op->kernel != KernelKind::reduction) return {};
+  const Shape shape = c.builder.shape(c.operands[0]);
+  Ints axes = c.node.attributes.ints("axes");
+  if (std::erase_if(axes, [&](int64_t a) { return shape[static_cast<size_t>(a)] == 1; }) == 0 && !axes.empty())
+    return {};
+  return c.builder.reduce(c.node.op->name, c.operands[0], axes);
+}
+
+// Matrix products read transposed operands as they are.
+Value transposed_operand(const Context& c) {
+  if (c.node.op->kernel != KernelKind::gemm) return {};
+  const int64_t rank = static_cast<int64_t>(c.node.results[0].shape.size());
+  Ints swapped = rank == 3 ? Ints{0, 2, 1} : Ints{1, 0};
+  for (size_t i : {0u, 1u}) {
+    if (!is(c.maker(i), "transpose") || c.maker(i).attributes.ints("permutation") != swapped) continue;
+    std::vector<Value> operands(c.operands.begin(), c.operands.end());
+    operands[i] = c.maker(i).operands[0];
+    Attributes attributes = c.node.attributes;
+    const char* flag = i == 0 ? "transpose_a" : "transpose_b";
+    attributes.set(flag, int64_t{attributes.integer(flag) == 0});
+    return c.builder.call_all(*c.node.op, std::move(operands), std::move(attributes)).front();
+  }
+  return {};
+}
+
+// A contraction that everyone reads as f32 writes it: the casts after it become identities.
+Value wide_result(const Context& c) {
+  const Attribute* result = c.node.attributes.find("result");
+  if (!result || !is_low(c.node.results[0].dtype) || c.users.empty() || c.role == Context::output) return {};
+  for (const Node* user : c.users)
+    if (!is(*user, "cast") || user->attributes.dtype("to") != DType::f32) return {};
+  Attributes attributes = c.node.attributes;
+  attributes.set("result", std::string(name(DType::f32)));
+  return c.builder.call_all(*c.node.op, {c.operands.begin(), c.operands.end()}, std::move(attributes)).front();
+}
+
+Value single_concat(const Context& c) {
+  return is(c.node, "concat") && c.operands.size() == 1 ? c.operands[0] : Value{};
+}
+
+// Pointwise arithmetic of broadcast scalars is done on the scalars.
+Value pointwise_of_splats(const Context& c) {
+  const Shape& shape = c.node.results[0].shape;
+  if (c.node.op->kernel != KernelKind::pointwise || shape.empty()) return {};
+  std::vector<Value> scalars;
+  for (size_t i = 0; i < c.operands.size(); ++i) {
+    const std::optional<double> value = splat_operand(c, i);
+    if (!value) return {};
+    scalars.push_back(c.builder.constant(c.builder.dtype(c.operands[i]), *value));
+  }
+  return c.builder.broadcast(c.builder.call_all(*c.node.op, scalars, c.node.attributes).front(), shape);
+}
+
+// Folds small constants; never into something larger than its operands.
+Value folded_constant(const Context& c) {
+  constexpr int64_t kMostElements = 1 << 16;
+  const KernelKind kind = c.node.op->kernel;
+  if (c.operands.empty() ||
+      (kind != KernelKind::pointwise && kind != KernelKind::movement && kind != KernelKind::reduction))
+    return {};
+  int64_t elements = 0;
+  for (size_t i = 0; i < c.operands.size(); ++i) {
+    if (!c.operands[i] || !is(c.maker(i), "constant")) return {};
+    elements += c.builder.type(c.operands[i]).element_count();
+  }
+  if (c.node.results[0].element_count() > std::min(elements, kMostElements)) return {};
+  std::vector<InterpretedTensor> values;
+  for (size_t i = 0; i < c.operands.size(); ++i) {
+    const Tensor& tensor = c.maker(i).attributes.tensor("value");
+    values.push_back({tensor.type, tensor.values()});
+  }
+  std::vector<const InterpretedTensor*> operands;
+  for (const InterpretedTensor& v : values) operands.push_back(&v);
+  const InterpretedTensor result = interpret_node(c.node, operands, Rounding::to_type).front();
+  return c.builder.constant(Tensor::from_values(result.type, result.values));
+}
+
+constexpr Rule kRules[] = {
+    identity_cast,      cast_of_cast,        neutral_element, small_power,     division_by_power_of_two,
+    double_inverse,     decided_select,      idle_movement,   single_concat,   movement_of_same_movement,
+    transpose_of_ones,  idle_reduction,      wide_result,     folded_constant, pointwise_of_splats,
+    transposed_operand, product_of_products,
+};
+
+}  // namespace
+
+Graph simplify(const Graph& graph) { return apply_rules(graph, kRules); }
+
+}  // namespace halfstep

@@ -1,0 +1,18 @@
+// Algebra as rules, to a fixed point: identities (x * 1, casts to the own type, a transpose of its inverse), folding of
+// constants, dead code, and
+//
+//   %1 = matmul(%x, %dy) : f16                %2 = matmul(%x, %dy) {result="f32"} : f32
+//   %2 = cast(%1) {to=f32}              ->
+//
+// which gives weight gradients one rounding less and a copy less. No rule loses precision: f32 -> f16 -> f32 stays, and
+// f16 arithmetic is not reassociated. Runs on the forward graph and again on each program's whole graph; equal nodes
+// are already one by construction. Leaves outputs, updates and leaves alone.
+#pragma once
+
+#include "ir/graph.h"
+
+namespace halfstep {
+
+Graph simplify(const Graph& graph);
+
+}  // namespace halfstep

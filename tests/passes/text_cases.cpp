@@ -1,0 +1,254 @@
+// Every tests/passes/<pass>/<sentence>.ir: options, input graph, divider, expected graph or error.
+//
+//   // pass: NAME option=value ...
+//   graph ... { ... }
+//   ----
+//   graph ... { ... }            or        error: the whole message
+//
+// UPDATE_EXPECTED=1 rewrites what stands below the divider.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+#include "passes/add_update.h"
+#include "passes/attach_loss.h"
+#include "passes/attach_preprocessing.h"
+#include "passes/autocast.h"
+#include "passes/bind_arenas.h"
+#include "passes/choose_layouts.h"
+#include "passes/differentiate.h"
+#include "passes/expand_composites.h"
+#include "passes/fuse.h"
+#include "passes/inference.h"
+#include "passes/place_casts.h"
+#include "passes/simplify.h"
+
+namespace halfstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kDivider = "----\n";
+
+// The options of a case. Every one must be asked for, so that a misspelt option fails the case.
+class Options {
+ public:
+  void set(const std::string& key, const std::string& value) { values_[key] = value; }
+
+  std::string text(const std::string& key, const std::string& otherwise = "") {
+    const auto found = values_.find(key);
+    if (found == values_.end()) return otherwise;
+    used_.insert(key);
+    return found->second;
+  }
+  double number(const std::string& key, double otherwise) {
+    const std::string value = text(key);
+    return value.empty() ? otherwise : std::stod(value);
+  }
+  int64_t integer(const std::string& key, int64_t otherwise) {
+    return static_cast<int64_t>(number(key, static_cast<double>(otherwise)));
+  }
+  std::vector<std::string> list(const std::string& key) {
+    std::vector<std::string> items;
+    std::istringstream stream(text(key));
+    for (std::string item; std::getline(stream, item, ',');) items.push_back(item);
+    return items;
+  }
+  std::vector<double> numbers(const std::string& key) {
+    std::vector<double> result;
+    for (const std::string& item : list(key)) result.push_back(std::stod(item));
+    return result;
+  }
+  template <typename T>
+  T choice(const std::string& key, std::initializer_list<std::pair<const char*, T>> choices) {
+    const std::string value = text(key, choices.begin()->first);
+    for (const auto& [name, choice] : choices)
+      if (value == name) return choice;
+    throw InternalError("option " + key + "=" + value);
+  }
+  void require_all_used() const {
+    for (const auto& [key, value] : values_) require(used_.contains(key), ("unknown option " + key).c_str());
+  }
+
+ private:
+  std::map<std::string, std::string> values_;
+  std::set<std::string> used_;
+};
+
+LossScaling scaling_of(Options& o) {
+  LossScaling scaling;
+  scaling.mode = o.choice<LossScaleMode>(
+      "scale", {{"none", LossScaleMode::none}, {"fixed", LossScaleMode::fixed}, {"dynamic", LossScaleMode::dynamic}});
+  scaling.initial = o.number("initial", scaling.initial);
+  scaling.interval = o.integer("interval", scaling.interval);
+  scaling.floor = o.number("floor", scaling.floor);
+  return scaling;
+}
+
+OptimizerOptions optimizer_of(Options& o) {
+  OptimizerOptions options;
+  options.kind = o.choice<OptimizerKind>(
+      "optimizer", {{"sgd", OptimizerKind::sgd}, {"adam", OptimizerKind::adam}, {"adamw", OptimizerKind::adamw}});
+  options.momentum = o.number("momentum", 0);
+  options.dampening = o.number("dampening", 0);
+  options.weight_decay = o.number("weight_decay", 0);
+  if (o.text("nesterov") == "1") options.acceleration = OptimizerOptions::nesterov;
+  if (const double norm = o.number("clip_norm", 0); norm > 0) options.clip_norm = norm;
+  options.accumulation = o.integer("accumulation", 1);
+  options.scaling = scaling_of(o);
+  return options;
+}
+
+std::string report_text(const AutocastReport& report) {
+  std::string text;
+  for (const PrecisionRow& row : report)
+    text += "// " + to_string(row.origin) + " " + row.op + ": " + std::string(name(row.operand)) + ", " +
+            (row.accumulator ? std::string(name(*row.accumulator)) : "-") + ", " + std::string(name(row.result)) +
+            ": " + row.reason + "\n";
+  return text;
+}
+
+std::string run_autocast(const Graph& graph, Options& o) {
+  AutocastOptions options;
+  const std::string low = o.text("low", "f16");
+  options.low = parse_dtype(low);
+  options.rules = autocast_preset(o.text("preset", "default"));
+  for (const std::string& p : o.list("allow")) options.rules.push_back(allow_rule(p));
+  for (const std::string& p : o.list("deny")) options.rules.push_back(deny_rule(p));
+  for (const std::string& p : o.list("infer")) options.rules.push_back(infer_rule(p));
+  AutocastReport report;
+  const Graph result = autocast(graph, options, &report);
+  return print(result) + report_text(report);
+}
+
+std::string run_attach_loss(const Graph& graph, Options& o) {
+  LossOptions options;
+  options.kind = o.choice<LossKind>("kind", {{"softmax_cross_entropy", LossKind::softmax_cross_entropy},
+                                             {"mean_squared_error", LossKind::mean_squared_error},
+                                             {"from_graph", LossKind::from_graph}});
+  options.output = o.text("output");
+  options.class_axis = o.integer("class_axis", 1);
+  if (const std::string ignore = o.text("ignore_index"); !ignore.empty()) options.ignore_index = std::stoll(ignore);
+  return print(attach_loss(graph, options));
+}
+
+std::string run_attach_preprocessing(const Graph& graph, Options& o) {
+  PreprocessingOptions options;
+  options.input = o.text("input");
+  options.scale = o.number("scale", options.scale);
+  options.mean = o.numbers("mean");
+  options.std = o.numbers("std");
+  return print(attach_preprocessing(graph, options));
+}
+
+std::string run_differentiate(const Graph& graph, Options& o) {
+  const int64_t accumulation = o.integer("accumulation", 1);
+  return print(differentiate(graph, {.scaling = scaling_of(o), .accumulation = accumulation}));
+}
+
+// On a graph with parameter leaves and "gradient/" outputs: the layout is planned from the leaves.
+std::string run_add_update(const Graph& graph, Options& o) {
+  const OptimizerOptions options = optimizer_of(o);
+  const ArenaLayout layout = plan_arenas(graph);
+  const Graph bound = bind_arenas(graph, layout);
+  const bool accumulate = o.text("program", "train") == "accumulate";
+  return print(accumulate ? add_accumulation(bound, options, layout) : add_update(bound, options, layout));
+}
+
+using RunPass = std::function<std::string(const Graph&, Options&)>;
+
+RunPass plain(Graph (*pass)(const Graph&)) {
+  return [pass](const Graph& graph, Options&) { return print(pass(graph)); };
+}
+
+const std::map<std::string, RunPass>& passes() {
+  static const std::map<std::string, RunPass> all{
+      {"add_update", run_add_update},
+      {"attach_loss", run_attach_loss},
+      {"attach_preprocessing", run_attach_preprocessing},
+      {"autocast", run_autocast},
+      {"bind_arenas", [](const Graph& graph, Options&) { return print(bind_arenas(graph, plan_arenas(graph))); }},
+      {"choose_layouts", plain(choose_layouts)},
+      {"differentiate", run_differentiate},
+      {"expand_composites", plain(expand_composites)},
+      {"fuse", plain(fuse)},
+      {"inference", plain(inference)},
+      {"place_casts", plain(place_casts)},
+      {"simplify", plain(simplify)},
+  };
+  return all;
+}
+
+struct Case {
+  std::string header, input, expected;
+};
+
+Case read_case(const fs::path& path) {
+  const std::string text = read_file(path);
+  const size_t line = text.find('\n'), divider = text.find(kDivider);
+  Case result{text.substr(0, line + 1), text.substr(line + 1), ""};
+  if (divider != std::string::npos) {
+    result.input = text.substr(line + 1, divider - line - 1);
+    result.expected = text.substr(divider + kDivider.size());
+  }
+  return result;
+}
+
+std::string run_case(const Case& c) {
+  std::istringstream header(c.header);
+  std::string slashes, keyword, pass;
+  header >> slashes >> keyword >> pass;
+  require(slashes == "//" && keyword == "pass:" && passes().contains(pass), "a case begins with '// pass: NAME'");
+  Options options;
+  for (std::string word; header >> word;) {
+    const size_t at = word.find('=');
+    require(at != std::string::npos, "an option is name=value");
+    options.set(word.substr(0, at), word.substr(at + 1));
+  }
+  const Graph input = parse_graph(c.input);
+  verify(input);
+  try {
+    const std::string result = passes().at(pass)(input, options);
+    options.require_all_used();
+    verify(parse_graph(result));
+    return result;
+  } catch (const Error& e) {
+    return std::string("error: ") + e.what() + "\n";
+  }
+}
+
+class TextCase : public testing::TestWithParam<fs::path> {};
+
+TEST_P(TextCase, GivesTheExpectedGraph) {
+  const Case c = read_case(GetParam());
+  const std::string found = run_case(c);
+  if (std::getenv("UPDATE_EXPECTED"))
+    write_file_atomically(GetParam(), c.header + c.input + std::string(kDivider) + found);
+  else
+    EXPECT_EQ(found, c.expected) << GetParam();
+}
+
+std::vector<fs::path> cases() {
+  std::vector<fs::path> paths;
+  for (const auto& entry : fs::recursive_directory_iterator(fs::path(HALFSTEP_SOURCE_DIR) / "tests/passes"))
+    if (entry.path().extension() == ".ir") paths.push_back(entry.path());
+  std::ranges::sort(paths);
+  return paths;
+}
+
+INSTANTIATE_TEST_SUITE_P(Passes, TextCase, testing::ValuesIn(cases()), [](const auto& info) {
+  return info.param.parent_path().filename().string() + "__" + info.param.stem().string();
+});
+
+}  // namespace
+}  // namespace halfstep

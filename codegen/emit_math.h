@@ -1,0 +1,51 @@
+// Elementary functions of f32 as straight-line arithmetic on scalars or vectors: the same code on the host and on the
+// GPU, without calls. Errors are below 2.5 units in the last place; subnormals, infinities and NaN are kept.
+#pragma once
+
+#include <llvm/IR/IRBuilder.h>
+
+namespace halfstep {
+
+// An f32 value, or a vector of them, that builds instructions.
+class Lane {
+ public:
+  Lane(llvm::IRBuilder<>& ir, llvm::Value* value) : ir_(&ir), value_(value) {}
+
+  llvm::Value* value() const { return value_; }
+  llvm::IRBuilder<>& ir() const { return *ir_; }
+  Lane with(llvm::Value* value) const { return {*ir_, value}; }
+  // A constant of this value's type.
+  Lane constant(double number) const { return with(llvm::ConstantFP::get(value_->getType(), number)); }
+  llvm::Constant* integer(int64_t number) const;  // of as many bits and lanes
+  llvm::Value* bits() const;                      // the value as integers
+  Lane from_bits(llvm::Value* integers) const { return with(ir_->CreateBitCast(integers, value_->getType())); }
+  Lane fused(Lane factor, Lane addend) const;  // this * factor + addend, rounded once
+
+  friend Lane operator+(Lane a, Lane b) { return a.with(a.ir_->CreateFAdd(a.value_, b.value_)); }
+  friend Lane operator-(Lane a, Lane b) { return a.with(a.ir_->CreateFSub(a.value_, b.value_)); }
+  friend Lane operator*(Lane a, Lane b) { return a.with(a.ir_->CreateFMul(a.value_, b.value_)); }
+  friend Lane operator/(Lane a, Lane b) { return a.with(a.ir_->CreateFDiv(a.value_, b.value_)); }
+  friend Lane operator+(Lane a, double b) { return a + a.constant(b); }
+  friend Lane operator-(Lane a, double b) { return a - a.constant(b); }
+  friend Lane operator*(Lane a, double b) { return a * a.constant(b); }
+  friend Lane operator-(double a, Lane b) { return b.constant(a) - b; }
+  friend Lane operator/(double a, Lane b) { return b.constant(a) / b; }
+  // Ordered comparisons: false on NaN.
+  friend llvm::Value* operator<(Lane a, double b) { return a.ir_->CreateFCmpOLT(a.value_, a.constant(b).value_); }
+  friend llvm::Value* operator>(Lane a, double b) { return a.ir_->CreateFCmpOGT(a.value_, a.constant(b).value_); }
+  friend llvm::Value* operator==(Lane a, double b) { return a.ir_->CreateFCmpOEQ(a.value_, a.constant(b).value_); }
+
+ private:
+  llvm::IRBuilder<>* ir_;
+  llvm::Value* value_;
+};
+
+Lane emit_exp(Lane x);
+Lane emit_log(Lane x);
+Lane emit_sin(Lane x);  // |x| <= 2^50: the reduction of larger arguments is not exact
+Lane emit_cos(Lane x);
+Lane emit_tanh(Lane x);
+Lane emit_erf(Lane x);
+Lane emit_pow(Lane x, Lane y);
+
+}  // namespace halfstep

@@ -1,0 +1,170 @@
+#include "codegen/kernel.h"
+
+#include <algorithm>
+#include <compare>
+#include <tuple>
+
+#include "base/error.h"
+
+namespace halfstep {
+
+bool operator<(const Expression& a, const Expression& b) {
+  const auto key = [](const Expression& e) {
+    return std::tie(e.kind, e.dtype, e.op, e.id, e.slot, e.low, e.high, e.node, e.operands, e.index);
+  };
+  if (key(a) < key(b)) return true;
+  if (key(b) < key(a)) return false;
+  return std::strong_order(a.number, b.number) < 0;
+}
+
+ExpressionId Expressions::add(Expression e, const IndexSpace& space, VariableSet own_variables, int own_level) {
+  if (const auto known = known_.find(e); known != known_.end()) return known->second;
+  Row row{e, own_variables | space.variables(e.index), own_level};
+  const auto depend_on = [&](ExpressionId id) {
+    row.variables |= variables(id);
+    row.level = std::max(row.level, level(id));
+  };
+  for (ExpressionId operand : e.operands) depend_on(operand);
+  std::vector<const Index*> indices{&e.index};
+  while (!indices.empty()) {
+    const Index& index = *indices.back();
+    indices.pop_back();
+    for (const Index::Term& t : index.terms) {
+      const Atom& atom = space.atom(t.atom);
+      if (atom.kind == Atom::Kind::value) depend_on(atom.value);
+      indices.push_back(&atom.dividend);
+    }
+  }
+  rows_.push_back(std::move(row));
+  const ExpressionId id = size() - 1;
+  known_.emplace(std::move(e), id);
+  return id;
+}
+
+void Expressions::replace_variables(VariableSet old, VariableSet now) {
+  for (Row& row : rows_)
+    if (row.variables & old) row.variables = (row.variables & ~old) | now;
+}
+
+int64_t Kernel::points(const std::vector<AtomId>& variables) const {
+  int64_t n = 1;
+  for (AtomId v : variables) n *= extent(v);
+  return n;
+}
+
+AtomId Kernel::lane_variable() const {
+  const std::vector<AtomId>& along = form == Form::rows ? reduced : kept;
+  return along.empty() ? -1 : along.back();
+}
+
+int32_t Kernel::argument(KernelArgument::Kind kind, int32_t number, const TensorType& type, const Tensor* table) {
+  for (size_t i = 0; i < arguments.size(); ++i)
+    if (arguments[i].kind == kind && arguments[i].number == number) return static_cast<int32_t>(i);
+  arguments.push_back({kind, number, type, table});
+  return static_cast<int32_t>(arguments.size()) - 1;
+}
+
+ExpressionId Kernel::constant(DType dtype, double number) {
+  Expression e;
+  e.kind = Expression::Kind::constant;
+  e.dtype = computed_as(dtype);
+  e.number = number;
+  return expressions.add(std::move(e), space);
+}
+
+ExpressionId Kernel::load(int32_t argument, Index index, ExpressionId guard) {
+  Expression e;
+  e.kind = Expression::Kind::load;
+  e.dtype = computed_as(arguments[static_cast<size_t>(argument)].type.dtype);
+  e.id = argument;
+  e.index = std::move(index);
+  if (guard != kNoExpression) e.operands = {guard};
+  return expressions.add(std::move(e), space);
+}
+
+ExpressionId Kernel::index(DType dtype, Index index) {
+  if (index.is_constant()) return constant(dtype, static_cast<double>(index.offset));
+  Expression e;
+  e.kind = Expression::Kind::index;
+  e.dtype = dtype;
+  e.index = std::move(index);
+  return expressions.add(std::move(e), space);
+}
+
+ExpressionId Kernel::in_range(const Index& index, int64_t low, int64_t high) {
+  const IndexSpace::Range range = space.range(index);
+  if (range.low >= low && range.high < high) return kNoExpression;
+  if (range.high < low || range.low >= high) return constant(DType::boolean, 0);
+  Expression e;
+  e.kind = Expression::Kind::in_range;
+  e.dtype = DType::boolean;
+  e.index = index;
+  e.low = low;
+  e.high = high;
+  return expressions.add(std::move(e), space);
+}
+
+ExpressionId Kernel::primitive(ScalarOp op, std::vector<ExpressionId> operands) {
+  Expression e;
+  e.kind = Expression::Kind::primitive;
+  e.dtype = op == ScalarOp::equal || op == ScalarOp::less || op == ScalarOp::less_equal
+                ? DType::boolean
+                : expressions[operands[0]].dtype;
+  e.op = op;
+  e.operands = std::move(operands);
+  return expressions.add(std::move(e), space);
+}
+
+ExpressionId Kernel::select(ExpressionId condition, ExpressionId if_true, ExpressionId if_false) {
+  if (condition == kNoExpression) return if_true;
+  const Expression& known = expressions[condition];
+  if (known.kind == Expression::Kind::constant) return known.number != 0 ? if_true : if_false;
+  Expression e;
+  e.kind = Expression::Kind::select;
+  e.dtype = expressions[if_true].dtype;
+  e.operands = {condition, if_true, if_false};
+  return expressions.add(std::move(e), space);
+}
+
+ExpressionId Kernel::both(ExpressionId a, ExpressionId b) {
+  if (a == kNoExpression || a == b) return b;
+  if (b == kNoExpression) return a;
+  for (const ExpressionId e : {a, b})
+    if (expressions[e].kind == Expression::Kind::constant && expressions[e].number == 0) return e;
+  return primitive(ScalarOp::logical_and, {a, b});
+}
+
+namespace {
+
+// Merges one neighbouring pair of `variables`; false if none can be.
+bool merge_one(Kernel& kernel, std::vector<AtomId>& variables) {
+  for (size_t i = 0; i + 1 < variables.size(); ++i) {
+    const AtomId outer = variables[i], inner = variables[i + 1];
+    if (outer == kernel.chunk || inner == kernel.chunk) continue;
+    bool allowed = kernel.space.atoms_merge(outer, inner);
+    const auto check = [&](const Index& index) { allowed = allowed && kernel.space.merges(index, outer, inner); };
+    for (ExpressionId id = 0; id < kernel.expressions.size() && allowed; ++id) check(kernel.expressions[id].index);
+    for (const Store& s : kernel.stores) check(s.index);
+    if (!allowed) continue;
+    const AtomId merged = kernel.space.variable(kernel.extent(outer) * kernel.extent(inner));
+    for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)
+      kernel.space.merge(kernel.expressions.edit(id).index, outer, inner, merged);
+    for (Store& s : kernel.stores) kernel.space.merge(s.index, outer, inner, merged);
+    kernel.space.merge_atoms(outer, inner, merged);
+    kernel.expressions.replace_variables(kernel.space.atom(outer).variables | kernel.space.atom(inner).variables,
+                                         kernel.space.atom(merged).variables);
+    variables[i] = merged;
+    variables.erase(variables.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void merge_variables(Kernel& kernel) {
+  while (merge_one(kernel, kernel.kept) || merge_one(kernel, kernel.reduced)) {
+  }
+}
+
+}  // namespace halfstep

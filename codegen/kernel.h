@@ -1,0 +1,142 @@
+// Kernel: one launch as scalar expressions over loop variables, before a target and a launch shape are chosen.
+//
+//   softmax over f16[1024,10]:  kept [r:1024], reduced [c:10]
+//     e0 = load operand 0 [10 r + c]     m = reduce max e0     e2 = exp(e0 - m)     s = reduce sum e2
+//     store output 0 [10 r + c] = e2 / s
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "codegen/kernel_index.h"
+#include "ir/graph.h"
+#include "ir/scalar.h"
+
+namespace halfstep {
+
+using ExpressionId = int32_t;
+inline constexpr ExpressionId kNoExpression = -1;
+
+// f16 and bf16 are computed as f32; every other type as itself.
+inline DType computed_as(DType dtype) { return is_low(dtype) ? DType::f32 : dtype; }
+
+struct Expression {
+  enum class Kind : uint8_t {
+    constant,   // `number`
+    load,       // argument `id` at `index`; operand 0, if any, guards it: where false the value is unspecified
+    index,      // `index` as dtype
+    in_range,   // low <= index < high
+    primitive,  // `op` of the operands
+    select,     // operands: condition, if true, if false
+    node,       // the body of `node`'s op on the operands
+    uniform,    // philox_uniform(operand 0: seed, operand 1: step, site `id`, index)
+    reduction,  // the result of reduction `id`
+    carried,    // slot `slot` of fold `id`, inside its loop
+    fold,       // slot `slot` of fold `id`, after its loop
+  };
+  Kind kind = Kind::constant;
+  DType dtype = DType::f32;  // never f16 or bf16
+  ScalarOp op = ScalarOp::add;
+  int32_t id = 0;
+  int32_t slot = 0;
+  double number = 0;
+  Index index;
+  int64_t low = 0, high = 0;
+  const Node* node = nullptr;
+  std::vector<ExpressionId> operands;
+
+  friend bool operator<(const Expression& a, const Expression& b);
+};
+
+// The expressions of one kernel, each kept once.
+class Expressions {
+ public:
+  ExpressionId add(Expression e, const IndexSpace& space, VariableSet own_variables = 0, int own_level = 0);
+
+  const Expression& operator[](ExpressionId id) const { return at(id).expression; }
+  Expression& edit(ExpressionId id) { return rows_[static_cast<size_t>(id)].expression; }
+  ExpressionId size() const { return static_cast<ExpressionId>(rows_.size()); }
+  // The loop variables it depends on.
+  VariableSet variables(ExpressionId id) const { return at(id).variables; }
+  // 0: no reduction below it; n: one of phase n - 1.
+  int level(ExpressionId id) const { return at(id).level; }
+  void replace_variables(VariableSet old, VariableSet now);
+
+ private:
+  struct Row {
+    Expression expression;
+    VariableSet variables = 0;
+    int level = 0;
+  };
+  const Row& at(ExpressionId id) const { return rows_[static_cast<size_t>(id)]; }
+
+  std::vector<Row> rows_;
+  std::map<Expression, ExpressionId> known_;
+};
+
+struct KernelArgument {
+  enum class Kind : uint8_t { operand, output, partial, table };
+  Kind kind = Kind::operand;
+  int32_t number = 0;
+  TensorType type;
+  const Tensor* table = nullptr;  // table: a constant of the region, kept in the module
+};
+
+struct Reduction {
+  ScalarOp combine = ScalarOp::add;  // add, maximum or minimum
+  DType dtype = DType::f32;          // of the accumulator
+  ExpressionId operand = kNoExpression;
+  int phase = 0;
+};
+
+// A loop inside an expression: for each point of `variables`, carried[i] = next[i].
+struct Fold {
+  std::vector<AtomId> variables;
+  std::vector<ExpressionId> initial, next;
+};
+
+struct Store {
+  enum class Domain : uint8_t { full, kept };
+  Domain domain = Domain::full;  // at every point, or once the reductions of a kept point are known
+  int32_t argument = 0;
+  Index index;
+  ExpressionId value = kNoExpression;
+};
+
+struct Kernel {
+  // pointwise: no reductions, lanes along the last kept variable. rows: lanes along the last reduced variable.
+  // columns: one phase of reductions, lanes along the last kept variable.
+  enum class Form : uint8_t { pointwise, rows, columns };
+  Form form = Form::pointwise;
+  std::vector<KernelArgument> arguments;
+  IndexSpace space;
+  Expressions expressions;
+  std::vector<AtomId> kept, reduced;  // row-major; no variable has extent 1
+  // With a chunk variable (one of `kept`) a kernel reduces only positions [chunk * length, (chunk + 1) * length) of
+  // the reduced variables: of all of them in columns; in rows of the last one, or if there are several, of the others.
+  AtomId chunk = -1;
+  int64_t chunk_length = 0;
+  std::vector<Reduction> reductions;
+  std::vector<Fold> folds;
+  std::vector<Store> stores;
+
+  int64_t extent(AtomId variable) const { return space.atom(variable).limit; }
+  int64_t points(const std::vector<AtomId>& variables) const;
+  AtomId lane_variable() const;  // -1: a single point
+  int32_t argument(KernelArgument::Kind kind, int32_t number, const TensorType& type, const Tensor* table = nullptr);
+
+  ExpressionId constant(DType dtype, double number);
+  ExpressionId load(int32_t argument, Index index, ExpressionId guard = kNoExpression);
+  ExpressionId index(DType dtype, Index index);
+  ExpressionId in_range(const Index& index, int64_t low, int64_t high);  // kNoExpression where it always holds
+  ExpressionId primitive(ScalarOp op, std::vector<ExpressionId> operands);
+  ExpressionId select(ExpressionId condition, ExpressionId if_true, ExpressionId if_false);
+  // Conditions, where kNoExpression means "holds".
+  ExpressionId both(ExpressionId a, ExpressionId b);
+};
+
+// Joins neighbouring variables wherever every index of the kernel allows it, so that the inner loops are long.
+void merge_variables(Kernel& kernel);
+
+}  // namespace halfstep

@@ -1,0 +1,305 @@
+#include "codegen/schedule.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "codegen/kernel_region.h"
+#include "ir/op.h"
+
+namespace halfstep {
+namespace {
+
+int64_t count(const Shape& shape) { return TensorType{DType::u8, shape}.element_count(); }
+
+// The iteration space: axes fine enough that the shapes of the region are groups of them.
+struct Axis {
+  int64_t extent;
+  bool reduced;
+};
+
+class Axes {
+ public:
+  Axes(const Shape& shape, const std::vector<bool>& reduced) {
+    int64_t position = count(shape);
+    for (size_t i = 0; i < shape.size(); ++i) {
+      boundaries_.insert(position);
+      reduced_[position] = reduced[i];
+      position /= shape[i];
+    }
+    boundaries_.insert(1);
+  }
+
+  // Adds the boundaries of a shape of as many elements, scaled, where they fit between the known ones.
+  void refine(const Shape& shape, int64_t scale) {
+    int64_t position = scale;
+    for (size_t i = shape.size(); i-- > 0;) {
+      position *= shape[i];
+      const auto above = boundaries_.lower_bound(position);
+      if (above == boundaries_.end() || *above == position) continue;
+      const auto below = std::prev(above);
+      if (position % *below != 0 || *above % position != 0) continue;
+      reduced_[position] = reduced_.at(*above);
+      boundaries_.insert(position);
+    }
+  }
+
+  std::vector<Axis> list() const {
+    std::vector<Axis> axes;
+    for (auto at = boundaries_.rbegin(); std::next(at) != boundaries_.rend(); ++at)
+      axes.push_back({*at / *std::next(at), reduced_.at(*at)});
+    return axes;
+  }
+
+ private:
+  std::set<int64_t> boundaries_;     // elements from an axis's start to the end of the tensor
+  std::map<int64_t, bool> reduced_;  // of the axis that starts there
+};
+
+// [kept or reduced] runs of a reduction's operand: two reductions walk the same rows and columns if theirs are equal.
+std::vector<std::pair<int64_t, bool>> runs(const Shape& shape, const Ints& axes) {
+  std::vector<std::pair<int64_t, bool>> runs;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    const bool reduced = std::find(axes.begin(), axes.end(), static_cast<int64_t>(i)) != axes.end();
+    if (shape[i] == 1) continue;
+    if (!runs.empty() && runs.back().second == reduced)
+      runs.back().first *= shape[i];
+    else
+      runs.push_back({shape[i], reduced});
+  }
+  return runs;
+}
+
+enum class Part : uint8_t { whole, partial, combination };
+
+class Scheduler {
+ public:
+  Scheduler(const Graph& region, DeviceKind device) : region_(region), device_(device) { find_reductions(); }
+
+  Schedule run() {
+    Schedule s;
+    if (std::all_of(region_.outputs().begin(), region_.outputs().end(),
+                    [&](const NamedValue& o) { return region_.type(o.value).element_count() == 0; }))
+      return s;
+    find_axes();
+    s.kernels.push_back(build(Part::whole, 0));
+    const Kernel& whole = s.kernels[0];
+    const int64_t length = chunk_length(whole);
+    if (length == 0) return s;
+    const int64_t chunks = ceil_div(chunk_positions(whole), length);
+    const Kernel::Form form = whole.form;
+    s.kernels.clear();
+    s.kernels.push_back(build(Part::partial, length, chunks, form));
+    s.kernels.push_back(build(Part::combination, 0, chunks, form));
+    for (const Reduction& r : s.kernels[0].reductions) s.partials.push_back({r.dtype, {kept_ * chunks}});
+    return s;
+  }
+
+ private:
+  [[noreturn]] void reject(const std::string& why) const {
+    throw InternalError("region '" + region_.name() + "' is no kernel: " + why);
+  }
+
+  void find_reductions() {
+    for (NodeId id = 0; id < region_.size(); ++id) {
+      const Node& node = region_.node(id);
+      if (node.op->kernel != KernelKind::reduction) continue;
+      const int64_t from = region_.type(node.operands[0]).element_count(), to = node.results[0].element_count();
+      if (to > 0 && from > to) reductions_.push_back(id);
+    }
+  }
+
+  void find_axes() {
+    const Ints* reduced_axes = nullptr;
+    Shape domain;
+    if (reductions_.empty()) {
+      for (const NamedValue& o : region_.outputs())
+        if (region_.type(o.value).element_count() > 0) domain = region_.type(o.value).shape;
+    } else {
+      const Node& first = region_.node(reductions_[0]);
+      reduced_axes = &first.attributes.ints("axes");
+      domain = region_.type(first.operands[0]).shape;
+      for (NodeId id : reductions_)
+        if (runs(region_.type(region_.node(id).operands[0]).shape, region_.node(id).attributes.ints("axes")) !=
+            runs(domain, *reduced_axes))
+          reject("its reductions do not share rows and columns");
+      kept_ = first.results[0].element_count();
+    }
+    std::vector<bool> reduced(domain.size(), false);
+    if (reduced_axes)
+      for (int64_t axis : *reduced_axes) reduced[static_cast<size_t>(axis)] = true;
+    full_ = count(domain);
+    if (!reduced_axes) kept_ = full_;
+    Axes axes(domain, reduced);
+    const auto pattern = reduced_axes ? runs(domain, *reduced_axes) : std::vector<std::pair<int64_t, bool>>{};
+    const bool trailing = !pattern.empty() && pattern.size() <= 2 && pattern.back().second;
+    for (const Node& node : region_.nodes())
+      for (const TensorType& t : node.results) {
+        if (t.element_count() == full_)
+          axes.refine(t.shape, 1);
+        else if (trailing && t.element_count() == kept_)
+          axes.refine(t.shape, full_ / kept_);
+      }
+    axes_ = axes.list();
+    inner_begin_ = axes_.size();
+    while (inner_begin_ > 0 && !axes_[inner_begin_ - 1].reduced) --inner_begin_;
+  }
+
+  // Positions of the reduced variables that chunks are made of.
+  static int64_t chunk_positions(const Kernel& k) {
+    const int64_t all = k.points(k.reduced);
+    return k.form == Kernel::Form::rows && k.reduced.size() > 1 ? all / k.extent(k.reduced.back()) : all;
+  }
+
+  // 0: do not split.
+  int64_t chunk_length(const Kernel& k) const {
+    if (k.form == Kernel::Form::pointwise) return 0;
+    for (const Reduction& r : k.reductions)
+      if (r.phase > 0) return 0;
+    for (const Store& s : k.stores)
+      if (s.domain == Store::Domain::full && k.expressions.level(s.value) > 0) return 0;
+    const int64_t positions = chunk_positions(k), reduced = full_ / kept_, each = reduced / positions;
+    if (full_ < int64_t{1} << 15 || positions < 32) return 0;
+    // Rows: a chunk of at least 4096 (GPU) or 16384 (CPU) elements. Columns: at least 64 or 16 positions of a column.
+    const bool cpu = device_ == DeviceKind::cpu, rows = k.form == Kernel::Form::rows;
+    const int64_t units = rows ? kept_ : ceil_div(kept_, cpu ? 64 : 128);
+    const int64_t wanted_units = cpu ? 256 : 512;
+    // A long serial sum loses digits.
+    const int64_t longest = rows ? int64_t{1} << 20 : 4096;
+    const int64_t shortest = std::max<int64_t>(1, (rows ? (cpu ? 16384 : 4096) : (cpu ? 16 : 64)) / each);
+    int64_t chunks = std::max(wanted_units / units, ceil_div(positions, longest));
+    chunks = std::min(chunks, positions / shortest);
+    if (cpu) chunks = std::min(chunks, std::max<int64_t>(full_ / 32768, ceil_div(positions, longest)));
+    if (chunks < 2) return 0;
+    const int64_t length = ceil_div(positions, chunks);
+    return std::min(rows ? round_up(length, 64) : length, positions);
+  }
+
+  Kernel build(Part part, int64_t chunk_length, int64_t chunks = 1, Kernel::Form form = Kernel::Form::pointwise) {
+    Kernel k;
+    k.form = form;
+    std::vector<Index> full, kept, with_chunk;
+    Shape full_shape, kept_shape, chunked_shape;
+    const auto add_chunk = [&] {
+      const AtomId v = k.space.variable(chunks);
+      with_chunk.push_back(k.space.of(v));
+      chunked_shape.push_back(chunks);
+      if (part == Part::partial) {
+        k.chunk = v;
+        k.chunk_length = chunk_length;
+        k.kept.push_back(v);
+      } else {
+        k.reduced.push_back(v);
+      }
+    };
+    for (size_t i = 0; i <= axes_.size(); ++i) {
+      if (i == inner_begin_ && part != Part::whole) add_chunk();
+      if (i == axes_.size()) break;
+      if (part == Part::combination && axes_[i].reduced) continue;
+      const AtomId v = k.space.variable(axes_[i].extent);
+      full.push_back(k.space.of(v));
+      full_shape.push_back(axes_[i].extent);
+      (axes_[i].reduced ? k.reduced : k.kept).push_back(v);
+      if (axes_[i].reduced) continue;
+      for (auto [index, shape] : {std::pair{&kept, &kept_shape}, std::pair{&with_chunk, &chunked_shape}}) {
+        index->push_back(full.back());
+        shape->push_back(axes_[i].extent);
+      }
+    }
+    const Index full_position = k.space.linear(full, full_shape), kept_position = k.space.linear(kept, kept_shape),
+                chunk_position = k.space.linear(with_chunk, chunked_shape);
+    VariableSet kept_variables = 0;
+    for (AtomId v : k.kept) kept_variables |= k.space.atom(v).variables;
+
+    k.reductions.resize(reductions_.size());
+    RegionReader* reader_pointer = nullptr;
+    const auto result_of = [&](size_t i) {
+      const Node& node = region_.node(reductions_[i]);
+      Reduction& r = k.reductions[i];
+      if (r.operand == kNoExpression) {
+        r.combine = combine_of(*node.op);
+        r.dtype = computed_as(node.results[0].dtype);
+        const TensorType& from = region_.type(node.operands[0]);
+        const ExpressionId operand =
+            part == Part::combination
+                ? k.load(
+                      k.argument(KernelArgument::Kind::partial, static_cast<int32_t>(i), {r.dtype, {kept_ * chunks}}),
+                      chunk_position)
+                : reader_pointer->evaluate(node.operands[0], k.space.split(full_position, from.shape));
+        k.reductions[i].operand = operand;
+        k.reductions[i].phase = k.expressions.level(operand);
+      }
+      Expression e;
+      e.kind = Expression::Kind::reduction;
+      e.dtype = k.reductions[i].dtype;
+      e.id = static_cast<int32_t>(i);
+      return k.expressions.add(std::move(e), k.space, kept_variables, k.reductions[i].phase + 1);
+    };
+    RegionReader reader(region_, k, [&](NodeId id, const Index& position) {
+      const Node& node = region_.node(id);
+      const auto at = std::find(reductions_.begin(), reductions_.end(), id);
+      if (at == reductions_.end()) {  // of no or single elements
+        const TensorType& from = region_.type(node.operands[0]);
+        if (from.element_count() == 0)
+          return k.constant(node.results[0].dtype, identity_of(combine_of(*node.op), node.results[0].dtype));
+        return reader_pointer->evaluate(node.operands[0], k.space.split(position, from.shape));
+      }
+      if (position != kept_position) reject("a reduction's result is read at another row");
+      return result_of(static_cast<size_t>(at - reductions_.begin()));
+    });
+    reader_pointer = &reader;
+
+    if (part == Part::partial)
+      for (size_t i = 0; i < reductions_.size(); ++i) {
+        const ExpressionId value = result_of(i);
+        const TensorType type{k.reductions[i].dtype, {kept_ * chunks}};
+        k.stores.push_back({Store::Domain::kept,
+                            k.argument(KernelArgument::Kind::partial, static_cast<int32_t>(i), type), chunk_position,
+                            value});
+      }
+    for (size_t i = 0; i < region_.outputs().size(); ++i) {
+      const Value v = region_.outputs()[i].value;
+      const TensorType& type = region_.type(v);
+      const int64_t elements = type.element_count();
+      if (elements == 0) continue;
+      if (elements != full_ && elements != kept_) reject("its outputs differ in size");
+      const bool is_full = elements == full_ && !reductions_.empty();
+      if (!reductions_.empty() && part != Part::whole && (part == Part::partial) != is_full) continue;
+      const Index& position = elements == full_ ? full_position : kept_position;
+      const ExpressionId value = reader.evaluate(v, k.space.split(position, type.shape));
+      const int32_t argument = k.argument(KernelArgument::Kind::output, static_cast<int32_t>(i), type);
+      k.stores.push_back({is_full ? Store::Domain::full : Store::Domain::kept, argument, position, value});
+    }
+    if (part == Part::whole) k.form = form_of(k);
+    const auto is_point = [&](AtomId v) { return k.extent(v) == 1 && v != k.chunk; };
+    std::erase_if(k.kept, is_point);
+    std::erase_if(k.reduced, is_point);
+    merge_variables(k);
+    return k;
+  }
+
+  // Columns where lanes can run along kept positions and no position waits for a reduction.
+  Kernel::Form form_of(const Kernel& k) const {
+    if (reductions_.empty()) return Kernel::Form::pointwise;
+    bool single_pass = kept_ > 1 && inner_begin_ < axes_.size();
+    for (const Reduction& r : k.reductions) single_pass = single_pass && r.phase == 0;
+    for (const Store& s : k.stores)
+      single_pass = single_pass && !(s.domain == Store::Domain::full && k.expressions.level(s.value) > 0);
+    return single_pass ? Kernel::Form::columns : Kernel::Form::rows;
+  }
+
+  const Graph& region_;
+  DeviceKind device_;
+  std::vector<NodeId> reductions_;  // those that combine several elements
+  std::vector<Axis> axes_;
+  size_t inner_begin_ = 0;  // first of the kept axes that follow the last reduced one
+  int64_t full_ = 1, kept_ = 1;
+};
+
+}  // namespace
+
+Schedule schedule(const Graph& region, DeviceKind device) { return Scheduler(region, device).run(); }
+
+}  // namespace halfstep

@@ -1,0 +1,188 @@
+#include "driver/compile.h"
+
+#include <chrono>
+#include <set>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "codegen/lower.h"
+#include "codegen/module.h"
+#include "ir/op.h"
+#include "ir/text.h"
+#include "runtime/cuda_probe.h"
+
+namespace halfstep {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::optional<DType> low_type(const std::string& precision) {
+  if (precision == "fp16") return DType::f16;
+  if (precision == "bf16") return DType::bf16;
+  return std::nullopt;
+}
+
+LossScaling loss_scaling(const Recipe& r) {
+  LossScaling s{.mode = r.loss_scale == "dynamic" ? LossScaleMode::dynamic
+                        : r.loss_scale == "fixed" ? LossScaleMode::fixed
+                                                  : LossScaleMode::none,
+                .initial = r.initial_scale,
+                .growth = r.growth_factor,
+                .backoff = r.backoff_factor,
+                .interval = r.growth_interval,
+                .floor = r.min_scale};
+  // Only fp16 underflows; the exponents of bf16 and fp32 reach as far as the gradients do.
+  if (r.precision != "fp16" && s.mode == LossScaleMode::dynamic) s.mode = LossScaleMode::none;
+  return s;
+}
+
+// The weights as initial contents of the states: parameters gathered into the arena and its low copy.
+void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, NamedTensors weights) {
+  Tensor arena(TensorType{DType::f32, {arenas.size}});
+  for (const ArenaSlice& slice : arenas.slices) {
+    const auto found = weights.find(slice.name);
+    if (found == weights.end()) continue;
+    const auto from = found->second.as<float>();
+    std::copy(from.begin(), from.end(), arena.as<float>().begin() + slice.offset);
+    weights.erase(found);
+  }
+  std::set<std::string> states;
+  for (const Program& program : model.programs)
+    for (const Buffer& buffer : program.buffers)
+      if (buffer.kind == BufferKind::state) states.insert(buffer.name);
+  for (DType low : {DType::f16, DType::bf16})
+    if (states.count(arena_name(low))) model.state[arena_name(low)] = arena.cast(low);
+  if (states.count(arena_name(DType::f32))) model.state[arena_name(DType::f32)] = std::move(arena);
+  for (auto& [name, tensor] : weights)
+    if (states.count(name)) model.state[name] = std::move(tensor);
+}
+
+int64_t state_bytes(const CompiledModel& model) {
+  std::map<std::string, int64_t> bytes;
+  for (const Program& program : model.programs)
+    for (const Buffer& buffer : program.buffers)
+      if (buffer.kind == BufferKind::state) bytes[buffer.name] = buffer.type.byte_count();
+  int64_t sum = 0;
+  for (const auto& [name, count] : bytes) sum += count;
+  return sum;
+}
+
+}  // namespace
+
+DeviceKind choose_device(const Recipe& recipe) {
+  if (recipe.device == "cpu") return DeviceKind::cpu;
+  if (recipe.device == "cuda") return DeviceKind::cuda;
+  return probe_cuda(0).available ? DeviceKind::cuda : DeviceKind::cpu;
+}
+
+ImportedModel import_for(const Recipe& recipe) {
+  if (recipe.model.empty()) throw Error("no model given: name an ONNX file with --model or in the recipe");
+  ImportOptions options;
+  options.batch = recipe.batch;
+  options.freeze = recipe.freeze;
+  options.seed = static_cast<uint64_t>(recipe.seed);
+  options.dropout = recipe.dropout;
+  options.weights = recipe.init == "fresh"    ? InitialWeights::fresh
+                    : recipe.init == "absent" ? InitialWeights::fresh_where_absent
+                                              : InitialWeights::from_file;
+  options.shapes = recipe.shapes;
+  return import_model(read_onnx_file(recipe.model), options);
+}
+
+TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
+  TrainingPipelineOptions o;
+  if (r.scale || !r.mean.empty() || !r.std.empty()) {
+    PreprocessingOptions p{
+        .input = "", .scale = r.scale.value_or(1.0 / 255), .mean = r.mean, .std = r.std, .channel_axis = 1};
+    for (const Node& node : model.nodes())
+      if (node.op->name == "input" && is_floating(node.results[0].dtype)) p.input = node.attributes.text("name");
+    o.preprocessing.push_back(std::move(p));
+  }
+  o.loss.kind = r.loss == "mean_squared_error" ? LossKind::mean_squared_error
+                : r.loss == "from_graph"       ? LossKind::from_graph
+                                               : LossKind::softmax_cross_entropy;
+  o.loss.output = r.output;
+  o.loss.ignore_index = r.ignore_index;
+  o.autocast.low = low_type(r.precision);
+  o.autocast.rules = autocast_preset(r.preset);
+  for (const std::string& pattern : r.allow) o.autocast.rules.push_back(allow_rule(pattern));
+  for (const std::string& pattern : r.deny) o.autocast.rules.push_back(deny_rule(pattern));
+  for (const std::string& pattern : r.infer) o.autocast.rules.push_back(infer_rule(pattern));
+  OptimizerOptions& opt = o.optimizer;
+  opt.kind = r.optimizer == "adam"    ? OptimizerKind::adam
+             : r.optimizer == "adamw" ? OptimizerKind::adamw
+                                      : OptimizerKind::sgd;
+  opt.weight_decay = r.weight_decay, opt.momentum = r.momentum, opt.dampening = r.dampening;
+  opt.acceleration = r.nesterov ? OptimizerOptions::nesterov : OptimizerOptions::classical;
+  opt.beta1 = r.beta1, opt.beta2 = r.beta2, opt.epsilon = r.epsilon;
+  if (r.clip_norm > 0) opt.clip_norm = r.clip_norm;
+  opt.scaling = loss_scaling(r);
+  opt.accumulation = r.accumulation;
+  return o;
+}
+
+CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options) {
+  const Clock::time_point start = Clock::now();
+  CompiledTraining result;
+  CompileReport& report = result.report;
+  ImportedModel imported = import_for(recipe);
+  report.remarks = imported.remarks;
+  report.times.push_back({"import", seconds_since(start)});
+  TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
+  passes.stop_after = options.stop_after;
+  passes.dump = options.dump;
+  PipelineResult graphs = run_training_pipeline(imported.graph, passes);
+  report.precision = graphs.precision;
+  report.times.insert(report.times.end(), graphs.times.begin(), graphs.times.end());
+  if (!options.stop_after.empty()) {
+    result.stopped = std::move(graphs);
+    return result;
+  }
+
+  const Clock::time_point kernels = Clock::now();
+  CompiledModel& model = result.model;
+  model.device = device;
+  model.architecture = !recipe.architecture.empty() ? recipe.architecture
+                       : device == DeviceKind::cuda ? "sm_80"
+                                                    : host_cpu();
+  KernelModule module({device, model.architecture});
+  for (const Graph& graph : graphs.graphs) {
+    LoweredProgram lowered = lower(graph, graph.name(), module);
+    report.steps += static_cast<int64_t>(lowered.program.steps.size());
+    report.scratch_floor = std::max(report.scratch_floor, lowered.scratch_floor);
+    for (const Buffer& buffer : lowered.program.buffers)
+      if (buffer.kind == BufferKind::scratch)
+        report.scratch_bytes = std::max(report.scratch_bytes, buffer.type.byte_count());
+    model.state.merge(lowered.constants);
+    model.programs.push_back(std::move(lowered.program));
+  }
+  report.times.push_back({"lower", seconds_since(kernels)});
+  const Clock::time_point emission = Clock::now();
+  if (!options.dump.empty()) write_file_atomically(options.dump / "kernels.ll", module.ir_text());
+  model.kernels = module.finish();
+  report.times.push_back({"kernels", seconds_since(emission)});
+  if (!options.dump.empty()) {
+    for (const Program& program : model.programs)
+      write_file_atomically(options.dump / ("program." + program.name + ".txt"), print(program));
+    if (device == DeviceKind::cuda) write_file_atomically(options.dump / "kernels.ptx", model.kernels);
+  }
+  model.arenas = graphs.arena_states;
+  for (const ArenaSlice& slice : graphs.arenas.slices) {
+    model.parameters.push_back({slice.name, slice.shape, slice.permutation, slice.offset});
+    report.parameters += slice.size();
+  }
+  model.state.merge(graphs.initial_states);
+  fill_initial_state(model, graphs.arenas, std::move(imported.weights));
+  model.notes = {{"model", recipe.model},
+                 {"precision", recipe.precision},
+                 {"optimizer", recipe.optimizer},
+                 {"recipe", to_toml(recipe)}};
+  check(model);
+  report.state_bytes = state_bytes(model);
+  report.seconds = seconds_since(start);
+  return result;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,47 @@
+// From a recipe to a compiled step: the composition of frontend, passes and codegen.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "driver/recipe.h"
+#include "frontend/import.h"
+#include "passes/pipeline.h"
+#include "runtime/program.h"
+
+namespace halfstep {
+
+struct CompileOptions {
+  std::string stop_after;      // a pass; empty: all
+  std::filesystem::path dump;  // where passes, kernels and programs are written; empty: nowhere
+};
+
+struct CompileReport {
+  AutocastReport precision;
+  std::vector<std::string> remarks;
+  std::vector<PassTime> times;  // import, each pass, kernels
+  int64_t parameters = 0;       // trainable elements
+  int64_t nodes = 0;            // of the training graph before fusion
+  int64_t kernels = 0, steps = 0;
+  int64_t scratch_bytes = 0, scratch_floor = 0, state_bytes = 0;
+  double seconds = 0;
+};
+
+struct CompiledTraining {
+  CompiledModel model;
+  CompileReport report;
+  Graph evaluate;          // unfused, for traces; its leaves carry the names of the model's states and parameters
+  PipelineResult stopped;  // with stop_after: what the passes left
+};
+
+// The model as the recipe wants it imported.
+ImportedModel import_for(const Recipe& recipe);
+TrainingPipelineOptions pipeline_options(const Recipe& recipe, const Graph& model);
+// Compiles programs "train", "accumulate" (with accumulation) and "evaluate" for `target` "cpu" or "cuda".
+CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options = {});
+
+// cpu or cuda as the recipe says; auto: cuda where there is a device.
+DeviceKind choose_device(const Recipe& recipe);
+
+}  // namespace halfstep

@@ -17,8 +17,8 @@ struct EpochTotals {
   int64_t skipped = 0;
   int64_t samples = 0;
   double loss = 0;  // over the steps that were not skipped
-  std::optional<double> correct;
-  std::optional<double> loss_scale;  // of the last step
+  std::optional<double> correct{};
+  std::optional<double> loss_scale{};  // of the last step
   friend bool operator==(const EpochTotals&, const EpochTotals&) = default;
 };
 
@@ -30,7 +30,7 @@ struct TrainState {
   int64_t iteration = 0;  // batches submitted; the counter of the graph's random numbers
   uint64_t seed = 0;      // of the data order and of the graph's random numbers
   int64_t samples = 0;    // of the training set
-  EpochTotals totals;
+  EpochTotals totals{};
   friend bool operator==(const TrainState&, const TrainState&) = default;
 };
 

@@ -34,7 +34,8 @@ std::vector<StateBuffer> state_buffers(const CompiledModel& model) {
   std::set<std::string> seen;
   for (const Program& program : model.programs)
     for (const Buffer& buffer : program.buffers) {
-      if (buffer.kind != BufferKind::state || buffer.name.starts_with('.') || !seen.insert(buffer.name).second) continue;
+      if (buffer.kind != BufferKind::state || buffer.name.starts_with('.') || !seen.insert(buffer.name).second)
+        continue;
       using Role = StateBuffer::Role;
       StateBuffer state{buffer.name, buffer.type, Role::weight, base_of_low_copy(model, buffer.name)};
       if (!state.base.empty()) {

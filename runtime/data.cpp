@@ -1,7 +1,6 @@
 #include "runtime/data.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <filesystem>
 #include <optional>
@@ -17,12 +16,12 @@ namespace {
 bool is_label_array(const Tensor& values) { return values.type.shape.size() == 1 && !is_floating(values.type.dtype); }
 
 Tensor read_array(const std::filesystem::path& path) {
-  std::array<uint8_t, 6> head{};
-  const size_t got = open_data_file(path)->read(std::as_writable_bytes(std::span(head)));
+  std::string head(kNpyMagic.size(), '\0');
+  head.resize(open_data_file(path)->read(std::as_writable_bytes(std::span(head))));
   const std::unique_ptr<ByteSource> source = open_data_file(path);
-  if (got == head.size() && std::equal(head.begin(), head.end(), "\x93NUMPY")) return read_npy(*source);
-  if (got >= 2 && head[0] == 0 && head[1] == 0) return read_idx(*source);
-  if (got >= 2 && head[0] == 'P' && head[1] == 'K')
+  if (head == kNpyMagic) return read_npy(*source);
+  if (head.starts_with(std::string_view("\0\0", 2))) return read_idx(*source);
+  if (head.starts_with("PK"))
     throw Error(source->name() + ": it is an archive of several arrays: give its path alone, without a name before it");
   throw Error(source->name() + ": neither an IDX nor an NPY file");
 }
@@ -30,7 +29,7 @@ Tensor read_array(const std::filesystem::path& path) {
 std::filesystem::path find_idx_file(const std::filesystem::path& directory, const std::string& stem) {
   for (const char* suffix : {".gz", ""}) {
     std::filesystem::path candidate = directory / (stem + suffix);
-    if (std::filesystem::exists(candidate)) return candidate;
+    if (std::error_code ignored; std::filesystem::exists(candidate, ignored)) return candidate;
   }
   throw Error("data directory '" + directory.string() + "': neither '" + stem + ".gz' nor '" + stem +
               "' is there: give a directory with the four IDX files, or NAME=FILE,NAME=FILE");
@@ -125,10 +124,12 @@ Dataset make_dataset(std::vector<NamedArray> arrays) {
 }
 
 Dataset open_dataset(const std::string& specification, Split split) {
-  if (std::filesystem::is_directory(specification)) return open_idx_directory(specification, split);
+  std::error_code ignored;  // a path that cannot be looked at is explained when it is opened
+  if (std::filesystem::is_directory(specification, ignored)) return open_idx_directory(specification, split);
+  if (specification.find('=') != std::string::npos && !std::filesystem::exists(specification, ignored))
+    return open_named_files(specification);
   if (specification.ends_with(".npz")) return open_npz(specification);
-  if (specification.find('=') != std::string::npos) return open_named_files(specification);
-  // A file without a name, or nothing at all: opening it says why it cannot be read before the form is explained.
+  // Opening it says why it cannot be read before the form is explained.
   DataFile file(specification);
   throw Error("data '" + specification +
               "': expected a directory with IDX files, NAME=FILE,NAME=FILE or one .npz file");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstring>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -124,9 +125,10 @@ class HeaderParser {
 };
 
 std::string read_header_text(ByteSource& source) {
-  std::array<uint8_t, 8> magic{};  // "\x93NUMPY", major, minor
+  std::array<uint8_t, 8> magic{};  // kNpyMagic, major and minor version
   read_exactly(source, std::as_writable_bytes(std::span(magic)), "header");
-  if (!std::equal(magic.begin(), magic.begin() + 6, "\x93NUMPY")) throw Error(source.name() + ": not an NPY file");
+  if (std::memcmp(magic.data(), kNpyMagic.data(), kNpyMagic.size()) != 0)
+    throw Error(source.name() + ": not an NPY file");
   if (magic[6] < 1 || magic[6] > 3)
     throw Error(source.name() + ": NPY version " + std::to_string(magic[6]) + " is not supported: expected 1 to 3");
   std::array<uint8_t, 4> length{};

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <filesystem>
+#include <string_view>
 
 #include "runtime/byte_source.h"
 
 namespace halfstep {
+
+inline constexpr std::string_view kNpyMagic = "\x93NUMPY";
 
 // Little-endian arrays of the types of base/dtype.h; Fortran order is transposed to row-major. Throws Error.
 Tensor read_npy(ByteSource& source);

@@ -27,9 +27,9 @@ struct TrainOptions {
   int64_t accumulation = 1;  // batches per optimizer step
   uint64_t seed = 0;         // a resumed run keeps the one it began with
   Schedule schedule;
-  std::map<std::string, Normalization> normalization;  // by input name, for floating inputs
-  int64_t classes = 0;                                 // labels are checked against it; 0: they are not
-  double min_scale = 1;                                // the graph's floor of the loss scale
+  std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
+  int64_t classes = 0;                                   // labels are checked against it; 0: they are not
+  double min_scale = 1;                                  // the graph's floor of the loss scale
   int64_t overflow_limit = 50;  // steps in a row that may overflow at the floor, or have a loss that is not finite
   CheckpointPolicy checkpoints;
   std::filesystem::path resume;          // a checkpoint or a directory of them; empty: start anew
@@ -44,7 +44,7 @@ TrainReport train(Executor& executor, const Dataset& train_set, const Dataset* t
                   TrainObserver& observer);
 
 struct EvaluateOptions {
-  std::map<std::string, Normalization> normalization;
+  std::map<std::string, Normalization> normalization{};
   int64_t classes = 0;
   uint64_t seed = 0;
   const SignalGuard* signals = nullptr;

@@ -16,8 +16,8 @@ struct StepRow {
   int64_t step = 0;
   int64_t epoch = 0;
   double loss = 0;
-  std::optional<double> accuracy;
-  std::optional<double> loss_scale;
+  std::optional<double> accuracy{};
+  std::optional<double> loss_scale{};
   bool skipped = false;  // the gradients overflowed and the device left the weights as they were
   double learning_rate = 0;
   double images_per_second = 0;  // over the epoch so far
@@ -26,7 +26,7 @@ struct StepRow {
 struct Evaluation {
   int64_t samples = 0;
   double loss = 0;
-  std::optional<double> accuracy;
+  std::optional<double> accuracy{};
   double seconds = 0;
   bool interrupted = false;  // by a signal: the values are over fewer samples than the set has
 };
@@ -35,9 +35,9 @@ struct EpochRow {
   int64_t epoch = 0;
   int64_t step = 0;  // after it
   double loss = 0;   // over the steps that were not skipped
-  std::optional<double> accuracy;
-  std::optional<Evaluation> test;
-  std::optional<double> loss_scale;
+  std::optional<double> accuracy{};
+  std::optional<Evaluation> test{};
+  std::optional<double> loss_scale{};
   int64_t skipped = 0;
   double images_per_second = 0;  // training alone
   double seconds = 0;
@@ -54,11 +54,11 @@ enum class StopReason : uint8_t { completed, interrupted };
 struct TrainReport {
   StopReason reason = StopReason::completed;
   int64_t steps = 0;
-  std::vector<EpochRow> epochs;
-  std::filesystem::path checkpoint;  // the last one written; empty: none
+  std::vector<EpochRow> epochs{};
+  std::filesystem::path checkpoint{};  // the last one written; empty: none
   double seconds = 0;
-  ExecutorCounters counters;
-  MemoryReport memory;
+  ExecutorCounters counters{};
+  MemoryReport memory{};
 };
 
 // Called on the training thread; each call delays the next step.

@@ -31,7 +31,6 @@ struct CompileReport {
 struct CompiledTraining {
   CompiledModel model;
   CompileReport report;
-  Graph evaluate;          // unfused, for traces; its leaves carry the names of the model's states and parameters
   PipelineResult stopped;  // with stop_after: what the passes left
 };
 

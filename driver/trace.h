@@ -1,0 +1,32 @@
+// One prediction, followed through the model layer by layer with each layer's precision.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "driver/recipe.h"
+#include "runtime/data.h"
+
+namespace halfstep {
+
+struct TraceRow {
+  std::string node, op;
+  TensorType type;
+  double mean = 0, low = 0, high = 0;
+};
+
+struct Trace {
+  std::vector<TraceRow> rows;
+  std::optional<int64_t> label, predicted;
+  double probability = 0;  // of the prediction
+};
+
+// Runs sample `sample` through the evaluation graph in the reference interpreter, with `weights` in the ONNX layout.
+// nullopt: the model is too large to interpret in a moment (above ~10^8 operations).
+std::optional<Trace> trace_prediction(const Recipe& recipe, const NamedTensors& weights, const Dataset& dataset,
+                                      int64_t sample);
+std::string trace_table(const Trace& trace);
+
+}  // namespace halfstep

@@ -125,6 +125,8 @@ class Lowering {
   // References hold a storage's number until the scratch is planned.
   Ref ref(Place p) const { return {static_cast<int32_t>(p.storage), p.offset}; }
 
+  // A constant of zeros that only arenas read: their memory is zero from the start.
+  bool fills_gaps(NodeId constant) const;
   void find_last_uses();
   void place_leaves();
   void place_arenas();
@@ -161,11 +163,20 @@ void Lowering::find_last_uses() {
   for (const StateUpdate& u : graph_.updates()) keep(u.value);
 }
 
+bool Lowering::fills_gaps(NodeId id) const {
+  for (NodeId user = id + 1; user < graph_.size(); ++user)
+    for (Value v : node(user).operands)
+      if (v.node == id && !is_arena(node(user))) return false;
+  const std::vector<std::byte>& data = node(id).attributes.tensor("value").data;
+  return std::all_of(data.begin(), data.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
 void Lowering::place_leaves() {
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& n = node(id);
     if (n.op->kernel != KernelKind::leaf) continue;
     if (n.op->name == "constant") {
+      if (fills_gaps(id)) continue;
       const Tensor& value = n.attributes.tensor("value");
       const std::string name = ".constant." + result_.program.name + "." + std::to_string(id);
       result_.constants.emplace(name, value);
@@ -336,12 +347,12 @@ void Lowering::lower_arena(NodeId id) {
   int64_t offset = 0;
   for (Value v : n.operands) {
     const int64_t bytes = graph_.type(v).byte_count();
-    const Node& source = node(storage_node(v.node));
-    const bool zero = source.op->name == "constant" && std::all_of(source.attributes.tensor("value").data.begin(),
-                                                                   source.attributes.tensor("value").data.end(),
-                                                                   [](std::byte b) { return b == std::byte{0}; });
+    if (node(v.node).op->name == "constant" && fills_gaps(v.node)) {
+      offset += bytes;
+      continue;
+    }
     const Place from = resolve(v);
-    if (!zero && (from.storage != arena.storage || from.offset != offset))
+    if (from.storage != arena.storage || from.offset != offset)
       add_step(Copy{ref(from), {static_cast<int32_t>(arena.storage), offset}, bytes}, n.origin);
     offset += bytes;
   }

@@ -99,6 +99,7 @@ class Fusion {
   // A reader of `id` reads memory: it is stored, external, or a view of such.
   bool in_memory(NodeId id) const { return external(storage(id)) || stored(storage(id)); }
 
+  bool is_zero_gap(NodeId arena, Value piece) const;
   void store(NodeId id);
   void choose_roots();
   bool worth_storing(NodeId id) const;
@@ -118,6 +119,13 @@ class Fusion {
   std::vector<int> kernel_of_;  // by node: its kernel, or -1 if it is not stored by one
   std::vector<Kernel> kernels_;
 };
+
+// A piece of an arena that fills the gap between two slices: its memory is zero from the start and nobody writes it.
+bool Fusion::is_zero_gap(NodeId arena, Value piece) const {
+  if (!is_arena(node(arena)) || node(piece.node).op->name != "broadcast") return false;
+  const Node& source = node(node(piece.node).operands[0].node);
+  return source.op->name == "constant" && source.attributes.tensor("value").values() == std::vector<double>{0};
+}
 
 void Fusion::store(NodeId id) {
   id = storage(id);
@@ -155,7 +163,7 @@ void Fusion::choose_roots() {
     const Node& n = node(id);
     if (is_library(n) || is_arena(n))
       for (Value v : n.operands)
-        if (v) store(v.node);
+        if (v && !is_zero_gap(id, v)) store(v.node);
     if (is_reduction(n)) store(id);
   }
   for (NodeId id = 0; id < graph_.size(); ++id) {
@@ -359,6 +367,13 @@ void Fusion::merge_kernels() {
   for (auto& [source, kernels] : readers)
     for (size_t i = 0; i < kernels.size(); ++i)
       for (size_t j = i + 1; j < kernels.size(); ++j) try_merge(kernels[i], kernels[j]);
+  // Last, kernels so small that a launch costs more than what they do.
+  constexpr int64_t kTiny = 4096;
+  std::vector<int> tiny;
+  for (int k = 0; k < static_cast<int>(kernels_.size()); ++k)
+    if (kernels_[static_cast<size_t>(k)].alive && kernels_[static_cast<size_t>(k)].elements <= kTiny) tiny.push_back(k);
+  for (size_t i = 0; i < tiny.size(); ++i)
+    for (size_t j = i + 1; j < tiny.size() && j < i + 16; ++j) try_merge(tiny[i], tiny[j]);
 }
 
 bool Fusion::needed_outside(NodeId id, int32_t result, const Kernel& kernel) const {
@@ -452,7 +467,7 @@ Graph Fusion::build() {
       for (NodeId r : reads(kernel_at(id))) list.push_back(r);
     else
       for (Value v : node(id).operands)
-        if (v) list.push_back(v.node);
+        if (v && !is_zero_gap(id, v)) list.push_back(v.node);
     return list;
   };
   const auto emit = [&](NodeId id) {
@@ -462,9 +477,11 @@ Graph Fusion::build() {
       return;
     }
     std::vector<Value> operands;
-    for (Value v : node(id).operands)
-      operands.push_back(v ? map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)] : v);
     builder.set_origin(node(id).origin);
+    for (Value v : node(id).operands)
+      operands.push_back(!v                   ? v
+                         : is_zero_gap(id, v) ? builder.constant(Tensor(graph_.type(v)))
+                                              : map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]);
     map[static_cast<size_t>(id)] = builder.call_all(*node(id).op, std::move(operands), node(id).attributes);
     done[static_cast<size_t>(id)] = 1;
   };

@@ -48,6 +48,7 @@ std::vector<Operand> operands(const Gemm& g) {
   expect(g.stride_a == 0 || g.stride_a >= a, "stride_a is smaller than one matrix");
   expect(g.stride_b == 0 || g.stride_b >= b, "stride_b is smaller than one matrix");
   expect(g.batch == 1 ? g.stride_c >= 0 : g.stride_c >= c, "stride_c is smaller than one matrix");
+  expect(g.batch == 1 || g.stride_a > 0 || g.stride_b > 0, "a batch broadcasts both operands");
   std::vector<Operand> list{{"a", g.a, batch_bytes(g.batch, g.stride_a, a, g.operand, "a"), Access::read},
                             {"b", g.b, batch_bytes(g.batch, g.stride_b, b, g.operand, "b"), Access::read},
                             {"c", g.c, batch_bytes(g.batch, g.stride_c, c, g.result, "c"), Access::write}};

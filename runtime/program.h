@@ -70,8 +70,7 @@ std::string_view name(ConvolutionKind kind);
 
 // Cross-correlation over 1 to 3 spatial axes, channels last. x: [batch, spatial..., in_channels],
 // w: [out_channels, window..., in_channels / groups], y: [batch, out_spatial..., out_channels].
-// forward: y from x, w. data_grad: x from w, y. filter_grad: w from x, y. `bias` [out_channels] and `relu`: forward
-// only.
+// forward: y from x, w. data_grad: x from w, y. filter_grad: w from x, y. `bias` [out_channels] and `relu`: forward.
 struct Convolution {
   ConvolutionKind kind = ConvolutionKind::forward;
   int64_t batch = 0, in_channels = 0, out_channels = 0, groups = 1;
@@ -102,10 +101,8 @@ struct Program {
   friend bool operator==(const Program&, const Program&) = default;
 };
 
-// Throws Error naming the buffer or step: references outside the buffers, misaligned or overlapping operands, bad
-// sizes.
+// Throws Error naming the buffer or step: references outside the buffers, misaligned or overlapping operands, sizes.
 void check(const Program& program);
-
 std::string print(const Program& program);
 // Throws Error with the line number. The result is checked.
 Program parse_program(std::string_view text);
@@ -144,7 +141,6 @@ struct CompiledModel {
 
 // Checks every program, and that they agree on shared state, its initial contents, the arenas and the parameters.
 void check(const CompiledModel& model);
-
 // program.<name>.txt, kernels.ptx or kernels.so, weights.safetensors, manifest.json. Written to a temporary directory
 // beside `directory` and renamed; replaces an older compiled step and nothing else. Notes the CPU it was compiled on.
 // load_compiled checks sizes and checksums before it allocates or parses, and the model before it returns it.

@@ -1,0 +1,144 @@
+#include "runtime/cpu/dnnl_call.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "runtime/cpu/convert.h"
+
+namespace halfstep {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+// Elements a thread converts at least, and elements that stay in its cache between two passes over them.
+constexpr int64_t kGrain = 16 << 10, kBlock = 4 << 10;
+
+int64_t bytes_of(const dnnl::memory::desc& description) { return static_cast<int64_t>(description.get_size()); }
+
+// body(offset in memory, offset in the dense copy, count), in elements, over all rows.
+template <typename Body>
+void for_each_run(const ThreadTeam& team, const StoredRows& stored, const Body& body) {
+  if (stored.rows == 1)
+    return team.run(stored.row, kGrain, [&](int64_t begin, int64_t end) { body(begin, begin, end - begin); });
+  team.run(stored.rows, ceil_div(kGrain, stored.row), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i * stored.stride, i * stored.row, stored.row);
+  });
+}
+
+}  // namespace
+
+dnnl::memory::data_type dnnl_type(DType type) {
+  require(type == DType::bf16 || type == DType::f32, "primitives compute in bf16 or f32");
+  return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+std::vector<ComputeTypes> compute_types(DType operand, DType result, DType bias) {
+  std::vector<ComputeTypes> types;
+  const bool has_products = dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_bf16;
+  if (operand == DType::bf16 && has_products)
+    types.push_back({DType::bf16, result == DType::bf16 ? DType::bf16 : DType::f32,
+                     bias == DType::bf16 ? DType::bf16 : DType::f32});
+  types.push_back({});
+  return types;
+}
+
+bool is_fast(const dnnl::primitive_desc_base& description) {
+  return !std::string_view(description.impl_info_str()).starts_with("ref");
+}
+
+int64_t DnnlCall::reserve(int64_t bytes) {
+  const int64_t at = workspace_bytes_;
+  workspace_bytes_ += round_up(bytes, kAlignment);
+  return at;
+}
+
+DnnlCall::Operand DnnlCall::operand(int argument, const StoredRows& stored, const dnnl::memory::desc& plain,
+                                    const dnnl::memory::desc& wanted) {
+  const DType type = plain.data_type() == dnnl::memory::data_type::bf16 ? DType::bf16 : DType::f32;
+  Operand operand{argument, stored, type, plain, wanted, {}, {}, {}, {}, {}};
+  if (stored.type != type) operand.widened_at = reserve(bytes_of(plain));
+  if (plain != wanted) operand.reordered_at = reserve(bytes_of(wanted));
+  return operand;
+}
+
+void DnnlCall::add_source(int argument, const StoredRows& stored, const dnnl::memory::desc& plain,
+                          const dnnl::memory::desc& wanted) {
+  sources_.push_back(operand(argument, stored, plain, wanted));
+}
+
+void DnnlCall::set_result(int argument, const StoredRows& stored, const dnnl::memory::desc& plain,
+                          const dnnl::memory::desc& wanted, Previous previous, Activation activation) {
+  require(previous == Previous::ignored || plain == wanted, "a result that is added to is not reordered");
+  result_ = operand(argument, stored, plain, wanted);
+  previous_ = previous;
+  activation_ = activation;
+}
+
+void DnnlCall::set_primitive(const dnnl::primitive& primitive, const dnnl::memory::desc& scratchpad) {
+  primitive_ = primitive;
+  scratchpad_ = scratchpad;
+  scratchpad_at_ = reserve(bytes_of(scratchpad));
+}
+
+void DnnlCall::bind(Operand& operand, std::byte* workspace) {
+  std::byte* const plain = operand.widened_at ? workspace + *operand.widened_at : operand.stored.data;
+  operand.plain_memory = dnnl::memory(operand.plain, context_.engine, plain);
+  operand.wanted_memory = operand.plain_memory;
+  if (operand.reordered_at)
+    operand.wanted_memory = dnnl::memory(operand.wanted, context_.engine, workspace + *operand.reordered_at);
+  arguments_.emplace(operand.argument, operand.wanted_memory);
+}
+
+void DnnlCall::bind(std::byte* workspace) {
+  for (Operand& source : sources_) {
+    bind(source, workspace);
+    if (source.reordered_at) source.reorder = dnnl::reorder(source.plain_memory, source.wanted_memory);
+  }
+  bind(result_, workspace);
+  if (result_.reordered_at) result_.reorder = dnnl::reorder(result_.wanted_memory, result_.plain_memory);
+  arguments_.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, context_.engine, workspace + scratchpad_at_));
+}
+
+void DnnlCall::load(Operand& operand) {
+  if (operand.widened_at) {
+    const StoredRows& stored = operand.stored;
+    float* const dense = static_cast<float*>(operand.plain_memory.get_data_handle());
+    for_each_run(context_.team, stored, [&](int64_t at, int64_t dense_at, int64_t count) {
+      widen(stored.type, stored.data + at * size_of(stored.type), dense + dense_at, count);
+    });
+  }
+  if (operand.reordered_at) operand.reorder.execute(context_.stream, operand.plain_memory, operand.wanted_memory);
+}
+
+void DnnlCall::store_result() {
+  if (result_.reordered_at) result_.reorder.execute(context_.stream, result_.wanted_memory, result_.plain_memory);
+  const StoredRows& stored = result_.stored;
+  // Not a oneDNN epilogue: its relu turns NaN into 0, which would hide an overflow.
+  const bool activates = activation_ == Activation::relu;
+  if (result_.widened_at) {
+    float* const dense = static_cast<float*>(result_.plain_memory.get_data_handle());
+    for_each_run(context_.team, stored, [&](int64_t at, int64_t dense_at, int64_t count) {
+      for (int64_t done = 0; done < count; done += kBlock) {
+        const int64_t block = std::min(kBlock, count - done);
+        float* const values = dense + dense_at + done;
+        if (activates) relu(DType::f32, reinterpret_cast<std::byte*>(values), block);
+        narrow(stored.type, values, stored.data + (at + done) * size_of(stored.type), block);
+      }
+    });
+  } else if (activates) {
+    for_each_run(context_.team, stored, [&](int64_t at, int64_t, int64_t count) {
+      relu(stored.type, stored.data + at * size_of(stored.type), count);
+    });
+  }
+}
+
+void DnnlCall::run() {
+  for (Operand& source : sources_) load(source);
+  if (previous_ == Previous::added) load(result_);
+  primitive_.execute(context_.stream, arguments_);
+  store_result();
+  context_.stream.wait();
+}
+
+}  // namespace halfstep

@@ -1,0 +1,142 @@
+// docs/architecture.md, enforced: which folder may include what, how long files are, that every pass has a case.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace halfstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct FolderRule {
+  std::set<std::string> folders;    // whose headers it may include
+  std::set<std::string> libraries;  // and which external ones, by the first part of the include
+};
+
+// The table of docs/architecture.md. Folders of single headers are written with their file.
+const std::map<std::string, FolderRule>& rules() {
+  static const std::map<std::string, FolderRule> table{
+      {"base", {{"base"}, {}}},
+      {"ir", {{"base", "ir"}, {"fmt"}}},
+      {"frontend", {{"base", "ir", "frontend"}, {"fmt", "onnx", "google"}}},
+      {"passes", {{"base", "ir", "passes"}, {"fmt"}}},
+      {"codegen", {{"base", "ir", "codegen", "runtime/program.h"}, {"fmt", "llvm", "lld"}}},
+      {"runtime", {{"base", "runtime"}, {"fmt", "dnnl.hpp", "oneapi", "tbb", "zlib.h", "nlohmann", "omp.h"}}},
+      {"runtime/cuda",
+       {{"base", "runtime"},
+        {"fmt", "cuda", "cuda.h", "cuda_runtime_api.h", "cublasLt.h", "cudnn.h", "cudnn_backend.h", "library_types.h",
+         "cuda_fp16.h", "tbb"}}},
+      {"driver",
+       {{"base", "ir", "frontend", "passes", "codegen", "runtime", "driver"}, {"fmt", "nlohmann", "toml++", "CLI"}}},
+  };
+  return table;
+}
+
+std::vector<fs::path> sources_of(const std::string& folder) {
+  std::vector<fs::path> files;
+  const fs::path root = fs::path(HALFSTEP_SOURCE_DIR) / folder;
+  for (const auto& entry : fs::recursive_directory_iterator(root)) {
+    const std::string extension = entry.path().extension();
+    const bool cuda = fs::relative(entry.path(), root).string().starts_with("cuda/");
+    if ((extension == ".h" || extension == ".cpp") && !(folder == "runtime" && cuda)) files.push_back(entry.path());
+  }
+  return files;
+}
+
+std::vector<std::string> lines_of(const fs::path& path) {
+  std::vector<std::string> lines;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+// Why `include` may not stand in a file of a folder with `rule`; empty: it may.
+std::string forbidden(const std::string& include, bool quoted, const FolderRule& rule) {
+  const std::string first = include.substr(0, include.find('/'));
+  if (quoted) {
+    if (rule.folders.contains(first) || rule.folders.contains(include)) return "";
+    return "the folder may not include " + include;
+  }
+  // The standard library and POSIX have no folder, or one of these.
+  static const std::set<std::string> system_folders{"sys", "netinet"};
+  static const std::set<std::string> system_headers{"dlfcn.h",     "fcntl.h", "unistd.h",  "signal.h",
+                                                    "immintrin.h", "sched.h", "pthread.h", "cpuid.h"};
+  if (include.find('.') == std::string::npos && include.find('/') == std::string::npos) return "";
+  if (system_folders.contains(first) || system_headers.contains(include)) return "";
+  for (const std::string& library : rule.libraries)
+    if (first == library || include == library) return "";
+  return "the folder may not include <" + include + ">";
+}
+
+TEST(Architecture, EveryArrowIsInTheTable) {
+  const std::regex pattern("^\\s*#\\s*include\\s*([<\"])([^>\"]+)[>\"]");
+  for (const auto& [folder, rule] : rules())
+    for (const fs::path& file : sources_of(folder)) {
+      int number = 0;
+      for (const std::string& line : lines_of(file)) {
+        ++number;
+        std::smatch match;
+        if (!std::regex_search(line, match, pattern)) continue;
+        const std::string why = forbidden(match[2], match[1] == "\"", rule);
+        EXPECT_TRUE(why.empty()) << file << ":" << number << ": " << why;
+      }
+    }
+}
+
+TEST(Architecture, ForbiddenArrowsAreSeen) {
+  EXPECT_NE(forbidden("passes/fuse.h", true, rules().at("codegen")), "");
+  EXPECT_NE(forbidden("onnx/onnx-ml.pb.h", false, rules().at("ir")), "");
+  EXPECT_NE(forbidden("runtime/executor.h", true, rules().at("codegen")), "");
+  EXPECT_NE(forbidden("cuda_runtime_api.h", false, rules().at("runtime")), "");
+  EXPECT_NE(forbidden("llvm/IR/Module.h", false, rules().at("runtime")), "");
+  EXPECT_EQ(forbidden("runtime/program.h", true, rules().at("codegen")), "");
+  EXPECT_EQ(forbidden("vector", false, rules().at("base")), "");
+}
+
+TEST(Architecture, FilesStayShort) {
+  constexpr size_t kLongestSource = 600, kLongestHeader = 150;
+  for (const std::string folder :
+       {"base", "ir", "frontend", "passes", "codegen", "runtime", "runtime/cuda", "driver", "tests"})
+    for (const fs::path& file : sources_of(folder)) {
+      const size_t limit = file.extension() == ".h" && folder != "tests" ? kLongestHeader : kLongestSource;
+      EXPECT_LE(lines_of(file).size(), limit) << file;
+    }
+}
+
+TEST(Architecture, EveryPassHasACase) {
+  const fs::path cases = fs::path(HALFSTEP_SOURCE_DIR) / "tests" / "passes";
+  const std::regex pass("^Graph (\\w+)\\(const Graph& graph");
+  int passes = 0;
+  for (const fs::path& file : sources_of("passes")) {
+    if (file.extension() != ".h") continue;
+    for (const std::string& line : lines_of(file)) {
+      std::smatch match;
+      if (!std::regex_search(line, match, pass)) continue;
+      const std::string name = match[1];
+      // Two functions of one header share its folder.
+      const bool found = fs::is_directory(cases / name) || fs::is_directory(cases / file.stem());
+      EXPECT_TRUE(found) << name << " in " << file << " has no case in tests/passes/";
+      ++passes;
+    }
+  }
+  EXPECT_GE(passes, 10);
+}
+
+// No pass and no emitter names an op to decide a precision or a gradient.
+TEST(Architecture, PrecisionAndGradientsAreColumns) {
+  const std::regex names_an_op(
+      "(->name|\\.name|is\\([^)]*,)\\s*(==|\")\\s*\"?(matmul|convolution|softmax|batch_norm|relu|add|mul|exp)\"");
+  for (const char* file : {"passes/autocast.cpp", "passes/differentiate.cpp"})
+    for (const std::string& line : lines_of(fs::path(HALFSTEP_SOURCE_DIR) / file))
+      EXPECT_FALSE(std::regex_search(line, names_an_op)) << file << ": " << line;
+}
+
+}  // namespace
+}  // namespace halfstep

@@ -5,10 +5,7 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <exception>
 #include <optional>
-#include <thread>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -17,9 +14,8 @@
 namespace halfstep {
 namespace {
 
-// For all shapes of a model together; when one is used up, the next shapes take the library's first engine.
-constexpr std::chrono::milliseconds kBuildBudget{1000}, kTimingBudget{1000};
-constexpr size_t kBuilders = 8;
+// For all shapes of a model together; when it is used up, the next shapes take the library's first engine.
+constexpr std::chrono::milliseconds kTimingBudget{1500};
 constexpr int kRepeats = 3;
 constexpr int64_t kChannelMultiple = 8;  // what the half precision engines are made for
 constexpr double kDeterminismPrice = 1.05;
@@ -53,25 +49,36 @@ Convolution without_epilogue(Convolution c, DType result) {
   return c;
 }
 
-// What cuDNN can be asked for, best first. Those of one group are equally exact, and the fastest is taken; a group is
-// only looked at if no engine does the one before.
-std::vector<std::vector<Convolution>> problem_groups(const Convolution& convolution) {
-  const Convolution exact = at_least_2d(convolution);
-  std::vector<Convolution> firsts = {exact};
-  const auto add = [&](const Convolution& next) {
-    if (std::ranges::find(firsts, next) == firsts.end()) firsts.push_back(next);
+struct Attempt {
+  Convolution problem;
+  Engines engines = Engines::precompiled;
+  friend bool operator==(const Attempt&, const Attempt&) = default;
+};
+
+// What cuDNN can be asked for, best first; the next is asked for if no engine does the one before.
+std::vector<Attempt> attempts(const Convolution& convolution) {
+  Convolution exact = at_least_2d(convolution);
+  if (!exact.bias) exact.relu = false;  // relu and rounding commute, so nothing is lost by a pass of its own
+  const bool forward = exact.kind == ConvolutionKind::forward;
+  const DType accumulator = exact.operand == DType::f64 ? DType::f64 : DType::f32;
+  std::vector<Attempt> list;
+  const auto add = [&](Convolution problem, Engines engines) {
+    Attempt attempt{std::move(problem), engines};
+    if (std::ranges::find(list, attempt) == list.end()) list.push_back(std::move(attempt));
   };
-  // f32 keeps the one rounding; a result in the operands' type is rounded twice, and is what every engine can do.
-  if (exact.operand != DType::f64) add(without_epilogue(exact, DType::f32));
-  add(without_epilogue(exact, exact.operand));
-  const bool pad = is_low(exact.operand) && exact.groups == 1;
-  std::vector<std::vector<Convolution>> groups;
-  for (const Convolution& first : firsts) {
-    groups.push_back({first});
-    const Convolution padded = with_padded_channels(first);
-    if (pad && padded != first) groups.back().push_back(padded);
+  // No gradient engine of cuDNN 9 writes another type than it reads, and asking takes milliseconds a shape.
+  if (forward || exact.result == exact.operand) add(exact, Engines::precompiled);
+  if (exact.bias && exact.bias_type != exact.operand) {
+    Convolution low_bias = exact;
+    low_bias.bias_type = exact.operand;
+    add(low_bias, Engines::precompiled);
   }
-  return groups;
+  if (exact.operand == accumulator) add(without_epilogue(exact, accumulator), Engines::precompiled);
+  if (forward) add(exact, Engines::compiled_at_runtime);
+  for (const Engines engines : {Engines::precompiled, Engines::compiled_at_runtime}) {
+    add(without_epilogue(exact, exact.operand), engines);  // rounded to the operands' type before the epilogue
+  }
+  return list;
 }
 
 int64_t product(const Shape& shape) { return checked_element_count(shape, "convolution"); }
@@ -139,13 +146,18 @@ CudnnConvolutions::CudnnConvolutions(ContractionOptions options, const CudaStrea
   check(cudnnSetStream(handle_.get(), stream.get()), "cudnnSetStream");
 }
 
-void CudnnConvolutions::find_routes(cudnnHandle_t handle, Candidates& candidates, TimePoint deadline) const {
-  for (const std::vector<Convolution>& group : problem_groups(*candidates.call.convolution)) {
-    for (const Convolution& problem : group) {
-      CudnnPlanLimits limits{options_.allow_tf32 ? Tf32::allow : Tf32::refuse, workspace_limit_,
-                             std::max(1, options_.autotune), deadline};
-      for (CudnnPlan& plan : build_plans(handle, problem, limits, candidates.reason)) {
-        const int64_t bytes = stage(*candidates.call.convolution, problem, plan.workspace_bytes).bytes;
+void CudnnConvolutions::find_routes(Candidates& candidates) const {
+  const Convolution& convolution = *candidates.call.convolution;
+  for (const Attempt& attempt : attempts(convolution)) {
+    const bool precompiled = attempt.engines == Engines::precompiled;
+    const CudnnPlanLimits limits{options_.allow_tf32 ? Tf32::allow : Tf32::refuse, attempt.engines, workspace_limit_,
+                                 precompiled ? std::max(1, options_.autotune) : 1};
+    std::vector<Convolution> problems = {attempt.problem};
+    const Convolution padded = with_padded_channels(attempt.problem);
+    if (is_low(padded.operand) && padded.groups == 1 && padded != attempt.problem) problems.push_back(padded);
+    for (const Convolution& problem : problems) {
+      for (CudnnPlan& plan : build_plans(handle_.get(), problem, limits, candidates.reason)) {
+        const int64_t bytes = stage(convolution, problem, plan.workspace_bytes).bytes;
         candidates.routes.push_back({problem, std::move(plan), bytes});
       }
     }
@@ -154,45 +166,18 @@ void CudnnConvolutions::find_routes(cudnnHandle_t handle, Candidates& candidates
 }
 
 void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
-  std::map<std::string, Candidates> shapes;
+  const auto deadline = std::chrono::steady_clock::now() + kTimingBudget;
   for (const ConvolutionCall& call : calls) {
     std::string key = key_of(*call.convolution);
-    if (!routes_.contains(key)) shapes.emplace(std::move(key), Candidates{call, {}, {}});
+    if (routes_.contains(key)) continue;
+    Candidates candidates{call, {}, {}};
+    find_routes(candidates);
+    routes_.emplace(std::move(key), fastest(std::move(candidates), deadline));
   }
-  if (shapes.empty()) return;
-  std::vector<Candidates*> open;
-  for (auto& [key, candidates] : shapes) open.push_back(&candidates);
-
-  // Building engines is host work and may compile kernels; every thread has a handle of its own.
-  const TimePoint deadline = std::chrono::steady_clock::now() + kBuildBudget;
-  int device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  const size_t cores = std::max(1u, std::thread::hardware_concurrency());
-  std::vector<CudnnHandle> handles(std::min({cores, kBuilders, open.size()}));
-  std::vector<std::exception_ptr> failures(handles.size());
-  std::atomic<size_t> next = 0;
-  const auto build = [&](size_t worker) {
-    try {
-      check(cudaSetDevice(device), "cudaSetDevice");
-      handles[worker] = make_cudnn_handle();
-      for (size_t i = next++; i < open.size(); i = next++) find_routes(handles[worker].get(), *open[i], deadline);
-    } catch (...) {
-      failures[worker] = std::current_exception();
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (size_t worker = 0; worker < handles.size(); ++worker) threads.emplace_back(build, worker);
-  }
-  for (CudnnHandle& handle : handles) builders_.push_back(std::move(handle));
-  for (const std::exception_ptr& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
-  }
-  const TimePoint timing_deadline = std::chrono::steady_clock::now() + kTimingBudget;
-  for (auto& [key, candidates] : shapes) routes_.emplace(key, fastest(std::move(candidates), timing_deadline));
 }
 
-CudnnConvolutions::Route CudnnConvolutions::fastest(Candidates candidates, TimePoint deadline) {
+CudnnConvolutions::Route CudnnConvolutions::fastest(Candidates candidates,
+                                                    std::chrono::steady_clock::time_point deadline) {
   const Convolution& c = *candidates.call.convolution;
   const std::string shape =
       fmt::format("convolution {} of {} channels over {} to {} over {}, window {}, groups {}, {} to {}",

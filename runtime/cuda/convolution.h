@@ -1,6 +1,7 @@
 // Convolution steps through cuDNN.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <span>
 #include <string>
@@ -47,10 +48,8 @@ class CudnnConvolutions {
     std::vector<Route> routes;
     std::string reason;  // why there are none
   };
-  using TimePoint = std::chrono::steady_clock::time_point;
-
-  void find_routes(cudnnHandle_t handle, Candidates& candidates, TimePoint deadline) const;
-  Route fastest(Candidates candidates, TimePoint deadline);
+  void find_routes(Candidates& candidates) const;
+  Route fastest(Candidates candidates, std::chrono::steady_clock::time_point deadline);
   void run(const Convolution& convolution, const CudnnOperands& operands, const Route& route);
 
   ContractionOptions options_;

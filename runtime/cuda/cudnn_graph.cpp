@@ -14,8 +14,6 @@ namespace {
 enum TensorId : int64_t { kX = 1, kW, kY, kBias, kProduct, kBiased };
 enum class Residence : uint8_t { memory, registers };  // registers: "virtual", between the operations of a graph
 
-constexpr int kRuntimeCompiledPlans = 2;  // they take long to build
-
 cudnnDataType_t cudnn_type(DType type) {
   switch (type) {
     case DType::f16:
@@ -187,11 +185,10 @@ void make_graph(cudnnHandle_t handle, const Convolution& c, GraphParts& parts) {
 struct EngineConfiguration {
   CudnnDescriptor configuration;
   bool deterministic = true;
-  bool compiled_at_runtime = false;
 };
 
 // The notes decide; an engine that cannot tell its notes is not taken.
-bool admit(EngineConfiguration& candidate, const Convolution& c, Tf32 tf32) {
+bool admit(EngineConfiguration& candidate, const Convolution& c, const CudnnPlanLimits& limits) {
   CudnnDescriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.get();
   if (candidate.configuration.get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw) != 1) {
@@ -201,18 +198,18 @@ bool admit(EngineConfiguration& candidate, const Convolution& c, Tf32 tf32) {
   const auto note_count = static_cast<size_t>(engine.get(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                                          CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes.data()));
   std::array<cudnnBackendBehaviorNote_t, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT> behaviors{};
-  const auto behavior_count = static_cast<size_t>(engine.get(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
-                                                             CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, behaviors.data()));
-  for (size_t i = 0; i < std::min(behavior_count, behaviors.size()); ++i) {
-    candidate.compiled_at_runtime |= behaviors[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION;
-  }
+  const auto behavior_count = static_cast<ptrdiff_t>(engine.get(
+      CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, behaviors.data()));
+  const auto end = behaviors.begin() + std::min<ptrdiff_t>(behavior_count, std::ssize(behaviors));
+  const bool compiled_at_runtime = std::find(behaviors.begin(), end, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) != end;
+  if (compiled_at_runtime != (limits.engines == Engines::compiled_at_runtime)) return false;
   for (size_t i = 0; i < std::min(note_count, notes.size()); ++i) {
     switch (notes[i]) {
       case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
         candidate.deterministic = false;
         break;
       case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:  // on f32 operands that is TF32
-        if (c.operand == DType::f32 && tf32 == Tf32::refuse) return false;
+        if (c.operand == DType::f32 && limits.tf32 == Tf32::refuse) return false;
         break;
       case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
       case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
@@ -230,7 +227,7 @@ bool admit(EngineConfiguration& candidate, const Convolution& c, Tf32 tf32) {
 }
 
 std::vector<EngineConfiguration> list_engines(const CudnnDescriptor& graph, cudnnBackendHeurMode_t mode,
-                                              const Convolution& c, Tf32 tf32) {
+                                              const Convolution& c, const CudnnPlanLimits& limits) {
   CudnnDescriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
   heuristic.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
@@ -244,7 +241,7 @@ std::vector<EngineConfiguration> list_engines(const CudnnDescriptor& graph, cudn
   }
   const int64_t filled = heuristic.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, raw.data());
   engines.erase(engines.begin() + std::min(filled, count), engines.end());
-  std::erase_if(engines, [&](EngineConfiguration& engine) { return !admit(engine, c, tf32); });
+  std::erase_if(engines, [&](EngineConfiguration& engine) { return !admit(engine, c, limits); });
   return engines;
 }
 
@@ -287,26 +284,17 @@ std::vector<CudnnPlan> build_plans(cudnnHandle_t handle, const Convolution& conv
     return plans;
   }
   const CudnnDescriptor& graph = parts.parts()->back();
-  // Places are kept for both kinds of engines: which is faster is known only by timing.
-  const int runtime_compiled_limit = limits.plans > kRuntimeCompiledPlans ? kRuntimeCompiledPlans : 1;
   for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
     std::vector<EngineConfiguration> engines;
     try {
-      engines = list_engines(graph, mode, convolution, limits.tf32);
+      engines = list_engines(graph, mode, convolution, limits);
     } catch (const Error& error) {
       reason = error.what();
       continue;
     }
-    if (engines.empty() && reason.empty()) reason = "no engine keeps the precision asked for";
-    std::stable_partition(engines.begin(), engines.end(),
-                          [](const EngineConfiguration& engine) { return !engine.compiled_at_runtime; });
-    int precompiled_left = std::max(1, limits.plans - kRuntimeCompiledPlans);
-    int runtime_compiled_left = runtime_compiled_limit;
+    if (engines.empty() && reason.empty()) reason = "it knows none for these shapes, types and precision";
     for (EngineConfiguration& engine : engines) {
-      if (static_cast<int>(plans.size()) >= limits.plans) break;
-      if (!plans.empty() && std::chrono::steady_clock::now() > limits.deadline) break;
-      int& left = engine.compiled_at_runtime ? runtime_compiled_left : precompiled_left;
-      if (left == 0) continue;
+      if (static_cast<int>(plans.size()) == limits.plans) break;
       try {
         CudnnDescriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
         plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, handle);
@@ -315,13 +303,12 @@ std::vector<CudnnPlan> build_plans(cudnnHandle_t handle, const Convolution& conv
         int64_t workspace = 0;
         plan.get(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &workspace);
         if (workspace > limits.workspace_bytes) {
-          reason = fmt::format("an engine needs {} bytes of workspace, {} are free for it", workspace,
-                               limits.workspace_bytes);
+          reason =
+              fmt::format("an engine needs {} bytes of workspace, the limit is {}", workspace, limits.workspace_bytes);
           continue;
         }
         plans.push_back(
             {parts.parts(), std::move(engine.configuration), std::move(plan), workspace, engine.deterministic});
-        --left;
       } catch (const Error& error) {
         reason = error.what();
       }

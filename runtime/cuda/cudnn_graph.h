@@ -3,7 +3,6 @@
 
 #include <cudnn.h>
 
-#include <chrono>
 #include <memory>
 #include <span>
 #include <string>
@@ -62,12 +61,13 @@ struct CudnnPlan {
 };
 
 enum class Tf32 : uint8_t { refuse, allow };
+enum class Engines : uint8_t { precompiled, compiled_at_runtime };  // the latter take half a second each
 
 struct CudnnPlanLimits {
   Tf32 tf32 = Tf32::refuse;
+  Engines engines = Engines::precompiled;
   int64_t workspace_bytes = 0;
   int plans = 1;
-  std::chrono::steady_clock::time_point deadline;  // after it the first plan is enough
 };
 
 // Up to limits.plans plans for the convolution with its bias and relu in one graph, in the library's order of expected

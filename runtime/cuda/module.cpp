@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -60,9 +61,10 @@ KernelModule::KernelModule(const std::string& ptx) {
     values[1] = reinterpret_cast<void*>(log.size());
     status = driver_.load_module(&module_, ptx.c_str(), 2, names, values);
   }
-  log.back() = '\0';
-  if (status != CUDA_SUCCESS && log.front() != '\0') {
-    throw Error(fmt::format("cuModuleLoadDataEx failed for the compiled kernels: {}", log.data()));
+  std::string_view text(log.data(), std::ranges::find(log, '\0') - log.begin());
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  if (status != CUDA_SUCCESS && !text.empty()) {
+    throw Error(fmt::format("cuModuleLoadDataEx failed for the compiled kernels: {}", text));
   }
   driver_.check(status, "cuModuleLoadDataEx");
 }

@@ -181,6 +181,10 @@ std::vector<ConvolutionCase> convolution_cases() {
       convolution_2d(13, 7, 10, 3, 1, 1, half, half));
   add({"pointwise", "pointwise_data_grad", "pointwise_filter_grad"}, convolution_2d(64, 5, 32, 1, 0, 1, half, half));
 
+  add({"double_precision", "double_precision_data_grad", "double_precision_filter_grad"},
+      convolution_2d(8, 6, 8, 3, 1, 1, DType::f64, DType::f64));
+  add({"single_to_half", nullptr, nullptr}, convolution_2d(8, 6, 8, 3, 1, 1, single, half));
+
   Convolution groups = convolution_2d(32, 8, 64, 3, 1, 1, half, half);
   groups.groups = 4;
   add({"groups", "groups_data_grad", "groups_filter_grad"}, groups);

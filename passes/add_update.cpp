@@ -116,13 +116,13 @@ class Update {
 
   // 1 - beta^step, without cancellation: with y = step log(beta), a Taylor series of -(e^y - 1) near 0.
   Value bias_correction(Value step, double beta) {
-    constexpr int kTerms = 8;
+    constexpr int kTerms = 5;
     const Value y = b_.mul(step, std::log(beta));
     Value series = scalar(1);  // (e^y - 1) / y = 1 + y/2 (1 + y/3 (1 + ...))
     for (int k = kTerms; k > 1; --k) series = b_.add(b_.mul(b_.mul(y, series), 1.0 / k), 1);
     const Value near = b_.unary("neg", b_.mul(y, series));
     const Value far = b_.sub(scalar(1), b_.unary("exp", y));
-    return b_.select(b_.call("less", {scalar(-0.5), y}), near, far);
+    return b_.select(b_.call("less", {scalar(-0.125), y}), near, far);
   }
 
   Value adam_step(Value g, Value rate) {

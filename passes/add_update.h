@@ -28,8 +28,8 @@ struct OptimizerOptions {
   double momentum = 0, dampening = 0;  // sgd
   enum Nesterov : uint8_t { classical, nesterov } acceleration = classical;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  // adam, adamw
-  std::optional<double> clip_norm;                    // of the whole unscaled gradient
-  LossScaling scaling;
+  std::optional<double> clip_norm = std::nullopt;     // of the whole unscaled gradient
+  LossScaling scaling = {};
   int64_t accumulation = 1;  // batches whose mean gradient makes a step
 };
 

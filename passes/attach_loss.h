@@ -30,7 +30,7 @@ struct LossOptions {
   LossKind kind = LossKind::softmax_cross_entropy;
   std::string output;      // empty: the model's only output
   int64_t class_axis = 1;  // negative: from the end
-  std::optional<int64_t> ignore_index;
+  std::optional<int64_t> ignore_index = std::nullopt;
 };
 
 // Error if the output is missing, ambiguous or of a type the loss does not fit.

@@ -87,7 +87,8 @@ class Autocast {
       std::vector<Value> cast =
           low_ ? cast_operands(b, id, operands, reason) : std::vector<Value>(operands.begin(), operands.end());
       std::vector<Value> results = b.call_all(*node.op, cast, node.attributes);
-      if (report_) report_->push_back(row(b, node, cast, results, std::move(reason)));
+      if (report_ && !weak_[static_cast<size_t>(id)])
+        report_->push_back(row(b, node, cast, results, std::move(reason)));
       return results;
     });
   }

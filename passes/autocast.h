@@ -32,14 +32,14 @@ PrecisionRule infer_rule(std::string pattern);  // follows its operands
 
 struct AutocastOptions {
   std::optional<DType> low = DType::f16;  // absent: everything stays f32
-  std::vector<PrecisionRule> rules;
+  std::vector<PrecisionRule> rules = {};
 };
 
 // "default": the rows as they are. "torch": the rows with what torch.autocast does otherwise on CUDA. Error for
 // another.
 std::vector<PrecisionRule> autocast_preset(const std::string& name);
 
-// One row of the precision table for each operator node of the forward graph.
+// One row of the precision table for each operator node that computes on data.
 struct PrecisionRow {
   Origin origin;
   std::string op;

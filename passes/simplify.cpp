@@ -15,10 +15,6 @@ using Context = RuleContext;
 std::optional<double> splat_operand(const Context& c, size_t i) { return splat(c.builder.graph(), c.operands[i]); }
 bool is_splat(const Context& c, size_t i, double value) { return splat_operand(c, i) == std::optional(value); }
 
-bool all_equal(const Ints& values, int64_t value) {
-  return std::ranges::all_of(values, [&](int64_t v) { return v == value; });
-}
-
 // Whether every value of type `from` is a value of type `to`.
 bool holds(DType to, DType from) {
   if (to == from || to == DType::f64) return to == from || from != DType::i64;

@@ -1,0 +1,159 @@
+// Gradients of small models against central differences of the interpreter in double, with and without autocast:
+// without rounding, casts change nothing.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "ir/interpret.h"
+#include "ir/op.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+#include "passes/attach_loss.h"
+#include "passes/autocast.h"
+#include "passes/choose_layouts.h"
+#include "passes/differentiate.h"
+#include "passes/expand_composites.h"
+#include "passes/place_casts.h"
+#include "passes/simplify.h"
+#include "tests/random_tensors.h"
+
+namespace halfstep {
+namespace {
+
+constexpr double kStep = 1.0 / 1024;
+
+// Parameters on a grid that f32 holds exactly, and so that a step of kStep stays on it.
+NamedTensors leaves_of(const Graph& graph) {
+  NamedTensors leaves = random_leaves(graph, 11, -1, 1, 2);
+  for (auto& [name, tensor] : leaves)
+    if (tensor.type.dtype == DType::f32)
+      for (int64_t i = 0; i < tensor.type.element_count(); ++i) tensor.set(i, std::round(tensor.at(i) * 4096) / 4096);
+  return leaves;
+}
+
+double loss_of(const Graph& graph, const NamedTensors& leaves) {
+  return interpret(graph, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs.at("loss").values[0];
+}
+
+void expect_gradients(const Graph& forward) {
+  const Graph differentiated = simplify(expand_composites(differentiate(forward)));
+  verify(differentiated);
+  const NamedTensors leaves = leaves_of(forward);
+  const auto found = interpret(differentiated, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs;
+  int checked = 0;
+  for (const Node& node : forward.nodes()) {
+    if (node.op->name != "parameter") continue;
+    const std::string name = node.attributes.text("name");
+    for (int64_t i = 0; i < node.results[0].element_count(); ++i, ++checked) {
+      NamedTensors moved = leaves;
+      Tensor& parameter = moved.at(name);
+      const double at = parameter.at(i);
+      parameter.set(i, at + kStep);
+      const double above = loss_of(forward, moved);
+      parameter.set(i, at - kStep);
+      const double below = loss_of(forward, moved);
+      const double expected = (above - below) / (2 * kStep);
+      EXPECT_NEAR(found.at("gradient/" + name).values[static_cast<size_t>(i)], expected,
+                  2e-4 * std::max(1.0, std::abs(expected)))
+          << name << "[" << i << "]";
+    }
+  }
+  EXPECT_GT(checked, 0);
+}
+
+void expect_model_gradients(const std::string& text, const LossOptions& loss = {}) {
+  const Graph forward = choose_layouts(attach_loss(parse_graph(text), loss));
+  verify(forward);
+  expect_gradients(forward);
+  for (DType low : {DType::f16, DType::bf16}) {
+    const Graph cast = place_casts(autocast(forward, {.low = low, .rules = {}}));
+    verify(cast);
+    expect_gradients(cast);
+  }
+}
+
+TEST(Gradients, Perceptron) {
+  expect_model_gradients(R"(
+    graph mlp {
+      %x = input() {name="x"} : f32[4,3]
+      %w = parameter() {name="fc1.weight"} : f32[5,3]
+      %b = parameter() {name="fc1.bias"} : f32[5]
+      %v = parameter() {name="fc2.weight"} : f32[2,5]
+      %0 = matmul(%x, %w) {transpose_b=1} @"fc1"
+      %1 = reshape(%b) {shape=[1,5]} @"fc1"
+      %2 = broadcast(%1) {shape=[4,5]} @"fc1"
+      %3 = add(%0, %2) @"fc1"
+      %4 = tanh(%3) @"act"
+      %5 = matmul(%4, %v) {transpose_b=1} @"fc2"
+      output "logits" = %5
+    })");
+}
+
+TEST(Gradients, ConvolutionsWithBatchNormPoolingAndAResidual) {
+  expect_model_gradients(R"(
+    graph cnn {
+      %x = input() {name="x"} : f32[2,1,6,6]
+      %w = parameter() {name="c1.weight"} : f32[2,1,3,3]
+      %s = parameter() {name="bn.weight"} : f32[2]
+      %b = parameter() {name="bn.bias"} : f32[2]
+      %m = state() {name="bn.running_mean"} : f32[2]
+      %v = state() {name="bn.running_var"} : f32[2]
+      %u = parameter() {name="c2.weight"} : f32[2,2,3,3]
+      %f = parameter() {name="fc.weight"} : f32[3,18]
+      %0 = transpose(%x) {permutation=[0,2,3,1]} @"c1"
+      %1 = transpose(%w) {permutation=[0,2,3,1]} @"c1"
+      %2 = convolution(%0, %1) {pads_begin=[1,1], pads_end=[1,1]} @"c1"
+      %3 = transpose(%2) {permutation=[0,3,1,2]} @"c1"
+      %4, %5, %6 = batch_norm(%3, %s, %b, %m, %v) {axis=1} @"bn"
+      %7 = silu(%4) @"act"
+      %8 = transpose(%7) {permutation=[0,2,3,1]} @"c2"
+      %9 = transpose(%u) {permutation=[0,2,3,1]} @"c2"
+      %10 = convolution(%8, %9) {pads_begin=[1,1], pads_end=[1,1]} @"c2"
+      %11 = transpose(%10) {permutation=[0,3,1,2]} @"c2"
+      %12 = add(%11, %7) @"sum"
+      %13 = transpose(%12) {permutation=[0,2,3,1]} @"pool"
+      %14, %15 = max_pool(%13) {window=[2,2], strides=[2,2]} @"pool"
+      %16 = transpose(%14) {permutation=[0,3,1,2]} @"pool"
+      %17 = reshape(%16) {shape=[2,18]} @"flatten"
+      %18 = matmul(%17, %f) {transpose_b=1} @"fc"
+      output "logits" = %18
+    })");
+}
+
+TEST(Gradients, SharedWeightsConcatSliceAndDropout) {
+  expect_model_gradients(R"(
+    graph shared {
+      %x = input() {name="x"} : f32[3,4]
+      %seed = input() {name="step.seed"} : i64[]
+      %it = input() {name="step.iteration"} : i32[]
+      %w = parameter() {name="w"} : f32[4,4]
+      %g = parameter() {name="g"} : f32[1,4]
+      %0 = matmul(%x, %w) @"a"
+      %1 = softmax(%0) {axis=1} @"softmax"
+      %2 = matmul(%1, %w) @"b"
+      %3 = broadcast(%g) {shape=[3,4]} @"gain"
+      %4 = mul(%2, %3) @"gain"
+      %5 = concat(%4, %1) {axis=1} @"cat"
+      %6 = dropout(%5, %seed, %it) {ratio=0.25, site=3} @"drop"
+      %7 = slice(%6) {starts=[0,1], limits=[3,7], steps=[1,2]} @"slice"
+      output "y" = %7
+    })",
+                         {.kind = LossKind::mean_squared_error, .output = "y"});
+}
+
+TEST(Gradients, IgnoredLabelsHaveNone) {
+  LossOptions options;
+  options.ignore_index = 1;
+  expect_model_gradients(R"(
+    graph dense {
+      %x = input() {name="x"} : f32[2,3,4]
+      %w = parameter() {name="w"} : f32[1,3,4]
+      %0 = broadcast(%w) {shape=[2,3,4]} @"w"
+      %1 = mul(%x, %0) @"w"
+      output "logits" = %1
+    })",
+                         options);
+}
+
+}  // namespace
+}  // namespace halfstep

@@ -1,0 +1,291 @@
+// Trajectories of the optimizers against loops in double that follow torch.optim line by line.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <set>
+
+#include "tests/passes/stepper.h"
+
+namespace halfstep {
+namespace {
+
+// loss = sum(w * g): the gradient is the input g, whatever w is.
+constexpr const char* kLinear = R"(
+graph linear {
+  %g = input() {name="g"} : f32[3]
+  %w = parameter() {name="w"} : f32[3]
+  %0 = mul(%w, %g)
+  %1 = reduce_sum(%0) {axes=[0]}
+  %2 = reshape(%1) {shape=[]}
+  output "loss" = %2
+})";
+
+constexpr int kSteps = 20;
+constexpr double kRate = 0.05;
+
+std::vector<double> gradient_at(int step) {
+  return {std::sin(0.7 * step) * 2, std::cos(1.3 * step) - 0.3, 0.01 * (step % 5 - 2)};
+}
+
+Tensor tensor_of(const std::vector<double>& values) {
+  return Tensor::from_values({DType::f32, {static_cast<int64_t>(values.size())}}, values);
+}
+
+// One weight's optimizer in double.
+using Reference =
+    std::function<std::vector<double>(std::vector<double> weights, const std::vector<double>& g, int step)>;
+
+void expect_trajectory(const OptimizerOptions& options, const Reference& reference) {
+  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+  std::vector<double> weights{1, -2, 0.5};
+  Tensor arena(TensorType{DType::f32, {graphs.layout.size}});
+  for (size_t i = 0; i < weights.size(); ++i) arena.set(static_cast<int64_t>(i), weights[i]);
+  NamedTensors initial = initial_states(options);
+  initial.emplace("parameters", arena);
+  Stepper stepper(graphs.train, initial);
+  for (int step = 1; step <= kSteps; ++step) {
+    const std::vector<double> g = gradient_at(step);
+    stepper.step({{"g", tensor_of(g)}, {"step.learning_rate", Tensor::scalar(DType::f32, kRate)}});
+    weights = reference(weights, g, step);
+    for (size_t i = 0; i < weights.size(); ++i)
+      ASSERT_NEAR(stepper.at("parameters", static_cast<int64_t>(i)), weights[i], 2e-6) << "step " << step;
+  }
+}
+
+LossScaling no_scaling() { return {.mode = LossScaleMode::none}; }
+
+Reference sgd(double momentum, double dampening, double decay, bool nesterov) {
+  return [=, buffer = std::vector<double>()](std::vector<double> w, std::vector<double> g, int step) mutable {
+    for (size_t i = 0; i < w.size(); ++i) g[i] += decay * w[i];
+    if (step == 1) {
+      buffer = g;
+    } else {
+      for (size_t i = 0; i < w.size(); ++i) buffer[i] = momentum * buffer[i] + (1 - dampening) * g[i];
+    }
+    for (size_t i = 0; i < w.size(); ++i)
+      w[i] -= kRate * (momentum == 0 ? g[i] : nesterov ? g[i] + momentum * buffer[i] : buffer[i]);
+    return w;
+  };
+}
+
+TEST(Optimizer, SgdFollowsTorch) {
+  expect_trajectory({.scaling = no_scaling()}, sgd(0, 0, 0, false));
+  expect_trajectory({.weight_decay = 0.1, .scaling = no_scaling()}, sgd(0, 0, 0.1, false));
+}
+
+TEST(Optimizer, MomentumFollowsTorch) {
+  expect_trajectory({.momentum = 0.9, .scaling = no_scaling()}, sgd(0.9, 0, 0, false));
+  expect_trajectory({.weight_decay = 0.01, .momentum = 0.9, .dampening = 0.5, .scaling = no_scaling()},
+                    sgd(0.9, 0.5, 0.01, false));
+}
+
+TEST(Optimizer, NesterovFollowsTorch) {
+  OptimizerOptions options{.weight_decay = 0.01, .momentum = 0.8, .scaling = no_scaling()};
+  options.acceleration = OptimizerOptions::nesterov;
+  expect_trajectory(options, sgd(0.8, 0, 0.01, true));
+}
+
+Reference adam(double coupled_decay, double decoupled_decay) {
+  return [=, m = std::vector<double>(3), v = std::vector<double>(3)](std::vector<double> w, std::vector<double> g,
+                                                                     int step) mutable {
+    for (size_t i = 0; i < w.size(); ++i) {
+      w[i] *= 1 - kRate * decoupled_decay;
+      g[i] += coupled_decay * w[i];
+      m[i] = 0.9 * m[i] + 0.1 * g[i];
+      v[i] = 0.999 * v[i] + 0.001 * g[i] * g[i];
+      const double correction1 = 1 - std::pow(0.9, step), correction2 = 1 - std::pow(0.999, step);
+      w[i] -= kRate / correction1 * m[i] / (std::sqrt(v[i]) / std::sqrt(correction2) + 1e-8);
+    }
+    return w;
+  };
+}
+
+TEST(Optimizer, AdamFollowsTorch) {
+  expect_trajectory({.kind = OptimizerKind::adam, .weight_decay = 0.1, .scaling = no_scaling()}, adam(0.1, 0));
+}
+
+TEST(Optimizer, AdamWFollowsTorch) {
+  expect_trajectory({.kind = OptimizerKind::adamw, .weight_decay = 0.1, .scaling = no_scaling()}, adam(0, 0.1));
+}
+
+TEST(Optimizer, ALossScaleChangesNothingButTheScale) {
+  expect_trajectory({.kind = OptimizerKind::adamw, .weight_decay = 0.1, .scaling = {.interval = 4}}, adam(0, 0.1));
+}
+
+TEST(Optimizer, ClippingFollowsTorch) {
+  const Reference plain = sgd(0, 0, 0, false);
+  expect_trajectory({.clip_norm = 0.5, .scaling = {.interval = 3}},
+                    [=](std::vector<double> w, std::vector<double> g, int step) {
+                      double square = 0;
+                      for (double x : g) square += x * x;
+                      const double factor = std::min(1.0, 0.5 / (std::sqrt(square) + 1e-6));
+                      for (double& x : g) x *= factor;
+                      return plain(w, g, step);
+                    });
+}
+
+// ----- loss scale -----
+
+OptimizerOptions everything_on() {
+  return {.kind = OptimizerKind::adamw, .weight_decay = 0.01, .clip_norm = 1.0, .scaling = {.interval = 5}};
+}
+
+TEST(LossScale, FollowsTheRecordedTrace) {
+  const OptimizerOptions options = everything_on();
+  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+  Stepper stepper(graphs.train, initial_states(options));
+  const std::set<int> overflows{3, 4, 11, 19, 20, 21, 33};
+  std::vector<double> expected;
+  for (auto [scale, count] : {std::pair(65536, 3),
+                              {32768, 1},
+                              {16384, 5},
+                              {32768, 2},
+                              {16384, 5},
+                              {32768, 3},
+                              {16384, 1},
+                              {8192, 1},
+                              {4096, 5},
+                              {8192, 5},
+                              {16384, 2},
+                              {8192, 5},
+                              {16384, 2}})
+    expected.insert(expected.end(), static_cast<size_t>(count), scale);
+  ASSERT_EQ(expected.size(), 40u);
+  double used = 65536;
+  int tracker = 0;
+  for (int step = 0; step < 40; ++step) {
+    const bool overflow = overflows.contains(step);
+    const double bad = step % 2 ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
+    const auto outputs = stepper.step({{"g", vector_of({1, overflow ? bad : 2, 3})}});
+    EXPECT_EQ(outputs.at("overflow"), overflow ? 1 : 0);
+    EXPECT_EQ(outputs.at("loss_scale"), used) << "the scale used in step " << step;
+    used = stepper.at("loss_scale.scale");
+    EXPECT_EQ(used, expected[static_cast<size_t>(step)]) << "after step " << step;
+    tracker = overflow || tracker + 1 == 5 ? 0 : tracker + 1;
+    EXPECT_EQ(stepper.at("loss_scale.tracker"), tracker) << "after step " << step;
+  }
+}
+
+TEST(LossScale, AnOverflowLeavesEverythingElseBitIdentical) {
+  OptimizerOptions options = everything_on();
+  options.scaling.initial = 1024;
+  const Graph forward = parse_graph(R"(
+    graph model {
+      %g = input() {name="g"} : f32[3]
+      %w = parameter() {name="w"} : f32[3]
+      %m = state() {name="running_mean"} : f32[3]
+      %h = cast(%w) {to=f16}
+      %x = cast(%h) {to=f32}
+      %0 = mul(%x, %g)
+      %1 = reduce_sum(%0) {axes=[0]}
+      %2 = reshape(%1) {shape=[]}
+      output "loss" = %2
+      update %m = %g
+    })");
+  const StepGraphs graphs = training_step(forward, options);
+  Stepper stepper(graphs.train, initial_states(options));
+  const Tensor rate = Tensor::scalar(DType::f32, 0.1);
+  for (int i = 0; i < 3; ++i) stepper.step({{"g", vector_of({1, 2, 3})}, {"step.learning_rate", rate}});
+  NamedTensors before = stepper.states();
+  EXPECT_EQ(before.at("adam.step").at(0), 3);
+  EXPECT_EQ(before.at("running_mean").at(1), 2);
+  EXPECT_NE(before.at("parameters.f16").at(0), 0);
+  const auto outputs =
+      stepper.step({{"g", vector_of({4, -std::numeric_limits<double>::infinity(), 6})}, {"step.learning_rate", rate}});
+  EXPECT_EQ(outputs.at("overflow"), 1);
+  EXPECT_EQ(stepper.at("loss_scale.scale"), 512);
+  EXPECT_EQ(stepper.at("loss_scale.tracker"), 0);
+  NamedTensors after = stepper.states();
+  for (const char* moved : {"loss_scale.scale", "loss_scale.tracker"}) before.erase(moved), after.erase(moved);
+  EXPECT_EQ(before, after);
+}
+
+TEST(LossScale, DoesNotFallBelowItsFloor) {
+  OptimizerOptions options;
+  options.scaling = {.initial = 8, .floor = 4};
+  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+  Stepper stepper(graphs.train, initial_states(options));
+  const Tensor bad = vector_of({1, std::numeric_limits<double>::quiet_NaN(), 3});
+  for (int i = 0; i < 3; ++i) stepper.step({{"g", bad}});
+  EXPECT_EQ(stepper.at("loss_scale.scale"), 4);
+}
+
+TEST(LossScale, DoesNotGrowToInfinity) {
+  OptimizerOptions options;
+  options.scaling = {.initial = std::ldexp(1.0, 127), .interval = 1};
+  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+  Stepper stepper(graphs.train, initial_states(options));
+  stepper.step({{"g", vector_of({0, 0, 0})}});
+  EXPECT_EQ(stepper.at("loss_scale.scale"), std::ldexp(1.0, 127));
+}
+
+// A cotangent of about 1e-9 passes through f16: without a scale it is zero.
+constexpr const char* kUnderflowing = R"(
+graph underflowing {
+  %x = input() {name="x"} : f16[1,1]
+  %w = parameter() {name="w"} : f32[1,1]
+  %c = constant() {value=f32[1,1](1e-9)}
+  %t = constant() {value=f32[1,1](1)}
+  %h = cast(%w) {to=f16}
+  %0 = matmul(%x, %h)
+  %1 = cast(%0) {to=f32}
+  %2 = sub(%1, %t)
+  %3 = mul(%2, %2)
+  %4 = mul(%3, %c)
+  %5 = reshape(%4) {shape=[]}
+  output "loss" = %5
+})";
+
+double weight_after_training(const LossScaling& scaling) {
+  OptimizerOptions options;
+  options.scaling = scaling;
+  const StepGraphs graphs = training_step(parse_graph(kUnderflowing), options);
+  Stepper stepper(graphs.train, initial_states(options));
+  const Tensor x = Tensor::from_values({DType::f16, {1, 1}}, std::vector<double>{1});
+  for (int i = 0; i < 20; ++i) stepper.step({{"x", x}, {"step.learning_rate", Tensor::scalar(DType::f32, 1e8)}});
+  return stepper.at("parameters");
+}
+
+TEST(LossScale, AModelThatUnderflowsTrainsOnlyWithIt) {
+  EXPECT_EQ(weight_after_training({.mode = LossScaleMode::fixed, .initial = 1}), 0);
+  EXPECT_NEAR(weight_after_training({.mode = LossScaleMode::dynamic}), 1, 0.05);
+}
+
+// ----- accumulation -----
+
+TEST(Accumulation, FourBatchesMakeOneStepOfTheirMean) {
+  OptimizerOptions options{.momentum = 0.9, .scaling = {.interval = 2}, .accumulation = 4};
+  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+  Stepper accumulated(graphs.train, initial_states(options));
+  options.accumulation = 1;
+  const StepGraphs plain_graphs = training_step(parse_graph(kLinear), options);
+  Stepper plain(plain_graphs.train, initial_states(options));
+  const Tensor rate = Tensor::scalar(DType::f32, 0.125);
+  for (int step = 0; step < 3; ++step) {
+    for (double batch : {1, 2, 3})
+      accumulated.step({{"g", vector_of({batch, 2 * batch, 0})}, {"step.learning_rate", rate}}, &graphs.accumulate);
+    accumulated.step({{"g", vector_of({6, 12, 8})}, {"step.learning_rate", rate}});
+    plain.step({{"g", vector_of({3, 6, 2})}, {"step.learning_rate", rate}});
+    EXPECT_EQ(accumulated.state("parameters"), plain.state("parameters"));
+    EXPECT_EQ(accumulated.state("loss_scale.scale"), plain.state("loss_scale.scale"));
+    EXPECT_EQ(accumulated.at("gradients", 0), 0);
+  }
+}
+
+TEST(Accumulation, OneBadBatchSkipsTheWholeStep) {
+  const OptimizerOptions options{.accumulation = 2};
+  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+  Stepper stepper(graphs.train, initial_states(options));
+  const Tensor rate = Tensor::scalar(DType::f32, 1);
+  stepper.step({{"g", vector_of({std::numeric_limits<double>::quiet_NaN(), 1, 1})}, {"step.learning_rate", rate}},
+               &graphs.accumulate);
+  const auto outputs = stepper.step({{"g", vector_of({1, 1, 1})}, {"step.learning_rate", rate}});
+  EXPECT_EQ(outputs.at("overflow"), 1);
+  EXPECT_EQ(stepper.at("parameters", 1), 0);
+  EXPECT_EQ(stepper.at("gradients", 0), 0);
+}
+
+}  // namespace
+}  // namespace halfstep

@@ -102,7 +102,13 @@ class Fusion {
   bool is_zero_gap(NodeId arena, Value piece) const;
   void store(NodeId id);
   void choose_roots();
+  struct InlineCost {
+    double operations = 0;     // for each element
+    int64_t source_bytes = 0;  // read from memory, small operands left out
+  };
+  InlineCost inline_cost(NodeId id) const;
   bool worth_storing(NodeId id) const;
+  bool spreads(NodeId id, NodeId user) const;
   void make_kernels();
   void merge_kernels();
   bool try_merge(int a, int b);
@@ -132,28 +138,43 @@ void Fusion::store(NodeId id) {
   if (!external(id)) kernel_of_[static_cast<size_t>(id)] = 0;
 }
 
-// Storing writes the value once and reads it in every reader; inlining reads its sources in every reader instead.
-bool Fusion::worth_storing(NodeId id) const {
-  constexpr double kCheap = 16;
+// What a reader pays that computes the value itself.
+Fusion::InlineCost Fusion::inline_cost(NodeId id) const {
+  InlineCost cost;
   const int64_t bytes = node(id).results[0].byte_count();
-  double operations = 0;
-  int64_t source_bytes = 0;
+  const double elements = static_cast<double>(std::max<int64_t>(1, count(node(id))));
   std::vector<NodeId> stack{id};
   std::set<NodeId> seen{id};
   while (!stack.empty()) {
     const NodeId at = stack.back();
     stack.pop_back();
-    operations += body_cost(node(at)) * static_cast<double>(count(node(at))) /
-                  static_cast<double>(std::max<int64_t>(1, count(node(id))));
+    cost.operations += body_cost(node(at)) * static_cast<double>(count(node(at))) / elements;
     for (Value v : node(at).operands) {
       if (!v || !seen.insert(v.node).second) continue;
       if (!in_memory(v.node))
         stack.push_back(v.node);
       else if (graph_.type(v).byte_count() * 4 > bytes)
-        source_bytes += graph_.type(v).byte_count();
+        cost.source_bytes += graph_.type(v).byte_count();
     }
   }
-  return operations > kCheap || source_bytes > bytes;
+  return cost;
+}
+
+// Storing writes the value once and reads it in every reader; inlining reads its sources in every reader instead.
+bool Fusion::worth_storing(NodeId id) const {
+  constexpr double kCheap = 16;
+  const InlineCost cost = inline_cost(id);
+  return cost.operations > kCheap || cost.source_bytes > node(id).results[0].byte_count();
+}
+
+// Whether `user` would compute the value so many times that storing it costs less.
+bool Fusion::spreads(NodeId id, NodeId user) const {
+  constexpr double kMostWindowOperations = 64, kMostBroadcastOperations = 4, kManyCopies = 8;
+  const Node& reader = node(user);
+  if (windows_overlap(reader)) return inline_cost(id).operations * body_cost(reader) > kMostWindowOperations;
+  return reader.op->name == "broadcast" &&
+         static_cast<double>(count(reader)) >= kManyCopies * static_cast<double>(count(node(id))) &&
+         inline_cost(id).operations > kMostBroadcastOperations;
 }
 
 void Fusion::choose_roots() {
@@ -169,12 +190,7 @@ void Fusion::choose_roots() {
   for (NodeId id = 0; id < graph_.size(); ++id) {
     if (external(id) || is_view(graph_, node(id)) || stored(id) || node(id).op->name == "constant") continue;
     bool store_it = node(id).results.size() > 1 && users_[static_cast<size_t>(id)].size() > 1;
-    bool spreads = false;  // some reader would compute it many times
-    for (NodeId user : users_[static_cast<size_t>(id)])
-      spreads |= windows_overlap(node(user)) ||
-                 (node(user).op->name == "broadcast" && count(node(user)) >= 8 * count(node(id)));
-    constexpr double kTrivial = 4;
-    if (spreads) store_it |= worth_storing(id) && body_cost(node(id)) + 1 > kTrivial;
+    for (NodeId user : users_[static_cast<size_t>(id)]) store_it |= spreads(id, user);
     if (users_[static_cast<size_t>(id)].size() > 1) store_it |= worth_storing(id);
     if (store_it) store(id);
   }

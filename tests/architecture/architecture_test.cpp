@@ -31,8 +31,8 @@ const std::map<std::string, FolderRule>& rules() {
       {"runtime", {{"base", "runtime"}, {"fmt", "dnnl.hpp", "oneapi", "tbb", "zlib.h", "nlohmann", "omp.h"}}},
       {"runtime/cuda",
        {{"base", "runtime"},
-        {"fmt", "cuda", "cuda.h", "cuda_runtime_api.h", "cublasLt.h", "cudnn.h", "cudnn_backend.h", "library_types.h",
-         "cuda_fp16.h", "tbb"}}},
+        {"fmt", "cuda", "cuda.h", "cudaTypedefs.h", "cuda_runtime_api.h", "cublasLt.h", "cudnn.h", "cudnn_backend.h",
+         "library_types.h", "cuda_fp16.h", "tbb"}}},
       {"driver",
        {{"base", "ir", "frontend", "passes", "codegen", "runtime", "driver"}, {"fmt", "nlohmann", "toml++", "CLI"}}},
   };
@@ -66,8 +66,8 @@ std::string forbidden(const std::string& include, bool quoted, const FolderRule&
   }
   // The standard library and POSIX have no folder, or one of these.
   static const std::set<std::string> system_folders{"sys", "netinet"};
-  static const std::set<std::string> system_headers{"dlfcn.h",     "fcntl.h", "unistd.h",  "signal.h",
-                                                    "immintrin.h", "sched.h", "pthread.h", "cpuid.h"};
+  static const std::set<std::string> system_headers{"dlfcn.h",     "fnmatch.h", "fcntl.h",   "unistd.h", "signal.h",
+                                                    "immintrin.h", "sched.h",   "pthread.h", "cpuid.h"};
   if (include.find('.') == std::string::npos && include.find('/') == std::string::npos) return "";
   if (system_folders.contains(first) || system_headers.contains(include)) return "";
   for (const std::string& library : rule.libraries)
@@ -112,10 +112,11 @@ TEST(Architecture, FilesStayShort) {
 
 TEST(Architecture, EveryPassHasACase) {
   const fs::path cases = fs::path(HALFSTEP_SOURCE_DIR) / "tests" / "passes";
+  // Rules and their driver (rules.h) are no pass of their own.
   const std::regex pass("^Graph (\\w+)\\(const Graph& graph");
   int passes = 0;
   for (const fs::path& file : sources_of("passes")) {
-    if (file.extension() != ".h") continue;
+    if (file.extension() != ".h" || file.filename() == "rules.h") continue;
     for (const std::string& line : lines_of(file)) {
       std::smatch match;
       if (!std::regex_search(line, match, pass)) continue;

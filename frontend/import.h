@@ -1,0 +1,64 @@
+// ONNX file → Graph. Shapes are static: the batch and every open dimension are chosen here.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "frontend/onnx_file.h"
+#include "ir/graph.h"
+
+namespace halfstep {
+
+enum class InitialWeights : uint8_t {
+  from_file,           // missing data is an Error
+  fresh_where_absent,  // each operator's default initialisation where the file has no data
+  fresh,               // the same for every parameter and statistic
+  none,                // ImportedModel::weights stays empty: only the graph is wanted
+};
+
+enum class ImportMode : uint8_t {
+  training,     // batch norms use and update batch statistics and dropout drops, whatever the export says
+  as_exported,  // batch norm and dropout do what the file says
+};
+
+struct ImportOptions {
+  std::optional<int64_t> batch;               // default: the one the model was exported at
+  std::map<std::string, Shape> shapes;        // of an input, by its name; -1: leave this dimension to the rest
+  std::map<std::string, int64_t> dimensions;  // of an open dimension, by its symbol
+  ImportMode mode = ImportMode::training;
+  InitialWeights weights = InitialWeights::from_file;
+  uint64_t seed = 0;                // of fresh weights
+  std::vector<std::string> freeze;  // patterns (* ? []) of initializer names that training leaves as they are
+};
+
+struct ImportedModel {
+  // Inputs and outputs have their ONNX names; parameters and states those of their initializers.
+  Graph graph;
+  // Every parameter and state leaf of the graph, in stored layout: a parameter's axes are permuted as its leaf says.
+  NamedTensors weights;
+  std::vector<std::string> inputs;   // the data inputs, in the file's order
+  std::vector<std::string> outputs;  // in the file's order
+  // What the import decided or noticed and its user should know, one sentence each.
+  std::vector<std::string> remarks;
+};
+
+// Throws Error with every problem of the model at once, each naming its node and what to do.
+ImportedModel import_model(const OnnxFile& file, const ImportOptions& options = {});
+
+struct Readiness {
+  std::vector<std::string> problems;  // empty: the model can be imported with these options
+  std::vector<std::string> remarks;
+  int64_t parameters = 0;                    // elements of trainable leaves
+  std::map<std::string, int64_t> operators;  // how many nodes each ONNX operator has
+};
+
+// Throws Error only if the file is no ONNX model at all.
+Readiness check_model(const OnnxFile& file, const ImportOptions& options = {});
+
+// Stored tensors of `graph` in the layout of their ONNX initializers, for export.
+NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored);
+
+}  // namespace halfstep

@@ -1,0 +1,118 @@
+// Contractions: Conv, Gemm, MatMul.
+#include <algorithm>
+
+#include "frontend/operators.h"
+#include "frontend/window.h"
+
+namespace halfstep {
+namespace {
+
+Value scaled(Builder& b, Value x, double factor) { return factor == 1 ? x : b.mul(x, factor); }
+
+// Exporters write a bias of zeros for a layer without one.
+bool is_zero(NodeContext& c, size_t i) {
+  if (!c.is_constant(i)) return false;
+  const std::vector<double> values = c.constant(i, "bias").values();
+  return std::all_of(values.begin(), values.end(), [](double v) { return v == 0; });
+}
+
+int64_t product(const Shape& shape, size_t from, size_t to) {
+  int64_t result = 1;
+  for (size_t i = from; i < to; ++i) result *= shape[i];
+  return result;
+}
+
+std::vector<Value> import_conv(NodeContext& c) {
+  const Shape x_shape = c.shape(0), w_shape = c.shape(1), spatial = spatial_shape(c, x_shape);
+  if (w_shape.size() != x_shape.size())
+    c.fail("x " + to_string(x_shape) + " and w " + to_string(w_shape) + " differ in rank");
+  const Shape window(w_shape.begin() + 2, w_shape.end());
+  if (c.int_list("kernel_shape", window) != window)
+    c.fail("kernel_shape " + to_string(c.int_list("kernel_shape")) + " and w " + to_string(w_shape) + " differ");
+  const Window w = read_window(c, spatial, window, CeilMode::absent);
+  const Value y = c.b.call("convolution", {to_channels_last(c.b, c.operand(0)), to_channels_last(c.b, c.operand(1))},
+                           {{"strides", w.strides},
+                            {"pads_begin", w.pads_begin},
+                            {"pads_end", w.pads_end},
+                            {"dilations", w.dilations},
+                            {"groups", c.integer("group", 1)}});
+  const FreshRule fresh = fan_in_uniform(product(w_shape, 1, w_shape.size()));
+  c.initialise(c.operand(1), fresh);
+  if (!c.has_operand(2) || is_zero(c, 2)) return {to_channels_first(c.b, y)};
+  c.initialise(c.operand(2), fresh);
+  if (c.shape(2) != Shape{w_shape[0]})
+    c.fail("bias " + to_string(Shape{w_shape[0]}) + " expected, found " + to_string(c.shape(2)));
+  return {to_channels_first(c.b, c.b.add(y, c.operand(2)))};
+}
+
+std::vector<Value> import_gemm(NodeContext& c) {
+  const int64_t transpose_a = c.integer("transA", 0) != 0, transpose_b = c.integer("transB", 0) != 0;
+  const double alpha = c.number("alpha", 1), beta = c.number("beta", 1);
+  const Shape b_shape = c.shape(1);
+  if (c.shape(0).size() != 2 || b_shape.size() != 2)
+    c.fail("two matrices expected, found " + to_string(c.shape(0)) + " and " + to_string(b_shape));
+  const Value product =
+      c.b.matmul(c.operand(0), c.operand(1), {{"transpose_a", transpose_a}, {"transpose_b", transpose_b}});
+  const FreshRule fresh = fan_in_uniform(b_shape[transpose_b ? 1 : 0]);
+  c.initialise(c.operand(1), fresh);
+  const Value y = scaled(c.b, product, alpha);
+  if (!c.has_operand(2)) return {y};
+  c.initialise(c.operand(2), fresh);
+  return {c.b.add(y, c.b.broadcast(scaled(c.b, c.operand(2), beta), c.b.shape(y)))};
+}
+
+// The leading axes of two operands, broadcast together.
+Shape joint_batch(NodeContext& c, const Shape& x, const Shape& y) {
+  Shape joint(std::max(x.size(), y.size()) - 2, 1);
+  for (size_t from_end = 3; from_end <= joint.size() + 2; ++from_end) {
+    const int64_t a = from_end <= x.size() ? x[x.size() - from_end] : 1,
+                  b = from_end <= y.size() ? y[y.size() - from_end] : 1;
+    if (a != b && a != 1 && b != 1) c.fail("shapes " + to_string(x) + " and " + to_string(y) + " do not broadcast");
+    joint[joint.size() + 2 - from_end] = a == 1 ? b : a;
+  }
+  return joint;
+}
+
+// [batch..., m, k] with any leading axes as one batch of matrices.
+Value as_batch(Builder& b, Value v, Shape batch) {
+  const Shape shape = b.shape(v);
+  const int64_t count = product(batch, 0, batch.size()), rows = shape[shape.size() - 2], columns = shape.back();
+  batch.insert(batch.end(), {rows, columns});
+  return b.reshape(b.broadcast(v, batch), {count, rows, columns});
+}
+
+std::vector<Value> import_matmul(NodeContext& c) {
+  Builder& b = c.b;
+  Value x = c.operand(0), y = c.operand(1);
+  if (c.shape(0).empty() || c.shape(1).empty()) c.fail("a scalar operand has no matrix product");
+  if (c.shape(0).size() == 1) x = b.reshape(x, {1, c.shape(0)[0]});
+  if (c.shape(1).size() == 1) y = b.reshape(y, {c.shape(1)[0], 1});
+  const Shape xs = b.shape(x), ys = b.shape(y);
+  if (xs.back() != ys[ys.size() - 2])
+    c.fail("inner dimensions differ: " + std::to_string(xs.back()) + " and " + std::to_string(ys[ys.size() - 2]));
+  c.initialise(c.operand(1), fan_in_uniform(xs.back()));
+  Shape result(xs.begin(), xs.end() - 1);
+  Value z;
+  if (ys.size() == 2) {
+    z = b.matmul(b.reshape(x, {product(xs, 0, xs.size() - 1), xs.back()}), y);
+  } else {
+    result = joint_batch(c, xs, ys);
+    z = b.matmul(as_batch(b, x, result), as_batch(b, y, result));
+    result.push_back(xs[xs.size() - 2]);
+  }
+  if (c.shape(0).size() == 1) result.pop_back();
+  if (c.shape(1).size() > 1) result.push_back(ys.back());
+  return {b.reshape(z, result)};
+}
+
+const std::vector<OnnxOperator> kRows{
+    {"Conv", {1}, 2, 3, import_conv, "1 to 3 spatial axes"},
+    {"Gemm", {7, 11}, 2, 3, import_gemm},
+    {"MatMul", {1}, 2, 2, import_matmul, "floating types only"},
+};
+
+}  // namespace
+
+std::span<const OnnxOperator> contraction_operators() { return kRows; }
+
+}  // namespace halfstep

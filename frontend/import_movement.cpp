@@ -1,0 +1,262 @@
+// Operators that move elements: shapes, permutations, pieces and copies.
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "base/checked.h"
+#include "frontend/operators.h"
+
+namespace halfstep {
+namespace {
+
+// A target shape in which 0 copies a dimension of `from` and -1 stands for what is left.
+Shape resolve_target(NodeContext& c, const Ints& target, const Shape& from, bool zero_copies) {
+  Shape to = target;
+  std::optional<size_t> open;
+  for (size_t i = 0; i < to.size(); ++i) {
+    if (to[i] == 0 && zero_copies) {
+      if (i >= from.size())
+        c.fail("target " + to_string(target) + " copies axis " + std::to_string(i) + " of " + to_string(from));
+      to[i] = from[i];
+    } else if (to[i] == -1) {
+      if (open) c.fail("target " + to_string(target) + " has two open dimensions");
+      open = i;
+      to[i] = 1;
+    }
+  }
+  const int64_t have = checked_element_count(from, "operand"),
+                want = checked_element_count(to, "target " + to_string(target));
+  const bool divides = want != 0 && have % want == 0;
+  if (open && divides) to[*open] = have / want;
+  if (open ? !divides : have != want) c.fail(to_string(from) + " cannot be reshaped to " + to_string(target));
+  return to;
+}
+
+std::vector<Value> import_reshape(NodeContext& c) {
+  const bool zero_copies = c.integer("allowzero", 0) == 0;
+  const Ints target = c.ints(1, "shape");
+  const Shape now = c.shape(0), exported = c.exported_shape(0);
+  const bool baked = c.is_baked(1, target);
+  if (!baked || now == exported) return {c.b.reshape(c.operand(0), resolve_target(c, target, now, zero_copies))};
+  const Shape exported_result = resolve_target(c, target, exported, zero_copies);
+  const std::optional<Shape> result = follow_batch(exported, now, exported_result, c.batch());
+  if (!result)
+    c.fail("its target " + to_string(target) + " was exported for " + to_string(exported) +
+           ", and how it follows the batch to " + to_string(now) + " cannot be proven");
+  return {c.b.reshape(c.operand(0), *result)};
+}
+
+std::vector<Value> import_flatten(NodeContext& c) {
+  const Shape shape = c.shape(0);
+  const auto axis = static_cast<std::ptrdiff_t>(c.axis_or_end(c.integer("axis", 1), shape.size()));
+  const auto count = [](auto first, auto last) { return TensorType{DType::u8, Shape(first, last)}.element_count(); };
+  return {c.b.reshape(c.operand(0),
+                      {count(shape.begin(), shape.begin() + axis), count(shape.begin() + axis, shape.end())})};
+}
+
+std::vector<Value> import_transpose(NodeContext& c) {
+  Ints reversed(c.shape(0).size());
+  std::iota(reversed.rbegin(), reversed.rend(), 0);
+  const Ints permutation = c.int_list("perm", reversed);
+  Ints sorted = permutation;
+  std::sort(sorted.begin(), sorted.end());
+  std::reverse(reversed.begin(), reversed.end());
+  if (sorted != reversed)
+    c.fail("perm " + to_string(permutation) + " is no permutation of the axes of " + to_string(c.shape(0)));
+  return {permute(c.b, c.operand(0), permutation)};
+}
+
+// Axes from the attribute or, from version `as_operand` on, from operand 1; counted within `rank`.
+std::vector<char> marked_axes(NodeContext& c, const Ints& axes, size_t rank) {
+  std::vector<char> marked(rank, 0);
+  for (int64_t a : axes) {
+    char& mark = marked[c.axis(a, rank)];
+    if (mark) c.fail("axis " + std::to_string(a) + " is named twice");
+    mark = 1;
+  }
+  return marked;
+}
+
+std::vector<Value> import_squeeze(NodeContext& c) {
+  const Shape shape = c.shape(0);
+  const bool as_operand = c.version >= 13;
+  const bool given = as_operand ? c.has_operand(1) : c.has_attribute("axes");
+  const Ints axes = as_operand && given ? c.ints(1, "axes") : as_operand ? Ints() : c.int_list("axes");
+  const std::vector<char> squeezed = marked_axes(c, axes, shape.size());
+  Shape result;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (squeezed[i] && shape[i] != 1)
+      c.fail("axis " + std::to_string(i) + " of " + to_string(shape) + " is not of size 1");
+    if (given ? !squeezed[i] : shape[i] != 1) result.push_back(shape[i]);
+  }
+  return {c.b.reshape(c.operand(0), result)};
+}
+
+std::vector<Value> import_unsqueeze(NodeContext& c) {
+  const Shape shape = c.shape(0);
+  const Ints axes = c.version >= 13 ? c.ints(1, "axes") : c.int_list("axes");
+  const std::vector<char> added = marked_axes(c, axes, shape.size() + axes.size());
+  Shape result;
+  auto next = shape.begin();
+  for (char a : added) result.push_back(a ? 1 : *next++);
+  return {c.b.reshape(c.operand(0), result)};
+}
+
+std::vector<Value> import_concat(NodeContext& c) {
+  std::vector<Value> values = c.operands();
+  const size_t axis = c.axis(c.integer("axis"), c.shape(0).size());
+  c.align_repetitions(values, axis);
+  if (values.size() == 1) return values;
+  return {c.b.call("concat", values, {{"axis", static_cast<int64_t>(axis)}})};
+}
+
+std::vector<Value> import_split(NodeContext& c) {
+  const Shape shape = c.shape(0);
+  const size_t axis = c.axis(c.integer("axis", 0), shape.size());
+  const auto parts = static_cast<int64_t>(c.result_count());
+  Ints sizes;
+  if (c.version >= 13 && c.has_operand(1)) sizes = c.ints(1, "split");
+  if (c.version < 13) sizes = c.int_list("split");
+  if (c.version >= 18 && c.integer("num_outputs", parts) != parts)
+    c.fail("num_outputs differs from the number of results");
+  if (sizes.empty()) {
+    const int64_t piece = ceil_div(shape[axis], parts);
+    if (c.version < 18 && shape[axis] % parts != 0)
+      c.fail("axis " + std::to_string(axis) + " of " + to_string(shape) + " does not split into " +
+             std::to_string(parts) + " equal parts");
+    for (int64_t left = shape[axis]; static_cast<int64_t>(sizes.size()) < parts; left -= sizes.back())
+      sizes.push_back(std::min(piece, left));
+  }
+  const bool negative = std::any_of(sizes.begin(), sizes.end(), [](int64_t s) { return s < 0; });
+  if (negative || static_cast<int64_t>(sizes.size()) != parts ||
+      std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) != shape[axis])
+    c.fail("split " + to_string(sizes) + " into " + std::to_string(parts) + " results does not cover axis " +
+           std::to_string(axis) + " of " + to_string(shape));
+  std::vector<Value> pieces;
+  Ints starts(shape.size(), 0), limits = shape;
+  for (int64_t size : sizes) {
+    limits[axis] = starts[axis] + size;
+    pieces.push_back(c.b.slice(c.operand(0), starts, limits));
+    starts[axis] = limits[axis];
+  }
+  return pieces;
+}
+
+// Every step-th element of `axis`, backwards from start to behind limit.
+Value reversed(Builder& b, Value x, size_t axis, int64_t start, int64_t limit, int64_t step) {
+  Ints positions;
+  for (int64_t at = start; at > limit; at += step) positions.push_back(at);
+  Tensor indices(TensorType{DType::i64, {static_cast<int64_t>(positions.size())}});
+  std::copy(positions.begin(), positions.end(), indices.as<int64_t>().begin());
+  return b.call("gather", {x, b.constant(indices)}, {{"axis", static_cast<int64_t>(axis)}});
+}
+
+std::vector<Value> import_slice(NodeContext& c) {
+  const Shape shape = c.shape(0);
+  const bool operands = c.version >= 10;
+  const Ints starts = operands ? c.ints(1, "starts") : c.int_list("starts");
+  const Ints ends = operands ? c.ints(2, "ends") : c.int_list("ends");
+  Ints all(starts.size());
+  std::iota(all.begin(), all.end(), 0);
+  const Ints axes = !operands ? c.int_list("axes", all) : c.has_operand(3) ? c.ints(3, "axes") : all;
+  const Ints steps = operands && c.has_operand(4) ? c.ints(4, "steps") : Ints(starts.size(), 1);
+  if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
+    c.fail("starts, ends, axes and steps differ in length");
+  marked_axes(c, axes, shape.size());
+  Value x = c.operand(0);
+  Ints from(shape.size(), 0), to = shape, by(shape.size(), 1);
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const size_t axis = c.axis(axes[i], shape.size());
+    const int64_t size = shape[axis];
+    const auto from_front = [&](int64_t at) { return at < 0 ? at + size : at; };
+    if (steps[i] == 0) c.fail("a step is zero");
+    if (steps[i] < 0) {
+      const int64_t start = std::clamp<int64_t>(from_front(starts[i]), -1, size - 1);
+      x = reversed(c.b, x, axis, start, std::clamp<int64_t>(from_front(ends[i]), -1, size - 1),
+                   std::max(steps[i], -std::numeric_limits<int32_t>::max() + int64_t{0}));
+      to[axis] = c.b.shape(x)[axis];
+      continue;
+    }
+    from[axis] = std::clamp<int64_t>(from_front(starts[i]), 0, size);
+    to[axis] = std::max(from[axis], std::clamp<int64_t>(from_front(ends[i]), 0, size));
+    by[axis] = std::min(steps[i], std::max<int64_t>(size, 1));
+  }
+  return {c.b.slice(x, from, to, by)};
+}
+
+std::vector<Value> import_expand(NodeContext& c) {
+  const Shape now = c.shape(0), exported = c.exported_shape(0);
+  Shape target = c.ints(1, "shape");
+  const bool baked = c.is_baked(1, target);
+  if (target.size() < now.size()) target.insert(target.begin(), now.size() - target.size(), 1);
+  const size_t added = target.size() - now.size();
+  for (size_t i = 0; i < now.size(); ++i) {
+    int64_t& size = target[added + i];
+    // Where the operand follows the batch, so does the size written for it.
+    if (size == 1 || (baked && size == exported[i] && now[i] != exported[i])) size = now[i];
+    if (now[i] != 1 && now[i] != size) c.fail(to_string(now) + " cannot be expanded to " + to_string(target));
+  }
+  return {c.b.broadcast(c.operand(0), target)};
+}
+
+std::vector<Value> import_pad(NodeContext& c) {
+  const Shape shape = c.shape(0);
+  const size_t rank = shape.size();
+  const bool operands = c.version >= 11;
+  const std::string mode = c.text("mode", "constant");
+  if (mode != "constant") c.fail("padding mode '" + mode + "' is not supported; 'constant' is");
+  const Ints pads = operands ? c.ints(1, "pads") : c.int_list("pads");
+  const double value = !operands ? c.number("value", 0.0) : c.has_operand(2) ? c.number(2, "constant_value") : 0;
+  Ints axes(rank);
+  std::iota(axes.begin(), axes.end(), 0);
+  if (c.version >= 18 && c.has_operand(3)) axes = c.ints(3, "axes");
+  if (pads.size() != 2 * axes.size()) c.fail("pads " + to_string(pads) + ": two for each axis expected");
+  Ints low(rank, 0), high(rank, 0), starts(rank, 0), limits(rank);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const size_t axis = c.axis(axes[i], rank);
+    low[axis] = pads[i], high[axis] = pads[axes.size() + i];
+  }
+  // Negative padding cuts off.
+  for (size_t i = 0; i < rank; ++i) {
+    starts[i] = std::max<int64_t>(-low[i], 0), limits[i] = shape[i] - std::max<int64_t>(-high[i], 0);
+    low[i] = std::max<int64_t>(low[i], 0), high[i] = std::max<int64_t>(high[i], 0);
+  }
+  const Value kept = c.b.slice(c.operand(0), starts, limits);
+  if (low == Ints(rank, 0) && high == low) return {kept};
+  return {c.b.call("pad", {kept}, {{"low", low}, {"high", high}, {"value", value}})};
+}
+
+// [.., d, ..] repeated r times is [.., 1, d, ..] broadcast to [.., r, d, ..] and flattened.
+std::vector<Value> import_tile(NodeContext& c) {
+  const Shape shape = c.shape(0);
+  const Ints repeats = c.ints(1, "repeats");
+  if (repeats.size() != shape.size()) c.fail("repeats " + to_string(repeats) + " for " + to_string(shape));
+  Shape apart, copied, together;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (repeats[i] < 0) c.fail("repeats " + to_string(repeats) + " has a negative entry");
+    apart.insert(apart.end(), {1, shape[i]});
+    copied.insert(copied.end(), {repeats[i], shape[i]});
+    together.push_back(checked_mul(repeats[i], shape[i], "tile"));
+  }
+  return {c.b.reshape(c.b.broadcast(c.b.reshape(c.operand(0), apart), copied), together)};
+}
+
+const std::vector<OnnxOperator> kRows{
+    {"Concat", {4}, 1, kVariadic, import_concat},
+    {"Expand", {8}, 2, 2, import_expand, "the shape must be known when the model is compiled"},
+    {"Flatten", {1}, 1, 1, import_flatten},
+    {"Pad", {2, 11, 18}, 1, 4, import_pad, "mode constant; pads must be known when the model is compiled"},
+    {"Reshape", {5, 14}, 2, 2, import_reshape, "the shape must be known when the model is compiled"},
+    {"Slice", {1, 10}, 1, 5, import_slice, "bounds must be known when the model is compiled"},
+    {"Split", {2, 13, 18}, 1, 2, import_split, "sizes must be known when the model is compiled"},
+    {"Squeeze", {1, 13}, 1, 2, import_squeeze},
+    {"Tile", {6}, 2, 2, import_tile, "repeats must be known when the model is compiled"},
+    {"Transpose", {1}, 1, 1, import_transpose},
+    {"Unsqueeze", {1, 13}, 1, 2, import_unsqueeze},
+};
+
+}  // namespace
+
+std::span<const OnnxOperator> movement_operators() { return kRows; }
+
+}  // namespace halfstep

@@ -1,0 +1,332 @@
+#include "frontend/importer.h"
+
+#include <fnmatch.h>
+#include <google/protobuf/unknown_field_set.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "frontend/node_context.h"
+#include "frontend/operators.h"
+
+namespace halfstep {
+namespace {
+
+constexpr int kDeepestNesting = 64;
+constexpr int64_t kLargestFolded = 4096;  // elements; larger constant expressions stay expressions
+
+std::string graph_name(const onnx::GraphProto& graph) {
+  std::string name = graph.name().empty() ? "model" : graph.name();
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_' && c != '.' && c != '-') c = '_';
+  return name;
+}
+
+// The exporter folds a batch norm into the convolution before it, which keeps the name or the history of the batch
+// norm.
+bool took_in_batch_norm(const onnx::NodeProto& node) {
+  if (node.op_type() != "Conv" || node.output().empty()) return false;
+  if (node.output(0).starts_with("getitem")) return true;
+  for (int i = 0; i < node.unknown_fields().field_count(); ++i) {
+    const google::protobuf::UnknownField& field = node.unknown_fields().field(i);
+    if (field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED &&
+        field.length_delimited().find("batch_norm") != std::string::npos)
+      return true;
+  }
+  return false;
+}
+
+// Attributes that a function's body takes from its call. A default is the function's own.
+std::map<std::string, onnx::AttributeProto> call_attributes(const onnx::FunctionProto& function,
+                                                            const onnx::NodeProto& call) {
+  constexpr int kDefaultsField = 11;  // attribute_proto, added to the format after our messages
+  std::map<std::string, onnx::AttributeProto> attributes;
+  for (int i = 0; i < function.unknown_fields().field_count(); ++i) {
+    const google::protobuf::UnknownField& field = function.unknown_fields().field(i);
+    onnx::AttributeProto attribute;
+    if (field.number() == kDefaultsField && field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED &&
+        attribute.ParseFromString(field.length_delimited()))
+      attributes[attribute.name()] = attribute;
+  }
+  for (const onnx::AttributeProto& attribute : call.attribute()) attributes[attribute.name()] = attribute;
+  return attributes;
+}
+
+void fill_in_attributes(NodeList& nodes, const std::map<std::string, onnx::AttributeProto>& given) {
+  for (onnx::NodeProto& node : nodes) {
+    auto& attributes = *node.mutable_attribute();
+    for (int i = attributes.size(); i-- > 0;) {
+      onnx::AttributeProto& attribute = attributes[i];
+      if (attribute.has_g()) fill_in_attributes(*attribute.mutable_g()->mutable_node(), given);
+      if (attribute.ref_attr_name().empty()) continue;
+      const auto found = given.find(attribute.ref_attr_name());
+      if (found == given.end()) {
+        attributes.DeleteSubrange(i, 1);
+        continue;
+      }
+      const std::string name = attribute.name();
+      attribute = found->second;
+      attribute.set_name(name);
+    }
+  }
+}
+
+// The newest of `versions` that `opset` knows, or 0.
+int known_version(const std::vector<int>& versions, int64_t opset) {
+  int known = 0;
+  for (int version : versions)
+    if (version <= opset) known = version;
+  return known;
+}
+
+}  // namespace
+
+const Binding* Scope::find(const std::string& name) const {
+  for (const Scope* scope = this; scope; scope = scope->outer)
+    if (const auto found = scope->bindings.find(name); found != scope->bindings.end()) return &found->second;
+  return nullptr;
+}
+
+Importer::Importer(const Inputs& inputs)
+    : inputs_(inputs),
+      builder_(graph_name(inputs.model.graph())),
+      constants_(builder_),
+      opsets_(opsets_of(inputs.model.opset_import())) {
+  for (const onnx::FunctionProto& function : inputs.model.functions())
+    functions_[{canonical_domain(function.domain()), function.name()}] = &function;
+}
+
+const onnx::TensorProto* Importer::initializer(const std::string& leaf) const {
+  const auto found = initializers_.find(leaf);
+  return found == initializers_.end() ? nullptr : found->second;
+}
+
+FreshRule Importer::fresh_rule(const std::string& leaf, const Shape& shape) const {
+  const auto found = fresh_rules_.find(leaf);
+  return found == fresh_rules_.end() ? default_rule(shape) : found->second;
+}
+
+bool Importer::is_frozen(const std::string& name) const {
+  return std::any_of(inputs_.options.freeze.begin(), inputs_.options.freeze.end(),
+                     [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
+}
+
+void Importer::bind_initializers(const onnx::GraphProto& graph, Scope& scope) {
+  for (const onnx::TensorProto& tensor : graph.initializer())
+    scope.bindings[tensor.name()] = {.kind = Binding::initializer, .tensor = &tensor};
+}
+
+void Importer::bind_inputs(const onnx::GraphProto& graph, Scope& scope) {
+  for (const onnx::ValueInfoProto& input : graph.input()) {
+    if (scope.bindings.contains(input.name())) continue;  // an initializer, declared
+    const std::optional<DType> dtype = element_type(input.type().tensor_type().elem_type());
+    const TensorType type{dtype.value(), inputs_.shapes.at(input.name())};
+    scope.bindings[input.name()] = {.kind = Binding::value, .as_value = builder_.input(input.name(), type)};
+    input_names_.push_back(input.name());
+  }
+}
+
+Value Importer::state_leaf(const onnx::TensorProto& tensor) {
+  OriginScope no_origin(builder_, {});
+  initializers_[tensor.name()] = &tensor;
+  return builder_.state(tensor.name(), type_of(tensor));
+}
+
+Value Importer::read(const Binding& binding) {
+  if (binding.kind == Binding::value) return binding.as_value;
+  require(binding.kind == Binding::initializer, "a binding that is read has a value");
+  const onnx::TensorProto& tensor = *binding.tensor;
+  const TensorType type = type_of(tensor);
+  OriginScope no_origin(builder_, {});
+  // Scalars are coefficients of a formula, not weights.
+  if (!is_floating(type.dtype) || type.shape.empty() || type.element_count() == 0)
+    return builder_.constant(inputs_.reader.read(tensor));
+  if (is_frozen(tensor.name())) return state_leaf(tensor);
+  initializers_[tensor.name()] = &tensor;
+  return builder_.parameter(tensor.name(), type);
+}
+
+Value Importer::state_value(Value state) const {
+  const auto found = updates_.find(state);
+  return found == updates_.end() ? state : found->second;
+}
+
+void Importer::set_fresh_rule(Value parameter, FreshRule rule) {
+  fresh_rules_.try_emplace(builder_.graph().node(parameter).attributes.text("name"), rule);
+}
+
+Value Importer::step_input(const std::string& name, DType dtype) {
+  OriginScope no_origin(builder_, {});
+  return builder_.input(name, {dtype, {}});
+}
+
+std::string Importer::unique_name(const std::string& name) {
+  std::string unique = name;
+  for (int i = 2; !node_names_.insert(unique).second; ++i) unique = name + "_" + std::to_string(i);
+  return unique;
+}
+
+// Small constant expressions become constants where they arise; a repeated value stays a broadcast of one.
+Value Importer::folded(Value v) {
+  const Node& node = builder_.graph().node(v);
+  if (node.op->name == "constant" || node.op->name == "broadcast") return v;
+  if (builder_.type(v).element_count() > kLargestFolded || !constants_.is_constant(v)) return v;
+  OriginScope scope(builder_, node.origin);
+  return builder_.constant(constants_.evaluate(v).value());
+}
+
+void Importer::refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope) {
+  const std::string op = operator_name(node), domain = canonical_domain(node.domain());
+  const OnnxOperator* row = domain.empty() ? find_onnx_operator(node.op_type()) : nullptr;
+  std::string reason = "operator " + op + " is not supported; rewrite the model without it";
+  if (row)
+    reason = "operator " + op + " is not in opset " + std::to_string(scope.opsets->at("")) + " but from opset " +
+             std::to_string(row->versions.front()) + " on; export the model again with a newer one";
+  refusals_[reason].push_back(name);
+}
+
+std::vector<Value> Importer::call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node,
+                                           const Scope& scope, const std::string& name) {
+  const Opsets opsets = function.opset_import().empty() ? opsets_ : opsets_of(function.opset_import());
+  Scope body{.prefix = name + "/", .opsets = &opsets};
+  if (node.input_size() > function.input_size())
+    throw Error("node " + operator_name(node) + " '" + name + "': " + std::to_string(node.input_size()) +
+                " operands given, the function has " + std::to_string(function.input_size()));
+  for (int i = 0; i < function.input_size(); ++i) {
+    const bool given = i < node.input_size() && !node.input(i).empty();
+    body.bindings[function.input(i)] = given ? *scope.find(node.input(i)) : Binding{.kind = Binding::left_out};
+  }
+  function_bodies_.push_back(function.node());
+  fill_in_attributes(function_bodies_.back(), call_attributes(function, node));
+  import_nodes(function_bodies_.back(), body);
+  return read_results(body, {function.output().begin(), function.output().end()});
+}
+
+std::vector<Value> Importer::read_results(const Scope& scope, const std::vector<std::string>& names) {
+  std::vector<Value> results;
+  for (const std::string& name : names) {
+    const Binding& binding = *scope.find(name);
+    const bool readable = binding.kind == Binding::value || binding.kind == Binding::initializer;
+    results.push_back(readable ? read(binding) : Value{});
+  }
+  return results;
+}
+
+std::vector<Value> Importer::import_branch(const onnx::GraphProto& graph, const Scope& outer) {
+  Scope scope{.outer = &outer, .prefix = outer.prefix, .opsets = outer.opsets};
+  bind_initializers(graph, scope);
+  import_nodes(graph.node(), scope);
+  std::vector<std::string> names;
+  for (const onnx::ValueInfoProto& output : graph.output()) names.push_back(output.name());
+  return read_results(scope, names);
+}
+
+std::optional<std::vector<Value>> Importer::import_results(const onnx::NodeProto& node, const std::string& name,
+                                                           const Scope& scope) {
+  const std::string domain = canonical_domain(node.domain());
+  const auto function = functions_.find({domain, node.op_type()});
+  const OnnxOperator* row = domain.empty() ? find_onnx_operator(node.op_type()) : nullptr;
+  const auto opset = scope.opsets->find("");
+  const int version = row && opset != scope.opsets->end() ? known_version(row->versions, opset->second) : 0;
+  if (function == functions_.end() && version == 0) {
+    refuse(node, name, scope);
+    return std::nullopt;
+  }
+  for (const std::string& input : node.input())
+    if (!input.empty() && scope.find(input)->kind == Binding::failed) return std::nullopt;
+  OriginScope origin(builder_, {name, Phase::forward});
+  if (function != functions_.end()) return call_function(*function->second, node, scope, name);
+  NodeContext context(*this, node, scope, name, version);
+  context.check_operands(row->least_operands, row->most_operands);
+  std::vector<Value> results = row->import(context);
+  context.check_attributes_known();
+  for (Value& v : results)
+    if (v) v = folded(v);
+  return results;
+}
+
+void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope) {
+  const std::string name = unique_name(scope.prefix + node_name(node, index));
+  std::optional<std::vector<Value>> results;
+  ++depth_;
+  try {
+    if (depth_ > kDeepestNesting) throw Error("node '" + name + "': functions or branches are nested too deeply");
+    results = import_results(node, name, scope);
+  } catch (const Error& error) {
+    problems_.add(error.what());
+  }
+  --depth_;
+  for (size_t i = 0; i < static_cast<size_t>(node.output_size()); ++i) {
+    Binding binding;
+    if (results && i < results->size() && (*results)[i])
+      binding = {.kind = Binding::value, .as_value = (*results)[i]};
+    else if (results)
+      binding.kind = Binding::unsupported;
+    if (!node.output(static_cast<int>(i)).empty()) scope.bindings[node.output(static_cast<int>(i))] = binding;
+  }
+  folded_batch_norms_ += took_in_batch_norm(node);
+}
+
+void Importer::import_nodes(const NodeList& nodes, Scope& scope) {
+  const std::vector<int> order = order_nodes(nodes).order;
+  reordered_graphs_ += !std::is_sorted(order.begin(), order.end());
+  for (int i : order) import_node(nodes[i], i, scope);
+}
+
+void Importer::throw_problems() {
+  for (const auto& [reason, names] : refusals_) {
+    constexpr size_t kMostNamed = 8;
+    std::string list;
+    for (size_t i = 0; i < std::min(names.size(), kMostNamed); ++i) list += (i ? ", '" : " '") + names[i] + "'";
+    if (names.size() > kMostNamed) list += " and " + std::to_string(names.size() - kMostNamed) + " more";
+    problems_.add(reason + " (" + (names.size() == 1 ? "node" : "nodes") + list + ")");
+  }
+  if (!inputs_.recorded) return problems_.throw_if_any();
+  // The import at the exported batch went well, so that only the batch can be the reason.
+  Problems explained;
+  for (const std::string& problem : problems_.messages())
+    explained.add(problem + "; the model was exported at batch " + std::to_string(inputs_.batch.exported) +
+                  ": use that batch, or export it with a dynamic one");
+  explained.throw_if_any();
+}
+
+void Importer::add_remarks() {
+  const auto count = [](int64_t n, const std::string& what) {
+    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+  };
+  if (inputs_.recorded && inputs_.batch.changed())
+    remarks_.push_back("the model was exported at batch " + std::to_string(inputs_.batch.exported) +
+                       " and is read at batch " + std::to_string(inputs_.batch.wanted));
+  if (dropped_casts_ > 0)
+    remarks_.push_back(count(dropped_casts_, "cast") +
+                       " between floating types dropped: precision is assigned by Halfstep");
+  if (reordered_graphs_ > 0) remarks_.push_back("the nodes of the file are not in order of use; they were sorted");
+  const auto& nodes = inputs_.model.graph().node();
+  const bool keeps_batch_norm = std::any_of(
+      nodes.begin(), nodes.end(), [](const onnx::NodeProto& node) { return node.op_type() == "BatchNormalization"; });
+  if (folded_batch_norms_ > 0 && !keeps_batch_norm)
+    remarks_.push_back(count(folded_batch_norms_, "convolution") +
+                       " took in a batch norm at export and train without it; to keep them, export with optimize=False "
+                       "or TrainingMode.TRAINING");
+}
+
+Graph Importer::run() {
+  const onnx::GraphProto& graph = inputs_.model.graph();
+  Scope scope{.prefix = "", .opsets = &opsets_};
+  bind_initializers(graph, scope);
+  bind_inputs(graph, scope);
+  import_nodes(graph.node(), scope);
+  for (const onnx::ValueInfoProto& output : graph.output()) {
+    const Binding& binding = *scope.find(output.name());
+    if (binding.kind == Binding::unsupported)
+      problems_.add("output '" + output.name() + "': this result of its operator is not supported");
+    else if (binding.kind != Binding::failed)
+      builder_.output(output.name(), read(binding));
+  }
+  throw_problems();
+  for (const auto& [state, value] : updates_) builder_.update(state, value);
+  add_remarks();
+  return std::move(builder_).finish();
+}
+
+}  // namespace halfstep

@@ -1,0 +1,128 @@
+// The importer: walks the nodes of an ONNX graph and has each operator's row build it in the IR.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "frontend/constants.h"
+#include "frontend/fresh.h"
+#include "frontend/import.h"
+#include "frontend/model_proto.h"
+#include "frontend/rebatch.h"
+#include "frontend/tensor_data.h"
+#include "frontend/validate.h"
+#include "ir/builder.h"
+
+namespace halfstep {
+
+// What an ONNX name stands for.
+struct Binding {
+  enum Kind : uint8_t {
+    value,
+    initializer,
+    left_out,     // an operand that a function's call does not give
+    unsupported,  // a result that its operator's row does not make
+    failed,       // its node's problem is reported already
+  } kind = failed;
+  Value as_value = {};
+  const onnx::TensorProto* tensor = nullptr;  // of an initializer: becomes a leaf or a constant where it is read
+};
+
+// The names that are visible in a graph, a branch or a function body.
+struct Scope {
+  const Scope* outer = nullptr;
+  std::string prefix;  // of node names; keeps the calls of a function apart
+  const Opsets* opsets = nullptr;
+  std::unordered_map<std::string, Binding> bindings = {};
+
+  const Binding* find(const std::string& name) const;
+};
+
+// Nodes refused for the same reason are one problem.
+using Refusals = std::map<std::string, std::vector<std::string>>;
+
+class Importer {
+ public:
+  struct Inputs {
+    const onnx::ModelProto& model;
+    const TensorReader& reader;
+    const ImportOptions& options;
+    const std::map<std::string, Shape>& shapes;  // of every data input
+    Batch batch;
+    const Recording* recorded = nullptr;  // of the import at the exported batch, if that is another
+  };
+
+  explicit Importer(const Inputs& inputs);
+
+  // Throws Error with every problem.
+  Graph run();
+
+  const std::vector<std::string>& remarks() const { return remarks_; }
+  const std::vector<std::string>& input_names() const { return input_names_; }
+  // The initializer behind each leaf of the graph, and how it is initialised afresh.
+  const onnx::TensorProto* initializer(const std::string& leaf) const;
+  FreshRule fresh_rule(const std::string& leaf, const Shape& shape) const;
+
+  // ---- for the import functions, through NodeContext ----
+  Builder& builder() { return builder_; }
+  const Inputs& inputs() const { return inputs_; }
+  ConstantEvaluator& constants() { return constants_; }
+  Recording& recording() { return recording_; }
+  // A parameter, a frozen state or a constant for an initializer.
+  Value read(const Binding& binding);
+  Value state_leaf(const onnx::TensorProto& tensor);
+  bool is_frozen(const std::string& name) const;
+  std::vector<Value> import_branch(const onnx::GraphProto& graph, const Scope& outer);
+  // The current value of a state within the step, and its next one.
+  Value state_value(Value state) const;
+  void update_state(Value state, Value value) { updates_[state] = value; }
+  void set_fresh_rule(Value parameter, FreshRule rule);
+  Value step_input(const std::string& name, DType dtype);
+  int64_t next_random_site() { return random_sites_++; }
+  void count_dropped_cast() { ++dropped_casts_; }
+
+ private:
+  void bind_initializers(const onnx::GraphProto& graph, Scope& scope);
+  void bind_inputs(const onnx::GraphProto& graph, Scope& scope);
+  void import_nodes(const NodeList& nodes, Scope& scope);
+  void import_node(const onnx::NodeProto& node, int index, Scope& scope);
+  // Nothing if the node or one of its operands failed.
+  std::optional<std::vector<Value>> import_results(const onnx::NodeProto& node, const std::string& name,
+                                                   const Scope& scope);
+  std::vector<Value> read_results(const Scope& scope, const std::vector<std::string>& names);
+  std::vector<Value> call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node, const Scope& scope,
+                                   const std::string& name);
+  void refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope);
+  Value folded(Value v);
+  std::string unique_name(const std::string& name);
+  void throw_problems();
+  void add_remarks();
+
+  Inputs inputs_;
+  Builder builder_;
+  ConstantEvaluator constants_;
+  Opsets opsets_;
+  std::map<std::pair<std::string, std::string>, const onnx::FunctionProto*> functions_;  // by domain and name
+  std::deque<NodeList> function_bodies_;  // of each call, with its attributes filled in
+  std::unordered_map<std::string, const onnx::TensorProto*> initializers_;
+  std::map<std::string, FreshRule> fresh_rules_;
+  std::map<Value, Value> updates_;
+  std::set<std::string> node_names_;
+  std::vector<std::string> input_names_;
+  std::vector<std::string> remarks_;
+  Problems problems_;
+  Refusals refusals_;
+  Recording recording_;
+  int64_t random_sites_ = 0;
+  int64_t dropped_casts_ = 0;
+  int64_t folded_batch_norms_ = 0;
+  int64_t reordered_graphs_ = 0;
+  int depth_ = 0;
+};
+
+}  // namespace halfstep

@@ -1,0 +1,36 @@
+// The parsed ONNX messages and how problems speak about them.
+#pragma once
+
+#include <onnx/onnx_pb.h>
+
+#include <map>
+#include <string>
+
+#include "frontend/onnx_file.h"
+
+namespace halfstep {
+
+inline constexpr int64_t kOldestOpset = 7;
+inline constexpr int64_t kNewestOpset = 25;
+
+// Throws Error if the bytes are no whole ModelProto, saying what they look like instead.
+onnx::ModelProto parse_model(const OnnxFile& file);
+
+// "" for the standard domain, which files also call "ai.onnx".
+std::string canonical_domain(const std::string& domain);
+// "Conv", "com.microsoft.FusedConv".
+std::string operator_name(const onnx::NodeProto& node);
+// The node's name, or operator and position for a node without one: "Conv_12".
+std::string node_name(const onnx::NodeProto& node, int index);
+// "Conv 'conv1'": messages about a node begin with this behind the word "node".
+std::string describe(const onnx::NodeProto& node, int index);
+
+using Opsets = std::map<std::string, int64_t>;  // version by canonical domain
+template <typename Entries>
+Opsets opsets_of(const Entries& entries) {
+  Opsets opsets;
+  for (const auto& entry : entries) opsets[canonical_domain(entry.domain())] = entry.version();
+  return opsets;
+}
+
+}  // namespace halfstep

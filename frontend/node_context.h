@@ -1,0 +1,93 @@
+// What an import function sees of one ONNX node: operands, attributes, and the graph being built.
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "frontend/importer.h"
+
+namespace halfstep {
+
+class NodeContext {
+ public:
+  NodeContext(Importer& importer, const onnx::NodeProto& node, const Scope& scope, std::string name, int version);
+
+  Builder& b;
+  const int version;  // the newest version of the operator's meaning that the file's opset knows
+
+  const std::string& op_type() const { return node_.op_type(); }
+  [[noreturn]] void fail(const std::string& what) const;
+
+  // ---- operands ----
+  // Throws Error if their number is outside the range, or one is a result that is not supported.
+  void check_operands(int least, int most) const;
+  size_t operand_count() const { return static_cast<size_t>(node_.input_size()); }
+  bool has_operand(size_t i) const;
+  // Throws Error if it is left out.
+  Value operand(size_t i);
+  Value optional_operand(size_t i);  // absent if left out
+  std::vector<Value> operands();
+  Shape shape(size_t i) { return b.shape(operand(i)); }
+  // The operand's value, which must not depend on data or parameters. `what` names it in the Error.
+  Tensor constant(size_t i, const std::string& what);
+  Ints ints(size_t i, const std::string& what);
+  double number(size_t i, const std::string& what);
+  bool is_constant(size_t i);
+
+  // ---- attributes; one that is never asked for is an Error ----
+  bool has_attribute(const std::string& name) const;
+  int64_t integer(const std::string& name, int64_t otherwise);
+  int64_t integer(const std::string& name);  // required
+  double number(const std::string& name, double otherwise);
+  std::string text(const std::string& name, const std::string& otherwise);
+  Ints int_list(const std::string& name, const Ints& otherwise = {});
+  std::vector<double> number_list(const std::string& name);
+  Tensor tensor(const std::string& name);
+  const onnx::GraphProto& subgraph(const std::string& name);
+  void ignore(std::initializer_list<const char*> names);
+  void check_attributes_known() const;
+  // An axis attribute or operand, counted from the end if negative, in [0, rank).
+  size_t axis(int64_t value, size_t rank) const;
+  size_t axis_or_end(int64_t value, size_t rank) const;  // [0, rank]
+
+  // ---- results ----
+  bool wants(size_t i) const;  // result i has a name
+  size_t result_count() const { return static_cast<size_t>(node_.output_size()); }
+
+  // ---- the exported batch ----
+  bool batch_changed() const { return importer_.inputs().recorded != nullptr; }
+  Batch batch() const { return importer_.inputs().batch; }
+  // The operand's shape at the exported batch, and whether its value is the same there.
+  Shape exported_shape(size_t i);
+  bool is_baked(size_t i, const Ints& value);
+  // Copies made for the exported batch follow the batch where the other values' sizes say so.
+  void align_repetitions(std::vector<Value>& values, std::optional<size_t> except_axis = std::nullopt);
+
+  // ---- the model around the node ----
+  bool training() const { return importer_.inputs().options.mode == ImportMode::training; }
+  // A tensor that training does not differentiate but updates: a state leaf where it is an initializer.
+  Value state_operand(size_t i);
+  bool is_initializer(size_t i) const;
+  bool is_updatable(size_t i) const;  // an initializer that is not frozen
+  Importer& importer() { return importer_; }
+  std::vector<Value> import_branch(const onnx::GraphProto& graph) { return importer_.import_branch(graph, scope_); }
+  // How the parameter behind `v` (through movement and casts) is initialised afresh; the first rule stays.
+  void initialise(Value v, FreshRule rule);
+
+ private:
+  const Binding& binding(size_t i) const;
+  const onnx::AttributeProto* attribute(const std::string& name, onnx::AttributeProto::AttributeType type);
+  std::string record_key(size_t i) const { return name_ + "#" + std::to_string(i); }
+
+  Importer& importer_;
+  const onnx::NodeProto& node_;
+  const Scope& scope_;
+  const std::string name_;  // unique in the model
+  std::set<std::string> known_attributes_;
+};
+
+// Axis i of the result is axis permutation[i] of v; a transpose of a transpose is one, or none.
+Value permute(Builder& b, Value v, Ints permutation);
+
+}  // namespace halfstep

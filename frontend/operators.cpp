@@ -1,0 +1,43 @@
+#include "frontend/operators.h"
+
+#include <algorithm>
+
+namespace halfstep {
+
+const std::vector<const OnnxOperator*>& onnx_operators() {
+  static const std::vector<const OnnxOperator*> rows = [] {
+    std::vector<const OnnxOperator*> all;
+    for (const std::span<const OnnxOperator> family :
+         {shape_operators(), pointwise_operators(), movement_operators(), indexing_operators(), contraction_operators(),
+          pooling_operators(), reduction_operators(), normalization_operators(), loss_operators()})
+      for (const OnnxOperator& row : family) all.push_back(&row);
+    std::sort(all.begin(), all.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
+    return all;
+  }();
+  return rows;
+}
+
+const OnnxOperator* find_onnx_operator(std::string_view name) {
+  const auto& rows = onnx_operators();
+  const auto found = std::lower_bound(rows.begin(), rows.end(), name,
+                                      [](const OnnxOperator* row, std::string_view n) { return row->name < n; });
+  return found != rows.end() && (*found)->name == name ? *found : nullptr;
+}
+
+std::string operators_markdown() {
+  std::string text =
+      "# ONNX operators\n\n"
+      "Written from the import table (`frontend/import_*.cpp`) by `frontend_test`; run it with `UPDATE_EXPECTED=1` "
+      "after a\n"
+      "change of the table. Files of opset " +
+      std::to_string(kOldestOpset) + " to " + std::to_string(kNewestOpset) +
+      " are read, whatever their IR version. Local functions are inlined.\n\n"
+      "| operator | since opset | limits |\n|---|---|---|\n";
+  for (const OnnxOperator* row : onnx_operators())
+    text += "| " + std::string(row->name) + " | " +
+            std::to_string(std::max<int64_t>(row->versions.front(), kOldestOpset)) + " | " + std::string(row->limits) +
+            " |\n";
+  return text;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,45 @@
+// The ONNX operators that can be imported: one row each, in family files joined here.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "frontend/node_context.h"
+
+namespace halfstep {
+
+// Builds the node's results in order; results at the end that nobody wants may be left out.
+using ImportFunction = std::vector<Value> (*)(NodeContext&);
+
+inline constexpr int kVariadic = 1 << 30;
+
+struct OnnxOperator {
+  std::string_view name;
+  // Opset versions at which the operator's meaning or form changed, the first being the one that introduced it (or 1).
+  // A version that only widens types is not listed: it means what the one before means.
+  std::vector<int> versions;
+  int least_operands;
+  int most_operands;
+  ImportFunction import;
+  std::string_view limits = "";  // what is refused, for the documentation
+};
+
+std::span<const OnnxOperator> shape_operators();
+std::span<const OnnxOperator> pointwise_operators();
+std::span<const OnnxOperator> movement_operators();
+std::span<const OnnxOperator> indexing_operators();
+std::span<const OnnxOperator> contraction_operators();
+std::span<const OnnxOperator> pooling_operators();
+std::span<const OnnxOperator> reduction_operators();
+std::span<const OnnxOperator> normalization_operators();
+std::span<const OnnxOperator> loss_operators();
+
+// All rows, sorted by name.
+const std::vector<const OnnxOperator*>& onnx_operators();
+const OnnxOperator* find_onnx_operator(std::string_view name);
+// docs/operators.md.
+std::string operators_markdown();
+
+}  // namespace halfstep

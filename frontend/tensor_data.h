@@ -1,0 +1,42 @@
+// ONNX tensors as host tensors. Sizes are checked before anything is allocated; external data is read only from inside
+// the model's directory.
+#pragma once
+
+#include <onnx/onnx_pb.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "base/tensor.h"
+
+namespace halfstep {
+
+// The element type an ONNX type has here: every floating type is f32 (precision is assigned by the compiler), 16-bit
+// and unsigned integers the next wider one. Nothing for strings, complex numbers and types unknown to this version.
+std::optional<DType> element_type(int32_t onnx_type);
+// "float16", "string", "type 23".
+std::string element_type_name(int32_t onnx_type);
+
+// Throws Error naming the tensor if its type is not supported or its size overflows.
+TensorType type_of(const onnx::TensorProto& tensor);
+
+class TensorReader {
+ public:
+  explicit TensorReader(std::filesystem::path directory) : directory_(std::move(directory)) {}
+
+  // Throws Error naming the tensor: data missing, of another size, or outside the directory.
+  Tensor read(const onnx::TensorProto& tensor) const;
+  // The element bytes as the file has them, little-endian in the ONNX type.
+  std::string read_bytes(const onnx::TensorProto& tensor) const;
+  // False for external data whose file is not there. Throws Error for a location outside the directory.
+  bool has_data(const onnx::TensorProto& tensor) const;
+
+ private:
+  std::filesystem::path external_path(const onnx::TensorProto& tensor) const;
+  std::string read_external(const onnx::TensorProto& tensor, int64_t expected) const;
+
+  std::filesystem::path directory_;
+};
+
+}  // namespace halfstep

@@ -29,6 +29,7 @@ CudaDevice CudaDevice::open(int index) {
   device.multiprocessors = properties.multiProcessorCount;
   size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  device.memory_bytes = static_cast<int64_t>(total);
   device.free_bytes = static_cast<int64_t>(free);
   return device;
 }

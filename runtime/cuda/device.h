@@ -16,6 +16,7 @@ struct CudaDevice {
   std::string name;
   int capability = 0;  // 90 for 9.0
   int multiprocessors = 0;
+  int64_t memory_bytes = 0;
   int64_t free_bytes = 0;  // when it was opened
 
   // Makes the device current in this thread. Throws Error without a driver, a device, or that device.

@@ -1,27 +1,29 @@
-// What the library calls of a Program mean, as plain loops in double with one rounding at the end: the truth the
-// executors are tested against.
+// What the library calls of a Program mean, as plain loops in double: the truth the executors are tested against.
+// Results are not rounded, so that a test can tell one rounding of the executor from two.
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "runtime/program.h"
 
 namespace halfstep {
 
 // The new contents of c. The tensors hold what the references of the gemm point to; `bias` is read only if it has one.
-inline Tensor reference_gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& bias) {
-  Tensor result = c;
+inline std::vector<double> reference_gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c,
+                                          const Tensor& bias) {
+  std::vector<double> result = c.values();
   for (int64_t batch = 0; batch < g.batch; ++batch) {
     for (int64_t row = 0; row < g.m; ++row) {
       for (int64_t column = 0; column < g.n; ++column) {
-        const int64_t place = batch * g.stride_c + row * g.n + column;
-        double sum = g.accumulate ? c.at(place) : 0;
+        const auto place = static_cast<size_t>(batch * g.stride_c + row * g.n + column);
+        double sum = g.accumulate ? result[place] : 0;
         if (g.bias) sum += bias.at(column);
         for (int64_t i = 0; i < g.k; ++i) {
           sum += a.at(batch * g.stride_a + (g.transpose_a ? i * g.m + row : row * g.k + i)) *
                  b.at(batch * g.stride_b + (g.transpose_b ? column * g.k + i : i * g.n + column));
         }
-        result.set(place, g.relu ? std::max(sum, 0.0) : sum);
+        result[place] = g.relu ? std::max(sum, 0.0) : sum;
       }
     }
   }
@@ -29,8 +31,8 @@ inline Tensor reference_gemm(const Gemm& g, const Tensor& a, const Tensor& b, co
 }
 
 // The new contents of y, x or w, whichever the kind computes.
-inline Tensor reference_convolution(const Convolution& c, const Tensor& x, const Tensor& w, const Tensor& y,
-                                    const Tensor& bias) {
+inline std::vector<double> reference_convolution(const Convolution& c, const Tensor& x, const Tensor& w,
+                                                 const Tensor& y, const Tensor& bias) {
   const Tensor& target = c.kind == ConvolutionKind::forward ? y : c.kind == ConvolutionKind::data_grad ? x : w;
   std::vector<double> sums(static_cast<size_t>(target.type.element_count()), 0.0);
   const auto count = [](const Shape& shape) {
@@ -85,7 +87,7 @@ inline Tensor reference_convolution(const Convolution& c, const Tensor& x, const
       if (c.relu) sums[i] = std::max(sums[i], 0.0);
     }
   }
-  return Tensor::from_values(target.type, sums);
+  return sums;
 }
 
 }  // namespace halfstep

@@ -62,10 +62,9 @@ class InflateSource final : public ByteSource {
         throw Error(name() + ": compressed data is corrupt (" + (stream_.msg ? stream_.msg : "unknown reason") +
                     "): get the file again");
       } else if (input_ended_ && stream_.avail_in == 0 && stream_.avail_out > 0) {
-        throw_truncated();
+        throw Error(name() + ": compressed data is truncated: get the file again");
       }
     }
-    if (done < into.size() && !finished_) throw_truncated();
     return done;
   }
 
@@ -94,9 +93,6 @@ class InflateSource final : public ByteSource {
     inflateReset(&stream_);
     finished_ = false;
     return true;
-  }
-  [[noreturn]] void throw_truncated() const {
-    throw Error(name() + ": compressed data is truncated: get the file again");
   }
 
   std::unique_ptr<ByteSource> compressed_;

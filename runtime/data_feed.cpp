@@ -30,7 +30,14 @@ void store(std::span<std::byte> to, T value) {
   std::memcpy(to.data(), &value, sizeof value);
 }
 
-// Pairs every data input with an array: by name first, what is left over in order.
+int64_t sample_elements(const TensorType& type) { return type.element_count() / type.shape[0]; }
+
+bool fits(const TensorType& array, const TensorType& input) {
+  return !input.shape.empty() && input.shape[0] > 0 && sample_elements(array) == sample_elements(input) &&
+         can_convert(array.dtype, input.dtype);
+}
+
+// Pairs every data input with an array: by name first, what is left over in order among those that fit.
 std::vector<const NamedArray*> match_arrays(const Dataset& dataset, const std::vector<const Buffer*>& inputs,
                                             const Program& program) {
   std::vector<const NamedArray*> matched(inputs.size(), nullptr);
@@ -50,9 +57,13 @@ std::vector<const NamedArray*> match_arrays(const Dataset& dataset, const std::v
     throw Error("program '" + program.name + "' has the inputs " + wants + ", the data set the arrays " + has +
                 ": give one array for each input");
   }
-  auto next = left.begin();
-  for (const NamedArray*& array : matched)
-    if (array == nullptr) array = *next++;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (matched[i] != nullptr) continue;
+    auto array = std::ranges::find_if(left, [&](const NamedArray* a) { return fits(a->values.type, inputs[i]->type); });
+    if (array == left.end()) array = left.begin();  // the binding says what does not fit
+    matched[i] = *array;
+    left.erase(array);
+  }
   return matched;
 }
 
@@ -127,12 +138,12 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
   Binding binding{.input = index,
                   .array = &array.values,
                   .dtype = input.type.dtype,
-                  .elements = input.type.element_count() / batch,
-                  .channel_elements = input.type.element_count() / batch,
+                  .elements = sample_elements(input.type),
+                  .channel_elements = sample_elements(input.type),
                   .factor = {},
                   .offset = {},
                   .table = {}};
-  if (const int64_t found = type.element_count() / type.shape[0]; found != binding.elements)
+  if (const int64_t found = sample_elements(type); found != binding.elements)
     problems.add(where + to_string(input.type) + " takes " + std::to_string(binding.elements) +
                  " elements a sample, but data array '" + array.name + "' " + to_string(type) + " has " +
                  std::to_string(found));

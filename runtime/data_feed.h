@@ -35,8 +35,8 @@ struct StepInputs {
 // Binds the arrays of a data set to the inputs of one program and fills batches. The data set must outlive it.
 class DataFeed {
  public:
-  // An input takes the array of its name; inputs and arrays left over are paired in order. A sample may have another
-  // shape than the input's as long as it has as many elements. Throws Error listing all that does not fit.
+  // An input takes the array of its name; each input left over the first array left that fits it. A sample may have
+  // another shape than the input's as long as it has as many elements. Throws Error listing all that does not fit.
   // `normalization`: by input name.
   DataFeed(const Dataset& dataset, const Program& program, const std::map<std::string, Normalization>& normalization);
 

@@ -203,7 +203,9 @@ class Training {
       const auto found = outputs.find(name);
       return found == outputs.end() ? std::nullopt : std::optional(found->second.at(0));
     };
-    step_loss_ += scalar("loss").value();
+    const std::optional<double> loss = scalar("loss");
+    require(loss.has_value(), "a step's result holds its loss");
+    step_loss_ += *loss;
     if (const std::optional<double> correct = scalar("correct")) step_correct_ = step_correct_.value_or(0) + *correct;
     if (!submitted.ends_step) return;
     StepRow row = submitted.row;

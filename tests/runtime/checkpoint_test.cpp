@@ -235,6 +235,14 @@ TEST_F(Checkpoints, EveryDamageIsFoundAndAnOlderOneOffered) {
   }
 }
 
+TEST_F(Checkpoints, OnlyAnOlderOneIsOffered) {
+  FakeExecutor executor;
+  const fs::path path = save(executor, 1);
+  save(executor, 2);
+  flip_byte(path / "weights.safetensors", -1);
+  EXPECT_THAT([&] { read_checkpoint(path); }, ThrowsMessage<Error>(HasSubstr("no older intact one is there")));
+}
+
 TEST_F(Checkpoints, AnotherModelsCheckpointIsRefusedWhole) {
   FakeExecutor executor = used_executor();
   save(executor, 1);

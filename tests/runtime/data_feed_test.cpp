@@ -89,6 +89,14 @@ TEST(DataFeed, OtherNamesArePairedInOrder) {
   EXPECT_EQ(filled[2].at(0), 1);
 }
 
+TEST(DataFeed, OtherNamesGoWhereTheyFit) {
+  const Dataset data = make_dataset({array("images", DType::u8, {2, 3}, 5), array("labels", DType::u8, {2}, 0)});
+  const Program p = program_with({input("target", DType::i64, {1}), input("pixels", DType::u8, {1, 3})});
+  const std::vector<Tensor> filled = fill(DataFeed(data, p, {}), p, {1});
+  EXPECT_THAT(filled[0].values(), ElementsAre(1));
+  EXPECT_THAT(filled[1].values(), ElementsAre(8, 9, 10));
+}
+
 TEST(DataFeed, APartialBatchRepeatsItsLastSample) {
   const Dataset data = make_dataset({array("x", DType::u8, {5, 1}, 0)});
   const Program p = program_with({input("x", DType::u8, {4, 1})});

@@ -3,17 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/ptx.h"
 
 namespace halfstep {
 namespace {
 
-constexpr unsigned kDriverVersion = 12000;  // introduced every function below
+constexpr unsigned kDriverVersion = 12000;    // introduced every function below
+constexpr size_t kBytesWorthAThread = 16384;  // PTX; some milliseconds of compilation
 
 template <typename Function>
 void resolve(const char* name, Function& function) {
@@ -52,31 +56,64 @@ void CudaDriver::check(CUresult status, const char* call) const {
       fmt::format("{} failed: {} (driver error {})", call, text ? text : "unknown error", static_cast<int>(status)));
 }
 
-KernelModule::KernelModule(const std::string& ptx) {
+CUmodule KernelModule::compile(const std::string& ptx) const {
   std::vector<char> log(16384);
-  CUjit_option names[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES, CU_JIT_SPLIT_COMPILE};
-  void* values[] = {log.data(), reinterpret_cast<void*>(log.size()), nullptr};  // split 0: a compiler thread per core
-  CUresult status = driver_.load_module(&module_, ptx.c_str(), 3, names, values);
-  if (status == CUDA_ERROR_INVALID_VALUE) {  // a driver that does not know the last option
-    values[1] = reinterpret_cast<void*>(log.size());
-    status = driver_.load_module(&module_, ptx.c_str(), 2, names, values);
-  }
+  CUjit_option names[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+  void* values[] = {log.data(), reinterpret_cast<void*>(log.size())};
+  CUmodule module = nullptr;
+  const CUresult status = driver_.load_module(&module, ptx.c_str(), 2, names, values);
   std::string_view text(log.data(), std::ranges::find(log, '\0') - log.begin());
   while (text.ends_with('\n')) text.remove_suffix(1);
   if (status != CUDA_SUCCESS && !text.empty()) {
     throw Error(fmt::format("cuModuleLoadDataEx failed for the compiled kernels: {}", text));
   }
   driver_.check(status, "cuModuleLoadDataEx");
+  return module;
 }
 
-KernelModule::~KernelModule() { driver_.unload_module(module_); }
+KernelModule::KernelModule(const std::string& ptx) {
+  const size_t cores = std::max(1u, std::thread::hardware_concurrency());
+  const std::vector<std::string> parts = split_kernels(ptx, std::min(cores, 1 + ptx.size() / kBytesWorthAThread));
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  modules_.resize(parts.size(), nullptr);
+  std::vector<std::exception_ptr> failures(parts.size());
+  const auto compile_part = [&](size_t part) {
+    try {
+      check(cudaSetDevice(device), "cudaSetDevice");
+      modules_[part] = compile(parts[part]);
+    } catch (...) {
+      failures[part] = std::current_exception();
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (size_t part = 1; part < parts.size(); ++part) threads.emplace_back(compile_part, part);
+    compile_part(0);
+  }
+  for (const std::exception_ptr& failure : failures) {
+    if (!failure) continue;
+    unload();
+    std::rethrow_exception(failure);
+  }
+}
+
+KernelModule::~KernelModule() { unload(); }
+
+void KernelModule::unload() {
+  for (CUmodule module : modules_) {
+    if (module) driver_.unload_module(module);
+  }
+}
 
 CUfunction KernelModule::find(const std::string& kernel) const {
-  CUfunction function = nullptr;
-  const CUresult status = driver_.find_function(&function, module_, kernel.c_str());
-  if (status == CUDA_ERROR_NOT_FOUND) throw Error(fmt::format("the compiled kernels contain no '{}'", kernel));
-  driver_.check(status, "cuModuleGetFunction");
-  return function;
+  for (CUmodule module : modules_) {
+    CUfunction function = nullptr;
+    const CUresult status = driver_.find_function(&function, module, kernel.c_str());
+    if (status == CUDA_SUCCESS) return function;
+    if (status != CUDA_ERROR_NOT_FOUND) driver_.check(status, "cuModuleGetFunction");
+  }
+  throw Error(fmt::format("the compiled kernels contain no '{}'", kernel));
 }
 
 void KernelModule::launch(CUfunction kernel, const std::array<int64_t, 3>& grid, const std::array<int64_t, 3>& block,

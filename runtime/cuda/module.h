@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "runtime/cuda/device.h"
 
@@ -27,7 +28,7 @@ struct CudaDriver {
 
 class KernelModule {
  public:
-  // Compiles for the current device; throws Error with the compiler's log.
+  // Compiles for the current device, large modules on several threads; throws Error with the compiler's log.
   explicit KernelModule(const std::string& ptx);
   ~KernelModule();
   KernelModule(const KernelModule&) = delete;
@@ -39,8 +40,11 @@ class KernelModule {
               void** parameters, const CudaStream& stream) const;
 
  private:
+  CUmodule compile(const std::string& ptx) const;
+  void unload();
+
   CudaDriver driver_;
-  CUmodule module_ = nullptr;
+  std::vector<CUmodule> modules_;  // each with some of the kernels
 };
 
 }  // namespace halfstep

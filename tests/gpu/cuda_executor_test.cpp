@@ -118,6 +118,27 @@ TEST_F(GpuTest, KernelsRunOnTheWholeGrid) {
   for (int64_t i = 0; i < 96; ++i) EXPECT_EQ(result.outputs.at("numbers").at(i), i);
 }
 
+TEST_F(GpuTest, EveryKernelOfALargeModuleIsFound) {
+  // Large enough to be compiled in several parts.
+  const std::string ptx = kKernels;
+  const size_t start = ptx.find(".visible .entry number_threads"), end = ptx.find("// returns after");
+  std::string kernels = ptx.substr(0, ptx.find("// state +="));
+  constexpr int kCount = 120;
+  for (int i = 0; i < kCount; ++i) {
+    std::string kernel = ptx.substr(start, end - start);
+    kernel.replace(kernel.find("number_threads"), 14, fmt::format("number_threads_{}", i));
+    kernels += fmt::format("// kernel {{ {}\n", i) + kernel;
+  }
+  ASSERT_GT(kernels.size(), size_t{1} << 16);
+  ModelBuilder builder(kernels);
+  const Ref output = builder.buffer(BufferKind::output, "numbers", {DType::i32, {kCount, 4}});
+  for (int64_t i = 0; i < kCount; ++i) {
+    builder.step(launch(fmt::format("number_threads_{}", i), {{output.buffer, i * 16}}, 1, 4));
+  }
+  const StepResult result = run_step(*builder.make());
+  for (int64_t i = 0; i < kCount * 4; ++i) ASSERT_EQ(result.outputs.at("numbers").at(i), i % 4);
+}
+
 TEST_F(GpuTest, ReferencesReachIntoBuffers) {
   ModelBuilder builder(kKernels);
   const Ref scratch = builder.buffer(BufferKind::scratch, "scratch", {DType::u8, {1024}});

@@ -1,7 +1,8 @@
 """Records what PyTorch computes, for the whole-model tests: tests/references/*.json.
 
 usage: python3 record_references.py OUT_DIR [NAME ...]
-       NAME: mlp lenet resnet18 squeezenet1_1 sgd_adam grad_scaler; default: all. fp16 and grad_scaler need a CUDA device.
+       NAME: mlp lenet resnet18 squeezenet1_1 sgd_adam grad_scaler; default: all
+       The fp16 runs and grad_scaler need a CUDA device.
 
 No weights are stored: parameters and images are philox.tensor(name, shape, low, high), where a parameter's name is its
 ONNX initializer (and state dict) name; labels are floor(classes * u). Batch norm is in training mode, dropout is off.
@@ -11,9 +12,9 @@ One file per model; `runs` hold the same quantities, each run made from the same
   fp32         on the CPU
   fp16         autocast on the GPU, loss scale 1024, channels-last, the libraries' algorithms chosen by measurement
   fp16_other   the same in contiguous layout, by heuristics, with half-precision split sums allowed in products
-`fp16_spread` is the relative distance between the two fp16 runs. It is 0 where the libraries' choices agree, so the measure
-of another implementation is `error`: it should be no farther from fp64 than PyTorch's fp16 is. PyTorch's cross_entropy
-rounds each log-probability of fp16 logits, and its gradient, to fp16; only the mean is taken in fp32.
+`fp16_spread` is the relative distance between the two fp16 runs. It is 0 where the libraries' choices agree, so the
+measure of another implementation is `error`: it should be no farther from fp64 than PyTorch's fp16 is. PyTorch's
+cross_entropy rounds each log-probability of fp16 logits to fp16; only their mean is taken in fp32.
 """
 import json
 import pathlib

@@ -99,6 +99,8 @@ def main():
         for mode in options.modes.split(","):
             rows.append(measure(name, mode, options.batch or (128 if name in ("mlp", "lenet") else 256)))
             print(json.dumps(rows[-1]), flush=True)
+        print(f"{name}: " + ", ".join(f"{r['mode']} {r['median_ms']:.4f} ms {r['peak_mib']:.0f} MiB"
+                                      for r in rows if r["model"] == name), flush=True)
     if options.out:
         result = dict(torch=torch.__version__, device=torch.cuda.get_device_name(), rows=rows)
         options.out.write_text(json.dumps(result, indent=1) + "\n")

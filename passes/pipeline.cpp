@@ -16,6 +16,7 @@
 #include "passes/differentiate.h"
 #include "passes/expand_composites.h"
 #include "passes/fuse.h"
+#include "passes/hoist_max_pool.h"
 #include "passes/inference.h"
 #include "passes/place_casts.h"
 #include "passes/simplify.h"
@@ -92,6 +93,7 @@ constexpr Pass kPasses[] = {
     {"attach_loss", attach_the_loss},
     {"choose_layouts", [](Pipeline& p) { p.each(choose_layouts); }},
     {"simplify_model", [](Pipeline& p) { p.each(simplify); }},
+    {"hoist_max_pool", [](Pipeline& p) { p.each(hoist_max_pool); }},
     {"autocast", cast_automatically},
     {"place_forward_casts", [](Pipeline& p) { p.each(place_casts); }},
     {"simplify_forward", [](Pipeline& p) { p.each(simplify); }},

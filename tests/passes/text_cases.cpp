@@ -29,6 +29,7 @@
 #include "passes/differentiate.h"
 #include "passes/expand_composites.h"
 #include "passes/fuse.h"
+#include "passes/hoist_max_pool.h"
 #include "passes/inference.h"
 #include "passes/place_casts.h"
 #include "passes/simplify.h"
@@ -182,6 +183,7 @@ const std::map<std::string, RunPass>& passes() {
       {"differentiate", run_differentiate},
       {"expand_composites", plain(expand_composites)},
       {"fuse", plain(fuse)},
+      {"hoist_max_pool", plain(hoist_max_pool)},
       {"inference", plain(inference)},
       {"place_casts", plain(place_casts)},
       {"simplify", plain(simplify)},

@@ -413,9 +413,11 @@ std::vector<double> CudaExecutor::time_steps(int program, int repeats) {
   const NamedTensors saved = save_state();
   const int index = acquire_slot();  // its graph writes into its result area, which must hold no result any more
   Slot& slot = slots_[static_cast<size_t>(index)];
-  check(cudaMemcpyAsync(buffers_.inputs(index), slot.staging.data(), static_cast<size_t>(slot.staging.size()),
-                        cudaMemcpyHostToDevice, compute_.get()),
-        "cudaMemcpyAsync");
+  if (const int64_t bytes = buffers_.input_layout(program).bytes; bytes > 0) {
+    check(cudaMemcpyAsync(buffers_.inputs(index), slot.staging.data(), static_cast<size_t>(bytes),
+                          cudaMemcpyHostToDevice, compute_.get()),
+          "cudaMemcpyAsync");
+  }
   const CudaGraph& graph = slot.graphs[static_cast<size_t>(program)];
   graph.launch(compute_);  // the first launch is slower
   std::vector<CudaEvent> events;

@@ -123,7 +123,7 @@ TEST_F(GpuTest, EveryKernelOfALargeModuleIsFound) {
   const std::string ptx = kKernels;
   const size_t start = ptx.find(".visible .entry number_threads"), end = ptx.find("// returns after");
   std::string kernels = ptx.substr(0, ptx.find("// state +="));
-  constexpr int kCount = 120;
+  constexpr int kCount = 200;
   for (int i = 0; i < kCount; ++i) {
     std::string kernel = ptx.substr(start, end - start);
     kernel.replace(kernel.find("number_threads"), 14, fmt::format("number_threads_{}", i));

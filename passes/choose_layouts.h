@@ -8,7 +8,7 @@
 //
 // A parameter that is only read transposed is stored transposed (its `permutation`). Constants, per-channel values and
 // axes of size 1 move for free. Knows ops by their kernel kind and by their attributes' axis roles. Runs on the forward
-// graph: the backward inherits the layout. Outputs and state keep theirs.
+// graph: the backward inherits the layout. Outputs and state keep theirs; a dropout's mask moves with its operand.
 #pragma once
 
 #include "ir/graph.h"

@@ -29,9 +29,24 @@ llvm_map_components_to_libnames(HALFSTEP_LLVM_LIBRARIES core support analysis pa
   x86codegen x86asmparser x86desc x86info nvptxcodegen nvptxdesc nvptxinfo option lto)
 find_library(LLD_ELF_LIBRARY lldELF REQUIRED HINTS ${LLVM_LIBRARY_DIRS})
 find_library(LLD_COMMON_LIBRARY lldCommon REQUIRED HINTS ${LLVM_LIBRARY_DIRS})
+# lld is ready for link-time optimisation: it initialises every target that LLVM was built with, and Polly. Kernels need
+# two targets and no link-time optimisation, so the others get initialisers that do nothing.
+set(stubs "#include <llvm/Passes/PassPlugin.h>\nllvm::PassPluginLibraryInfo getPollyPluginInfo() { return {}; }\n")
+foreach(target IN LISTS LLVM_TARGETS_TO_BUILD)
+  if(NOT target MATCHES "^(X86|NVPTX)$")
+    foreach(part TargetInfo Target TargetMC AsmPrinter AsmParser)
+      string(APPEND stubs "extern \"C\" void LLVMInitialize${target}${part}() {}\n")
+    endforeach()
+  endif()
+endforeach()
+file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/llvm_targets_not_linked.cpp CONTENT "${stubs}")
+set_property(TARGET LLVMExtensions PROPERTY INTERFACE_LINK_LIBRARIES LLVMSupport)
+add_library(halfstep_llvm_stubs STATIC ${CMAKE_BINARY_DIR}/llvm_targets_not_linked.cpp)
+target_include_directories(halfstep_llvm_stubs SYSTEM PRIVATE ${LLVM_INCLUDE_DIRS})
 add_library(halfstep_llvm INTERFACE)
 target_include_directories(halfstep_llvm SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS})
-target_link_libraries(halfstep_llvm INTERFACE ${LLD_ELF_LIBRARY} ${LLD_COMMON_LIBRARY} ${HALFSTEP_LLVM_LIBRARIES})
+target_link_libraries(halfstep_llvm INTERFACE ${LLD_ELF_LIBRARY} ${LLD_COMMON_LIBRARY} ${HALFSTEP_LLVM_LIBRARIES}
+  halfstep_llvm_stubs)
 target_link_options(halfstep_llvm INTERFACE -Wl,--exclude-libs,ALL -Wl,--gc-sections)
 
 # CUDA: driver API, cuBLASLt, cuDNN. Linked only into halfstep_cuda, which is loaded at run time.

@@ -1,9 +1,9 @@
 // Scalar bodies as LLVM instructions, on single values or vectors of lanes.
 #pragma once
 
-#include <deque>
-
 #include <llvm/IR/IRBuilder.h>
+
+#include <deque>
 
 #include "ir/op.h"
 #include "ir/scalar.h"

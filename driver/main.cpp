@@ -94,7 +94,7 @@ int run(int argc, char** argv) {
   add_command(app, line, "check", "every problem that keeps a model from training, at once", kModel);
   add_command(app, line, "inspect", "precision of every node, and the reason", kModel);
   CLI::App* compile = add_command(app, line, "compile", "compile the training step into a directory", kModel);
-  compile->add_option("-o,--output", line.options.target, "the directory to write");
+  compile->add_option("-o,--target", line.options.target, "the directory to write");
   add_command(app, line, "train", "train a model", kModelOrStep);
   CLI::App* eval = add_command(app, line, "eval", "loss and accuracy over a data set", kModelOrStep);
   CLI::App* export_ = add_command(app, line, "export", "put trained weights back into the ONNX model", kModel);

@@ -25,13 +25,14 @@ enum class ImportMode : uint8_t {
 };
 
 struct ImportOptions {
-  std::optional<int64_t> batch;               // default: the one the model was exported at
-  std::map<std::string, Shape> shapes;        // of an input, by its name; -1: leave this dimension to the rest
-  std::map<std::string, int64_t> dimensions;  // of an open dimension, by its symbol
+  std::optional<int64_t> batch = {};               // default: the one the model was exported at
+  std::map<std::string, Shape> shapes = {};        // of an input, by its name; -1: leave this dimension to the rest
+  std::map<std::string, int64_t> dimensions = {};  // of an open dimension, by its symbol
   ImportMode mode = ImportMode::training;
   InitialWeights weights = InitialWeights::from_file;
-  uint64_t seed = 0;                // of fresh weights
-  std::vector<std::string> freeze;  // patterns (* ? []) of initializer names that training leaves as they are
+  uint64_t seed = 0;                     // of fresh weights
+  std::optional<double> dropout;         // replaces the ratio of every dropout
+  std::vector<std::string> freeze = {};  // patterns (* ? []) of initializer names that training leaves as they are
 };
 
 struct ImportedModel {

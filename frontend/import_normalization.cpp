@@ -142,7 +142,8 @@ std::vector<Value> import_dropout(NodeContext& c) {
   Builder& b = c.b;
   const Value x = c.operand(0);
   const bool operands = c.version >= 12;
-  const double ratio = operands ? (c.has_operand(1) ? c.number(1, "ratio") : 0.5) : c.number("ratio", 0.5);
+  const double exported = operands ? (c.has_operand(1) ? c.number(1, "ratio") : 0.5) : c.number("ratio", 0.5);
+  const double ratio = c.importer().inputs().options.dropout.value_or(exported);
   const bool exported_active = operands && c.has_operand(2) && c.number(2, "training_mode") != 0;
   if (ratio < 0 || ratio >= 1) c.fail("ratio " + std::to_string(ratio) + " is outside [0, 1)");
   if (ratio == 0 || !(c.training() || exported_active))

@@ -171,8 +171,9 @@ Value Builder::transpose(Value x, Ints permutation) {
 Value Builder::broadcast(Value x, Shape to) {
   if (shape(x) == to) return x;
   if (shape(x).size() < to.size()) {
-    Shape padded(to.size() - shape(x).size(), 1);
-    padded.insert(padded.end(), shape(x).begin(), shape(x).end());
+    const Shape from = shape(x);
+    Shape padded(to.size() - from.size(), 1);
+    padded.insert(padded.end(), from.begin(), from.end());
     x = reshape(x, std::move(padded));
   }
   return shape(x) == to ? x : call("broadcast", {x}, {{"shape", std::move(to)}});

@@ -1,6 +1,7 @@
 #include "passes/autocast.h"
 
 #include <fmt/format.h>
+#include <fnmatch.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,15 +13,6 @@
 namespace halfstep {
 namespace {
 
-// `*` stands for any run of characters, `?` for one.
-bool matches_glob(std::string_view pattern, std::string_view text) {
-  if (pattern.empty()) return text.empty();
-  if (pattern.front() == '*')
-    return matches_glob(pattern.substr(1), text) || (!text.empty() && matches_glob(pattern, text.substr(1)));
-  return !text.empty() && (pattern.front() == '?' || pattern.front() == text.front()) &&
-         matches_glob(pattern.substr(1), text.substr(1));
-}
-
 bool is_operator(const std::string& pattern) {
   return std::ranges::any_of(
       all_ops(), [&](const Op* op) { return op->name == pattern || (!op->onnx.empty() && op->onnx == pattern); });
@@ -28,7 +20,7 @@ bool is_operator(const std::string& pattern) {
 
 bool applies(const PrecisionRule& rule, const Node& node) {
   return rule.pattern == node.op->name || (!node.op->onnx.empty() && rule.pattern == node.op->onnx) ||
-         (!node.origin.name.empty() && matches_glob(rule.pattern, node.origin.name));
+         (!node.origin.name.empty() && fnmatch(rule.pattern.c_str(), node.origin.name.c_str(), 0) == 0);
 }
 
 void check_patterns(const Graph& graph, const std::vector<PrecisionRule>& rules) {

@@ -20,7 +20,7 @@
 namespace halfstep {
 
 // Overrides the precision class of the nodes whose IR operator or ONNX operator is `pattern` or whose ONNX name matches
-// it (`*` and `?`). The last rule that matches decides.
+// it (`*`, `?`, `[]`). The last rule that matches decides.
 struct PrecisionRule {
   std::string pattern;
   Precision precision = Precision::follow;

@@ -10,6 +10,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "runtime/program_check.h"
 
 namespace halfstep {
 namespace {
@@ -149,14 +150,19 @@ void check_call(const Program& program, const KernelLaunch& launch) {
          "grid, block and units must be positive");
 }
 
-void check_buffers(const Program& program) {
-  std::set<std::pair<BufferKind, std::string_view>> seen;
-  for (const Buffer& buffer : program.buffers) {
-    const std::string place = fmt::format("{} buffer '{}'", name(buffer.kind), buffer.name);
-    bytes_of(buffer.type.shape, buffer.type.dtype, place.c_str());
-    expect(seen.emplace(buffer.kind, buffer.name).second, place + " appears twice");
-    expect(buffer.kind != BufferKind::scratch || (buffer.type.dtype == DType::u8 && buffer.type.shape.size() == 1),
-           fmt::format("{}: type u8[bytes] expected, found {}", place, to_string(buffer.type)));
+void check_buffer(const Buffer& buffer) {
+  bytes_of(buffer.type.shape, buffer.type.dtype, "type");
+  expect(buffer.kind != BufferKind::scratch || (buffer.type.dtype == DType::u8 && buffer.type.shape.size() == 1),
+         fmt::format("scratch '{}': type u8[bytes] expected, found {}", buffer.name, to_string(buffer.type)));
+}
+
+// Runs `body` and puts `place` before its Error.
+template <typename Body>
+void at(const std::function<std::string(size_t)>& place, size_t index, const Body& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}: {}", place(index), error.what()));
   }
 }
 
@@ -183,21 +189,28 @@ std::string_view name(ConvolutionKind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
+void check(const Program& program, const PlaceNames& names) {
+  std::set<std::pair<BufferKind, std::string_view>> seen;
+  for (size_t i = 0; i < program.buffers.size(); ++i)
+    at(names.buffer, i, [&] {
+      const Buffer& buffer = program.buffers[i];
+      check_buffer(buffer);
+      expect(seen.emplace(buffer.kind, buffer.name).second,
+             fmt::format("{} '{}' appears twice", name(buffer.kind), buffer.name));
+    });
+  for (size_t i = 0; i < program.steps.size(); ++i)
+    at(names.step, i, [&] { std::visit([&](const auto& call) { check_call(program, call); }, program.steps[i].call); });
+}
+
 void check(const Program& program) {
-  const std::string place = fmt::format("program '{}'", program.name);
-  try {
-    check_buffers(program);
-  } catch (const Error& error) {
-    throw Error(fmt::format("{}: {}", place, error.what()));
-  }
-  for (size_t i = 0; i < program.steps.size(); ++i) {
-    const Step& step = program.steps[i];
-    try {
-      std::visit([&](const auto& call) { check_call(program, call); }, step.call);
-    } catch (const Error& error) {
-      throw Error(fmt::format("{}, step {} ({}, '{}'): {}", place, i, describe(step), step.origin, error.what()));
-    }
-  }
+  check(program, {[&](size_t i) {
+                    return fmt::format("program '{}', buffer {} ('{}')", program.name, i, program.buffers[i].name);
+                  },
+                  [&](size_t i) {
+                    const Step& step = program.steps[i];
+                    return fmt::format("program '{}', step {} ({}, '{}')", program.name, i, describe(step),
+                                       step.origin);
+                  }});
 }
 
 void check(const CompiledModel& model) {

@@ -8,7 +8,7 @@
 #include <concepts>
 
 #include "base/error.h"
-#include "runtime/program.h"
+#include "runtime/program_check.h"
 
 namespace halfstep {
 namespace {
@@ -144,8 +144,11 @@ class Line {
     ++next_;
     return word.substr(key.size() + 1);
   }
+  std::string next() const {
+    return next_ == words_.size() ? "the end of the line" : fmt::format("'{}'", words_[next_]);
+  }
   void expect_end() const {
-    if (next_ != words_.size()) throw Error(fmt::format("unexpected '{}'", words_[next_]));
+    if (next_ != words_.size()) throw Error("unexpected " + next());
   }
 
  private:
@@ -262,11 +265,11 @@ Call parse_fields(Line& line) {
   Call call;
   visit_fields(call, [&](const char* key, auto& value) {
     const std::optional<std::string_view> text = line.take_field(key);
+    if (!text && kAlwaysShown<std::remove_cvref_t<decltype(value)>>)
+      throw Error(fmt::format("{}=... expected next, found {}", key, line.next()));
+    if (!text) return;
     try {
-      if (text)
-        parse(*text, value);
-      else if (kAlwaysShown<std::remove_cvref_t<decltype(value)>>)
-        throw Error("missing; fields stand in the order of the printer");
+      parse(*text, value);
     } catch (const Error& error) {
       throw Error(fmt::format("{}: {}", key, error.what()));
     }
@@ -316,6 +319,7 @@ std::string print(const Program& program) {
 Program parse_program(std::string_view text) {
   Program program;
   bool named = false;
+  std::vector<int> buffer_lines, step_lines;
   for (int number = 1; !text.empty(); ++number) {
     const size_t end = std::min(text.find('\n'), text.size());
     Line line(text.substr(0, end));
@@ -329,8 +333,10 @@ Program parse_program(std::string_view text) {
         named = true;
       } else if (word == "buffer") {
         program.buffers.push_back(parse_buffer(line, program.buffers.size()));
+        buffer_lines.push_back(number);
       } else {
         program.steps.push_back(parse_step(word, line));
+        step_lines.push_back(number);
       }
       line.expect_end();
     } catch (const Error& error) {
@@ -338,7 +344,8 @@ Program parse_program(std::string_view text) {
     }
   }
   if (!named) throw Error("line 1: program \"name\" expected, found nothing");
-  check(program);
+  check(program, {[&](size_t i) { return fmt::format("line {}", buffer_lines[i]); },
+                  [&](size_t i) { return fmt::format("line {}", step_lines[i]); }});
   return program;
 }
 

@@ -1,6 +1,7 @@
 // Reproducible random tensors for tests.
 #pragma once
 
+#include <cmath>
 #include <string>
 
 #include "base/philox.h"

@@ -1,0 +1,53 @@
+// The whole op table, compiled: every sample gives on a device what the interpreter says.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "ir/interpret.h"
+#include "ir/text.h"
+#include "tests/compiled_graph.h"
+#include "tests/op_samples.h"
+#include "tests/random_tensors.h"
+
+namespace halfstep {
+
+// f32 kernels sum in another order and approximate functions to a few units in the last place; a low result may round
+// the other way, and a low intermediate value that stays f32 inside a kernel differs by one rounding.
+inline double table_tolerance(DType type) { return type == DType::f32 ? 2e-5 : type == DType::f16 ? 3e-3 : 2e-2; }
+
+inline void expect_near_interpreter(const InterpretedTensor& expected, const Tensor& found, double tolerance) {
+  ASSERT_EQ(found.type, expected.type);
+  double scale = 1;
+  for (double v : expected.values)
+    if (std::isfinite(v)) scale = std::max(scale, std::abs(v));
+  for (size_t i = 0; i < expected.values.size(); ++i) {
+    const double e = expected.values[i], f = found.at(static_cast<int64_t>(i));
+    if (std::isnan(e) && std::isnan(f)) continue;
+    if (is_floating(expected.type.dtype) && std::isfinite(e))
+      ASSERT_NEAR(f, e, tolerance * scale) << "element " << i;
+    else
+      ASSERT_EQ(f, e) << "element " << i;
+  }
+}
+
+inline void check_table_on(DeviceKind device, DType element) {
+  int checked = 0;
+  for (const OpSample& sample : op_samples()) {
+    SCOPED_TRACE(std::string(sample.op) + " " + std::string(sample.inputs) + " {" + std::string(sample.attributes) + "}");
+    const Graph graph = parse_graph(sample_text(sample, name(element)));
+    const NamedTensors leaves = random_leaves(graph, 21, sample.low, sample.high, sample.bound);
+    const InterpretResult expected = interpret(graph, leaves);
+    CompiledGraph compiled = compile_graph(graph, device);
+    const NamedTensors found = compiled.run(leaves);
+    for (const auto& [output, value] : expected.outputs) {
+      SCOPED_TRACE("output " + output);
+      expect_near_interpreter(value, found.at(output), table_tolerance(element));
+      ++checked;
+    }
+  }
+  EXPECT_GT(checked, 70);
+}
+
+}  // namespace halfstep

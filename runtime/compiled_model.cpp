@@ -51,7 +51,7 @@ Json manifest_of(const CompiledModel& model, const Json& files) {
         {{"name", slice.name}, {"shape", slice.shape}, {"permutation", slice.permutation}, {"offset", slice.offset}});
   Json notes = Json::object();
   for (const auto& [key, value] : model.notes) notes[key] = value;
-  if (model.device == DeviceKind::cpu && !notes.contains(kHostNote)) notes[kHostNote] = host_cpu();
+  if (model.device == DeviceKind::cpu && !notes.contains(kHostNote)) notes[kHostNote] = host_fingerprint();
   return {{"format", kFormat},
           {"version", kVersion},
           {"device", name(model.device)},

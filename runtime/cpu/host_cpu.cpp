@@ -32,7 +32,7 @@ std::optional<bool> runs_level(const std::string& architecture) {
 
 }  // namespace
 
-std::string host_cpu() {
+std::string host_fingerprint() {
   const std::string flags = cpuinfo("flags");
   const auto sum = crc32_z(0, reinterpret_cast<const Bytef*>(flags.data()), flags.size());
   return fmt::format("{} {:08x}", cpuinfo("model name"), sum);
@@ -44,13 +44,13 @@ void check_host_runs(const CompiledModel& model) {
     throw Error(
         fmt::format("the step is compiled for CPU level '{}', which this CPU ({}) does not have: compile it here "
                     "or for a lower level",
-                    model.architecture, host_cpu()));
+                    model.architecture, host_fingerprint()));
   const auto note = model.notes.find(kHostNote);
-  if (!runs && note != model.notes.end() && note->second != host_cpu())
+  if (!runs && note != model.notes.end() && note->second != host_fingerprint())
     throw Error(
         fmt::format("the step is compiled for CPU '{}' ({}), this one is {}: compile it here, or for a level "
                     "such as x86-64-v3 that travels",
-                    model.architecture, note->second, host_cpu()));
+                    model.architecture, note->second, host_fingerprint()));
 }
 
 }  // namespace halfstep

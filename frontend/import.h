@@ -31,7 +31,7 @@ struct ImportOptions {
   ImportMode mode = ImportMode::training;
   InitialWeights weights = InitialWeights::from_file;
   uint64_t seed = 0;                     // of fresh weights
-  std::optional<double> dropout;         // replaces the ratio of every dropout
+  std::optional<double> dropout = {};    // replaces the ratio of every dropout
   std::vector<std::string> freeze = {};  // patterns (* ? []) of initializer names that training leaves as they are
 };
 

@@ -84,11 +84,17 @@ std::vector<Value> import_pow(NodeContext& c) {
   return {c.b.cast(c.b.binary("pow", base, c.b.cast(operands[1], c.b.dtype(base))), type)};
 }
 
+Value truncated(Builder& b, Value x) {
+  return b.select(b.binary("less", x, b.constant_like(x, 0)), b.unary("ceil", x), b.unary("floor", x));
+}
+
 std::vector<Value> import_mod(NodeContext& c) {
   const bool c_style = c.integer("fmod", 0) != 0;
   const std::vector<Value> v = broadcast_together(c, c.operands());
-  if (is_floating(c.b.dtype(v[0]))) c.fail("only integers are supported");
-  const Value remainder = c.b.sub(v[0], c.b.mul(c.b.div(v[0], v[1]), v[1]));  // integer division truncates
+  const bool floating = is_floating(c.b.dtype(v[0]));
+  if (floating && !c_style) c.fail("fmod=0 is for integers");
+  const Value quotient = c.b.div(v[0], v[1]);  // of integers it is truncated already
+  const Value remainder = c.b.sub(v[0], c.b.mul(floating ? truncated(c.b, quotient) : quotient, v[1]));
   if (c_style) return {remainder};
   // Elsewhere the result has the divisor's sign.
   const Value zero = c.b.constant_like(remainder, 0);
@@ -207,7 +213,7 @@ const std::vector<OnnxOperator> kRows{
     {"Max", {1}, 1, kVariadic, import_max},
     {"Mean", {1}, 1, kVariadic, import_mean},
     {"Min", {1}, 1, kVariadic, import_min},
-    {"Mod", {10}, 2, 2, import_mod, "integers only"},
+    {"Mod", {10}, 2, 2, import_mod},
     {"Mul", {7}, 2, 2, import_nary},
     {"Neg", {1}, 1, 1, import_neg},
     {"Not", {1}, 1, 1, import_unary},

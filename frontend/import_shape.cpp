@@ -60,13 +60,9 @@ std::vector<Value> import_range(NodeContext& c) {
 
 std::vector<Value> import_identity(NodeContext& c) { return {c.operand(0)}; }
 
+// Precision is assigned by the compiler: floating casts of an export under autocast are decisions of its exporter.
 Value cast_to(NodeContext& c, Value x, DType to) {
-  // Precision is assigned by the compiler: the casts of an export under autocast are decisions of its exporter.
-  if (is_floating(c.b.dtype(x)) && is_floating(to)) {
-    c.importer().count_dropped_cast();
-    return x;
-  }
-  return c.b.cast(x, to);
+  return is_floating(c.b.dtype(x)) && is_floating(to) ? x : c.b.cast(x, to);
 }
 
 std::vector<Value> import_cast(NodeContext& c) {
@@ -74,7 +70,10 @@ std::vector<Value> import_cast(NodeContext& c) {
   c.ignore({"saturate", "round_mode"});  // of 8-bit floating types only
   const std::optional<DType> type = element_type(to);
   if (!type) c.fail("a cast to " + element_type_name(to) + " is not supported");
-  return {cast_to(c, c.operand(0), *type)};
+  const Value x = c.operand(0);
+  if (is_floating(c.b.dtype(x)) && (to == onnx::TensorProto::FLOAT16 || to == onnx::TensorProto::BFLOAT16))
+    c.importer().count_dropped_cast();
+  return {cast_to(c, x, *type)};
 }
 
 std::vector<Value> import_cast_like(NodeContext& c) {

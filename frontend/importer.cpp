@@ -298,8 +298,7 @@ void Importer::add_remarks() {
     remarks_.push_back("the model was exported at batch " + std::to_string(inputs_.batch.exported) +
                        " and is read at batch " + std::to_string(inputs_.batch.wanted));
   if (dropped_casts_ > 0)
-    remarks_.push_back(count(dropped_casts_, "cast") +
-                       " between floating types dropped: precision is assigned by Halfstep");
+    remarks_.push_back(count(dropped_casts_, "cast") + " to half precision dropped: precision is assigned by Halfstep");
   if (reordered_graphs_ > 0) remarks_.push_back("the nodes of the file are not in order of use; they were sorted");
   const auto& nodes = inputs_.model.graph().node();
   const bool keeps_batch_norm = std::any_of(
@@ -312,7 +311,7 @@ void Importer::add_remarks() {
 
 Graph Importer::run() {
   const onnx::GraphProto& graph = inputs_.model.graph();
-  Scope scope{.prefix = "", .opsets = &opsets_};
+  Scope scope{.opsets = &opsets_};
   bind_initializers(graph, scope);
   bind_inputs(graph, scope);
   import_nodes(graph.node(), scope);

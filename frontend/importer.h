@@ -36,7 +36,7 @@ struct Binding {
 // The names that are visible in a graph, a branch or a function body.
 struct Scope {
   const Scope* outer = nullptr;
-  std::string prefix;  // of node names; keeps the calls of a function apart
+  std::string prefix = {};  // of node names; keeps the calls of a function apart
   const Opsets* opsets = nullptr;
   std::unordered_map<std::string, Binding> bindings = {};
 

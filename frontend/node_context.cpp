@@ -1,8 +1,12 @@
 #include "frontend/node_context.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <iterator>
 
 #include "base/error.h"
+#include "frontend/operators.h"
 
 namespace halfstep {
 namespace {
@@ -10,6 +14,15 @@ namespace {
 using Type = onnx::AttributeProto;
 
 std::string type_name(Type::AttributeType type) { return Type::AttributeType_Name(type); }
+
+// The shortest decimal number that is this float: what its author wrote, 1e-05 and not 9.99999974e-06.
+double as_written(float value) {
+  std::array<char, 32> text{};
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  double result = value;
+  std::from_chars(text.data(), end, result);
+  return result;
+}
 
 }  // namespace
 
@@ -32,9 +45,8 @@ void NodeContext::check_operands(int least, int most) const {
       fail("operand '" + input + "': this result of its operator is not supported");
   const int given = node_.input_size();
   if (given >= least && given <= most) return;
-  const std::string range = least == most                   ? std::to_string(least)
-                            : most > given && given < least ? "at least " + std::to_string(least)
-                                                            : std::to_string(least) + " to " + std::to_string(most);
+  std::string range = std::to_string(least);
+  if (most > least) range = most == kVariadic ? "at least " + range : range + " to " + std::to_string(most);
   fail(std::to_string(given) + " operands given, " + range + " expected");
 }
 
@@ -119,7 +131,7 @@ int64_t NodeContext::integer(const std::string& name) {
 
 double NodeContext::number(const std::string& name, double otherwise) {
   const onnx::AttributeProto* a = attribute(name, Type::FLOAT);
-  return a ? static_cast<double>(a->f()) : otherwise;
+  return a ? as_written(a->f()) : otherwise;
 }
 
 std::string NodeContext::text(const std::string& name, const std::string& otherwise) {
@@ -134,7 +146,9 @@ Ints NodeContext::int_list(const std::string& name, const Ints& otherwise) {
 
 std::vector<double> NodeContext::number_list(const std::string& name) {
   const onnx::AttributeProto* a = attribute(name, Type::FLOATS);
-  return a ? std::vector<double>(a->floats().begin(), a->floats().end()) : std::vector<double>();
+  std::vector<double> values;
+  if (a) std::transform(a->floats().begin(), a->floats().end(), std::back_inserter(values), as_written);
+  return values;
 }
 
 Tensor NodeContext::tensor(const std::string& name) {

@@ -1,0 +1,121 @@
+// Trained weights back into an ONNX model.
+#include "frontend/export.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "base/file.h"
+#include "frontend/model_proto.h"
+#include "frontend/tensor_data.h"
+#include "test_model.h"
+
+namespace halfstep::test {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Conv, batch norm and dropout in the training form of the TorchScript exporter.
+TestModel trained_form() {
+  TestModel model;
+  model.input("x", {2, 1, 3, 3}).weight("w", ramp({2, 1, 3, 3}));
+  for (const char* name : {"scale", "bias", "mean", "variance"}) model.weight(name, ramp({2}, 1));
+  model.node("Conv", {"x", "w"}, {"c"}, {}, "conv");
+  model.node("BatchNormalization", {"c", "scale", "bias", "mean", "variance"}, {"n", "next_mean", "next_variance"},
+             {{"training_mode", int64_t{1}}}, "bn");
+  model.weight("ratio", floats({}, {0.5})).weight("training", Tensor::scalar(DType::boolean, 1));
+  model.node("Dropout", {"n", "ratio", "training"}, {"y", "mask"}, {}, "drop").output("y");
+  return model;
+}
+
+class Export : public ::testing::Test {
+ protected:
+  std::filesystem::path path() const { return directory_.path() / "trained.onnx"; }
+  std::string error(const OnnxFile& file, const NamedTensors& trained) {
+    try {
+      export_model(file, trained, path());
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  }
+  TemporaryDirectory directory_;
+};
+
+TEST_F(Export, ComesBackWithTheNewWeightsAndTheSameNames) {
+  const OnnxFile original = trained_form().file();
+  const ImportedModel before = import_model(original);
+  NamedTensors trained = before.weights;
+  for (auto& [name, tensor] : trained)
+    for (int64_t i = 0; i < tensor.type.element_count(); ++i) tensor.set(i, tensor.at(i) * 2 + 0.25);
+  export_model(original, in_onnx_layout(before.graph, trained), path());
+  const ImportedModel after = import_model(read_onnx_file(path()));
+  EXPECT_EQ(after.weights, trained);
+  EXPECT_EQ(after.inputs, before.inputs);
+  EXPECT_EQ(after.outputs, before.outputs);
+}
+
+TEST_F(Export, IsAnInferenceModel) {
+  export_model(trained_form().file(), {}, path());
+  const onnx::ModelProto model = parse_model(read_onnx_file(path()));
+  const onnx::NodeProto &norm = model.graph().node(1), &drop = model.graph().node(2);
+  EXPECT_EQ(norm.output_size(), 1);
+  EXPECT_EQ(norm.attribute(0).i(), 0);
+  EXPECT_EQ(norm.name(), "bn");
+  EXPECT_EQ(drop.op_type(), "Identity");
+  EXPECT_EQ(drop.name(), "drop");
+  EXPECT_EQ(drop.input_size(), 1);
+  EXPECT_EQ(drop.output(0), "y");
+  const ImportedModel inference = import_model(read_onnx_file(path()), {.mode = ImportMode::as_exported});
+  EXPECT_TRUE(inference.graph.updates().empty());
+}
+
+TEST_F(Export, AMaskThatIsReadKeepsItsDropout) {
+  export_model(trained_form().output("mask").file(), {}, path());
+  const onnx::ModelProto model = parse_model(read_onnx_file(path()));
+  EXPECT_EQ(model.graph().node(2).op_type(), "Dropout");
+  EXPECT_EQ(model.graph().node(2).input_size(), 2) << "without training_mode";
+}
+
+TEST_F(Export, KeepsElementTypes) {
+  TestModel model;
+  model.input("x", {2}).weight("w", floats({2}, {1, 2}).cast(DType::f16)).node("Mul", {"x", "w"}, {"y"}).output("y");
+  export_model(model.file(), {{"w", floats({2}, {0.1, 3})}}, path());
+  const onnx::TensorProto w = parse_model(read_onnx_file(path())).graph().initializer(0);
+  EXPECT_EQ(w.data_type(), onnx::TensorProto::FLOAT16);
+  EXPECT_EQ(TensorReader(".").read(w), floats({2}, {0.1, 3}).cast(DType::f16).cast(DType::f32));
+}
+
+TEST_F(Export, LargeModelsPutTheirWeightsBeside) {
+  TestModel model;
+  model.input("x", {1, 40}).weight("a", ramp({40, 40})).weight("b", ramp({40, 30}));
+  model.node("MatMul", {"x", "a"}, {"h"}).node("MatMul", {"h", "b"}, {"y"}).output("y");
+  const NamedTensors trained{{"a", ramp({40, 40}, 5)}, {"b", ramp({40, 30}, 7)}};
+  export_model(model.file(), trained, path(), {.largest_inline = 1000});
+  EXPECT_EQ(std::filesystem::file_size(path().string() + ".data"), 8192u + 40 * 30 * 4) << "aligned to 4096";
+  EXPECT_LT(std::filesystem::file_size(path()), 1000u);
+  EXPECT_EQ(import_model(read_onnx_file(path())).weights, trained);
+}
+
+TEST_F(Export, ReportsEveryTensorThatDoesNotFit) {
+  const std::string message = error(trained_form().file(), {{"w", ramp({3})}, {"unknown", ramp({1})}});
+  EXPECT_THAT(message, HasSubstr("trained tensor 'w' is f32[3], the model has f32[2,1,3,3]"));
+  EXPECT_THAT(message, HasSubstr("trained tensor 'unknown' is no initializer of the model"));
+  EXPECT_FALSE(std::filesystem::exists(path()));
+}
+
+TEST_F(Export, StatisticsThatOthersReadAreRefused) {
+  EXPECT_THAT(error(trained_form().output("next_mean").file(), {}),
+              HasSubstr("node BatchNormalization 'bn': its statistics"));
+}
+
+TEST_F(Export, LeavesTheOldFileWhereItCannotWrite) {
+  std::ofstream(path()) << "old";
+  EXPECT_NE(error(trained_form().file(), {{"unknown", ramp({1})}}), "no error");
+  EXPECT_EQ(read_file(path()), "old");
+  EXPECT_THROW(export_model(trained_form().file(), {}, directory_.path() / "no" / "such" / "m.onnx"), Error);
+}
+
+}  // namespace
+}  // namespace halfstep::test

@@ -1,0 +1,332 @@
+// Every operator's import against values computed by hand.
+#include "frontend/operators.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "test_model.h"
+
+namespace halfstep::test {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+const double kNaN = std::nan("");
+
+// An operand: fed when the model runs, known when it is compiled, or left out.
+struct Operand {
+  enum Kind { data, known, absent } kind;
+  Tensor tensor;
+};
+Operand x(const Shape& shape, const std::vector<double>& values) { return {Operand::data, floats(shape, values)}; }
+Operand x(const Tensor& tensor) { return {Operand::data, tensor}; }
+Operand known(const Tensor& tensor) { return {Operand::known, tensor}; }
+Operand absent() { return {Operand::absent, {}}; }
+Operand bools(const Shape& shape, const std::vector<double>& values) {
+  return {Operand::data, Tensor::from_values({DType::boolean, shape}, values)};
+}
+
+struct Case {
+  std::string op;
+  int64_t opset;
+  std::vector<Operand> operands;
+  AttributeList attributes;
+  std::vector<std::vector<double>> results;  // "" of a result that is not asked for: empty
+};
+
+onnx::GraphProto branch(double value) {
+  onnx::GraphProto graph;
+  *graph.add_node() = node_proto("Constant", {}, {"branch_result"}, {{"value_float", value}});
+  graph.add_output()->set_name("branch_result");
+  return graph;
+}
+
+const Tensor kSquare = ramp({1, 1, 3, 3}, 1);  // 1 2 3 / 4 5 6 / 7 8 9
+const double kE = std::exp(1.0);
+
+std::vector<Case> cases() {
+  return {
+      {"Abs", 13, {x({2}, {-1, 2})}, {}, {{1, 2}}},
+      {"Abs", 13, {x(ints({2}, {-3, 2}))}, {}, {{3, 2}}},
+      {"Add", 7, {x({2, 1}, {1, 2}), x({3}, {10, 20, 30})}, {}, {{11, 21, 31, 12, 22, 32}}},
+      {"And", 7, {bools({2}, {1, 1}), bools({2}, {0, 1})}, {}, {{0, 1}}},
+      {"ArgMax", 13, {x({2, 3}, {1, 5, 5, 9, 2, 3})}, {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}}, {{1, 0}}},
+      {"AveragePool", 11, {x(kSquare)}, {{"kernel_shape", Ints{2, 2}}}, {{3, 4, 6, 7}}},
+      {"AveragePool",
+       11,
+       {x(kSquare)},
+       {{"kernel_shape", Ints{2, 2}},
+        {"strides", Ints{2, 2}},
+        {"pads", Ints{1, 1, 0, 0}},
+        {"count_include_pad", int64_t{1}}},
+       {{0.25, 1.25, 2.75, 7}}},
+      // ceil_mode: the padding counts, what hangs over it does not.
+      {"AveragePool",
+       11,
+       {x(kSquare)},
+       {{"kernel_shape", Ints{2, 2}},
+        {"strides", Ints{2, 2}},
+        {"ceil_mode", int64_t{1}},
+        {"count_include_pad", int64_t{1}}},
+       {{3, 4.5, 7.5, 9}}},
+      {"BatchNormalization",
+       15,
+       {x({1, 2, 2}, {1, 3, 5, 9}), x({2}, {1, 2}), x({2}, {0, 1}), x({2}, {1, 5}), x({2}, {4, 16})},
+       {{"epsilon", 0.0}},
+       {{0, 1, 1, 3}}},
+      {"BatchNormalization",
+       15,
+       {x({1, 2, 2}, {1, 3, 5, 9}), x({2}, {1, 2}), x({2}, {0, 1}), x({2}, {1, 5}), x({2}, {4, 16})},
+       {{"epsilon", 0.0}, {"training_mode", int64_t{1}}, {"momentum", 0.75}},
+       {{-1, 1, -1, 3}, {1.25, 5.5}, {3.25, 13}}},
+      {"Cast", 13, {x({3}, {-1.5, 0, 2.5})}, {{"to", int64_t{onnx::TensorProto::INT64}}}, {{-1, 0, 2}}},
+      {"Cast", 13, {x({3}, {-1.5, 0, 2.5})}, {{"to", int64_t{onnx::TensorProto::BOOL}}}, {{1, 0, 1}}},
+      {"CastLike", 15, {x({2}, {1.5, -2}), x(ints({1}, {0}))}, {}, {{1, -2}}},
+      {"Ceil", 13, {x({2}, {1.2, -1.2})}, {}, {{2, -1}}},
+      {"Clip", 7, {x({3}, {-5, 0.5, 5})}, {{"min", -1.0}, {"max", 1.0}}, {{-1, 0.5, 1}}},
+      {"Clip", 13, {x({3}, {-5, 0.5, 5}), absent(), known(floats({}, {1}))}, {}, {{-5, 0.5, 1}}},
+      {"Clip", 13, {x({2}, {-5, 5}), known(floats({}, {0}))}, {}, {{0, 5}}},
+      {"Concat", 13, {x({1, 2}, {1, 2}), x({1, 1}, {3})}, {{"axis", int64_t{-1}}}, {{1, 2, 3}}},
+      {"Constant", 13, {}, {{"value_ints", Ints{3, 4}}}, {{3, 4}}},
+      {"ConstantOfShape", 9, {known(ints({2}, {1, 2}))}, {{"value", floats({1}, {7})}}, {{7, 7}}},
+      {"Conv",
+       11,
+       {x(kSquare), known(floats({1, 1, 2, 2}, {1, 0, 0, 1})), known(floats({1}, {10}))},
+       {},
+       {{16, 18, 22, 24}}},
+      {"Conv",
+       11,
+       {x({1, 2, 3}, {1, 2, 3, 4, 5, 6}), known(floats({2, 1, 2}, {1, 1, 1, -1}))},
+       {{"group", int64_t{2}}, {"pads", Ints{1, 0}}},
+       {{1, 3, 5, -4, -1, -1}}},
+      {"Conv",
+       11,
+       {x(kSquare), known(ramp({1, 1, 2, 2}, 1, 0))},
+       {{"auto_pad", std::string("SAME_UPPER")}},
+       {{12, 16, 9, 24, 28, 15, 15, 17, 9}}},
+      {"Conv", 11, {x(kSquare), known(ramp({1, 1, 2, 2}, 1, 0))}, {{"dilations", Ints{2, 2}}}, {{20}}},
+      {"Cos", 7, {x({1}, {0})}, {}, {{1}}},
+      {"Div", 7, {x({2}, {1, 3}), x({1}, {2})}, {}, {{0.5, 1.5}}},
+      {"Div", 7, {x(ints({2}, {7, -7})), x(ints({1}, {2}))}, {}, {{3, -3}}},
+      {"Dropout", 7, {x({2}, {1, 2})}, {{"ratio", 0.5}}, {{1, 2}}},
+      {"Dropout", 13, {x({2}, {1, 2})}, {}, {{1, 2}, {1, 1}}},
+      {"Elu", 7, {x({2}, {-1, 100})}, {{"alpha", 2.0}}, {{2 * (std::exp(-1.0) - 1), 100}}},
+      {"Equal", 11, {x({2}, {1, 2}), x({2}, {1, 3})}, {}, {{1, 0}}},
+      {"Erf", 13, {x({1}, {1})}, {}, {{std::erf(1.0)}}},
+      {"Exp", 13, {x({1}, {1})}, {}, {{kE}}},
+      {"Expand", 13, {x({2, 1}, {1, 2}), known(ints({1}, {2}))}, {}, {{1, 1, 2, 2}}},
+      {"Flatten", 13, {x(ramp({1, 2, 2}))}, {{"axis", int64_t{-1}}}, {{0, 1, 2, 3}}},
+      {"Floor", 13, {x({2}, {1.7, -1.2})}, {}, {{1, -2}}},
+      {"Gather", 13, {x({3, 2}, {1, 2, 3, 4, 5, 6}), x(ints({2}, {-1, 0}))}, {}, {{5, 6, 1, 2}}},
+      {"Gather", 13, {x({2, 3}, {1, 2, 3, 4, 5, 6}), known(ints({}, {-2}))}, {{"axis", int64_t{1}}}, {{2, 5}}},
+      {"Gather", 13, {x({3}, {1, 2, 3}), known(ints({2}, {2, 0}))}, {}, {{3, 1}}},
+      {"Gelu", 20, {x({1}, {1})}, {}, {{0.5 * (1 + std::erf(std::sqrt(0.5)))}}},
+      {"Gelu", 20, {x({1}, {1})}, {{"approximate", std::string("tanh")}}, {{0.841192}}},
+      {"Gemm",
+       13,
+       {x({2, 2}, {1, 2, 3, 4}), known(floats({2, 2}, {1, 1, 0, 1})), known(floats({2}, {10, 20}))},
+       {{"transA", int64_t{1}}, {"transB", int64_t{1}}, {"alpha", 2.0}, {"beta", 0.5}},
+       {{2 * 4 + 5, 2 * 3 + 10, 2 * 6 + 5, 2 * 4 + 10}}},
+      {"GlobalAveragePool", 7, {x(kSquare)}, {}, {{5}}},
+      {"GlobalMaxPool", 7, {x(kSquare)}, {}, {{9}}},
+      {"Greater", 9, {x({2}, {1, 2}), x({1}, {1})}, {}, {{0, 1}}},
+      {"GreaterOrEqual", 12, {x({2}, {1, 0}), x({1}, {1})}, {}, {{1, 0}}},
+      {"GroupNormalization",
+       18,
+       {x({1, 2, 2}, {1, 3, 5, 9}), x({2}, {1, 2}), x({2}, {0, 1})},
+       {{"num_groups", int64_t{2}}, {"epsilon", 0.0}},
+       {{-1, 1, -1, 3}}},
+      {"GroupNormalization",
+       21,
+       {x({1, 2, 1}, {1, 3}), x({2}, {1, 2}), x({2}, {0, 1})},
+       {{"num_groups", int64_t{1}}, {"epsilon", 0.0}},
+       {{-1, 3}}},
+      {"HardSigmoid", 7, {x({3}, {-10, 1, 10})}, {}, {{0, 0.7, 1}}},
+      {"HardSwish", 14, {x({3}, {-10, 3, 1.5})}, {}, {{0, 3, 1.125}}},
+      {"Identity", 13, {x({1}, {4})}, {}, {{4}}},
+      {"If",
+       13,
+       {known(Tensor::scalar(DType::boolean, 0))},
+       {{"then_branch", branch(1)}, {"else_branch", branch(2)}},
+       {{2}}},
+      {"InstanceNormalization",
+       7,
+       {x({1, 2, 2}, {1, 3, 5, 9}), x({2}, {1, 2}), x({2}, {0, 1})},
+       {{"epsilon", 0.0}},
+       {{-1, 1, -1, 3}}},
+      {"IsInf", 10, {x({3}, {-kInfinity, 1, kInfinity})}, {{"detect_negative", int64_t{0}}}, {{0, 0, 1}}},
+      {"IsNaN", 13, {x({2}, {kNaN, 1})}, {}, {{1, 0}}},
+      {"LayerNormalization",
+       17,
+       {x({2, 2}, {1, 3, 5, 9}), x({2}, {1, 2}), x({2}, {0, 1})},
+       {{"epsilon", 0.0}},
+       {{-1, 3, -1, 3}, {2, 7}, {1, 0.5}}},
+      {"LeakyRelu", 7, {x({2}, {-2, 2})}, {{"alpha", 0.25}}, {{-0.5, 2}}},
+      {"Less", 9, {x({2}, {0, 1}), x({1}, {1})}, {}, {{1, 0}}},
+      {"LessOrEqual", 12, {x({2}, {1, 2}), x({1}, {1})}, {}, {{1, 0}}},
+      {"Log", 13, {x({1}, {kE})}, {}, {{1}}},
+      {"LogSoftmax", 13, {x({1, 2}, {0, 0})}, {}, {{-std::log(2.0), -std::log(2.0)}}},
+      {"MatMul", 13, {x({2}, {1, 2}), x({2, 2}, {1, 2, 3, 4})}, {}, {{7, 10}}},
+      {"MatMul", 13, {x({2, 2}, {1, 2, 3, 4}), x({2}, {1, 1})}, {}, {{3, 7}}},
+      {"MatMul", 13, {x({2, 1, 2}, {1, 2, 3, 4}), x({2, 1}, {1, 1})}, {}, {{3, 7}}},
+      {"MatMul", 13, {x({2, 1, 1, 2}, {1, 2, 3, 4}), x({2, 2, 1}, {1, 1, 1, -1})}, {}, {{3, -1, 7, -1}}},
+      {"Max", 13, {x({2}, {1, 5}), x({1}, {3}), x({1}, {2})}, {}, {{3, 5}}},
+      {"MaxPool", 12, {x(kSquare)}, {{"kernel_shape", Ints{2, 2}}, {"dilations", Ints{2, 2}}}, {{9}}},
+      {"MaxPool",
+       12,
+       {x(kSquare)},
+       {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}, {"ceil_mode", int64_t{1}}},
+       {{5, 6, 8, 9}}},
+      {"MaxPool",
+       12,
+       {x(kSquare)},
+       {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}, {"auto_pad", std::string("SAME_LOWER")}},
+       {{1, 3, 7, 9}}},
+      {"Mean", 13, {x({1}, {1}), x({1}, {4})}, {}, {{2.5}}},
+      {"Min", 13, {x({2}, {1, 5}), x({1}, {3})}, {}, {{1, 3}}},
+      {"Mod", 13, {x(ints({2}, {-7, 7})), x(ints({2}, {3, -3}))}, {}, {{2, -2}}},
+      {"Mod", 13, {x({2}, {-7.5, 7.5}), x({1}, {2})}, {{"fmod", int64_t{1}}}, {{-1.5, 1.5}}},
+      {"Mul", 7, {x({2}, {1, 3}), x({1}, {2})}, {}, {{2, 6}}},
+      {"Neg", 13, {x({2}, {1, -3})}, {}, {{-1, 3}}},
+      {"Neg", 13, {x(ints({2}, {1, -3}))}, {}, {{-1, 3}}},
+      {"NegativeLogLikelihoodLoss",
+       13,
+       {x({2, 2}, {-1, -2, -3, -4}), x(ints({2}, {1, 0})), x({2}, {3, 1})},
+       {},
+       {{(1 * 2 + 3 * 3) / 4.0}}},
+      {"Not", 7, {bools({2}, {0, 1})}, {}, {{1, 0}}},
+      {"Or", 7, {bools({2}, {0, 0}), bools({2}, {0, 1})}, {}, {{0, 1}}},
+      {"PRelu", 9, {x({1, 2, 1}, {-1, -1}), known(floats({2, 1}, {0.5, 2}))}, {}, {{-0.5, -2}}},
+      {"Pad", 7, {x({2}, {1, 2})}, {{"pads", Ints{1, -1}}, {"value", 9.0}}, {{9, 1}}},
+      {"Pad",
+       18,
+       {x({1, 2}, {1, 2}), known(ints({2}, {0, 1})), known(floats({}, {5})), known(ints({1}, {1}))},
+       {},
+       {{1, 2, 5}}},
+      {"Pow", 13, {x({2}, {-3, 2}), known(floats({}, {2}))}, {}, {{9, 4}}},
+      {"Pow", 13, {x({2}, {4, 9}), known(floats({}, {0.5}))}, {}, {{2, 3}}},
+      {"Pow", 13, {x({2}, {2, 3}), x({2}, {3, 2})}, {}, {{8, 9}}},
+      {"Pow", 13, {x(ints({2}, {2, 3})), x(ints({2}, {3, 2}))}, {}, {{8, 9}}},
+      {"RMSNormalization",
+       23,
+       {x({1, 2}, {3, 4}), x({2}, {1, 2})},
+       {{"epsilon", 0.0}},
+       {{3 / std::sqrt(12.5), 8 / std::sqrt(12.5)}}},
+      {"Range", 11, {known(ints({}, {5})), known(ints({}, {0})), known(ints({}, {-2}))}, {}, {{5, 3, 1}}},
+      {"Reciprocal", 13, {x({1}, {4})}, {}, {{0.25}}},
+      {"ReduceL1", 13, {x({2}, {3, -4})}, {{"keepdims", int64_t{0}}}, {{7}}},
+      {"ReduceL2", 13, {x({2}, {3, -4})}, {{"keepdims", int64_t{0}}}, {{5}}},
+      {"ReduceLogSum", 13, {x({2}, {1, 3})}, {}, {{std::log(4.0)}}},
+      {"ReduceLogSumExp", 13, {x({2}, {1000, 1000})}, {}, {{1000 + std::log(2.0)}}},
+      {"ReduceMax", 13, {x({2, 2}, {1, 2, 3, 0})}, {{"axes", Ints{-1}}}, {{2, 3}}},
+      {"ReduceMean", 18, {x({2, 2}, {1, 2, 3, 0}), known(ints({1}, {0}))}, {}, {{2, 1}}},
+      {"ReduceMean", 13, {x({2, 2}, {1, 2, 3, 0})}, {}, {{1.5}}},
+      {"ReduceMin", 18, {x({2, 2}, {1, 2, 3, 0}), known(ints({1}, {1}))}, {}, {{1, 0}}},
+      {"ReduceSum", 13, {x({2, 2}, {1, 2, 3, 0}), known(ints({1}, {1}))}, {{"keepdims", int64_t{0}}}, {{3, 3}}},
+      {"ReduceSum", 13, {x({2}, {1, 2})}, {{"noop_with_empty_axes", int64_t{1}}}, {{1, 2}}},
+      {"ReduceSumSquare", 13, {x({2}, {1, 2})}, {}, {{5}}},
+      {"Relu", 13, {x({2}, {-1, 2})}, {}, {{0, 2}}},
+      {"Reshape", 13, {x(ramp({2, 3})), known(ints({2}, {0, -1}))}, {}, {{0, 1, 2, 3, 4, 5}}},
+      {"Round", 11, {x({3}, {0.5, 1.5, -1.2})}, {}, {{0, 2, -1}}},
+      {"Shape", 15, {x(ramp({2, 3, 4}))}, {{"start", int64_t{-2}}, {"end", int64_t{2}}}, {{3}}},
+      {"Sigmoid", 13, {x({1}, {0})}, {}, {{0.5}}},
+      {"Sign", 13, {x({3}, {-2, 0, 3})}, {}, {{-1, 0, 1}}},
+      {"Sin", 7, {x({1}, {0})}, {}, {{0}}},
+      {"Size", 13, {x(ramp({2, 3}))}, {}, {{6}}},
+      {"Slice", 7, {x(ramp({5}))}, {{"starts", Ints{1}}, {"ends", Ints{-1}}}, {{1, 2, 3}}},
+      {"Slice",
+       13,
+       {x(ramp({5})), known(ints({1}, {-1})), known(ints({1}, {-100})), absent(), known(ints({1}, {-2}))},
+       {},
+       {{4, 2, 0}}},
+      {"Slice",
+       13,
+       {x(ramp({2, 3})), known(ints({1}, {1})), known(ints({1}, {9e18})), known(ints({1}, {-1}))},
+       {},
+       {{1, 2, 4, 5}}},
+      // Before opset 13 the trailing axes are normalised together.
+      {"Softmax", 11, {x({1, 2, 2}, {0, 0, 0, 0})}, {{"axis", int64_t{1}}}, {{0.25, 0.25, 0.25, 0.25}}},
+      {"Softmax", 13, {x({1, 2, 2}, {0, 0, 0, 0})}, {{"axis", int64_t{1}}}, {{0.5, 0.5, 0.5, 0.5}}},
+      {"SoftmaxCrossEntropyLoss",
+       13,
+       {x({2, 2}, {0, 0, 0, 0}), x(ints({2}, {1, 7}))},
+       {{"ignore_index", int64_t{7}}},
+       {{std::log(2.0)}}},
+      {"SoftmaxCrossEntropyLoss",
+       13,
+       {x({1, 2, 2}, {0, 1, 0, 1}), x(ints({1, 2}, {0, 1}))},
+       {{"reduction", std::string("none")}},
+       {{std::log(2.0), std::log(2.0)}}},
+      {"Softplus", 7, {x({2}, {0, 1000})}, {}, {{std::log(2.0), 1000}}},
+      {"Split", 11, {x(ramp({4}))}, {}, {{0, 1}, {2, 3}}},
+      {"Split", 13, {x(ramp({3})), known(ints({2}, {1, 2}))}, {}, {{0}, {1, 2}}},
+      {"Split", 18, {x(ramp({3}))}, {{"num_outputs", int64_t{2}}}, {{0, 1}, {2}}},
+      {"Sqrt", 13, {x({1}, {9})}, {}, {{3}}},
+      {"Squeeze", 11, {x(ramp({1, 2, 1}))}, {{"axes", Ints{-1}}}, {{0, 1}}},
+      {"Squeeze", 13, {x(ramp({1, 2, 1}))}, {}, {{0, 1}}},
+      {"Sub", 7, {x({2}, {1, 3}), x({1}, {2})}, {}, {{-1, 1}}},
+      {"Sum", 13, {x({1}, {1}), x({1}, {2}), x({2}, {3, 4})}, {}, {{6, 7}}},
+      {"Tanh", 13, {x({1}, {1})}, {}, {{std::tanh(1.0)}}},
+      {"Tile", 13, {x({2}, {1, 2}), known(ints({1}, {2}))}, {}, {{1, 2, 1, 2}}},
+      {"Transpose", 13, {x(ramp({2, 3}))}, {}, {{0, 3, 1, 4, 2, 5}}},
+      {"Unsqueeze", 13, {x({2}, {1, 2}), known(ints({1}, {-1}))}, {}, {{1, 2}}},
+      {"Where", 9, {bools({2}, {1, 0}), x({1}, {5}), x({2}, {1, 2})}, {}, {{5, 2}}},
+      {"Xor", 7, {bools({2}, {1, 1}), bools({2}, {0, 1})}, {}, {{1, 0}}},
+  };
+}
+
+TestModel one_node(const Case& c, NamedTensors& inputs) {
+  TestModel model(c.opset);
+  std::vector<std::string> operands, results;
+  const std::map<DType, int32_t> types{{DType::f32, onnx::TensorProto::FLOAT},
+                                       {DType::i64, onnx::TensorProto::INT64},
+                                       {DType::boolean, onnx::TensorProto::BOOL}};
+  for (size_t i = 0; i < c.operands.size(); ++i) {
+    const Operand& operand = c.operands[i];
+    const std::string name = operand.kind == Operand::absent ? "" : "operand" + std::to_string(i);
+    operands.push_back(name);
+    if (operand.kind == Operand::known) model.weight(name, operand.tensor);
+    if (operand.kind != Operand::data) continue;
+    model.input(name, operand.tensor.type.shape, types.at(operand.tensor.type.dtype));
+    inputs[name] = operand.tensor;
+  }
+  for (size_t i = 0; i < c.results.size(); ++i) {
+    results.push_back("result" + std::to_string(i));
+    model.output(results.back());
+  }
+  return model.node(c.op, operands, results, c.attributes);
+}
+
+TEST(Operators, ComputeWhatOnnxSays) {
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(c.op + " of opset " + std::to_string(c.opset));
+    NamedTensors inputs;
+    const TestModel model = one_node(c, inputs);
+    const auto outputs = evaluate(model, inputs);
+    for (size_t i = 0; i < c.results.size(); ++i) {
+      const std::vector<double>& found = outputs.at("result" + std::to_string(i));
+      ASSERT_EQ(found.size(), c.results[i].size());
+      for (size_t k = 0; k < found.size(); ++k) EXPECT_NEAR(found[k], c.results[i][k], 1e-5 * (1 + std::abs(found[k])));
+    }
+  }
+}
+
+TEST(Operators, EveryRowHasACase) {
+  std::set<std::string, std::less<>> tried;
+  for (const Case& c : cases()) tried.insert(c.op);
+  for (const OnnxOperator* row : onnx_operators())
+    EXPECT_TRUE(tried.contains(row->name)) << row->name << " has no case in operators_test.cpp";
+}
+
+TEST(Operators, LaterOpsetsMeanTheSame) {
+  for (int64_t opset : {13, 17, 20, 21, 22, 23, 24, 25}) {
+    NamedTensors inputs;
+    const Case add{"Add", opset, {x({1}, {1}), x({1}, {2})}, {}, {{3}}};
+    const TestModel model = one_node(add, inputs);
+    EXPECT_EQ(evaluate(model, inputs).at("result0"), std::vector<double>{3}) << opset;
+  }
+}
+
+}  // namespace
+}  // namespace halfstep::test

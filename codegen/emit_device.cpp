@@ -200,7 +200,8 @@ llvm::Value* DeviceKernel::shuffle(llvm::Value* value, int64_t distance) {
 }
 
 llvm::GlobalVariable* DeviceKernel::shared(DType dtype, int64_t count) {
-  llvm::Type* type = llvm::ArrayType::get(stored_type(module_.getContext(), dtype, 1), static_cast<uint64_t>(count));
+  llvm::Type* type =
+      llvm::ArrayType::get(stored_type(module_.getContext(), dtype, 1, DeviceKind::cuda), static_cast<uint64_t>(count));
   auto* global =
       new llvm::GlobalVariable(module_, type, false, llvm::GlobalValue::InternalLinkage, llvm::UndefValue::get(type),
                                function_->getName() + "_shared", nullptr, llvm::GlobalValue::NotThreadLocal, kShared);
@@ -234,7 +235,7 @@ Values DeviceKernel::combine_row(const Row& row, const std::vector<size_t>& redu
   barrier();
   llvm::Value* mine = ir_.CreateURem(lane, constant(warps));
   for (size_t i = 0; i < sums.size(); ++i) {
-    llvm::Type* type = stored_type(module_.getContext(), reduction(i).dtype, 1);
+    llvm::Type* type = stored_type(module_.getContext(), reduction(i).dtype, 1, DeviceKind::cuda);
     llvm::Value* v = e().scalars().from_stored(reduction(i).dtype, ir_.CreateLoad(type, place(globals[i], mine)));
     sums[i] = across(i, v, warps);
   }
@@ -377,7 +378,7 @@ LaunchShape DeviceKernel::columns() {
     };
     const auto get = [&](size_t i, llvm::Value* number) {
       const DType dtype = kernel_.reductions[reductions[i]].dtype;
-      llvm::Type* type = stored_type(module_.getContext(), dtype, lanes_);
+      llvm::Type* type = stored_type(module_.getContext(), dtype, lanes_, DeviceKind::cuda);
       return e().scalars().from_stored(dtype, ir_.CreateLoad(type, place(i, number)));
     };
     for (size_t r : reductions) globals.push_back(shared(kernel_.reductions[r].dtype, shape.block * lanes_));

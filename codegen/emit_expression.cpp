@@ -181,7 +181,7 @@ ExpressionEmitter::LaneIndex ExpressionEmitter::emit_value_atom(const Atom& atom
 
 llvm::Value* ExpressionEmitter::pointer(int32_t argument, llvm::Value* position) {
   const DType dtype = kernel_.arguments[static_cast<size_t>(argument)].type.dtype;
-  return ir_.CreateGEP(stored_type(ir_.getContext(), dtype, 1), arguments_[static_cast<size_t>(argument)], position);
+  return ir_.CreateGEP(memory_type(dtype, 1), arguments_[static_cast<size_t>(argument)], position);
 }
 
 llvm::Align ExpressionEmitter::alignment(int32_t argument, const Index& at) const {
@@ -210,8 +210,7 @@ llvm::Value* ExpressionEmitter::emit_load(const Expression& e) {
   if (at.uniform()) {
     if (guard && guard->getType()->isVectorTy()) guard = ir_.CreateOrReduce(guard);
     llvm::Value* position = guard ? ir_.CreateSelect(guard, at.base, index(0)) : at.base;
-    raw = load(e.id, stored_type(ir_.getContext(), dtype, 1), position,
-               llvm::Align(static_cast<uint64_t>(size_of(dtype))));
+    raw = load(e.id, memory_type(dtype, 1), position, llvm::Align(static_cast<uint64_t>(size_of(dtype))));
   } else {
     raw = load_lanes(e, at, both(guard, scope_.active));
   }
@@ -219,27 +218,21 @@ llvm::Value* ExpressionEmitter::emit_load(const Expression& e) {
 }
 
 llvm::Value* ExpressionEmitter::load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* mask) {
-  const bool host = config_.device == DeviceKind::cpu;
   const bool lane_mask = mask && mask->getType()->isVectorTy();
-  if (at.each || at.step != 1 || (lane_mask && !host)) return load_each(e, at, mask);
+  if (at.each || at.step != 1 || (lane_mask && config_.device == DeviceKind::cuda)) return load_each(e, at, mask);
   const DType dtype = kernel_.arguments[static_cast<size_t>(e.id)].type.dtype;
-  llvm::Type* type = stored_type(ir_.getContext(), dtype, config_.lanes);
+  llvm::Type* type = memory_type(dtype, config_.lanes);
   const llvm::Align align = alignment(e.id, e.index);
   if (!lane_mask) return load(e.id, type, mask ? ir_.CreateSelect(mask, at.base, index(0)) : at.base, align);
-  // Masked loads of 16-bit integers have an instruction, those of halves may not.
-  llvm::Type* bits =
-      is_low(dtype) ? stored_type(ir_.getContext(), DType::f32, config_.lanes)->getWithNewType(ir_.getInt16Ty()) : type;
-  llvm::Value* loaded =
-      ir_.CreateMaskedLoad(bits, pointer(e.id, at.base), align, mask, llvm::Constant::getNullValue(bits));
-  return ir_.CreateBitCast(loaded, type);
+  return ir_.CreateMaskedLoad(type, pointer(e.id, at.base), align, mask, llvm::Constant::getNullValue(type));
 }
 
 llvm::Value* ExpressionEmitter::load_each(const Expression& e, const LaneIndex& at, llvm::Value* mask) {
   const DType dtype = kernel_.arguments[static_cast<size_t>(e.id)].type.dtype;
-  llvm::Type* type = stored_type(ir_.getContext(), dtype, 1);
+  llvm::Type* type = memory_type(dtype, 1);
   llvm::Value* positions = lane_values(at);
   if (mask) positions = scalars_.select(mask, positions, llvm::Constant::getNullValue(positions->getType()));
-  llvm::Value* result = llvm::PoisonValue::get(stored_type(ir_.getContext(), dtype, config_.lanes));
+  llvm::Value* result = llvm::PoisonValue::get(memory_type(dtype, config_.lanes));
   for (unsigned i = 0; i < config_.lanes; ++i) {
     llvm::Value* one =
         load(e.id, type, ir_.CreateExtractElement(positions, i), llvm::Align(static_cast<uint64_t>(size_of(dtype))));
@@ -273,7 +266,6 @@ void ExpressionEmitter::emit_store(const Store& s, llvm::Value* value) {
       ir_.CreateAlignedStore(value, pointer(s.argument, at.base), align);
       return;
     }
-    if (is_low(dtype)) value = ir_.CreateBitCast(value, value->getType()->getWithNewType(ir_.getInt16Ty()));
     ir_.CreateMaskedStore(value, pointer(s.argument, at.base), align, mask);
     return;
   }

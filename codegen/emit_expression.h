@@ -88,6 +88,9 @@ class ExpressionEmitter {
   llvm::Value* emit_uniform(const Expression& e);
   llvm::Value* emit_fold(const Expression& e);
   void emit_store(const Store& store, llvm::Value* value);
+  llvm::Type* memory_type(DType dtype, unsigned lanes) const {
+    return stored_type(ir_.getContext(), dtype, lanes, config_.device);
+  }
   llvm::Value* pointer(int32_t argument, llvm::Value* position);
   llvm::Instruction* load(int32_t argument, llvm::Type* type, llvm::Value* position, llvm::Align align);
   llvm::Align alignment(int32_t argument, const Index& index) const;

@@ -3,6 +3,7 @@
 #include <llvm/IR/Intrinsics.h>
 #include <llvm/IR/IntrinsicsNVPTX.h>
 #include <llvm/IR/Module.h>
+#include <llvm/IR/PatternMatch.h>
 
 #include <algorithm>
 #include <limits>
@@ -51,7 +52,8 @@ llvm::Type* computed_type(llvm::LLVMContext& context, DType dtype, unsigned lane
   return with_lanes(scalar_type(context, is_low(dtype) ? DType::f32 : dtype), lanes);
 }
 
-llvm::Type* stored_type(llvm::LLVMContext& context, DType dtype, unsigned lanes) {
+llvm::Type* stored_type(llvm::LLVMContext& context, DType dtype, unsigned lanes, DeviceKind device) {
+  if (is_low(dtype) && device == DeviceKind::cpu) return with_lanes(llvm::Type::getInt16Ty(context), lanes);
   return with_lanes(scalar_type(context, dtype == DType::boolean ? DType::u8 : dtype), lanes);
 }
 
@@ -347,40 +349,46 @@ llvm::Value* ScalarEmitter::saturate_integer(DType from, DType to, llvm::Value* 
 llvm::Value* ScalarEmitter::from_stored(DType dtype, llvm::Value* x) {
   if (dtype == DType::boolean) return ir_.CreateICmpNE(x, integer_like(x, 0));
   if (!is_low(dtype)) return x;
-  if (dtype == DType::f16 || device_ == DeviceKind::cuda) return ir_.CreateFPExt(x, retyped(x, ir_.getFloatTy()));
-  llvm::Value* bits = ir_.CreateZExt(ir_.CreateBitCast(x, retyped(x, ir_.getInt16Ty())), retyped(x, ir_.getInt32Ty()));
-  return ir_.CreateBitCast(ir_.CreateShl(bits, integer_like(bits, 16)), retyped(x, ir_.getFloatTy()));
+  llvm::Type* single = retyped(x, ir_.getFloatTy());
+  if (device_ == DeviceKind::cuda) return ir_.CreateFPExt(x, single);
+  if (dtype == DType::f16) {
+    // The fence costs nothing; it keeps LLVM from moving comparisons and selections back to halves, which most CPUs
+    // would take one by one.
+    llvm::Value* half = ir_.CreateBitCast(x, retyped(x, ir_.getHalfTy()));
+    return ir_.CreateArithmeticFence(ir_.CreateFPExt(half, single), single);
+  }
+  llvm::Value* bits = ir_.CreateZExt(x, retyped(x, ir_.getInt32Ty()));
+  return ir_.CreateBitCast(ir_.CreateShl(bits, integer_like(bits, 16)), single);
 }
 
 llvm::Value* ScalarEmitter::to_stored(DType dtype, llvm::Value* x) {
   if (dtype == DType::boolean) return ir_.CreateZExt(x, retyped(x, ir_.getInt8Ty()));
-  return is_low(dtype) ? narrow(dtype, x) : x;
+  if (!is_low(dtype)) return x;
+  if (device_ == DeviceKind::cuda) return narrow_on_device(dtype, x);
+  llvm::Type* half_bits = retyped(x, ir_.getInt16Ty());
+  if (dtype == DType::f16) return ir_.CreateBitCast(ir_.CreateFPTrunc(x, retyped(x, ir_.getHalfTy())), half_bits);
+}
+llvm::Value* bits = ir_.CreateBitCast(x, retyped(x, ir_.getInt32Ty()));
+const auto shifted = [&](llvm::Value* v) { return ir_.CreateLShr(v, integer_like(v, 16)); };
+llvm::Value* tie = ir_.CreateAnd(shifted(bits), integer_like(bits, 1));
+llvm::Value* rounded = shifted(ir_.CreateAdd(bits, ir_.CreateAdd(tie, integer_like(bits, 0x7fff))));
+llvm::Value* nan = ir_.CreateOr(shifted(bits), integer_like(bits, 0x40));
+return ir_.CreateTrunc(ir_.CreateSelect(ir_.CreateFCmpUNO(x, x), nan, rounded), half_bits);
 }
 
-llvm::Value* ScalarEmitter::narrow(DType low, llvm::Value* x) {
+// LLVM converts lane by lane; the instruction takes two.
+llvm::Value* ScalarEmitter::narrow_on_device(DType low, llvm::Value* x) {
   llvm::Type* type = retyped(x, scalar_type(ir_.getContext(), low));
   const unsigned lanes = lanes_of(x);
-  if (device_ == DeviceKind::cuda) {
-    if (lanes == 1) return ir_.CreateFPTrunc(x, type);
-    // LLVM converts lane by lane; the instruction takes two.
-    const auto id = low == DType::f16 ? llvm::Intrinsic::nvvm_ff2f16x2_rn : llvm::Intrinsic::nvvm_ff2bf16x2_rn;
-    llvm::Value* result = llvm::PoisonValue::get(type);
-    for (unsigned i = 0; i < lanes; i += 2) {
-      llvm::Value* pair =
-          ir_.CreateIntrinsic(id, {}, {ir_.CreateExtractElement(x, i + 1), ir_.CreateExtractElement(x, i)});
-      for (unsigned k = 0; k < 2; ++k)
-        result = ir_.CreateInsertElement(result, ir_.CreateExtractElement(pair, k), i + k);
-    }
-    return result;
+  if (lanes == 1) return ir_.CreateFPTrunc(x, type);
+  const auto id = low == DType::f16 ? llvm::Intrinsic::nvvm_ff2f16x2_rn : llvm::Intrinsic::nvvm_ff2bf16x2_rn;
+  llvm::Value* result = llvm::PoisonValue::get(type);
+  for (unsigned i = 0; i < lanes; i += 2) {
+    llvm::Value* pair =
+        ir_.CreateIntrinsic(id, {}, {ir_.CreateExtractElement(x, i + 1), ir_.CreateExtractElement(x, i)});
+    for (unsigned k = 0; k < 2; ++k) result = ir_.CreateInsertElement(result, ir_.CreateExtractElement(pair, k), i + k);
   }
-  if (low == DType::f16) return ir_.CreateFPTrunc(x, type);
-  llvm::Value* bits = ir_.CreateBitCast(x, retyped(x, ir_.getInt32Ty()));
-  const auto shifted = [&](llvm::Value* v) { return ir_.CreateLShr(v, integer_like(v, 16)); };
-  llvm::Value* tie = ir_.CreateAnd(shifted(bits), integer_like(bits, 1));
-  llvm::Value* rounded = shifted(ir_.CreateAdd(bits, ir_.CreateAdd(tie, integer_like(bits, 0x7fff))));
-  llvm::Value* nan = ir_.CreateOr(shifted(bits), integer_like(bits, 0x40));
-  llvm::Value* result = ir_.CreateSelect(ir_.CreateFCmpUNO(x, x), nan, rounded);
-  return ir_.CreateBitCast(ir_.CreateTrunc(result, retyped(x, ir_.getInt16Ty())), type);
+  return result;
 }
 
 }  // namespace halfstep

@@ -11,9 +11,10 @@
 
 namespace halfstep {
 
-// The LLVM type of `lanes` values as they are computed (f16 and bf16 as float, bool as i1) or stored (bool as i8).
+// The LLVM type of `lanes` values as they are computed: f16 and bf16 as float, bool as i1.
 llvm::Type* computed_type(llvm::LLVMContext& context, DType dtype, unsigned lanes);
-llvm::Type* stored_type(llvm::LLVMContext& context, DType dtype, unsigned lanes);
+// In memory bool is i8; on the host, where they have no masked accesses of their own, f16 and bf16 are i16.
+llvm::Type* stored_type(llvm::LLVMContext& context, DType dtype, unsigned lanes, DeviceKind device);
 unsigned lanes_of(const llvm::Value* value);  // 1 for a scalar
 // A vector of `lanes` from a scalar; a vector stays as it is.
 llvm::Value* splat(llvm::IRBuilder<>& ir, llvm::Value* value, unsigned lanes);
@@ -63,7 +64,7 @@ class ScalarEmitter final : public ScalarArithmetic {
   llvm::Value* integer_divide(DType dtype, llvm::Value* x, llvm::Value* y);
   llvm::Value* extremum(ScalarOp op, llvm::Value* x, llvm::Value* y);
   llvm::Value* call_library(const char* function, std::span<llvm::Value* const> operands);
-  llvm::Value* narrow(DType low, llvm::Value* x);  // float -> half or bfloat
+  llvm::Value* narrow_on_device(DType low, llvm::Value* x);
   llvm::Value* saturate_integer(DType from, DType to, llvm::Value* x);
 
   llvm::IRBuilder<>& ir_;

@@ -3,6 +3,7 @@
 #include <llvm/IR/LLVMContext.h>
 #include <llvm/IR/Verifier.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/error.h"
@@ -54,10 +55,22 @@ std::string_view form_name(Kernel::Form form) {
   return "";
 }
 
-// Each argument once; what a window or a broadcast reads again comes from a cache.
+// Every element once that an index can reach; what a window or a broadcast reads again comes from a cache.
 int64_t bytes_moved(const Kernel& kernel) {
+  std::vector<int64_t> elements(kernel.arguments.size(), 0);
+  const auto access = [&](int32_t argument, const Index& index) {
+    double reached = 1;
+    for (const Index::Term& t : index.terms) reached *= static_cast<double>(kernel.space.atom(t.atom).limit);
+    const int64_t all = kernel.arguments[static_cast<size_t>(argument)].type.element_count();
+    int64_t& known = elements[static_cast<size_t>(argument)];
+    known = std::max(known, reached < static_cast<double>(all) ? static_cast<int64_t>(reached) : all);
+  };
+  for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)
+    if (kernel.expressions[id].kind == Expression::Kind::load)
+      access(kernel.expressions[id].id, kernel.expressions[id].index);
+  for (const Store& s : kernel.stores) access(s.argument, s.index);
   int64_t bytes = 0;
-  for (const KernelArgument& a : kernel.arguments) bytes += a.type.byte_count();
+  for (size_t i = 0; i < elements.size(); ++i) bytes += elements[i] * size_of(kernel.arguments[i].type.dtype);
   return bytes;
 }
 

@@ -118,7 +118,14 @@ std::string link_shared_object(const std::string& object) {
   const std::lock_guard lock(one_at_a_time);
   const TemporaryDirectory directory;
   const std::string from = directory.path() / "kernels.o", to = directory.path() / "kernels.so";
-  write_file_atomically(from, object);
+  std::error_code failure;
+  llvm::raw_fd_ostream file(from, failure);
+  file << object;
+  file.close();
+  if (failure || file.has_error()) {
+    file.clear_error();
+    throw Error("cannot write '" + from + "': " + (failure ? failure : file.error()).message());
+  }
   std::string text;
   llvm::raw_string_ostream messages(text);
   const lld::Result result = lld::lldMain(

@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 
+#include <cstring>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
@@ -17,7 +19,7 @@ class LoadedKernels {
  public:
   explicit LoadedKernels(const std::string& shared_object) {
     const std::string path = directory_.path() / "kernels.so";
-    write_file_atomically(path, shared_object);
+    std::ofstream(path, std::ios::binary) << shared_object;
     handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!handle_) throw Error(dlerror());
   }

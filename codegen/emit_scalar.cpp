@@ -366,14 +366,21 @@ llvm::Value* ScalarEmitter::to_stored(DType dtype, llvm::Value* x) {
   if (!is_low(dtype)) return x;
   if (device_ == DeviceKind::cuda) return narrow_on_device(dtype, x);
   llvm::Type* half_bits = retyped(x, ir_.getInt16Ty());
-  if (dtype == DType::f16) return ir_.CreateBitCast(ir_.CreateFPTrunc(x, retyped(x, ir_.getHalfTy())), half_bits);
-}
-llvm::Value* bits = ir_.CreateBitCast(x, retyped(x, ir_.getInt32Ty()));
-const auto shifted = [&](llvm::Value* v) { return ir_.CreateLShr(v, integer_like(v, 16)); };
-llvm::Value* tie = ir_.CreateAnd(shifted(bits), integer_like(bits, 1));
-llvm::Value* rounded = shifted(ir_.CreateAdd(bits, ir_.CreateAdd(tie, integer_like(bits, 0x7fff))));
-llvm::Value* nan = ir_.CreateOr(shifted(bits), integer_like(bits, 0x40));
-return ir_.CreateTrunc(ir_.CreateSelect(ir_.CreateFCmpUNO(x, x), nan, rounded), half_bits);
+  if (dtype == DType::f16) {
+    // A value that was just rounded (see from_stored) is there already.
+    llvm::Value* half = nullptr;
+    using namespace llvm::PatternMatch;
+    if (!match(x, m_Intrinsic<llvm::Intrinsic::arithmetic_fence>(m_FPExt(m_Value(half)))) ||
+        !half->getType()->getScalarType()->isHalfTy())
+      half = ir_.CreateFPTrunc(x, retyped(x, ir_.getHalfTy()));
+    return ir_.CreateBitCast(half, half_bits);
+  }
+  llvm::Value* bits = ir_.CreateBitCast(x, retyped(x, ir_.getInt32Ty()));
+  const auto shifted = [&](llvm::Value* v) { return ir_.CreateLShr(v, integer_like(v, 16)); };
+  llvm::Value* tie = ir_.CreateAnd(shifted(bits), integer_like(bits, 1));
+  llvm::Value* rounded = shifted(ir_.CreateAdd(bits, ir_.CreateAdd(tie, integer_like(bits, 0x7fff))));
+  llvm::Value* nan = ir_.CreateOr(shifted(bits), integer_like(bits, 0x40));
+  return ir_.CreateTrunc(ir_.CreateSelect(ir_.CreateFCmpUNO(x, x), nan, rounded), half_bits);
 }
 
 // LLVM converts lane by lane; the instruction takes two.

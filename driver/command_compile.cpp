@@ -64,7 +64,7 @@ ExitCode run_info(const CommandOptions& options) {
     return ExitCode::success;
   }
   fmt::print("halfstep {}\n", HALFSTEP_VERSION);
-  fmt::print("cpu   {} (oneDNN, oneTBB)\n", host_cpu());
+  fmt::print("cpu   {} (oneDNN, OpenMP)\n", host_cpu());
   if (cuda.available)
     fmt::print("cuda  {}, {}, {}\n      {}\n", cuda.device, cuda.architecture, bytes_text(cuda.memory_bytes),
                cuda.libraries);

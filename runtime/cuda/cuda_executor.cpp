@@ -99,7 +99,7 @@ class CudaExecutor final : public Executor {
   CudaDevice device_;
   CudaStream compute_, transfer_;
   DeviceBuffers buffers_;
-  std::optional<KernelModule> module_;
+  std::optional<CudaModule> module_;
   std::vector<std::vector<CUfunction>> kernels_;  // by program and step; null where the step is no kernel
   Workspace workspace_;
   RowsKernels rows_;

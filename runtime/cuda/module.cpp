@@ -56,7 +56,7 @@ void CudaDriver::check(CUresult status, const char* call) const {
       fmt::format("{} failed: {} (driver error {})", call, text ? text : "unknown error", static_cast<int>(status)));
 }
 
-CUmodule KernelModule::compile(const std::string& ptx) const {
+CUmodule CudaModule::compile(const std::string& ptx) const {
   std::vector<char> log(16384);
   CUjit_option names[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
   void* values[] = {log.data(), reinterpret_cast<void*>(log.size())};
@@ -71,7 +71,7 @@ CUmodule KernelModule::compile(const std::string& ptx) const {
   return module;
 }
 
-KernelModule::KernelModule(const std::string& ptx) {
+CudaModule::CudaModule(const std::string& ptx) {
   const size_t cores = std::max(1u, std::thread::hardware_concurrency());
   const std::vector<std::string> parts = split_kernels(ptx, std::min(cores, 1 + ptx.size() / kBytesWorthAThread));
   int device = 0;
@@ -98,15 +98,15 @@ KernelModule::KernelModule(const std::string& ptx) {
   }
 }
 
-KernelModule::~KernelModule() { unload(); }
+CudaModule::~CudaModule() { unload(); }
 
-void KernelModule::unload() {
+void CudaModule::unload() {
   for (CUmodule module : modules_) {
     if (module) driver_.unload_module(module);
   }
 }
 
-CUfunction KernelModule::find(const std::string& kernel) const {
+CUfunction CudaModule::find(const std::string& kernel) const {
   for (CUmodule module : modules_) {
     CUfunction function = nullptr;
     const CUresult status = driver_.find_function(&function, module, kernel.c_str());
@@ -116,7 +116,7 @@ CUfunction KernelModule::find(const std::string& kernel) const {
   throw Error(fmt::format("the compiled kernels contain no '{}'", kernel));
 }
 
-void KernelModule::launch(CUfunction kernel, const std::array<int64_t, 3>& grid, const std::array<int64_t, 3>& block,
+void CudaModule::launch(CUfunction kernel, const std::array<int64_t, 3>& grid, const std::array<int64_t, 3>& block,
                           void** parameters, const CudaStream& stream) const {
   driver_.check(driver_.launch_kernel(kernel, launch_size(grid[0]), launch_size(grid[1]), launch_size(grid[2]),
                                       launch_size(block[0]), launch_size(block[1]), launch_size(block[2]), 0,

@@ -26,13 +26,13 @@ struct CudaDriver {
   void check(CUresult status, const char* call) const;
 };
 
-class KernelModule {
+class CudaModule {
  public:
   // Compiles for the current device, large modules on several threads; throws Error with the compiler's log.
-  explicit KernelModule(const std::string& ptx);
-  ~KernelModule();
-  KernelModule(const KernelModule&) = delete;
-  KernelModule& operator=(const KernelModule&) = delete;
+  explicit CudaModule(const std::string& ptx);
+  ~CudaModule();
+  CudaModule(const CudaModule&) = delete;
+  CudaModule& operator=(const CudaModule&) = delete;
 
   CUfunction find(const std::string& kernel) const;
   // `parameters[i]` points to the value of parameter i.

@@ -46,7 +46,7 @@ class RowsKernels {
 
  private:
   struct Kernel {
-    std::unique_ptr<KernelModule> module;
+    std::unique_ptr<CudaModule> module;
     CUfunction function = nullptr;
   };
   int multiprocessors_;

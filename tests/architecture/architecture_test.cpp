@@ -32,7 +32,7 @@ const std::map<std::string, FolderRule>& rules() {
       {"runtime/cuda",
        {{"base", "runtime"},
         {"fmt", "cuda", "cuda.h", "cudaTypedefs.h", "cuda_runtime_api.h", "cublasLt.h", "cudnn.h", "cudnn_backend.h",
-         "library_types.h", "cuda_fp16.h", "tbb"}}},
+         "library_types.h", "cuda_fp16.h"}}},
       {"driver",
        {{"base", "ir", "frontend", "passes", "codegen", "runtime", "driver"}, {"fmt", "nlohmann", "toml++", "CLI"}}},
   };
@@ -98,6 +98,23 @@ TEST(Architecture, ForbiddenArrowsAreSeen) {
   EXPECT_NE(forbidden("llvm/IR/Module.h", false, rules().at("runtime")), "");
   EXPECT_EQ(forbidden("runtime/program.h", true, rules().at("codegen")), "");
   EXPECT_EQ(forbidden("vector", false, rules().at("base")), "");
+}
+
+// Every folder is a library of one namespace: two types of one name would be one to the dynamic linker.
+TEST(Architecture, TypesOfHeadersHaveNamesOfTheirOwn) {
+  const std::regex type("^(class|struct) (\\w+)( final)?( :|\\s*\\{)");
+  std::map<std::string, fs::path> seen;
+  for (const auto& [folder, rule] : rules())
+    for (const fs::path& file : sources_of(folder)) {
+      if (file.extension() != ".h") continue;
+      for (const std::string& line : lines_of(file)) {
+        std::smatch match;
+        if (!std::regex_search(line, match, type)) continue;
+        const auto [at, added] = seen.emplace(match[2], file);
+        EXPECT_TRUE(added) << match[2] << " stands in " << at->second << " and in " << file;
+      }
+    }
+  EXPECT_GE(seen.size(), 100u);
 }
 
 TEST(Architecture, FilesStayShort) {

@@ -1,0 +1,111 @@
+#include "base/philox.h"
+#include "tests/codegen/compare.h"
+
+namespace halfstep {
+namespace {
+
+// Movement chains over one operand; every element type of 1 to 8 bytes.
+void expect_movement(const std::string& type, const std::string& shape, const std::string& nodes) {
+  expect_as_interpreted(
+      "graph movement {\n  %x = input() {name=\"0\"} : " + type + shape + "\n" + nodes + "\n  output \"0\" = %y\n}\n",
+      -2, 2, 100);
+}
+
+void expect_movement(const std::string& shape, const std::string& nodes) {
+  for (const char* type : {"f32", "f16", "u8", "i64"}) expect_movement(type, shape, nodes);
+}
+
+TEST(Movement, Transposes) {
+  expect_movement("[5,33]", "%y = transpose(%x) {permutation=[1,0]}");
+  expect_movement("[2,3,4,5]", "%y = transpose(%x) {permutation=[0,2,3,1]}");
+  expect_movement("[2,4,5,3]", "%y = transpose(%x) {permutation=[0,3,1,2]}");
+  expect_movement("[2,4,5,48]", "%y = transpose(%x) {permutation=[1,0,2,3]}");
+  expect_movement("[2,1,28,28]", "%y = transpose(%x) {permutation=[0,2,3,1]}");
+}
+
+TEST(Movement, ReshapesThatShareNoAxes) {
+  expect_movement("[6,4]",
+                  "%r = reshape(%x) {shape=[4,6]}\n %t = transpose(%r) {permutation=[1,0]}\n"
+                  "%y = reshape(%t) {shape=[8,3]}");
+  expect_movement("[35,64]", "%t = transpose(%x) {permutation=[1,0]}\n %y = reshape(%t) {shape=[7,320]}");
+  expect_movement("[3,50]",
+                  "%t = transpose(%x) {permutation=[1,0]}\n %r = reshape(%t) {shape=[6,25]}\n"
+                  "%u = transpose(%r) {permutation=[1,0]}\n %y = reshape(%u) {shape=[150]}");
+}
+
+TEST(Movement, SlicesAndPads) {
+  expect_movement("[5,70]", "%y = slice(%x) {starts=[1,3], limits=[4,69], steps=[1,1]}");
+  expect_movement("[9,70]", "%y = slice(%x) {starts=[0,1], limits=[9,70], steps=[2,3]}");
+  expect_movement("[5,33]", "%y = pad(%x) {low=[1,2], high=[0,5]}");
+  expect_movement("[5,32]", "%y = pad(%x) {low=[2,0], high=[3,0], interior=[1,0], value=2.0}");
+  expect_movement("[5,32]", "%y = pad(%x) {low=[0,3], high=[0,1], interior=[0,2]}");
+  expect_movement("[4,0]", "%y = pad(%x) {low=[0,1], high=[0,2], value=7.0}");
+  expect_movement("[5,33]",
+                  "%p = pad(%x) {low=[1,2], high=[1,5]}\n %s = slice(%p) {starts=[0,1], limits=[7,40], steps=[3,2]}\n"
+                  "%t = transpose(%s) {permutation=[1,0]}\n %y = pad(%t) {low=[0,1], high=[2,0]}");
+}
+
+TEST(Movement, ConcatsOfWhatWasMoved) {
+  expect_movement("[6,32]", R"(%a = slice(%x) {starts=[0,0], limits=[6,8], steps=[1,1]}
+    %n = pad(%a) {low=[0,1], high=[0,0]}
+    %t = transpose(%x) {permutation=[1,0]}
+    %r = reshape(%t) {shape=[6,32]}
+    %y = concat(%x, %n, %r, %a) {axis=1})");
+  expect_movement("[6,32]", R"(%e = slice(%x) {starts=[0,0], limits=[0,32], steps=[1,1]}
+    %y = concat(%x, %e, %x) {axis=0})");
+}
+
+TEST(Movement, BroadcastsOfEveryAxis) {
+  expect_movement("[3,1,33]", "%y = broadcast(%x) {shape=[3,4,33]}");
+  expect_movement("[1,5,1]", "%y = broadcast(%x) {shape=[4,5,40]}");
+  expect_movement("[1,1]", "%y = broadcast(%x) {shape=[9,7]}");
+  expect_movement("[5,1]", "%t = transpose(%x) {permutation=[1,0]}\n %y = broadcast(%t) {shape=[6,5]}");
+}
+
+TEST(Movement, GatherClampsItsIndices) {
+  for (int axis = 0; axis < 2; ++axis) {
+    const RegionRunner runner(
+        parse_graph("graph gather {\n  %x = input() {name=\"0\"} : f16[6,40]\n"
+                    "  %i = input() {name=\"1\"} : i64[3,4]\n"
+                    "  %y = gather(%x, %i) {axis=" +
+                    std::to_string(axis) + "}\n  output \"0\" = %y\n}\n"));
+    NamedTensors leaves = random_leaves(runner.region(), 4, -2, 2, 6);
+    leaves.at("1").set(3, -7);
+    leaves.at("1").set(5, 1e12);
+    expect_as_interpreted(runner, leaves);
+  }
+}
+
+TEST(Movement, ComputedIndicesOfAGather) {
+  expect_as_interpreted(R"(graph computed {
+    %x = input() {name="0"} : f32[7,5]
+    %i = input() {name="1"} : i32[9]
+    %two = constant() {value=i32[9](2,2,2,2,2,2,2,2,2)}
+    %j = add(%i, %two)
+    %y = gather(%x, %j) {axis=0}
+    %z = neg(%y)
+    output "0" = %z
+  })",
+                        -2, 2, 5);
+}
+
+TEST(Movement, UniformIsTheSameNumberEverywhere) {
+  const RegionRunner runner(parse_graph(R"(graph random {
+    %s = input() {name="0"} : i64[]
+    %i = input() {name="1"} : i32[]
+    %u = uniform(%s, %i) {shape=[77,13], site=9}
+    %t = slice(%u) {starts=[3,2], limits=[70,12], steps=[2,1]}
+    output "0" = %t
+  })"));
+  const uint64_t seed = 0x123456789ABCDEFull;
+  Tensor s({DType::i64, {}}), step({DType::i32, {}});
+  s.as<uint64_t>()[0] = seed;
+  step.as<int32_t>()[0] = 41;
+  const Tensor actual = runner.run({{"0", s}, {"1", step}})[0];
+  for (int64_t r = 0; r < 34; ++r)
+    for (int64_t c = 0; c < 10; ++c)
+      EXPECT_EQ(actual.at(r * 10 + c), philox_uniform(seed, 41, 9, static_cast<uint64_t>((3 + 2 * r) * 13 + 2 + c)));
+}
+
+}  // namespace
+}  // namespace halfstep

@@ -9,7 +9,7 @@
 
 namespace halfstep {
 
-void check(const Schedule& schedule) {
+void check(const RateSchedule& schedule) {
   Problems problems;
   const auto non_negative = [&](const char* what, double value) {
     if (!(value >= 0) || std::isinf(value))
@@ -27,7 +27,7 @@ void check(const Schedule& schedule) {
   problems.throw_if_any();
 }
 
-double learning_rate(const Schedule& schedule, const TrainingLength& length, int64_t step) {
+double learning_rate(const RateSchedule& schedule, const TrainingLength& length, int64_t step) {
   const double peak = schedule.learning_rate;
   if (step < schedule.warmup_steps)
     return peak * static_cast<double>(step + 1) / static_cast<double>(schedule.warmup_steps);

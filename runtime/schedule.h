@@ -11,7 +11,7 @@ enum class ScheduleKind : uint8_t {
   cosine,  // from `learning_rate` at the end of the warm-up down to `final_rate` after the last step
 };
 
-struct Schedule {
+struct RateSchedule {
   ScheduleKind kind = ScheduleKind::constant;
   double learning_rate = 0.01;
   // Every kind: rates rise in equal parts over the first steps; step warmup_steps - 1 has the full rate.
@@ -27,9 +27,9 @@ struct TrainingLength {
 };
 
 // Throws Error listing the values that make no sense.
-void check(const Schedule& schedule);
+void check(const RateSchedule& schedule);
 
 // The rate of `step`, counted from 0.
-double learning_rate(const Schedule& schedule, const TrainingLength& length, int64_t step);
+double learning_rate(const RateSchedule& schedule, const TrainingLength& length, int64_t step);
 
 }  // namespace halfstep

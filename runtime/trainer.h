@@ -26,7 +26,7 @@ struct TrainOptions {
   int64_t max_steps = 0;
   int64_t accumulation = 1;  // batches per optimizer step
   uint64_t seed = 0;         // a resumed run keeps the one it began with
-  Schedule schedule;
+  RateSchedule schedule;
   std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
   int64_t classes = 0;                                   // labels are checked against it; 0: they are not
   double min_scale = 1;                                  // the graph's floor of the loss scale

@@ -11,8 +11,8 @@ namespace {
 
 constexpr TrainingLength kLength{.steps_per_epoch = 10, .epochs = 4};
 
-TEST(Schedule, ConstantStaysAfterItsWarmUp) {
-  const Schedule s{.learning_rate = 0.5, .warmup_steps = 4};
+TEST(RateSchedule, ConstantStaysAfterItsWarmUp) {
+  const RateSchedule s{.learning_rate = 0.5, .warmup_steps = 4};
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 0), 0.125);
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 2), 0.375);
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 3), 0.5);
@@ -20,16 +20,16 @@ TEST(Schedule, ConstantStaysAfterItsWarmUp) {
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 39), 0.5);
 }
 
-TEST(Schedule, StepFallsAfterEveryFewEpochs) {
-  const Schedule s{.kind = ScheduleKind::step, .learning_rate = 1, .step_epochs = 2, .gamma = 0.1};
+TEST(RateSchedule, StepFallsAfterEveryFewEpochs) {
+  const RateSchedule s{.kind = ScheduleKind::step, .learning_rate = 1, .step_epochs = 2, .gamma = 0.1};
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 0), 1);
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 19), 1);
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 20), 0.1);
   EXPECT_NEAR(learning_rate(s, kLength, 40), 0.01, 1e-15);
 }
 
-TEST(Schedule, CosineFallsFromThePeakToTheFinalRate) {
-  const Schedule s{.kind = ScheduleKind::cosine, .learning_rate = 1, .warmup_steps = 8, .final_rate = 0.2};
+TEST(RateSchedule, CosineFallsFromThePeakToTheFinalRate) {
+  const RateSchedule s{.kind = ScheduleKind::cosine, .learning_rate = 1, .warmup_steps = 8, .final_rate = 0.2};
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 0), 0.125);
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 7), 1);
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 8), 1);
@@ -39,13 +39,13 @@ TEST(Schedule, CosineFallsFromThePeakToTheFinalRate) {
   EXPECT_NEAR(learning_rate(s, kLength, 1000), 0.2, 1e-12);
 }
 
-TEST(Schedule, WarmUpLongerThanTheTrainingIsAllRise) {
-  const Schedule s{.kind = ScheduleKind::cosine, .learning_rate = 1, .warmup_steps = 100};
+TEST(RateSchedule, WarmUpLongerThanTheTrainingIsAllRise) {
+  const RateSchedule s{.kind = ScheduleKind::cosine, .learning_rate = 1, .warmup_steps = 100};
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 39), 0.4);
 }
 
-TEST(Schedule, ValuesThatMakeNoSenseAreListed) {
-  EXPECT_NO_THROW(check(Schedule{}));
+TEST(RateSchedule, ValuesThatMakeNoSenseAreListed) {
+  EXPECT_NO_THROW(check(RateSchedule{}));
   EXPECT_THAT([] { check({.kind = ScheduleKind::step, .learning_rate = NAN, .step_epochs = 0}); },
               testing::ThrowsMessage<Error>(testing::AllOf(testing::HasSubstr("learning rate: nan"),
                                                            testing::HasSubstr("every 0 epochs, expected at least 1"))));

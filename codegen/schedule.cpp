@@ -167,7 +167,7 @@ class Scheduler {
     const int64_t units = rows ? kept_ : ceil_div(kept_, cpu ? 64 : 128);
     const int64_t wanted_units = cpu ? 256 : 512;
     // A long serial sum loses digits.
-    const int64_t longest = rows ? int64_t{1} << 20 : 4096;
+    const int64_t longest = rows ? (cpu ? 16384 : 65536) / each + 1 : 4096;
     const int64_t shortest = std::max<int64_t>(1, (rows ? (cpu ? 16384 : 4096) : (cpu ? 16 : 64)) / each);
     int64_t chunks = std::max(wanted_units / units, ceil_div(positions, longest));
     chunks = std::min(chunks, positions / shortest);

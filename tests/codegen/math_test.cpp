@@ -1,0 +1,106 @@
+// The elementary functions of f32 against libm in double, in units in the last place.
+#include <bit>
+
+#include "tests/codegen/compare.h"
+
+namespace halfstep {
+namespace {
+
+// Evenly spaced bit patterns: every binade of both signs.
+Tensor all_magnitudes(int64_t count) {
+  Tensor t({DType::f32, {count}});
+  for (int64_t i = 0; i < count; ++i)
+    t.as<uint32_t>()[static_cast<size_t>(i)] =
+        static_cast<uint32_t>(static_cast<uint64_t>(i) * 0x100000000ull / static_cast<uint64_t>(count));
+  return t;
+}
+
+Tensor range(int64_t count, double low, double high) {
+  Tensor t({DType::f32, {count}});
+  for (int64_t i = 0; i < count; ++i)
+    t.set(i, low + (high - low) * static_cast<double>(i) / static_cast<double>(count - 1));
+  return t;
+}
+
+// Distance in units in the last place of the correctly rounded result; subnormals share the smallest unit.
+double ulps(float actual, double exact) {
+  const float rounded = static_cast<float>(exact);
+  if (std::isnan(actual) && std::isnan(exact)) return 0;
+  if (actual == rounded) return 0;
+  if (!std::isfinite(rounded) || !std::isfinite(actual)) {
+    // At the threshold of overflow the largest number and infinity are neighbours.
+    return std::abs(exact) > 3.4028e38 && std::abs(static_cast<double>(actual)) > 3.4028e38 ? 1 : INFINITY;
+  }
+  const double unit = std::ldexp(1, std::max(std::ilogb(rounded == 0 ? 0x1p-149f : rounded), -126) - 23);
+  return std::abs(static_cast<double>(actual) - exact) / unit;
+}
+
+void expect_accurate(const char* op, double (*exact)(double), const std::vector<Tensor>& inputs, double bound) {
+  for (const Tensor& x : inputs) {
+    const int64_t n = x.type.element_count();
+    const RegionRunner runner(parse_graph("graph f {\n %x = input() {name=\"0\"} : f32[" + std::to_string(n) +
+                                          "]\n %y = " + op + "(%x)\n output \"0\" = %y\n}\n"));
+    const Tensor y = runner.run({{"0", x}})[0];
+    double worst = 0, at = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double u = ulps(static_cast<float>(y.at(i)), exact(x.at(i)));
+      if (!(u <= worst)) worst = u, at = x.at(i);
+    }
+    EXPECT_LE(worst, bound) << op << " at " << at;
+  }
+}
+
+constexpr int64_t kCount = 500000;
+
+TEST(Math, Exponential) {
+  expect_accurate("exp", [](double x) { return std::exp(x); }, {all_magnitudes(kCount), range(kCount, -105, 90)}, 1.5);
+}
+
+TEST(Math, Logarithm) {
+  expect_accurate(
+      "log", [](double x) { return std::log(x); },
+      {all_magnitudes(kCount), range(kCount, 0.5, 2), range(1000, 0, 1e-40)}, 1.5);
+}
+
+TEST(Math, SineAndCosine) {
+  expect_accurate("sin", [](double x) { return std::sin(x); }, {range(kCount, -20, 20), range(kCount, -1e6, 1e9)}, 2);
+  expect_accurate("cos", [](double x) { return std::cos(x); }, {range(kCount, -20, 20), range(kCount, -1e6, 1e9)}, 2);
+  expect_accurate(
+      "sin", [](double x) { return std::abs(x) > 0x1p50 ? std::nan("") : std::sin(x); },
+      {Tensor::from_values({DType::f32, {6}}, std::vector<double>{0, -0.0, 1e-40, INFINITY, -INFINITY, NAN})}, 1);
+}
+
+TEST(Math, HyperbolicTangent) {
+  expect_accurate("tanh", [](double x) { return std::tanh(x); }, {all_magnitudes(kCount), range(kCount, -10, 10)}, 2);
+}
+
+TEST(Math, ErrorFunction) {
+  expect_accurate("erf", [](double x) { return std::erf(x); }, {all_magnitudes(kCount), range(kCount, -5, 5)}, 2);
+}
+
+TEST(Math, Power) {
+  const RegionRunner runner(
+      parse_graph("graph p {\n %x = input() {name=\"0\"} : f32[200000]\n %y = input() {name=\"1\"} : f32[200000]\n"
+                  " %z = pow(%x, %y)\n output \"0\" = %z\n}\n"));
+  const auto check = [&](const Tensor& x, const Tensor& y) {
+    const Tensor z = runner.run({{"0", x}, {"1", y}})[0];
+    for (int64_t i = 0; i < 200000; ++i) {
+      const double exact = std::pow(x.at(i), y.at(i));
+      ASSERT_LE(ulps(static_cast<float>(z.at(i)), exact), 1) << x.at(i) << " ^ " << y.at(i) << " = " << exact;
+    }
+  };
+  check(random_tensor({DType::f32, {200000}}, 1, 0, 20, 2), random_tensor({DType::f32, {200000}}, 2, -30, 30, 2));
+  check(random_tensor({DType::f32, {200000}}, 3, 0.99, 1, 2), random_tensor({DType::f32, {200000}}, 4, 0, 100000, 2));
+  // Every pair of special values.
+  const std::vector<double> special{0,    -0.0, 1,    -1,   2,     -2,       3,         -3,  0.5,
+                                    -0.5, 2.5,  -2.5, 1e30, -1e30, INFINITY, -INFINITY, NAN, 1e-42};
+  Tensor x({DType::f32, {200000}}), y = x;
+  for (size_t i = 0; i < 200000; ++i) {
+    x.set(static_cast<int64_t>(i), special[i % special.size()]);
+    y.set(static_cast<int64_t>(i), special[i / special.size() % special.size()]);
+  }
+  check(x, y);
+}
+
+}  // namespace
+}  // namespace halfstep

@@ -1,0 +1,109 @@
+#include "codegen/module.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/codegen/compare.h"
+#include "tests/op_samples.h"
+
+namespace halfstep {
+namespace {
+
+using testing::HasSubstr;
+
+std::string error_of(const KernelTarget& target) {
+  try {
+    KernelModule module(target);
+    return "";
+  } catch (const Error& e) {
+    return e.what();
+  }
+}
+
+TEST(Targets, WhatIsUnknownOrTooOldIsAnError) {
+  EXPECT_THAT(error_of({DeviceKind::cpu, "pentium-eleven"}), HasSubstr("CPU 'pentium-eleven' is unknown"));
+  EXPECT_THAT(error_of({DeviceKind::cpu, "x86-64"}), HasSubstr("x86-64-v3 or later"));
+  EXPECT_THAT(error_of({DeviceKind::cuda, "sm_70"}), HasSubstr("sm_80 or later"));
+  EXPECT_THAT(error_of({DeviceKind::cuda, "sm_80x"}), HasSubstr("sm_80 or later"));
+  EXPECT_THAT(error_of({DeviceKind::cuda, ""}), HasSubstr("sm_80 or later"));
+  EXPECT_EQ(error_of({DeviceKind::cuda, "sm_90a"}), "");
+  EXPECT_EQ(error_of({DeviceKind::cpu, host_cpu()}), "");
+}
+
+Graph relu(const std::string& name) {
+  return parse_graph("graph " + name + " {\n %x = input() {name=\"0\"} : f16[5,40]\n %y = relu(%x) @\"" + name +
+                     "\"\n output \"0\" = %y\n}\n");
+}
+
+TEST(Module, RegionsOfOneStructureShareAKernel) {
+  KernelModule module({DeviceKind::cpu, host_cpu()});
+  const std::string first = module.emit(relu("a")).launches.at(0).kernel;
+  EXPECT_EQ(module.emit(relu("b")).launches.at(0).kernel, first);
+  const Graph other =
+      parse_graph("graph c {\n %x = input() {name=\"0\"} : f16[5,41]\n %y = relu(%x)\n output \"0\" = %y\n}\n");
+  EXPECT_NE(module.emit(other).launches.at(0).kernel, first);
+}
+
+TEST(Module, EmptyOutputsNeedNoLaunch) {
+  KernelModule module({DeviceKind::cpu, host_cpu()});
+  EXPECT_TRUE(module
+                  .emit(parse_graph("graph e {\n %x = input() {name=\"0\"} : f16[0,3]\n %y = relu(%x)\n"
+                                    " output \"0\" = %y\n}\n"))
+                  .launches.empty());
+}
+
+TEST(Module, ARegionWithoutAFormNamesItself) {
+  KernelModule module({DeviceKind::cpu, host_cpu()});
+  for (const char* text : {R"(graph two_sizes {
+           %x = input() {name="0"} : f32[4]
+           %y = input() {name="1"} : f32[5]
+           %a = neg(%x)
+           %b = neg(%y)
+           output "0" = %a
+           output "1" = %b
+         })",
+                           R"(graph two_axes {
+           %x = input() {name="0"} : f32[4,6]
+           %a = reduce_sum(%x) {axes=[0]}
+           %b = reduce_sum(%x) {axes=[1]}
+           output "0" = %a
+           output "1" = %b
+         })",
+                           R"(graph other_row {
+           %x = input() {name="0"} : f32[4,4]
+           %a = reduce_sum(%x) {axes=[1]}
+           %t = transpose(%a) {permutation=[1,0]}
+           %w = broadcast(%t) {shape=[4,4]}
+           %b = sub(%x, %w)
+           output "0" = %b
+         })"}) {
+    const Graph region = parse_graph(text);
+    try {
+      module.emit(region);
+      ADD_FAILURE() << "accepted " << region.name();
+    } catch (const InternalError& e) {
+      EXPECT_THAT(e.what(), HasSubstr("region '" + region.name() + "' is no kernel"));
+    }
+  }
+}
+
+TEST(Module, TextShowsWhatWasEmitted) {
+  KernelModule module({DeviceKind::cpu, "x86-64-v4"});
+  module.emit(relu("a"));
+  EXPECT_THAT(module.ir_text(), HasSubstr("define void @pointwise_0(ptr"));
+}
+
+// Kernels for a processor without AVX-512 run on one that has it.
+TEST(Module, AnotherProcessorCanBeNamed) {
+  for (const OpSample& sample : op_samples()) {
+    const KernelKind kind = op(sample.op).kernel;
+    if (kind == KernelKind::leaf || kind == KernelKind::composite || kind == KernelKind::gemm ||
+        kind == KernelKind::convolution)
+      continue;
+    const Graph region = parse_graph(sample_text(sample, "f16"));
+    const RegionRunner runner(region, {DeviceKind::cpu, "x86-64-v3"});
+    expect_as_interpreted(runner, random_leaves(region, 5, sample.low, sample.high, sample.bound));
+  }
+}
+
+}  // namespace
+}  // namespace halfstep

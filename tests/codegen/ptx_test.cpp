@@ -1,0 +1,168 @@
+// Kernels for the GPU as text: what must be seen in the PTX, and that ptxas, where it is installed, takes it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "codegen/module.h"
+#include "ir/op.h"
+#include "ir/text.h"
+#include "tests/op_samples.h"
+
+namespace halfstep {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+struct Compiled {
+  std::vector<EmittedRegion> regions;
+  std::string ptx;
+};
+
+Compiled compile(const std::vector<std::string>& texts, const std::string& architecture = "sm_80") {
+  KernelModule module({DeviceKind::cuda, architecture});
+  Compiled c;
+  for (const std::string& text : texts) c.regions.push_back(module.emit(parse_graph(text)));
+  c.ptx = module.finish();
+  return c;
+}
+
+std::string output_of(const std::string& command) {
+  std::string text;
+  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  if (!pipe) return text;
+  for (char line[512]; std::fgets(line, sizeof line, pipe);) text += line;
+  text += pclose(pipe) == 0 ? "" : "(failed)";
+  return text;
+}
+
+// What `ptxas -v` says of a module; empty where there is no ptxas.
+std::string assemble(const std::string& ptx, const std::string& architecture = "sm_80") {
+  if (output_of("command -v ptxas").find("ptxas") == std::string::npos) return "";
+  const TemporaryDirectory directory;
+  const std::string path = directory.path() / "kernels.ptx";
+  std::ofstream(path) << ptx;
+  return output_of("ptxas -v -arch=" + architecture + " -o /dev/null " + path);
+}
+
+void expect_assembles(const std::string& ptx, const std::string& architecture = "sm_80") {
+  const std::string report = assemble(ptx, architecture);
+  if (report.empty()) GTEST_SKIP() << "ptxas is not installed";
+  EXPECT_THAT(report, Not(HasSubstr("(failed)"))) << ptx;
+  for (size_t at = 0; (at = report.find("spill stores", at)) != std::string::npos; ++at)
+    EXPECT_THAT(report.substr(at - std::min<size_t>(at, 9), 21), HasSubstr(" 0 bytes spill")) << report;
+}
+
+constexpr const char* kBias = R"(graph bias {
+  %x = input() {name="0"} : f16[4096,64]
+  %b = input() {name="1"} : f16[64]
+  %r = reshape(%b) {shape=[1,64]}
+  %w = broadcast(%r) {shape=[4096,64]}
+  %s = add(%x, %w)
+  %y = relu(%s)
+  output "0" = %y
+})";
+
+TEST(Ptx, HalvesMoveSixteenBytesAtATime) {
+  const Compiled c = compile({kBias});
+  EXPECT_THAT(c.ptx, HasSubstr(".target sm_80"));
+  EXPECT_THAT(c.ptx, HasSubstr(".visible .entry pointwise_0("));
+  EXPECT_THAT(c.ptx, HasSubstr(".maxntid 128"));
+  EXPECT_THAT(c.ptx, HasSubstr("ld.global.v4.b32"));
+  EXPECT_THAT(c.ptx, HasSubstr("ld.global.nc.v4.u32"));  // the bias: nothing can overwrite it
+  EXPECT_THAT(c.ptx, HasSubstr("st.global.v4.b32"));
+  EXPECT_THAT(c.ptx, HasSubstr("cvt.rn.f16x2.f32"));
+  EXPECT_THAT(c.ptx, HasSubstr("max.NaN.f32"));
+  const EmittedLaunch& launch = c.regions[0].launches.at(0);
+  EXPECT_EQ(launch.grid[0] * launch.block * 8, 4096 * 64);
+}
+
+TEST(Ptx, UnalignedRowsFallBackToSingleElements) {
+  const Compiled c = compile({R"(graph odd {
+    %x = input() {name="0"} : f16[4096,63]
+    %b = input() {name="1"} : f16[63]
+    %r = reshape(%b) {shape=[1,63]}
+    %w = broadcast(%r) {shape=[4096,63]}
+    %y = add(%x, %w)
+    output "0" = %y
+  })"});
+  EXPECT_THAT(c.ptx, Not(HasSubstr("v4")));
+  EXPECT_THAT(c.ptx, HasSubstr("ld.global.b16"));
+}
+
+TEST(Ptx, RowsStayInRegistersAndAreCombinedByShuffles) {
+  const Compiled c = compile({R"(graph softmax {
+    %x = input() {name="0"} : f16[4096,512]
+    %f = cast(%x) {to=f32}
+    %m = reduce_max(%f) {axes=[1]}
+    %w = broadcast(%m) {shape=[4096,512]}
+    %s = sub(%f, %w)
+    %e = exp(%s)
+    %t = reduce_sum(%e) {axes=[1]}
+    %u = broadcast(%t) {shape=[4096,512]}
+    %p = div(%e, %u)
+    %y = cast(%p) {to=f16}
+    output "0" = %y
+  })"});
+  EXPECT_THAT(c.ptx, HasSubstr("shfl.sync.bfly.b32"));
+  size_t loads = 0;
+  for (size_t at = 0; (at = c.ptx.find("ld.global", at)) != std::string::npos; ++at) ++loads;
+  EXPECT_EQ(loads, 2u) << "a warp holds 512 halves as two vectors a thread, read once";
+  EXPECT_THAT(c.ptx, Not(HasSubstr("bar.sync")));
+  expect_assembles(c.ptx);
+}
+
+TEST(Ptx, ColumnsAreCombinedInSharedMemoryAndByASecondLaunch) {
+  const Compiled c = compile({R"(graph statistics {
+    %x = input() {name="0"} : f16[401408,64]
+    %f = cast(%x) {to=f32}
+    %q = mul(%f, %f)
+    %s = reduce_sum(%f) {axes=[0]}
+    %t = reduce_sum(%q) {axes=[0]}
+    output "0" = %s
+    output "1" = %t
+  })"});
+  ASSERT_EQ(c.regions[0].launches.size(), 2u);
+  EXPECT_GE(c.regions[0].launches[0].grid[0], 256);
+  EXPECT_THAT(c.ptx, HasSubstr("st.shared"));
+  EXPECT_THAT(c.ptx, HasSubstr("bar.sync"));
+  EXPECT_THAT(c.ptx, HasSubstr("v4"));
+  expect_assembles(c.ptx);
+}
+
+TEST(Ptx, LargeTensorsAreIndexedWith64Bits) {
+  const Compiled c = compile({R"(graph large {
+    %x = input() {name="0"} : f16[50000,100000]
+    %y = neg(%x)
+    output "0" = %y
+  })"});
+  EXPECT_THAT(c.ptx, HasSubstr("mul.wide.u32"));
+  EXPECT_EQ(c.regions[0].launches[0].grid[0], 50000LL * 100000 / 8 / 256 + 1);
+  expect_assembles(c.ptx);
+}
+
+TEST(Ptx, EverySampleAssembles) {
+  std::vector<std::string> texts;
+  for (const char* type : {"f32", "f16", "bf16"})
+    for (const OpSample& sample : op_samples()) {
+      const KernelKind kind = op(sample.op).kernel;
+      if (kind == KernelKind::pointwise || kind == KernelKind::movement || kind == KernelKind::reduction ||
+          kind == KernelKind::window || kind == KernelKind::random)
+        texts.push_back(sample_text(sample, type));
+    }
+  expect_assembles(compile(texts).ptx);
+}
+
+TEST(Ptx, NewerArchitectures) { expect_assembles(compile({kBias}, "sm_90").ptx, "sm_90"); }
+
+TEST(Ptx, ElementaryFunctionsOfF64AreRefused) {
+  EXPECT_THROW(compile({"graph f {\n %x = input() {name=\"0\"} : f64[8]\n %y = exp(%x)\n output \"0\" = %y\n}\n"}),
+               InternalError);
+}
+
+}  // namespace
+}  // namespace halfstep

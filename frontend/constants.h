@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <unordered_map>
+#include <vector>
 
 #include "ir/builder.h"
 #include "ir/interpret.h"
@@ -13,15 +14,15 @@ class ConstantEvaluator {
  public:
   explicit ConstantEvaluator(const Builder& builder) : builder_(builder) {}
 
-  bool is_constant(Value v);
+  bool is_constant(Value v);  // also of an absent value
   // Nothing if the value is not constant, or has more elements than a host evaluation is meant for.
   std::optional<Tensor> evaluate(Value v);
 
  private:
-  const std::vector<InterpretedTensor>& results(NodeId id);
+  void evaluate_node(NodeId id);
 
   const Builder& builder_;
-  std::unordered_map<NodeId, bool> known_;
+  std::vector<char> known_;  // by node, as far as asked for
   std::unordered_map<NodeId, std::vector<InterpretedTensor>> results_;
 };
 

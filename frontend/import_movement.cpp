@@ -171,9 +171,11 @@ std::vector<Value> import_slice(NodeContext& c) {
     const auto from_front = [&](int64_t at) { return at < 0 ? at + size : at; };
     if (steps[i] == 0) c.fail("a step is zero");
     if (steps[i] < 0) {
+      constexpr int64_t kLongest = 1 << 24;
+      if (size > kLongest) c.fail("a negative step over " + std::to_string(size) + " elements is not supported");
       const int64_t start = std::clamp<int64_t>(from_front(starts[i]), -1, size - 1);
       x = reversed(c.b, x, axis, start, std::clamp<int64_t>(from_front(ends[i]), -1, size - 1),
-                   std::max(steps[i], -std::numeric_limits<int32_t>::max() + int64_t{0}));
+                   std::max<int64_t>(steps[i], -kLongest));
       to[axis] = c.b.shape(x)[axis];
       continue;
     }
@@ -215,6 +217,9 @@ std::vector<Value> import_pad(NodeContext& c) {
   for (size_t i = 0; i < axes.size(); ++i) {
     const size_t axis = c.axis(axes[i], rank);
     low[axis] = pads[i], high[axis] = pads[axes.size() + i];
+    constexpr int64_t kLargest = int64_t{1} << 40;
+    if (std::max(std::abs(low[axis] / 2), std::abs(high[axis] / 2)) > kLargest)
+      c.fail("pads " + to_string(pads) + " are out of range");
   }
   // Negative padding cuts off.
   for (size_t i = 0; i < rank; ++i) {

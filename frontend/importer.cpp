@@ -13,7 +13,8 @@ namespace halfstep {
 namespace {
 
 constexpr int kDeepestNesting = 64;
-constexpr int64_t kLargestFolded = 4096;  // elements; larger constant expressions stay expressions
+constexpr int64_t kMostNodes = 1'000'000;  // with functions inlined, which can multiply without end
+constexpr int64_t kLargestFolded = 4096;   // elements; larger constant expressions stay expressions
 
 std::string graph_name(const onnx::GraphProto& graph) {
   std::string name = graph.name().empty() ? "model" : graph.name();
@@ -143,6 +144,7 @@ Value Importer::read(const Binding& binding) {
     return builder_.constant(inputs_.reader.read(tensor));
   if (is_frozen(tensor.name())) return state_leaf(tensor);
   initializers_[tensor.name()] = &tensor;
+  if (tensor.data_type() != onnx::TensorProto::FLOAT) converted_parameters_.insert(tensor.name());
   return builder_.parameter(tensor.name(), type);
 }
 
@@ -162,7 +164,8 @@ Value Importer::step_input(const std::string& name, DType dtype) {
 
 std::string Importer::unique_name(const std::string& name) {
   std::string unique = name;
-  for (int i = 2; !node_names_.insert(unique).second; ++i) unique = name + "_" + std::to_string(i);
+  for (int& uses = name_uses_[name]; !node_names_.insert(unique).second;)
+    unique = name + "_" + std::to_string(++uses + 1);
   return unique;
 }
 
@@ -170,7 +173,7 @@ std::string Importer::unique_name(const std::string& name) {
 Value Importer::folded(Value v) {
   const Node& node = builder_.graph().node(v);
   if (node.op->name == "constant" || node.op->name == "broadcast") return v;
-  if (builder_.type(v).element_count() > kLargestFolded || !constants_.is_constant(v)) return v;
+  if (!constants_.is_constant(v) || builder_.type(v).element_count() > kLargestFolded) return v;
   OriginScope scope(builder_, node.origin);
   return builder_.constant(constants_.evaluate(v).value());
 }
@@ -206,13 +209,15 @@ std::vector<Value> Importer::read_results(const Scope& scope, const std::vector<
   std::vector<Value> results;
   for (const std::string& name : names) {
     const Binding& binding = *scope.find(name);
-    const bool readable = binding.kind == Binding::value || binding.kind == Binding::initializer;
-    results.push_back(readable ? read(binding) : Value{});
+    if (binding.kind == Binding::unsupported || binding.kind == Binding::left_out)
+      throw Error("result '" + scope.prefix + name + "' of its operator is not supported or left out");
+    results.push_back(binding.kind == Binding::failed ? Value{} : read(binding));
   }
   return results;
 }
 
 std::vector<Value> Importer::import_branch(const onnx::GraphProto& graph, const Scope& outer) {
+  if (!graph.input().empty()) throw Error("branch '" + graph.name() + "' has inputs, which a branch cannot have");
   Scope scope{.outer = &outer, .prefix = outer.prefix, .opsets = outer.opsets};
   bind_initializers(graph, scope);
   import_nodes(graph.node(), scope);
@@ -248,20 +253,22 @@ std::optional<std::vector<Value>> Importer::import_results(const onnx::NodeProto
 void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope) {
   const std::string name = unique_name(scope.prefix + node_name(node, index));
   std::optional<std::vector<Value>> results;
+  if (++imported_nodes_ == kMostNodes)
+    problems_.add("the model has more than " + std::to_string(kMostNodes) + " nodes with its functions inlined");
   ++depth_;
   try {
     if (depth_ > kDeepestNesting) throw Error("node '" + name + "': functions or branches are nested too deeply");
-    results = import_results(node, name, scope);
+    if (imported_nodes_ < kMostNodes) results = import_results(node, name, scope);
   } catch (const Error& error) {
     problems_.add(error.what());
   }
   --depth_;
   for (size_t i = 0; i < static_cast<size_t>(node.output_size()); ++i) {
     Binding binding;
-    if (results && i < results->size() && (*results)[i])
-      binding = {.kind = Binding::value, .as_value = (*results)[i]};
-    else if (results)
+    if (results && i >= results->size())
       binding.kind = Binding::unsupported;
+    else if (results && (*results)[i])
+      binding = {.kind = Binding::value, .as_value = (*results)[i]};
     if (!node.output(static_cast<int>(i)).empty()) scope.bindings[node.output(static_cast<int>(i))] = binding;
   }
   folded_batch_norms_ += took_in_batch_norm(node);
@@ -299,6 +306,9 @@ void Importer::add_remarks() {
                        " and is read at batch " + std::to_string(inputs_.batch.wanted));
   if (dropped_casts_ > 0)
     remarks_.push_back(count(dropped_casts_, "cast") + " to half precision dropped: precision is assigned by Halfstep");
+  if (!converted_parameters_.empty())
+    remarks_.push_back(count(static_cast<int64_t>(converted_parameters_.size()), "parameter") +
+                       " of another floating type trained in float32");
   if (reordered_graphs_ > 0) remarks_.push_back("the nodes of the file are not in order of use; they were sorted");
   const auto& nodes = inputs_.model.graph().node();
   const bool keeps_batch_norm = std::any_of(

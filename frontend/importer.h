@@ -94,6 +94,7 @@ class Importer {
   // Nothing if the node or one of its operands failed.
   std::optional<std::vector<Value>> import_results(const onnx::NodeProto& node, const std::string& name,
                                                    const Scope& scope);
+  // Absent where a result failed.
   std::vector<Value> read_results(const Scope& scope, const std::vector<std::string>& names);
   std::vector<Value> call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node, const Scope& scope,
                                    const std::string& name);
@@ -113,13 +114,16 @@ class Importer {
   std::map<std::string, FreshRule> fresh_rules_;
   std::map<Value, Value> updates_;
   std::set<std::string> node_names_;
+  std::map<std::string, int> name_uses_;  // how often a name was made unique
   std::vector<std::string> input_names_;
   std::vector<std::string> remarks_;
   Problems problems_;
   Refusals refusals_;
   Recording recording_;
   int64_t random_sites_ = 0;
+  int64_t imported_nodes_ = 0;
   int64_t dropped_casts_ = 0;
+  std::set<std::string> converted_parameters_;
   int64_t folded_batch_norms_ = 0;
   int64_t reordered_graphs_ = 0;
   int depth_ = 0;

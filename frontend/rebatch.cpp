@@ -5,12 +5,16 @@
 namespace halfstep {
 namespace {
 
+bool same_ratio(int64_t exported, int64_t now, Batch batch) {
+  return static_cast<__int128>(exported) * batch.wanted == static_cast<__int128>(now) * batch.exported;
+}
+
 // The axis whose size follows the batch, if there is exactly one and nothing else changed.
 std::optional<size_t> batch_axis(const Shape& exported, const Shape& now, Batch batch) {
   std::optional<size_t> axis;
   for (size_t i = 0; i < exported.size(); ++i) {
     if (exported[i] == now[i]) continue;
-    if (axis || exported[i] * batch.wanted != now[i] * batch.exported) return std::nullopt;
+    if (axis || !same_ratio(exported[i], now[i], batch)) return std::nullopt;
     axis = i;
   }
   return axis;

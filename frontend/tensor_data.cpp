@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstring>
 #include <fstream>
+#include <span>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -133,7 +134,9 @@ TensorType type_of(const TensorProto& tensor) {
   if (!dtype)
     throw Error(place(tensor) + ": element type " + element_type_name(tensor.data_type()) + " is not supported");
   TensorType type{*dtype, Shape(tensor.dims().begin(), tensor.dims().end())};
-  checked_mul(checked_element_count(type.shape, place(tensor)), 8, place(tensor));
+  constexpr int64_t kMostElements = int64_t{1} << 34;  // 64 GiB of float32
+  if (checked_element_count(type.shape, place(tensor)) > kMostElements)
+    throw Error(place(tensor) + ": " + to_string(type) + " is larger than a tensor can be here");
   return type;
 }
 
@@ -198,7 +201,7 @@ Tensor TensorReader::read(const TensorProto& tensor) const {
   const std::string bytes = read_bytes(tensor);
   Tensor result(type);
   if (row.size == size_of(type.dtype) && row.onnx != TensorProto::UINT64) {
-    std::memcpy(result.data.data(), bytes.data(), bytes.size());
+    std::ranges::copy(std::as_bytes(std::span(bytes)), result.data.begin());
   } else {
     for (int64_t i = 0; i < type.element_count(); ++i) result.set(i, element(row.onnx, bytes.data() + i * row.size));
   }

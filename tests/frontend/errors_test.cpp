@@ -224,6 +224,22 @@ TEST(ModelErrors, RecursiveFunction) {
   EXPECT_THAT(import_error(model), HasSubstr("nested too deeply"));
 }
 
+TEST(ModelErrors, FunctionsThatMultiplyWithoutEnd) {
+  TestModel model;
+  model.proto.add_opset_import()->set_domain("local");
+  const auto name = [](int level) { return "F" + std::to_string(level); };
+  for (int level = 0; level < 40; ++level) {
+    onnx::FunctionProto& function = *model.proto.add_functions();
+    function.set_name(name(level)), function.set_domain("local");
+    function.add_input("a"), function.add_output("c");
+    const std::string inner = level == 0 ? "Neg" : "local." + name(level - 1);
+    *function.add_node() = node_proto(inner, {"a"}, {"b"});
+    *function.add_node() = node_proto(inner, {"b"}, {"c"});
+  }
+  model.input("x", {1}).node("local.F39", {"x"}, {"y"}).output("y");
+  EXPECT_THAT(import_error(model), HasSubstr("more than 200000 nodes with its functions inlined"));
+}
+
 // ---- external data ----
 
 class ExternalData : public ::testing::Test {

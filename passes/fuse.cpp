@@ -372,13 +372,14 @@ void Fusion::merge_kernels() {
       for (int consumer : consumers(k)) changed |= try_merge(k, consumer);
     }
   }
-  // Then kernels that read the same large value.
+  // Then kernels that read the same value, if it is not small beside their domain.
+  constexpr int64_t kShare = 8;
   std::map<NodeId, std::vector<int>> readers;
   for (int k = 0; k < static_cast<int>(kernels_.size()); ++k) {
     const Kernel& kernel = kernels_[static_cast<size_t>(k)];
     if (!kernel.alive) continue;
     for (NodeId id : reads(kernel))
-      if (count(node(id)) * 2 >= kernel.elements) readers[storage(id)].push_back(k);
+      if (count(node(id)) * kShare >= kernel.elements) readers[storage(id)].push_back(k);
   }
   for (auto& [source, kernels] : readers)
     for (size_t i = 0; i < kernels.size(); ++i)

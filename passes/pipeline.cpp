@@ -19,6 +19,7 @@
 #include "passes/hoist_max_pool.h"
 #include "passes/inference.h"
 #include "passes/place_casts.h"
+#include "passes/reduce_filter_gradients.h"
 #include "passes/simplify.h"
 
 namespace halfstep {
@@ -102,6 +103,7 @@ constexpr Pass kPasses[] = {
     {"bind_arenas", bind_to_arenas},
     {"add_update", add_updates},
     {"expand_composites", [](Pipeline& p) { p.each(expand_composites); }},
+    {"reduce_filter_gradients", [](Pipeline& p) { p.each(reduce_filter_gradients); }},
     {"simplify", [](Pipeline& p) { p.each(simplify); }},
     {"place_casts", [](Pipeline& p) { p.each(place_casts); }},
     {"simplify_placed", [](Pipeline& p) { p.each(simplify); }},

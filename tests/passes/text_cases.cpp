@@ -34,6 +34,7 @@
 #include "passes/hoist_max_pool.h"
 #include "passes/inference.h"
 #include "passes/place_casts.h"
+#include "passes/reduce_filter_gradients.h"
 #include "passes/rules.h"
 #include "passes/simplify.h"
 #include "tests/random_tensors.h"
@@ -190,6 +191,7 @@ const std::map<std::string, RunPass>& passes() {
       {"hoist_max_pool", plain(hoist_max_pool)},
       {"inference", plain(inference)},
       {"place_casts", plain(place_casts)},
+      {"reduce_filter_gradients", plain(reduce_filter_gradients)},
       {"simplify", plain(simplify)},
   };
   return all;
@@ -247,7 +249,7 @@ TEST_P(TextCase, GivesTheExpectedGraph) {
 // Passes that promise the same values, whatever else they change.
 bool keeps_values(const std::string& pass) {
   return pass == "choose_layouts" || pass == "expand_composites" || pass == "fuse" || pass == "hoist_max_pool" ||
-         pass == "place_casts" || pass == "simplify";
+         pass == "reduce_filter_gradients" || pass == "place_casts" || pass == "simplify";
 }
 
 // Values for the leaves of `to`, the same as `leaves` of `from`, in the layout in which `to` stores its parameters.

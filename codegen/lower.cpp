@@ -214,10 +214,14 @@ void Lowering::place_arenas() {
   }
 }
 
+// An output is computed right into its buffer, also if it is a reshape of what a kernel makes.
 void Lowering::place_outputs() {
   for (const NamedValue& o : graph_.outputs()) {
     const StorageId storage = add_buffer(o.name, BufferKind::output, graph_.type(o.value));
-    if (!is_view(graph_, node(o.value.node)) && !has_place(o.value)) set_place(o.value, {storage, 0});
+    Value source = o.value;
+    while (node(source.node).op->name == "reshape") source = node(source.node).operands[0];
+    const bool computed = node(source.node).op->kernel != KernelKind::leaf && !is_view(graph_, node(source.node));
+    if (computed && !has_place(source)) set_place(source, {storage, 0});
   }
 }
 

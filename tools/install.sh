@@ -10,7 +10,7 @@ packages=(
   libdnnl-dev libtbb-dev
   libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
   libgtest-dev libgmock-dev
-  dataset-fashion-mnist
+  dataset-fashion-mnist libonnx-testdata
   "$@"
 )
 

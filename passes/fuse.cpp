@@ -455,12 +455,15 @@ void Fusion::emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) 
         region.output(std::to_string(outputs.size()), inside.at({root, r}));
         outputs.push_back({root, r});
       }
-  for (NodeId id : nodes)
+  for (NodeId id : nodes) {
+    // Constants are shared: their origin is only the first node that asked for one.
+    if (node(id).op->name == "constant" || node(id).op->name == "broadcast") continue;
     if (const Origin& o = node(id).origin;
         !o.name.empty() && origin.find(o.name) == std::string::npos && origin.size() < 60) {
       origin += (origin.empty() ? "" : " + ") + o.name;
       phase = o.phase;
     }
+  }
   builder.set_origin({origin, phase});
   require(!outputs.empty(), "a kernel has a result that somebody reads");
   const auto results =

@@ -16,6 +16,7 @@ constexpr int64_t kWarp = 32;
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256;
 constexpr int64_t kCachedElements = 32;      // of a row, kept in a thread's registers between phases
+constexpr int64_t kStepsTogether = 4;        // of a loop over memory
 constexpr int64_t kSharedBytes = 32 * 1024;  // at most, for combining columns
 constexpr int64_t kEnoughThreads = int64_t{1} << 16;
 
@@ -110,6 +111,10 @@ class DeviceKernel {
   LaunchShape rows();
   LaunchShape columns();
 
+  // A loop whose steps do not wait for each other's loads: several stand in one iteration, the rest in a second loop.
+  Values strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t threads, Values carried,
+                      const ExpressionEmitter::LoopBody& body);
+
   // One thread's share of a row: step i works on vector i * threads + number of those the row has.
   struct Row {
     int64_t threads = 1;       // a row
@@ -153,14 +158,34 @@ LaunchShape DeviceKernel::pointwise() {
   return shape;
 }
 
+Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t threads, Values carried,
+                                  const ExpressionEmitter::LoopBody& body) {
+  // Large blocks have fewer registers a thread, and more threads to load.
+  const int64_t steps = threads > kColumnsBlock ? 2 : 4, together = steps * step;
+  // Whole groups of steps: max(0, end - begin) / together.
+  llvm::Value* length = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, ir_.CreateSub(end, begin), constant(0));
+  llvm::Value* middle =
+      ir_.CreateAdd(begin, ir_.CreateMul(ir_.CreateUDiv(length, constant(together)), constant(together)));
+  carried = e().loop(begin, middle, together, std::move(carried), [&](llvm::Value* position, const Values& now) {
+    Values next = now;
+    for (int64_t i = 0; i < steps; ++i) {
+      const ExpressionEmitter::Scope before = e().scope();
+      next = body(ir_.CreateAdd(position, constant(i * step)), next);
+      e().restore(before);
+    }
+    return next;
+  });
+  return e().loop(middle, end, step, std::move(carried), body);
+}
+
 Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) {
   const auto bind = [&](llvm::Value* vector) { e().bind_linear(kernel_.reduced, ir_.CreateAdd(row.begin, vector)); };
   if (!row.cached)
-    return e().loop(row.number, row.vectors, row.threads, std::move(carried),
-                    [&](llvm::Value* vector, const Values& now) {
-                      bind(vector);
-                      return body(now, nullptr);
-                    });
+    return strided_loop(row.number, row.vectors, row.threads, row.threads, std::move(carried),
+                        [&](llvm::Value* vector, const Values& now) {
+                          bind(vector);
+                          return body(now, nullptr);
+                        });
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
   const int64_t steps = ceil_div(row.most_vectors, row.threads);
   cached_steps_.resize(static_cast<size_t>(steps));
@@ -357,13 +382,13 @@ LaunchShape DeviceKernel::columns() {
   const bool stores_full = std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
                                        [](const Store& s) { return s.domain == Store::Domain::full; });
   if (stores_full) e().hoist_stores(Store::Domain::full, reduced);
-  Values sums = e().loop(begin, end, height, initial_accumulators(e(), kernel_, reductions, lanes_),
-                         [&](llvm::Value* position, const Values& now) {
-                           e().bind_linear(kernel_.reduced, position);
-                           const Values next = accumulate(e(), kernel_, reductions, now, nullptr);
-                           if (stores_full) if_valid([&] { e().emit_stores(Store::Domain::full); });
-                           return next;
-                         });
+  Values sums = strided_loop(begin, end, height, shape.block, initial_accumulators(e(), kernel_, reductions, lanes_),
+                             [&](llvm::Value* position, const Values& now) {
+                               e().bind_linear(kernel_.reduced, position);
+                               const Values next = accumulate(e(), kernel_, reductions, now, nullptr);
+                               if (stores_full) if_valid([&] { e().emit_stores(Store::Domain::full); });
+                               return next;
+                             });
 
   // A tree over the threads of a column, in shared memory.
   if (height > 1) {

@@ -88,10 +88,11 @@ class Scheduler {
     const Kernel& whole = s.kernels[0];
     const int64_t length = chunk_length(whole);
     if (length == 0) return s;
-    const int64_t chunks = ceil_div(chunk_positions(whole), length);
+    const int64_t positions = chunk_positions(whole), chunks = ceil_div(positions, length);
     const Kernel::Form form = whole.form;
     s.kernels.clear();
     s.kernels.push_back(build(Part::partial, length, chunks, form));
+    require(chunk_positions(s.kernels[0]) == positions, "a region and its first part walk different positions");
     s.kernels.push_back(build(Part::combination, 0, chunks, form));
     for (const Reduction& r : s.kernels[0].reductions) s.partials.push_back({r.dtype, {kept_ * chunks}});
     return s;

@@ -39,11 +39,12 @@ void initialise_llvm() {
   });
 }
 
-// What the operating system leaves off of what the processor's name promises.
-std::string missing_host_features() {
+// What this processor and its operating system really offer; its name alone may promise more or, if LLVM does not know
+// it, less.
+std::string host_features() {
   std::string text;
   for (const auto& feature : llvm::sys::getHostCPUFeatures())
-    if (!feature.getValue()) text += (text.empty() ? "-" : ",-") + feature.getKey().str();
+    text += (text.empty() ? "" : ",") + std::string(feature.getValue() ? "+" : "-") + feature.getKey().str();
   return text;
 }
 
@@ -69,7 +70,7 @@ std::unique_ptr<llvm::TargetMachine> create_target_machine(const KernelTarget& t
   std::string problem;
   const llvm::Target* llvm_target = llvm::TargetRegistry::lookupTarget(triple, problem);
   require(llvm_target != nullptr, "LLVM was built without one of the kernel targets");
-  const std::string features = !host ? "+ptx80" : target.architecture == host_cpu() ? missing_host_features() : "";
+  const std::string features = !host ? "+ptx80" : target.architecture == host_cpu() ? host_features() : "";
   // Asking a subtarget about an unknown CPU prints to stderr: ask whether it knows it first.
   const std::unique_ptr<llvm::MCSubtargetInfo> plain(llvm_target->createMCSubtargetInfo(triple, "", ""));
   if (!plain->isCPUStringValid(target.architecture))

@@ -44,6 +44,11 @@ void ExpressionEmitter::bind_reduction(size_t reduction, llvm::Value* value) {
   }
 }
 
+void ExpressionEmitter::set_active(llvm::Value* count) {
+  scope_.active_count = count;
+  scope_.active = count ? ir_.CreateICmpSLT(lane_numbers(), splat(ir_, count, config_.lanes)) : nullptr;
+}
+
 llvm::Value* ExpressionEmitter::lane_numbers() {
   std::vector<llvm::Constant*> numbers;
   for (unsigned i = 0; i < config_.lanes; ++i) numbers.push_back(llvm::ConstantInt::get(config_.index_type, i));
@@ -202,40 +207,43 @@ llvm::Value* ExpressionEmitter::emit_load(const Expression& e) {
   const LaneIndex at = emit_index(e.index);
   llvm::Value* guard = e.operands.empty() ? nullptr : emit(e.operands[0]);
   const DType dtype = kernel_.arguments[static_cast<size_t>(e.id)].type.dtype;
-  const auto both = [&](llvm::Value* a, llvm::Value* b) -> llvm::Value* {
-    if (!a || !b) return a ? a : b;
-    return scalars_.binary(ScalarOp::logical_and, DType::boolean, a, b);
-  };
   llvm::Value* raw = nullptr;
   if (at.uniform()) {
     if (guard && guard->getType()->isVectorTy()) guard = ir_.CreateOrReduce(guard);
     llvm::Value* position = guard ? ir_.CreateSelect(guard, at.base, index(0)) : at.base;
     raw = load(e.id, memory_type(dtype, 1), position, llvm::Align(static_cast<uint64_t>(size_of(dtype))));
   } else {
-    raw = load_lanes(e, at, both(guard, scope_.active));
+    raw = load_lanes(e, at, guard);
   }
   return scalars_.from_stored(dtype, raw);
 }
 
-llvm::Value* ExpressionEmitter::load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* mask) {
-  const bool lane_mask = mask && mask->getType()->isVectorTy();
-  if (at.each || at.step != 1 || (lane_mask && config_.device == DeviceKind::cuda)) return load_each(e, at, mask);
+llvm::Value* ExpressionEmitter::load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* guard) {
+  const bool each_guarded = guard && guard->getType()->isVectorTy();
+  if (at.each || at.step != 1 || (each_guarded && config_.device == DeviceKind::cuda)) return load_each(e, at, guard);
   const DType dtype = kernel_.arguments[static_cast<size_t>(e.id)].type.dtype;
   llvm::Type* type = memory_type(dtype, config_.lanes);
   const llvm::Align align = alignment(e.id, e.index);
-  if (!lane_mask) return load(e.id, type, mask ? ir_.CreateSelect(mask, at.base, index(0)) : at.base, align);
-  return ir_.CreateMaskedLoad(type, pointer(e.id, at.base), align, mask, llvm::Constant::getNullValue(type));
+  llvm::Value* mask = scope_.active;
+  if (each_guarded) mask = mask ? ir_.CreateAnd(mask, guard) : guard;
+  llvm::Value* position = guard && !each_guarded ? ir_.CreateSelect(guard, at.base, index(0)) : at.base;
+  if (!mask) return load(e.id, type, position, align);
+  return ir_.CreateMaskedLoad(type, pointer(e.id, position), align, mask, llvm::Constant::getNullValue(type));
 }
 
-llvm::Value* ExpressionEmitter::load_each(const Expression& e, const LaneIndex& at, llvm::Value* mask) {
+llvm::Value* ExpressionEmitter::load_each(const Expression& e, const LaneIndex& at, llvm::Value* guard) {
   const DType dtype = kernel_.arguments[static_cast<size_t>(e.id)].type.dtype;
-  llvm::Type* type = memory_type(dtype, 1);
-  llvm::Value* positions = lane_values(at);
-  if (mask) positions = scalars_.select(mask, positions, llvm::Constant::getNullValue(positions->getType()));
   llvm::Value* result = llvm::PoisonValue::get(memory_type(dtype, config_.lanes));
   for (unsigned i = 0; i < config_.lanes; ++i) {
-    llvm::Value* one =
-        load(e.id, type, ir_.CreateExtractElement(positions, i), llvm::Align(static_cast<uint64_t>(size_of(dtype))));
+    llvm::Value* position = at.each ? ir_.CreateExtractElement(at.each, i)
+                                    : ir_.CreateAdd(at.base, index(at.step * static_cast<int64_t>(i)));
+    if (scope_.active_count)
+      position = ir_.CreateSelect(ir_.CreateICmpSGT(scope_.active_count, index(i)), position, index(0));
+    if (guard) {
+      llvm::Value* here = guard->getType()->isVectorTy() ? ir_.CreateExtractElement(guard, i) : guard;
+      position = ir_.CreateSelect(here, position, index(0));
+    }
+    llvm::Value* one = load(e.id, memory_type(dtype, 1), position, llvm::Align(static_cast<uint64_t>(size_of(dtype))));
     result = ir_.CreateInsertElement(result, one, i);
   }
   return result;

@@ -29,7 +29,8 @@ class ExpressionEmitter {
   struct Scope {
     std::unordered_map<ExpressionId, llvm::Value*> values;
     std::unordered_map<AtomId, llvm::Value*> variables;
-    llvm::Value* active = nullptr;
+    llvm::Value* active = nullptr;        // a vector: which lanes count
+    llvm::Value* active_count = nullptr;  // their number; they are the first ones
   };
   const Scope& scope() const { return scope_; }
   void restore(Scope scope) { scope_ = std::move(scope); }
@@ -39,9 +40,9 @@ class ExpressionEmitter {
   // Gives `variables`, row-major, the position `linear`; the lane variable counts in vectors of lanes here.
   void bind_linear(const std::vector<AtomId>& variables, llvm::Value* linear);
   void bind_reduction(size_t reduction, llvm::Value* value);
-  // Which lanes count, on the host; nullptr: all. The others are neither loaded nor stored, what they compute is
-  // unspecified.
-  void set_active(llvm::Value* active) { scope_.active = active; }
+  // On the host: only the first `count` lanes count; nullptr: all. The others are neither loaded nor stored, what they
+  // compute is unspecified.
+  void set_active(llvm::Value* count);
 
   // A scalar where the expression does not depend on the lane variable, else a vector of lanes.
   llvm::Value* emit(ExpressionId id);
@@ -82,8 +83,8 @@ class ExpressionEmitter {
 
   llvm::Value* emit_new(ExpressionId id);
   llvm::Value* emit_load(const Expression& e);
-  llvm::Value* load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* mask);
-  llvm::Value* load_each(const Expression& e, const LaneIndex& at, llvm::Value* mask);
+  llvm::Value* load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* guard);
+  llvm::Value* load_each(const Expression& e, const LaneIndex& at, llvm::Value* guard);
   llvm::Value* emit_in_range(const Expression& e);
   llvm::Value* emit_uniform(const Expression& e);
   llvm::Value* emit_fold(const Expression& e);

@@ -101,7 +101,7 @@ class HostKernel {
   void bind_masked(llvm::Value* base, llvm::Value* end) {
     e().bind(lane_, base);
     if (lanes_ == 1) return;
-    e().set_active(ir_.CreateICmpSLT(e().lane_numbers(), splat(ir_, ir_.CreateSub(end, base), lanes_)));
+    e().set_active(ir_.CreateSub(end, base));
   }
 
   int64_t pointwise();

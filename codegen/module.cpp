@@ -55,15 +55,16 @@ std::string_view form_name(Kernel::Form form) {
   return "";
 }
 
-// Every element once that an index can reach; what a window or a broadcast reads again comes from a cache.
+// What each access reaches, no argument more than once as a whole: what a broadcast reads again comes from a cache.
 int64_t bytes_moved(const Kernel& kernel) {
   std::vector<int64_t> elements(kernel.arguments.size(), 0);
   const auto access = [&](int32_t argument, const Index& index) {
+    int64_t& known = elements[static_cast<size_t>(argument)];
     double reached = 1;
     for (const Index::Term& t : index.terms) reached *= static_cast<double>(kernel.space.atom(t.atom).limit);
     const int64_t all = kernel.arguments[static_cast<size_t>(argument)].type.element_count();
-    int64_t& known = elements[static_cast<size_t>(argument)];
-    known = std::max(known, reached < static_cast<double>(all) ? static_cast<int64_t>(reached) : all);
+    reached += static_cast<double>(known);
+    known = reached < static_cast<double>(all) ? static_cast<int64_t>(reached) : all;
   };
   for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)
     if (kernel.expressions[id].kind == Expression::Kind::load)

@@ -1,6 +1,7 @@
 #include "codegen/schedule.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <set>
 
@@ -136,13 +137,27 @@ class Scheduler {
     Axes axes(domain, reduced);
     const auto pattern = reduced_axes ? runs(domain, *reduced_axes) : std::vector<std::pair<int64_t, bool>>{};
     const bool trailing = !pattern.empty() && pattern.size() <= 2 && pattern.back().second;
-    for (const Node& node : region_.nodes())
-      for (const TensorType& t : node.results) {
-        if (t.element_count() == full_)
-          axes.refine(t.shape, 1);
-        else if (trailing && t.element_count() == kept_)
-          axes.refine(t.shape, full_ / kept_);
-      }
+    // The shapes that a row-major walk over the domain goes through: up to the first node that changes the order.
+    std::set<std::pair<Value, int64_t>> seen;
+    const std::function<void(Value, int64_t)> visit = [&](Value v, int64_t scale) {
+      const Node& node = region_.node(v);
+      const bool kept = scale > 1;
+      if (region_.type(v).element_count() != (kept ? kept_ : full_) || (kept && !trailing) ||
+          !seen.insert({v, scale}).second)
+        return;
+      axes.refine(region_.type(v).shape, scale);
+      const bool in_order = node.op->kernel == KernelKind::pointwise || node.op->name == "reshape";
+      const bool of_rows = !kept && reduced_axes && node.op->name == "broadcast";
+      for (Value operand : node.operands)
+        if (in_order || of_rows) visit(operand, of_rows ? full_ / kept_ : scale);
+    };
+    for (NodeId id : reductions_) {
+      visit(region_.node(id).operands[0], 1);
+      visit({id, 0}, full_ / kept_);
+    }
+    for (const NamedValue& o : region_.outputs())
+      if (region_.type(o.value).element_count() > 0)
+        visit(o.value, region_.type(o.value).element_count() == full_ ? 1 : full_ / kept_);
     axes_ = axes.list();
     inner_begin_ = axes_.size();
     while (inner_begin_ > 0 && !axes_[inner_begin_ - 1].reduced) --inner_begin_;

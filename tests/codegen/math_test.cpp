@@ -102,5 +102,12 @@ TEST(Math, Power) {
   check(x, y);
 }
 
+TEST(Math, DoublesCallTheLibrary) {
+  for (const char* op : {"exp", "log", "sin", "cos", "tanh", "erf", "gelu", "softplus"})
+    expect_as_interpreted(
+        std::string("graph f {\n %x = input() {name=\"0\"} : f64[37]\n %y = ") + op + "(%x)\n output \"0\" = %y\n}\n",
+        0.1, 4);
+}
+
 }  // namespace
 }  // namespace halfstep

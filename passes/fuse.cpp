@@ -32,10 +32,11 @@ bool is_reduction(const Node& node) { return node.op->kernel == KernelKind::redu
 
 // Operations a scalar body does beyond moving data, with what is slow counted as several.
 double body_cost(const Node& node) {
+  constexpr double kWindowElement = 3;  // its index, its guard and its use
   if (node.op->kernel == KernelKind::movement || node.op->name == "cast") return 0;
   if (node.op->kernel == KernelKind::random) return 40;
   if (node.op->kernel == KernelKind::window)
-    return static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());
+    return kWindowElement * static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());
   if (!node.op->body) return 1;
   // Counts the scalar operations of the body by running it over a carrier that only counts.
   class Counter final : public ScalarArithmetic {
@@ -169,7 +170,7 @@ bool Fusion::worth_storing(NodeId id) const {
 
 // Whether `user` would compute the value so many times that storing it costs less.
 bool Fusion::spreads(NodeId id, NodeId user) const {
-  constexpr double kMostWindowOperations = 64, kMostBroadcastOperations = 4, kManyCopies = 8;
+  constexpr double kMostWindowOperations = 200, kMostBroadcastOperations = 4, kManyCopies = 8;
   const Node& reader = node(user);
   if (windows_overlap(reader)) return inline_cost(id).operations * body_cost(reader) > kMostWindowOperations;
   return reader.op->name == "broadcast" &&

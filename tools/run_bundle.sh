@@ -15,19 +15,21 @@ if [ ! -e "$root/.complete" ] || [ "$bundle" -nt "$root/.complete" ]; then
   touch "$root/.complete"
 fi
 
-# CUDA's libraries come from the system, a toolkit or pip's packages, in this order. Prints the directory of the first.
+# CUDA's libraries come from the system, a toolkit or pip's packages: prints the directory of the newest NAME.
 directory_of() {
-  local name=$1 candidate
-  if PATH=$PATH:/sbin ldconfig -p | grep "^[[:space:]]*$name " >/dev/null; then
-    return # the loader finds it
-  fi
-  for candidate in /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib $(pip_directories); do
-    if [ -e "$candidate/$name" ]; then
-      echo "$candidate"
-      return
-    fi
-  done
-  echo "run_bundle: no $name here: --device cuda will not work" >&2
+  local name=$1 newest
+  newest=$(
+    {
+      PATH=$PATH:/sbin ldconfig -p | awk -v name="$name" '$1 == name { print $NF }'
+      for directory in /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib $(pip_directories); do
+        echo "$directory/$name"
+      done
+    } | while read -r file; do
+      if [ -e "$file" ]; then printf '%s\t%s\n' "$(basename "$(realpath "$file")")" "$(dirname "$file")"; fi
+    done | sort -V | tail -n 1 | cut -f 2
+  )
+  [ -n "$newest" ] || echo "run_bundle: no $name here: --device cuda will not work" >&2
+  echo "$newest"
 }
 
 pip_directories() {

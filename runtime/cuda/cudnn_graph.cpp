@@ -11,6 +11,8 @@
 namespace halfstep {
 namespace {
 
+constexpr int64_t kMostImageChannels = 4;
+
 enum TensorId : int64_t { kX = 1, kW, kY, kBias, kProduct, kBiased };
 enum class Residence : uint8_t { memory, registers };  // registers: "virtual", between the operations of a graph
 
@@ -211,8 +213,11 @@ bool admit(EngineConfiguration& candidate, const Convolution& c, const CudnnPlan
       case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:  // on f32 operands that is TF32
         if (c.operand == DType::f32 && limits.tf32 == Tf32::refuse) return false;
         break;
-      case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
       case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
+        // The engine for images of up to four channels carries the note, yet accumulates in f32 (tests/gpu checks it).
+        if (!is_low(c.operand) || c.in_channels > kMostImageChannels) return false;
+        break;
+      case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
       case CUDNN_NUMERICAL_NOTE_FFT:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:

@@ -12,6 +12,9 @@
 namespace halfstep {
 namespace {
 
+// A matrix product is timed in microseconds, an engine of cuDNN is built in milliseconds: more of them are tried.
+constexpr int kCandidatesPerTrial = 4;
+
 constexpr int64_t kWorkspaceLimit = int64_t{32} << 20;  // what cuBLAS asks for on Hopper
 constexpr uint32_t kAlignment = 16;                     // what a Program promises
 constexpr int kRepeats = 3;
@@ -121,7 +124,8 @@ bool CublasGemms::choose(const Gemm& g, const GemmAddresses& addresses, Plan& pl
     preference.set(operand, kAlignment);
   }
 
-  std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<size_t>(std::max(1, options_.autotune)));
+  std::vector<cublasLtMatmulHeuristicResult_t> results(
+      static_cast<size_t>(std::max(1, kCandidatesPerTrial * options_.autotune)));
   int found = 0;
   const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(handle_.get(), &plan.product, &plan.b, &plan.a, &plan.c, &plan.c, preference.get(),

@@ -117,7 +117,7 @@ CUfunction CudaModule::find(const std::string& kernel) const {
 }
 
 void CudaModule::launch(CUfunction kernel, const std::array<int64_t, 3>& grid, const std::array<int64_t, 3>& block,
-                          void** parameters, const CudaStream& stream) const {
+                        void** parameters, const CudaStream& stream) const {
   driver_.check(driver_.launch_kernel(kernel, launch_size(grid[0]), launch_size(grid[1]), launch_size(grid[2]),
                                       launch_size(block[0]), launch_size(block[1]), launch_size(block[2]), 0,
                                       stream.get(), parameters, nullptr),

@@ -251,7 +251,11 @@ void Lowering::place_updates() {
 }
 
 Place Lowering::result_place(Value v) {
-  if (!has_place(v)) set_place(v, {add_scratch(graph_.type(v).byte_count()), 0});
+  if (!has_place(v)) {
+    const TensorType& type = graph_.type(v);
+    set_place(v, {add_scratch(type.byte_count()), 0});
+    result_.values.emplace_back(type.byte_count(), to_string(type) + " of '" + to_string(node(v.node).origin) + "'");
+  }
   touch(place(v).storage);
   return place(v);
 }

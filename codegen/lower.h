@@ -2,6 +2,8 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "codegen/module.h"
 #include "ir/graph.h"
@@ -11,7 +13,8 @@ namespace halfstep {
 
 struct LoweredProgram {
   Program program;
-  NamedTensors constants;     // initial contents of the state buffers that hold the graph's larger constants
+  NamedTensors constants;  // initial contents of the state buffers that hold the graph's larger constants
+  std::vector<std::pair<int64_t, std::string>> values;  // bytes, and type and node, of every value in scratch
   int64_t scratch_floor = 0;  // bytes alive at once in the fullest step: no plan needs less scratch than this
 };
 

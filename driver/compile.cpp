@@ -1,6 +1,11 @@
 #include "driver/compile.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <numeric>
 #include <set>
 
 #include "base/error.h"
@@ -38,13 +43,33 @@ LossScaling loss_scaling(const Recipe& r) {
   return s;
 }
 
-// The weights as initial contents of the states: parameters gathered into the arena and its low copy.
-void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, NamedTensors weights) {
+Ints stored_permutation(const Graph& graph, const std::string& parameter) {
+  const Attribute* permutation = graph.node(graph.leaf(parameter)).attributes.find("permutation");
+  return permutation ? std::get<Ints>(*permutation) : Ints();
+}
+
+// `stored` is the ONNX tensor with its axes in the order `from`; the result has them in the order `to`.
+Tensor restored(const Tensor& stored, Ints from, Ints to) {
+  if (from == to) return stored;
+  Ints identity(stored.type.shape.size());
+  std::iota(identity.begin(), identity.end(), 0);
+  if (from.empty()) from = identity;
+  if (to.empty()) to = identity;
+  Ints permutation;
+  for (int64_t axis : to) permutation.push_back(std::ranges::find(from, axis) - from.begin());
+  return stored.transpose(permutation);
+}
+
+// The weights as initial contents of the states: parameters gathered into the arena and its low copy, in the layout
+// that the passes gave them.
+void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const Graph& imported, NamedTensors weights) {
   Tensor arena(TensorType{DType::f32, {arenas.size}});
   for (const ArenaSlice& slice : arenas.slices) {
     const auto found = weights.find(slice.name);
-    if (found == weights.end()) continue;
-    const auto from = found->second.as<float>();
+    require(found != weights.end(), "every parameter has a value");
+    const Tensor stored = restored(found->second, stored_permutation(imported, slice.name), slice.permutation);
+    require(stored.type == TensorType{DType::f32, slice.shape}, "a parameter has the type of its slice");
+    const auto from = stored.as<float>();
     std::copy(from.begin(), from.end(), arena.as<float>().begin() + slice.offset);
     weights.erase(found);
   }
@@ -57,6 +82,49 @@ void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, NamedTe
   if (states.count(arena_name(DType::f32))) model.state[arena_name(DType::f32)] = std::move(arena);
   for (auto& [name, tensor] : weights)
     if (states.count(name)) model.state[name] = std::move(tensor);
+}
+
+void check_finite(const NamedTensors& weights) {
+  Problems problems;
+  for (const auto& [name, tensor] : weights) {
+    const std::span<const float> values = tensor.as<float>();
+    const auto bad = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
+    if (bad != values.end())
+      problems.add(
+          fmt::format("tensor '{}': element {} of {} is {}: export the model again, or start from fresh weights "
+                      "with --init fresh",
+                      name, bad - values.begin(), values.size(), *bad));
+  }
+  problems.throw_if_any();
+}
+
+// How many classes the labels of a softmax cross-entropy choose from.
+std::optional<int64_t> class_count(const Recipe& recipe, const Graph& model) {
+  if (recipe.loss != "softmax_cross_entropy") return std::nullopt;
+  for (const NamedValue& output : model.outputs())
+    if (output.name == recipe.output || recipe.output.empty()) return model.type(output.value).shape.at(1);
+  return std::nullopt;
+}
+
+std::map<std::string, std::string> notes_of(const Recipe& recipe, const CompiledModel& model, const Graph& imported) {
+  Recipe settled = recipe;
+  settled.device = name(model.device), settled.architecture = model.architecture;
+  settled.resume.clear();
+  std::map<std::string, std::string> notes{{"halfstep", HALFSTEP_VERSION},
+                                           {"recipe", to_toml(settled)},
+                                           {"accumulation", std::to_string(recipe.accumulation)}};
+  if (const std::optional<int64_t> classes = class_count(recipe, imported)) notes["classes"] = std::to_string(*classes);
+  return notes;
+}
+
+// For the error of a device whose memory is too small.
+std::string largest_values(std::vector<std::pair<int64_t, std::string>> values) {
+  constexpr size_t kNamed = 4;
+  const size_t count = std::min(kNamed, values.size());
+  std::partial_sort(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count), values.end(), std::greater());
+  std::string text;
+  for (size_t i = 0; i < count; ++i) text += (i ? ", " : "") + values[i].second;
+  return text;
 }
 
 int64_t state_bytes(const CompiledModel& model) {
@@ -78,7 +146,13 @@ DeviceKind choose_device(const Recipe& recipe) {
 }
 
 ImportedModel import_for(const Recipe& recipe) {
-  if (recipe.model.empty()) throw Error("no model given: name an ONNX file with --model or in the recipe");
+  if (recipe.model.empty()) throw Error("no model is given: name an ONNX file, or a recipe with the key 'model'");
+  if (std::error_code unreadable; std::filesystem::is_directory(recipe.model, unreadable))
+    throw Error("'" + recipe.model + "' is a directory: name an ONNX file or a recipe");
+  return import_model(read_onnx_file(recipe.model), import_options(recipe));
+}
+
+ImportOptions import_options(const Recipe& recipe) {
   ImportOptions options;
   options.batch = recipe.batch;
   options.freeze = recipe.freeze;
@@ -88,7 +162,7 @@ ImportedModel import_for(const Recipe& recipe) {
                     : recipe.init == "absent" ? InitialWeights::fresh_where_absent
                                               : InitialWeights::from_file;
   options.shapes = recipe.shapes;
-  return import_model(read_onnx_file(recipe.model), options);
+  return options;
 }
 
 TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
@@ -128,7 +202,9 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   CompiledTraining result;
   CompileReport& report = result.report;
   ImportedModel imported = import_for(recipe);
+  check_finite(imported.weights);
   report.remarks = imported.remarks;
+  report.operators = imported.operators;
   report.times.push_back({"import", seconds_since(start)});
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
   passes.stop_after = options.stop_after;
@@ -148,10 +224,12 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
                        : device == DeviceKind::cuda ? "sm_80"
                                                     : host_cpu();
   KernelModule module({device, model.architecture});
+  std::vector<std::pair<int64_t, std::string>> values;  // in scratch, of all programs
   for (const Graph& graph : graphs.graphs) {
     LoweredProgram lowered = lower(graph, graph.name(), module);
     report.steps += static_cast<int64_t>(lowered.program.steps.size());
     report.scratch_floor = std::max(report.scratch_floor, lowered.scratch_floor);
+    values.insert(values.end(), lowered.values.begin(), lowered.values.end());
     for (const Buffer& buffer : lowered.program.buffers)
       if (buffer.kind == BufferKind::scratch)
         report.scratch_bytes = std::max(report.scratch_bytes, buffer.type.byte_count());
@@ -174,11 +252,9 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
     report.parameters += slice.size();
   }
   model.state.merge(graphs.initial_states);
-  fill_initial_state(model, graphs.arenas, std::move(imported.weights));
-  model.notes = {{"model", recipe.model},
-                 {"precision", recipe.precision},
-                 {"optimizer", recipe.optimizer},
-                 {"recipe", to_toml(recipe)}};
+  fill_initial_state(model, graphs.arenas, imported.graph, std::move(imported.weights));
+  model.notes = notes_of(recipe, model, imported.graph);
+  model.notes["largest_tensors"] = largest_values(std::move(values));
   check(model);
   report.state_bytes = state_bytes(model);
   report.seconds = seconds_since(start);

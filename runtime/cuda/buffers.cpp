@@ -39,7 +39,7 @@ std::string readable(int64_t bytes) {
   return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
 }
 
-void check_fits(std::vector<Need> needs, const CudaDevice& device) {
+void check_fits(std::vector<Need> needs, const CompiledModel& model, const CudaDevice& device) {
   int64_t total = 0;
   for (const Need& need : needs) total = checked_add(total, need.bytes, "device memory");
   if (total <= device.free_bytes) return;
@@ -48,6 +48,8 @@ void check_fits(std::vector<Need> needs, const CudaDevice& device) {
   for (const Need& need : std::span(needs).first(std::min(needs.size(), kReportedBuffers))) {
     largest += fmt::format("{}{} {}", largest.empty() ? "" : ", ", need.what, readable(need.bytes));
   }
+  const auto tensors = model.notes.find("largest_tensors");
+  if (tensors != model.notes.end()) largest += fmt::format("; in scratch: {}", tensors->second);
   throw Error(fmt::format("the model needs {} of device memory, {} are free on {}; largest: {}; use a smaller batch",
                           readable(total), readable(device.free_bytes), device.name, largest));
 }
@@ -91,7 +93,7 @@ DeviceBuffers::DeviceBuffers(const CompiledModel& model, const CudaDevice& devic
   needs.push_back({"scratch", scratch_bytes});
   needs.push_back({fmt::format("inputs of {} steps", slots), checked_mul(input_bytes, slots, "device memory")});
   needs.push_back({"outputs", output_bytes});
-  check_fits(std::move(needs), device);
+  check_fits(std::move(needs), model, device);
 
   for (const auto& [name, type] : state_types) states_.emplace(name, State{type, DeviceMemory(type.byte_count())});
   scratch_ = DeviceMemory(scratch_bytes);

@@ -3,6 +3,7 @@
 #include <lld/Common/Driver.h>
 #include <llvm/Analysis/CGSCCPassManager.h>
 #include <llvm/Analysis/LoopAnalysisManager.h>
+#include <llvm/Config/llvm-config.h>
 #include <llvm/IR/LegacyPassManager.h>
 #include <llvm/MC/MCSubtargetInfo.h>
 #include <llvm/MC/TargetRegistry.h>
@@ -61,6 +62,8 @@ void check_device(const std::string& architecture) {
 }  // namespace
 
 std::string host_cpu() { return llvm::sys::getHostCPUName().str(); }
+
+std::string llvm_version() { return "LLVM " LLVM_VERSION_STRING; }
 
 std::unique_ptr<llvm::TargetMachine> create_target_machine(const KernelTarget& target) {
   initialise_llvm();

@@ -15,5 +15,7 @@ struct KernelTarget {
 
 // LLVM's name of the processor at hand.
 std::string host_cpu();
+// "LLVM 19.1.4".
+std::string llvm_version();
 
 }  // namespace halfstep

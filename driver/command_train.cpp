@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "driver/commands.h"
+#include "driver/find_non_finite.h"
 #include "driver/progress.h"
 #include "driver/report.h"
 #include "driver/session.h"
@@ -19,22 +20,35 @@
 namespace halfstep {
 namespace {
 
-void stage(const CommandOptions& options, int number, const char* title) {
-  if (options.format == Format::text) fmt::print("\n[{}/5] {}\n", number, title), std::fflush(stdout);
-}
+namespace fs = std::filesystem;
 
-void say(const CommandOptions& options, const std::string& text) {
-  if (options.format == Format::text) fmt::print("{}", text), std::fflush(stdout);
-}
-
-std::string dataset_text(const char* name, const Dataset& dataset) {
-  std::string text = fmt::format("  {:<6} {} samples", name, count_text(dataset.size()));
-  for (const NamedArray& a : dataset.arrays) {
-    TensorType sample = a.values.type;
-    sample.shape.erase(sample.shape.begin());
-    text += fmt::format("  {} {}", a.name, to_string(sample));
+// What a run says on stdout as it goes; JSON comes at the end, alone.
+class Narration {
+ public:
+  explicit Narration(Format format) : format_(format) {}
+  void stage(int number, const char* title) const { say(fmt::format("\n[{}/5] {}\n", number, title)); }
+  void say(const std::string& text) const {
+    if (format_ == Format::json) return;
+    fmt::print("{}", text);
+    std::fflush(stdout);
   }
-  return text + "\n";
+
+ private:
+  Format format_;
+};
+
+std::string dataset_text(const Data& data) {
+  Table table({"set", "samples", "array", "type of a sample"});
+  const auto add = [&](const char* set, const Dataset& dataset) {
+    for (const NamedArray& array : dataset.arrays) {
+      TensorType sample = array.values.type;
+      sample.shape.erase(sample.shape.begin());
+      table.add({set, count_text(dataset.size()), array.name, to_string(sample)});
+    }
+  };
+  add("train", data.train);
+  if (data.test) add("test", *data.test);
+  return table.text();
 }
 
 std::string preprocessing_text(const Recipe& r) {
@@ -42,7 +56,7 @@ std::string preprocessing_text(const Recipe& r) {
   const auto list = [](const std::vector<double>& v, double otherwise) {
     std::string text;
     for (double d : v) text += fmt::format("{}{:g}", text.empty() ? "" : ", ", d);
-    return v.empty() ? fmt::format("{:g}", otherwise) : text;
+    return v.size() > 1 ? "[" + text + "]" : v.empty() ? fmt::format("{:g}", otherwise) : text;
   };
   return fmt::format("  bytes cross to the device; the graph computes (x * {:g} - {}) / {}\n",
                      r.scale.value_or(1.0 / 255), list(r.mean, 0), list(r.std, 1));
@@ -51,19 +65,28 @@ std::string preprocessing_text(const Recipe& r) {
 std::string tensors_text(const Executor& executor) {
   const CompiledModel& model = executor.model();
   Table table({"tensor", "kind", "type", "bytes"});
-  int64_t parameters = 0;
-  for (const ParameterSlice& p : model.parameters) parameters += TensorType{DType::f32, p.shape}.element_count();
-  for (const Buffer& b : model.find("train")->buffers)
-    if (b.kind != BufferKind::scratch && !b.name.starts_with('.'))
-      table.add({b.name, std::string(name(b.kind)), to_string(b.type), bytes_text(b.type.byte_count())});
+  for (BufferKind kind : {BufferKind::input, BufferKind::state, BufferKind::output})
+    for (const Buffer& b : model.find("train")->buffers)
+      if (b.kind == kind && !b.name.starts_with('.'))
+        table.add({b.name, std::string(name(b.kind)), to_string(b.type), bytes_text(b.type.byte_count())});
   const MemoryReport m = executor.memory();
-  return table.text() +
-         fmt::format("  {} trainable values in {} parameters; {} of state, {} of scratch, {} of library workspace\n",
-                     count_text(parameters), model.parameters.size(), bytes_text(m.state_bytes),
-                     bytes_text(m.scratch_bytes), bytes_text(m.workspace_bytes));
+  return table.text() + fmt::format("  {} parameters; {} of state, {} of scratch, {} of library workspace\n",
+                                    model.parameters.size(), bytes_text(m.state_bytes), bytes_text(m.scratch_bytes),
+                                    bytes_text(m.workspace_bytes));
 }
 
-TrainOptions train_options(const Recipe& r, const SignalGuard& signals) {
+std::string counters_text(const TrainReport& report, DeviceKind device) {
+  const ExecutorCounters& c = report.counters;
+  Table table({"counter", "", "meaning"});
+  table.add({"batches submitted", count_text(c.steps), "training and evaluation"});
+  if (device == DeviceKind::cuda) table.add({"graph launches", count_text(c.graph_launches), "one a batch"});
+  table.add({"waits inside a step", count_text(c.stream_synchronisations), "the host waited for the device: stays 0"});
+  table.add({"waits for a slot", count_text(c.slot_waits), "every input slot was in flight: the device sets the pace"});
+  table.add({"waits for a result", count_text(c.result_waits), "at the end of an epoch, for a checkpoint"});
+  return table.text();
+}
+
+TrainOptions train_options(const Recipe& r, const CompiledModel& model, const SignalGuard& signals) {
   TrainOptions o;
   o.epochs = r.epochs, o.max_steps = r.max_steps, o.accumulation = r.accumulation;
   o.seed = static_cast<uint64_t>(r.seed);
@@ -75,9 +98,9 @@ TrainOptions train_options(const Recipe& r, const SignalGuard& signals) {
                 .step_epochs = r.step_epochs,
                 .gamma = r.gamma,
                 .final_rate = r.final_rate};
-  o.classes = r.classes;
+  o.labels = {classes_of(r, model), r.ignore_index};
   o.min_scale = r.min_scale, o.overflow_limit = r.overflow_limit;
-  o.checkpoints = {.directory = std::filesystem::path(r.out) / "checkpoints",
+  o.checkpoints = {.directory = fs::path(r.out) / "checkpoints",
                    .every_steps = r.checkpoint_every,
                    .keep = static_cast<int>(r.keep)};
   o.resume = r.resume;
@@ -85,13 +108,23 @@ TrainOptions train_options(const Recipe& r, const SignalGuard& signals) {
   return o;
 }
 
-int64_t classes_of(const Recipe& recipe, const CompiledModel& model) {
-  if (recipe.classes > 0) return recipe.classes;
-  const auto found = model.notes.find("classes");
-  return found == model.notes.end() ? 0 : std::stoll(found->second);
+// The trainer knows that a run is stuck, the compiler's side why.
+TrainReport train_or_explain(Executor& executor, const Data& data, const Recipe& recipe, const TrainOptions& options,
+                             TrainObserver& observer) try {
+  return train(executor, data.train, data.test ? &*data.test : nullptr, options, observer);
+} catch (const HeadwayError& e) {
+  throw Error({e.what(), explain_non_finite(recipe, read_model_state(executor), data.train, e.step())});
 }
 
-nlohmann::json report_json(const TrainReport& report) {
+nlohmann::json json_of(const ExecutorCounters& c) {
+  return {{"batches", c.steps},
+          {"graph_launches", c.graph_launches},
+          {"stream_synchronisations", c.stream_synchronisations},
+          {"slot_waits", c.slot_waits},
+          {"result_waits", c.result_waits}};
+}
+
+nlohmann::json json_of(const TrainReport& report) {
   nlohmann::json epochs = nlohmann::json::array();
   for (const EpochRow& e : report.epochs) {
     nlohmann::json row{{"epoch", e.epoch},
@@ -105,48 +138,68 @@ nlohmann::json report_json(const TrainReport& report) {
     if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
     epochs.push_back(std::move(row));
   }
-  return {{"steps", report.steps},
+  return {{"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
+          {"steps", report.steps},
           {"seconds", report.seconds},
           {"checkpoint", report.checkpoint.string()},
+          {"counters", json_of(report.counters)},
           {"epochs", epochs}};
 }
 
-// The original file, wherever the recipe of a compiled step says it was.
-std::string onnx_path(const Recipe& recipe, const CompiledModel& model) {
-  if (!is_compiled_directory(recipe.model)) return recipe.model;
-  const auto found = model.notes.find("model");
-  return found == model.notes.end() ? "" : found->second;
+// The trained ONNX file; empty where the original is gone, as with a compiled step on another machine.
+fs::path export_trained(const Recipe& recipe, const NamedTensors& weights) {
+  if (std::error_code unreadable; !fs::exists(recipe.model, unreadable)) {
+    fmt::print(stderr, "halfstep: note: '{}' is not there, so no trained ONNX file is written\n", recipe.model);
+    return {};
+  }
+  const fs::path trained = fs::path(recipe.out) / (fs::path(recipe.model).stem().string() + ".trained.onnx");
+  export_model(read_onnx_file(recipe.model), weights, trained);
+  return trained;
+}
+
+ExitCode interrupted(const TrainReport& report, const SignalGuard& signals, const CommandOptions& options) {
+  if (options.format == Format::json) fmt::print("{}\n", json_of(report).dump());
+  fmt::print(stderr, "halfstep: stopped by a signal after step {}; go on with --resume {}\n", report.steps,
+             report.checkpoint.string());
+  return signals.received() == SIGTERM ? ExitCode::terminated : ExitCode::interrupted;
+}
+
+void create_output_directory(const fs::path& out) {
+  std::error_code failed;
+  fs::create_directories(out, failed);
+  if (failed) throw Error("cannot create output directory '" + out.string() + "': " + failed.message());
 }
 
 }  // namespace
 
-ExitCode run_train(Recipe recipe, const CommandOptions& options) {
-  stage(options, 1, "data");
+ExitCode run_train(const Recipe& given, const CommandOptions& options) {
+  const Narration narration(options.format);
+  Job job = open_job(given);
+  const Recipe& recipe = job.recipe;
+  create_output_directory(recipe.out);
+  narration.stage(1, "data");
   const Data data = open_data(recipe);
-  say(options, dataset_text("train", data.train));
-  if (data.test) say(options, dataset_text("test", *data.test));
-  stage(options, 2, "preprocessing");
-  say(options, preprocessing_text(recipe));
+  narration.say(dataset_text(data));
+  narration.stage(2, "preprocessing");
+  narration.say(preprocessing_text(recipe));
 
-  stage(options, 3, "tensors");
-  Session session = open_session(recipe, options.compile);
+  narration.stage(3, "tensors");
+  const Session session = open_session(job, options.compile);
   Executor& executor = *session.executor;
-  if (session.report)
-    for (const std::string& remark : session.report->remarks) fmt::print(stderr, "halfstep: note: {}\n", remark);
-  recipe.classes = classes_of(recipe, executor.model());
-  say(options, tensors_text(executor));
-  if (session.report) say(options, "  " + compile_summary(*session.report));
-  if (session.report && options.timing == CommandOptions::time_passes)
-    fmt::print(stderr, "{}", pass_times_table(*session.report));
+  narration.say(tensors_text(executor));
+  if (session.report) {
+    narration.say("  " + compile_summary(*session.report));
+    print_remarks(*session.report);
+    if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(*session.report));
+  }
 
-  stage(options, 4, recipe.precision == "fp32" ? "training" : "training with AMP");
-  if (session.report)
-    say(options,
-        precision_table(session.report->precision) + "  " + precision_summary(session.report->precision) + "\n\n");
-  const std::filesystem::path out = recipe.out;
-  std::error_code failed;
-  std::filesystem::create_directories(out, failed);
-  if (failed) throw Error("cannot create '" + out.string() + "': " + failed.message());
+  narration.stage(4, recipe.precision == "fp32" ? "training" : "training with AMP");
+  AutocastReport precision;
+  if (session.report) {
+    precision = by_onnx_node(session.report->precision, session.report->operators);
+    narration.say(precision_table(precision) + "\n  " + precision_summary(precision) + "\n\n");
+  }
+  const fs::path out = recipe.out;
   write_file_atomically(out / "recipe.toml", to_toml(recipe));
   MetricsFile metrics(out / "metrics.jsonl", recipe.metrics_every);
   TerminalObserver terminal(recipe.epochs);
@@ -155,71 +208,73 @@ ExitCode run_train(Recipe recipe, const CommandOptions& options) {
   ObserverList observer(observers);
   const SignalGuard signals;
   const TrainReport report =
-      train(executor, data.train, data.test ? &*data.test : nullptr, train_options(recipe, signals), observer);
+      train_or_explain(executor, data, recipe, train_options(recipe, executor.model(), signals), observer);
+  if (report.reason == StopReason::interrupted) return interrupted(report, signals, options);
 
-  if (report.reason == StopReason::interrupted) {
-    fmt::print(stderr, "halfstep: stopped by a signal after step {}; continue with --resume {}\n", report.steps,
-               report.checkpoint.string());
-    return signals.received() == SIGTERM ? ExitCode::terminated : ExitCode::interrupted;
-  }
-  stage(options, 5, "metrics");
+  narration.stage(5, "metrics");
+  if (report.epochs.empty())
+    fmt::print(stderr,
+               "halfstep: note: the checkpoint is at the end of the run already; give more --epochs to go on\n");
   const ModelState state = read_model_state(executor);
-  const std::string original = onnx_path(recipe, executor.model());
-  const std::filesystem::path trained = out / (std::filesystem::path(original).stem().string() + ".trained.onnx");
-  if (std::filesystem::exists(original)) export_model(read_onnx_file(original), state.weights, trained);
+  const fs::path trained = export_trained(recipe, state.weights);
   if (options.format == Format::json) {
-    nlohmann::json json = report_json(report);
+    nlohmann::json json = json_of(report);
     json["trained_model"] = trained.string(), json["metrics"] = (out / "metrics.jsonl").string();
-    if (session.report)
-      json["compile"] = compile_json(*session.report), json["precision"] = precision_json(session.report->precision);
+    if (session.report) json["compile"] = compile_json(*session.report), json["precision"] = precision_json(precision);
     fmt::print("{}\n", json.dump());
     return ExitCode::success;
   }
-  if (session.report && data.test)
-    if (const auto trace = trace_prediction(recipe, state.weights, *data.test, 0))
-      say(options, "  test sample 0, layer by layer:\n" + trace_table(*trace));
-  const ExecutorCounters& c = report.counters;
-  say(options,
-      fmt::format("  {} steps in {:.1f} s; {} graph launches, {} waits inside a step, {} waits for a free slot\n",
-                  c.steps, report.seconds, c.graph_launches, c.stream_synchronisations, c.slot_waits));
-  say(options, fmt::format("  checkpoint     {}\n  trained model  {}\n  metrics        {}\n",
-                           report.checkpoint.string(), trained.string(), (out / "metrics.jsonl").string()));
+  if (data.test)
+    if (const auto trace = trace_prediction(recipe, state, *data.test, 0))
+      narration.say("  test sample 0, layer by layer:\n" + trace_table(*trace) + "\n");
+  narration.say(fmt::format("  step {} reached in {:.1f} s\n", report.steps, report.seconds));
+  narration.say(counters_text(report, executor.model().device));
+  narration.say(fmt::format("\n  checkpoint     {}\n  trained model  {}\n  metrics        {}\n",
+                            report.checkpoint.string(), trained.string(), (out / "metrics.jsonl").string()));
   if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->accuracy)
-    say(options, fmt::format("test accuracy {:.4f}\n", *report.epochs.back().test->accuracy));
+    narration.say(fmt::format("test accuracy {:.4f}\n", *report.epochs.back().test->accuracy));
   return ExitCode::success;
 }
 
-ExitCode run_eval(Recipe recipe, const CommandOptions& options) {
+ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
+  Job job = open_job(given);
+  Recipe& recipe = job.recipe;
+  if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
   std::optional<Dataset> data = open_test_data(recipe);
   if (!data && !recipe.data.empty()) data = open_dataset(recipe.data, Split::test);
-  if (!data) throw Error("no data given: name it with --test_data or --data");
-  Session session = open_session(recipe, options.compile);
+  if (!data) throw Error("no data is given: name it with --test_data or --data");
+  const Session session = open_session(job, options.compile);
+  if (session.report && options.timing == CommandOptions::time_passes)
+    fmt::print(stderr, "{}", pass_times_table(*session.report));
   if (!options.checkpoint.empty())
     write_weights(*session.executor, read_checkpoint_weights(options.checkpoint),
-                  "checkpoint '" + options.checkpoint + "': ");
+                  "checkpoint '" + options.checkpoint + "'");
   const SignalGuard signals;
   const Evaluation e = evaluate(*session.executor, *data,
                                 {.normalization = {},
-                                 .classes = classes_of(recipe, session.executor->model()),
+                                 .labels = {classes_of(recipe, session.executor->model()), recipe.ignore_index},
                                  .seed = static_cast<uint64_t>(recipe.seed),
                                  .signals = &signals});
   if (e.interrupted) return signals.received() == SIGTERM ? ExitCode::terminated : ExitCode::interrupted;
   if (options.format == Format::json) {
-    nlohmann::json json{{"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
+    nlohmann::json json{{"model", given.model}, {"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
     if (e.accuracy) json["accuracy"] = *e.accuracy;
     fmt::print("{}\n", json.dump());
   } else {
-    fmt::print("samples {}  loss {:.4f}{}  {:.1f} s\n", count_text(e.samples), e.loss,
-               e.accuracy ? fmt::format("  accuracy {:.4f}", *e.accuracy) : "", e.seconds);
+    fmt::print("{} samples in {:.1f} s: loss {:.4f}{}\n", count_text(e.samples), e.seconds, e.loss,
+               e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "");
   }
   return ExitCode::success;
 }
 
-ExitCode run_export(const Recipe& recipe, const CommandOptions& options) {
-  if (options.checkpoint.empty()) throw Error("no checkpoint given: name it with --checkpoint");
-  if (options.target.empty()) throw Error("no target given: name the ONNX file to write with -o");
+ExitCode run_export(const Recipe& given, const CommandOptions& options) {
+  if (options.checkpoint.empty()) throw Error("no checkpoint is given: name it with --checkpoint");
+  const Recipe recipe = open_job(given).recipe;
   export_model(read_onnx_file(recipe.model), read_checkpoint_weights(options.checkpoint), options.target);
-  fmt::print(stderr, "halfstep: wrote {}\n", options.target);
+  if (options.format == Format::json)
+    fmt::print("{}\n", nlohmann::json{{"model", recipe.model}, {"trained_model", options.target}}.dump());
+  else
+    fmt::print(stderr, "halfstep: wrote {}\n", options.target);
   return ExitCode::success;
 }
 

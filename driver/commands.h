@@ -24,19 +24,20 @@ struct CommandOptions {
   Format format = Format::text;
   CompileOptions compile;
   enum Timing : uint8_t { quiet, time_passes } timing = quiet;
-  std::string target;                                            // compile: the directory; export: the ONNX file
-  std::string checkpoint;                                        // eval, export, bench: weights to use
-  int repeats = 200;                                             // bench: steps that are timed
-  enum Detail : uint8_t { summary, per_call } detail = summary;  // bench: a row for each call of the step
+  enum Detail : uint8_t { summary, all } detail = summary;  // inspect: a row per IR node; bench: a row per call
+  std::string target;                                       // compile: the directory; export: the ONNX file
+  std::string checkpoint;                                   // eval, export: weights to use
+  int repeats = 0;  // bench: steps that are timed; 0: as many as suit the device
 };
 
+// `recipe` is as given; its model may be a directory that `compile` made for train, eval, export and bench.
 ExitCode run_info(const CommandOptions& options);
 ExitCode run_check(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_compile(const Recipe& recipe, const CommandOptions& options);
-ExitCode run_train(Recipe recipe, const CommandOptions& options);
-ExitCode run_eval(Recipe recipe, const CommandOptions& options);
+ExitCode run_train(const Recipe& recipe, const CommandOptions& options);
+ExitCode run_eval(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_export(const Recipe& recipe, const CommandOptions& options);
-ExitCode run_bench(Recipe recipe, const CommandOptions& options);
+ExitCode run_bench(const Recipe& recipe, const CommandOptions& options);
 
 }  // namespace halfstep

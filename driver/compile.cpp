@@ -137,19 +137,19 @@ int64_t state_bytes(const CompiledModel& model) {
   return sum;
 }
 
+const std::string& model_path(const Recipe& recipe) {
+  if (recipe.model.empty()) throw Error("no model is given: name an ONNX file, or a recipe with the key 'model'");
+  if (std::error_code unreadable; std::filesystem::is_directory(recipe.model, unreadable))
+    throw Error("'" + recipe.model + "' is a directory: name an ONNX file or a recipe");
+  return recipe.model;
+}
+
 }  // namespace
 
 DeviceKind choose_device(const Recipe& recipe) {
   if (recipe.device == "cpu") return DeviceKind::cpu;
   if (recipe.device == "cuda") return DeviceKind::cuda;
   return probe_cuda(0).available ? DeviceKind::cuda : DeviceKind::cpu;
-}
-
-ImportedModel import_for(const Recipe& recipe) {
-  if (recipe.model.empty()) throw Error("no model is given: name an ONNX file, or a recipe with the key 'model'");
-  if (std::error_code unreadable; std::filesystem::is_directory(recipe.model, unreadable))
-    throw Error("'" + recipe.model + "' is a directory: name an ONNX file or a recipe");
-  return import_model(read_onnx_file(recipe.model), import_options(recipe));
 }
 
 ImportOptions import_options(const Recipe& recipe) {
@@ -163,6 +163,16 @@ ImportOptions import_options(const Recipe& recipe) {
                                               : InitialWeights::from_file;
   options.shapes = recipe.shapes;
   return options;
+}
+
+ImportedModel import_for(const Recipe& recipe) {
+  return import_model(read_onnx_file(model_path(recipe)), import_options(recipe));
+}
+
+ImportedModel import_graph(const Recipe& recipe) {
+  ImportOptions options = import_options(recipe);
+  options.weights = InitialWeights::none;
+  return import_model(read_onnx_file(model_path(recipe)), options);
 }
 
 TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
@@ -201,7 +211,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   const Clock::time_point start = Clock::now();
   CompiledTraining result;
   CompileReport& report = result.report;
-  ImportedModel imported = import_for(recipe);
+  ImportedModel imported = options.stop_after.empty() ? import_for(recipe) : import_graph(recipe);
   check_finite(imported.weights);
   report.remarks = imported.remarks;
   report.operators = imported.operators;

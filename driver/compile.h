@@ -19,6 +19,7 @@ struct CompileOptions {
 
 struct CompileReport {
   AutocastReport precision;
+  std::map<std::string, std::string> operators;  // the ONNX operator of each ONNX node
   std::vector<std::string> remarks;
   std::vector<PassTime> times;  // import, each pass, kernels
   int64_t parameters = 0;       // trainable elements
@@ -35,7 +36,10 @@ struct CompiledTraining {
 };
 
 // The model as the recipe wants it imported.
+ImportOptions import_options(const Recipe& recipe);
 ImportedModel import_for(const Recipe& recipe);
+// Without weights, and so also of a file that lacks them.
+ImportedModel import_graph(const Recipe& recipe);
 TrainingPipelineOptions pipeline_options(const Recipe& recipe, const Graph& model);
 // Compiles programs "train", "accumulate" (with accumulation) and "evaluate" for `target` "cpu" or "cuda".
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options = {});

@@ -3,15 +3,29 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cstdio>
+
 namespace halfstep {
 namespace {
 
-// A line that is rewritten in place is for people at a terminal; a log gets the epoch rows.
-bool interactive() { return ::isatty(STDERR_FILENO) != 0; }
+constexpr std::chrono::seconds kLogInterval(10);
 
 std::string percent(const std::optional<double>& value) { return value ? fmt::format("{:.2f} %", *value * 100) : "-"; }
 
+std::string bar(int64_t done, int64_t all) {
+  constexpr int64_t kWidth = 24;
+  const int64_t filled = all > 0 ? kWidth * done / all : 0;
+  std::string text;
+  for (int64_t i = 0; i < kWidth; ++i) text += i < filled ? "█" : "░";
+  return text;
+}
+
 }  // namespace
+
+TerminalObserver::TerminalObserver(int64_t epochs)
+    : epochs_(epochs),
+      medium_(::isatty(STDERR_FILENO) != 0 ? terminal : log),
+      last_line_(std::chrono::steady_clock::now()) {}
 
 void TerminalObserver::clear_line() {
   if (line_open_) std::fputs("\r\033[K", stderr);
@@ -21,15 +35,19 @@ void TerminalObserver::clear_line() {
 void TerminalObserver::epoch_begun(int64_t epoch, int64_t) { epoch_ = epoch; }
 
 void TerminalObserver::progressed(const Progress& p) {
-  if (!interactive()) return;
-  constexpr int64_t kWidth = 24;
-  const int64_t filled = p.steps_per_epoch ? kWidth * p.step_in_epoch / p.steps_per_epoch : 0;
-  std::string bar;
-  for (int64_t i = 0; i < kWidth; ++i) bar += i < filled ? "█" : "░";
-  fmt::print(stderr, "\r\033[Kepoch {}/{} {} {}/{}  loss {:.4f}  scale {:g}  {:.0f} images/s", epoch_, epochs_, bar,
-             p.step_in_epoch, p.steps_per_epoch, p.last.loss, p.last.loss_scale.value_or(1), p.last.images_per_second);
+  const auto now = std::chrono::steady_clock::now();
+  if (medium_ == log && now - last_line_ < kLogInterval) return;
+  last_line_ = now;
+  const std::string scale = p.last.loss_scale ? fmt::format("  scale {:g}", *p.last.loss_scale) : "";
+  const std::string state = fmt::format("{:>5}/{}  loss {:.4f}{}  {:.0f} images/s", p.step_in_epoch, p.steps_per_epoch,
+                                        p.last.loss, scale, p.last.images_per_second);
+  if (medium_ == log) {
+    fmt::print(stderr, "epoch {}/{}  step {}\n", epoch_, epochs_, state);
+  } else {
+    fmt::print(stderr, "\r\033[K  epoch {}/{}  {} {}", epoch_, epochs_, bar(p.step_in_epoch, p.steps_per_epoch), state);
+    line_open_ = true;
+  }
   std::fflush(stderr);
-  line_open_ = true;
 }
 
 void TerminalObserver::epoch_finished(const EpochRow& row) {

@@ -4,6 +4,8 @@
 #include <toml++/toml.h>
 
 #include <charconv>
+#include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -33,7 +35,8 @@ void read(int64_t& to, const std::string& text) {
 
 void read(double& to, const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
-  if (error != std::errc() || end != text.data() + text.size()) throw Error("a number expected, found '" + text + "'");
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(to))
+    throw Error("a number expected, found '" + text + "'");
 }
 
 void read(bool& to, const std::string& text) {
@@ -92,86 +95,93 @@ void expect_choice(const std::string& choices, const std::string& text) {
               (near.empty() ? "" : "; did you mean '" + near + "'?"));
 }
 
+constexpr double kNone = std::numeric_limits<double>::infinity();
+
+struct Group {
+  const char* name;
+  RecipeKey::Scope scope;
+};
+constexpr Group kModel{"model", RecipeKey::compiled}, kData{"data", RecipeKey::run}, kStep{"step", RecipeKey::compiled},
+    kPrecision{"precision", RecipeKey::compiled}, kTarget{"target", RecipeKey::compiled}, kRun{"run", RecipeKey::run};
+
 template <auto Member>
-RecipeKey key(std::string name, std::string group, std::string unit, std::string help) {
+RecipeKey key(Group group, std::string name, std::string unit, std::string help, double least = -kNone,
+              double most = kNone) {
   return {std::move(name),
-          std::move(group),
-          std::move(help),
+          group.name,
+          group.scope,
           std::move(unit),
+          std::move(help),
+          least,
+          most,
           [](Recipe& r, const std::string& text) { read(r.*Member, text); },
           [](const Recipe& r) { return write(r.*Member); }};
 }
 
 const std::vector<RecipeKey>& keys() {
+  using R = Recipe;
   static const std::vector<RecipeKey> table{
-      key<&Recipe::model>("model", "model", "PATH", "the ONNX file, or a directory that `compile` made"),
-      key<&Recipe::data>("data", "model", "PATH", "training data: IDX directory, x=FILE,y=FILE, or FILE.npz"),
-      key<&Recipe::test_data>("test_data", "model", "PATH",
-                              "held-out data; default: the test part of an IDX directory"),
-      key<&Recipe::init>("init", "model", "from_file|absent|fresh",
-                         "where weights come from; absent: fresh ones where the file has none"),
-      key<&Recipe::shapes>("shape", "model", "[NAME=]D,D,...", "an input's shape; -1 leaves an axis as exported"),
-      key<&Recipe::freeze>("freeze", "model", "LIST", "patterns of parameters that are not trained"),
-      key<&Recipe::classes>("classes", "model", "NUMBER",
-                            "labels are checked against it; default: from the output's shape"),
-      key<&Recipe::scale>("scale", "model", "NUMBER",
-                          "the image input takes bytes, multiplied by this in the graph (1/255 = 0.00392157)"),
-      key<&Recipe::mean>("mean", "model", "LIST", "subtracted after scaling: one value, or one a channel"),
-      key<&Recipe::std>("std", "model", "LIST", "divided by afterwards: one value, or one a channel"),
+      key<&R::model>(kModel, "model", "PATH", "the ONNX file, or a directory that `compile` made"),
+      key<&R::init>(kModel, "init", "from_file|absent|fresh", "where weights come from; absent: fresh where missing"),
+      key<&R::shapes>(kModel, "shape", "[NAME=]D,D,...", "an input's shape; -1 leaves an axis as exported"),
+      key<&R::freeze>(kModel, "freeze", "LIST", "patterns of parameters that are not trained"),
+      key<&R::scale>(kModel, "scale", "NUMBER", "the image input takes bytes, multiplied by this (1/255: 0.00392157)"),
+      key<&R::mean>(kModel, "mean", "LIST", "subtracted after scaling: one value, or one a channel"),
+      key<&R::std>(kModel, "std", "LIST", "divided by afterwards: one value, or one a channel"),
 
-      key<&Recipe::batch>("batch", "step", "NUMBER", "samples in a step"),
-      key<&Recipe::accumulation>("accumulation", "step", "NUMBER", "batches whose gradients make one optimizer step"),
-      key<&Recipe::loss>("loss", "step", "softmax_cross_entropy|mean_squared_error|from_graph", "what is minimised"),
-      key<&Recipe::output>("output", "step", "NAME", "the output the loss is attached to; default: the only one"),
-      key<&Recipe::ignore_index>("ignore_index", "step", "NUMBER", "the label that does not count"),
-      key<&Recipe::dropout>("dropout", "step", "NUMBER", "replaces every dropout ratio of the model"),
-      key<&Recipe::optimizer>("optimizer", "step", "sgd|adam|adamw", "the update rule"),
-      key<&Recipe::momentum>("momentum", "step", "NUMBER", "sgd"),
-      key<&Recipe::nesterov>("nesterov", "step", "true|false", "sgd"),
-      key<&Recipe::dampening>("dampening", "step", "NUMBER", "sgd"),
-      key<&Recipe::weight_decay>("weight_decay", "step", "NUMBER", "all optimizers"),
-      key<&Recipe::beta1>("beta1", "step", "NUMBER", "adam, adamw"),
-      key<&Recipe::beta2>("beta2", "step", "NUMBER", "adam, adamw"),
-      key<&Recipe::epsilon>("epsilon", "step", "NUMBER", "adam, adamw"),
-      key<&Recipe::clip_norm>("clip_norm", "step", "NUMBER", "largest global gradient norm; 0: no limit"),
+      key<&R::data>(kData, "data", "PATH", "training data: IDX directory, NAME=FILE,NAME=FILE or FILE.npz"),
+      key<&R::test_data>(kData, "test_data", "PATH", "held-out data; default: the test part of an IDX directory"),
+      key<&R::classes>(kData, "classes", "NUMBER", "labels are below it; default: from the output's shape", 0),
 
-      key<&Recipe::precision>("precision", "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
-      key<&Recipe::preset>("preset", "precision", "default|torch", "the rule set autocast starts from"),
-      key<&Recipe::allow>("allow", "precision", "LIST", "operators or node-name patterns that run low"),
-      key<&Recipe::deny>("deny", "precision", "LIST", "operators or node-name patterns that run in fp32"),
-      key<&Recipe::infer>("infer", "precision", "LIST", "operators or node-name patterns that follow their operands"),
-      key<&Recipe::loss_scale>("loss_scale", "precision", "dynamic|fixed|none",
-                               "how gradients are kept out of fp16's underflow"),
-      key<&Recipe::initial_scale>("initial_scale", "precision", "NUMBER", "the first, or fixed, loss scale"),
-      key<&Recipe::growth_factor>("growth_factor", "precision", "NUMBER", "dynamic scaling"),
-      key<&Recipe::backoff_factor>("backoff_factor", "precision", "NUMBER", "dynamic scaling"),
-      key<&Recipe::growth_interval>("growth_interval", "precision", "NUMBER",
-                                    "steps without overflow before the scale grows"),
-      key<&Recipe::min_scale>("min_scale", "precision", "NUMBER", "the scale's floor"),
-      key<&Recipe::overflow_limit>("overflow_limit", "precision", "NUMBER",
-                                   "overflows in a row at the floor before training stops"),
+      key<&R::batch>(kStep, "batch", "NUMBER", "samples in a batch", 1),
+      key<&R::accumulation>(kStep, "accumulation", "NUMBER", "batches whose gradients make one optimizer step", 1),
+      key<&R::loss>(kStep, "loss", "softmax_cross_entropy|mean_squared_error|from_graph", "what is minimised"),
+      key<&R::output>(kStep, "output", "NAME", "the output the loss is attached to; default: the only one"),
+      key<&R::ignore_index>(kStep, "ignore_index", "NUMBER", "the label that does not count"),
+      key<&R::dropout>(kStep, "dropout", "NUMBER", "replaces every dropout ratio of the model", 0, 1),
+      key<&R::optimizer>(kStep, "optimizer", "sgd|adam|adamw", "the update rule"),
+      key<&R::momentum>(kStep, "momentum", "NUMBER", "sgd", 0, 1),
+      key<&R::nesterov>(kStep, "nesterov", "true|false", "sgd"),
+      key<&R::dampening>(kStep, "dampening", "NUMBER", "sgd", 0, 1),
+      key<&R::weight_decay>(kStep, "weight_decay", "NUMBER", "all optimizers", 0),
+      key<&R::beta1>(kStep, "beta1", "NUMBER", "adam, adamw", 0, 1),
+      key<&R::beta2>(kStep, "beta2", "NUMBER", "adam, adamw", 0, 1),
+      key<&R::epsilon>(kStep, "epsilon", "NUMBER", "adam, adamw", 0),
+      key<&R::clip_norm>(kStep, "clip_norm", "NUMBER", "largest global gradient norm; 0: no limit", 0),
 
-      key<&Recipe::epochs>("epochs", "run", "NUMBER", "passes over the training data"),
-      key<&Recipe::max_steps>("max_steps", "run", "NUMBER", "stops earlier; 0: no limit"),
-      key<&Recipe::learning_rate>("learning_rate", "run", "NUMBER", "the full rate"),
-      key<&Recipe::schedule>("schedule", "run", "constant|step|cosine", "how the rate changes"),
-      key<&Recipe::warmup_steps>("warmup_steps", "run", "NUMBER", "steps over which the rate rises"),
-      key<&Recipe::step_epochs>("step_epochs", "run", "NUMBER", "schedule step: epochs between changes"),
-      key<&Recipe::gamma>("gamma", "run", "NUMBER", "schedule step: factor at each change"),
-      key<&Recipe::final_rate>("final_rate", "run", "NUMBER", "schedule cosine: the last rate"),
-      key<&Recipe::seed>("seed", "run", "NUMBER", "of data order, dropout and fresh weights"),
-      key<&Recipe::device>("device", "run", "auto|cpu|cuda", "where the step runs"),
-      key<&Recipe::architecture>("architecture", "run", "NAME",
-                                 "sm_80 ..., or an LLVM CPU name; default: the device at hand"),
-      key<&Recipe::threads>("threads", "run", "NUMBER", "CPU threads; 0: all cores"),
-      key<&Recipe::autotune>("autotune", "run", "NUMBER", "library algorithms timed per shape on CUDA"),
-      key<&Recipe::tf32>("tf32", "run", "true|false", "let fp32 contractions use TF32 on CUDA"),
-      key<&Recipe::out>("out", "run", "PATH", "directory for checkpoints, metrics and the trained model"),
-      key<&Recipe::resume>("resume", "run", "PATH", "a checkpoint, or a directory of them, to continue from"),
-      key<&Recipe::checkpoint_every>("checkpoint_every", "run", "NUMBER",
-                                     "steps between checkpoints besides one an epoch; 0: none"),
-      key<&Recipe::keep>("keep", "run", "NUMBER", "checkpoints that stay; 0: all"),
-      key<&Recipe::metrics_every>("metrics_every", "run", "NUMBER", "one step in so many goes to the metrics file"),
+      key<&R::precision>(kPrecision, "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
+      key<&R::preset>(kPrecision, "preset", "default|torch", "the rule set autocast starts from"),
+      key<&R::allow>(kPrecision, "allow", "LIST", "operators or node-name patterns that run low"),
+      key<&R::deny>(kPrecision, "deny", "LIST", "operators or node-name patterns that run in fp32"),
+      key<&R::infer>(kPrecision, "infer", "LIST", "operators or node-name patterns that follow their operands"),
+      key<&R::loss_scale>(kPrecision, "loss_scale", "dynamic|fixed|none", "keeps gradients out of fp16's underflow"),
+      key<&R::initial_scale>(kPrecision, "initial_scale", "NUMBER", "the first, or fixed, loss scale", 0),
+      key<&R::growth_factor>(kPrecision, "growth_factor", "NUMBER", "dynamic scaling", 1),
+      key<&R::backoff_factor>(kPrecision, "backoff_factor", "NUMBER", "dynamic scaling", 0, 1),
+      key<&R::growth_interval>(kPrecision, "growth_interval", "NUMBER", "steps without overflow until it grows", 1),
+      key<&R::min_scale>(kPrecision, "min_scale", "NUMBER", "the scale's floor", 0),
+
+      key<&R::device>(kTarget, "device", "auto|cpu|cuda", "where the step runs; auto: cuda where there is a GPU"),
+      key<&R::architecture>(kTarget, "architecture", "NAME", "sm_80 or an LLVM CPU name; default: this machine's"),
+
+      key<&R::epochs>(kRun, "epochs", "NUMBER", "passes over the training data", 1),
+      key<&R::max_steps>(kRun, "max_steps", "NUMBER", "stops earlier; 0: no limit", 0),
+      key<&R::learning_rate>(kRun, "learning_rate", "NUMBER", "the full rate", 0),
+      key<&R::schedule>(kRun, "schedule", "constant|step|cosine", "how the rate changes"),
+      key<&R::warmup_steps>(kRun, "warmup_steps", "NUMBER", "steps over which the rate rises", 0),
+      key<&R::step_epochs>(kRun, "step_epochs", "NUMBER", "schedule step: epochs between changes", 1),
+      key<&R::gamma>(kRun, "gamma", "NUMBER", "schedule step: factor at each change", 0),
+      key<&R::final_rate>(kRun, "final_rate", "NUMBER", "schedule cosine: the last rate", 0),
+      key<&R::seed>(kRun, "seed", "NUMBER", "of data order, dropout and fresh weights", 0),
+      key<&R::overflow_limit>(kRun, "overflow_limit", "NUMBER", "overflows in a row at the floor that end training", 1),
+      key<&R::threads>(kRun, "threads", "NUMBER", "CPU threads; 0: all cores", 0),
+      key<&R::autotune>(kRun, "autotune", "NUMBER", "library algorithms timed per shape on CUDA", 1),
+      key<&R::tf32>(kRun, "tf32", "true|false", "let fp32 contractions use TF32 on CUDA"),
+      key<&R::out>(kRun, "out", "PATH", "directory for checkpoints, metrics and the trained model"),
+      key<&R::resume>(kRun, "resume", "PATH", "a checkpoint, or a directory of them, to continue from"),
+      key<&R::checkpoint_every>(kRun, "checkpoint_every", "NUMBER", "steps between checkpoints; 0: one an epoch", 0),
+      key<&R::keep>(kRun, "keep", "NUMBER", "checkpoints that stay; 0: all", 0),
+      key<&R::metrics_every>(kRun, "metrics_every", "NUMBER", "one step in so many goes to metrics.jsonl", 0),
   };
   return table;
 }
@@ -187,6 +197,13 @@ std::string unknown_key(const std::string& name) {
   for (const RecipeKey& k : keys()) names.push_back(k.name);
   const std::string near = nearest(name, names);
   return "no key '" + name + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?");
+}
+
+void expect_within(const RecipeKey& k, const std::string& text) {
+  double value = 0;
+  read(value, text);
+  if (value < k.least) throw Error(fmt::format("at least {:g} expected, found {}", k.least, text));
+  if (value > k.most) throw Error(fmt::format("at most {:g} expected, found {}", k.most, text));
 }
 
 std::string toml_text(const toml::node& node, const std::string& source) {
@@ -211,7 +228,8 @@ std::string relative_to(const std::filesystem::path& base, const std::string& va
     const size_t equals = part.find('=');
     const std::string prefix = equals == std::string::npos ? "" : part.substr(0, equals + 1);
     const std::filesystem::path path = part.substr(prefix.size());
-    result += (result.empty() ? "" : ",") + prefix + (path.is_absolute() ? path : base / path).string();
+    result +=
+        (result.empty() ? "" : ",") + prefix + (path.is_absolute() ? path : (base / path).lexically_normal()).string();
   }
   return result;
 }
@@ -225,45 +243,81 @@ void set_key(Recipe& recipe, const std::string& name, const std::string& value) 
   if (!k) throw Error(unknown_key(name));
   try {
     if (k->unit.find('|') != std::string::npos) expect_choice(k->unit, value);
+    if (k->unit == "NUMBER") expect_within(*k, value);
     k->set(recipe, value);
   } catch (const Error& e) {
     throw Error(name + ": " + e.what());
   }
+  recipe.given.insert(name);
 }
 
-void read_recipe(Recipe& recipe, const std::filesystem::path& path) {
-  constexpr int64_t kLargestRecipe = 1 << 20;
-  const std::string text = read_file(path, kLargestRecipe);
+void take_batch_from_shape(Recipe& recipe) {
+  // Of several inputs not every first axis is a batch.
+  if (recipe.shapes.size() != 1) return;
+  const Shape& shape = recipe.shapes.begin()->second;
+  if (shape.empty() || shape[0] < 1) return;
+  if (recipe.given.contains("batch") && recipe.batch != shape[0])
+    throw Error(fmt::format("shape: its first axis, the batch, is {}, but batch is {}: give one of them, or -1 here",
+                            shape[0], recipe.batch));
+  recipe.batch = shape[0];
+}
+
+void read_recipe_text(Recipe& recipe, const std::string& text, const std::string& source,
+                      const std::filesystem::path& base) {
   toml::table table;
   try {
-    table = toml::parse(text, path.string());
+    table = toml::parse(text, source);
   } catch (const toml::parse_error& e) {
-    throw Error(fmt::format("recipe '{}', line {}: {}", path.string(), e.source().begin.line, e.description()));
+    throw Error(fmt::format("{}, line {}: {}", source, e.source().begin.line, e.description()));
   }
   Problems problems;
   for (const auto& [name, node] : table) try {
       const std::string key_name(name.str());
       const RecipeKey* k = find_key(key_name);
       std::string value = k ? toml_text(node, text) : "";
-      if (k && is_path(*k) && !value.empty()) value = relative_to(path.parent_path(), value);
+      if (k && is_path(*k)) value = relative_to(base, value);
       set_key(recipe, key_name, value);
     } catch (const Error& e) {
-      problems.add(fmt::format("recipe '{}', line {}: {}", path.string(), node.source().begin.line, e.what()));
+      problems.add(fmt::format("{}, line {}: {}", source, node.source().begin.line, e.what()));
     }
   problems.throw_if_any();
+}
+
+void read_recipe(Recipe& recipe, const std::filesystem::path& path) {
+  constexpr int64_t kLargestRecipe = 1 << 20;
+  read_recipe_text(recipe, read_file(path, kLargestRecipe), "recipe '" + path.string() + "'", path.parent_path());
 }
 
 std::string to_toml(const Recipe& recipe) {
   std::string text;
   for (const RecipeKey& k : keys()) {
-    const std::string value = k.get(recipe);
+    std::string value = k.get(recipe);
     if (value.empty()) continue;
+    if (is_path(k)) value = relative_to(std::filesystem::current_path(), value);
     const bool bare = k.unit == "NUMBER" || k.unit == "true|false";
     std::string quoted;
     for (char c : value) quoted += (c == '"' || c == '\\') ? std::string("\\") + c : std::string(1, c);
     text += k.name + " = " + (bare ? value : "\"" + quoted + "\"") + "\n";
   }
   return text;
+}
+
+Recipe recipe_over_compiled(const Recipe& compiled, const Recipe& given, const std::string& step) {
+  Recipe recipe = compiled;
+  recipe.given = given.given;
+  Problems problems;
+  for (const RecipeKey& k : keys()) {
+    if (!given.given.contains(k.name) || k.name == "model") continue;
+    const std::string wanted = k.get(given), is = k.get(compiled);
+    if (k.scope == RecipeKey::run)
+      k.set(recipe, wanted);
+    else if (wanted != is && !(k.name == "device" && wanted == "auto"))
+      problems.add(
+          fmt::format("{}: '{}' was compiled with {}, {} is asked for: compile the model again, or leave it out",
+                      k.name, step, is.empty() ? "none" : is, wanted.empty() ? "none" : wanted));
+  }
+  problems.throw_if_any();
+  return recipe;
 }
 
 }  // namespace halfstep

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -50,14 +51,19 @@ struct Recipe {
   bool tf32 = false;
   std::string out = "halfstep-out", resume;
   int64_t checkpoint_every = 0, keep = 3, metrics_every = 1;
+
+  std::set<std::string> given;  // keys that were set, by a file or an option
 };
 
 // One row per key: the only place that knows it.
 struct RecipeKey {
   std::string name;  // in TOML and, with -- in front, on the command line
   std::string group;
+  // compiled: part of the compiled step, so that another value needs another compilation. run: of each run.
+  enum Scope : uint8_t { compiled, run } scope = run;
+  std::string unit;  // what the value looks like: NUMBER, PATH, a|b|c, LIST (comma separated)
   std::string help;
-  std::string unit;                          // what the value looks like: NUMBER, PATH, a|b|c, LIST (comma separated)
+  double least = 0, most = 0;                // of a NUMBER
   void (*set)(Recipe&, const std::string&);  // throws Error "<what was expected and found>"
   std::string (*get)(const Recipe&);
 };
@@ -65,9 +71,18 @@ std::span<const RecipeKey> recipe_keys();
 
 // Sets one key; Error names the key, suggests the nearest one if it is unknown.
 void set_key(Recipe& recipe, const std::string& key, const std::string& value);
+// A shape with a first axis names the batch too. Error if `batch` is given and differs.
+void take_batch_from_shape(Recipe& recipe);
 // Reads a TOML file over `recipe`. All problems at once, with the file's name and lines.
 void read_recipe(Recipe& recipe, const std::filesystem::path& path);
-// The recipe as TOML, for the run's records.
+// The same from text; `source` is named in errors and relative paths are relative to `base`.
+void read_recipe_text(Recipe& recipe, const std::string& text, const std::string& source,
+                      const std::filesystem::path& base);
+// The recipe as TOML with absolute paths, for the run's and the compiled step's records.
 std::string to_toml(const Recipe& recipe);
+
+// `given` over the recipe a step was compiled with. Error naming every key of `given` that needs another compilation;
+// `step` names the compiled step.
+Recipe recipe_over_compiled(const Recipe& compiled, const Recipe& given, const std::string& step);
 
 }  // namespace halfstep

@@ -5,13 +5,55 @@
 #include <nlohmann/json.hpp>
 
 #include "driver/table.h"
+#include "ir/op.h"
 
 namespace halfstep {
+namespace {
+
+// Which of the IR nodes of an ONNX node says what it is: the library call before the loop, the loop before the move.
+int rank(const PrecisionRow& row) {
+  switch (op(row.op).kernel) {
+    case KernelKind::gemm:
+    case KernelKind::convolution:
+      return 0;
+    case KernelKind::composite:
+    case KernelKind::reduction:
+    case KernelKind::window:
+    case KernelKind::random:
+      return 1;
+    case KernelKind::pointwise:
+      return 2;
+    default:
+      return 3;
+  }
+}
+
+}  // namespace
+
+std::string operator_of(const Origin& origin, const std::string& ir_op,
+                        const std::map<std::string, std::string>& operators) {
+  if (const auto found = operators.find(origin.name); found != operators.end()) return found->second;
+  return origin.phase == Phase::forward ? "preprocessing" : ir_op;
+}
+
+AutocastReport by_onnx_node(const AutocastReport& report, const std::map<std::string, std::string>& operators) {
+  AutocastReport rows;
+  std::map<std::pair<std::string, Phase>, size_t> row_of;
+  for (const PrecisionRow& row : report) {
+    const auto [known, added] = row_of.emplace(std::pair(row.origin.name, row.origin.phase), rows.size());
+    if (added)
+      rows.push_back(row);
+    else if (rank(row) < rank(rows[known->second]))
+      rows[known->second] = row;
+  }
+  for (PrecisionRow& row : rows) row.op = operator_of(row.origin, row.op, operators);
+  return rows;
+}
 
 std::string precision_table(const AutocastReport& report) {
   Table table({"node", "operator", "reads", "accumulates", "writes", "why"});
   for (const PrecisionRow& row : report)
-    table.add({to_string(row.origin), row.op, std::string(name(row.operand)),
+    table.add({row.origin.name, row.op, std::string(name(row.operand)),
                row.accumulator ? std::string(name(*row.accumulator)) : "-", std::string(name(row.result)), row.reason});
   return table.text();
 }
@@ -35,7 +77,7 @@ std::string precision_summary(const AutocastReport& report) {
     if (is_floating(row.result)) ++counts[row.result];
   std::string text;
   for (const auto& [type, count] : counts)
-    text += fmt::format("{}{} nodes write {}", text.empty() ? "" : ", ", count, name(type));
+    text += fmt::format("{}{} {}write {}", text.empty() ? "" : ", ", count, text.empty() ? "nodes " : "", name(type));
   return text;
 }
 
@@ -51,9 +93,9 @@ std::string pass_times_table(const CompileReport& report) {
 
 std::string compile_summary(const CompileReport& r) {
   return fmt::format(
-      "compiled in {:.2f} s: {} parameters, {} calls in all programs, {} of scratch planned (floor {}), {} of state\n",
-      r.seconds, count_text(r.parameters), r.steps, bytes_text(r.scratch_bytes), bytes_text(r.scratch_floor),
-      bytes_text(r.state_bytes));
+      "compiled in {:.2f} s: {} trainable values, {} calls, {} of state, {} of scratch (no plan is below {})\n",
+      r.seconds, count_text(r.parameters), r.steps, bytes_text(r.state_bytes), bytes_text(r.scratch_bytes),
+      bytes_text(r.scratch_floor));
 }
 
 nlohmann::json compile_json(const CompileReport& r) {
@@ -67,6 +109,10 @@ nlohmann::json compile_json(const CompileReport& r) {
           {"state_bytes", r.state_bytes},
           {"remarks", r.remarks},
           {"passes", passes}};
+}
+
+void print_remarks(const CompileReport& report) {
+  for (const std::string& remark : report.remarks) fmt::print(stderr, "halfstep: note: {}\n", remark);
 }
 
 }  // namespace halfstep

@@ -1,6 +1,7 @@
 // What commands print about a compiled step.
 #pragma once
 
+#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
@@ -9,14 +10,23 @@
 
 namespace halfstep {
 
-// One row per forward node: name, operator, operand / accumulator / result type, reason.
+// The ONNX operator of the node that `origin` names, or what stands for it where we added it ourselves.
+std::string operator_of(const Origin& origin, const std::string& ir_op,
+                        const std::map<std::string, std::string>& operators);
+
+// One row per ONNX node instead of one per IR node: that of its main IR node, with the ONNX operator. The loss is one
+// row.
+AutocastReport by_onnx_node(const AutocastReport& report, const std::map<std::string, std::string>& operators);
+// Rows of node, operator, operand / accumulator / result type, reason.
 std::string precision_table(const AutocastReport& report);
 nlohmann::json precision_json(const AutocastReport& report);
-// "9 nodes compute in f16, 4 in f32".
+// "9 nodes write f16, 4 write f32".
 std::string precision_summary(const AutocastReport& report);
 std::string pass_times_table(const CompileReport& report);
 // Compile time, steps, planned memory.
 std::string compile_summary(const CompileReport& report);
 nlohmann::json compile_json(const CompileReport& report);
+// Notes of the compilation go to stderr.
+void print_remarks(const CompileReport& report);
 
 }  // namespace halfstep

@@ -11,14 +11,24 @@
 
 namespace halfstep {
 
+// What a command works on.
+struct Job {
+  Recipe recipe;                          // that holds; recipe.model is the ONNX file
+  std::optional<CompiledModel> compiled;  // absent: it is still to be compiled
+};
+
+// `given.model` is an ONNX file or a directory that `compile` made. Of the latter the recipe it was compiled with is
+// the base, and keys of `given` that need another compilation are an Error.
+Job open_job(const Recipe& given);
+bool is_compiled_directory(const std::string& path);
+
 struct Session {
-  Recipe recipe;  // as given, or as the compiled step was made with, under what was given
   std::unique_ptr<Executor> executor;
   std::optional<CompileReport> report;  // absent: the step came compiled
 };
 
-// `recipe.model` is an ONNX file, which is compiled, or a directory that `compile` made.
-Session open_session(const Recipe& recipe, const CompileOptions& options);
+// Compiles where that is still to be done. Error where the device is not there, before that.
+Session open_session(Job& job, const CompileOptions& options);
 
 struct Data {
   Dataset train;
@@ -27,6 +37,7 @@ struct Data {
 Data open_data(const Recipe& recipe);
 std::optional<Dataset> open_test_data(const Recipe& recipe);
 
-bool is_compiled_directory(const std::string& path);
+// The number of classes that labels are checked against; 0: they are not.
+int64_t classes_of(const Recipe& recipe, const CompiledModel& model);
 
 }  // namespace halfstep

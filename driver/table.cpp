@@ -3,14 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
+#include <array>
+#include <string_view>
 
 namespace halfstep {
 namespace {
 
+// A number, with or without a unit: these stand to the right.
 bool is_number(const std::string& cell) {
-  return !cell.empty() && cell.find_first_not_of("0123456789.,+-e%x") == std::string::npos &&
-         std::isdigit(static_cast<unsigned char>(cell.back() == '%' || cell.back() == 'x' ? cell[0] : cell.back()));
+  constexpr std::array<std::string_view, 9> kUnits{"", "%", " %", "x", " B", " KiB", " MiB", " GiB", " TiB"};
+  const size_t digits = std::min(cell.find_first_not_of("0123456789.,+-e"), cell.size());
+  return cell.find_first_of("0123456789") < digits && std::ranges::find(kUnits, cell.substr(digits)) != kUnits.end();
 }
 
 // Columns a terminal shows for UTF-8 text.

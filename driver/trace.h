@@ -7,6 +7,7 @@
 
 #include "base/tensor.h"
 #include "driver/recipe.h"
+#include "runtime/checkpoint_state.h"
 #include "runtime/data.h"
 
 namespace halfstep {
@@ -19,13 +20,13 @@ struct TraceRow {
 
 struct Trace {
   std::vector<TraceRow> rows;
-  std::optional<int64_t> label, predicted;
-  double probability = 0;  // of the prediction
+  std::optional<int64_t> label, predicted;  // absent where there are no classes
+  double probability = 0;                   // of the prediction
 };
 
-// Runs sample `sample` through the evaluation graph in the reference interpreter, with `weights` in the ONNX layout.
-// nullopt: the model is too large to interpret in a moment (above ~10^8 operations).
-std::optional<Trace> trace_prediction(const Recipe& recipe, const NamedTensors& weights, const Dataset& dataset,
+// Runs sample `sample` through the evaluation graph in the reference interpreter. nullopt: the model is too large to
+// interpret in a moment (above ~10^8 operations), or its file is gone.
+std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& state, const Dataset& dataset,
                                       int64_t sample);
 std::string trace_table(const Trace& trace);
 

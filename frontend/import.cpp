@@ -52,7 +52,10 @@ class InputResolver {
     std::vector<std::string> names;
     for (const onnx::ValueInfoProto* input : inputs_) names.push_back(input->name());
     for (const auto& [name, shape] : options_.shapes)
-      if (std::find(names.begin(), names.end(), name) == names.end()) {
+      if (name.empty() && names.size() != 1) {
+        problems_.add("a shape is given without an input's name, but the model has " + std::to_string(names.size()) +
+                      " inputs: write NAME=D,D,...");
+      } else if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) {
         const std::string near = nearest(name, names);
         problems_.add("a shape is given for input '" + name + "', which the model does not have" +
                       (near.empty() ? "" : "; did you mean '" + near + "'?"));
@@ -78,7 +81,8 @@ class InputResolver {
   void resolve_input(const onnx::ValueInfoProto& input) {
     const std::string place = "input '" + input.name() + "'";
     const onnx::TypeProto::Tensor& type = input.type().tensor_type();
-    const auto given = options_.shapes.find(input.name());
+    auto given = options_.shapes.find(input.name());
+    if (given == options_.shapes.end()) given = options_.shapes.find("");
     if (!type.has_shape() && given == options_.shapes.end()) {
       problems_.add(place + ": the file does not say its shape; give it");
       return;
@@ -232,6 +236,7 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
   if (options.weights != InitialWeights::none)
     result.weights = load_weights(result.graph, importer, reader, options, result.remarks);
   result.inputs = importer.input_names();
+  result.operators = importer.node_operators();
   for (const NamedValue& output : result.graph.outputs()) result.outputs.push_back(output.name);
   return result;
 }

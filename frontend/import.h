@@ -25,8 +25,8 @@ enum class ImportMode : uint8_t {
 };
 
 struct ImportOptions {
-  std::optional<int64_t> batch = {};               // default: the one the model was exported at
-  std::map<std::string, Shape> shapes = {};        // of an input, by its name; -1: leave this dimension to the rest
+  std::optional<int64_t> batch = {};         // default: the one the model was exported at
+  std::map<std::string, Shape> shapes = {};  // of an input, by its name; "": of the only one; -1: as the rest says
   std::map<std::string, int64_t> dimensions = {};  // of an open dimension, by its symbol
   ImportMode mode = ImportMode::training;
   InitialWeights weights = InitialWeights::from_file;
@@ -40,8 +40,9 @@ struct ImportedModel {
   Graph graph;
   // Every parameter and state leaf of the graph, in stored layout: a parameter's axes are permuted as its leaf says.
   NamedTensors weights;
-  std::vector<std::string> inputs;   // the data inputs, in the file's order
-  std::vector<std::string> outputs;  // in the file's order
+  std::vector<std::string> inputs;               // the data inputs, in the file's order
+  std::vector<std::string> outputs;              // in the file's order
+  std::map<std::string, std::string> operators;  // the ONNX operator of each node, by the name its origins bear
   // What the import decided or noticed and its user should know, one sentence each.
   std::vector<std::string> remarks;
 };

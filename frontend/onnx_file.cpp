@@ -28,6 +28,11 @@ OnnxFile read_onnx_file(const std::filesystem::path& path) {
   return {path.filename().string(), read_file(path, std::numeric_limits<int32_t>::max()), directory};
 }
 
+std::string onnx_versions() {
+  return "ONNX opset " + std::to_string(kOldestOpset) + " to " + std::to_string(kNewestOpset) + ", Protocol Buffers " +
+         google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION);
+}
+
 onnx::ModelProto parse_model(const OnnxFile& file) {
   const std::string place = "model '" + file.name + "'";
   const std::string& bytes = file.bytes;

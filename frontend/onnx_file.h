@@ -15,4 +15,7 @@ struct OnnxFile {
 // Throws Error if the file cannot be read or is larger than a protobuf message can be (2 GiB).
 OnnxFile read_onnx_file(const std::filesystem::path& path);
 
+// What models can be read: "ONNX opset 7 to 25, Protocol Buffers 3.21.12".
+std::string onnx_versions();
+
 }  // namespace halfstep

@@ -135,16 +135,18 @@ Dataset open_dataset(const std::string& specification, Split split) {
               "': expected a directory with IDX files, NAME=FILE,NAME=FILE or one .npz file");
 }
 
-void check_labels(const Dataset& dataset, int64_t classes) {
-  const auto bad = [&](int64_t label) { return label < 0 || label >= classes; };
+void check_labels(const Dataset& dataset, const LabelRange& range) {
+  if (range.classes <= 0) return;
+  const auto bad = [&](int64_t label) { return (label < 0 || label >= range.classes) && label != range.ignored; };
   for (const NamedArray& array : dataset.arrays) {
     if (!is_label_array(array.values)) continue;
     const std::span<const int64_t> labels = array.values.as<int64_t>();
     const auto first = std::ranges::find_if(labels, bad);
     if (first == labels.end()) continue;
     throw Error("data array '" + array.name + "': sample " + std::to_string(first - labels.begin()) + " has label " +
-                std::to_string(*first) + ", expected 0 to " + std::to_string(classes - 1) + " (" +
-                std::to_string(std::ranges::count_if(labels, bad)) + " such samples)");
+                std::to_string(*first) + ", expected 0 to " + std::to_string(range.classes - 1) + " (" +
+                std::to_string(std::ranges::count_if(labels, bad)) +
+                " such samples): repair the labels, or give the label that does not count as ignore_index");
   }
 }
 

@@ -1,6 +1,7 @@
 // Data sets: named arrays over the same samples.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,12 @@ enum class Split : uint8_t { train, test };
 // Throws Error naming the file and what is wrong.
 Dataset open_dataset(const std::string& specification, Split split);
 
-// Throws Error naming the array and the first sample whose label is outside [0, classes).
-void check_labels(const Dataset& dataset, int64_t classes);
+struct LabelRange {
+  int64_t classes = 0;                  // labels are in [0, classes); 0: they are not checked
+  std::optional<int64_t> ignored = {};  // is valid as well
+};
+
+// Throws Error naming the array and the first sample whose label is out of range.
+void check_labels(const Dataset& dataset, const LabelRange& range);
 
 }  // namespace halfstep

@@ -81,7 +81,7 @@ Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOp
   const auto start = std::chrono::steady_clock::now();
   const int program = program_index(executor.model(), "evaluate");
   const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)], options.normalization);
-  if (options.classes > 0) check_labels(dataset, options.classes);
+  check_labels(dataset, options.labels);
   std::vector<int64_t> order(static_cast<size_t>(dataset.size()));
   std::iota(order.begin(), order.end(), int64_t{0});
   RowSums sums(executor);

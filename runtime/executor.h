@@ -85,6 +85,8 @@ struct ExecutorOptions {
 // Copies the model. Throws Error where the device is missing, its memory is too small (with the largest buffers), or
 // the kernels need another CPU or GPU.
 std::unique_ptr<Executor> make_cpu_executor(CompiledModel model, const ExecutorOptions& options);
+// Versions, and how many threads a step gets by default: "oneDNN 2.7.4, OpenMP with 8 threads".
+std::string cpu_libraries();
 // Loads libhalfstep_cuda.so beside this library.
 std::unique_ptr<Executor> make_cuda_executor(CompiledModel model, const ExecutorOptions& options);
 std::unique_ptr<Executor> make_executor(CompiledModel model, const ExecutorOptions& options);  // by model.device

@@ -19,26 +19,27 @@ constexpr std::chrono::milliseconds kProgressInterval(100);
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Stops a run that makes no headway: every step overflows at the floor of the loss scale, or the loss stays non-finite.
+// Sees when a run makes no headway: every step overflows at the floor of the loss scale, or the loss stays non-finite.
 class HeadwayWatch {
  public:
   HeadwayWatch(double min_scale, int64_t limit) : min_scale_(min_scale), limit_(limit) {}
 
-  void see(const StepRow& row) {
+  // What is wrong; nullopt: nothing.
+  std::optional<std::string> see(const StepRow& row) {
     const bool at_floor = row.loss_scale && *row.loss_scale <= min_scale_;
     overflows_ = row.skipped && at_floor ? overflows_ + 1 : 0;
     bad_losses_ = !row.skipped && !std::isfinite(row.loss) ? bad_losses_ + 1 : 0;
     if (overflows_ >= limit_)
-      throw Error(
-          fmt::format("training stopped at step {}: the gradients of the last {} steps overflowed with the loss "
-                      "scale at its floor {:g}: lower the learning rate, clip the gradients, or deny low "
-                      "precision to the operator that overflows",
-                      row.step, overflows_, min_scale_));
+      return fmt::format(
+          "training stopped at step {}: the gradients of the last {} steps overflowed with the loss scale at its floor "
+          "{:g}: lower the learning rate, clip the gradients, or deny low precision to the operator that overflows",
+          row.step, overflows_, min_scale_);
     if (bad_losses_ >= limit_)
-      throw Error(
-          fmt::format("training stopped at step {}: the loss of the last {} steps is not finite: lower the "
-                      "learning rate or clip the gradients, and resume from a checkpoint",
-                      row.step, bad_losses_));
+      return fmt::format(
+          "training stopped at step {}: the loss of the last {} steps is not finite: lower the learning rate or clip "
+          "the gradients, and resume from a checkpoint",
+          row.step, bad_losses_);
+    return std::nullopt;
   }
 
  private:
@@ -75,9 +76,8 @@ class Training {
         headway_(options.min_scale, options.overflow_limit) {
     check(options.schedule);
     for (const Dataset* set : {&train_set, test_set})
-      if (set != nullptr && options.classes > 0) check_labels(*set, options.classes);
-    if (options.accumulation < 1)
-      throw Error(fmt::format("accumulation: {} batches a step, expected at least 1", options.accumulation));
+      if (set != nullptr) check_labels(*set, options.labels);
+    check_accumulation();
     if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.normalization);
     if (accumulate_ && accumulate_->feed.batch() != train_.feed.batch())
       throw Error("programs 'train' and 'accumulate' have different batches: compile the model again");
@@ -108,8 +108,22 @@ class Training {
   struct InFlight {
     int64_t ticket = 0;
     bool ends_step = false;
-    StepRow row;  // what the host knows of it
+    StepRow row;           // what the host knows of it
+    int64_t epoch = 0;     // whose order holds its samples,
+    int64_t position = 0;  // which end before this one
+    int64_t iteration = 0;
   };
+
+  // The divisor of the gradients is part of the programs.
+  void check_accumulation() const {
+    if (options_.accumulation < 1)
+      throw Error(fmt::format("accumulation: {} batches a step, expected at least 1", options_.accumulation));
+    const auto& notes = executor_.model().notes;
+    const auto compiled = notes.find("accumulation");
+    if (compiled != notes.end() && compiled->second != std::to_string(options_.accumulation))
+      throw Error(fmt::format("accumulation: the step was compiled for {} batches, {} are asked for: compile it again",
+                              compiled->second, options_.accumulation));
+  }
 
   void resume() {
     const TrainState loaded = load_checkpoint(options_.resume, executor_);
@@ -149,7 +163,7 @@ class Training {
   void finish_epoch() {
     EpochRow row = epoch_row();
     if (test_set_ != nullptr && !signalled())
-      row.test = evaluate(executor_, *test_set_, {options_.normalization, 0, state_.seed, options_.signals});
+      row.test = evaluate(executor_, *test_set_, {options_.normalization, {}, state_.seed, options_.signals});
     const bool cut_short = signalled() && (!row.test || row.test->interrupted);
     if (!cut_short) {
       observer_.epoch_finished(row);
@@ -174,7 +188,12 @@ class Training {
       const std::vector<std::span<std::byte>> staging = executor_.begin_step(stage.program);
       stage.feed.fill(order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
                       {.learning_rate = rate, .iteration = state_.iteration, .seed = state_.seed}, staging);
-      InFlight submitted{.ticket = executor_.submit(), .ends_step = ends_step, .row = {}};
+      InFlight submitted{.ticket = executor_.submit(),
+                         .ends_step = ends_step,
+                         .row = {},
+                         .epoch = state_.epoch,
+                         .position = state_.position + batch,
+                         .iteration = state_.iteration};
       submitted.row.step = state_.step + 1;
       submitted.row.epoch = state_.epoch + 1;
       submitted.row.learning_rate = rate;
@@ -229,7 +248,18 @@ class Training {
     totals.loss_scale = row.loss_scale;
     last_row_ = row;
     observer_.step_finished(row);
-    headway_.see(row);
+    if (const std::optional<std::string> problem = headway_.see(row)) throw stuck(*problem, submitted);
+  }
+
+  HeadwayError stuck(const std::string& problem, const InFlight& last) const {
+    const std::vector<int64_t> order = epoch_order(state_.seed, last.epoch, state_.samples);
+    const auto end = order.begin() + last.position;
+    return {problem,
+            {.step = last.row.step,
+             .iteration = last.iteration + 1 - options_.accumulation,
+             .seed = state_.seed,
+             .samples = {end - step_samples_, end},
+             .checkpoint = report_.checkpoint}};
   }
 
   EpochRow epoch_row() const {

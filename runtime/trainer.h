@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "base/error.h"
 #include "runtime/checkpoint.h"
 #include "runtime/data_feed.h"
 #include "runtime/schedule.h"
@@ -24,11 +25,11 @@ struct TrainOptions {
   // Stops after this step, counted from the start of the first run, with an evaluation; 0: no limit. The learning rates
   // are those of the whole `epochs`.
   int64_t max_steps = 0;
-  int64_t accumulation = 1;  // batches per optimizer step
+  int64_t accumulation = 1;  // batches per optimizer step, as the programs were compiled
   uint64_t seed = 0;         // a resumed run keeps the one it began with
   RateSchedule schedule;
   std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
-  int64_t classes = 0;                                   // labels are checked against it; 0: they are not
+  LabelRange labels;                                     // what labels are checked against
   double min_scale = 1;                                  // the graph's floor of the loss scale
   int64_t overflow_limit = 50;  // steps in a row that may overflow at the floor, or have a loss that is not finite
   CheckpointPolicy checkpoints;
@@ -36,16 +37,34 @@ struct TrainOptions {
   const SignalGuard* signals = nullptr;  // checked after each step
 };
 
+// Training makes no headway: its gradients keep overflowing at the floor of the loss scale, or its loss is not finite.
+// Holds what it takes to look for the reason in the last such step, whose state the executor still has.
+class HeadwayError : public Error {
+ public:
+  struct Step {
+    int64_t step = 0;
+    int64_t iteration = 0;             // of its first batch
+    uint64_t seed = 0;                 // of the graph's random numbers
+    std::vector<int64_t> samples{};    // of the training set
+    std::filesystem::path checkpoint;  // the last one written; empty: none
+  };
+  HeadwayError(const std::string& message, Step step) : Error(message), step_(std::move(step)) {}
+  const Step& step() const { return step_; }
+
+ private:
+  Step step_;
+};
+
 // Runs program "train" (after accumulation - 1 times "accumulate") over `train_set` in a new order each epoch; what is
 // left of an epoch and smaller than a step is dropped. After each epoch evaluates `test_set` if there is one. After a
 // signal writes a checkpoint and returns with StopReason::interrupted. Resuming continues with the very next sample.
-// Throws Error where data and program do not fit, the state cannot be kept, or training is stuck.
+// Throws Error where data and program do not fit or the state cannot be kept, HeadwayError where training is stuck.
 TrainReport train(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,
                   TrainObserver& observer);
 
 struct EvaluateOptions {
   std::map<std::string, Normalization> normalization{};
-  int64_t classes = 0;
+  LabelRange labels{};
   uint64_t seed = 0;
   const SignalGuard* signals = nullptr;
 };

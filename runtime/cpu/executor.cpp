@@ -298,6 +298,12 @@ std::vector<double> CpuExecutor::time_steps(int program, int repeats) {
 
 }  // namespace
 
+std::string cpu_libraries() {
+  const dnnl_version_t& dnnl = *dnnl_version();
+  return fmt::format("oneDNN {}.{}.{}, OpenMP with {} threads", dnnl.major, dnnl.minor, dnnl.patch,
+                     ThreadTeam(0).size());
+}
+
 std::unique_ptr<Executor> make_cpu_executor(CompiledModel model, const ExecutorOptions& options) {
   if (model.device != DeviceKind::cpu)
     throw Error(fmt::format("the step is compiled for device {}: compile it for cpu", name(model.device)));

@@ -184,6 +184,27 @@ TEST(Trainer, StopsWhenTheScaleSitsAtItsFloor) {
   EXPECT_NO_THROW(train(sometimes, samples(), nullptr, o, recorder));
 }
 
+TEST(Trainer, TheStepThatStopsARunIsHandedOver) {
+  FakeExecutor executor;
+  executor.overflows = [](int64_t step) { return step > 4; };
+  TrainOptions o = options(100);
+  o.overflow_limit = 20;
+  o.accumulation = 2;
+  Recorder recorder;
+  try {
+    train(executor, samples(), nullptr, o, recorder);
+    FAIL() << "training goes on";
+  } catch (const HeadwayError& e) {
+    EXPECT_EQ(e.step().step, 34);
+    EXPECT_EQ(e.step().iteration, 66);
+    EXPECT_EQ(e.step().seed, 17u);
+    const auto first = batches(executor, "accumulate").at(33), second = batches(executor, "train").at(33);
+    std::vector<int64_t> both = first;
+    both.insert(both.end(), second.begin(), second.end());
+    EXPECT_EQ(e.step().samples, both);
+  }
+}
+
 TEST(Trainer, StopsWhenTheLossStaysNonFinite) {
   FakeExecutor executor;
   executor.loss_override = std::numeric_limits<double>::quiet_NaN();
@@ -351,7 +372,7 @@ TEST(Trainer, WhatCannotBeTrainedIsSaidBeforeTheFirstStep) {
   expect_error(samples(3), options(1),
                "one step takes 4 samples (batch 4, accumulation 1), but the training set has 3");
   TrainOptions o = options(1);
-  o.classes = 2;
+  o.labels.classes = 2;
   expect_error(samples(), o, "data array 'y': sample 2 has label 2, expected 0 to 1");
   o = options(1);
   o.checkpoints.directory = directory.path() / "file";
@@ -373,6 +394,18 @@ TEST(Trainer, WhatCannotBeTrainedIsSaidBeforeTheFirstStep) {
   EXPECT_THAT([&] { train(train_only, samples(), nullptr, o, recorder); },
               ThrowsMessage<Error>(HasSubstr("has no program 'accumulate'")));
   EXPECT_THAT([&] { evaluate(train_only, samples(), {}); }, ThrowsMessage<Error>(HasSubstr("no program 'evaluate'")));
+}
+
+TEST(Trainer, AnotherAccumulationThanWasCompiledIsRefused) {
+  CompiledModel model = fake_model();
+  model.notes["accumulation"] = "2";
+  FakeExecutor executor(model);
+  Recorder recorder;
+  TrainOptions o = options(1);
+  EXPECT_THAT([&] { train(executor, samples(), nullptr, o, recorder); },
+              ThrowsMessage<Error>(HasSubstr("compiled for 2 batches, 1 are asked for")));
+  o.accumulation = 2;
+  EXPECT_NO_THROW(train(executor, samples(), nullptr, o, recorder));
 }
 
 TEST(Trainer, ResumingWithOtherDataIsRefused) {

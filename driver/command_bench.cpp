@@ -1,0 +1,109 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "driver/commands.h"
+#include "driver/report.h"
+#include "driver/session.h"
+#include "driver/table.h"
+#include "runtime/trainer.h"
+
+namespace halfstep {
+namespace {
+
+struct Measurement {
+  double median_ms = 0, p90_ms = 0;
+  int64_t repeats = 0;
+  std::vector<StepTime> calls;
+};
+
+double percentile(std::vector<double> values, double share) {
+  std::ranges::sort(values);
+  return values[std::min(values.size() - 1, static_cast<size_t>(share * static_cast<double>(values.size())))];
+}
+
+// Without a number of repeats: some seconds' worth, at least 10 and at most 1000.
+Measurement measure(Executor& executor, const CommandOptions& options) {
+  constexpr double kMilliseconds = 3000;
+  const int program = program_index(executor.model(), "train");
+  executor.time_steps(program, 3);  // warm-up
+  const double estimate = percentile(executor.time_steps(program, 3), 0.5);
+  const int repeats =
+      options.repeats > 0 ? options.repeats : static_cast<int>(std::clamp(kMilliseconds / estimate, 10.0, 1000.0));
+  const std::vector<double> ms = executor.time_steps(program, repeats);
+  Measurement m{percentile(ms, 0.5), percentile(ms, 0.9), repeats, {}};
+  if (options.detail == CommandOptions::all) m.calls = executor.profile(program, std::max(3, repeats / 10));
+  return m;
+}
+
+nlohmann::json calls_json(const std::vector<StepTime>& calls) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const StepTime& c : calls)
+    rows.push_back({{"node", c.origin},
+                    {"call", c.call},
+                    {"microseconds", c.microseconds},
+                    {"bytes", c.bytes},
+                    {"flops", c.flops}});
+  return rows;
+}
+
+std::string calls_table(const std::vector<StepTime>& calls) {
+  Table table({"us", "GB/s", "TFLOP/s", "call", "node"});
+  for (const StepTime& c : calls)
+    table.add({fmt::format("{:.1f}", c.microseconds),
+               fmt::format("{:.1f}", static_cast<double>(c.bytes) / c.microseconds / 1e3),
+               c.flops > 0 ? fmt::format("{:.3f}", c.flops / c.microseconds / 1e6) : "-", c.call, c.origin});
+  return table.text();
+}
+
+}  // namespace
+
+ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
+  Job job = open_job(given);
+  Recipe& recipe = job.recipe;
+  if (recipe.init == "from_file") recipe.init = "absent";
+  const Session session = open_session(job, options.compile);
+  const CompiledModel& model = session.executor->model();
+  const Measurement m = measure(*session.executor, options);
+  const int64_t samples = recipe.batch;
+  const double per_second = static_cast<double>(samples) / m.median_ms * 1e3;
+  const MemoryReport memory = session.executor->memory();
+  const int64_t planned = memory.state_bytes + memory.scratch_bytes;
+  const size_t calls = model.find("train")->steps.size();
+  if (session.report && options.timing == CommandOptions::time_passes)
+    fmt::print(stderr, "{}", pass_times_table(*session.report));
+  if (options.format == Format::json) {
+    nlohmann::json json{{"model", given.model},
+                        {"device", name(model.device)},
+                        {"architecture", model.architecture},
+                        {"batch", samples},
+                        {"precision", recipe.precision},
+                        {"median_ms", m.median_ms},
+                        {"p90_ms", m.p90_ms},
+                        {"samples_per_second", per_second},
+                        {"repeats", m.repeats},
+                        {"calls", calls},
+                        {"planned_bytes", planned},
+                        {"workspace_bytes", memory.workspace_bytes},
+                        {"measured_bytes", memory.measured_bytes}};
+    if (session.report)
+      json["compile_seconds"] = session.report->seconds, json["compile"] = compile_json(*session.report);
+    if (!m.calls.empty()) json["profile"] = calls_json(m.calls);
+    fmt::print("{}\n", json.dump());
+    return ExitCode::success;
+  }
+  fmt::print("{}: {} at batch {} on {} ({})\n", given.model, recipe.precision, samples, name(model.device),
+             model.architecture);
+  fmt::print("  step        {:>12.4f} ms median, {:.4f} ms p90, of {} steps of {} calls\n", m.median_ms, m.p90_ms,
+             m.repeats, calls);
+  fmt::print("  throughput  {:>12} samples/s\n", count_text(static_cast<int64_t>(per_second)));
+  fmt::print("  memory      {:>12} planned ({} of state, {} of scratch), {} of library workspace, {} measured\n",
+             bytes_text(planned), bytes_text(memory.state_bytes), bytes_text(memory.scratch_bytes),
+             bytes_text(memory.workspace_bytes), bytes_text(memory.measured_bytes));
+  if (session.report) fmt::print("  compile     {:>12.3f} s\n", session.report->seconds);
+  if (!m.calls.empty()) fmt::print("\n{}", calls_table(m.calls));
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,120 @@
+#include "driver/find_non_finite.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "driver/replay.h"
+#include "driver/report.h"
+#include "ir/op.h"
+
+namespace halfstep {
+namespace {
+
+struct NonFinite {
+  Origin origin;
+  std::string op;
+  TensorType type;
+  double value = 0;
+  double largest_operand = 0;  // magnitude of what the node read
+  int64_t row = -1;            // of the batch; -1: the value is not one a sample
+};
+
+// Watches an interpreter run; throws itself out of it at the first value that is not finite.
+class Watch {
+ public:
+  explicit Watch(const Replay& replay) : replay_(replay), largest_(replay.graph().nodes().size(), 0) {}
+
+  void operator()(NodeId id, const std::vector<InterpretedTensor>& results) {
+    const Node& node = replay_.graph().node(id);
+    for (const InterpretedTensor& result : results) {
+      if (!is_floating(result.type.dtype)) continue;
+      for (size_t i = 0; i < result.values.size(); ++i) {
+        const double value = result.values[i];
+        // An infinite constant, such as an attention mask, is meant.
+        if (!std::isfinite(value) && node.op->kernel != KernelKind::leaf) throw found(node, result, i);
+        largest_[static_cast<size_t>(id)] = std::max(largest_[static_cast<size_t>(id)], std::abs(value));
+      }
+    }
+  }
+
+ private:
+  NonFinite found(const Node& node, const InterpretedTensor& result, size_t element) const {
+    NonFinite found{node.origin,           operator_of(node.origin, std::string(node.op->name), replay_.operators()),
+                    result.type,           result.values[element],
+                    /*largest_operand=*/0, /*row=*/-1};
+    for (Value v : node.operands)
+      if (v) found.largest_operand = std::max(found.largest_operand, largest_[static_cast<size_t>(v.node)]);
+    const size_t batch = static_cast<size_t>(replay_.batch());
+    if (!result.type.shape.empty() && result.type.shape[0] == replay_.batch())
+      found.row = static_cast<int64_t>(element / (result.values.size() / batch));
+    return found;
+  }
+
+  const Replay& replay_;
+  std::vector<double> largest_;
+};
+
+std::string describe(const NonFinite& found, std::span<const int64_t> samples) {
+  const bool backward = found.origin.phase == Phase::backward;
+  std::string text = fmt::format("the first value that is not finite: {} in the {} of '{}' ({})",
+                                 std::isnan(found.value) ? "NaN" : "an infinity", backward ? "backward" : "output",
+                                 found.origin.name, found.op);
+  if (found.row >= 0) text += fmt::format(" for sample {}", samples[static_cast<size_t>(found.row)]);
+  text += fmt::format(", {}, computed from values up to {:.3g}", to_string(found.type), found.largest_operand);
+  if (found.type.dtype == DType::f16)
+    text += fmt::format("; f16 ends at 65504: --deny {} keeps it in f32", found.origin.name);
+  return text;
+}
+
+// The weights that are not finite, or "".
+std::string non_finite_weights(const ModelState& state) {
+  std::string names;
+  int64_t count = 0;
+  for (const auto& [name, tensor] : state.weights) {
+    const std::vector<double> values = tensor.values();
+    const auto bad = std::ranges::count_if(values, [](double v) { return !std::isfinite(v); });
+    if (bad == 0) continue;
+    constexpr int64_t kMostNamed = 3;
+    if (count++ < kMostNamed)
+      names += fmt::format("{}'{}' ({} of {} values)", names.empty() ? "" : ", ", name, bad, values.size());
+  }
+  if (count == 0) return "";
+  return fmt::format("weights are not finite any more: {}{}", names,
+                     count > 3 ? fmt::format(" and {} more", count - 3) : "");
+}
+
+}  // namespace
+
+std::string explain_non_finite(const Recipe& recipe, const ModelState& state, const Dataset& dataset,
+                               const HeadwayError::Step& step) {
+  constexpr double kMostOperations = 3e9;  // some seconds of interpretation
+  constexpr int64_t kChunk = 8;            // samples at a time; batch norms need several
+  if (const std::string weights = non_finite_weights(state); !weights.empty()) return weights;
+  if (std::error_code unreadable; !std::filesystem::exists(recipe.model, unreadable))
+    return "the model's file is gone, so that the node at fault cannot be found";
+  const auto samples = static_cast<int64_t>(step.samples.size());
+  const int64_t chunk = std::min(kChunk, samples);
+  const Replay replay(recipe, chunk, "differentiate", "train");
+  // The mean over fewer samples would make cotangents larger than they were.
+  ModelState scaled = state;
+  if (const auto scale = scaled.slots.find("loss_scale.scale"); scale != scaled.slots.end())
+    scale->second.set(0, scale->second.at(0) * static_cast<double>(chunk) / static_cast<double>(recipe.batch));
+  const auto chunks =
+      std::min(samples / chunk, static_cast<int64_t>(kMostOperations / std::max(replay.operations(), 1.0)));
+  for (int64_t i = 0; i < chunks; ++i) {
+    const auto part = std::span(step.samples).subspan(static_cast<size_t>(i * chunk), static_cast<size_t>(chunk));
+    try {
+      replay.run(scaled, dataset, part, {.iteration = step.iteration, .seed = step.seed}, Watch(replay));
+    } catch (const NonFinite& found) {
+      return describe(found, part);
+    }
+  }
+  if (chunks == 0) return "the model is too large to look for the node at fault";
+  return fmt::format("a replay of {} of the step's {} samples stayed finite, forward and backward{}", chunks * chunk,
+                     samples, chunks * chunk == samples ? ": only sums over the whole batch overflow" : "");
+}
+
+}  // namespace halfstep

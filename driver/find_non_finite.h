@@ -1,0 +1,19 @@
+// Why a training step overflowed, in the model's own names.
+#pragma once
+
+#include <string>
+
+#include "driver/recipe.h"
+#include "runtime/checkpoint_state.h"
+#include "runtime/trainer.h"
+
+namespace halfstep {
+
+// Replays the step's samples through forward, loss and backward in the reference interpreter, as far as that takes
+// seconds, and says which node's value is the first that is not finite: "the first value that is not finite: the output
+// of 'fc1' (Gemm) in sample 4711, f16[8,128]: ...". Weights that are not finite themselves are said instead.
+// `state`: of the executor after the step.
+std::string explain_non_finite(const Recipe& recipe, const ModelState& state, const Dataset& dataset,
+                               const HeadwayError::Step& step);
+
+}  // namespace halfstep

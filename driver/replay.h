@@ -1,0 +1,41 @@
+// Samples of a data set taken through a graph of the pipeline in the reference interpreter: for traces, and for finding
+// where values stop being finite.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+
+#include "driver/recipe.h"
+#include "ir/graph.h"
+#include "ir/interpret.h"
+#include "runtime/checkpoint_state.h"
+#include "runtime/data_feed.h"
+
+namespace halfstep {
+
+class Replay {
+ public:
+  // Graph `graph` as pass `pass` leaves it, of the recipe's model at another batch.
+  Replay(const Recipe& recipe, int64_t batch, const std::string& pass, const std::string& graph);
+
+  const Graph& graph() const { return graph_; }
+  int64_t batch() const { return batch_; }
+  double operations() const { return operations_; }  // floating-point operations of one run
+  // The ONNX operator of each ONNX node.
+  const std::map<std::string, std::string>& operators() const { return operators_; }
+
+  using Observer = std::function<void(NodeId, const std::vector<InterpretedTensor>&)>;
+  // `samples`: 1 to batch() of them.
+  InterpretResult run(const ModelState& state, const Dataset& dataset, std::span<const int64_t> samples,
+                      const StepInputs& step, const Observer& observe) const;
+
+ private:
+  Graph graph_;
+  int64_t batch_;
+  double operations_ = 0;
+  std::map<std::string, std::string> operators_;
+};
+
+}  // namespace halfstep

@@ -104,10 +104,18 @@ class Lowering {
     return p;
   }
 
-  void touch(StorageId id) {
+  // In use in the step being lowered and `longer` ones after it.
+  void touch(StorageId id, int longer = 0) {
     if (storages_[id].buffer >= 0) return;
     Lifetime& life = lifetimes_[storages_[id].life];
-    life.last = std::max(life.last, step_index());
+    life.last = std::max(life.last, step_index() + longer);
+  }
+  // What a library call reads is not overwritten by the next kernels, so that these can run beside it.
+  Place resolve_for_library(Value v) {
+    constexpr int kOverlappingSteps = 3;
+    const Place p = resolve(v);
+    touch(p.storage, module_.target().device == DeviceKind::cuda ? kOverlappingSteps : 0);
+    return p;
   }
   int step_index() const { return static_cast<int>(result_.program.steps.size()); }
 
@@ -285,13 +293,17 @@ void Lowering::lower_fused(NodeId id) {
   for (int32_t r = 0; r < static_cast<int32_t>(n.results.size()); ++r) results.push_back(result_place({id, r}));
   for (int64_t bytes : region.partial_bytes) partials.push_back(add_scratch(bytes));
   for (const EmittedLaunch& launch : region.launches) {
-    KernelLaunch step{launch.kernel, {}, launch.grid, launch.block, launch.units, launch.bytes};
+    KernelLaunch step{launch.kernel, {}, launch.grid, launch.block, launch.units, launch.bytes, {}, {}};
     for (const EmittedArgument& a : launch.arguments) {
       const size_t number = static_cast<size_t>(a.number);
       const Place p = a.kind == EmittedArgument::Kind::operand  ? operands[number]
                       : a.kind == EmittedArgument::Kind::output ? results[number]
                                                                 : Place{partials[number], 0};
       touch(p.storage);
+      if (a.kind != EmittedArgument::Kind::operand) step.written.push_back(static_cast<int64_t>(step.arguments.size()));
+      step.extents.push_back(a.kind == EmittedArgument::Kind::operand  ? graph_.type(n.operands[number]).byte_count()
+                             : a.kind == EmittedArgument::Kind::output ? n.results[number].byte_count()
+                                                                       : region.partial_bytes[number]);
       step.arguments.push_back(ref(p));
     }
     // Operands and results of a region are alive through all of its launches: a later launch may read what an earlier
@@ -313,7 +325,8 @@ void Lowering::lower_gemm(NodeId id) {
   gemm.batch = rank == 3 ? c.shape[0] : 1;
   gemm.stride_a = gemm.m * gemm.k, gemm.stride_b = gemm.k * gemm.n, gemm.stride_c = gemm.m * gemm.n;
   gemm.operand = b.dtype, gemm.result = gemm.bias_type = c.dtype;
-  gemm.a = ref(resolve(n.operands[0])), gemm.b = ref(resolve(n.operands[1])), gemm.c = ref(result_place({id, 0}));
+  gemm.a = ref(resolve_for_library(n.operands[0])), gemm.b = ref(resolve_for_library(n.operands[1])),
+  gemm.c = ref(result_place({id, 0}));
   add_step(std::move(gemm), n.origin);
 }
 
@@ -343,7 +356,7 @@ void Lowering::lower_convolution(NodeId id) {
   c.strides = list("strides", 1), c.dilations = list("dilations", 1);
   c.pads_begin = list("pads_begin", 0), c.pads_end = list("pads_end", 0);
   c.operand = graph_.type(n.operands[0]).dtype, c.result = c.bias_type = n.results[0].dtype;
-  const auto at = [&](Value v) { return v == result ? ref(result_place(v)) : ref(resolve(v)); };
+  const auto at = [&](Value v) { return v == result ? ref(result_place(v)) : ref(resolve_for_library(v)); };
   c.x = at(x), c.w = at(w), c.y = at(y);
   add_step(std::move(c), n.origin);
 }

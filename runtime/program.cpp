@@ -17,16 +17,6 @@ namespace {
 
 constexpr int64_t kLibraryAlignment = 16;
 
-enum class Access : uint8_t { read, write };
-
-// A library call's use of one dense place.
-struct Operand {
-  const char* name;
-  Ref ref;
-  int64_t bytes;
-  Access access;
-};
-
 void expect(bool condition, const std::string& message) {
   if (!condition) throw Error(message);
 }
@@ -41,7 +31,7 @@ int64_t batch_bytes(int64_t batch, int64_t stride, int64_t matrix, DType type, c
   return checked_mul(checked_add(before_last, matrix, operand), size_of(type), operand);
 }
 
-std::vector<Operand> operands(const Gemm& g) {
+std::vector<MemoryUse> operands(const Gemm& g) {
   expect(g.m > 0 && g.n > 0 && g.k > 0 && g.batch > 0, "m, n, k and batch must be positive");
   expect(is_floating(g.operand) && is_floating(g.result) && is_floating(g.bias_type), "types must be floating point");
   expect((g.operand == DType::f64) == (g.result == DType::f64), "operands and result must both be f64 or neither");
@@ -50,9 +40,9 @@ std::vector<Operand> operands(const Gemm& g) {
   expect(g.stride_b == 0 || g.stride_b >= b, "stride_b is smaller than one matrix");
   expect(g.batch == 1 ? g.stride_c >= 0 : g.stride_c >= c, "stride_c is smaller than one matrix");
   expect(g.batch == 1 || g.stride_a > 0 || g.stride_b > 0, "a batch broadcasts both operands");
-  std::vector<Operand> list{{"a", g.a, batch_bytes(g.batch, g.stride_a, a, g.operand, "a"), Access::read},
-                            {"b", g.b, batch_bytes(g.batch, g.stride_b, b, g.operand, "b"), Access::read},
-                            {"c", g.c, batch_bytes(g.batch, g.stride_c, c, g.result, "c"), Access::write}};
+  std::vector<MemoryUse> list{{"a", g.a, batch_bytes(g.batch, g.stride_a, a, g.operand, "a"), Access::read},
+                              {"b", g.b, batch_bytes(g.batch, g.stride_b, b, g.operand, "b"), Access::read},
+                              {"c", g.c, batch_bytes(g.batch, g.stride_c, c, g.result, "c"), Access::write}};
   if (g.bias) list.push_back({"bias", *g.bias, checked_mul(g.n, size_of(g.bias_type), "bias"), Access::read});
   return list;
 }
@@ -82,7 +72,7 @@ Shape activation_shape(int64_t batch, const Shape& spatial, int64_t channels) {
   return shape;
 }
 
-std::vector<Operand> operands(const Convolution& c) {
+std::vector<MemoryUse> operands(const Convolution& c) {
   expect(c.batch > 0 && c.in_channels > 0 && c.out_channels > 0 && c.groups > 0,
          "batch, channels and groups must be positive");
   expect(c.in_channels % c.groups == 0 && c.out_channels % c.groups == 0, "groups must divide both channel counts");
@@ -92,10 +82,10 @@ std::vector<Operand> operands(const Convolution& c) {
   check_window(c);
   const auto use = [&](const char* name, Ref ref, const Shape& shape, ConvolutionKind writer) {
     const bool written = c.kind == writer;
-    return Operand{name, ref, bytes_of(shape, written ? c.result : c.operand, name),
-                   written ? Access::write : Access::read};
+    return MemoryUse{name, ref, bytes_of(shape, written ? c.result : c.operand, name),
+                     written ? Access::write : Access::read};
   };
-  std::vector<Operand> list{
+  std::vector<MemoryUse> list{
       use("x", c.x, activation_shape(c.batch, c.spatial, c.in_channels), ConvolutionKind::data_grad),
       use("w", c.w, activation_shape(c.out_channels, c.window, c.in_channels / c.groups), ConvolutionKind::filter_grad),
       use("y", c.y, activation_shape(c.batch, c.out_spatial, c.out_channels), ConvolutionKind::forward)};
@@ -104,7 +94,7 @@ std::vector<Operand> operands(const Convolution& c) {
   return list;
 }
 
-std::vector<Operand> operands(const Copy& copy) {
+std::vector<MemoryUse> operands(const Copy& copy) {
   expect(copy.bytes > 0, "bytes must be positive");
   return {{"from", copy.from, copy.bytes, Access::read}, {"to", copy.to, copy.bytes, Access::write}};
 }
@@ -119,35 +109,63 @@ void check_place(const Program& program, const char* operand, Ref ref, int64_t b
                      size));
 }
 
-bool overlap(const Operand& a, const Operand& b) {
+bool overlap(const MemoryUse& a, const MemoryUse& b) {
   return a.ref.buffer == b.ref.buffer && a.ref.offset < b.ref.offset + b.bytes && b.ref.offset < a.ref.offset + a.bytes;
 }
 
 template <typename Call>
 void check_call(const Program& program, const Call& call) {
-  const std::vector<Operand> list = operands(call);
-  for (const Operand& o : list) {
-    check_place(program, o.name, o.ref, o.bytes);
+  const std::vector<MemoryUse> list = operands(call);
+  for (const MemoryUse& o : list) {
+    check_place(program, o.name.c_str(), o.ref, o.bytes);
     if constexpr (!std::is_same_v<Call, Copy>)
       expect(o.ref.offset % kLibraryAlignment == 0,
              fmt::format("'{}' at offset {} is not aligned to {} bytes", o.name, o.ref.offset, kLibraryAlignment));
   }
-  for (const Operand& o : list) {
+  for (const MemoryUse& o : list) {
     if (o.access == Access::read) continue;
     expect(program.buffers[static_cast<size_t>(o.ref.buffer)].kind != BufferKind::input,
            fmt::format("'{}' writes into an input buffer", o.name));
-    for (const Operand& other : list)
+    for (const MemoryUse& other : list)
       expect(&o == &other || !overlap(o, other), fmt::format("'{}' overlaps '{}'", o.name, other.name));
   }
 }
 
 void check_call(const Program& program, const KernelLaunch& launch) {
   expect(!launch.kernel.empty(), "a kernel launch needs a kernel name");
-  for (size_t i = 0; i < launch.arguments.size(); ++i)
-    check_place(program, fmt::format("argument {}", i).c_str(), launch.arguments[i], 0);
+  const size_t count = launch.arguments.size();
+  expect(launch.extents.empty() || launch.extents.size() == count, "extents: one for each argument expected");
+  for (int64_t w : launch.written)
+    expect(w >= 0 && static_cast<size_t>(w) < count, fmt::format("written: there is no argument {}", w));
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t extent = launch.extents.empty() ? 0 : launch.extents[i];
+    expect(extent >= 0, fmt::format("the extent of argument {} is negative", i));
+    check_place(program, fmt::format("argument {}", i).c_str(), launch.arguments[i], extent);
+  }
   expect(std::ranges::all_of(launch.grid, [](int64_t g) { return g > 0; }) && launch.block > 0 && launch.units > 0 &&
              launch.bytes >= 0,
          "grid, block and units must be positive");
+}
+
+std::vector<MemoryUse> uses_of(const Program& program, const KernelLaunch& launch) {
+  std::vector<MemoryUse> list;
+  for (size_t i = 0; i < launch.arguments.size(); ++i) {
+    const Ref at = launch.arguments[i];
+    const std::string argument = fmt::format("argument {}", i);
+    if (launch.extents.empty()) {
+      list.push_back(
+          {argument, {at.buffer, 0}, program.buffers[static_cast<size_t>(at.buffer)].type.byte_count(), Access::write});
+      continue;
+    }
+    const bool written = std::ranges::find(launch.written, static_cast<int64_t>(i)) != launch.written.end();
+    list.push_back({argument, at, launch.extents[i], written ? Access::write : Access::read});
+  }
+  return list;
+}
+
+template <typename Call>
+std::vector<MemoryUse> uses_of(const Program&, const Call& call) {
+  return operands(call);
 }
 
 void check_buffer(const Buffer& buffer) {
@@ -176,6 +194,10 @@ void check_permutation(const ParameterSlice& slice) {
 }
 
 }  // namespace
+
+std::vector<MemoryUse> memory_uses(const Program& program, const Step& step) {
+  return std::visit([&](const auto& call) { return uses_of(program, call); }, step.call);
+}
 
 std::string_view name(DeviceKind device) { return device == DeviceKind::cpu ? "cpu" : "cuda"; }
 
@@ -275,9 +297,9 @@ CallCost cost(const Step& step) {
       return {2 * multiplications, total(operands(c))};
     }
     CallCost operator()(const Copy& copy) const { return {0, total(operands(copy))}; }
-    static int64_t total(const std::vector<Operand>& list) {
+    static int64_t total(const std::vector<MemoryUse>& list) {
       return std::accumulate(list.begin(), list.end(), int64_t{0},
-                             [](int64_t sum, const Operand& o) { return sum + o.bytes; });
+                             [](int64_t sum, const MemoryUse& o) { return sum + o.bytes; });
     }
   };
   return std::visit(Cost{}, step.call);

@@ -1,5 +1,5 @@
-// Program: what the runtime executes. A flat list of kernel launches and library calls over numbered buffers at planned
-// offsets. A plain value: it prints, and parses back to an equal value.
+// Program: what the runtime executes, kernel launches and library calls over numbered buffers at planned offsets. A
+// plain value: it prints, and parses back to an equal one.
 #pragma once
 
 #include <array>
@@ -19,9 +19,8 @@ enum class DeviceKind : uint8_t { cpu, cuda };
 std::string_view name(DeviceKind device);
 
 // input: written by the host before every step. output: read by the host after it. state: lives on the device across
-// steps and is shared by name between the programs of one CompiledModel; a name that begins with '.' (constants, arenas
-// of gradients) carries nothing from one step to the next: checkpoints leave it out. scratch: the planned arena, one
-// per program.
+// steps and is shared by name between programs; a name that begins with '.' (constants, gradients) carries nothing from
+// one step to the next: checkpoints leave it out. scratch: the planned arena, one per program.
 enum class BufferKind : uint8_t { input, output, state, scratch };
 std::string_view name(BufferKind kind);
 
@@ -32,7 +31,7 @@ struct Buffer {
   friend bool operator==(const Buffer&, const Buffer&) = default;
 };
 
-// A place: byte `offset` (16-byte aligned for library operands) in buffers[buffer].
+// Byte `offset` (16-byte aligned for library operands) in buffers[buffer].
 struct Ref {
   int32_t buffer = 0;
   int64_t offset = 0;
@@ -48,13 +47,15 @@ struct KernelLaunch {
   std::array<int64_t, 3> grid{1, 1, 1};
   int64_t block = 1;
   int64_t units = 1;
-  int64_t bytes = 0;  // moved through memory, for the profile and for choosing the split on the CPU
+  int64_t bytes = 0;  // moved, for the profile and the split on the CPU
+  // Bytes each argument reaches, and which are written, by number; without them: its whole buffer.
+  std::vector<int64_t> extents = {}, written = {};
   friend bool operator==(const KernelLaunch&, const KernelLaunch&) = default;
 };
 
-// c[i] = op(a[i]) @ op(b[i]) (+ c[i] if accumulate) (+ bias), i < batch; all row-major and dense.
-// op(a): [m, k], stored [k, m] if transpose_a; op(b): [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n].
-// Accumulates in fp32 (fp64 for f64) and rounds once. Batch strides in elements; 0 broadcasts an operand.
+// c[i] = op(a[i]) @ op(b[i]) (+ c[i] if accumulate) (+ bias), row-major. op(a): [m, k], stored [k, m] if transpose_a;
+// op(b): [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n]. Accumulates in fp32 (fp64 for f64) and rounds
+// once. Batch strides in elements; 0 broadcasts an operand.
 struct Gemm {
   int64_t m = 0, n = 0, k = 0, batch = 1;
   bool transpose_a = false, transpose_b = false, accumulate = false, relu = false;
@@ -110,7 +111,7 @@ Program parse_program(std::string_view text);
 // "kernel fused_12", "gemm 128x512x784", "convolution data_grad 3x3 32->64", "copy".
 std::string describe(const Step& step);
 struct CallCost {
-  double flops = 0;   // library calls; kernels do not count theirs
+  double flops = 0;   // of library calls
   int64_t bytes = 0;  // operands read and written once
 };
 CallCost cost(const Step& step);
@@ -124,7 +125,6 @@ struct ParameterSlice {
   int64_t offset = 0;
   friend bool operator==(const ParameterSlice&, const ParameterSlice&) = default;
 };
-
 // Everything a step needs to run, and nothing of the compiler. Saved as a directory by save_compiled.
 struct CompiledModel {
   DeviceKind device = DeviceKind::cpu;

@@ -19,7 +19,7 @@ concept Is = std::same_as<std::remove_const_t<T>, Call>;
 template <Is<KernelLaunch> Call, typename Visit>
 void visit_fields(Call& c, Visit&& visit) {
   visit("kernel", c.kernel), visit("arguments", c.arguments), visit("grid", c.grid), visit("block", c.block);
-  visit("units", c.units), visit("bytes", c.bytes);
+  visit("units", c.units), visit("bytes", c.bytes), visit("extents", c.extents), visit("written", c.written);
 }
 
 template <Is<Gemm> Call, typename Visit>

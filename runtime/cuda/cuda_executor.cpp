@@ -19,6 +19,7 @@
 #include "runtime/cuda/module.h"
 #include "runtime/cuda/rows.h"
 #include "runtime/executor.h"
+#include "runtime/program_check.h"
 
 namespace halfstep {
 namespace {
@@ -84,7 +85,7 @@ class CudaExecutor final : public Executor {
   void initialise_state();
   void capture();
 
-  void enqueue(int program, int slot, size_t step);
+  void enqueue(int program, int slot, size_t step, const CudaStream& kernels);
   void enqueue_program(int program, int slot);
   GemmAddresses addresses(int program, int slot, const Gemm& gemm) const;
   CudnnOperands addresses(int program, int slot, const Convolution& convolution) const;
@@ -97,7 +98,8 @@ class CudaExecutor final : public Executor {
 
   CompiledModel model_;
   CudaDevice device_;
-  CudaStream compute_, transfer_;
+  // Library calls run on `compute_`; in a captured step kernels and copies run beside them on `kernels_lane_`.
+  CudaStream compute_, kernels_lane_, transfer_;
   DeviceBuffers buffers_;
   std::optional<CudaModule> module_;
   std::vector<std::vector<CUfunction>> kernels_;  // by program and step; null where the step is no kernel
@@ -185,7 +187,7 @@ void CudaExecutor::run_once() {
   for (int p = 0; p < static_cast<int>(model_.programs.size()); ++p) {
     for (size_t i = 0; i < program_at(p).steps.size(); ++i) {
       at_step(program_at(p).steps[i], [&] {
-        enqueue(p, 0, i);
+        enqueue(p, 0, i, compute_);
         compute_.synchronize();
       });
     }
@@ -243,7 +245,7 @@ CudnnOperands CudaExecutor::addresses(int program, int slot, const Convolution& 
           convolution.bias ? buffers_.address(program, slot, *convolution.bias) : nullptr};
 }
 
-void CudaExecutor::enqueue(int program, int slot, size_t index) {
+void CudaExecutor::enqueue(int program, int slot, size_t index, const CudaStream& kernels) {
   const Step& step = program_at(program).steps[index];
   if (const auto* launch = std::get_if<KernelLaunch>(&step.call)) {
     std::vector<std::byte*> pointers;
@@ -251,7 +253,7 @@ void CudaExecutor::enqueue(int program, int slot, size_t index) {
     std::vector<void*> parameters;
     for (std::byte*& pointer : pointers) parameters.push_back(&pointer);
     module_->launch(kernels_[static_cast<size_t>(program)][index], launch->grid, {launch->block, 1, 1},
-                    parameters.data(), compute_);
+                    parameters.data(), kernels);
   } else if (const auto* gemm = std::get_if<Gemm>(&step.call)) {
     gemms_->run(*gemm, addresses(program, slot, *gemm));
   } else if (const auto* convolution = std::get_if<Convolution>(&step.call)) {
@@ -259,14 +261,36 @@ void CudaExecutor::enqueue(int program, int slot, size_t index) {
   } else {
     const Copy& copy = std::get<Copy>(step.call);
     check(cudaMemcpyAsync(buffers_.address(program, slot, copy.to), buffers_.address(program, slot, copy.from),
-                          static_cast<size_t>(copy.bytes), cudaMemcpyDeviceToDevice, compute_.get()),
+                          static_cast<size_t>(copy.bytes), cudaMemcpyDeviceToDevice, kernels.get()),
           "cudaMemcpyAsync");
   }
 }
 
+// Two lanes that wait for each other only where their steps touch the same memory: a weight's gradient (a library call
+// off the critical path) then overlaps with the kernels of the layer before it.
 void CudaExecutor::enqueue_program(int program, int slot) {
   const std::vector<Step>& steps = program_at(program).steps;
-  for (size_t i = 0; i < steps.size(); ++i) at_step(steps[i], [&] { enqueue(program, slot, i); });
+  const std::vector<std::vector<size_t>> waits = dependencies(program_at(program));
+  const auto lane = [&](size_t step) -> const CudaStream& {
+    const bool library =
+        std::holds_alternative<Gemm>(steps[step].call) || std::holds_alternative<Convolution>(steps[step].call);
+    return library ? compute_ : kernels_lane_;
+  };
+  const auto wait_for = [](const CudaStream& stream, const CudaEvent& event) {
+    check(cudaStreamWaitEvent(stream.get(), event.get(), 0), "cudaStreamWaitEvent");
+  };
+  std::vector<CudaEvent> done;
+  for (size_t i = 0; i <= steps.size(); ++i) done.emplace_back(EventKind::ordering);
+  done.back().record(compute_);  // the fork
+  wait_for(kernels_lane_, done.back());
+  for (size_t i = 0; i < steps.size(); ++i) {
+    for (size_t earlier : waits[i])
+      if (&lane(earlier) != &lane(i)) wait_for(lane(i), done[earlier]);
+    at_step(steps[i], [&] { enqueue(program, slot, i, kernels_lane_); });
+    done[i].record(lane(i));
+  }
+  done.back().record(kernels_lane_);
+  wait_for(compute_, done.back());
 }
 
 // Slots are used in turn, so a slot in flight is the oldest one.
@@ -398,7 +422,7 @@ std::vector<StepTime> CudaExecutor::profile(int program, int repeats) {
   for (size_t i = 0; i < steps.size(); ++i) {
     at_step(steps[i], [&] {
       const CallCost work = cost(steps[i]);
-      const double time = time_call(compute_, [&] { enqueue(program, slot, i); }, repeats);
+      const double time = time_call(compute_, [&] { enqueue(program, slot, i, compute_); }, repeats);
       times.push_back({steps[i].origin, describe(steps[i]), time, work.bytes, work.flops});
     });
   }

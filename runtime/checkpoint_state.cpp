@@ -28,6 +28,10 @@ std::string base_of_low_copy(const CompiledModel& model, const std::string& aren
   return "";
 }
 
+bool is_optimizer_state(std::string_view name) {
+  return name.starts_with("loss_scale.") || name.starts_with("adam.") || name.starts_with("momentum.");
+}
+
 // Every state buffer once, low copies after their bases.
 std::vector<StateBuffer> state_buffers(const CompiledModel& model) {
   std::vector<StateBuffer> buffers, copies;
@@ -44,7 +48,7 @@ std::vector<StateBuffer> state_buffers(const CompiledModel& model) {
         state.role = Role::parameters;
       } else if (std::ranges::find(model.arenas, buffer.name) != model.arenas.end()) {
         state.role = Role::slot_arena;
-      } else if (buffer.name.starts_with("loss_scale.") || buffer.name.starts_with("adam.")) {
+      } else if (is_optimizer_state(buffer.name)) {
         state.role = Role::slot;
       }
       (state.role == Role::low_copy ? copies : buffers).push_back(std::move(state));

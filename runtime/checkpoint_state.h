@@ -10,8 +10,8 @@ namespace halfstep {
 struct ModelState {
   // Parameters and non-trainable tensors in the ONNX layout under their ONNX names.
   NamedTensors weights;
-  // "<arena>/<parameter>", such as "momentum/fc1.weight", in the ONNX layout; "loss_scale.*" and "adam.step" as they
-  // are.
+  // "<arena>/<parameter>", such as "momentum/fc1.weight", in the ONNX layout; "loss_scale.*", "adam.*" and "momentum.*"
+  // as they are.
   NamedTensors slots;
 };
 

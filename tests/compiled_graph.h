@@ -1,37 +1,53 @@
-// Compiles a graph of primitive and composite ops for a device, runs it once and returns its outputs.
+// Compiles graphs for a device and runs them with inputs by name.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
+#include "base/error.h"
 #include "codegen/lower.h"
 #include "codegen/module.h"
 #include "passes/expand_composites.h"
 #include "passes/fuse.h"
+#include "passes/pipeline.h"
 #include "passes/simplify.h"
 #include "runtime/executor.h"
 
 namespace halfstep {
 
+// The outputs of one run of the program `name`; `inputs` may hold more than it reads.
+inline NamedTensors run_program(Executor& executor, std::string_view name, const NamedTensors& inputs) {
+  const std::vector<Program>& programs = executor.model().programs;
+  const auto program = std::ranges::find(programs, name, &Program::name);
+  require(program != programs.end(), "the model has the program");
+  const std::vector<std::span<std::byte>> staging = executor.begin_step(static_cast<int>(program - programs.begin()));
+  size_t next = 0;
+  for (const Buffer& buffer : program->buffers)
+    if (buffer.kind == BufferKind::input) {
+      const Tensor& value = inputs.at(buffer.name);
+      require(value.type == buffer.type, "the input has the buffer's type");
+      if (!value.data.empty()) std::memcpy(staging[next].data(), value.data.data(), value.data.size());
+      ++next;
+    }
+  executor.submit();
+  return executor.poll(Wait::yes)->outputs;
+}
+
 struct CompiledGraph {
   std::unique_ptr<Executor> executor;
 
-  NamedTensors run(const NamedTensors& inputs) {
-    const std::vector<std::span<std::byte>> staging = executor->begin_step(0);
-    size_t next = 0;
-    for (const Buffer& buffer : executor->model().programs[0].buffers)
-      if (buffer.kind == BufferKind::input) {
-        const Tensor& value = inputs.at(buffer.name);
-        if (!value.data.empty()) std::memcpy(staging[next].data(), value.data.data(), value.data.size());
-        ++next;
-      }
-    executor->submit();
-    return executor->poll(Wait::yes)->outputs;
-  }
+  NamedTensors run(const NamedTensors& inputs) { return run_program(*executor, "train", inputs); }
 };
+
+inline KernelModule kernel_module(DeviceKind device) {
+  return KernelModule({device, device == DeviceKind::cuda ? "sm_80" : host_cpu()});
+}
+
+// A graph of primitive and composite ops.
 
 inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device) {
   const Graph fused = fuse(simplify(expand_composites(graph)));
-  KernelModule module({device, device == DeviceKind::cuda ? "sm_80" : host_cpu()});
+  KernelModule module = kernel_module(device);
   LoweredProgram lowered = lower(fused, "train", module);
   CompiledModel model;
   model.device = device;
@@ -40,6 +56,27 @@ inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device) {
   model.state = std::move(lowered.constants);
   model.kernels = module.finish();
   return {make_executor(std::move(model), {})};
+}
+
+// The programs of a whole training step of `model`; weights and slots start at zero.
+inline std::unique_ptr<Executor> compile_step(const Graph& model, const TrainingPipelineOptions& options,
+                                              DeviceKind device) {
+  const PipelineResult graphs = run_training_pipeline(model, options);
+  KernelModule module = kernel_module(device);
+  CompiledModel compiled;
+  compiled.device = device;
+  compiled.architecture = module.target().architecture;
+  for (const Graph& graph : graphs.graphs) {
+    LoweredProgram lowered = lower(graph, graph.name(), module);
+    compiled.programs.push_back(std::move(lowered.program));
+    compiled.state.merge(lowered.constants);
+  }
+  compiled.kernels = module.finish();
+  compiled.arenas = graphs.arena_states;
+  for (const ArenaSlice& slice : graphs.arenas.slices)
+    compiled.parameters.push_back({slice.name, slice.shape, slice.permutation, slice.offset});
+  for (const auto& [name, value] : graphs.initial_states) compiled.state[name] = value;
+  return make_executor(std::move(compiled), {});
 }
 
 }  // namespace halfstep

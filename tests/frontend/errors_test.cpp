@@ -213,6 +213,15 @@ TEST(ModelErrors, OpenDimensions) {
   EXPECT_THAT(import_error(model, options), HasSubstr("did you mean 'x'?"));
 }
 
+TEST(ModelErrors, AShapeWithoutANameIsForTheOnlyInput) {
+  TestModel model;
+  model.input("x", {-1, -1}).node("Relu", {"x"}, {"y"}).output("y");
+  const ImportOptions options{.shapes = {{"", {4, 7}}}, .mode = ImportMode::as_exported};
+  EXPECT_EQ(import_model(model.file(), options).graph.nodes()[0].results[0].shape, (Shape{4, 7}));
+  model.input("z", {-1, -1});
+  EXPECT_THAT(import_error(model, options), HasSubstr("without an input's name, but the model has 2 inputs"));
+}
+
 TEST(ModelErrors, RecursiveFunction) {
   TestModel model;
   model.proto.add_opset_import()->set_domain("local");

@@ -1,0 +1,35 @@
+// The recorded optimizers and loss scales (tests/torch_steps.h) through compiled programs.
+#pragma once
+
+#include "runtime/checkpoint_state.h"
+#include "tests/compiled_graph.h"
+#include "tests/torch_steps.h"
+
+namespace halfstep {
+
+class CompiledStep : public TrainingStep {
+ public:
+  CompiledStep(std::unique_ptr<Executor> executor, const NamedTensors& parameters) : executor_(std::move(executor)) {
+    write_weights(*executor_, parameters, "recorded parameters");
+  }
+
+  double loss(const NamedTensors& inputs) override { return run_program(*executor_, "train", inputs).at("loss").at(0); }
+  double scalar_state(const std::string& name) override { return executor_->read_state(name).at(0); }
+  NamedTensors parameters() override { return read_model_state(*executor_).weights; }
+
+ private:
+  std::unique_ptr<Executor> executor_;
+};
+
+inline MakeTrainingStep compiled_for(DeviceKind device) {
+  return [device](const Graph& model, const LossOptions& loss, const OptimizerOptions& optimizer,
+                  const NamedTensors& parameters) {
+    TrainingPipelineOptions options;
+    options.loss = loss;
+    options.autocast.low = std::nullopt;
+    options.optimizer = optimizer;
+    return std::make_unique<CompiledStep>(compile_step(model, options, device), parameters);
+  };
+}
+
+}  // namespace halfstep

@@ -1,0 +1,123 @@
+// Optimizers and loss scale against what PyTorch recorded (models/record_references.py), for a step however it is run.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+#include <memory>
+#include <set>
+
+#include "ir/text.h"
+#include "passes/add_update.h"
+#include "passes/attach_loss.h"
+#include "tests/recorded.h"
+
+namespace halfstep {
+
+// A training step of some graph, interpreted or compiled.
+class TrainingStep {
+ public:
+  virtual ~TrainingStep() = default;
+  virtual double loss(const NamedTensors& inputs) = 0;  // runs the step
+  virtual NamedTensors parameters() = 0;
+  virtual double scalar_state(const std::string& name) = 0;
+};
+
+using MakeTrainingStep = std::function<std::unique_ptr<TrainingStep>(
+    const Graph& model, const LossOptions& loss, const OptimizerOptions& optimizer, const NamedTensors& parameters)>;
+
+inline OptimizerOptions recorded_optimizer(const nlohmann::json& trajectory) {
+  const nlohmann::json& o = trajectory.at("options");
+  OptimizerOptions options;
+  const std::string kind = trajectory.at("optimizer");
+  options.kind = kind == "SGD" ? OptimizerKind::sgd : kind == "Adam" ? OptimizerKind::adam : OptimizerKind::adamw;
+  options.momentum = o.value("momentum", 0.0);
+  options.dampening = o.value("dampening", 0.0);
+  options.weight_decay = o.value("weight_decay", 0.0);
+  options.epsilon = o.value("eps", 1e-8);
+  if (o.contains("betas")) options.beta1 = o["betas"][0], options.beta2 = o["betas"][1];
+  if (o.value("nesterov", false)) options.acceleration = OptimizerOptions::nesterov;
+  if (!trajectory.at("clip").is_null()) options.clip_norm = trajectory.at("clip").get<double>();
+  return options;
+}
+
+// Softmax cross-entropy over one linear layer, twenty steps.
+inline void expect_recorded_trajectories(const MakeTrainingStep& make_step) {
+  const Graph model = parse_graph(R"(
+    graph linear {
+      %x = input() {name="x"} : f32[8,6]
+      %w = parameter() {name="weight"} : f32[4,6]
+      %b = parameter() {name="bias"} : f32[4]
+      %0 = matmul(%x, %w) {transpose_b=1}
+      %1 = reshape(%b) {shape=[1,4]}
+      %2 = broadcast(%1) {shape=[8,4]}
+      %3 = add(%0, %2)
+      output "logits" = %3
+    })");
+  const nlohmann::json reference = recorded("sgd_adam");
+  const auto tensor = [&](const std::string& name) {
+    return recorded_tensor("linear." + name, reference.at("tensors").at("linear." + name));
+  };
+  const std::vector<double> labels = reference.at("labels");
+  for (const auto& [name, trajectory] : reference.at("trajectories").items()) {
+    SCOPED_TRACE(name);
+    const std::unique_ptr<TrainingStep> step =
+        make_step(model, {}, recorded_optimizer(trajectory), {{"weight", tensor("weight")}, {"bias", tensor("bias")}});
+    const NamedTensors batch{
+        {"x", tensor("x")},
+        {"labels", Tensor::from_values({DType::i64, {8}}, labels)},
+        {"step.learning_rate", Tensor::scalar(DType::f32, trajectory.at("options").at("lr").get<double>())}};
+    const std::vector<double> losses = trajectory.at("losses");
+    for (size_t i = 1; i <= losses.size(); ++i) {
+      EXPECT_NEAR(step->loss(batch), losses[i - 1], 1e-5 * losses[i - 1]) << "step " << i;
+      const auto snapshot = trajectory.at("parameters").find(std::to_string(i));
+      if (snapshot == trajectory.at("parameters").end()) continue;
+      for (const auto& [parameter, found] : step->parameters()) {
+        const std::vector<double> expected = snapshot->at(parameter);
+        ASSERT_EQ(static_cast<int64_t>(expected.size()), found.type.element_count());
+        for (size_t k = 0; k < expected.size(); ++k)
+          EXPECT_NEAR(found.at(static_cast<int64_t>(k)), expected[k], 2e-6)
+              << parameter << "[" << k << "] after step " << i;
+      }
+    }
+  }
+}
+
+// One weight, gradient 1 or infinity, learning rate 1: the weight counts the applied steps downwards.
+inline void expect_recorded_loss_scales(const MakeTrainingStep& make_step) {
+  const Graph model = parse_graph(R"(
+    graph one {
+      %g = input() {name="g"} : f32[1]
+      %w = parameter() {name="w"} : f32[1]
+      %0 = mul(%w, %g)
+      output "loss" = %0
+    })");
+  const auto one_value = [](double v) { return Tensor::from_values({DType::f32, {1}}, std::vector<double>{v}); };
+  LossOptions from_graph;
+  from_graph.kind = LossKind::from_graph;
+  const nlohmann::json reference = recorded("grad_scaler");
+  for (const auto& [name, trace] : reference.at("traces").items()) {
+    SCOPED_TRACE(name);
+    const nlohmann::json& o = trace.at("options");
+    OptimizerOptions options;
+    options.scaling = {.mode = LossScaleMode::dynamic,
+                       .initial = o.at("scale"),
+                       .growth = o.at("growth_factor"),
+                       .backoff = o.at("backoff_factor"),
+                       .interval = o.at("growth_interval"),
+                       .floor = 0};
+    const std::unique_ptr<TrainingStep> step = make_step(model, from_graph, options, {{"w", one_value(0)}});
+    const std::set<size_t> overflows = trace.at("overflows");
+    for (size_t i = 0; i < trace.at("steps").size(); ++i) {
+      const double g = overflows.contains(i) ? std::numeric_limits<double>::infinity() : 1;
+      step->loss({{"g", one_value(g)}, {"step.learning_rate", Tensor::scalar(DType::f32, 1)}});
+      const nlohmann::json& expected = trace.at("steps")[i];
+      EXPECT_EQ(step->scalar_state("loss_scale.scale"), expected.at("scale").get<double>()) << "step " << i;
+      EXPECT_EQ(step->scalar_state("loss_scale.tracker"), expected.at("tracker").get<double>()) << "step " << i;
+      EXPECT_EQ(step->parameters().at("w").at(0), expected.at("weight").get<double>()) << "step " << i;
+    }
+  }
+}
+
+}  // namespace halfstep

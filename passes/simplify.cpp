@@ -154,15 +154,20 @@ Value transposed_operand(const Context& c) {
   return {};
 }
 
-// A contraction that everyone reads as f32 writes it: the casts after it become identities.
-Value wide_result(const Context& c) {
-  const Attribute* result = c.node.attributes.find("result");
-  if (!result || !is_low(c.node.results[0].dtype) || c.users.empty() || c.role == Context::output) return {};
-  for (const Node* user : c.users)
-    if (!is(*user, "cast") || user->attributes.dtype("to") != DType::f32) return {};
-  Attributes attributes = c.node.attributes;
+// A weight's gradient on its way into the flat f32 arena: the contraction writes f32 itself, one rounding and one copy
+// less. Activations that are read as f32 stay low: they are stored.
+Value wide_gradient(const Context& c) {
+  if (!is(c.node, "reshape") || c.node.results[0].shape.size() != 1 || !is(c.maker(0), "cast")) return {};
+  const Node& cast = c.maker(0);
+  const Value low = cast.operands[0];
+  const Node contraction = c.builder.graph().node(low);
+  if (cast.attributes.dtype("to") != DType::f32 || !is_low(c.builder.dtype(low)) ||
+      !contraction.attributes.find("result"))
+    return {};
+  Attributes attributes = contraction.attributes;
   attributes.set("result", std::string(name(DType::f32)));
-  return c.builder.call_all(*c.node.op, {c.operands.begin(), c.operands.end()}, std::move(attributes)).front();
+  return c.builder.reshape(c.builder.call_all(*contraction.op, contraction.operands, std::move(attributes)).front(),
+                           c.node.results[0].shape);
 }
 
 Value single_concat(const Context& c) {
@@ -209,7 +214,7 @@ Value folded_constant(const Context& c) {
 constexpr Rule kRules[] = {
     identity_cast,      cast_of_cast,        neutral_element, small_power,     division_by_power_of_two,
     double_inverse,     decided_select,      idle_movement,   single_concat,   movement_of_same_movement,
-    transpose_of_ones,  idle_reduction,      wide_result,     folded_constant, pointwise_of_splats,
+    transpose_of_ones,  idle_reduction,      wide_gradient,   folded_constant, pointwise_of_splats,
     transposed_operand, product_of_products,
 };
 

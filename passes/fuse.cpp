@@ -479,6 +479,7 @@ Graph Fusion::build() {
   ValueMap map(graph_.nodes().size());
   for (NodeId id = 0; id < graph_.size(); ++id) map[static_cast<size_t>(id)].resize(node(id).results.size());
   std::vector<char> done(graph_.nodes().size(), 0);
+  std::vector<NodeId> emitted;  // and not yet looked at for what they make ready
   const auto kernel_at = [&](NodeId id) -> const Kernel& {
     return kernels_[static_cast<size_t>(kernel_of_[static_cast<size_t>(id)])];
   };
@@ -494,7 +495,7 @@ Graph Fusion::build() {
   const auto emit = [&](NodeId id) {
     if (stored(id)) {
       emit_kernel(builder, map, kernel_at(id));
-      for (NodeId root : kernel_at(id).roots) done[static_cast<size_t>(root)] = 1;
+      for (NodeId root : kernel_at(id).roots) done[static_cast<size_t>(root)] = 1, emitted.push_back(root);
       return;
     }
     std::vector<Value> operands;
@@ -505,8 +506,8 @@ Graph Fusion::build() {
                                               : map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]);
     map[static_cast<size_t>(id)] = builder.call_all(*node(id).op, std::move(operands), node(id).attributes);
     done[static_cast<size_t>(id)] = 1;
+    emitted.push_back(id);
   };
-  // In graph order, so that the forward pass stays in front; a kernel waits for all that it reads.
   const auto visit = [&](NodeId start) {
     std::vector<NodeId> stack{start};
     while (!stack.empty()) {
@@ -521,8 +522,25 @@ Graph Fusion::build() {
       if (ready) emit(id), stack.pop_back();
     }
   };
-  for (NodeId id = 0; id < graph_.size(); ++id)
+  const auto has_operands = [&](NodeId id) {
+    return std::ranges::all_of(node(id).operands,
+                               [&](Value v) { return done[static_cast<size_t>(storage(v.node))] != 0; });
+  };
+  // In graph order, so that the forward pass stays in front. But a contraction runs as soon as its operands are there,
+  // so that what a weight's gradient reads is free again early, and kernels can run beside it.
+  for (NodeId id = 0; id < graph_.size(); ++id) {
     if (external(id) || stored(id)) visit(id);
+    while (!emitted.empty()) {
+      const NodeId at = emitted.back();
+      emitted.pop_back();
+      for (NodeId user : users_[static_cast<size_t>(at)]) {
+        if (is_view(graph_, node(user)))
+          emitted.push_back(user);
+        else if (is_library(node(user)) && !done[static_cast<size_t>(user)] && has_operands(user))
+          visit(user);
+      }
+    }
+  }
   const auto deliver = [&](Value v) {
     visit(v.node);
     return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)];

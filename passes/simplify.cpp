@@ -166,6 +166,7 @@ Value wide_gradient(const Context& c) {
     return {};
   Attributes attributes = contraction.attributes;
   attributes.set("result", std::string(name(DType::f32)));
+  const OriginScope scope(c.builder, contraction.origin);
   return c.builder.reshape(c.builder.call_all(*contraction.op, contraction.operands, std::move(attributes)).front(),
                            c.node.results[0].shape);
 }

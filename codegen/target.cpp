@@ -126,10 +126,9 @@ std::string link_shared_object(const std::string& object) {
   llvm::raw_fd_ostream file(from, failure);
   file << object;
   file.close();
-  if (failure || file.has_error()) {
-    file.clear_error();
-    throw Error("cannot write '" + from + "': " + (failure ? failure : file.error()).message());
-  }
+  if (!failure) failure = file.error();
+  file.clear_error();  // else it is fatal when the stream goes
+  if (failure) throw Error("cannot write '" + from + "': " + failure.message());
   std::string text;
   llvm::raw_string_ostream messages(text);
   const lld::Result result = lld::lldMain(

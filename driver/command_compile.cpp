@@ -79,7 +79,7 @@ ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
   CompileOptions compile = options.compile;
   compile.stop_after = "autocast";
   const CompileReport report = compile_training(recipe, DeviceKind::cpu, compile).report;
-  const AutocastReport nodes = by_onnx_node(report.precision, report.operators);
+  const AutocastReport nodes = by_onnx_node(report.precision, report.onnx_nodes);
   if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(report));
   if (options.format == Format::json) {
     fmt::print("{}\n", nlohmann::json{{"model", recipe.model},

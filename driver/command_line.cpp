@@ -63,6 +63,11 @@ const Command& command_named(const std::string& name) {
 // Puts two examples before everything else.
 class ExamplesFirst final : public CLI::Formatter {
  public:
+  std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override {
+    std::string text = CLI::Formatter::make_help(app, std::move(name), mode);
+    for (size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
+    return text;
+  }
   std::string make_description(const CLI::App* app) const override {
     if (!app->get_parent())
       return fmt::format(
@@ -95,6 +100,7 @@ void add_recipe_keys(CLI::App& command, CommandLine& line) {
             "--" + key.name,
             [&line, name = key.name](const std::string& value) { line.keys.emplace_back(name, value); }, key.help)
         ->type_name(key.unit)
+        ->take_last()
         ->group(key.scope == RecipeKey::compiled ? key.group + " (fixed when a step is compiled)" : key.group);
   }
 }
@@ -139,8 +145,8 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
         "--calls", [&options] { options.detail = CommandOptions::all; }, "a row for each call of the step");
   }
   if (!row.operand) return;
-  add_compiler_options(*command, options);
   add_recipe_keys(*command, line);
+  add_compiler_options(*command, options);
 }
 
 std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates) {
@@ -175,7 +181,7 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   std::string text = error.what();
   if (const auto* extras = dynamic_cast<const CLI::ExtrasError*>(&error); extras && !command.remaining().empty())
     text = unexpected(command, command.remaining().front());
-  else if (const auto* required = dynamic_cast<const CLI::RequiredError*>(&error); required && !commands.empty())
+  else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("model"))
     text += std::string(": ") + command_named(command.get_name()).operand;
   return fmt::format("{}\nsee {} --help", text, place);
 }
@@ -192,7 +198,7 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv)
   check_command(arguments);
   CLI::App app{kAbout, "halfstep"};
   app.formatter(std::make_shared<ExamplesFirst>());
-  app.get_formatter()->column_width(28);
+  app.get_formatter()->column_width(35);
   app.footer(kExitCodes);
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string("halfstep ") + HALFSTEP_VERSION);

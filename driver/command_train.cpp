@@ -70,14 +70,17 @@ std::string tensors_text(const Executor& executor) {
       if (b.kind == kind && !b.name.starts_with('.'))
         table.add({b.name, std::string(name(b.kind)), to_string(b.type), bytes_text(b.type.byte_count())});
   const MemoryReport m = executor.memory();
-  return table.text() + fmt::format("  {} parameters; {} of state, {} of scratch, {} of library workspace\n",
-                                    model.parameters.size(), bytes_text(m.state_bytes), bytes_text(m.scratch_bytes),
-                                    bytes_text(m.workspace_bytes));
+  int64_t values = 0;
+  for (const ParameterSlice& p : model.parameters) values += TensorType{DType::f32, p.shape}.element_count();
+  return table.text() +
+         fmt::format("  {} trainable values in {} parameters; {} of state, {} of scratch, {} of library workspace\n",
+                     count_text(values), model.parameters.size(), bytes_text(m.state_bytes),
+                     bytes_text(m.scratch_bytes), bytes_text(m.workspace_bytes));
 }
 
 std::string counters_text(const TrainReport& report, DeviceKind device) {
   const ExecutorCounters& c = report.counters;
-  Table table({"counter", "", "meaning"});
+  Table table({"counter", "count", "meaning"});
   table.add({"batches submitted", count_text(c.steps), "training and evaluation"});
   if (device == DeviceKind::cuda) table.add({"graph launches", count_text(c.graph_launches), "one a batch"});
   table.add({"waits inside a step", count_text(c.stream_synchronisations), "the host waited for the device: stays 0"});
@@ -99,7 +102,8 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
                 .gamma = r.gamma,
                 .final_rate = r.final_rate};
   o.labels = {classes_of(r, model), r.ignore_index};
-  o.min_scale = r.min_scale, o.overflow_limit = r.overflow_limit;
+  o.min_scale = r.loss_scale == "fixed" ? r.initial_scale : r.min_scale;  // a fixed scale has nowhere to go
+  o.overflow_limit = r.overflow_limit;
   o.checkpoints = {.directory = fs::path(r.out) / "checkpoints",
                    .every_steps = r.checkpoint_every,
                    .keep = static_cast<int>(r.keep)};
@@ -113,7 +117,11 @@ TrainReport train_or_explain(Executor& executor, const Data& data, const Recipe&
                              TrainObserver& observer) try {
   return train(executor, data.train, data.test ? &*data.test : nullptr, options, observer);
 } catch (const HeadwayError& e) {
-  throw Error({e.what(), explain_non_finite(recipe, read_model_state(executor), data.train, e.step())});
+  std::vector<std::string> lines{e.what(),
+                                 explain_non_finite(recipe, read_model_state(executor), data.train, e.step())};
+  if (const fs::path& last = e.step().checkpoint; !last.empty())
+    lines.push_back(fmt::format("the last checkpoint is '{}': go on from it with --resume", last.string()));
+  throw Error(std::move(lines));
 }
 
 nlohmann::json json_of(const ExecutorCounters& c) {
@@ -188,7 +196,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   Executor& executor = *session.executor;
   narration.say(tensors_text(executor));
   if (session.report) {
-    narration.say("  " + compile_summary(*session.report));
+    narration.say(fmt::format("  compiled in {:.2f} s to {} calls\n", session.report->seconds, session.report->steps));
     print_remarks(*session.report);
     if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(*session.report));
   }
@@ -196,7 +204,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   narration.stage(4, recipe.precision == "fp32" ? "training" : "training with AMP");
   AutocastReport precision;
   if (session.report) {
-    precision = by_onnx_node(session.report->precision, session.report->operators);
+    precision = by_onnx_node(session.report->precision, session.report->onnx_nodes);
     narration.say(precision_table(precision) + "\n  " + precision_summary(precision) + "\n\n");
   }
   const fs::path out = recipe.out;

@@ -214,7 +214,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   ImportedModel imported = options.stop_after.empty() ? import_for(recipe) : import_graph(recipe);
   check_finite(imported.weights);
   report.remarks = imported.remarks;
-  report.operators = imported.operators;
+  report.onnx_nodes = imported.nodes;
   report.times.push_back({"import", seconds_since(start)});
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
   passes.stop_after = options.stop_after;

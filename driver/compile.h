@@ -19,7 +19,7 @@ struct CompileOptions {
 
 struct CompileReport {
   AutocastReport precision;
-  std::map<std::string, std::string> operators;  // the ONNX operator of each ONNX node
+  std::vector<OnnxNode> onnx_nodes;
   std::vector<std::string> remarks;
   std::vector<PassTime> times;  // import, each pass, kernels
   int64_t parameters = 0;       // trainable elements

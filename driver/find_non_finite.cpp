@@ -7,7 +7,6 @@
 #include <filesystem>
 
 #include "driver/replay.h"
-#include "driver/report.h"
 #include "ir/op.h"
 
 namespace halfstep {
@@ -15,7 +14,6 @@ namespace {
 
 struct NonFinite {
   Origin origin;
-  std::string op;
   TensorType type;
   double value = 0;
   double largest_operand = 0;  // magnitude of what the node read
@@ -42,9 +40,7 @@ class Watch {
 
  private:
   NonFinite found(const Node& node, const InterpretedTensor& result, size_t element) const {
-    NonFinite found{node.origin,           operator_of(node.origin, std::string(node.op->name), replay_.operators()),
-                    result.type,           result.values[element],
-                    /*largest_operand=*/0, /*row=*/-1};
+    NonFinite found{node.origin, result.type, result.values[element], /*largest_operand=*/0, /*row=*/-1};
     for (Value v : node.operands)
       if (v) found.largest_operand = std::max(found.largest_operand, largest_[static_cast<size_t>(v.node)]);
     const size_t batch = static_cast<size_t>(replay_.batch());
@@ -57,16 +53,35 @@ class Watch {
   std::vector<double> largest_;
 };
 
-std::string describe(const NonFinite& found, std::span<const int64_t> samples) {
+// nullptr for what we added to the model.
+const OnnxNode* find_node(const Replay& replay, const Origin& origin) {
+  const auto found = std::ranges::find(replay.onnx_nodes(), origin.name, &OnnxNode::name);
+  return found == replay.onnx_nodes().end() ? nullptr : &*found;
+}
+
+// What the user can do about it.
+std::string remedy(const NonFinite& found, const Replay& replay, double loss_scale) {
+  if (found.type.dtype != DType::f16) return "";
+  const std::string range = "; f16 ends at 65504";
+  if (found.origin.phase == Phase::backward && loss_scale > 1)
+    return fmt::format("{}: a loss scale below {:g} keeps it in range", range, loss_scale);
+  if (find_node(replay, found.origin) != nullptr)
+    return fmt::format("{}: --deny {} keeps it in f32", range, found.origin.name);
+  return range;
+}
+
+std::string describe(const NonFinite& found, const Replay& replay, std::span<const int64_t> samples,
+                     double loss_scale) {
+  const OnnxNode* onnx = find_node(replay, found.origin);
+  const std::string node =
+      onnx ? fmt::format("'{}' ({})", onnx->name, onnx->op) : fmt::format("the {}", found.origin.name);
   const bool backward = found.origin.phase == Phase::backward;
-  std::string text = fmt::format("the first value that is not finite: {} in the {} of '{}' ({})",
-                                 std::isnan(found.value) ? "NaN" : "an infinity", backward ? "backward" : "output",
-                                 found.origin.name, found.op);
+  std::string text = fmt::format("the first value that is not finite: {} in the {}{}{}",
+                                 std::isnan(found.value) ? "NaN" : "an infinity",
+                                 backward ? "gradient that " : "output of ", node, backward ? " hands back" : "");
   if (found.row >= 0) text += fmt::format(" for sample {}", samples[static_cast<size_t>(found.row)]);
-  text += fmt::format(", {}, computed from values up to {:.3g}", to_string(found.type), found.largest_operand);
-  if (found.type.dtype == DType::f16)
-    text += fmt::format("; f16 ends at 65504: --deny {} keeps it in f32", found.origin.name);
-  return text;
+  return text + fmt::format(", {}, computed from values up to {:.3g}", to_string(found.type), found.largest_operand) +
+         remedy(found, replay, loss_scale);
 }
 
 // The weights that are not finite, or "".
@@ -97,11 +112,17 @@ std::string explain_non_finite(const Recipe& recipe, const ModelState& state, co
     return "the model's file is gone, so that the node at fault cannot be found";
   const auto samples = static_cast<int64_t>(step.samples.size());
   const int64_t chunk = std::min(kChunk, samples);
-  const Replay replay(recipe, chunk, "differentiate", "train");
   // The mean over fewer samples would make cotangents larger than they were.
+  const double share = static_cast<double>(chunk) / static_cast<double>(recipe.batch);
+  Recipe replayed = recipe;
   ModelState scaled = state;
-  if (const auto scale = scaled.slots.find("loss_scale.scale"); scale != scaled.slots.end())
-    scale->second.set(0, scale->second.at(0) * static_cast<double>(chunk) / static_cast<double>(recipe.batch));
+  double loss_scale = recipe.loss_scale == "fixed" ? recipe.initial_scale : 1;
+  replayed.initial_scale *= share;
+  if (const auto scale = scaled.slots.find("loss_scale.scale"); scale != scaled.slots.end()) {
+    loss_scale = scale->second.at(0);
+    scale->second.set(0, loss_scale * share);
+  }
+  const Replay replay(replayed, chunk, "differentiate", "train");
   const auto chunks =
       std::min(samples / chunk, static_cast<int64_t>(kMostOperations / std::max(replay.operations(), 1.0)));
   for (int64_t i = 0; i < chunks; ++i) {
@@ -109,7 +130,7 @@ std::string explain_non_finite(const Recipe& recipe, const ModelState& state, co
     try {
       replay.run(scaled, dataset, part, {.iteration = step.iteration, .seed = step.seed}, Watch(replay));
     } catch (const NonFinite& found) {
-      return describe(found, part);
+      return describe(found, replay, part, loss_scale);
     }
   }
   if (chunks == 0) return "the model is too large to look for the node at fault";

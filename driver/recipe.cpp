@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -206,14 +207,14 @@ void expect_within(const RecipeKey& k, const std::string& text) {
   if (value > k.most) throw Error(fmt::format("at most {:g} expected, found {}", k.most, text));
 }
 
-std::string toml_text(const toml::node& node, const std::string& source) {
+std::string toml_text(const toml::node& node) {
   if (const auto* s = node.as_string()) return s->get();
   if (const auto* i = node.as_integer()) return std::to_string(i->get());
   if (const auto* d = node.as_floating_point()) return fmt::format("{}", d->get());
   if (const auto* b = node.as_boolean()) return b->get() ? "true" : "false";
   if (const auto* a = node.as_array()) {
     std::string text;
-    for (const toml::node& element : *a) text += (text.empty() ? "" : ",") + toml_text(element, source);
+    for (const toml::node& element : *a) text += (text.empty() ? "" : ",") + toml_text(element);
     return text;
   }
   throw Error("a number, text, truth value or list expected");
@@ -243,8 +244,8 @@ void set_key(Recipe& recipe, const std::string& name, const std::string& value) 
   if (!k) throw Error(unknown_key(name));
   try {
     if (k->unit.find('|') != std::string::npos) expect_choice(k->unit, value);
-    if (k->unit == "NUMBER") expect_within(*k, value);
     k->set(recipe, value);
+    if (k->unit == "NUMBER") expect_within(*k, value);
   } catch (const Error& e) {
     throw Error(name + ": " + e.what());
   }
@@ -270,15 +271,22 @@ void read_recipe_text(Recipe& recipe, const std::string& text, const std::string
   } catch (const toml::parse_error& e) {
     throw Error(fmt::format("{}, line {}: {}", source, e.source().begin.line, e.description()));
   }
+  struct Entry {
+    std::string name;
+    const toml::node* node;
+    toml::source_index line() const { return node->source().begin.line; }
+  };
+  std::vector<Entry> entries;  // in the order of the file
+  for (const auto& [name, node] : table) entries.push_back({std::string(name.str()), &node});
+  std::ranges::stable_sort(entries, {}, &Entry::line);
   Problems problems;
-  for (const auto& [name, node] : table) try {
-      const std::string key_name(name.str());
-      const RecipeKey* k = find_key(key_name);
-      std::string value = k ? toml_text(node, text) : "";
+  for (const Entry& entry : entries) try {
+      const RecipeKey* k = find_key(entry.name);
+      std::string value = k ? toml_text(*entry.node) : "";
       if (k && is_path(*k)) value = relative_to(base, value);
-      set_key(recipe, key_name, value);
+      set_key(recipe, entry.name, value);
     } catch (const Error& e) {
-      problems.add(fmt::format("{}, line {}: {}", source, node.source().begin.line, e.what()));
+      problems.add(fmt::format("{}, line {}: {}", source, entry.line(), e.what()));
     }
   problems.throw_if_any();
 }

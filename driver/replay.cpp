@@ -60,7 +60,7 @@ Replay::Replay(const Recipe& recipe, int64_t batch, const std::string& pass, con
   require(found != nullptr, "the pass makes the graph");
   graph_ = *found;
   operations_ = operations_of(graph_);
-  operators_ = std::move(imported.operators);
+  onnx_nodes_ = std::move(imported.nodes);
 }
 
 InterpretResult Replay::run(const ModelState& state, const Dataset& dataset, std::span<const int64_t> samples,

@@ -3,11 +3,12 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "driver/recipe.h"
+#include "frontend/import.h"
 #include "ir/graph.h"
 #include "ir/interpret.h"
 #include "runtime/checkpoint_state.h"
@@ -23,8 +24,7 @@ class Replay {
   const Graph& graph() const { return graph_; }
   int64_t batch() const { return batch_; }
   double operations() const { return operations_; }  // floating-point operations of one run
-  // The ONNX operator of each ONNX node.
-  const std::map<std::string, std::string>& operators() const { return operators_; }
+  const std::vector<OnnxNode>& onnx_nodes() const { return onnx_nodes_; }
 
   using Observer = std::function<void(NodeId, const std::vector<InterpretedTensor>&)>;
   // `samples`: 1 to batch() of them.
@@ -35,7 +35,7 @@ class Replay {
   Graph graph_;
   int64_t batch_;
   double operations_ = 0;
-  std::map<std::string, std::string> operators_;
+  std::vector<OnnxNode> onnx_nodes_;
 };
 
 }  // namespace halfstep

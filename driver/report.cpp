@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "driver/table.h"
@@ -30,13 +32,12 @@ int rank(const PrecisionRow& row) {
 
 }  // namespace
 
-std::string operator_of(const Origin& origin, const std::string& ir_op,
-                        const std::map<std::string, std::string>& operators) {
-  if (const auto found = operators.find(origin.name); found != operators.end()) return found->second;
-  return origin.phase == Phase::forward ? "preprocessing" : ir_op;
+std::string operator_of(const Origin& origin, std::string_view ir_op, const std::vector<OnnxNode>& nodes) {
+  if (const auto found = std::ranges::find(nodes, origin.name, &OnnxNode::name); found != nodes.end()) return found->op;
+  return origin.phase == Phase::forward ? "preprocessing" : std::string(ir_op);
 }
 
-AutocastReport by_onnx_node(const AutocastReport& report, const std::map<std::string, std::string>& operators) {
+AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes) {
   AutocastReport rows;
   std::map<std::pair<std::string, Phase>, size_t> row_of;
   for (const PrecisionRow& row : report) {
@@ -46,7 +47,14 @@ AutocastReport by_onnx_node(const AutocastReport& report, const std::map<std::st
     else if (rank(row) < rank(rows[known->second]))
       rows[known->second] = row;
   }
-  for (PrecisionRow& row : rows) row.op = operator_of(row.origin, row.op, operators);
+  // Passes may have moved nodes past one another.
+  std::map<std::string, size_t> position;
+  for (const OnnxNode& node : nodes) position.emplace(node.name, position.size() + 1);
+  std::ranges::stable_sort(rows, {}, [&](const PrecisionRow& row) {
+    const auto found = position.find(row.origin.name);
+    return found != position.end() ? found->second : row.origin.phase == Phase::forward ? 0 : position.size() + 1;
+  });
+  for (PrecisionRow& row : rows) row.op = operator_of(row.origin, row.op, nodes);
   return rows;
 }
 
@@ -93,8 +101,8 @@ std::string pass_times_table(const CompileReport& report) {
 
 std::string compile_summary(const CompileReport& r) {
   return fmt::format(
-      "compiled in {:.2f} s: {} trainable values, {} calls, {} of state, {} of scratch (no plan is below {})\n",
-      r.seconds, count_text(r.parameters), r.steps, bytes_text(r.state_bytes), bytes_text(r.scratch_bytes),
+      "compiled in {:.2f} s to {} calls: {} trainable values, {} of state, {} of scratch (no plan is below {})\n",
+      r.seconds, r.steps, count_text(r.parameters), bytes_text(r.state_bytes), bytes_text(r.scratch_bytes),
       bytes_text(r.scratch_floor));
 }
 

@@ -1,9 +1,10 @@
 // What commands print about a compiled step.
 #pragma once
 
-#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "driver/compile.h"
 #include "driver/recipe.h"
@@ -11,12 +12,11 @@
 namespace halfstep {
 
 // The ONNX operator of the node that `origin` names, or what stands for it where we added it ourselves.
-std::string operator_of(const Origin& origin, const std::string& ir_op,
-                        const std::map<std::string, std::string>& operators);
+std::string operator_of(const Origin& origin, std::string_view ir_op, const std::vector<OnnxNode>& nodes);
 
-// One row per ONNX node instead of one per IR node: that of its main IR node, with the ONNX operator. The loss is one
-// row.
-AutocastReport by_onnx_node(const AutocastReport& report, const std::map<std::string, std::string>& operators);
+// One row per ONNX node, in the model's order, instead of one per IR node: that of its main IR node, with the ONNX
+// operator. Preprocessing and the loss are one row each.
+AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes);
 // Rows of node, operator, operand / accumulator / result type, reason.
 std::string precision_table(const AutocastReport& report);
 nlohmann::json precision_json(const AutocastReport& report);

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "driver/replay.h"
+#include "driver/report.h"
 #include "driver/table.h"
 #include "ir/op.h"
 
@@ -15,8 +16,7 @@ namespace halfstep {
 namespace {
 
 void add_row(std::vector<TraceRow>& rows, const Replay& replay, const Node& node, const InterpretedTensor& value) {
-  TraceRow row{node.origin.name, std::string(node.op->name), value.type, 0, 0, 0};
-  if (const auto op = replay.operators().find(row.node); op != replay.operators().end()) row.op = op->second;
+  TraceRow row{node.origin.name, operator_of(node.origin, node.op->name, replay.onnx_nodes()), value.type, 0, 0, 0};
   row.mean = std::accumulate(value.values.begin(), value.values.end(), 0.0) / static_cast<double>(value.values.size());
   const auto [low, high] = std::ranges::minmax(value.values);
   row.low = low, row.high = high;

@@ -236,7 +236,7 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
   if (options.weights != InitialWeights::none)
     result.weights = load_weights(result.graph, importer, reader, options, result.remarks);
   result.inputs = importer.input_names();
-  result.operators = importer.node_operators();
+  result.nodes = importer.nodes();
   for (const NamedValue& output : result.graph.outputs()) result.outputs.push_back(output.name);
   return result;
 }

@@ -35,14 +35,19 @@ struct ImportOptions {
   std::vector<std::string> freeze = {};  // patterns (* ? []) of initializer names that training leaves as they are
 };
 
+struct OnnxNode {
+  std::string name;  // as origins in the graph bear it
+  std::string op;    // "Conv"
+};
+
 struct ImportedModel {
   // Inputs and outputs have their ONNX names; parameters and states those of their initializers.
   Graph graph;
   // Every parameter and state leaf of the graph, in stored layout: a parameter's axes are permuted as its leaf says.
   NamedTensors weights;
-  std::vector<std::string> inputs;               // the data inputs, in the file's order
-  std::vector<std::string> outputs;              // in the file's order
-  std::map<std::string, std::string> operators;  // the ONNX operator of each node, by the name its origins bear
+  std::vector<std::string> inputs;   // the data inputs, in the file's order
+  std::vector<std::string> outputs;  // in the file's order
+  std::vector<OnnxNode> nodes;       // in the order of computation, those of inlined functions too
   // What the import decided or noticed and its user should know, one sentence each.
   std::vector<std::string> remarks;
 };

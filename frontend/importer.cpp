@@ -252,7 +252,7 @@ std::optional<std::vector<Value>> Importer::import_results(const onnx::NodeProto
 
 void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope) {
   const std::string name = unique_name(scope.prefix + node_name(node, index));
-  node_operators_[name] = operator_name(node);
+  nodes_.push_back({name, operator_name(node)});
   std::optional<std::vector<Value>> results;
   if (++imported_nodes_ == kMostNodes)
     problems_.add("the model has more than " + std::to_string(kMostNodes) + " nodes with its functions inlined");

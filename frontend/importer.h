@@ -64,8 +64,7 @@ class Importer {
 
   const std::vector<std::string>& remarks() const { return remarks_; }
   const std::vector<std::string>& input_names() const { return input_names_; }
-  // The ONNX operator of each node, by the name its origins bear.
-  const std::map<std::string, std::string>& node_operators() const { return node_operators_; }
+  const std::vector<OnnxNode>& nodes() const { return nodes_; }
   // The initializer behind each leaf of the graph, and how it is initialised afresh.
   const onnx::TensorProto* initializer(const std::string& leaf) const;
   FreshRule fresh_rule(const std::string& leaf, const Shape& shape) const;
@@ -116,7 +115,7 @@ class Importer {
   std::map<std::string, FreshRule> fresh_rules_;
   std::map<Value, Value> updates_;
   std::set<std::string> node_names_;
-  std::map<std::string, std::string> node_operators_;
+  std::vector<OnnxNode> nodes_;
   std::map<std::string, int> name_uses_;  // how often a name was made unique
   std::vector<std::string> input_names_;
   std::vector<std::string> remarks_;

@@ -43,10 +43,10 @@ class HeadwayError : public Error {
  public:
   struct Step {
     int64_t step = 0;
-    int64_t iteration = 0;             // of its first batch
-    uint64_t seed = 0;                 // of the graph's random numbers
-    std::vector<int64_t> samples{};    // of the training set
-    std::filesystem::path checkpoint;  // the last one written; empty: none
+    int64_t iteration = 0;               // of its first batch
+    uint64_t seed = 0;                   // of the graph's random numbers
+    std::vector<int64_t> samples{};      // of the training set
+    std::filesystem::path checkpoint{};  // the last one written; empty: none
   };
   HeadwayError(const std::string& message, Step step) : Error(message), step_(std::move(step)) {}
   const Step& step() const { return step_; }

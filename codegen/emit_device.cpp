@@ -309,9 +309,7 @@ LaunchShape DeviceKernel::rows() {
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
   for (int phase = 0; phase < phase_count(kernel_); ++phase) {
     const std::vector<size_t> reductions = reductions_of_phase(kernel_, phase);
-    std::vector<ExpressionId> operands;
-    for (size_t r : reductions) operands.push_back(kernel_.reductions[r].operand);
-    e().hoist(operands, reduced);
+    e().hoist(operands_of(kernel_, reductions), reduced);
     Values sums = row_pass(
         row, initial_accumulators(e(), kernel_, reductions, lanes_),
         [&](const Values& now, llvm::Value* counts) { return accumulate(e(), kernel_, reductions, now, counts); });
@@ -375,10 +373,8 @@ LaunchShape DeviceKernel::columns() {
     begin = ir_.CreateAdd(first, y);
     end = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, ir_.CreateAdd(first, constant(kernel_.chunk_length)), end);
   }
-  std::vector<ExpressionId> operands;
-  for (size_t r : reductions) operands.push_back(kernel_.reductions[r].operand);
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
-  e().hoist(operands, reduced);
+  e().hoist(operands_of(kernel_, reductions), reduced);
   const bool stores_full = std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
                                        [](const Store& s) { return s.domain == Store::Domain::full; });
   if (stores_full) e().hoist_stores(Store::Domain::full, reduced);

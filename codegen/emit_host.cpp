@@ -213,9 +213,7 @@ void HostKernel::row() {
   };
   for (int phase = 0; phase < phase_count(kernel_); ++phase) {
     const std::vector<size_t> reductions = reductions_of_phase(kernel_, phase);
-    std::vector<ExpressionId> operands;
-    for (size_t r : reductions) operands.push_back(kernel_.reductions[r].operand);
-    e().hoist(operands, reduced);
+    e().hoist(operands_of(kernel_, reductions), reduced);
     const Values sums = pass(initial_accumulators(e(), kernel_, reductions, lanes_), [&](const Values& now) {
       return accumulate(e(), kernel_, reductions, now, e().scope().active);
     });
@@ -245,10 +243,8 @@ int64_t HostKernel::columns() {
     else
       bind_masked(base, constant(lane_extent_));
     const std::vector<size_t> reductions = reductions_of_phase(kernel_, 0);
-    std::vector<ExpressionId> operands;
-    for (size_t r : reductions) operands.push_back(kernel_.reductions[r].operand);
     const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
-    e().hoist(operands, reduced);
+    e().hoist(operands_of(kernel_, reductions), reduced);
     e().hoist_stores(Store::Domain::full, reduced);
     const auto [begin, end] = chunk_range(kernel_.points(kernel_.reduced));
     const Values sums = e().loop(begin, end, 1, initial_accumulators(e(), kernel_, reductions, lanes_),

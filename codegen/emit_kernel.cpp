@@ -3,6 +3,8 @@
 #include <llvm/IR/Module.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "codegen/kernel_region.h"
 
@@ -10,18 +12,20 @@ namespace halfstep {
 
 std::vector<ArgumentUse> argument_uses(const Kernel& kernel) {
   std::vector<ArgumentUse> uses(kernel.arguments.size());
-  for (const Store& s : kernel.stores) {
-    uses[static_cast<size_t>(s.argument)].written = true;
-    if (kernel.arguments[static_cast<size_t>(s.argument)].kind != KernelArgument::Kind::output) continue;
-    const int64_t size = size_of(kernel.arguments[static_cast<size_t>(s.argument)].type.dtype);
+  std::map<int32_t, std::set<Index>> stored;  // by argument: at all of its stores
+  for (const Store& s : kernel.stores) stored[s.argument].insert(s.index);
+  for (const auto& [argument, indices] : stored) {
+    const size_t output = static_cast<size_t>(argument);
+    uses[output].written = true;
+    if (kernel.arguments[output].kind != KernelArgument::Kind::output) continue;
     for (size_t a = 0; a < kernel.arguments.size(); ++a) {
       if (kernel.arguments[a].kind != KernelArgument::Kind::operand) continue;
-      bool shareable = size_of(kernel.arguments[a].type.dtype) == size;
+      bool shareable = size_of(kernel.arguments[a].type.dtype) == size_of(kernel.arguments[output].type.dtype);
       for (ExpressionId id = 0; id < kernel.expressions.size() && shareable; ++id) {
         const Expression& e = kernel.expressions[id];
-        if (e.kind == Expression::Kind::load && e.id == static_cast<int32_t>(a)) shareable = e.index == s.index;
+        if (e.kind == Expression::Kind::load && e.id == static_cast<int32_t>(a)) shareable = indices.count(e.index) > 0;
       }
-      if (shareable) uses[a].shared = uses[static_cast<size_t>(s.argument)].shared = true;
+      if (shareable) uses[a].shared = uses[output].shared = true;
     }
   }
   return uses;
@@ -87,8 +91,15 @@ int phase_count(const Kernel& kernel) {
 std::vector<size_t> reductions_of_phase(const Kernel& kernel, int phase) {
   std::vector<size_t> reductions;
   for (size_t i = 0; i < kernel.reductions.size(); ++i)
-    if (kernel.reductions[i].phase == phase && kernel.reductions[i].operand != kNoExpression) reductions.push_back(i);
+    if (kernel.reductions[i].phase == phase && !kernel.reductions[i].operands.empty()) reductions.push_back(i);
   return reductions;
+}
+
+std::vector<ExpressionId> operands_of(const Kernel& kernel, const std::vector<size_t>& reductions) {
+  std::vector<ExpressionId> operands;
+  for (size_t r : reductions)
+    operands.insert(operands.end(), kernel.reductions[r].operands.begin(), kernel.reductions[r].operands.end());
+  return operands;
 }
 
 Values initial_accumulators(ExpressionEmitter& emitter, const Kernel& kernel, const std::vector<size_t>& reductions,
@@ -108,7 +119,9 @@ Values accumulate(ExpressionEmitter& emitter, const Kernel& kernel, const std::v
   Values next;
   for (size_t i = 0; i < reductions.size(); ++i) {
     const Reduction& r = kernel.reductions[reductions[i]];
-    llvm::Value* value = emitter.scalars().binary(r.combine, r.dtype, accumulators[i], emitter.emit_lanes(r.operand));
+    llvm::Value* value = accumulators[i];
+    for (ExpressionId operand : r.operands)
+      value = emitter.scalars().binary(r.combine, r.dtype, value, emitter.emit_lanes(operand));
     next.push_back(counts ? emitter.scalars().select(counts, value, accumulators[i]) : value);
   }
   return next;

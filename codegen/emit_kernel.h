@@ -42,6 +42,7 @@ std::unique_ptr<ExpressionEmitter> make_emitter(llvm::IRBuilder<>& ir, const Ker
 // The reductions of one phase and what their accumulators start from, as vectors of `lanes`.
 std::vector<size_t> reductions_of_phase(const Kernel& kernel, int phase);
 int phase_count(const Kernel& kernel);
+std::vector<ExpressionId> operands_of(const Kernel& kernel, const std::vector<size_t>& reductions);
 Values initial_accumulators(ExpressionEmitter& emitter, const Kernel& kernel, const std::vector<size_t>& reductions,
                             unsigned lanes);
 // accumulators[i] combined with the operand of reductions[i]; where `counts` (a scalar, a vector or nullptr) is false,

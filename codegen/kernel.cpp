@@ -130,8 +130,18 @@ ExpressionId Kernel::both(ExpressionId a, ExpressionId b) {
   if (a == kNoExpression || a == b) return b;
   if (b == kNoExpression) return a;
   for (const ExpressionId e : {a, b})
-    if (expressions[e].kind == Expression::Kind::constant && expressions[e].number == 0) return e;
+    if (never(e)) return e;
   return primitive(ScalarOp::logical_and, {a, b});
+}
+
+bool Kernel::never(ExpressionId condition) const {
+  return condition != kNoExpression && expressions[condition].kind == Expression::Kind::constant &&
+         expressions[condition].number == 0;
+}
+
+Index Kernel::clamped(const Index& at, int64_t limit) {
+  const ExpressionId position = index(DType::i32, at);
+  return space.value(position, limit, expressions.variables(position));
 }
 
 namespace {

@@ -84,9 +84,9 @@ struct KernelArgument {
 };
 
 struct Reduction {
-  ScalarOp combine = ScalarOp::add;  // add, maximum or minimum
-  DType dtype = DType::f32;          // of the accumulator
-  ExpressionId operand = kNoExpression;
+  ScalarOp combine = ScalarOp::add;    // add, maximum or minimum
+  DType dtype = DType::f32;            // of the accumulator
+  std::vector<ExpressionId> operands;  // one for each of the points that stand together
   int phase = 0;
 };
 
@@ -113,6 +113,9 @@ struct Kernel {
   IndexSpace space;
   Expressions expressions;
   std::vector<AtomId> kept, reduced;  // row-major; no variable has extent 1
+  // Points of the domain at each position of the variables: neighbours that share what they read stand together, as
+  // several operands of each reduction and several stores.
+  int64_t together = 1;
   // With a chunk variable (one of `kept`) a kernel reduces only positions [chunk * length, (chunk + 1) * length) of
   // the reduced variables: of all of them in columns; in rows of the last one, or if there are several, of the others.
   AtomId chunk = -1;
@@ -134,6 +137,8 @@ struct Kernel {
   ExpressionId select(ExpressionId condition, ExpressionId if_true, ExpressionId if_false);
   // Conditions, where kNoExpression means "holds".
   ExpressionId both(ExpressionId a, ExpressionId b);
+  bool never(ExpressionId condition) const;
+  Index clamped(const Index& index, int64_t limit);  // to [0, limit)
 };
 
 // Joins neighbouring variables wherever every index of the kernel allows it, so that the inner loops are long.

@@ -160,8 +160,7 @@ ExpressionId RegionReader::read_concat(const Point& p) {
   for (size_t i = 0; i < p.node.operands.size(); ++i) {
     const int64_t size = operand_shape(p, i)[axis];
     const ExpressionId inside = kernel_.in_range(from[axis], 0, size);
-    const bool never = inside != kNoExpression && kernel_.expressions[inside].kind == Expression::Kind::constant;
-    if (size > 0 && !never) {
+    if (size > 0 && !kernel_.never(inside)) {
       const ExpressionId value = evaluate(p.node.operands[i], from, kernel_.both(p.guard, inside));
       result = result == kNoExpression ? value : kernel_.select(inside, value, result);
     }

@@ -63,9 +63,13 @@ class RegionReader {
     ExpressionId inside;
     Index number;
   };
-  WindowElement input_element(const Point& p, const std::vector<Index>& element);
+  // Elements of a window outside the input: absent, or the nearest one of the window instead, which leaves the largest
+  // value and the first place that has it as they are.
+  enum class Outside : uint8_t { absent, nearest };
+  WindowElement input_element(const Point& p, const std::vector<Index>& element, Outside outside);
   WindowElement output_element(const Point& p, const std::vector<Index>& candidate);
   Shape candidate_counts(const Point& p) const;
+  ExpressionId add_where(ExpressionId carried, ExpressionId condition, ExpressionId v);
   ExpressionId window_count(const Point& p, const std::vector<Index>& output);
 
   using FoldStep = std::function<std::vector<ExpressionId>(const std::vector<Index>& point,

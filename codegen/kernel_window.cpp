@@ -65,15 +65,28 @@ std::vector<ExpressionId> RegionReader::fold(const Shape& extents, std::vector<E
   return results;
 }
 
-RegionReader::WindowElement RegionReader::input_element(const Point& p, const std::vector<Index>& element) {
+RegionReader::WindowElement RegionReader::input_element(const Point& p, const std::vector<Index>& element,
+                                                        Outside outside) {
   const ops::WindowGeometry g = geometry_of(p.node);
-  const Shape& shape = operand_shape(p, 0);
-  WindowElement e{p.index, kNoExpression, kernel_.space.linear(element, g.window)};
+  const Shape &shape = operand_shape(p, 0), &outputs = p.node.results[0].shape;
+  WindowElement e{p.index, kNoExpression, {}};
+  std::vector<Index> number = element;
   for (size_t i = 0; i < element.size(); ++i) {
+    const int64_t extent = shape[i + 1];
+    const Index start = p.index[i + 1] * g.strides[i] + -g.pads_begin[i];
     Index& at = e.index[i + 1];
-    at = at * g.strides[i] + element[i] * g.dilations[i] + -g.pads_begin[i];
-    e.inside = kernel_.both(e.inside, kernel_.in_range(at, 0, shape[i + 1]));
+    at = start + element[i] * g.dilations[i];
+    const ExpressionId inside = kernel_.in_range(at, 0, extent);
+    const bool has_nearest =
+        g.dilations[i] == 1 && (outputs[i + 1] - 1) * g.strides[i] - g.pads_begin[i] < extent && extent > 0;
+    if (inside != kNoExpression && outside == Outside::nearest && has_nearest) {
+      at = kernel_.clamped(at, extent);
+      number[i] = at + start * -1;
+    } else {
+      e.inside = kernel_.both(e.inside, inside);
+    }
   }
+  e.number = kernel_.space.linear(number, g.window);
   return e;
 }
 
@@ -111,22 +124,26 @@ RegionReader::WindowElement RegionReader::output_element(const Point& p, const s
 ExpressionId RegionReader::read_max_pool(const Point& p) {
   const ops::WindowGeometry g = geometry_of(p.node);
   const auto primitive = [&](ScalarOp op, auto... x) { return kernel_.primitive(op, {x...}); };
+  const ExpressionId yes = kernel_.constant(DType::boolean, 1), no = kernel_.constant(DType::boolean, 0);
   const std::vector<ExpressionId> initial{
       kernel_.constant(p.node.results[0].dtype, identity_of(ScalarOp::maximum, p.node.results[0].dtype)),
-      kernel_.constant(DType::u8, 0), kernel_.constant(DType::boolean, 0)};
+      kernel_.constant(DType::u8, 0), no};
   const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
-    const WindowElement e = input_element(p, at);
+    const WindowElement e = input_element(p, at, Outside::nearest);
     const ExpressionId v = evaluate(p.node.operands[0], e.index, kernel_.both(p.guard, e.inside));
-    const ExpressionId best = carried[0], seen = carried[2], yes = kernel_.constant(DType::boolean, 1);
+    const ExpressionId best = carried[0], seen = carried[2];
     // The first element, then a larger one, or the first NaN.
-    const ExpressionId wins =
-        primitive(ScalarOp::logical_and, primitive(ScalarOp::logical_not, primitive(ScalarOp::less_equal, v, best)),
-                  primitive(ScalarOp::equal, best, best));
-    ExpressionId take = primitive(ScalarOp::logical_or, wins, primitive(ScalarOp::logical_not, seen));
+    ExpressionId take = kNoExpression, seen_now = yes;
+    if (seen != no) {
+      take =
+          primitive(ScalarOp::logical_and, primitive(ScalarOp::logical_not, primitive(ScalarOp::less_equal, v, best)),
+                    primitive(ScalarOp::equal, best, best));
+      if (seen != yes) take = primitive(ScalarOp::logical_or, take, primitive(ScalarOp::logical_not, seen));
+    }
+    if (seen != yes && e.inside != kNoExpression) seen_now = primitive(ScalarOp::logical_or, seen, e.inside);
     take = kernel_.both(e.inside, take);
     return std::vector{kernel_.select(take, v, best),
-                       kernel_.select(take, kernel_.index(DType::u8, e.number), carried[1]),
-                       e.inside == kNoExpression ? yes : primitive(ScalarOp::logical_or, seen, e.inside)};
+                       kernel_.select(take, kernel_.index(DType::u8, e.number), carried[1]), seen_now};
   };
   const std::vector<ExpressionId> result = fold(g.window, initial, step);
   for (int32_t i = 0; i < 2; ++i)
@@ -135,18 +152,28 @@ ExpressionId RegionReader::read_max_pool(const Point& p) {
   return result[0];
 }
 
+// carried + (condition ? v : 0), where the first term is not added to nothing.
+ExpressionId RegionReader::add_where(ExpressionId carried, ExpressionId condition, ExpressionId v) {
+  const ExpressionId zero = kernel_.constant(kernel_.expressions[v].dtype, 0);
+  const ExpressionId term = kernel_.select(condition, v, zero);
+  return carried == zero ? term : kernel_.primitive(ScalarOp::add, {carried, term});
+}
+
 ExpressionId RegionReader::read_max_pool_grad(const Point& p) {
-  const ExpressionId zero = kernel_.constant(p.node.results[0].dtype, 0);
+  constexpr int64_t kNoElement = 255;  // the number of none, in windows of at most so many
+  const bool spare = TensorType{DType::u8, geometry_of(p.node).window}.element_count() <= kNoElement;
   const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
     const WindowElement e = output_element(p, at);
+    if (kernel_.never(e.inside)) return carried;
     const ExpressionId guard = kernel_.both(p.guard, e.inside);
-    const ExpressionId hit = kernel_.primitive(
-        ScalarOp::equal, {evaluate(p.node.operands[1], e.index, guard), kernel_.index(DType::u8, e.number)});
-    const ExpressionId dy = evaluate(p.node.operands[0], e.index, guard);
-    return std::vector{
-        kernel_.primitive(ScalarOp::add, {carried[0], kernel_.select(kernel_.both(e.inside, hit), dy, zero)})};
+    // One comparison a lane also where the output may not exist.
+    ExpressionId number = kernel_.index(DType::u8, e.number);
+    if (spare) number = kernel_.select(e.inside, number, kernel_.constant(DType::u8, kNoElement));
+    ExpressionId hit = kernel_.primitive(ScalarOp::equal, {evaluate(p.node.operands[1], e.index, guard), number});
+    if (!spare) hit = kernel_.both(e.inside, hit);
+    return std::vector{add_where(carried[0], hit, evaluate(p.node.operands[0], e.index, guard))};
   };
-  return fold(candidate_counts(p), {zero}, step)[0];
+  return fold(candidate_counts(p), {kernel_.constant(p.node.results[0].dtype, 0)}, step)[0];
 }
 
 // How many elements of the window at `output` count: the product over the axes of those inside the input.
@@ -182,9 +209,9 @@ ExpressionId RegionReader::read_avg_pool(const Point& p) {
   const ops::WindowGeometry g = geometry_of(p.node);
   const ExpressionId zero = kernel_.constant(p.node.results[0].dtype, 0);
   const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
-    const WindowElement e = input_element(p, at);
+    const WindowElement e = input_element(p, at, Outside::absent);
     const ExpressionId v = evaluate(p.node.operands[0], e.index, kernel_.both(p.guard, e.inside));
-    return std::vector{kernel_.primitive(ScalarOp::add, {carried[0], kernel_.select(e.inside, v, zero)})};
+    return std::vector{add_where(carried[0], e.inside, v)};
   };
   return kernel_.primitive(ScalarOp::divide, {fold(g.window, {zero}, step)[0], window_count(p, p.index)});
 }
@@ -193,9 +220,10 @@ ExpressionId RegionReader::read_avg_pool_grad(const Point& p) {
   const ExpressionId zero = kernel_.constant(p.node.results[0].dtype, 0);
   const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
     const WindowElement e = output_element(p, at);
+    if (kernel_.never(e.inside)) return carried;
     const ExpressionId dy = evaluate(p.node.operands[0], e.index, kernel_.both(p.guard, e.inside));
-    const ExpressionId share = kernel_.primitive(ScalarOp::divide, {dy, window_count(p, e.index)});
-    return std::vector{kernel_.primitive(ScalarOp::add, {carried[0], kernel_.select(e.inside, share, zero)})};
+    return std::vector{
+        add_where(carried[0], e.inside, kernel_.primitive(ScalarOp::divide, {dy, window_count(p, e.index)}))};
   };
   return fold(candidate_counts(p), {zero}, step)[0];
 }

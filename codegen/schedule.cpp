@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "codegen/kernel_region.h"
 #include "ir/op.h"
+#include "ir/ops/families.h"
 
 namespace halfstep {
 namespace {
@@ -19,6 +20,7 @@ int64_t count(const Shape& shape) { return TensorType{DType::u8, shape}.element_
 struct Axis {
   int64_t extent;
   bool reduced;
+  bool together;  // its points stand together at one position of the variables
 };
 
 class Axes {
@@ -47,16 +49,28 @@ class Axes {
     }
   }
 
+  // Splits the axis of `inner` elements a position, where there is one, into groups of `size` points that stand
+  // together.
+  void group(int64_t inner, int64_t size) {
+    const auto above = boundaries_.upper_bound(inner);
+    if (!boundaries_.count(inner) || above == boundaries_.end() || *above % (inner * size) != 0) return;
+    const bool reduced = reduced_.at(*above);
+    boundaries_.insert(inner * size);
+    reduced_[inner * size] = reduced;
+    groups_.insert(inner * size);
+  }
+
   std::vector<Axis> list() const {
     std::vector<Axis> axes;
     for (auto at = boundaries_.rbegin(); std::next(at) != boundaries_.rend(); ++at)
-      axes.push_back({*at / *std::next(at), reduced_.at(*at)});
+      axes.push_back({*at / *std::next(at), reduced_.at(*at), groups_.count(*at) > 0});
     return axes;
   }
 
  private:
   std::set<int64_t> boundaries_;     // elements from an axis's start to the end of the tensor
   std::map<int64_t, bool> reduced_;  // of the axis that starts there
+  std::set<int64_t> groups_;         // where axes start whose points stand together
 };
 
 // [kept or reduced] runs of a reduction's operand: two reductions walk the same rows and columns if theirs are equal.
@@ -74,6 +88,9 @@ std::vector<std::pair<int64_t, bool>> runs(const Shape& shape, const Ints& axes)
 }
 
 enum class Part : uint8_t { whole, partial, combination };
+
+// Points that stand together at most: each has its own accumulators, or its own values to store.
+constexpr int64_t kMostTogether = 4;
 
 class Scheduler {
  public:
@@ -146,6 +163,7 @@ class Scheduler {
           !seen.insert({v, scale}).second)
         return;
       axes.refine(region_.type(v).shape, scale);
+      if (!kept) group_windows(axes, node);
       const bool in_order = node.op->kernel == KernelKind::pointwise || node.op->name == "reshape";
       const bool of_rows = !kept && reduced_axes && node.op->name == "broadcast";
       for (Value operand : node.operands)
@@ -159,8 +177,38 @@ class Scheduler {
       if (region_.type(o.value).element_count() > 0)
         visit(o.value, region_.type(o.value).element_count() == full_ ? 1 : full_ / kept_);
     axes_ = axes.list();
+    find_group();
     inner_begin_ = axes_.size();
     while (inner_begin_ > 0 && !axes_[inner_begin_ - 1].reduced) --inner_begin_;
+  }
+
+  // The gradient of strided windows: a stride's positions are held by the same windows, and which of their elements
+  // they are is known when they are read.
+  static void group_windows(Axes& axes, const Node& node) {
+    if (node.op->kernel != KernelKind::window || !node.attributes.find("spatial")) return;
+    const Shape& shape = node.results[0].shape;
+    const Ints strides = ops::per_axis(node.attributes, "strides", shape.size() - 2, 1);
+    int64_t inner = shape.back(), points = 1;
+    for (size_t i = strides.size(); i-- > 0;) {
+      if (strides[i] > 1 && points * strides[i] <= kMostTogether && shape[i + 1] % strides[i] == 0) {
+        axes.group(inner, strides[i]);
+        points *= strides[i];
+      }
+      inner *= shape[i + 1];
+    }
+  }
+
+  // Reduced points may stand together, or all points where nothing is reduced.
+  void find_group() {
+    int64_t stride = full_;
+    for (Axis& axis : axes_) {
+      stride /= axis.extent;
+      axis.together = axis.together && axis.reduced == !reductions_.empty();
+      if (!axis.together) continue;
+      const std::vector<int64_t> outer = std::exchange(group_, {});
+      for (int64_t offset : outer)
+        for (int64_t i = 0; i < axis.extent; ++i) group_.push_back(offset + i * stride);
+    }
   }
 
   // Positions of the reduced variables that chunks are made of.
@@ -196,6 +244,7 @@ class Scheduler {
   Kernel build(Part part, int64_t chunk_length, int64_t chunks = 1, Kernel::Form form = Kernel::Form::pointwise) {
     Kernel k;
     k.form = form;
+    if (part != Part::combination) k.together = std::ssize(group_);
     std::vector<Index> full, kept, with_chunk;
     Shape full_shape, kept_shape, chunked_shape;
     const auto add_chunk = [&] {
@@ -214,10 +263,13 @@ class Scheduler {
       if (i == inner_begin_ && part != Part::whole) add_chunk();
       if (i == axes_.size()) break;
       if (part == Part::combination && axes_[i].reduced) continue;
-      const AtomId v = k.space.variable(axes_[i].extent);
-      full.push_back(k.space.of(v));
+      full.emplace_back();  // of an axis whose points stand together: the first one
       full_shape.push_back(axes_[i].extent);
-      (axes_[i].reduced ? k.reduced : k.kept).push_back(v);
+      if (!axes_[i].together) {
+        const AtomId v = k.space.variable(axes_[i].extent);
+        full.back() = k.space.of(v);
+        (axes_[i].reduced ? k.reduced : k.kept).push_back(v);
+      }
       if (axes_[i].reduced) continue;
       for (auto [index, shape] : {std::pair{&kept, &kept_shape}, std::pair{&with_chunk, &chunked_shape}}) {
         index->push_back(full.back());
@@ -234,18 +286,21 @@ class Scheduler {
     const auto result_of = [&](size_t i) {
       const Node& node = region_.node(reductions_[i]);
       Reduction& r = k.reductions[i];
-      if (r.operand == kNoExpression) {
+      if (r.operands.empty()) {
         r.combine = combine_of(*node.op);
         r.dtype = computed_as(node.results[0].dtype);
-        const TensorType& from = region_.type(node.operands[0]);
-        const ExpressionId operand =
-            part == Part::combination
-                ? k.load(
-                      k.argument(KernelArgument::Kind::partial, static_cast<int32_t>(i), {r.dtype, {kept_ * chunks}}),
-                      chunk_position)
-                : reader_pointer->evaluate(node.operands[0], k.space.split(full_position, from.shape));
-        k.reductions[i].operand = operand;
-        k.reductions[i].phase = k.expressions.level(operand);
+        const TensorType &from = region_.type(node.operands[0]), partial{r.dtype, {kept_ * chunks}};
+        std::vector<ExpressionId> operands;
+        if (part == Part::combination)
+          operands = {
+              k.load(k.argument(KernelArgument::Kind::partial, static_cast<int32_t>(i), partial), chunk_position)};
+        else
+          for (int64_t offset : group_)
+            operands.push_back(
+                reader_pointer->evaluate(node.operands[0], k.space.split(full_position + offset, from.shape)));
+        for (ExpressionId operand : operands)
+          k.reductions[i].phase = std::max(k.reductions[i].phase, k.expressions.level(operand));
+        k.reductions[i].operands = std::move(operands);
       }
       Expression e;
       e.kind = Expression::Kind::reduction;
@@ -283,10 +338,14 @@ class Scheduler {
       if (elements != full_ && elements != kept_) reject("its outputs differ in size");
       const bool is_full = elements == full_ && !reductions_.empty();
       if (!reductions_.empty() && part != Part::whole && (part == Part::partial) != is_full) continue;
-      const Index& position = elements == full_ ? full_position : kept_position;
-      const ExpressionId value = reader.evaluate(v, k.space.split(position, type.shape));
       const int32_t argument = k.argument(KernelArgument::Kind::output, static_cast<int32_t>(i), type);
-      k.stores.push_back({is_full ? Store::Domain::full : Store::Domain::kept, argument, position, value});
+      const auto store = [&](const Index& position) {
+        const ExpressionId value = reader.evaluate(v, k.space.split(position, type.shape));
+        k.stores.push_back({is_full ? Store::Domain::full : Store::Domain::kept, argument, position, value});
+      };
+      if (elements != full_) store(kept_position);
+      for (int64_t offset : group_)
+        if (elements == full_) store(full_position + offset);
     }
     if (part == Part::whole) k.form = form_of(k);
     const auto is_point = [&](AtomId v) { return k.extent(v) == 1 && v != k.chunk; };
@@ -310,7 +369,8 @@ class Scheduler {
   DeviceKind device_;
   std::vector<NodeId> reductions_;  // those that combine several elements
   std::vector<Axis> axes_;
-  size_t inner_begin_ = 0;  // first of the kept axes that follow the last reduced one
+  std::vector<int64_t> group_{0};  // offsets in the domain of the points that stand together
+  size_t inner_begin_ = 0;         // first of the kept axes that follow the last reduced one
   int64_t full_ = 1, kept_ = 1;
 };
 

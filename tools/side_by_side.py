@@ -9,7 +9,7 @@ import sys
 
 def peer_rows(path):
     """The rows of tools/peer.py by mode."""
-    return {row["mode"]: row for row in json.loads(path.read_text()) if "median_ms" in row}
+    return {row["mode"]: row for row in json.loads(path.read_text())["rows"] if "median_ms" in row}
 
 
 def main():

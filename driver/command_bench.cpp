@@ -93,15 +93,21 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
     fmt::print("{}\n", json.dump());
     return ExitCode::success;
   }
+  const auto row = [](const char* label, const std::string& value, const std::string& meaning) {
+    fmt::print("  {:<10}  {:>12}  {}\n", label, value, meaning);
+  };
   fmt::print("{}: {} at batch {} on {} ({})\n", given.model, recipe.precision, samples, name(model.device),
              model.architecture);
-  fmt::print("  step        {:>12.4f} ms median, {:.4f} ms p90, of {} steps of {} calls\n", m.median_ms, m.p90_ms,
-             m.repeats, calls);
-  fmt::print("  throughput  {:>12} samples/s\n", count_text(static_cast<int64_t>(per_second)));
-  fmt::print("  memory      {:>12} planned ({} of state, {} of scratch), {} of library workspace, {} measured\n",
-             bytes_text(planned), bytes_text(memory.state_bytes), bytes_text(memory.scratch_bytes),
-             bytes_text(memory.workspace_bytes), bytes_text(memory.measured_bytes));
-  if (session.report) fmt::print("  compile     {:>12.3f} s\n", session.report->seconds);
+  row("step", fmt::format("{:.4f} ms", m.median_ms),
+      fmt::format("median of {} steps, {} calls each", m.repeats, calls));
+  row("", fmt::format("{:.4f} ms", m.p90_ms), "nine of ten are faster");
+  row("throughput", count_text(static_cast<int64_t>(per_second)), "samples/s");
+  row("memory", bytes_text(planned),
+      fmt::format("planned: {} of state, {} of scratch", bytes_text(memory.state_bytes),
+                  bytes_text(memory.scratch_bytes)));
+  row("", bytes_text(memory.workspace_bytes), "for the libraries' workspaces");
+  row("", bytes_text(memory.measured_bytes), "measured");
+  if (session.report) row("compile", fmt::format("{:.3f} s", session.report->seconds), "passes and kernels");
   if (!m.calls.empty()) fmt::print("\n{}", calls_table(m.calls));
   return ExitCode::success;
 }

@@ -115,8 +115,8 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
   }
   fmt::print("{}", compile_summary(compiled.report));
   if (!options.target.empty())
-    fmt::print("wrote {} for {} ({}); train it with: halfstep train {}\n", options.target, name(compiled.model.device),
-               compiled.model.architecture, options.target);
+    fmt::print(stderr, "halfstep: wrote {} for {} ({}); next: halfstep train {}\n", options.target,
+               name(compiled.model.device), compiled.model.architecture, options.target);
   return ExitCode::success;
 }
 

@@ -171,11 +171,27 @@ Graph store_parameters_as_read(const Graph& graph) {
 
 bool is_weight(const Node& node) { return node.op->name == "parameter" || node.op->name == "state"; }
 
+// Tensors by the file that should hold them: one problem a file.
+using MissingFiles = std::map<std::string, std::vector<std::string>>;
+
+void add_problems(const MissingFiles& missing, Problems& problems) {
+  for (const auto& [file, tensors] : missing) {
+    constexpr size_t kMostNamed = 3;
+    std::string names;
+    for (size_t i = 0; i < std::min(tensors.size(), kMostNamed); ++i) names += (i ? ", '" : "'") + tensors[i] + "'";
+    if (tensors.size() > kMostNamed) names += " and " + std::to_string(tensors.size() - kMostNamed) + " more";
+    problems.add("external data '" + file + "' of " +
+                 (tensors.size() == 1 ? "tensor " : std::to_string(tensors.size()) + " tensors ") + names +
+                 " is missing; put the file beside the model, or start from fresh weights with --init absent");
+  }
+}
+
 // The stored tensors of the graph's parameters and states, from the file or fresh.
 NamedTensors load_weights(const Graph& graph, const Importer& importer, const TensorReader& reader,
                           const ImportOptions& options, std::vector<std::string>& remarks) {
   NamedTensors weights;
   Problems problems;
+  MissingFiles missing;
   int64_t made = 0;
   for (const Node& node : graph.nodes()) {
     if (!is_weight(node)) continue;
@@ -183,8 +199,13 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
     const onnx::TensorProto* tensor = importer.initializer(name);
     require(tensor != nullptr, "every weight leaf comes from an initializer");
     try {
-      const bool fresh = options.weights == InitialWeights::fresh ||
-                         (options.weights == InitialWeights::fresh_where_absent && !reader.has_data(*tensor));
+      const std::optional<std::string> absent =
+          options.weights == InitialWeights::fresh ? std::nullopt : reader.missing_file(*tensor);
+      if (absent && options.weights == InitialWeights::from_file) {
+        missing[*absent].push_back(name);
+        continue;
+      }
+      const bool fresh = options.weights == InitialWeights::fresh || absent;
       const TensorType type = type_of(*tensor);
       made += fresh;
       Tensor value =
@@ -196,6 +217,7 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
       problems.add(error.what());
     }
   }
+  add_problems(missing, problems);
   problems.throw_if_any();
   if (made > 0)
     remarks.push_back(std::to_string(made) + " tensors start fresh, from seed " + std::to_string(options.seed));

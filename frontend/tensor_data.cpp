@@ -140,8 +140,12 @@ TensorType type_of(const TensorProto& tensor) {
   return type;
 }
 
-bool TensorReader::has_data(const TensorProto& tensor) const {
-  return tensor.data_location() != TensorProto::EXTERNAL || std::filesystem::exists(external_path(tensor));
+std::optional<std::string> TensorReader::missing_file(const TensorProto& tensor) const {
+  if (tensor.data_location() != TensorProto::EXTERNAL) return std::nullopt;
+  const std::filesystem::path path = external_path(tensor);
+  std::error_code unreadable;
+  if (std::filesystem::exists(path, unreadable)) return std::nullopt;
+  return path.filename().string();
 }
 
 std::filesystem::path TensorReader::external_path(const TensorProto& tensor) const {
@@ -172,7 +176,7 @@ std::string TensorReader::read_external(const TensorProto& tensor, int64_t expec
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error))
     throw Error(place(tensor) + ": its external data '" + path.filename().string() +
-                "' is missing; put the file beside the model, or start from fresh weights with --init");
+                "' is missing; put the file beside the model");
   const auto size = static_cast<int64_t>(std::filesystem::file_size(path, error));
   if (error || checked_add(offset, length, place(tensor)) > size)
     throw Error(place(tensor) + ": external data ends at byte " + std::to_string(offset + length) + ", but '" +

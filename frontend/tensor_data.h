@@ -29,8 +29,8 @@ class TensorReader {
   Tensor read(const onnx::TensorProto& tensor) const;
   // The element bytes as the file has them, little-endian in the ONNX type.
   std::string read_bytes(const onnx::TensorProto& tensor) const;
-  // False for external data whose file is not there. Throws Error for a location outside the directory.
-  bool has_data(const onnx::TensorProto& tensor) const;
+  // The file of external data if it is not there. Throws Error for a location outside the directory.
+  std::optional<std::string> missing_file(const onnx::TensorProto& tensor) const;
 
  private:
   std::filesystem::path external_path(const onnx::TensorProto& tensor) const;

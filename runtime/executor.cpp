@@ -29,8 +29,10 @@ template <typename Function>
 Function* cuda_function(const char* symbol) {
   void* const library = ::dlopen(cuda_library_path().c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr)
-    throw Error(fmt::format(
-        "device cuda is not available: {}: use device cpu, or install the CUDA libraries and driver", ::dlerror()));
+    throw Error(
+        fmt::format("device 'cuda': {}; install the CUDA libraries and driver, or run on the CPU instead "
+                    "(--device cpu)",
+                    ::dlerror()));
   const auto function = reinterpret_cast<Function*>(::dlsym(library, symbol));
   if (function == nullptr) throw Error(fmt::format("{} is of another version: {}", kCudaLibrary, ::dlerror()));
   return function;

@@ -72,6 +72,7 @@ Finished Cli::run(const Arguments& arguments, const RunOptions& options) const {
   const TemporaryDirectory captured;
   const std::string out = (captured.path() / "out").string(), err = (captured.path() / "err").string();
   const std::string directory = directory_.path().string();
+  ::setenv("CUDA_VISIBLE_DEVICES", "", 1);  // the CPU is what these tests are about
   const pid_t child = ::fork();
   if (child == 0) execute(pointers, directory, out, err, options.largest_file);
   Finished finished;

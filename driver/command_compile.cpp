@@ -99,7 +99,8 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
   if (options.target.empty() && options.compile.stop_after.empty() && options.compile.dump.empty())
     throw Error("no target is given: name the directory to write with -o");
   const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), options.compile);
-  print_remarks(compiled.report);
+  if (options.format == Format::text)
+    for (const std::string& remark : compiled.report.remarks) fmt::print(stderr, "halfstep: note: {}\n", remark);
   if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(compiled.report));
   if (!options.compile.stop_after.empty()) {
     for (const Graph& graph : compiled.stopped.graphs) fmt::print("{}", print(graph));

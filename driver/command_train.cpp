@@ -32,6 +32,9 @@ class Narration {
     fmt::print("{}", text);
     std::fflush(stdout);
   }
+  void note(const std::string& text) const {
+    if (format_ == Format::text) fmt::print(stderr, "halfstep: note: {}\n", text);
+  }
 
  private:
   Format format_;
@@ -155,9 +158,9 @@ nlohmann::json json_of(const TrainReport& report) {
 }
 
 // The trained ONNX file; empty where the original is gone, as with a compiled step on another machine.
-fs::path export_trained(const Recipe& recipe, const NamedTensors& weights) {
+fs::path export_trained(const Recipe& recipe, const NamedTensors& weights, const Narration& narration) {
   if (std::error_code unreadable; !fs::exists(recipe.model, unreadable)) {
-    fmt::print(stderr, "halfstep: note: '{}' is not there, so no trained ONNX file is written\n", recipe.model);
+    narration.note(fmt::format("'{}' is not there, so no trained ONNX file is written", recipe.model));
     return {};
   }
   const fs::path trained = fs::path(recipe.out) / (fs::path(recipe.model).stem().string() + ".trained.onnx");
@@ -166,16 +169,26 @@ fs::path export_trained(const Recipe& recipe, const NamedTensors& weights) {
 }
 
 ExitCode interrupted(const TrainReport& report, const SignalGuard& signals, const CommandOptions& options) {
-  if (options.format == Format::json) fmt::print("{}\n", json_of(report).dump());
-  fmt::print(stderr, "halfstep: stopped by a signal after step {}; go on with --resume {}\n", report.steps,
-             report.checkpoint.string());
+  if (options.format == Format::json)
+    fmt::print("{}\n", json_of(report).dump());
+  else
+    fmt::print(stderr, "halfstep: stopped by a signal after step {}; go on with --resume {}\n", report.steps,
+               report.checkpoint.string());
   return signals.received() == SIGTERM ? ExitCode::terminated : ExitCode::interrupted;
 }
 
-void create_output_directory(const fs::path& out) {
+// A new run beside the checkpoints of another would be taken for its end, or remove it.
+void prepare_output_directory(const Recipe& recipe) {
+  const fs::path out = recipe.out;
   std::error_code failed;
   fs::create_directories(out, failed);
   if (failed) throw Error("cannot create output directory '" + out.string() + "': " + failed.message());
+  const fs::path checkpoints = out / "checkpoints";
+  if (recipe.resume.empty() && fs::exists(checkpoints, failed) && !list_checkpoints(checkpoints).empty())
+    throw Error(
+        fmt::format("output directory '{0}' holds the checkpoints of another run: go on with that by --resume "
+                    "{0}/checkpoints, or choose another directory with --out",
+                    out.string()));
 }
 
 }  // namespace
@@ -184,7 +197,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const Narration narration(options.format);
   Job job = open_job(given);
   const Recipe& recipe = job.recipe;
-  create_output_directory(recipe.out);
+  prepare_output_directory(recipe);
   narration.stage(1, "data");
   const Data data = open_data(recipe);
   narration.say(dataset_text(data));
@@ -197,7 +210,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   narration.say(tensors_text(executor));
   if (session.report) {
     narration.say(fmt::format("  compiled in {:.2f} s to {} calls\n", session.report->seconds, session.report->steps));
-    print_remarks(*session.report);
+    for (const std::string& remark : session.report->remarks) narration.note(remark);
     if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(*session.report));
   }
 
@@ -221,10 +234,9 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
 
   narration.stage(5, "metrics");
   if (report.epochs.empty())
-    fmt::print(stderr,
-               "halfstep: note: the checkpoint is at the end of the run already; give more --epochs to go on\n");
+    narration.note("the checkpoint is at the end of the run already; give more --epochs to go on");
   const ModelState state = read_model_state(executor);
-  const fs::path trained = export_trained(recipe, state.weights);
+  const fs::path trained = export_trained(recipe, state.weights, narration);
   if (options.format == Format::json) {
     nlohmann::json json = json_of(report);
     json["trained_model"] = trained.string(), json["metrics"] = (out / "metrics.jsonl").string();

@@ -125,10 +125,10 @@ const std::vector<RecipeKey>& keys() {
       key<&R::model>(kModel, "model", "PATH", "the ONNX file, or a directory that `compile` made"),
       key<&R::init>(kModel, "init", "from_file|absent|fresh", "where weights come from; absent: fresh where missing"),
       key<&R::shapes>(kModel, "shape", "[NAME=]D,D,...", "an input's shape; -1 leaves an axis as exported"),
-      key<&R::freeze>(kModel, "freeze", "LIST", "patterns of parameters that are not trained"),
+      key<&R::freeze>(kModel, "freeze", "PATTERN,...", "patterns of parameters that are not trained"),
       key<&R::scale>(kModel, "scale", "NUMBER", "the image input takes bytes, multiplied by this (1/255: 0.00392157)"),
-      key<&R::mean>(kModel, "mean", "LIST", "subtracted after scaling: one value, or one a channel"),
-      key<&R::std>(kModel, "std", "LIST", "divided by afterwards: one value, or one a channel"),
+      key<&R::mean>(kModel, "mean", "NUMBER,...", "subtracted after scaling: one value, or one a channel"),
+      key<&R::std>(kModel, "std", "NUMBER,...", "divided by afterwards: one value, or one a channel"),
 
       key<&R::data>(kData, "data", "PATH", "training data: IDX directory, NAME=FILE,NAME=FILE or FILE.npz"),
       key<&R::test_data>(kData, "test_data", "PATH", "held-out data; default: the test part of an IDX directory"),
@@ -152,9 +152,9 @@ const std::vector<RecipeKey>& keys() {
 
       key<&R::precision>(kPrecision, "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
       key<&R::preset>(kPrecision, "preset", "default|torch", "the rule set autocast starts from"),
-      key<&R::allow>(kPrecision, "allow", "LIST", "operators or node-name patterns that run low"),
-      key<&R::deny>(kPrecision, "deny", "LIST", "operators or node-name patterns that run in fp32"),
-      key<&R::infer>(kPrecision, "infer", "LIST", "operators or node-name patterns that follow their operands"),
+      key<&R::allow>(kPrecision, "allow", "PATTERN,...", "operators or node-name patterns that run low"),
+      key<&R::deny>(kPrecision, "deny", "PATTERN,...", "operators or node-name patterns that run in fp32"),
+      key<&R::infer>(kPrecision, "infer", "PATTERN,...", "operators or node-name patterns that follow their operands"),
       key<&R::loss_scale>(kPrecision, "loss_scale", "dynamic|fixed|none", "keeps gradients out of fp16's underflow"),
       key<&R::initial_scale>(kPrecision, "initial_scale", "NUMBER", "the first, or fixed, loss scale", 0),
       key<&R::growth_factor>(kPrecision, "growth_factor", "NUMBER", "dynamic scaling", 1),
@@ -163,7 +163,8 @@ const std::vector<RecipeKey>& keys() {
       key<&R::min_scale>(kPrecision, "min_scale", "NUMBER", "the scale's floor", 0),
 
       key<&R::device>(kTarget, "device", "auto|cpu|cuda", "where the step runs; auto: cuda where there is a GPU"),
-      key<&R::architecture>(kTarget, "architecture", "NAME", "sm_80 or an LLVM CPU name; default: this machine's"),
+      key<&R::architecture>(kTarget, "architecture", "NAME",
+                            "LLVM's name of a CPU, default: this one; or sm_80, which later GPUs run too"),
 
       key<&R::epochs>(kRun, "epochs", "NUMBER", "passes over the training data", 1),
       key<&R::max_steps>(kRun, "max_steps", "NUMBER", "stops earlier; 0: no limit", 0),
@@ -218,6 +219,13 @@ std::string toml_text(const toml::node& node) {
     return text;
   }
   throw Error("a number, text, truth value or list expected");
+}
+
+std::string toml_literal(const RecipeKey& k, const std::string& value) {
+  if (k.unit.starts_with("NUMBER") || k.unit == "true|false") return value;
+  std::string quoted;
+  for (char c : value) quoted += (c == '"' || c == '\\') ? std::string("\\") + c : std::string(1, c);
+  return "\"" + quoted + "\"";
 }
 
 bool is_path(const RecipeKey& k) { return k.unit == "PATH" && k.name != "out" && k.name != "resume"; }
@@ -302,10 +310,9 @@ std::string to_toml(const Recipe& recipe) {
     std::string value = k.get(recipe);
     if (value.empty()) continue;
     if (is_path(k)) value = relative_to(std::filesystem::current_path(), value);
-    const bool bare = k.unit == "NUMBER" || k.unit == "true|false";
-    std::string quoted;
-    for (char c : value) quoted += (c == '"' || c == '\\') ? std::string("\\") + c : std::string(1, c);
-    text += k.name + " = " + (bare ? value : "\"" + quoted + "\"") + "\n";
+    std::string list;
+    for (const std::string& part : split(value, ',')) list += (list.empty() ? "" : ", ") + toml_literal(k, part);
+    text += k.name + " = " + (k.unit.ends_with(",...") ? "[" + list + "]" : toml_literal(k, value)) + "\n";
   }
   return text;
 }

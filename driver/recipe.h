@@ -61,7 +61,7 @@ struct RecipeKey {
   std::string group;
   // compiled: part of the compiled step, so that another value needs another compilation. run: of each run.
   enum Scope : uint8_t { compiled, run } scope = run;
-  std::string unit;  // what the value looks like: NUMBER, PATH, a|b|c, LIST (comma separated)
+  std::string unit;  // what the value looks like: NUMBER, PATH, a|b|c; "NUMBER,...": a list
   std::string help;
   double least = 0, most = 0;                // of a NUMBER
   void (*set)(Recipe&, const std::string&);  // throws Error "<what was expected and found>"

@@ -119,8 +119,4 @@ nlohmann::json compile_json(const CompileReport& r) {
           {"passes", passes}};
 }
 
-void print_remarks(const CompileReport& report) {
-  for (const std::string& remark : report.remarks) fmt::print(stderr, "halfstep: note: {}\n", remark);
-}
-
 }  // namespace halfstep

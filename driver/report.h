@@ -26,7 +26,5 @@ std::string pass_times_table(const CompileReport& report);
 // Compile time, steps, planned memory.
 std::string compile_summary(const CompileReport& report);
 nlohmann::json compile_json(const CompileReport& report);
-// Notes of the compilation go to stderr.
-void print_remarks(const CompileReport& report);
 
 }  // namespace halfstep

@@ -15,6 +15,11 @@ namespace {
 
 bool is_label_array(const Tensor& values) { return values.type.shape.size() == 1 && !is_floating(values.type.dtype); }
 
+// The labels of a loss are called so; in sets that call them otherwise they are one value a sample.
+bool holds_labels(const NamedArray& array) {
+  return is_label_array(array.values) || (array.name == "labels" && !is_floating(array.values.type.dtype));
+}
+
 Tensor read_array(const std::filesystem::path& path) {
   std::string head(kNpyMagic.size(), '\0');
   head.resize(open_data_file(path)->read(std::as_writable_bytes(std::span(head))));
@@ -139,14 +144,17 @@ void check_labels(const Dataset& dataset, const LabelRange& range) {
   if (range.classes <= 0) return;
   const auto bad = [&](int64_t label) { return (label < 0 || label >= range.classes) && label != range.ignored; };
   for (const NamedArray& array : dataset.arrays) {
-    if (!is_label_array(array.values)) continue;
-    const std::span<const int64_t> labels = array.values.as<int64_t>();
-    const auto first = std::ranges::find_if(labels, bad);
-    if (first == labels.end()) continue;
-    throw Error("data array '" + array.name + "': sample " + std::to_string(first - labels.begin()) + " has label " +
-                std::to_string(*first) + ", expected 0 to " + std::to_string(range.classes - 1) + " (" +
-                std::to_string(std::ranges::count_if(labels, bad)) +
-                " such samples): repair the labels, or give the label that does not count as ignore_index");
+    if (!holds_labels(array)) continue;
+    const auto label = [&](int64_t i) { return static_cast<int64_t>(array.values.at(i)); };
+    int64_t first = 0, count = 0;
+    for (int64_t i = array.values.type.element_count(); i-- > 0;)
+      if (bad(label(i))) first = i, ++count;
+    if (count == 0) continue;
+    const int64_t per_sample = array.values.type.element_count() / array.values.type.shape[0];
+    throw Error("data array '" + array.name + "': sample " + std::to_string(first / per_sample) + " has label " +
+                std::to_string(label(first)) + ", expected 0 to " + std::to_string(range.classes - 1) + " (" +
+                std::to_string(count) + (per_sample == 1 ? " such samples" : " such labels") +
+                "): repair the labels, or give the label that does not count as ignore_index");
   }
 }
 

@@ -108,6 +108,22 @@ TEST_F(CliErrors, WeightsThatAreNotFinite) {
   EXPECT_EQ(run(train(Arguments{"--init", "fresh"} + data({4}))).exit_code, 0);
 }
 
+TEST_F(CliErrors, ANewRunBesideTheCheckpointsOfAnother) {
+  write("m.onnx", tiny_mlp());
+  succeed(train(data({4})));
+  fail(1, train(data({4})),
+       {"output directory 'run' holds the checkpoints of another run",
+        "--resume run/checkpoints, or choose another directory with --out"});
+}
+
+TEST_F(CliErrors, AStepLargerThanTheMemory) {
+  TestModel m;
+  m.input("x", {2, 1 << 20}).weight("w", floats({1}, {2})).node("Mul", {"x", "w"}, {"y"}, {}, "mul").output("y");
+  write("m.onnx", m);
+  fail(1, {"bench", "m.onnx", "--batch", "1000000", "--loss", "mean_squared_error"},
+       {"the step needs", "use a smaller batch; largest:", "'x'"});
+}
+
 TEST_F(CliErrors, DataThatDoesNotFit) {
   write("m.onnx", tiny_mlp());
   fail(1, train({}), {"no training data is given", "--data"});

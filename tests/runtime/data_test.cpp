@@ -262,6 +262,10 @@ TEST_F(Data, LabelsOutOfRangeAreNamed) {
   expect_error([&] { check_labels(d, {.classes = 11}); }, "sample 3 has label -1");
   EXPECT_NO_THROW(check_labels(d, {.classes = 11, .ignored = -1}));
   EXPECT_NO_THROW(check_labels(d, {}));
+  // A label for each position of a sample.
+  NamedArray map{"labels", Tensor(TensorType{DType::u8, {2, 3}})};
+  map.values.set(4, 7);
+  expect_error([&] { check_labels({{map}}, {.classes = 7}); }, "sample 1 has label 7, expected 0 to 6 (1 such labels)");
 }
 
 }  // namespace

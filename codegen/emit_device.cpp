@@ -16,7 +16,8 @@ constexpr int64_t kWarp = 32;
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256;
 constexpr int64_t kCachedElements = 32;      // of a row, kept in a thread's registers between phases
-constexpr int64_t kStepsTogether = 4;        // of a loop over memory
+constexpr int64_t kLoadedTogether = 80;      // values that a thread's loads in flight bring
+constexpr int64_t kProcessors = 128;         // about as many as large GPUs have
 constexpr int64_t kSharedBytes = 32 * 1024;  // at most, for combining columns
 constexpr int64_t kEnoughThreads = int64_t{1} << 16;
 
@@ -42,18 +43,33 @@ unsigned choose_lanes(const Kernel& kernel) {
   for (const Store& s : kernel.stores) access(s.argument, s.index);
   if (strided) return 1;
   int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
+  // Points that stand together need registers of their own.
+  if (kernel.together > 2) lanes = std::min<int64_t>(lanes, 4);
   while (lanes > 1 && kernel.extent(lane) % lanes != 0) lanes /= 2;
-  // Small tensors: rather more threads than wider ones.
+  // Small tensors: rather more threads than wider ones. Columns get them by narrower tiles.
   const int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
-  while (lanes > 1 && points / lanes < kEnoughThreads / 8) lanes /= 2;
+  while (kernel.form != Kernel::Form::columns && lanes > 1 && points / lanes < kEnoughThreads / 8) lanes /= 2;
   return static_cast<unsigned>(std::max<int64_t>(lanes, 1));
 }
 
 bool fits_32_bits(const Kernel& kernel) {
-  constexpr int64_t kLimit = int64_t{1} << 31;
-  bool fits = kernel.points(kernel.kept) * kernel.points(kernel.reduced) < kLimit / 2;
-  for (const KernelArgument& a : kernel.arguments) fits = fits && a.type.element_count() < kLimit / 2;
+  constexpr int64_t kLimit = int64_t{1} << 30;
+  int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
+  if (kernel.chunk >= 0) points /= kernel.extent(kernel.chunk);
+  bool fits = points < kLimit;
+  for (const KernelArgument& a : kernel.arguments) fits = fits && a.type.element_count() < kLimit;
   return fits;
+}
+
+// Steps of a loop over memory that stand in one iteration, so that their loads do not wait for each other.
+int64_t steps_together(const Kernel& kernel, int64_t lanes, int64_t stride) {
+  const VariableSet reduced = variables_of(kernel, kernel.reduced);
+  int64_t values = lanes;
+  for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)
+    if (kernel.expressions[id].kind == Expression::Kind::load && (kernel.expressions.variables(id) & reduced))
+      values += lanes;
+  // Large blocks have fewer registers a thread, and more threads to load.
+  return std::clamp<int64_t>(kLoadedTogether / values, 1, stride > kColumnsBlock ? 2 : 4);
 }
 
 class DeviceKernel {
@@ -111,9 +127,12 @@ class DeviceKernel {
   LaunchShape rows();
   LaunchShape columns();
 
-  // A loop whose steps do not wait for each other's loads: several stand in one iteration, the rest in a second loop.
-  Values strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t threads, Values carried,
-                      const ExpressionEmitter::LoopBody& body);
+  // body(position, carried, counts) at begin, begin + step, ... before end, of which there are at most `most`. Several
+  // steps stand together, so that they do not wait for each other's loads; one whose `counts` is false is past the end
+  // and at some other position.
+  using StepBody = std::function<Values(llvm::Value* position, const Values& carried, llvm::Value* counts)>;
+  Values strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,
+                      const StepBody& body);
 
   // One thread's share of a row: step i works on vector i * threads + number of those the row has.
   struct Row {
@@ -127,6 +146,7 @@ class DeviceKernel {
   using Body = std::function<Values(const Values& carried, llvm::Value* counts)>;
   Values row_pass(const Row& row, Values carried, const Body& body);
   Values combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums);
+  Values combine_columns(const std::vector<size_t>& reductions, Values sums, int64_t width, int64_t block);
   llvm::Value* shuffle(llvm::Value* value, int64_t distance);
   llvm::GlobalVariable* shared(DType dtype, int64_t count);
 
@@ -151,40 +171,49 @@ LaunchShape DeviceKernel::pointwise() {
     e().bind_linear(kernel_.kept, at);
     e().emit_stores(Store::Domain::kept);
   };
-  if (count % shape.block == 0)
-    body();
-  else
-    e().when(ir_.CreateICmpSLT(at, constant(count)), body);
+  e().when(count % shape.block == 0 ? nullptr : ir_.CreateICmpSLT(at, constant(count)), body);
   return shape;
 }
 
-Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t threads, Values carried,
-                                  const ExpressionEmitter::LoopBody& body) {
-  // Large blocks have fewer registers a thread, and more threads to load.
-  const int64_t steps = threads > kColumnsBlock ? 2 : 4, together = steps * step;
-  // Whole groups of steps: max(0, end - begin) / together.
-  llvm::Value* length = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, ir_.CreateSub(end, begin), constant(0));
-  llvm::Value* middle =
-      ir_.CreateAdd(begin, ir_.CreateMul(ir_.CreateUDiv(length, constant(together)), constant(together)));
-  carried = e().loop(begin, middle, together, std::move(carried), [&](llvm::Value* position, const Values& now) {
-    Values next = now;
-    for (int64_t i = 0; i < steps; ++i) {
-      const ExpressionEmitter::Scope before = e().scope();
-      next = body(ir_.CreateAdd(position, constant(i * step)), next);
-      e().restore(before);
-    }
+Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,
+                                  const StepBody& body) {
+  const int64_t steps = steps_together(kernel_, lanes_, step), together = steps * step;
+  const auto run = [&](llvm::Value* position, const Values& now, llvm::Value* counts) {
+    const ExpressionEmitter::Scope before = e().scope();
+    Values next = body(position, now, counts);
+    e().restore(before);
     return next;
+  };
+  llvm::Value* rest = begin;
+  if (most >= steps) {
+    // Whole groups of the ceil((end - begin) / step) steps, none if that is negative.
+    llvm::Value* length = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, ir_.CreateSub(end, begin), constant(0));
+    llvm::Value* groups = ir_.CreateUDiv(ir_.CreateAdd(length, constant(step - 1)), constant(together));
+    rest = ir_.CreateAdd(begin, ir_.CreateMul(groups, constant(together)));
+    carried = e().loop(begin, rest, together, std::move(carried), [&](llvm::Value* position, Values now) {
+      for (int64_t i = 0; i < steps; ++i) now = run(ir_.CreateAdd(position, constant(i * step)), now, nullptr);
+      return now;
+    });
+  }
+  if (steps == 1) return carried;
+  return e().when(ir_.CreateICmpSLT(rest, end), carried, [&] {
+    Values now = run(rest, carried, nullptr);
+    for (int64_t i = 1; i < std::min(steps - 1, most); ++i) {
+      llvm::Value* position = ir_.CreateAdd(rest, constant(i * step));
+      llvm::Value* counts = ir_.CreateICmpSLT(position, end);
+      now = run(ir_.CreateSelect(counts, position, rest), now, counts);
+    }
+    return now;
   });
-  return e().loop(middle, end, step, std::move(carried), body);
 }
 
 Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) {
   const auto bind = [&](llvm::Value* vector) { e().bind_linear(kernel_.reduced, ir_.CreateAdd(row.begin, vector)); };
   if (!row.cached)
-    return strided_loop(row.number, row.vectors, row.threads, row.threads, std::move(carried),
-                        [&](llvm::Value* vector, const Values& now) {
+    return strided_loop(row.number, row.vectors, row.threads, ceil_div(row.most_vectors, row.threads),
+                        std::move(carried), [&](llvm::Value* vector, const Values& now, llvm::Value* counts) {
                           bind(vector);
-                          return body(now, nullptr);
+                          return body(now, counts);
                         });
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
   const int64_t steps = ceil_div(row.most_vectors, row.threads);
@@ -209,6 +238,12 @@ Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) 
 // The value of the thread whose number differs in the bit `distance`.
 llvm::Value* DeviceKernel::shuffle(llvm::Value* value, int64_t distance) {
   llvm::Type* type = value->getType();
+  if (type->isVectorTy()) {
+    llvm::Value* result = llvm::PoisonValue::get(type);
+    for (unsigned i = 0; i < lanes_of(value); ++i)
+      result = ir_.CreateInsertElement(result, shuffle(ir_.CreateExtractElement(value, i), distance), i);
+    return result;
+  }
   const auto exchange = [&](llvm::Value* v) {
     const auto id =
         v->getType()->isFloatTy() ? llvm::Intrinsic::nvvm_shfl_sync_bfly_f32 : llvm::Intrinsic::nvvm_shfl_sync_bfly_i32;
@@ -317,22 +352,15 @@ LaunchShape DeviceKernel::rows() {
     for (size_t i = 0; i < reductions.size(); ++i) e().bind_reduction(reductions[i], sums[i]);
   }
   e().hoist_stores(Store::Domain::full, reduced);
-  const auto stores = [&] {
+  e().when(valid, [&] {
     if (std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
                     [](const Store& s) { return s.domain == Store::Domain::full; }))
       row_pass(row, {}, [&](const Values&, llvm::Value* counts) {
-        if (counts)
-          e().when(counts, [&] { e().emit_stores(Store::Domain::full); });
-        else
-          e().emit_stores(Store::Domain::full);
+        e().when(counts, [&] { e().emit_stores(Store::Domain::full); });
         return Values{};
       });
     e().when(ir_.CreateICmpEQ(row.number, constant(0)), [&] { e().emit_stores(Store::Domain::kept); });
-  };
-  if (valid)
-    e().when(valid, stores);
-  else
-    stores();
+  });
   return shape;
 }
 
@@ -342,17 +370,18 @@ LaunchShape DeviceKernel::columns() {
   outer.pop_back();
   const int64_t lane_vectors = kernel_.extent(lane_) / lanes_;
   const auto power_of_two = [](int64_t n) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n))); };
-  const int64_t width = std::min(kWarp, power_of_two(lane_vectors));
+  int64_t width = std::min(kWarp, power_of_two(lane_vectors));
+  const auto blocks = [&] { return ceil_div(lane_vectors, width) * kernel_.points(outer); };
+  // Few columns: narrower tiles, for more processors and more threads to a column; two vectors are what memory moves.
+  while (width > 2 && blocks() < kProcessors) width /= 2;
   const std::vector<size_t> reductions = reductions_of_phase(kernel_, 0);
-  int64_t bytes = 0;
+  int64_t bytes = 0;  // of shared memory for a warp
   for (size_t r : reductions) bytes += size_of(kernel_.reductions[r].dtype) * lanes_ * width;
-  int64_t height = kColumnsBlock / width;
-  while (height > 1 && height * bytes > kSharedBytes) height /= 2;
-  require(height * bytes <= kSharedBytes, "a column kernel has too many reductions");
-  const int64_t tiles = ceil_div(lane_vectors, width);
   LaunchShape shape;
-  shape.block = width * height;
-  shape.grid[0] = tiles * kernel_.points(outer);
+  shape.block = kColumnsBlock;
+  while (shape.block > kWarp && shape.block / kWarp * bytes > kSharedBytes) shape.block /= 2;
+  shape.grid[0] = blocks();
+  const int64_t height = shape.block / width, tiles = ceil_div(lane_vectors, width);
 
   llvm::Value *x = ir_.CreateURem(thread(), constant(width)), *y = ir_.CreateUDiv(thread(), constant(width));
   llvm::Value* vector = x;
@@ -362,13 +391,14 @@ LaunchShape DeviceKernel::columns() {
     valid = ir_.CreateICmpSLT(vector, constant(lane_vectors));
     vector = ir_.CreateSelect(valid, vector, constant(0));
   }
-  const auto if_valid = [&](const std::function<void()>& body) { valid ? e().when(valid, body) : body(); };
   e().bind(lane_, ir_.CreateMul(vector, constant(lanes_)));
   e().bind_linear(outer, ir_.CreateUDiv(block(), constant(tiles)));
 
   const int64_t positions = kernel_.points(kernel_.reduced);
+  int64_t length = positions;
   llvm::Value *begin = y, *end = constant(positions);
   if (kernel_.chunk >= 0) {
+    length = kernel_.chunk_length;
     llvm::Value* first = ir_.CreateMul(e().scope().variables.at(kernel_.chunk), constant(kernel_.chunk_length));
     begin = ir_.CreateAdd(first, y);
     end = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, ir_.CreateAdd(first, constant(kernel_.chunk_length)), end);
@@ -378,52 +408,62 @@ LaunchShape DeviceKernel::columns() {
   const bool stores_full = std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
                                        [](const Store& s) { return s.domain == Store::Domain::full; });
   if (stores_full) e().hoist_stores(Store::Domain::full, reduced);
-  Values sums = strided_loop(begin, end, height, shape.block, initial_accumulators(e(), kernel_, reductions, lanes_),
-                             [&](llvm::Value* position, const Values& now) {
-                               e().bind_linear(kernel_.reduced, position);
-                               const Values next = accumulate(e(), kernel_, reductions, now, nullptr);
-                               if (stores_full) if_valid([&] { e().emit_stores(Store::Domain::full); });
-                               return next;
-                             });
+  Values sums =
+      strided_loop(begin, end, height, ceil_div(length, height), initial_accumulators(e(), kernel_, reductions, lanes_),
+                   [&](llvm::Value* position, const Values& now, llvm::Value* counts) {
+                     e().bind_linear(kernel_.reduced, position);
+                     const Values next = accumulate(e(), kernel_, reductions, now, counts);
+                     if (!stores_full) return next;
+                     e().when(valid, [&] { e().when(counts, [&] { e().emit_stores(Store::Domain::full); }); });
+                     return next;
+                   });
 
-  // A tree over the threads of a column, in shared memory.
-  if (height > 1) {
-    std::vector<llvm::GlobalVariable*> globals;
-    const auto place = [&](size_t i, llvm::Value* number) {
-      return ir_.CreateGEP(globals[i]->getValueType(), globals[i],
-                           {constant(0), ir_.CreateMul(number, constant(lanes_))});
-    };
-    const auto put = [&](llvm::Value* number) {
-      for (size_t i = 0; i < sums.size(); ++i)
-        ir_.CreateStore(e().scalars().to_stored(kernel_.reductions[reductions[i]].dtype, sums[i]), place(i, number));
-    };
-    const auto get = [&](size_t i, llvm::Value* number) {
-      const DType dtype = kernel_.reductions[reductions[i]].dtype;
-      llvm::Type* type = stored_type(module_.getContext(), dtype, lanes_, DeviceKind::cuda);
-      return e().scalars().from_stored(dtype, ir_.CreateLoad(type, place(i, number)));
-    };
-    for (size_t r : reductions) globals.push_back(shared(kernel_.reductions[r].dtype, shape.block * lanes_));
-    put(thread());
-    barrier();
-    for (int64_t half = height / 2; half > 0; half /= 2) {
-      e().when(ir_.CreateICmpSLT(y, constant(half)), [&] {
-        const Values before = sums;
-        for (size_t i = 0; i < sums.size(); ++i) {
-          const Reduction& r = kernel_.reductions[reductions[i]];
-          llvm::Value* mine = get(i, thread());
-          sums[i] =
-              e().scalars().binary(r.combine, r.dtype, mine, get(i, ir_.CreateAdd(thread(), constant(half * width))));
-        }
-        put(thread());
-        sums = before;
-      });
-      barrier();
-    }
-    for (size_t i = 0; i < sums.size(); ++i) sums[i] = get(i, x);
-  }
+  sums = combine_columns(reductions, std::move(sums), width, shape.block);
   for (size_t i = 0; i < reductions.size(); ++i) e().bind_reduction(reductions[i], sums[i]);
-  if_valid([&] { e().when(ir_.CreateICmpEQ(y, constant(0)), [&] { e().emit_stores(Store::Domain::kept); }); });
+  e().when(valid, [&] { e().when(ir_.CreateICmpEQ(y, constant(0)), [&] { e().emit_stores(Store::Domain::kept); }); });
   return shape;
+}
+
+// The first `width` threads of a block get the results: the threads of a column within a warp, then the warps.
+Values DeviceKernel::combine_columns(const std::vector<size_t>& reductions, Values sums, int64_t width, int64_t block) {
+  const auto combine = [&](size_t i, llvm::Value* a, llvm::Value* b) {
+    const Reduction& r = kernel_.reductions[reductions[i]];
+    return e().scalars().binary(r.combine, r.dtype, a, b);
+  };
+  for (int64_t distance = width; distance < kWarp; distance *= 2)
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] = combine(i, sums[i], shuffle(sums[i], distance));
+  const int64_t warps = block / kWarp;
+  if (warps == 1) return sums;
+  llvm::Value *warp = ir_.CreateUDiv(thread(), constant(kWarp)), *x = ir_.CreateURem(thread(), constant(kWarp));
+  llvm::Value* row = ir_.CreateMul(warp, constant(width));
+  const auto dtype = [&](size_t i) { return kernel_.reductions[reductions[i]].dtype; };
+  std::vector<llvm::GlobalVariable*> globals;
+  for (size_t i = 0; i < sums.size(); ++i) globals.push_back(shared(dtype(i), warps * width * lanes_));
+  const auto place = [&](size_t i, int64_t distance) {
+    llvm::Value* vector = ir_.CreateAdd(ir_.CreateAdd(row, x), constant(distance * width));
+    return ir_.CreateGEP(globals[i]->getValueType(), globals[i],
+                         {constant(0), ir_.CreateMul(vector, constant(lanes_))});
+  };
+  const auto put = [&](const Values& values) {
+    for (size_t i = 0; i < values.size(); ++i)
+      ir_.CreateStore(e().scalars().to_stored(dtype(i), values[i]), place(i, 0));
+  };
+  const auto get = [&](size_t i, int64_t distance) {
+    llvm::Type* type = stored_type(module_.getContext(), dtype(i), lanes_, DeviceKind::cuda);
+    return e().scalars().from_stored(dtype(i), ir_.CreateLoad(type, place(i, distance)));
+  };
+  llvm::Value* first = ir_.CreateICmpSLT(x, constant(width));
+  e().when(first, [&] { put(sums); });
+  barrier();
+  // All warps' results are read at once, and summed in their order by the threads that go on.
+  return e().when(ir_.CreateAnd(first, ir_.CreateICmpEQ(warp, constant(0))), sums, [&] {
+    Values total;
+    for (size_t i = 0; i < sums.size(); ++i) {
+      total.push_back(get(i, 0));
+      for (int64_t w = 1; w < warps; ++w) total[i] = combine(i, total[i], get(i, w));
+    }
+    return total;
+  });
 }
 
 }  // namespace

@@ -85,6 +85,7 @@ Values ExpressionEmitter::loop(llvm::Value* begin, llvm::Value* end, int64_t ste
 }
 
 Values ExpressionEmitter::when(llvm::Value* condition, const Values& otherwise, const std::function<Values()>& body) {
+  if (!condition) return body();
   llvm::Function* function = ir_.GetInsertBlock()->getParent();
   llvm::BasicBlock* before = ir_.GetInsertBlock();
   llvm::BasicBlock* inside = llvm::BasicBlock::Create(ir_.getContext(), "then", function);

@@ -56,7 +56,7 @@ class ExpressionEmitter {
   // for (position = begin; position < end; position += step) carried = body(position, carried); what the body binds or
   // computes is forgotten after it.
   Values loop(llvm::Value* begin, llvm::Value* end, int64_t step, Values carried, const LoopBody& body);
-  // body() where `condition` holds, else `otherwise`.
+  // body() where `condition` holds, nullptr always, else `otherwise`.
   Values when(llvm::Value* condition, const Values& otherwise, const std::function<Values()>& body);
   void when(llvm::Value* condition, const std::function<void()>& body);
 

@@ -121,7 +121,7 @@ Values accumulate(ExpressionEmitter& emitter, const Kernel& kernel, const std::v
     const Reduction& r = kernel.reductions[reductions[i]];
     llvm::Value* value = accumulators[i];
     for (ExpressionId operand : r.operands)
-      value = emitter.scalars().binary(r.combine, r.dtype, value, emitter.emit_lanes(operand));
+      value = emitter.scalars().accumulate(r.combine, r.dtype, value, emitter.emit_lanes(operand));
     next.push_back(counts ? emitter.scalars().select(counts, value, accumulators[i]) : value);
   }
   return next;

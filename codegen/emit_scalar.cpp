@@ -46,6 +46,12 @@ std::pair<int64_t, int64_t> limits(DType dtype) {
   return {-high - 1, high};
 }
 
+// A product that may go unrounded into a sum that allows it.
+llvm::Value* contractible(llvm::Value* v) {
+  if (auto* instruction = llvm::dyn_cast<llvm::Instruction>(v)) instruction->setHasAllowContract(true);
+  return v;
+}
+
 }  // namespace
 
 llvm::Type* computed_type(llvm::LLVMContext& context, DType dtype, unsigned lanes) {
@@ -201,6 +207,11 @@ llvm::Value* ScalarEmitter::binary(ScalarOp op, DType dtype, llvm::Value* x, llv
   return is_floating(dtype) ? floating_binary(op, dtype, x, y) : integer_binary(op, dtype, x, y);
 }
 
+llvm::Value* ScalarEmitter::accumulate(ScalarOp op, DType dtype, llvm::Value* x, llvm::Value* y) {
+  llvm::Value* result = binary(op, dtype, x, y);
+  return op == ScalarOp::add && is_floating(dtype) ? contractible(result) : result;
+}
+
 llvm::Value* ScalarEmitter::floating_binary(ScalarOp op, DType dtype, llvm::Value* x, llvm::Value* y) {
   switch (op) {
     case ScalarOp::add:
@@ -208,7 +219,7 @@ llvm::Value* ScalarEmitter::floating_binary(ScalarOp op, DType dtype, llvm::Valu
     case ScalarOp::subtract:
       return ir_.CreateFSub(x, y);
     case ScalarOp::multiply:
-      return ir_.CreateFMul(x, y);
+      return contractible(ir_.CreateFMul(x, y));
     case ScalarOp::divide:
       return ir_.CreateFDiv(x, y);
     case ScalarOp::power:

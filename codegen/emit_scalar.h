@@ -34,6 +34,9 @@ class ScalarEmitter final : public ScalarArithmetic {
   llvm::Value* literal(DType dtype, double value);
   llvm::Value* unary(ScalarOp op, DType dtype, llvm::Value* x);
   llvm::Value* binary(ScalarOp op, DType dtype, llvm::Value* x, llvm::Value* y);
+  // `binary` for reductions: a product is added without being rounded. Not for other sums, where equal expressions must
+  // give equal values.
+  llvm::Value* accumulate(ScalarOp op, DType dtype, llvm::Value* x, llvm::Value* y);
   llvm::Value* select(llvm::Value* condition, llvm::Value* if_true, llvm::Value* if_false);
   llvm::Value* convert(DType from, DType to, llvm::Value* x);
   llvm::Value* apply(const Node& node, std::span<const DType> dtypes, std::span<llvm::Value* const> operands);

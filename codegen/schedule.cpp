@@ -226,19 +226,34 @@ class Scheduler {
       if (s.domain == Store::Domain::full && k.expressions.level(s.value) > 0) return 0;
     const int64_t positions = chunk_positions(k), reduced = full_ / kept_, each = reduced / positions;
     if (full_ < int64_t{1} << 15 || positions < 32) return 0;
-    // Rows: a chunk of at least 4096 (GPU) or 16384 (CPU) elements. Columns: at least 64 or 16 positions of a column.
-    const bool cpu = device_ == DeviceKind::cpu, rows = k.form == Kernel::Form::rows;
-    const int64_t units = rows ? kept_ : ceil_div(kept_, cpu ? 64 : 128);
-    const int64_t wanted_units = cpu ? 256 : 512;
+    const ChunkRule rule = k.form == Kernel::Form::rows ? row_chunks() : column_chunks();
     // A long serial sum loses digits.
-    const int64_t longest = rows ? (cpu ? 16384 : 65536) / each + 1 : 4096;
-    const int64_t shortest = std::max<int64_t>(1, (rows ? (cpu ? 16384 : 4096) : (cpu ? 16 : 64)) / each);
-    int64_t chunks = std::max(wanted_units / units, ceil_div(positions, longest));
-    chunks = std::min(chunks, positions / shortest);
-    if (cpu) chunks = std::min(chunks, std::max<int64_t>(full_ / 32768, ceil_div(positions, longest)));
+    const int64_t least = ceil_div(positions, std::max<int64_t>(1, rule.longest / each));
+    int64_t chunks = std::max(rule.wanted, least);
+    chunks = std::min(chunks, positions / std::max<int64_t>(1, rule.shortest / each));
+    if (device_ == DeviceKind::cpu) chunks = std::min(chunks, std::max<int64_t>(full_ / 32768, least));
     if (chunks < 2) return 0;
-    const int64_t length = ceil_div(positions, chunks);
-    return std::min(rows ? round_up(length, 64) : length, positions);
+    // Rows begin their chunks at a whole vector of lanes; the threads of a column get equal shares.
+    const int64_t length = ceil_div(positions, chunks), share = std::max<int64_t>(1, rule.shortest / each / 2);
+    if (k.form == Kernel::Form::rows) return std::min(round_up(length, 64), positions);
+    return std::max((length + share / 2) / share * share, int64_t{1});
+  }
+
+  // Chunks of a row or column and the reduced elements they may have.
+  struct ChunkRule {
+    int64_t wanted, shortest, longest;
+  };
+  ChunkRule row_chunks() const {
+    if (device_ == DeviceKind::cpu) return {256 / kept_, 16384, 16384};
+    return {512 / kept_, 4096, 65536};
+  }
+  // On the GPU as few as fill the processors, one to four blocks each: the partials are read again.
+  ChunkRule column_chunks() const {
+    if (device_ == DeviceKind::cpu) return {256 / ceil_div(kept_, 64), 16, 4096};
+    constexpr int64_t kProcessors = 128, kTile = 256, kStep = 2048;  // kStep: elements a block reads at once
+    const int64_t waves = (full_ / (kProcessors * kStep) + 4) / 8;   // of blocks with eight steps
+    const int64_t blocks = kProcessors * std::clamp<int64_t>(waves, 1, 4);
+    return {blocks / ceil_div(kept_, kTile), kStep / std::min(kept_, kTile), 16384};
   }
 
   Kernel build(Part part, int64_t chunk_length, int64_t chunks = 1, Kernel::Form form = Kernel::Form::pointwise) {

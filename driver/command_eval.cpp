@@ -1,0 +1,58 @@
+#include <fmt/format.h>
+
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "driver/commands.h"
+#include "driver/report.h"
+#include "driver/session.h"
+#include "driver/table.h"
+#include "frontend/export.h"
+#include "runtime/trainer.h"
+
+namespace halfstep {
+
+ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
+  Job job = open_job(given);
+  Recipe& recipe = job.recipe;
+  if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
+  std::optional<Dataset> data = open_test_data(recipe);
+  if (!data && !recipe.data.empty()) data = open_dataset(recipe.data, Split::test);
+  if (!data) throw Error("no data is given: name it with --test_data or --data");
+  const Session session = open_session(job, options.compile);
+  if (session.report && options.timing == CommandOptions::time_passes)
+    fmt::print(stderr, "{}", pass_times_table(*session.report));
+  if (!options.checkpoint.empty())
+    write_weights(*session.executor, read_checkpoint_weights(options.checkpoint),
+                  "checkpoint '" + options.checkpoint + "'");
+  const SignalGuard signals;
+  const Evaluation e = evaluate(*session.executor, *data,
+                                {.normalization = {},
+                                 .labels = {classes_of(recipe, session.executor->model()), recipe.ignore_index},
+                                 .seed = static_cast<uint64_t>(recipe.seed),
+                                 .signals = &signals});
+  if (e.interrupted) return signals.received() == SIGTERM ? ExitCode::terminated : ExitCode::interrupted;
+  if (options.format == Format::json) {
+    nlohmann::json json{{"model", given.model}, {"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
+    if (e.accuracy) json["accuracy"] = *e.accuracy;
+    fmt::print("{}\n", json.dump());
+  } else {
+    fmt::print("{} samples in {:.1f} s: loss {:.4f}{}\n", count_text(e.samples), e.seconds, e.loss,
+               e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "");
+  }
+  return ExitCode::success;
+}
+
+ExitCode run_export(const Recipe& given, const CommandOptions& options) {
+  if (options.checkpoint.empty()) throw Error("no checkpoint is given: name it with --checkpoint");
+  const Recipe recipe = open_job(given).recipe;
+  export_model(read_onnx_file(recipe.model), read_checkpoint_weights(options.checkpoint), options.target);
+  if (options.format == Format::json)
+    fmt::print("{}\n", nlohmann::json{{"model", recipe.model}, {"trained_model", options.target}}.dump());
+  else
+    fmt::print(stderr, "halfstep: wrote {}\n", options.target);
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

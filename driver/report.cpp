@@ -37,6 +37,12 @@ std::string operator_of(const Origin& origin, std::string_view ir_op, const std:
   return origin.phase == Phase::forward ? "preprocessing" : std::string(ir_op);
 }
 
+size_t position_of(const Origin& origin, const std::vector<OnnxNode>& nodes) {
+  const auto found = std::ranges::find(nodes, origin.name, &OnnxNode::name);
+  if (found != nodes.end()) return static_cast<size_t>(found - nodes.begin()) + 1;
+  return origin.phase == Phase::forward ? 0 : nodes.size() + 1;
+}
+
 AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes) {
   AutocastReport rows;
   std::map<std::pair<std::string, Phase>, size_t> row_of;
@@ -47,13 +53,7 @@ AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<Onnx
     else if (rank(row) < rank(rows[known->second]))
       rows[known->second] = row;
   }
-  // Passes may have moved nodes past one another.
-  std::map<std::string, size_t> position;
-  for (const OnnxNode& node : nodes) position.emplace(node.name, position.size() + 1);
-  std::ranges::stable_sort(rows, {}, [&](const PrecisionRow& row) {
-    const auto found = position.find(row.origin.name);
-    return found != position.end() ? found->second : row.origin.phase == Phase::forward ? 0 : position.size() + 1;
-  });
+  std::ranges::stable_sort(rows, {}, [&](const PrecisionRow& row) { return position_of(row.origin, nodes); });
   for (PrecisionRow& row : rows) row.op = operator_of(row.origin, row.op, nodes);
   return rows;
 }

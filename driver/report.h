@@ -14,6 +14,9 @@ namespace halfstep {
 // The ONNX operator of the node that `origin` names, or what stands for it where we added it ourselves.
 std::string operator_of(const Origin& origin, std::string_view ir_op, const std::vector<OnnxNode>& nodes);
 
+// For rows in the model's order, which passes do not keep: preprocessing is first, the loss last.
+size_t position_of(const Origin& origin, const std::vector<OnnxNode>& nodes);
+
 // One row per ONNX node, in the model's order, instead of one per IR node: that of its main IR node, with the ONNX
 // operator. Preprocessing and the loss are one row each.
 AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes);

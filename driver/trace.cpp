@@ -60,6 +60,8 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
     for (const auto& [name, value] : result.outputs)
       if ((name == recipe.output || recipe.output.empty()) && name != "row_loss" && name != "row_correct")
         predict(value, trace);
+  std::ranges::stable_sort(trace.rows, {},
+                           [&](const TraceRow& row) { return position_of({row.node}, replay.onnx_nodes()); });
   return trace;
 }
 

@@ -37,12 +37,12 @@ std::filesystem::path executable() {
   ::_exit(127);
 }
 
-int wait_for(pid_t child, const std::function<bool()>& interrupt_when) {
+int wait_for(pid_t child, const RunOptions& options) {
   int status = 0;
-  bool sent = !interrupt_when;
+  bool sent = !options.interrupt_when;
   while (::waitpid(child, &status, sent ? 0 : WNOHANG) == 0) {
-    if (interrupt_when()) {
-      ::kill(child, SIGINT);
+    if (options.interrupt_when()) {
+      ::kill(child, options.signal);
       sent = true;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -76,7 +76,7 @@ Finished Cli::run(const Arguments& arguments, const RunOptions& options) const {
   const pid_t child = ::fork();
   if (child == 0) execute(pointers, directory, out, err, options.largest_file);
   Finished finished;
-  finished.exit_code = wait_for(child, options.interrupt_when);
+  finished.exit_code = wait_for(child, options);
   finished.out = read_file(out);
   finished.err = read_file(err);
   return finished;

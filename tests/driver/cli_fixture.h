@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <sys/resource.h>
 
+#include <csignal>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,7 +20,8 @@ using Arguments = std::vector<std::string>;
 
 struct RunOptions {
   rlim_t largest_file = RLIM_INFINITY;        // writes beyond fail, as on a full disk
-  std::function<bool()> interrupt_when = {};  // polled while it runs; true: it gets SIGINT once
+  std::function<bool()> interrupt_when = {};  // polled while it runs; true: it gets `signal` once
+  int signal = SIGINT;
 };
 
 struct Finished {

@@ -16,6 +16,12 @@ class Resume : public Cli {
   std::filesystem::path newest(const std::string& run) const {
     return list_checkpoints(path(run) / "checkpoints").front().path;
   }
+  // Whether the run's metrics have come to this step.
+  std::function<bool()> reached(const std::string& run, int64_t step) const {
+    return [metrics = path(run) / "metrics.jsonl", line = "\"step\":" + std::to_string(step) + ","] {
+      return std::filesystem::exists(metrics) && read_file(metrics).find(line) != std::string::npos;
+    };
+  }
   // The checkpoints of two runs after the same step, byte for byte.
   void expect_equal(const std::string& run, const std::string& other) const {
     EXPECT_EQ(newest(run).filename(), newest(other).filename());
@@ -54,11 +60,7 @@ TEST_F(Resume, AfterAnInterrupt) {
   const Arguments train = Arguments{"train",  "m.onnx", "--batch",         "4", "--epochs",    "100000", "--seed", "3",
                                     "--keep", "1",      "--metrics_every", "1", "--optimizer", "adam"} +
                           data({4}, 4000);
-  const auto in_the_second_epoch = [&] {
-    const std::filesystem::path metrics = path("parts") / "metrics.jsonl";
-    return std::filesystem::exists(metrics) && read_file(metrics).find(R"("step":1300,)") != std::string::npos;
-  };
-  const Finished stopped = run(train + Arguments{"--out", "parts"}, {.interrupt_when = in_the_second_epoch});
+  const Finished stopped = run(train + Arguments{"--out", "parts"}, {.interrupt_when = reached("parts", 1300)});
   EXPECT_EQ(stopped.exit_code, 130);
   const int64_t step = list_checkpoints(path("parts") / "checkpoints").front().step;
   EXPECT_GE(step, 1300);
@@ -68,6 +70,16 @@ TEST_F(Resume, AfterAnInterrupt) {
   succeed(train + Arguments{"--out", "parts", "--resume", "parts/checkpoints", "--max_steps", end});
   succeed(train + Arguments{"--out", "whole", "--max_steps", end});
   expect_equal("whole", "parts");
+}
+
+TEST_F(Resume, ATerminatedRunHasItsOwnExitCode) {
+  write("m.onnx", tiny_mlp());
+  const Finished stopped =
+      run(Arguments{"train", "m.onnx", "--batch", "8", "--epochs", "100000", "--out", "run", "--json"} + data({4}),
+          {.interrupt_when = reached("run", 20), .signal = SIGTERM});
+  EXPECT_EQ(stopped.exit_code, 143);
+  EXPECT_EQ(nlohmann::json::parse(stopped.out)["reason"], "interrupted");
+  EXPECT_EQ(stopped.err, "");
 }
 
 TEST_F(Resume, OfAFinishedRunSaysSo) {

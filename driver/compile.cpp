@@ -44,7 +44,9 @@ LossScaling loss_scaling(const Recipe& r) {
 }
 
 Ints stored_permutation(const Graph& graph, const std::string& parameter) {
-  const Attribute* permutation = graph.node(graph.leaf(parameter)).attributes.find("permutation");
+  const Value leaf = graph.leaf(parameter);
+  require(bool(leaf), "every parameter is a leaf of the imported graph");
+  const Attribute* permutation = graph.node(leaf).attributes.find("permutation");
   return permutation ? std::get<Ints>(*permutation) : Ints();
 }
 
@@ -60,19 +62,10 @@ Tensor restored(const Tensor& stored, Ints from, Ints to) {
   return stored.transpose(permutation);
 }
 
-// The weights as initial contents of the states: parameters gathered into the arena and its low copy, in the layout
-// that the passes gave them.
+// Initial contents of the states: of the arena and its low copy, and of the tensors that are not trained.
 void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const Graph& imported, NamedTensors weights) {
-  Tensor arena(TensorType{DType::f32, {arenas.size}});
-  for (const ArenaSlice& slice : arenas.slices) {
-    const auto found = weights.find(slice.name);
-    require(found != weights.end(), "every parameter has a value");
-    const Tensor stored = restored(found->second, stored_permutation(imported, slice.name), slice.permutation);
-    require(stored.type == TensorType{DType::f32, slice.shape}, "a parameter has the type of its slice");
-    const auto from = stored.as<float>();
-    std::copy(from.begin(), from.end(), arena.as<float>().begin() + slice.offset);
-    weights.erase(found);
-  }
+  Tensor arena = gather_parameters(arenas, imported, weights);
+  for (const ArenaSlice& slice : arenas.slices) weights.erase(slice.name);
   std::set<std::string> states;
   for (const Program& program : model.programs)
     for (const Buffer& buffer : program.buffers)
@@ -145,6 +138,18 @@ const std::string& model_path(const Recipe& recipe) {
 }
 
 }  // namespace
+
+Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported, const NamedTensors& weights) {
+  Tensor arena(TensorType{DType::f32, {arenas.size}});
+  for (const ArenaSlice& slice : arenas.slices) {
+    const auto found = weights.find(slice.name);
+    require(found != weights.end(), "every parameter has a value");
+    const Tensor stored = restored(found->second, stored_permutation(imported, slice.name), slice.permutation);
+    require(stored.type == TensorType{DType::f32, slice.shape}, "a parameter has the type of its slice");
+    std::ranges::copy(stored.as<float>(), arena.as<float>().begin() + slice.offset);
+  }
+  return arena;
+}
 
 DeviceKind choose_device(const Recipe& recipe) {
   if (recipe.device == "cpu") return DeviceKind::cpu;

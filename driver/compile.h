@@ -44,6 +44,9 @@ TrainingPipelineOptions pipeline_options(const Recipe& recipe, const Graph& mode
 // Compiles programs "train", "accumulate" (with accumulation) and "evaluate" for `target` "cpu" or "cuda".
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options = {});
 
+// The arena of parameters: `weights`, whose axes stand as the leaves of `imported` say, as the passes lay them out.
+Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported, const NamedTensors& weights);
+
 // cpu or cuda as the recipe says; auto: cuda where there is a device.
 DeviceKind choose_device(const Recipe& recipe);
 

@@ -15,6 +15,9 @@
 
 namespace halfstep {
 
+// One thread: tests run side by side, and a team of threads waits for its slowest.
+inline constexpr ExecutorOptions kTestExecutor{.threads = 1};
+
 // The outputs of one run of the program `name`; `inputs` may hold more than it reads.
 inline NamedTensors run_program(Executor& executor, std::string_view name, const NamedTensors& inputs) {
   const std::vector<Program>& programs = executor.model().programs;
@@ -55,7 +58,7 @@ inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device) {
   model.programs.push_back(std::move(lowered.program));
   model.state = std::move(lowered.constants);
   model.kernels = module.finish();
-  return {make_executor(std::move(model), {})};
+  return {make_executor(std::move(model), kTestExecutor)};
 }
 
 // The programs of a whole training step of `model`; weights and slots start at zero.
@@ -76,7 +79,7 @@ inline std::unique_ptr<Executor> compile_step(const Graph& model, const Training
   for (const ArenaSlice& slice : graphs.arenas.slices)
     compiled.parameters.push_back({slice.name, slice.shape, slice.permutation, slice.offset});
   for (const auto& [name, value] : graphs.initial_states) compiled.state[name] = value;
-  return make_executor(std::move(compiled), {});
+  return make_executor(std::move(compiled), kTestExecutor);
 }
 
 }  // namespace halfstep

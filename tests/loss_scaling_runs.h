@@ -29,7 +29,7 @@ inline void check_overflow_changes_only_the_scale(DeviceKind device) {
   recipe.clip_norm = 1;
   recipe.loss_scale = "dynamic";
   recipe.initial_scale = 1024;
-  const std::unique_ptr<Executor> executor = make_executor(compile_training(recipe, device).model, {});
+  const std::unique_ptr<Executor> executor = make_executor(compile_training(recipe, device).model, kTestExecutor);
   write_weights(*executor, reference_weights(*executor, resnet, reference), "recorded weights");
   const NamedTensors good = reference_inputs(*executor, reference);
   NamedTensors bad = good;

@@ -85,7 +85,7 @@ inline Tensor training_logits(Executor& executor, const NamedTensors& inputs, Na
 inline ReferenceRun run_reference(const ReferenceCase& c, const nlohmann::json& reference, const std::string& precision,
                                   DeviceKind device, int steps) {
   CompiledTraining compiled = compile_training(reference_recipe(c, reference, precision), device);
-  const std::unique_ptr<Executor> executor = make_executor(std::move(compiled.model), {.allow_tf32 = false});
+  const std::unique_ptr<Executor> executor = make_executor(std::move(compiled.model), kTestExecutor);
   const NamedTensors weights = reference_weights(*executor, c, reference);
   write_weights(*executor, weights, "recorded weights");
   const NamedTensors inputs = reference_inputs(*executor, reference);

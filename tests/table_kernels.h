@@ -35,7 +35,8 @@ inline void expect_near_interpreter(const InterpretedTensor& expected, const Ten
 inline void check_table_on(DeviceKind device, DType element) {
   int checked = 0;
   for (const OpSample& sample : op_samples()) {
-    SCOPED_TRACE(std::string(sample.op) + " " + std::string(sample.inputs) + " {" + std::string(sample.attributes) + "}");
+    SCOPED_TRACE(std::string(sample.op) + " " + std::string(sample.inputs) + " {" + std::string(sample.attributes) +
+                 "}");
     const Graph graph = parse_graph(sample_text(sample, name(element)));
     const NamedTensors leaves = random_leaves(graph, 21, sample.low, sample.high, sample.bound);
     const InterpretResult expected = interpret(graph, leaves);

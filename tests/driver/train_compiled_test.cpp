@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "driver/compile.h"
+#include "ir/builder.h"
 #include "runtime/checkpoint.h"
 #include "tests/driver/cli_fixture.h"
 
@@ -114,24 +115,19 @@ TEST_F(Compiled, ExportedModelsImportWithTheTrainedWeights) {
   }
 }
 
-// The weights' layout of the compiled step is the passes' business, also where it is not the import's.
-TEST_F(Compiled, WeightsAreStoredAsThePassesLayThemOut) {
-  TestModel m;
-  m.input("x", {2, 3, 4}).weight("w", ramp({4, 2, 3})).weight("v", ramp({3, 5, 4}, -1, 0.01));
-  m.node("Transpose", {"w"}, {"t"}, {{"perm", Ints{2, 0, 1}}});
-  m.node("Transpose", {"t"}, {"u"}, {{"perm", Ints{2, 0, 1}}}, "again");  // [2,3,4]
-  m.node("Mul", {"x", "u"}, {"y"}).node("Flatten", {"y"}, {"logits"}).output("logits");
-  write("m.onnx", m);
-  Recipe recipe;
-  recipe.model = path("m.onnx").string(), recipe.batch = 2, recipe.precision = "fp32";
-  const CompiledModel compiled = compile_training(recipe, DeviceKind::cpu).model;
-  const ParameterSlice& slice = compiled.parameters.at(0);
-  ASSERT_EQ(slice.name, "w");
-  EXPECT_NE(slice.permutation, Ints());
-  const Tensor& arena = compiled.state.at("parameters");
-  const Tensor stored = slice.permutation.empty() ? ramp({4, 2, 3}) : ramp({4, 2, 3}).transpose(slice.permutation);
-  ASSERT_EQ(stored.type.shape, slice.shape);
-  for (int64_t i = 0; i < 24; ++i) EXPECT_EQ(arena.at(slice.offset + i), stored.at(i)) << i;
+TEST(Arena, HoldsParametersAsThePassesLayThemOut) {
+  const Tensor onnx = ramp({2, 3, 4}), plain = ramp({5}, 100);
+  Builder b("model");
+  b.output("w", b.parameter("w", {DType::f32, {4, 2, 3}}, {2, 0, 1}));  // as the import stores it
+  b.output("v", b.parameter("v", plain.type));
+  const Graph imported = std::move(b).finish();
+  for (const Ints& permutation : {Ints{}, Ints{1, 2, 0}, Ints{2, 0, 1}, Ints{2, 1, 0}}) {
+    const Tensor wanted = permutation.empty() ? onnx : onnx.transpose(permutation);
+    const ArenaLayout arenas{40, {{"w", wanted.type.shape, permutation, 0}, {"v", {5}, {}, 32}}};
+    const Tensor arena = gather_parameters(arenas, imported, {{"w", onnx.transpose(Ints{2, 0, 1})}, {"v", plain}});
+    for (int64_t i = 0; i < 24; ++i) EXPECT_EQ(arena.at(i), wanted.at(i)) << to_string(permutation) << " " << i;
+    for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(arena.at(32 + i), plain.at(i));
+  }
 }
 
 }  // namespace

@@ -13,8 +13,8 @@ namespace halfstep {
 namespace {
 
 constexpr int kDeepestNesting = 64;
-constexpr int64_t kMostNodes = 200'000;  // with functions inlined, which can multiply without end
-constexpr int64_t kLargestFolded = 4096;   // elements; larger constant expressions stay expressions
+constexpr int64_t kMostNodes = 200'000;   // with functions inlined, which can multiply without end
+constexpr int64_t kLargestFolded = 4096;  // elements; larger constant expressions stay expressions
 
 std::string graph_name(const onnx::GraphProto& graph) {
   std::string name = graph.name().empty() ? "model" : graph.name();

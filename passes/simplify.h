@@ -5,9 +5,9 @@
 //   %2 = cast(%1) {to=f32}              ->    %3 = reshape(%2) : f32[n]
 //   %3 = reshape(%2) : f32[n]
 //
-// which gives weight gradients, that end as flat pieces of the f32 arena, one rounding less and a copy less. No rule loses precision: f32 -> f16 -> f32 stays, and
-// f16 arithmetic is not reassociated. Runs on the forward graph and again on each program's whole graph; equal nodes
-// are already one by construction. Leaves outputs, updates and leaves alone.
+// which gives weight gradients, that end as flat pieces of the f32 arena, one rounding less and a copy less. No rule
+// loses precision: f32 -> f16 -> f32 stays, and f16 arithmetic is not reassociated. Runs on the forward graph and again
+// on each program's whole graph; equal nodes are already one by construction. Leaves outputs, updates and leaves alone.
 #pragma once
 
 #include "ir/graph.h"

@@ -83,7 +83,9 @@ TEST(OpTable, VjpEqualsCentralDifferences) {
     SCOPED_TRACE(std::string(sample.op) + " {" + std::string(sample.attributes) + "}");
     const Graph forward = parse_graph(sample_text(sample, "f64"));
     const Node& node = forward.node(forward.size() - 1);
-    if (!node.op->vjp || !is_floating(forward.node(0).results[0].dtype) || !is_floating(node.results[0].dtype) || node.results[0].dtype == DType::f16) continue;
+    if (!node.op->vjp || !is_floating(forward.node(0).results[0].dtype) || !is_floating(node.results[0].dtype) ||
+        node.results[0].dtype == DType::f16)
+      continue;
     NamedTensors leaves = random_leaves(forward, 11, sample.low, sample.high, sample.bound);
     const Graph backward = gradient_graph(forward, leaves, 99);
     NamedTensors known;

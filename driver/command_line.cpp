@@ -48,6 +48,10 @@ constexpr Command kCommands[] = {
     {"eval", "loss and accuracy over a data set", kModelOrStep,
      "  halfstep eval models/lenet.toml                           the weights of the model's file\n"
      "  halfstep eval models/lenet.toml --checkpoint halfstep-out/checkpoints\n"},
+    {"gradients", "one batch's loss, outputs and gradients, for comparison with another framework", kModel,
+     "  halfstep gradients model.onnx --data batch.npz --batch 8 -o gradients.safetensors\n"
+     "  halfstep gradients model.onnx --data batch.npz --batch 8 --precision fp32 --dropout 0.1 -o "
+     "with_dropout.safetensors\n"},
     {"export", "put trained weights back into the ONNX model", kModelOrStep,
      "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
      "  halfstep export lenet.step --checkpoint halfstep-out/checkpoints/step-000000469 -o trained.onnx\n"},
@@ -131,7 +135,9 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   }
   if (name == "export")
     command->add_option("-o,--target", options.target, "the ONNX file to write")->required()->type_name("FILE");
-  if (name == "eval" || name == "export")
+  if (name == "gradients")
+    command->add_option("-o,--target", options.target, "the safetensors file to write")->required()->type_name("FILE");
+  if (name == "eval" || name == "export" || name == "gradients")
     command->add_option("--checkpoint", options.checkpoint, "a checkpoint, or a directory of them: its newest")
         ->type_name("PATH");
   if (name == "inspect")

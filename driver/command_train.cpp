@@ -40,6 +40,7 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
   TrainOptions o;
   o.epochs = r.epochs, o.max_steps = r.max_steps, o.accumulation = r.accumulation;
   o.seed = static_cast<uint64_t>(r.seed);
+  o.order = r.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored;
   o.schedule = {.kind = r.schedule == "step"     ? ScheduleKind::step
                         : r.schedule == "cosine" ? ScheduleKind::cosine
                                                  : ScheduleKind::constant,

@@ -25,8 +25,8 @@ struct CommandOptions {
   CompileOptions compile;
   enum Timing : uint8_t { quiet, time_passes } timing = quiet;
   enum Detail : uint8_t { summary, all } detail = summary;  // inspect: a row per IR node; bench: a row per call
-  std::string target;                                       // compile: the directory; export: the ONNX file
-  std::string checkpoint;                                   // eval, export: weights to use
+  std::string target;      // compile: the directory; export: the ONNX file; gradients: the safetensors file
+  std::string checkpoint;  // eval, export, gradients: weights to use
   int repeats = 0;  // bench: steps that are timed; 0: as many as suit the device
 };
 
@@ -36,6 +36,7 @@ ExitCode run_check(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_compile(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_train(const Recipe& recipe, const CommandOptions& options);
+ExitCode run_gradients(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_eval(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_export(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_bench(const Recipe& recipe, const CommandOptions& options);

@@ -224,6 +224,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
   passes.stop_after = options.stop_after;
   passes.dump = options.dump;
+  passes.programs = options.programs;
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   report.precision = graphs.precision;
   report.times.insert(report.times.end(), graphs.times.begin(), graphs.times.end());

@@ -14,9 +14,9 @@ namespace {
 ExitCode run(const CommandLine& line) {
   if (line.command == "info") return run_info(line.options);
   using Run = ExitCode (*)(const Recipe&, const CommandOptions&);
-  const std::map<std::string, Run> commands{{"check", run_check}, {"inspect", run_inspect}, {"compile", run_compile},
-                                            {"train", run_train}, {"eval", run_eval},       {"export", run_export},
-                                            {"bench", run_bench}};
+  const std::map<std::string, Run> commands{{"check", run_check}, {"inspect", run_inspect},    {"compile", run_compile},
+                                            {"train", run_train}, {"eval", run_eval},          {"export", run_export},
+                                            {"bench", run_bench}, {"gradients", run_gradients}};
   return commands.at(line.command)(recipe_of(line), line.options);
 }
 

@@ -175,6 +175,7 @@ const std::vector<RecipeKey>& keys() {
       key<&R::gamma>(kRun, "gamma", "NUMBER", "schedule step: factor at each change", 0),
       key<&R::final_rate>(kRun, "final_rate", "NUMBER", "schedule cosine: the last rate", 0),
       key<&R::seed>(kRun, "seed", "NUMBER", "of data order, dropout and fresh weights", 0),
+      key<&R::shuffle>(kRun, "shuffle", "true|false", "samples in a new order each epoch; false: in the files' order"),
       key<&R::overflow_limit>(kRun, "overflow_limit", "NUMBER", "overflows in a row at the floor that end training", 1),
       key<&R::threads>(kRun, "threads", "NUMBER", "CPU threads; 0: all cores", 0),
       key<&R::autotune>(kRun, "autotune", "NUMBER", "library algorithms timed per shape on CUDA", 1),

@@ -46,6 +46,7 @@ struct Recipe {
   double learning_rate = 0.01, gamma = 0.1, final_rate = 0;
   int64_t warmup_steps = 0, step_epochs = 1;
   int64_t seed = 0;
+  bool shuffle = true;
   std::string device = "auto", architecture;
   int64_t threads = 0, autotune = 8;
   bool tf32 = false;

@@ -30,8 +30,7 @@ class Update {
       b_.update(sum, b_.broadcast(b_.constant(DType::f32, 0), {layout_.size}));
     }
     const Value scale = loss_scale(b_, options_.scaling);
-    Value g = gradients_;
-    if (options_.scaling.mode != LossScaleMode::none) g = b_.mul(g, b_.unary("reciprocal", scale));
+    Value g = unscaled(scale);
     if (options_.clip_norm) g = clipped(g);
     update_parameters(g);
     if (options_.scaling.mode == LossScaleMode::dynamic) update_scale(scale);
@@ -42,6 +41,15 @@ class Update {
     const Value sum = b_.state("gradients", arena(DType::f32));
     b_.update(sum, b_.add(sum, gradients_));
     return finish({});
+  }
+
+  Graph gradients() {
+    const Value scale = loss_scale(b_, options_.scaling);
+    b_.update(b_.state("gradients", arena(DType::f32)), unscaled(scale));
+    for (const NamedValue& o : graph_.outputs())
+      if (!o.name.starts_with(kGradient)) b_.output(o.name, mapped(o.value));
+    report_scale(scale);
+    return std::move(b_).finish();
   }
 
  private:
@@ -71,6 +79,11 @@ class Update {
   Value any_not_finite(Value flat) {
     const Value bad = b_.select(b_.unary("is_finite", flat), b_.constant_like(flat, 0), b_.constant_like(flat, 1));
     return b_.call("less", {scalar(0), b_.reshape(b_.reduce("reduce_max", bad, {0}), {})});
+  }
+
+  Value unscaled(Value scale) {
+    if (options_.scaling.mode == LossScaleMode::none) return gradients_;
+    return b_.mul(gradients_, b_.unary("reciprocal", scale));
   }
 
   Value clipped(Value g) {
@@ -157,11 +170,14 @@ class Update {
     for (const StateUpdate& u : graph_.updates()) update(mapped(u.state), mapped(u.value));
     for (const char* name : {"loss", "correct"})
       if (const Value v = graph_.output(name)) b_.output(name, mapped(v));
-    if (scale && overflow_) {
-      b_.output("overflow", b_.cast(overflow_, DType::f32));
-      b_.output("loss_scale", scale);
-    }
+    if (scale) report_scale(scale);
     return std::move(b_).finish();
+  }
+
+  void report_scale(Value scale) {
+    if (!overflow_) return;
+    b_.output("overflow", b_.cast(overflow_, DType::f32));
+    b_.output("loss_scale", scale);
   }
 
   const Graph& graph_;
@@ -181,6 +197,10 @@ Graph add_update(const Graph& graph, const OptimizerOptions& options, const Aren
 
 Graph add_accumulation(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout) {
   return Update(graph, options, layout, "accumulate").accumulate();
+}
+
+Graph add_gradients(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout) {
+  return Update(graph, options, layout, "gradients").gradients();
 }
 
 std::vector<std::string> arena_states(const Graph& graph, const ArenaLayout& layout) {

@@ -80,6 +80,10 @@ void add_updates(Pipeline& p) {
   if (optimizer.accumulation > 1)
     p.result.graphs.insert(p.result.graphs.begin() + 1, add_accumulation(differentiated, optimizer, p.result.arenas));
   p.result.arena_states = arena_states(p.at("train"), p.result.arenas);
+  if (p.options.programs == TrainingPipelineOptions::training_and_gradients) {
+    p.result.graphs.push_back(add_gradients(differentiated, optimizer, p.result.arenas));
+    if (optimizer.accumulation == 1) p.result.arena_states.emplace_back("gradients");
+  }
   p.result.initial_states = initial_states(optimizer);
 }
 

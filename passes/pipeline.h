@@ -23,6 +23,7 @@ struct TrainingPipelineOptions {
   LossOptions loss;
   AutocastOptions autocast;
   OptimizerOptions optimizer;
+  enum Programs : uint8_t { training, training_and_gradients } programs = training;
   std::string stop_after;      // a pass of the table; empty: run all
   std::filesystem::path dump;  // a directory for "05_autocast.forward.ir", ... of what changed; empty: none
 };
@@ -33,7 +34,7 @@ struct PassTime {
 };
 
 struct PipelineResult {
-  // "train", "accumulate" with gradient accumulation, "evaluate"; after stop_after maybe still the one "forward".
+  // "train", "accumulate" with gradient accumulation, "gradients" where asked for, "evaluate"; after stop_after maybe still the one "forward".
   std::vector<Graph> graphs;
   AutocastReport precision;
   ArenaLayout arenas;

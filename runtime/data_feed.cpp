@@ -69,9 +69,14 @@ std::vector<const NamedArray*> match_arrays(const Dataset& dataset, const std::v
 
 }  // namespace
 
-std::vector<int64_t> epoch_order(uint64_t seed, int64_t epoch, int64_t samples) {
+std::vector<int64_t> stored_order(int64_t samples) {
   std::vector<int64_t> order(static_cast<size_t>(samples));
   std::iota(order.begin(), order.end(), int64_t{0});
+  return order;
+}
+
+std::vector<int64_t> epoch_order(uint64_t seed, int64_t epoch, int64_t samples) {
+  std::vector<int64_t> order = stored_order(samples);
   const uint32_t epoch_low = static_cast<uint32_t>(epoch), epoch_high = static_cast<uint32_t>(epoch >> 32);
   for (uint64_t i = order.size(); i-- > 1;) {
     const PhiloxBlock block =

@@ -17,6 +17,8 @@ namespace halfstep {
 // A permutation of [0, samples) that depends on (seed, epoch) alone, the same on every machine.
 std::vector<int64_t> epoch_order(uint64_t seed, int64_t epoch, int64_t samples);
 
+std::vector<int64_t> stored_order(int64_t samples);  // 0, 1, ...
+
 // Host-side preprocessing of a floating input: (value * scale - mean) / deviation, in fp32. `mean` and `deviation` hold
 // one value, or one per channel (axis 1 of the input).
 struct Normalization {

@@ -82,8 +82,7 @@ Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOp
   const int program = program_index(executor.model(), "evaluate");
   const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)], options.normalization);
   check_labels(dataset, options.labels);
-  std::vector<int64_t> order(static_cast<size_t>(dataset.size()));
-  std::iota(order.begin(), order.end(), int64_t{0});
+  const std::vector<int64_t> order = stored_order(dataset.size());
   RowSums sums(executor);
   bool interrupted = false;
   for (std::span<const int64_t> rest(order); !rest.empty() && !interrupted;) {

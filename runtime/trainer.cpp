@@ -140,9 +140,14 @@ class Training {
   bool signalled() const { return options_.signals != nullptr && options_.signals->received() != 0; }
   int64_t steps_per_epoch() const { return state_.samples / step_samples_; }
 
+  std::vector<int64_t> samples_of(int64_t epoch) const {
+    return options_.order == SampleOrder::shuffled ? epoch_order(state_.seed, epoch, state_.samples)
+                                                   : stored_order(state_.samples);
+  }
+
   void run_epoch() {
     observer_.epoch_begun(state_.epoch + 1, steps_per_epoch());
-    const std::vector<int64_t> order = epoch_order(state_.seed, state_.epoch, state_.samples);
+    const std::vector<int64_t> order = samples_of(state_.epoch);
     epoch_start_ = Clock::now();
     epoch_samples_ = 0;
     while (!epoch_ended() && !at_step_limit() && !signalled()) {
@@ -252,7 +257,7 @@ class Training {
   }
 
   HeadwayError stuck(const std::string& problem, const InFlight& last) const {
-    const std::vector<int64_t> order = epoch_order(state_.seed, last.epoch, state_.samples);
+    const std::vector<int64_t> order = samples_of(last.epoch);
     const auto end = order.begin() + last.position;
     return {problem,
             {.step = last.row.step,

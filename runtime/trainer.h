@@ -20,6 +20,11 @@ struct CheckpointPolicy {
   int keep = 3;                     // newest that stay; 0: all
 };
 
+enum class SampleOrder : uint8_t {
+  shuffled,   // anew each epoch, by the seed
+  as_stored,  // for comparisons on the same batches
+};
+
 struct TrainOptions {
   int64_t epochs = 1;
   // Stops after this step, counted from the start of the first run, with an evaluation; 0: no limit. The learning rates
@@ -27,6 +32,7 @@ struct TrainOptions {
   int64_t max_steps = 0;
   int64_t accumulation = 1;  // batches per optimizer step, as the programs were compiled
   uint64_t seed = 0;         // a resumed run keeps the one it began with
+  SampleOrder order = SampleOrder::shuffled;
   RateSchedule schedule;
   std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
   LabelRange labels;                                     // what labels are checked against
@@ -55,8 +61,8 @@ class HeadwayError : public Error {
   Step step_;
 };
 
-// Runs program "train" (after accumulation - 1 times "accumulate") over `train_set` in a new order each epoch; what is
-// left of an epoch and smaller than a step is dropped. After each epoch evaluates `test_set` if there is one. After a
+// Runs program "train" (after accumulation - 1 times "accumulate") over `train_set` once an epoch; what is left of an
+// epoch and smaller than a step is dropped. After each epoch evaluates `test_set` if there is one. After a
 // signal writes a checkpoint and returns with StopReason::interrupted. Resuming continues with the very next sample.
 // Throws Error where data and program do not fit or the state cannot be kept, HeadwayError where training is stuck.
 TrainReport train(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,

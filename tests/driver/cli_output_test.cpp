@@ -26,7 +26,8 @@ std::vector<std::string> lines(const std::string& text) {
 class CliOutput : public Cli {};
 
 TEST_F(CliOutput, HelpOfEveryCommandBeginsWithTwoExamples) {
-  for (const std::string command : {"", "info", "check", "inspect", "compile", "train", "eval", "export", "bench"}) {
+  for (const std::string command :
+       {"", "info", "check", "inspect", "compile", "train", "eval", "gradients", "export", "bench"}) {
     const std::string help = succeed(command.empty() ? Arguments{"--help"} : Arguments{command, "--help"});
     const std::vector<std::string> all = lines(help);
     const auto examples = std::ranges::find(all, "examples:");

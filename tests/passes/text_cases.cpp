@@ -167,8 +167,10 @@ std::string run_add_update(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
   const ArenaLayout layout = plan_arenas(graph);
   const Graph bound = bind_arenas(graph, layout);
-  const bool accumulate = o.text("program", "train") == "accumulate";
-  return print(accumulate ? add_accumulation(bound, options, layout) : add_update(bound, options, layout));
+  const std::string program = o.text("program", "train");
+  return print(program == "accumulate"  ? add_accumulation(bound, options, layout)
+               : program == "gradients" ? add_gradients(bound, options, layout)
+                                        : add_update(bound, options, layout));
 }
 
 using RunPass = std::function<std::string(const Graph&, Options&)>;

@@ -1,0 +1,101 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "driver/commands.h"
+#include "driver/session.h"
+#include "driver/table.h"
+#include "runtime/checkpoint.h"
+#include "runtime/safetensors.h"
+#include "runtime/trainer.h"
+
+namespace halfstep {
+namespace {
+
+constexpr std::string_view kGradients = "gradients/";
+
+// The first batch of the data, in its order.
+NamedTensors run_first_batch(Executor& executor, const Dataset& dataset, const Recipe& recipe) {
+  const int program = program_index(executor.model(), "gradients");
+  const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)], {});
+  check_labels(dataset, {classes_of(recipe, executor.model()), recipe.ignore_index});
+  if (dataset.size() < feed.batch())
+    throw Error(fmt::format("the data holds {} samples, the batch takes {}: give --batch {}", dataset.size(),
+                            feed.batch(), dataset.size()));
+  feed.fill(stored_order(feed.batch()), {.seed = static_cast<uint64_t>(recipe.seed)}, executor.begin_step(program));
+  executor.submit();
+  return executor.poll(Wait::yes)->outputs;
+}
+
+// "loss", "outputs/NAME" and "gradients/PARAMETER".
+NamedTensors named_results(NamedTensors outputs, NamedTensors slots) {
+  NamedTensors named;
+  named["loss"] = std::move(outputs.at("loss"));
+  for (auto& [name, value] : outputs)
+    if (name != "loss" && name != "overflow" && name != "loss_scale") named["outputs/" + name] = std::move(value);
+  for (auto& [name, value] : slots)
+    if (name.starts_with(kGradients)) named[name] = std::move(value);
+  return named;
+}
+
+double gradient_norm(const NamedTensors& results) {
+  double square = 0;
+  for (const auto& [name, value] : results)
+    if (name.starts_with(kGradients))
+      for (const float v : value.as<float>()) square += static_cast<double>(v) * v;
+  return std::sqrt(square);
+}
+
+}  // namespace
+
+ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
+  if (is_compiled_directory(given.model))
+    throw Error("'" + given.model + "' is a compiled step, which holds no program for this: name the ONNX file");
+  Job job{given, std::nullopt};
+  Recipe& recipe = job.recipe;
+  if (recipe.data.empty()) throw Error("no data is given: name it with --data or in the recipe");
+  if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
+  // Random masks differ between frameworks.
+  if (!recipe.given.contains("dropout")) recipe.dropout = 0;
+  recipe.accumulation = 1;
+  const Dataset dataset = open_dataset(recipe.data, Split::train);
+  CompileOptions compile = options.compile;
+  compile.programs = TrainingPipelineOptions::training_and_gradients;
+  const Session session = open_session(job, compile);
+  Executor& executor = *session.executor;
+  if (!options.checkpoint.empty())
+    write_weights(executor, read_checkpoint_weights(options.checkpoint), "checkpoint '" + options.checkpoint + "'");
+
+  const NamedTensors outputs = run_first_batch(executor, dataset, recipe);
+  const double loss = outputs.at("loss").at(0);
+  const bool overflow = outputs.contains("overflow") && outputs.at("overflow").at(0) != 0;
+  const double scale = outputs.contains("loss_scale") ? outputs.at("loss_scale").at(0) : 1;
+  const NamedTensors results = named_results(outputs, read_model_state(executor).slots);
+  write_safetensors(options.target, {results,
+                                     {{"precision", recipe.precision},
+                                      {"device", std::string(name(executor.model().device))},
+                                      {"loss_scale", fmt::format("{:g}", scale)},
+                                      {"overflow", overflow ? "true" : "false"}}});
+  const size_t parameters = executor.model().parameters.size();
+  const double norm = gradient_norm(results);
+  if (options.format == Format::json)
+    fmt::print("{}\n", nlohmann::json{{"model", given.model},
+                                      {"loss", loss},
+                                      {"parameters", parameters},
+                                      {"gradient_norm", norm},
+                                      {"loss_scale", scale},
+                                      {"overflow", overflow},
+                                      {"gradients", options.target}}
+                           .dump());
+  else
+    fmt::print("loss {:.6f}, gradients of {} parameters with norm {:.6g}, written to {}\n", loss,
+               count_text(static_cast<int64_t>(parameters)), norm, options.target);
+  if (overflow && options.format == Format::text)
+    fmt::print(stderr, "halfstep: note: gradients overflowed at loss scale {:g}: give a smaller --initial_scale\n",
+               scale);
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

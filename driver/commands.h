@@ -27,7 +27,7 @@ struct CommandOptions {
   enum Detail : uint8_t { summary, all } detail = summary;  // inspect: a row per IR node; bench: a row per call
   std::string target;      // compile: the directory; export: the ONNX file; gradients: the safetensors file
   std::string checkpoint;  // eval, export, gradients: weights to use
-  int repeats = 0;  // bench: steps that are timed; 0: as many as suit the device
+  int repeats = 0;         // bench: steps that are timed; 0: as many as suit the device
 };
 
 // `recipe` is as given; its model may be a directory that `compile` made for train, eval, export and bench.

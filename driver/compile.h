@@ -42,7 +42,8 @@ ImportedModel import_for(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.
 ImportedModel import_graph(const Recipe& recipe);
 TrainingPipelineOptions pipeline_options(const Recipe& recipe, const Graph& model);
-// Compiles programs "train", "accumulate" (with accumulation), "gradients" (where asked for) and "evaluate" for `target` "cpu" or "cuda".
+// Compiles programs "train", "accumulate" (with accumulation), "gradients" (where asked for) and "evaluate" for
+// `target` "cpu" or "cuda".
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options = {});
 
 // The arena of parameters: `weights`, whose axes stand as the leaves of `imported` say, as the passes lay them out.

@@ -34,7 +34,8 @@ struct PassTime {
 };
 
 struct PipelineResult {
-  // "train", "accumulate" with gradient accumulation, "gradients" where asked for, "evaluate"; after stop_after maybe still the one "forward".
+  // "train", "accumulate" with gradient accumulation, "gradients" where asked for, "evaluate"; after stop_after maybe
+  // still the one "forward".
   std::vector<Graph> graphs;
   AutocastReport precision;
   ArenaLayout arenas;

@@ -152,6 +152,9 @@ class Lowering {
   void add_step(std::variant<KernelLaunch, Gemm, Convolution, Copy> call, const Origin& origin) {
     result_.program.steps.push_back({std::move(call), to_string(origin)});
   }
+  void add_copy(Place from, Place to, int64_t bytes, const Origin& origin) {
+    if (bytes > 0) add_step(Copy{ref(from), ref(to), bytes}, origin);
+  }
 
   const Graph& graph_;
   KernelModule& module_;
@@ -374,7 +377,7 @@ void Lowering::lower_arena(NodeId id) {
     }
     const Place from = resolve(v);
     if (from.storage != arena.storage || from.offset != offset)
-      add_step(Copy{ref(from), {static_cast<int32_t>(arena.storage), offset}, bytes}, n.origin);
+      add_copy(from, {arena.storage, offset}, bytes, n.origin);
     offset += bytes;
   }
 }
@@ -384,7 +387,7 @@ void Lowering::finish_outputs_and_updates() {
   const auto copy_to = [&](Value v, StorageId to, int64_t offset, const Origin& origin) {
     const Place from = resolve(v);
     if (from.storage == to && from.offset == offset) return;
-    add_step(Copy{ref(from), {static_cast<int32_t>(to), offset}, graph_.type(v).byte_count()}, origin);
+    add_copy(from, {to, offset}, graph_.type(v).byte_count(), origin);
   };
   for (const NamedValue& o : graph_.outputs())
     for (StorageId s = 0; s < storages_.size(); ++s)

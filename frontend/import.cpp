@@ -38,9 +38,10 @@ class InputResolver {
     for (const onnx::ValueInfoProto* input : inputs_) {
       const onnx::TypeProto& type = input->type();
       if (!type.has_tensor_type() || !element_type(type.tensor_type().elem_type()))
-        problems_.add(
-            "input '" + input->name() + "': a tensor of numbers expected, found " +
-            (type.has_tensor_type() ? element_type_name(type.tensor_type().elem_type()) : "another kind of value"));
+        problems_.add("input '" + input->name() + "': a tensor of numbers expected, found " +
+                      (type.has_tensor_type()     ? element_type_name(type.tensor_type().elem_type())
+                       : type.has_sequence_type() ? "a sequence; build it inside the model"
+                                                  : "another kind of value"));
       else
         resolve_input(*input);
     }

@@ -80,6 +80,12 @@ int known_version(const std::vector<int>& versions, int64_t opset) {
   return known;
 }
 
+// Extension domains are at version 1 where a file does not say.
+int64_t opset_of(const Opsets& opsets, const std::string& domain) {
+  const auto found = opsets.find(domain);
+  return found == opsets.end() ? 1 : found->second;
+}
+
 }  // namespace
 
 const Binding* Scope::find(const std::string& name) const {
@@ -180,11 +186,12 @@ Value Importer::folded(Value v) {
 
 void Importer::refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope) {
   const std::string op = operator_name(node), domain = canonical_domain(node.domain());
-  const OnnxOperator* row = domain.empty() ? find_onnx_operator(node.op_type()) : nullptr;
+  const OnnxOperator* row = find_onnx_operator(op);
   std::string reason = "operator " + op + " is not supported; rewrite the model without it";
   if (row)
-    reason = "operator " + op + " is not in opset " + std::to_string(scope.opsets->at("")) + " but from opset " +
-             std::to_string(row->versions.front()) + " on; export the model again with a newer one";
+    reason = "operator " + op + " is not in opset " + std::to_string(opset_of(*scope.opsets, domain)) +
+             " but from opset " + std::to_string(row->versions.front()) +
+             " on; export the model again with a newer one";
   refusals_[reason].push_back(name);
 }
 
@@ -230,9 +237,8 @@ std::optional<std::vector<Value>> Importer::import_results(const onnx::NodeProto
                                                            const Scope& scope) {
   const std::string domain = canonical_domain(node.domain());
   const auto function = functions_.find({domain, node.op_type()});
-  const OnnxOperator* row = domain.empty() ? find_onnx_operator(node.op_type()) : nullptr;
-  const auto opset = scope.opsets->find("");
-  const int version = row && opset != scope.opsets->end() ? known_version(row->versions, opset->second) : 0;
+  const OnnxOperator* row = find_onnx_operator(operator_name(node));
+  const int version = row ? known_version(row->versions, opset_of(*scope.opsets, domain)) : 0;
   if (function == functions_.end() && version == 0) {
     refuse(node, name, scope);
     return std::nullopt;

@@ -33,10 +33,11 @@ std::string operators_markdown() {
       std::to_string(kOldestOpset) + " to " + std::to_string(kNewestOpset) +
       " are read, whatever their IR version. Local functions are inlined.\n\n"
       "| operator | since opset | limits |\n|---|---|---|\n";
-  for (const OnnxOperator* row : onnx_operators())
-    text += "| " + std::string(row->name) + " | " +
-            std::to_string(std::max<int64_t>(row->versions.front(), kOldestOpset)) + " | " + std::string(row->limits) +
-            " |\n";
+  for (const OnnxOperator* row : onnx_operators()) {
+    const bool standard = row->name.find('.') == std::string_view::npos;
+    const int64_t since = std::max<int64_t>(row->versions.front(), standard ? kOldestOpset : 1);
+    text += "| " + std::string(row->name) + " | " + std::to_string(since) + " | " + std::string(row->limits) + " |\n";
+  }
   return text;
 }
 

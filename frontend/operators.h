@@ -16,7 +16,7 @@ using ImportFunction = std::vector<Value> (*)(NodeContext&);
 inline constexpr int kVariadic = 1 << 30;
 
 struct OnnxOperator {
-  std::string_view name;
+  std::string_view name;  // with its domain, if that is not the standard one: "com.microsoft.FusedMatMul"
   // Opset versions at which the operator's meaning or form changed, the first being the one that introduced it (or 1).
   // A version that only widens types is not listed: it means what the one before means.
   std::vector<int> versions;

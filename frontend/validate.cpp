@@ -1,5 +1,6 @@
 #include "frontend/validate.h"
 
+#include <algorithm>
 #include <functional>
 #include <queue>
 #include <set>
@@ -86,6 +87,11 @@ class Validator {
 void check_opsets(const onnx::ModelProto& model, Problems& problems) {
   const Opsets opsets = opsets_of(model.opset_import());
   const auto standard = opsets.find("");
+  const auto& nodes = model.graph().node();
+  const bool needed = opsets.empty() || std::any_of(nodes.begin(), nodes.end(), [](const onnx::NodeProto& node) {
+                        return canonical_domain(node.domain()).empty();
+                      });
+  if (standard == opsets.end() && !needed) return;
   if (standard == opsets.end())
     problems.add("the model names no opset version; the file is truncated, or export it again");
   else if (standard->second < kOldestOpset || standard->second > kNewestOpset)

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "frontend/model_proto.h"
+#include "frontend/regrow.h"
 #include "frontend/tensor_data.h"
 
 namespace halfstep {
@@ -86,11 +87,19 @@ class Exporter {
       return;
     }
     const TensorType type = type_of(tensor);
-    if (found->second.type != type)
-      throw Error("trained tensor '" + tensor.name() + "' is " + to_string(found->second.type) + ", the model has " +
-                  to_string(type));
-    set_data(tensor, encode(found->second, tensor));
+    set_data(tensor, encode(repeated_to(found->second, type, tensor.name()), tensor));
     written_.insert(tensor.name());
+  }
+
+  // What the model holds as copies of one value is trained as that value, of size 1 there.
+  static Tensor repeated_to(const Tensor& trained, const TensorType& type, const std::string& name) {
+    Tensor result = trained;
+    for (size_t axis = 0; axis < std::min(type.shape.size(), trained.type.shape.size()); ++axis)
+      if (result.type.shape[axis] == 1 && type.shape[axis] > 1)
+        result = continue_pattern(result, axis, type.shape[axis]).value();
+    if (result.type != type)
+      throw Error("trained tensor '" + name + "' is " + to_string(trained.type) + ", the model has " + to_string(type));
+    return result;
   }
 
   void make_inference(onnx::GraphProto& graph, Problems& problems) {

@@ -10,12 +10,14 @@
 namespace halfstep {
 namespace {
 
-// The shapes of the data inputs: as exported, and as wanted now. A dimension that the file leaves open is as wanted in
-// both.
-struct InputShapes {
-  std::map<std::string, Shape> exported, wanted;
-  Batch batch;
-};
+// The dimensions of the data inputs. One that the file leaves open is exported as it is wanted.
+using InputShapes = std::map<std::string, Dimensions>;
+
+InputShapes as_exported(const InputShapes& shapes) {
+  InputShapes result;
+  for (const auto& [name, dimensions] : shapes) result[name] = numbers(exported_sizes(dimensions));
+  return result;
+}
 
 std::string dimension_name(const onnx::TensorShapeProto::Dimension& dimension, int axis) {
   return "dimension " + std::to_string(axis) +
@@ -65,44 +67,47 @@ class InputResolver {
       problems_.add("batch " + std::to_string(*options_.batch) + ": a positive number expected");
   }
 
-  // Axis 0 of the first input that has axes says what the batch was, if it is a number.
+  // Axis 0 of the first input that has axes is the batch: as exported, if that is a number, and as wanted.
   void find_batch() {
-    if (options_.batch) result_.batch = {*options_.batch, *options_.batch};
+    batch_ = options_.batch;
     for (const onnx::ValueInfoProto* input : inputs_) {
       const auto& dims = input->type().tensor_type().shape().dim();
       if (dims.empty()) continue;
-      if (dims[0].has_dim_value() && dims[0].dim_value() > 0) {
-        fixed_batch_ = dims[0].dim_value();
-        result_.batch = {*fixed_batch_, options_.batch.value_or(*fixed_batch_)};
-      }
+      if (dims[0].has_dim_value() && dims[0].dim_value() > 0) fixed_batch_ = dims[0].dim_value();
+      const Shape* asked = asked_shape(input->name());
+      if (!batch_ && asked && !asked->empty() && asked->front() > 0) batch_ = asked->front();
       return;
     }
+  }
+
+  const Shape* asked_shape(const std::string& input) const {
+    auto asked = options_.shapes.find(input);
+    if (asked == options_.shapes.end()) asked = options_.shapes.find("");
+    return asked == options_.shapes.end() ? nullptr : &asked->second;
   }
 
   void resolve_input(const onnx::ValueInfoProto& input) {
     const std::string place = "input '" + input.name() + "'";
     const onnx::TypeProto::Tensor& type = input.type().tensor_type();
-    auto given = options_.shapes.find(input.name());
-    if (given == options_.shapes.end()) given = options_.shapes.find("");
-    if (!type.has_shape() && given == options_.shapes.end()) {
+    const Shape* given = asked_shape(input.name());
+    if (!type.has_shape() && !given) {
       problems_.add(place + ": the file does not say its shape; give it");
       return;
     }
     const auto& dims = type.shape().dim();
-    const auto rank = type.has_shape() ? static_cast<size_t>(dims.size()) : given->second.size();
-    if (given != options_.shapes.end() && given->second.size() != rank) {
-      problems_.add(place + ": shape " + to_string(given->second) + " is given, the model has " + std::to_string(rank) +
+    const auto rank = type.has_shape() ? static_cast<size_t>(dims.size()) : given->size();
+    if (given && given->size() != rank) {
+      problems_.add(place + ": shape " + to_string(*given) + " is given, the model has " + std::to_string(rank) +
                     " axes");
       return;
     }
-    Shape exported, wanted;
+    Dimensions dimensions;
     for (size_t i = 0; i < rank; ++i) {
       const onnx::TensorShapeProto::Dimension dim =
           type.has_shape() ? dims[static_cast<int>(i)] : onnx::TensorShapeProto::Dimension();
       const std::optional<int64_t> fixed =
           dim.has_dim_value() && dim.dim_value() > 0 ? std::optional(dim.dim_value()) : std::nullopt;
-      const std::optional<int64_t> asked =
-          given != options_.shapes.end() && given->second[i] != -1 ? std::optional(given->second[i]) : std::nullopt;
+      const std::optional<int64_t> asked = given && (*given)[i] != -1 ? std::optional((*given)[i]) : std::nullopt;
       const std::optional<int64_t> size = asked ? asked : size_of(dim, i, fixed);
       if (!size)
         problems_.add(place + ": " + dimension_name(dim, static_cast<int>(i)) + " is open in the file; give its size" +
@@ -110,33 +115,32 @@ class InputResolver {
       else if (*size < 0 || (asked && *size == 0))
         problems_.add(place + ": " + dimension_name(dim, static_cast<int>(i)) + " is given as " +
                       std::to_string(*size));
-      wanted.push_back(size.value_or(1));
-      exported.push_back(fixed.value_or(wanted.back()));
+      const int64_t wanted = size.value_or(1);
+      dimensions.push_back({{fixed.value_or(wanted), wanted}});
     }
     try {
-      checked_mul(checked_element_count(wanted, place), 8, place);
+      checked_mul(checked_element_count(wanted_sizes(dimensions), place), 8, place);
     } catch (const Error& error) {
       problems_.add(error.what());
     }
-    result_.exported[input.name()] = exported;
-    result_.wanted[input.name()] = wanted;
+    result_[input.name()] = dimensions;
   }
 
   std::optional<int64_t> size_of(const onnx::TensorShapeProto::Dimension& dim, size_t axis,
                                  std::optional<int64_t> fixed) {
-    if (fixed) return axis == 0 && fixed == fixed_batch_ ? result_.batch.wanted : *fixed;
+    if (fixed) return axis == 0 && fixed == fixed_batch_ ? batch_.value_or(*fixed) : *fixed;
     if (const auto known = symbols_.find(dim.dim_param()); known != symbols_.end() && !dim.dim_param().empty())
       return known->second;
-    if (axis != 0 || !options_.batch) return std::nullopt;
-    if (!dim.dim_param().empty()) symbols_[dim.dim_param()] = *options_.batch;  // the batch, wherever it occurs
-    return *options_.batch;
+    if (axis != 0 || !batch_) return std::nullopt;
+    if (!dim.dim_param().empty()) symbols_[dim.dim_param()] = *batch_;  // the batch, wherever it occurs
+    return *batch_;
   }
 
   const ImportOptions& options_;
   Problems& problems_;
   std::map<std::string, int64_t> symbols_;
   std::vector<const onnx::ValueInfoProto*> inputs_;
-  std::optional<int64_t> fixed_batch_;
+  std::optional<int64_t> fixed_batch_, batch_;
   InputShapes result_;
 };
 
@@ -175,16 +179,31 @@ bool is_weight(const Node& node) { return node.op->name == "parameter" || node.o
 // Tensors by the file that should hold them: one problem a file.
 using MissingFiles = std::map<std::string, std::vector<std::string>>;
 
+// "tensor 'a'", "5 tensors 'a', 'b', 'c' and 2 more".
+std::string list_tensors(const std::vector<std::string>& names) {
+  constexpr size_t kMostNamed = 3;
+  std::string list;
+  for (size_t i = 0; i < std::min(names.size(), kMostNamed); ++i) list += (i ? ", '" : "'") + names[i] + "'";
+  if (names.size() > kMostNamed) list += " and " + std::to_string(names.size() - kMostNamed) + " more";
+  return (names.size() == 1 ? "tensor " : std::to_string(names.size()) + " tensors ") + list;
+}
+
 void add_problems(const MissingFiles& missing, Problems& problems) {
-  for (const auto& [file, tensors] : missing) {
-    constexpr size_t kMostNamed = 3;
-    std::string names;
-    for (size_t i = 0; i < std::min(tensors.size(), kMostNamed); ++i) names += (i ? ", '" : "'") + tensors[i] + "'";
-    if (tensors.size() > kMostNamed) names += " and " + std::to_string(tensors.size() - kMostNamed) + " more";
-    problems.add("external data '" + file + "' of " +
-                 (tensors.size() == 1 ? "tensor " : std::to_string(tensors.size()) + " tensors ") + names +
-                 " is missing; put the file beside the model, or start from fresh weights with --init absent");
-  }
+  for (const auto& [file, tensors] : missing)
+    problems.add("external data '" + file + "' of " + list_tensors(tensors) +
+                 " is missing; put the file beside the model, or start from fresh weights with --init");
+}
+
+// The initializer's data or fresh values, in the leaf's shape before its permutation.
+Tensor initial_value(const onnx::TensorProto& tensor, const Importer& importer, const TensorReader& reader,
+                     const ImportOptions& options, bool fresh) {
+  const std::set<size_t> repeated = importer.repeated_axes(tensor.name());
+  TensorType type = type_of(tensor);
+  for (size_t axis : repeated) type.shape[axis] = 1;
+  if (fresh) return fresh_tensor(type, importer.fresh_rule(tensor.name(), type.shape), options.seed, tensor.name());
+  Tensor value = reader.read(tensor);
+  for (size_t axis : repeated) value = first_slice(value, axis);
+  return value;
 }
 
 // The stored tensors of the graph's parameters and states, from the file or fresh.
@@ -193,6 +212,8 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
   NamedTensors weights;
   Problems problems;
   MissingFiles missing;
+  if (options.weights == InitialWeights::from_file)
+    for (const auto& [name, file] : importer.missing_constants()) missing[file].push_back(name);
   int64_t made = 0;
   for (const Node& node : graph.nodes()) {
     if (!is_weight(node)) continue;
@@ -207,10 +228,8 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
         continue;
       }
       const bool fresh = options.weights == InitialWeights::fresh || absent;
-      const TensorType type = type_of(*tensor);
       made += fresh;
-      Tensor value =
-          fresh ? fresh_tensor(type, importer.fresh_rule(name, type.shape), options.seed, name) : reader.read(*tensor);
+      Tensor value = initial_value(*tensor, importer, reader, options, fresh);
       const Attribute* permutation = node.attributes.find("permutation");
       const Ints axes = permutation ? std::get<Ints>(*permutation) : Ints();
       weights[name] = axes.empty() ? std::move(value) : value.transpose(axes);
@@ -225,27 +244,37 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
   return weights;
 }
 
+std::string missing_constants_remark(const Importer& importer) {
+  std::vector<std::string> names;
+  for (const auto& [name, file] : importer.missing_constants()) names.push_back(name);
+  return "WARNING: the data of the constant " + list_tensors(names) +
+         " is missing and taken as zeros (booleans: true); "
+         "results mean nothing until '" +
+         importer.missing_constants().begin()->second + "' stands beside the model";
+}
+
 ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file, const ImportOptions& options) {
   Problems problems;
   validate_model(model, problems);
   const InputShapes shapes = InputResolver(model.graph(), options, problems).resolve();
   problems.throw_if_any();
   const TensorReader reader(file.directory);
-  const bool changed = shapes.exported != shapes.wanted;
-  Importer at_exported({.model = model,
-                        .reader = reader,
-                        .options = options,
-                        .shapes = shapes.exported,
-                        .batch = shapes.batch,
-                        .recorded = nullptr});
-  Importer at_wanted({.model = model,
-                      .reader = reader,
-                      .options = options,
-                      .shapes = shapes.wanted,
-                      .batch = shapes.batch,
-                      .recorded = &at_exported.recording()});
-  if (changed) at_exported.run();
-  Importer& importer = changed ? at_wanted : at_exported;
+  const InputShapes exported = as_exported(shapes);
+  const auto sizes_differ = [](const auto& input) {
+    return exported_sizes(input.second) != wanted_sizes(input.second);
+  };
+  Recording recording;
+  const bool resized = std::any_of(shapes.begin(), shapes.end(), sizes_differ);
+  if (resized) {
+    Importer at_exported({.model = model, .reader = reader, .options = options, .shapes = exported});
+    at_exported.run();
+    recording = std::move(at_exported.recording());
+  }
+  Importer importer({.model = model,
+                     .reader = reader,
+                     .options = options,
+                     .shapes = resized ? shapes : exported,
+                     .recorded = resized ? &recording : nullptr});
   ImportedModel result;
   result.graph = store_parameters_as_read(importer.run());
   const auto nodes = result.graph.nodes();
@@ -258,6 +287,8 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
   result.remarks = importer.remarks();
   if (options.weights != InitialWeights::none)
     result.weights = load_weights(result.graph, importer, reader, options, result.remarks);
+  if (!importer.missing_constants().empty() && options.weights != InitialWeights::from_file)
+    result.remarks.push_back(missing_constants_remark(importer));
   result.inputs = importer.input_names();
   result.nodes = importer.nodes();
   for (const NamedValue& output : result.graph.outputs()) result.outputs.push_back(output.name);

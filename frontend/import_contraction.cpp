@@ -83,8 +83,11 @@ Value as_batch(Builder& b, Value v, Shape batch) {
 
 std::vector<Value> import_matmul(NodeContext& c) {
   Builder& b = c.b;
-  Value x = c.operand(0), y = c.operand(1);
   if (c.shape(0).empty() || c.shape(1).empty()) c.fail("a scalar operand has no matrix product");
+  const size_t x_rank = c.shape(0).size(), y_rank = c.shape(1).size();
+  c.align_broadcast(2);
+  c.align({x_rank - 1, y_rank == 1 ? 0 : y_rank - 2});
+  Value x = c.operand(0), y = c.operand(1);
   if (c.shape(0).size() == 1) x = b.reshape(x, {1, c.shape(0)[0]});
   if (c.shape(1).size() == 1) y = b.reshape(y, {c.shape(1)[0], 1});
   const Shape xs = b.shape(x), ys = b.shape(y);

@@ -20,8 +20,10 @@ Value gather_constant(NodeContext& c, size_t axis, Tensor indices) {
   const Shape shape = b.shape(x);
   const int64_t size = shape[axis], count = indices.type.element_count();
   const std::span<int64_t> values = indices.as<int64_t>();
+  const bool baked = indices.type.shape.size() > 1 || c.sizes(1, "indices").is_baked();
   bool consecutive = count > 0;
   for (int64_t& v : values) {
+    if (baked) c.check_position(v, 0, axis);
     if (v < -size || v >= size)
       c.fail("index " + std::to_string(v) + " is outside axis " + std::to_string(axis) + " of " + to_string(shape));
     if (v < 0) v += size;

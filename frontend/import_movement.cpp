@@ -32,26 +32,35 @@ Shape resolve_target(NodeContext& c, const Ints& target, const Shape& from, bool
   return to;
 }
 
+Value reshape_to(NodeContext& c, const Dimensions& to) {
+  c.set_dimensions(0, to);
+  return c.b.reshape(c.operand(0), wanted_sizes(to));
+}
+
 std::vector<Value> import_reshape(NodeContext& c) {
   const bool zero_copies = c.integer("allowzero", 0) == 0;
-  const Ints target = c.ints(1, "shape");
-  const Shape now = c.shape(0), exported = c.exported_shape(0);
-  const bool baked = c.is_baked(1, target);
-  if (!baked || now == exported) return {c.b.reshape(c.operand(0), resolve_target(c, target, now, zero_copies))};
-  const Shape exported_result = resolve_target(c, target, exported, zero_copies);
-  const std::optional<Shape> result = follow_batch(exported, now, exported_result, c.batch());
-  if (!result)
-    c.fail("its target " + to_string(target) + " was exported for " + to_string(exported) +
-           ", and how it follows the batch to " + to_string(now) + " cannot be proven");
-  return {c.b.reshape(c.operand(0), *result)};
+  const NodeContext::Sizes target = c.sizes(1, "shape");
+  const Dimensions from = c.dimensions(0);
+  const Shape exported = exported_sizes(from), now = wanted_sizes(from);
+  const std::optional<Dimensions> to = read_target(from, resolve_target(c, target.exported, exported, zero_copies));
+  // What the model computes itself is right.
+  bool agrees = to.has_value();
+  for (size_t i = 0; agrees && i < target.now.size(); ++i)
+    agrees = target.is_baked(i) || target.now[i] <= 0 || wanted_sizes(*to)[i] == target.now[i];
+  if (agrees) return {reshape_to(c, *to)};
+  if (target.is_baked())
+    c.fail("its target " + to_string(target.now) + " was exported for " + to_string(exported) +
+           ", and how it follows to " + to_string(now) + " cannot be proven");
+  return {c.b.reshape(c.operand(0), resolve_target(c, target.now, now, zero_copies))};
 }
 
 std::vector<Value> import_flatten(NodeContext& c) {
-  const Shape shape = c.shape(0);
-  const auto axis = static_cast<std::ptrdiff_t>(c.axis_or_end(c.integer("axis", 1), shape.size()));
-  const auto count = [](auto first, auto last) { return TensorType{DType::u8, Shape(first, last)}.element_count(); };
-  return {c.b.reshape(c.operand(0),
-                      {count(shape.begin(), shape.begin() + axis), count(shape.begin() + axis, shape.end())})};
+  const Dimensions from = c.dimensions(0);
+  const size_t axis = c.axis_or_end(c.integer("axis", 1), from.size());
+  Dimensions to(2);
+  for (size_t i = 0; i < from.size(); ++i)
+    to[i < axis ? 0 : 1].insert(to[i < axis ? 0 : 1].end(), from[i].begin(), from[i].end());
+  return {reshape_to(c, to)};
 }
 
 std::vector<Value> import_transpose(NodeContext& c) {
@@ -78,34 +87,35 @@ std::vector<char> marked_axes(NodeContext& c, const Ints& axes, size_t rank) {
 }
 
 std::vector<Value> import_squeeze(NodeContext& c) {
-  const Shape shape = c.shape(0);
+  const Dimensions from = c.dimensions(0);
+  const Shape exported = exported_sizes(from), now = wanted_sizes(from);
   const bool as_operand = c.version >= 13;
   const bool given = as_operand ? c.has_operand(1) : c.has_attribute("axes");
   const Ints axes = as_operand && given ? c.ints(1, "axes") : as_operand ? Ints() : c.int_list("axes");
-  const std::vector<char> squeezed = marked_axes(c, axes, shape.size());
-  Shape result;
-  for (size_t i = 0; i < shape.size(); ++i) {
-    if (squeezed[i] && shape[i] != 1)
-      c.fail("axis " + std::to_string(i) + " of " + to_string(shape) + " is not of size 1");
-    if (given ? !squeezed[i] : shape[i] != 1) result.push_back(shape[i]);
+  const std::vector<char> named = marked_axes(c, axes, from.size());
+  Dimensions to;
+  for (size_t i = 0; i < from.size(); ++i) {
+    const bool squeezed = given ? named[i] : exported[i] == 1;
+    if (squeezed && now[i] != 1) c.fail("axis " + std::to_string(i) + " of " + to_string(now) + " is not of size 1");
+    if (!squeezed) to.push_back(from[i]);
   }
-  return {c.b.reshape(c.operand(0), result)};
+  return {reshape_to(c, to)};
 }
 
 std::vector<Value> import_unsqueeze(NodeContext& c) {
-  const Shape shape = c.shape(0);
+  const Dimensions from = c.dimensions(0);
   const Ints axes = c.version >= 13 ? c.ints(1, "axes") : c.int_list("axes");
-  const std::vector<char> added = marked_axes(c, axes, shape.size() + axes.size());
-  Shape result;
-  auto next = shape.begin();
-  for (char a : added) result.push_back(a ? 1 : *next++);
-  return {c.b.reshape(c.operand(0), result)};
+  Dimensions to;
+  auto next = from.begin();
+  for (char added : marked_axes(c, axes, from.size() + axes.size())) to.push_back(added ? Factors() : *next++);
+  return {reshape_to(c, to)};
 }
 
 std::vector<Value> import_concat(NodeContext& c) {
-  std::vector<Value> values = c.operands();
-  const size_t axis = c.axis(c.integer("axis"), c.shape(0).size());
-  c.align_repetitions(values, axis);
+  const size_t rank = c.shape(0).size(), axis = c.axis(c.integer("axis"), rank);
+  for (size_t i = 0; i < rank; ++i)
+    if (i != axis) c.align(std::vector<std::optional<size_t>>(c.operand_count(), i));
+  const std::vector<Value> values = c.operands();
   if (values.size() == 1) return values;
   return {c.b.call("concat", values, {{"axis", static_cast<int64_t>(axis)}})};
 }
@@ -114,9 +124,14 @@ std::vector<Value> import_split(NodeContext& c) {
   const Shape shape = c.shape(0);
   const size_t axis = c.axis(c.integer("axis", 0), shape.size());
   const auto parts = static_cast<int64_t>(c.result_count());
-  Ints sizes;
-  if (c.version >= 13 && c.has_operand(1)) sizes = c.ints(1, "split");
-  if (c.version < 13) sizes = c.int_list("split");
+  NodeContext::Sizes given;
+  if (c.version >= 13 && c.has_operand(1)) given = c.sizes(1, "split");
+  if (c.version < 13) given.now = given.exported = c.int_list("split");
+  Ints sizes = given.now;
+  const int64_t exported = exported_sizes(c.dimensions(0))[axis];
+  if (!sizes.empty() && given.is_baked() && exported != shape[axis])
+    c.fail("split " + to_string(sizes) + " was exported for size " + std::to_string(exported) + " of axis " +
+           std::to_string(axis) + ", and how it follows to " + std::to_string(shape[axis]) + " cannot be proven");
   if (c.version >= 18 && c.integer("num_outputs", parts) != parts)
     c.fail("num_outputs differs from the number of results");
   if (sizes.empty()) {
@@ -151,14 +166,29 @@ Value reversed(Builder& b, Value x, size_t axis, int64_t start, int64_t limit, i
   return b.call("gather", {x, b.constant(indices)}, {{"axis", static_cast<int64_t>(axis)}});
 }
 
+// Bounds of a slice. One that the file holds as a number is checked to mean the same at other sizes than exported.
+Ints import_bounds(NodeContext& c, size_t i, const std::string& name, const Ints& axes) {
+  if (c.version < 10) return c.int_list(name);
+  const NodeContext::Sizes bounds = c.sizes(i, name);
+  Ints result = bounds.now;
+  const Shape exported = exported_sizes(c.dimensions(0));
+  for (size_t k = 0; k < std::min(result.size(), axes.size()); ++k) {
+    const size_t axis = c.axis(axes[k], exported.size());
+    if (!bounds.is_baked(k)) continue;
+    c.check_position(result[k], 0, axis);
+    if (result[k] == exported[axis]) result[k] = c.shape(0)[axis];  // the end, wherever it is
+  }
+  return result;
+}
+
 std::vector<Value> import_slice(NodeContext& c) {
   const Shape shape = c.shape(0);
   const bool operands = c.version >= 10;
-  const Ints starts = operands ? c.ints(1, "starts") : c.int_list("starts");
-  const Ints ends = operands ? c.ints(2, "ends") : c.int_list("ends");
-  Ints all(starts.size());
-  std::iota(all.begin(), all.end(), 0);
-  const Ints axes = !operands ? c.int_list("axes", all) : c.has_operand(3) ? c.ints(3, "axes") : all;
+  Ints axes = operands ? c.ints(1, "starts") : c.int_list("starts");
+  std::iota(axes.begin(), axes.end(), 0);
+  if (operands && c.has_operand(3)) axes = c.ints(3, "axes");
+  if (!operands && c.has_attribute("axes")) axes = c.int_list("axes");
+  const Ints starts = import_bounds(c, 1, "starts", axes), ends = import_bounds(c, 2, "ends", axes);
   const Ints steps = operands && c.has_operand(4) ? c.ints(4, "steps") : Ints(starts.size(), 1);
   if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
     c.fail("starts, ends, axes and steps differ in length");
@@ -187,18 +217,27 @@ std::vector<Value> import_slice(NodeContext& c) {
 }
 
 std::vector<Value> import_expand(NodeContext& c) {
-  const Shape now = c.shape(0), exported = c.exported_shape(0);
-  Shape target = c.ints(1, "shape");
-  const bool baked = c.is_baked(1, target);
-  if (target.size() < now.size()) target.insert(target.begin(), now.size() - target.size(), 1);
-  const size_t added = target.size() - now.size();
-  for (size_t i = 0; i < now.size(); ++i) {
-    int64_t& size = target[added + i];
-    // Where the operand follows the batch, so does the size written for it.
-    if (size == 1 || (baked && size == exported[i] && now[i] != exported[i])) size = now[i];
-    if (now[i] != 1 && now[i] != size) c.fail(to_string(now) + " cannot be expanded to " + to_string(target));
+  const Dimensions from = c.dimensions(0);
+  const Shape exported = exported_sizes(from), now = wanted_sizes(from);
+  const NodeContext::Sizes target = c.sizes(1, "shape");
+  const size_t rank = std::max(target.now.size(), from.size());
+  Dimensions to(rank);
+  for (size_t from_end = 1; from_end <= rank; ++from_end) {
+    const bool wanted_too = from_end <= target.now.size(), has = from_end <= from.size();
+    const size_t t = target.now.size() - from_end, i = from.size() - from_end;
+    Factor size;
+    if (wanted_too) size = {target.exported[t], target.now[t]};
+    // A size that the operand has already follows the operand; copies are for the exported size until they meet a
+    // value that is read at another.
+    if (has && (size.exported == 1 || (size.exported == exported[i] && (size.is_number() || size.wanted == now[i]))))
+      to[rank - from_end] = from[i];
+    else if (has && now[i] != 1 && now[i] != size.wanted)
+      c.fail(to_string(now) + " cannot be expanded to " + to_string(target.now));
+    else
+      to[rank - from_end] = {size};
   }
-  return {c.b.broadcast(c.operand(0), target)};
+  c.set_dimensions(0, to);
+  return {c.b.broadcast(c.operand(0), wanted_sizes(to))};
 }
 
 std::vector<Value> import_pad(NodeContext& c) {
@@ -233,17 +272,21 @@ std::vector<Value> import_pad(NodeContext& c) {
 
 // [.., d, ..] repeated r times is [.., 1, d, ..] broadcast to [.., r, d, ..] and flattened.
 std::vector<Value> import_tile(NodeContext& c) {
-  const Shape shape = c.shape(0);
-  const Ints repeats = c.ints(1, "repeats");
-  if (repeats.size() != shape.size()) c.fail("repeats " + to_string(repeats) + " for " + to_string(shape));
-  Shape apart, copied, together;
+  const Dimensions from = c.dimensions(0);
+  const Shape shape = wanted_sizes(from);
+  const NodeContext::Sizes repeats = c.sizes(1, "repeats");
+  if (repeats.now.size() != shape.size()) c.fail("repeats " + to_string(repeats.now) + " for " + to_string(shape));
+  Shape apart, copied;
+  Dimensions together;
   for (size_t i = 0; i < shape.size(); ++i) {
-    if (repeats[i] < 0) c.fail("repeats " + to_string(repeats) + " has a negative entry");
-    apart.insert(apart.end(), {1, shape[i]});
-    copied.insert(copied.end(), {repeats[i], shape[i]});
-    together.push_back(checked_mul(repeats[i], shape[i], "tile"));
+    if (repeats.now[i] < 0) c.fail("repeats " + to_string(repeats.now) + " has a negative entry");
+    if (shape[i] != 1) apart.push_back(1), copied.push_back(repeats.now[i]);
+    apart.push_back(shape[i]), copied.push_back(shape[i] == 1 ? repeats.now[i] : shape[i]);
+    together.push_back({{repeats.exported[i], repeats.now[i]}});
+    together.back().insert(together.back().end(), from[i].begin(), from[i].end());
   }
-  return {c.b.reshape(c.b.broadcast(c.b.reshape(c.operand(0), apart), copied), together)};
+  c.set_dimensions(0, together);
+  return {c.b.reshape(c.b.broadcast(c.b.reshape(c.operand(0), apart), copied), wanted_sizes(together))};
 }
 
 const std::vector<OnnxOperator> kRows{

@@ -6,9 +6,10 @@
 namespace halfstep {
 namespace {
 
-// numpy broadcasting of any number of operands to one shape.
-std::vector<Value> broadcast_together(NodeContext& c, std::vector<Value> values) {
-  c.align_repetitions(values);
+// numpy broadcasting of all operands to one shape.
+std::vector<Value> broadcast_together(NodeContext& c) {
+  c.align_broadcast();
+  std::vector<Value> values = c.operands();
   Shape joint;
   for (Value v : values) {
     const Shape s = c.b.shape(v);
@@ -37,7 +38,7 @@ const Op& ir_op(NodeContext& c) {
 
 std::vector<Value> import_unary(NodeContext& c) { return {c.b.call_all(ir_op(c), {c.operand(0)})}; }
 
-std::vector<Value> import_nary(NodeContext& c) { return {c.b.call_all(ir_op(c), broadcast_together(c, c.operands()))}; }
+std::vector<Value> import_nary(NodeContext& c) { return {c.b.call_all(ir_op(c), broadcast_together(c))}; }
 
 // Neg and Abs of integers, which occur in shape arithmetic.
 std::vector<Value> import_neg(NodeContext& c) {
@@ -51,7 +52,7 @@ std::vector<Value> import_abs(NodeContext& c) {
 }
 
 Value reduce_pairs(NodeContext& c, std::string_view op) {
-  const std::vector<Value> values = broadcast_together(c, c.operands());
+  const std::vector<Value> values = broadcast_together(c);
   Value result = values[0];
   for (size_t i = 1; i < values.size(); ++i) result = c.b.binary(op, result, values[i]);
   return result;
@@ -78,7 +79,7 @@ std::vector<Value> import_pow(NodeContext& c) {
     if (exponent == -0.5) return {c.b.unary("rsqrt", x)};
     if (exponent == -1) return {c.b.unary("reciprocal", x)};
   }
-  std::vector<Value> operands = broadcast_together(c, c.operands());
+  std::vector<Value> operands = broadcast_together(c);
   if (is_floating(type)) operands[1] = c.b.cast(operands[1], type);
   const Value base = is_floating(type) ? operands[0] : c.b.cast(operands[0], DType::f32);
   return {c.b.cast(c.b.binary("pow", base, c.b.cast(operands[1], c.b.dtype(base))), type)};
@@ -90,7 +91,7 @@ Value truncated(Builder& b, Value x) {
 
 std::vector<Value> import_mod(NodeContext& c) {
   const bool c_style = c.integer("fmod", 0) != 0;
-  const std::vector<Value> v = broadcast_together(c, c.operands());
+  const std::vector<Value> v = broadcast_together(c);
   const bool floating = is_floating(c.b.dtype(v[0]));
   if (floating && !c_style) c.fail("fmod=0 is for integers");
   const Value quotient = c.b.div(v[0], v[1]);  // of integers it is truncated already
@@ -105,12 +106,12 @@ std::vector<Value> import_mod(NodeContext& c) {
 }
 
 std::vector<Value> import_greater(NodeContext& c) {
-  const std::vector<Value> v = broadcast_together(c, c.operands());
+  const std::vector<Value> v = broadcast_together(c);
   return {c.b.binary(c.op_type() == "Greater" ? "less" : "less_equal", v[1], v[0])};
 }
 
 std::vector<Value> import_xor(NodeContext& c) {
-  const std::vector<Value> v = broadcast_together(c, c.operands());
+  const std::vector<Value> v = broadcast_together(c);
   return {c.b.unary("not", c.b.binary("eq", v[0], v[1]))};
 }
 
@@ -151,7 +152,7 @@ std::vector<Value> import_leaky_relu(NodeContext& c) {
 
 std::vector<Value> import_prelu(NodeContext& c) {
   c.initialise(c.operand(1), {FreshRule::constant, 0.25});
-  const std::vector<Value> v = broadcast_together(c, c.operands());
+  const std::vector<Value> v = broadcast_together(c);
   return {where_negative(c.b, v[0], c.b.mul(v[0], v[1]), v[0])};
 }
 
@@ -184,7 +185,7 @@ std::vector<Value> import_gelu(NodeContext& c) {
   return {c.b.unary(approximate == "tanh" ? "gelu_tanh" : "gelu", c.operand(0))};
 }
 
-std::vector<Value> import_where(NodeContext& c) { return {c.b.call("select", broadcast_together(c, c.operands()))}; }
+std::vector<Value> import_where(NodeContext& c) { return {c.b.call("select", broadcast_together(c))}; }
 
 const std::vector<OnnxOperator> kRows{
     {"Abs", {1}, 1, 1, import_abs},

@@ -13,8 +13,9 @@ namespace halfstep {
 namespace {
 
 constexpr int kDeepestNesting = 64;
-constexpr int64_t kMostNodes = 200'000;   // with functions inlined, which can multiply without end
-constexpr int64_t kLargestFolded = 4096;  // elements; larger constant expressions stay expressions
+constexpr int64_t kMostNodes = 200'000;                // with functions inlined, which can multiply without end
+constexpr int64_t kLargestFolded = 4096;               // elements; larger constant expressions stay expressions
+constexpr int64_t kLargestMissing = int64_t{1} << 26;  // elements of a constant whose data is missing
 
 std::string graph_name(const onnx::GraphProto& graph) {
   std::string name = graph.name().empty() ? "model" : graph.name();
@@ -98,6 +99,7 @@ Importer::Importer(const Inputs& inputs)
     : inputs_(inputs),
       builder_(graph_name(inputs.model.graph())),
       constants_(builder_),
+      regrowth_(builder_, constants_, [this](const Node& leaf, size_t axis) { return repeated_leaf(leaf, axis); }),
       opsets_(opsets_of(inputs.model.opset_import())) {
   for (const onnx::FunctionProto& function : inputs.model.functions())
     functions_[{canonical_domain(function.domain()), function.name()}] = &function;
@@ -111,6 +113,11 @@ const onnx::TensorProto* Importer::initializer(const std::string& leaf) const {
 FreshRule Importer::fresh_rule(const std::string& leaf, const Shape& shape) const {
   const auto found = fresh_rules_.find(leaf);
   return found == fresh_rules_.end() ? default_rule(shape) : found->second;
+}
+
+std::set<size_t> Importer::repeated_axes(const std::string& leaf) const {
+  const auto found = repeated_leaves_.find(leaf);
+  return found == repeated_leaves_.end() ? std::set<size_t>() : found->second;
 }
 
 bool Importer::is_frozen(const std::string& name) const {
@@ -127,8 +134,9 @@ void Importer::bind_inputs(const onnx::GraphProto& graph, Scope& scope) {
   for (const onnx::ValueInfoProto& input : graph.input()) {
     if (scope.bindings.contains(input.name())) continue;  // an initializer, declared
     const std::optional<DType> dtype = element_type(input.type().tensor_type().elem_type());
-    const TensorType type{dtype.value(), inputs_.shapes.at(input.name())};
-    scope.bindings[input.name()] = {.kind = Binding::value, .as_value = builder_.input(input.name(), type)};
+    const Dimensions& dimensions = inputs_.shapes.at(input.name());
+    const Value value = builder_.input(input.name(), {dtype.value(), wanted_sizes(dimensions)});
+    scope.bindings[input.name()] = {.kind = Binding::value, .as_value = value, .dimensions = dimensions};
     input_names_.push_back(input.name());
   }
 }
@@ -147,11 +155,42 @@ Value Importer::read(const Binding& binding) {
   OriginScope no_origin(builder_, {});
   // Scalars are coefficients of a formula, not weights.
   if (!is_floating(type.dtype) || type.shape.empty() || type.element_count() == 0)
-    return builder_.constant(inputs_.reader.read(tensor));
+    return builder_.constant(read_constant(tensor));
   if (is_frozen(tensor.name())) return state_leaf(tensor);
   initializers_[tensor.name()] = &tensor;
   if (tensor.data_type() != onnx::TensorProto::FLOAT) converted_parameters_.insert(tensor.name());
   return builder_.parameter(tensor.name(), type);
+}
+
+Tensor Importer::read_constant(const onnx::TensorProto& tensor) {
+  const std::optional<std::string> missing = inputs_.reader.missing_file(tensor);
+  if (!missing) return inputs_.reader.read(tensor);
+  const TensorType type = type_of(tensor);
+  const bool is_new = missing_constants_.emplace(tensor.name(), *missing).second;
+  if (is_new && type.element_count() > kLargestMissing)
+    throw Error("tensor '" + tensor.name() + "': its data in '" + *missing + "' is missing, and " + to_string(type) +
+                " is too large to go on without");
+  Tensor value(type);
+  if (type.dtype == DType::boolean)
+    for (int64_t i = 0; i < type.element_count(); ++i) value.set(i, 1);
+  return value;
+}
+
+// The exporter may write a weight that it expanded as that many copies. Trained are not the copies but what they
+// repeat.
+Value Importer::repeated_leaf(const Node& leaf, size_t axis) {
+  const std::string& name = leaf.attributes.text("name");
+  const onnx::TensorProto& tensor = *initializers_.at(name);
+  // Where there is no data, or it is not used, the content is ours to choose.
+  const bool chosen = inputs_.options.weights == InitialWeights::fresh || inputs_.reader.missing_file(tensor);
+  if (!chosen && !repeats(inputs_.reader.read(tensor), axis))
+    throw Error("initializer '" + name + "' of " + to_string(type_of(tensor).shape) + " has a value of its own for " +
+                "every place of axis " + std::to_string(axis));
+  repeated_leaves_[name].insert(axis);
+  OriginScope no_origin(builder_, {});
+  TensorType type = leaf.results[0];
+  type.shape[axis] = 1;
+  return leaf.op->name == "state" ? builder_.state(name, type) : builder_.parameter(name, type);
 }
 
 Value Importer::state_value(Value state) const {
@@ -195,8 +234,8 @@ void Importer::refuse(const onnx::NodeProto& node, const std::string& name, cons
   refusals_[reason].push_back(name);
 }
 
-std::vector<Value> Importer::call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node,
-                                           const Scope& scope, const std::string& name) {
+std::vector<Binding> Importer::call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node,
+                                             const Scope& scope, const std::string& name) {
   const Opsets opsets = function.opset_import().empty() ? opsets_ : opsets_of(function.opset_import());
   Scope body{.prefix = name + "/", .opsets = &opsets};
   if (node.input_size() > function.input_size())
@@ -212,18 +251,19 @@ std::vector<Value> Importer::call_function(const onnx::FunctionProto& function, 
   return read_results(body, {function.output().begin(), function.output().end()});
 }
 
-std::vector<Value> Importer::read_results(const Scope& scope, const std::vector<std::string>& names) {
-  std::vector<Value> results;
+std::vector<Binding> Importer::read_results(const Scope& scope, const std::vector<std::string>& names) {
+  std::vector<Binding> results;
   for (const std::string& name : names) {
     const Binding& binding = *scope.find(name);
     if (binding.kind == Binding::unsupported || binding.kind == Binding::left_out)
       throw Error("result '" + scope.prefix + name + "' of its operator is not supported or left out");
-    results.push_back(binding.kind == Binding::failed ? Value{} : read(binding));
+    results.push_back(binding);
+    if (binding.kind == Binding::initializer) results.back() = {.kind = Binding::value, .as_value = read(binding)};
   }
   return results;
 }
 
-std::vector<Value> Importer::import_branch(const onnx::GraphProto& graph, const Scope& outer) {
+std::vector<Binding> Importer::import_branch(const onnx::GraphProto& graph, const Scope& outer) {
   if (!graph.input().empty()) throw Error("branch '" + graph.name() + "' has inputs, which a branch cannot have");
   Scope scope{.outer = &outer, .prefix = outer.prefix, .opsets = outer.opsets};
   bind_initializers(graph, scope);
@@ -233,8 +273,8 @@ std::vector<Value> Importer::import_branch(const onnx::GraphProto& graph, const 
   return read_results(scope, names);
 }
 
-std::optional<std::vector<Value>> Importer::import_results(const onnx::NodeProto& node, const std::string& name,
-                                                           const Scope& scope) {
+std::optional<std::vector<Binding>> Importer::import_results(const onnx::NodeProto& node, const std::string& name,
+                                                             const Scope& scope) {
   const std::string domain = canonical_domain(node.domain());
   const auto function = functions_.find({domain, node.op_type()});
   const OnnxOperator* row = find_onnx_operator(operator_name(node));
@@ -249,17 +289,17 @@ std::optional<std::vector<Value>> Importer::import_results(const onnx::NodeProto
   if (function != functions_.end()) return call_function(*function->second, node, scope, name);
   NodeContext context(*this, node, scope, name, version);
   context.check_operands(row->least_operands, row->most_operands);
-  std::vector<Value> results = row->import(context);
+  std::vector<Value> values = row->import(context);
   context.check_attributes_known();
-  for (Value& v : results)
+  for (Value& v : values)
     if (v) v = folded(v);
-  return results;
+  return context.bind(values);
 }
 
 void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope) {
   const std::string name = unique_name(scope.prefix + node_name(node, index));
   nodes_.push_back({name, operator_name(node)});
-  std::optional<std::vector<Value>> results;
+  std::optional<std::vector<Binding>> results;
   if (++imported_nodes_ == kMostNodes)
     problems_.add("the model has more than " + std::to_string(kMostNodes) + " nodes with its functions inlined");
   ++depth_;
@@ -274,8 +314,8 @@ void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope)
     Binding binding;
     if (results && i >= results->size())
       binding.kind = Binding::unsupported;
-    else if (results && (*results)[i])
-      binding = {.kind = Binding::value, .as_value = (*results)[i]};
+    else if (results)
+      binding = (*results)[i];
     if (!node.output(static_cast<int>(i)).empty()) scope.bindings[node.output(static_cast<int>(i))] = binding;
   }
   folded_batch_norms_ += took_in_batch_norm(node);
@@ -296,21 +336,46 @@ void Importer::throw_problems() {
     problems_.add(reason + " (" + (names.size() == 1 ? "node" : "nodes") + list + ")");
   }
   if (!inputs_.recorded) return problems_.throw_if_any();
-  // The import at the exported batch went well, so that only the batch can be the reason.
+  // The import at the exported sizes went well, so that only the sizes can be the reason.
   Problems explained;
   for (const std::string& problem : problems_.messages())
-    explained.add(problem + "; the model was exported at batch " + std::to_string(inputs_.batch.exported) +
-                  ": use that batch, or export it with a dynamic one");
+    explained.add(problem + "; " + describe_sizes() + ": use the exported sizes, or export with dynamic ones");
   explained.throw_if_any();
+}
+
+std::string Importer::describe_sizes() const {
+  std::string exported, wanted;
+  for (const auto& [name, dimensions] : inputs_.shapes) {
+    if (exported_sizes(dimensions) == wanted_sizes(dimensions)) continue;
+    const std::string separator = exported.empty() ? "" : ", ";
+    exported += separator + name + "=" + to_string(exported_sizes(dimensions));
+    wanted += separator + name + "=" + to_string(wanted_sizes(dimensions));
+  }
+  return "the model was exported at " + exported + " and is read at " + wanted;
+}
+
+// A weight is one leaf: not repeated in one place and read as the file has it in another.
+void Importer::check_repeated_leaves(const Graph& graph) const {
+  std::map<std::string, int> leaves;
+  for (const Node& node : graph.nodes())
+    if (node.op->name == "parameter" || node.op->name == "state") ++leaves[node.attributes.text("name")];
+  Problems problems;
+  for (const auto& [name, axes] : repeated_leaves_)
+    if (leaves[name] > 1)
+      problems.add("initializer '" + name + "' is read both as the exported copies of one value and whole; " +
+                   describe_sizes() + ": use the exported sizes, or export with dynamic ones");
+  problems.throw_if_any();
 }
 
 void Importer::add_remarks() {
   const auto count = [](int64_t n, const std::string& what) {
     return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
   };
-  if (inputs_.recorded && inputs_.batch.changed())
-    remarks_.push_back("the model was exported at batch " + std::to_string(inputs_.batch.exported) +
-                       " and is read at batch " + std::to_string(inputs_.batch.wanted));
+  if (inputs_.recorded) remarks_.push_back(describe_sizes());
+  if (!repeated_leaves_.empty())
+    remarks_.push_back(count(static_cast<int64_t>(repeated_leaves_.size()), "initializer") +
+                       " that repeats one value for the exported batch is trained as that value: '" +
+                       repeated_leaves_.begin()->first + "'");
   if (dropped_casts_ > 0)
     remarks_.push_back(count(dropped_casts_, "cast") + " to half precision dropped: precision is assigned by Halfstep");
   if (!converted_parameters_.empty())
@@ -342,7 +407,9 @@ Graph Importer::run() {
   throw_problems();
   for (const auto& [state, value] : updates_) builder_.update(state, value);
   add_remarks();
-  return std::move(builder_).finish();
+  Graph result = std::move(builder_).finish();
+  check_repeated_leaves(result);
+  return result;
 }
 
 }  // namespace halfstep

@@ -13,7 +13,8 @@
 #include "frontend/fresh.h"
 #include "frontend/import.h"
 #include "frontend/model_proto.h"
-#include "frontend/rebatch.h"
+#include "frontend/regrow.h"
+#include "frontend/sizes.h"
 #include "frontend/tensor_data.h"
 #include "frontend/validate.h"
 #include "ir/builder.h"
@@ -31,6 +32,7 @@ struct Binding {
   } kind = failed;
   Value as_value = {};
   const onnx::TensorProto* tensor = nullptr;  // of an initializer: becomes a leaf or a constant where it is read
+  Dimensions dimensions = {};                 // of a value that is read at other sizes than exported
 };
 
 // The names that are visible in a graph, a branch or a function body.
@@ -52,9 +54,8 @@ class Importer {
     const onnx::ModelProto& model;
     const TensorReader& reader;
     const ImportOptions& options;
-    const std::map<std::string, Shape>& shapes;  // of every data input
-    Batch batch;
-    const Recording* recorded = nullptr;  // of the import at the exported batch, if that is another
+    const std::map<std::string, Dimensions>& shapes;  // of every data input
+    const Recording* recorded = nullptr;              // of the import at the exported sizes, if these are others
   };
 
   explicit Importer(const Inputs& inputs);
@@ -68,6 +69,10 @@ class Importer {
   // The initializer behind each leaf of the graph, and how it is initialised afresh.
   const onnx::TensorProto* initializer(const std::string& leaf) const;
   FreshRule fresh_rule(const std::string& leaf, const Shape& shape) const;
+  // The axes along which a leaf has one of the initializer's equal slices.
+  std::set<size_t> repeated_axes(const std::string& leaf) const;
+  // Constants that the file names but has no data for, and the file that should hold it.
+  const std::map<std::string, std::string>& missing_constants() const { return missing_constants_; }
 
   // ---- for the import functions, through NodeContext ----
   Builder& builder() { return builder_; }
@@ -76,9 +81,12 @@ class Importer {
   Recording& recording() { return recording_; }
   // A parameter, a frozen state or a constant for an initializer.
   Value read(const Binding& binding);
+  // The data of an initializer that is read as a constant; zeros (true for booleans) where the file has none.
+  Tensor read_constant(const onnx::TensorProto& tensor);
   Value state_leaf(const onnx::TensorProto& tensor);
   bool is_frozen(const std::string& name) const;
-  std::vector<Value> import_branch(const onnx::GraphProto& graph, const Scope& outer);
+  std::vector<Binding> import_branch(const onnx::GraphProto& graph, const Scope& outer);
+  Regrowth& regrowth() { return regrowth_; }
   // The current value of a state within the step, and its next one.
   Value state_value(Value state) const;
   void update_state(Value state, Value value) { updates_[state] = value; }
@@ -93,26 +101,31 @@ class Importer {
   void import_nodes(const NodeList& nodes, Scope& scope);
   void import_node(const onnx::NodeProto& node, int index, Scope& scope);
   // Nothing if the node or one of its operands failed.
-  std::optional<std::vector<Value>> import_results(const onnx::NodeProto& node, const std::string& name,
-                                                   const Scope& scope);
-  // Absent where a result failed.
-  std::vector<Value> read_results(const Scope& scope, const std::vector<std::string>& names);
-  std::vector<Value> call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node, const Scope& scope,
-                                   const std::string& name);
+  std::optional<std::vector<Binding>> import_results(const onnx::NodeProto& node, const std::string& name,
+                                                     const Scope& scope);
+  std::vector<Binding> read_results(const Scope& scope, const std::vector<std::string>& names);
+  std::vector<Binding> call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node,
+                                     const Scope& scope, const std::string& name);
   void refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope);
   Value folded(Value v);
   std::string unique_name(const std::string& name);
+  Value repeated_leaf(const Node& leaf, size_t axis);
+  void check_repeated_leaves(const Graph& graph) const;
+  std::string describe_sizes() const;
   void throw_problems();
   void add_remarks();
 
   Inputs inputs_;
   Builder builder_;
   ConstantEvaluator constants_;
+  Regrowth regrowth_;
   Opsets opsets_;
   std::map<std::pair<std::string, std::string>, const onnx::FunctionProto*> functions_;  // by domain and name
   std::deque<NodeList> function_bodies_;  // of each call, with its attributes filled in
   std::unordered_map<std::string, const onnx::TensorProto*> initializers_;
   std::map<std::string, FreshRule> fresh_rules_;
+  std::map<std::string, std::set<size_t>> repeated_leaves_;
+  std::map<std::string, std::string> missing_constants_;
   std::map<Value, Value> updates_;
   std::set<std::string> node_names_;
   std::vector<OnnxNode> nodes_;

@@ -60,7 +60,8 @@ const Binding& NodeContext::binding(size_t i) const { return *scope_.find(node_.
 
 Value NodeContext::operand(size_t i) {
   if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");
-  return importer_.read(binding(i));
+  const auto regrown = regrown_.find(i);
+  return regrown == regrown_.end() ? importer_.read(binding(i)) : regrown->second;
 }
 
 Value NodeContext::optional_operand(size_t i) { return has_operand(i) ? operand(i) : Value{}; }
@@ -74,8 +75,9 @@ std::vector<Value> NodeContext::operands() {
 Tensor NodeContext::constant(size_t i, const std::string& what) {
   if (!has_operand(i)) fail("operand " + what + " is left out");
   const Binding& from = binding(i);
-  if (from.kind == Binding::initializer) return importer_.inputs().reader.read(*from.tensor);
-  const std::optional<Tensor> value = importer_.constants().evaluate(from.as_value);
+  const bool as_stored = from.kind == Binding::initializer && !regrown_.contains(i);
+  if (as_stored) return importer_.read_constant(*from.tensor);
+  const std::optional<Tensor> value = importer_.constants().evaluate(operand(i));
   if (!value)
     fail("operand " + what + " '" + node_.input(static_cast<int>(i)) +
          "' must be known when the model is compiled, but it depends on the data");
@@ -188,50 +190,108 @@ bool NodeContext::wants(size_t i) const {
   return i < static_cast<size_t>(node_.output_size()) && !node_.output(static_cast<int>(i)).empty();
 }
 
-// ---- the exported batch ----
+// ---- sizes other than the exported ones ----
 
-Shape NodeContext::exported_shape(size_t i) {
-  const Shape now = shape(i);
-  importer_.recording().shapes[record_key(i)] = now;
-  const Recording* recorded = importer_.inputs().recorded;
-  if (!recorded) return now;
-  const auto found = recorded->shapes.find(record_key(i));
-  return found == recorded->shapes.end() ? now : found->second;
+Dimensions NodeContext::dimensions(size_t i) {
+  if (regrown_.contains(i)) return numbers(shape(i));
+  const Binding& from = binding(i);
+  if (from.kind == Binding::initializer) return numbers(type_of(*from.tensor).shape);
+  return from.dimensions.empty() ? numbers(shape(i)) : from.dimensions;
 }
 
-bool NodeContext::is_baked(size_t i, const Ints& value) {
-  importer_.recording().constants[record_key(i)] = value;
-  const Recording* recorded = importer_.inputs().recorded;
-  if (!recorded) return false;
-  const auto found = recorded->constants.find(record_key(i));
-  return found != recorded->constants.end() && found->second == value;
+// Counted from the start or from the end; one beyond the middle, or a divisor, may follow from the size itself.
+void NodeContext::check_position(int64_t position, size_t i, size_t axis) {
+  const Factors factors = dimensions(i)[axis];
+  const int64_t exported = exported_sizes({factors})[0], wanted = wanted_sizes({factors})[0];
+  if (exported == wanted || position == 0 || position >= exported || position <= -exported) return;
+  const int64_t distance = std::abs(position);
+  if (distance == 1 || (distance < exported - distance && exported % distance != 0)) return;
+  fail("its position " + std::to_string(position) + " was exported for size " + std::to_string(exported) + " of axis " +
+       std::to_string(axis) + ", and whether it stays so for " + std::to_string(wanted) + " cannot be proven");
 }
 
-void NodeContext::align_repetitions(std::vector<Value>& values, std::optional<size_t> except_axis) {
-  if (!batch_changed()) return;
-  size_t rank = 0;
-  for (Value v : values) rank = std::max(rank, b.shape(v).size());
-  for (size_t from_end = 1; from_end <= rank; ++from_end) {
-    if (except_axis && rank - from_end == *except_axis) continue;
-    int64_t size = 1;
-    const auto size_of = [&](Value v) {
-      const Shape s = b.shape(v);
-      return s.size() < from_end ? 1 : s[s.size() - from_end];
-    };
-    for (Value v : values)
-      if (size_of(v) != 1 && size_of(v) != batch().exported) size = size_of(v);
-    for (Value& v : values) {
-      if (size == 1 || size_of(v) == 1 || size_of(v) == size) continue;
-      const Node repeated = b.graph().node(v);
-      Shape to = b.shape(v);
-      if (repeated.op->name != "broadcast" || b.shape(repeated.operands[0])[to.size() - from_end] != 1) continue;
-      to[to.size() - from_end] = size;
-      v = b.broadcast(repeated.operands[0], to);
+NodeContext::Sizes NodeContext::sizes(size_t i, const std::string& what) {
+  Sizes result{.now = ints(i, what), .exported = {}};
+  importer_.recording().constants[record_key(i)] = result.now;
+  result.exported = result.now;
+  if (const Recording* recorded = importer_.inputs().recorded)
+    if (const auto found = recorded->constants.find(record_key(i));
+        found != recorded->constants.end() && found->second.size() == result.now.size())
+      result.exported = found->second;
+  return result;
+}
+
+void NodeContext::align(const std::vector<std::optional<size_t>>& axis_of_operand) {
+  if (!importer_.inputs().recorded) return;
+  std::vector<Factor> sizes(axis_of_operand.size());
+  Factor joint;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (!axis_of_operand[i]) continue;
+    const Dimensions all = dimensions(i);
+    const size_t axis = *axis_of_operand[i];
+    sizes[i] = {exported_sizes(all)[axis], wanted_sizes(all)[axis]};
+    if (sizes[i].exported > joint.exported || (sizes[i].exported == joint.exported && !sizes[i].is_number()))
+      joint = sizes[i];
+  }
+  if (joint.is_number()) return;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (!axis_of_operand[i] || sizes[i].exported != joint.exported || !sizes[i].is_number()) continue;
+    const Value v = operand(i);
+    try {
+      regrown_[i] = importer_.regrowth().resize(v, *axis_of_operand[i], joint.wanted);
+    } catch (const Error& error) {
+      fail("operand '" + node_.input(static_cast<int>(i)) + "' " + to_string(b.shape(v)) + " was made for size " +
+           std::to_string(joint.exported) + " of axis " + std::to_string(*axis_of_operand[i]) +
+           ", and how it follows to " + std::to_string(joint.wanted) + " cannot be proven: " + error.what());
     }
   }
 }
 
+void NodeContext::align_broadcast(size_t except_last) {
+  if (!importer_.inputs().recorded) return;
+  size_t rank = 0;
+  for (size_t i = 0; i < operand_count(); ++i) rank = std::max(rank, shape(i).size());
+  for (size_t from_end = except_last + 1; from_end <= rank; ++from_end) {
+    std::vector<std::optional<size_t>> axes(operand_count());
+    for (size_t i = 0; i < axes.size(); ++i)
+      if (const size_t own = shape(i).size(); own >= from_end) axes[i] = own - from_end;
+    align(axes);
+  }
+}
+
+std::vector<Binding> NodeContext::bind(const std::vector<Value>& results) {
+  std::vector<Shape> shapes;
+  for (Value v : results) shapes.push_back(v ? b.shape(v) : Shape());
+  const Recording* recorded = importer_.inputs().recorded;
+  const std::vector<Shape>* exported = nullptr;
+  if (recorded)
+    if (const auto found = recorded->results.find(name_); found != recorded->results.end()) exported = &found->second;
+  std::vector<Dimensions> operands;
+  for (size_t i = 0; exported && i < operand_count(); ++i)
+    if (has_operand(i)) operands.push_back(dimensions(i));
+  std::vector<Binding> bindings;
+  for (size_t i = 0; i < results.size(); ++i) {
+    bindings.push_back({.kind = results[i] ? Binding::value : Binding::failed, .as_value = results[i]});
+    const auto given = given_dimensions_.find(i);
+    if (given != given_dimensions_.end())
+      bindings.back().dimensions = given->second;
+    else if (exported && i < exported->size() && (*exported)[i].size() == shapes[i].size())
+      bindings.back().dimensions = inherit_dimensions(operands, (*exported)[i], shapes[i]);
+  }
+  importer_.recording().results[name_] = std::move(shapes);
+  return bindings;
+}
+
 // ---- the model around the node ----
+
+std::vector<Value> NodeContext::import_branch(const onnx::GraphProto& graph) {
+  std::vector<Value> values;
+  for (const Binding& result : importer_.import_branch(graph, scope_)) {
+    if (!result.dimensions.empty()) set_dimensions(values.size(), result.dimensions);
+    values.push_back(result.as_value);
+  }
+  return values;
+}
 
 Value NodeContext::state_operand(size_t i) {
   if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");

@@ -55,14 +55,26 @@ class NodeContext {
   bool wants(size_t i) const;  // result i has a name
   size_t result_count() const { return static_cast<size_t>(node_.output_size()); }
 
-  // ---- the exported batch ----
-  bool batch_changed() const { return importer_.inputs().recorded != nullptr; }
-  Batch batch() const { return importer_.inputs().batch; }
-  // The operand's shape at the exported batch, and whether its value is the same there.
-  Shape exported_shape(size_t i);
-  bool is_baked(size_t i, const Ints& value);
-  // Copies made for the exported batch follow the batch where the other values' sizes say so.
-  void align_repetitions(std::vector<Value>& values, std::optional<size_t> except_axis = std::nullopt);
+  // ---- sizes other than the exported ones ----
+  // Numbers where the model is read as exported.
+  Dimensions dimensions(size_t i);
+  // Those of a result that cannot be told from its sizes alone.
+  void set_dimensions(size_t result, Dimensions dimensions) { given_dimensions_[result] = std::move(dimensions); }
+  // A list of integers that depends on no data: as it is now, and as it was at the exported sizes.
+  struct Sizes {
+    Ints now, exported;
+    // Whether entry i may have been written by the exporter for its own sizes.
+    bool is_baked(size_t i) const { return now[i] == exported[i]; }
+    bool is_baked() const { return now == exported; }
+  };
+  Sizes sizes(size_t i, const std::string& what);
+  // The named axes of operands (or none) are one dimension: one that the exporter made for its own size is made again
+  // for that of the others; `operand` gives it from here on. Throws Error if its content does not prove how.
+  void align(const std::vector<std::optional<size_t>>& axis_of_operand);
+  void align_broadcast(size_t except_last = 0);  // the axes of all operands, counted from the end
+  // A position on an axis of operand i that the file holds as a number must mean the same at any size, or be counted
+  // from the end; throws Error if it may have been computed from the exported size.
+  void check_position(int64_t position, size_t i, size_t axis);
 
   // ---- the model around the node ----
   bool training() const { return importer_.inputs().options.mode == ImportMode::training; }
@@ -71,7 +83,9 @@ class NodeContext {
   bool is_initializer(size_t i) const;
   bool is_updatable(size_t i) const;  // an initializer that is not frozen
   Importer& importer() { return importer_; }
-  std::vector<Value> import_branch(const onnx::GraphProto& graph) { return importer_.import_branch(graph, scope_); }
+  std::vector<Value> import_branch(const onnx::GraphProto& graph);
+  // The results as what their names stand for.
+  std::vector<Binding> bind(const std::vector<Value>& results);
   // How the parameter behind `v` (through movement and casts) is initialised afresh; the first rule stays.
   void initialise(Value v, FreshRule rule);
 
@@ -85,6 +99,8 @@ class NodeContext {
   const Scope& scope_;
   const std::string name_;  // unique in the model
   std::set<std::string> known_attributes_;
+  std::map<size_t, Value> regrown_;  // operands made again for other sizes
+  std::map<size_t, Dimensions> given_dimensions_;
 };
 
 // Axis i of the result is axis permutation[i] of v; a transpose of a transpose is one, or none.

@@ -294,7 +294,7 @@ TEST_F(ExternalData, IsReadFromItsOffset) {
 
 TEST_F(ExternalData, MissingFileNamesTheRemedyAndFreshWeightsReplaceIt) {
   EXPECT_THAT(error(model("w.bin")),
-              AllOf(HasSubstr("external data 'w.bin' of tensor 'w' is missing"), HasSubstr("--init absent")));
+              AllOf(HasSubstr("external data 'w.bin' of tensor 'w' is missing"), HasSubstr("with --init")));
   const ImportedModel fresh = import_model(model("w.bin"), {.weights = InitialWeights::fresh_where_absent});
   EXPECT_EQ(fresh.weights.at("w").type.shape, (Shape{3, 4}));
 }

@@ -229,7 +229,7 @@ TEST(Batch, ATargetThatMixesTheRowsIsRefusedByName) {
   const TestModel model = flattened({3, 8});
   const std::string error = import_error(model, {.batch = 5, .mode = ImportMode::as_exported});
   EXPECT_THAT(error, HasSubstr("node Reshape 'view': its target [3,8] was exported for [2,3,4]"));
-  EXPECT_THAT(error, HasSubstr("the model was exported at batch 2"));
+  EXPECT_THAT(error, HasSubstr("the model was exported at x=[2,3,4] and is read at x=[5,3,4]"));
   EXPECT_EQ(result_shape(model, 2), (Shape{3, 8})) << "at the exported batch it is what it is";
 }
 
@@ -253,7 +253,7 @@ TEST(Batch, CopiesMadeForTheBatchFollowIt) {
 
 TEST(Batch, RemarkSaysSo) {
   const ImportedModel model = import_model(flattened({2, 12}).file(), {.batch = 5, .mode = ImportMode::as_exported});
-  EXPECT_THAT(model.remarks, Contains("the model was exported at batch 2 and is read at batch 5"));
+  EXPECT_THAT(model.remarks, Contains("the model was exported at x=[2,3,4] and is read at x=[5,3,4]"));
 }
 
 // ---- fresh weights ----

@@ -1,0 +1,291 @@
+#include "frontend/regrow.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace halfstep {
+namespace {
+
+constexpr int kDeepest = 200;  // of an expression that is made again
+
+// A tensor as [outer, size, inner] around one axis.
+struct AxisView {
+  AxisView(const Shape& shape, size_t axis) : size(shape[axis]) {
+    for (size_t i = 0; i < axis; ++i) outer *= shape[i];
+    for (size_t i = axis + 1; i < shape.size(); ++i) inner *= shape[i];
+  }
+  int64_t at(int64_t o, int64_t i, int64_t k) const { return (o * size + i) * inner + k; }
+  template <typename Visit>  // whether every pair of an outer and an inner position passes
+  bool all_lines(Visit&& visit) const {
+    for (int64_t o = 0; o < outer; ++o)
+      for (int64_t k = 0; k < inner; ++k)
+        if (!visit(o, k)) return false;
+    return true;
+  }
+  int64_t outer = 1, size, inner = 1;
+};
+
+Shape with_size(Shape shape, size_t axis, int64_t size) {
+  shape[axis] = size;
+  return shape;
+}
+
+// `tensor` resized, its elements given by (outer, place along the axis, inner).
+template <typename Element>
+Tensor resized(const Tensor& tensor, size_t axis, int64_t size, Element&& element) {
+  Tensor result(TensorType{tensor.type.dtype, with_size(tensor.type.shape, axis, size)});
+  const AxisView view(result.type.shape, axis);
+  view.all_lines([&](int64_t o, int64_t k) {
+    for (int64_t i = 0; i < size; ++i) result.set(view.at(o, i, k), element(o, i, k));
+    return true;
+  });
+  return result;
+}
+
+constexpr int64_t kFewestProving = 3;  // two elements are always a sequence
+
+bool is_arithmetic(const Tensor& tensor, const AxisView& view) {
+  if (is_floating(tensor.type.dtype) || tensor.type.dtype == DType::boolean || view.size < kFewestProving) return false;
+  return view.all_lines([&](int64_t o, int64_t k) {
+    const double step = tensor.at(view.at(o, 1, k)) - tensor.at(view.at(o, 0, k));
+    for (int64_t i = 2; i < view.size; ++i)
+      if (tensor.at(view.at(o, i, k)) - tensor.at(view.at(o, i - 1, k)) != step) return false;
+    return true;
+  });
+}
+
+// Elements of `tensor` as [outer, size, middle, other, inner], a function of the distance between two axes.
+class Distances {
+ public:
+  Distances(const Tensor& tensor, size_t axis, size_t other)
+      : tensor_(tensor), strides_(row_major_strides(tensor.type.shape)), axis_(axis), other_(other) {}
+
+  bool proven() const {
+    const Shape& shape = tensor_.type.shape;
+    if (shape[axis_] < kFewestProving || shape[other_] < kFewestProving) return false;
+    return all_planes([&](int64_t base) {
+      for (int64_t i = 0; i + 1 < shape[axis_]; ++i)
+        for (int64_t j = 0; j + 1 < shape[other_]; ++j)
+          if (at(base, i, j) != at(base, i + 1, j + 1)) return false;
+      return true;
+    });
+  }
+
+  // Whether each plane has one value before a distance and one behind it, so that both go on.
+  bool is_single_step() const {
+    const Shape& shape = tensor_.type.shape;
+    return all_planes([&](int64_t base) {
+      int64_t changes = 0;
+      for (int64_t d = 1 - shape[axis_]; d + 1 < shape[other_]; ++d)
+        changes += at_distance(base, d) != at_distance(base, d + 1);
+      return changes <= 1;
+    });
+  }
+
+  // At an index along the axis that may lie behind its end.
+  double continued(int64_t base, int64_t i, int64_t j) const {
+    const int64_t size = tensor_.type.shape[axis_];
+    return i < size ? at(base, i, j) : at_distance(base, std::max(j - i, 1 - size));
+  }
+
+ private:
+  double at(int64_t base, int64_t i, int64_t j) const {
+    return tensor_.at(base + i * strides_[axis_] + j * strides_[other_]);
+  }
+  double at_distance(int64_t base, int64_t d) const { return d < 0 ? at(base, -d, 0) : at(base, 0, d); }
+
+  template <typename Visit>
+  bool all_planes(Visit&& visit) const {
+    const Shape& shape = tensor_.type.shape;
+    Ints index(shape.size(), 0);
+    for (;;) {
+      int64_t base = 0;
+      for (size_t i = 0; i < shape.size(); ++i) base += index[i] * strides_[i];
+      if (!visit(base)) return false;
+      size_t i = shape.size();
+      while (i-- > 0) {
+        if (i == axis_ || i == other_) continue;
+        if (++index[i] < shape[i]) break;
+        index[i] = 0;
+      }
+      if (i == SIZE_MAX) return true;
+    }
+  }
+
+  const Tensor& tensor_;
+  const std::vector<int64_t> strides_;
+  const size_t axis_, other_;
+};
+
+std::optional<Tensor> continue_distances(const Tensor& tensor, size_t axis, int64_t size) {
+  const Shape& shape = tensor.type.shape;
+  for (size_t other = 0; other < shape.size(); ++other) {
+    if (other == axis) continue;
+    const Distances distances(tensor, axis, other);
+    if (!distances.proven() || (size > shape[axis] && !distances.is_single_step())) continue;
+    const std::vector<int64_t> strides = row_major_strides(shape);
+    const AxisView view(shape, axis);
+    return resized(tensor, axis, size, [&](int64_t o, int64_t i, int64_t k) {
+      const int64_t line = view.at(o, 0, k), j = line / strides[other] % shape[other];
+      return distances.continued(line - j * strides[other], i, j);
+    });
+  }
+  return std::nullopt;
+}
+
+std::string quoted(const Node& leaf) { return "'" + leaf.attributes.text("name") + "'"; }
+
+// The axis of `from` that is `axis` of `to` after a reshape, if there is one.
+std::optional<size_t> same_axis(const Shape& from, const Shape& to, size_t axis) {
+  const AxisView target(to, axis);
+  for (size_t i = 0; i < from.size(); ++i) {
+    const AxisView source(from, i);
+    if (source.size == target.size && source.outer == target.outer && source.inner == target.inner) return i;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+bool repeats(const Tensor& tensor, size_t axis) {
+  const AxisView view(tensor.type.shape, axis);
+  if (view.size < 1) return false;
+  const size_t slice = static_cast<size_t>(view.inner) * static_cast<size_t>(size_of(tensor.type.dtype));
+  const std::byte* bytes = tensor.data.data();
+  for (int64_t o = 0; o < view.outer; ++o)
+    for (int64_t i = 1; i < view.size; ++i) {
+      const size_t block = static_cast<size_t>(o * view.size) * slice;
+      if (std::memcmp(bytes + block, bytes + block + static_cast<size_t>(i) * slice, slice) != 0) return false;
+    }
+  return true;
+}
+
+Tensor first_slice(const Tensor& tensor, size_t axis) {
+  const AxisView view(tensor.type.shape, axis);
+  return resized(tensor, axis, 1, [&](int64_t o, int64_t, int64_t k) { return tensor.at(view.at(o, 0, k)); });
+}
+
+std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_t size) {
+  const AxisView view(tensor.type.shape, axis);
+  if (repeats(tensor, axis))
+    return resized(tensor, axis, size, [&](int64_t o, int64_t, int64_t k) { return tensor.at(view.at(o, 0, k)); });
+  if (is_arithmetic(tensor, view))
+    return resized(tensor, axis, size, [&](int64_t o, int64_t i, int64_t k) {
+      const double first = tensor.at(view.at(o, 0, k));
+      return first + static_cast<double>(i) * (tensor.at(view.at(o, 1, k)) - first);
+    });
+  return continue_distances(tensor, axis, size);
+}
+
+Value Regrowth::resize(Value v, size_t axis, int64_t size) {
+  const Shape shape = builder_.shape(v);
+  if (shape[axis] == size) return v;
+  if (shape[axis] == 1) return builder_.broadcast(v, with_size(shape, axis, size));
+  const auto key = std::tuple(v, axis, size);
+  if (const auto found = resized_.find(key); found != resized_.end()) return found->second;
+  if (depth_ == kDeepest) throw Error("the expression that makes it is too deep");
+  ++depth_;
+  Value result;
+  try {
+    result = resize_node(v, axis, size);
+  } catch (const Error&) {
+    --depth_;
+    throw;
+  }
+  --depth_;
+  resized_[key] = result;
+  return result;
+}
+
+Value Regrowth::resize_node(Value v, size_t axis, int64_t size) {
+  const Node node = builder_.graph().node(v);
+  const std::string_view op = node.op->name;
+  if (op == "parameter" || op == "state")
+    return builder_.broadcast(repeated_leaf_(node, axis), with_size(node.results[0].shape, axis, size));
+  if (op == "reshape") return resize_reshape(node, axis, size);
+  if (op == "slice") return resize_slice(node, axis, size);
+  if (op == "gather") return resize_gather(node, axis, size);
+  if (op == "transpose") {
+    const Ints& permutation = node.attributes.ints("permutation");
+    const auto from = static_cast<size_t>(permutation[axis]);
+    return builder_.transpose(resize(node.operands[0], from, size), permutation);
+  }
+  const bool joins_elsewhere = op == "concat" && node.attributes.integer("axis") != static_cast<int64_t>(axis);
+  if (op == "broadcast" || node.op->kernel == KernelKind::pointwise || joins_elsewhere)
+    return resize_operands(node, axis, size);
+  if (op == "input")
+    throw Error("it comes from input " + quoted(node) + " of " + to_string(node.results[0].shape) +
+                "; give that input's shape too");
+  const std::optional<Tensor> value = constants_.evaluate(v);
+  if (!value) throw Error("it is computed by '" + node.origin.name + "' from the model's data or weights");
+  if (repeats(*value, axis))
+    return builder_.broadcast(builder_.constant(first_slice(*value, axis)), with_size(value->type.shape, axis, size));
+  const std::optional<Tensor> continued = continue_pattern(*value, axis, size);
+  if (!continued)
+    throw Error("its content is no repetition, sequence or causal mask that could be continued from " +
+                std::to_string(value->type.shape[axis]) + " to " + std::to_string(size));
+  return builder_.constant(*continued);
+}
+
+Value Regrowth::resize_operands(const Node& node, size_t axis, int64_t size) {
+  Attributes attributes = node.attributes;
+  std::vector<Value> operands = node.operands;
+  if (node.op->name == "broadcast") attributes.set("shape", with_size(attributes.ints("shape"), axis, size));
+  for (Value& v : operands)
+    if (node.op->name != "broadcast" || builder_.shape(v)[axis] != 1) v = resize(v, axis, size);
+  return builder_.call_all(*node.op, operands, attributes).front();
+}
+
+Value Regrowth::resize_reshape(const Node& node, size_t axis, int64_t size) {
+  const Value from = node.operands[0];
+  const Shape& to = node.results[0].shape;
+  const std::optional<size_t> source = same_axis(builder_.shape(from), to, axis);
+  if (!source) throw Error("it was reshaped from " + to_string(builder_.shape(from)) + " to " + to_string(to));
+  return builder_.reshape(resize(from, *source, size), with_size(to, axis, size));
+}
+
+// The first elements of an axis: a table of positions, of which a shorter or longer piece is taken.
+Value Regrowth::resize_slice(const Node& node, size_t axis, int64_t size) {
+  Ints starts = node.attributes.ints("starts"), limits = node.attributes.ints("limits");
+  const Ints& steps = node.attributes.ints("steps");
+  Value x = node.operands[0];
+  const Shape shape = builder_.shape(x);
+  if (starts[axis] != 0 || steps[axis] != 1)
+    throw Error("it is a piece from " + std::to_string(starts[axis]) + " on, not the beginning, of " +
+                to_string(shape));
+  const bool whole = limits[axis] == shape[axis];
+  if (whole) {
+    x = resize(x, axis, size);
+  } else if (size > shape[axis]) {
+    const Node& table = builder_.graph().node(x);
+    throw Error("it is read from a table" +
+                (is_leaf(*table.op) && table.op->name != "constant" ? " " + quoted(table) : "") + " of " +
+                std::to_string(shape[axis]) + " positions; choose at most that many");
+  }
+  limits[axis] = size;
+  return builder_.slice(x, starts, limits, steps);
+}
+
+Value Regrowth::resize_gather(const Node& node, size_t axis, int64_t size) {
+  const Value x = node.operands[0], indices = node.operands[1];
+  const auto gathered = static_cast<size_t>(node.attributes.integer("axis"));
+  const size_t rank = builder_.shape(indices).size();
+  if (axis < gathered || axis >= gathered + rank) {
+    const size_t source = axis < gathered ? axis : axis - rank + 1;
+    return builder_.call("gather", {resize(x, source, size), indices}, node.attributes);
+  }
+  const Value wider = resize(indices, axis - gathered, size);
+  const int64_t rows = builder_.shape(x)[gathered];
+  const std::optional<Tensor> value = constants_.evaluate(wider);
+  if (!value) throw Error("its indices are computed by '" + node.origin.name + "'");
+  for (double index : value->values())
+    if (index >= static_cast<double>(rows))
+      throw Error("it would read position " + std::to_string(static_cast<int64_t>(index)) + " of a table of " +
+                  std::to_string(rows) + "; choose at most that many");
+  return builder_.call("gather", {x, wider}, node.attributes);
+}
+
+}  // namespace halfstep

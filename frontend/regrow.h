@@ -1,0 +1,49 @@
+// Values that an exporter made for its own sizes: copies, position ids, masks. Where one meets a value that is read at
+// another size, it is made again for that size, if its content proves how it goes on.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "frontend/constants.h"
+#include "ir/builder.h"
+
+namespace halfstep {
+
+// `tensor` with `axis` of another size. Proven are equal slices; an arithmetic sequence of integers; a function of the
+// distance to another axis (a causal mask, relative positions), whose growth must be a single step.
+std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_t size);
+// Whether every slice along `axis` is the same.
+bool repeats(const Tensor& tensor, size_t axis);
+Tensor first_slice(const Tensor& tensor, size_t axis);  // keeps the axis with size 1
+
+class Regrowth {
+ public:
+  // Gives a parameter or state that repeats itself along an axis as a leaf of size 1 there; throws Error if it does
+  // not.
+  using RepeatedLeaf = std::function<Value(const Node& leaf, size_t axis)>;
+
+  Regrowth(Builder& builder, ConstantEvaluator& constants, RepeatedLeaf repeated_leaf)
+      : builder_(builder), constants_(constants), repeated_leaf_(std::move(repeated_leaf)) {}
+
+  // `v` with `axis` of another size. Throws Error that says what cannot be proven.
+  Value resize(Value v, size_t axis, int64_t size);
+
+ private:
+  Value resize_node(Value v, size_t axis, int64_t size);
+  Value resize_operands(const Node& node, size_t axis, int64_t size);
+  Value resize_reshape(const Node& node, size_t axis, int64_t size);
+  Value resize_slice(const Node& node, size_t axis, int64_t size);
+  Value resize_gather(const Node& node, size_t axis, int64_t size);
+
+  Builder& builder_;
+  ConstantEvaluator& constants_;
+  RepeatedLeaf repeated_leaf_;
+  std::map<std::tuple<Value, size_t, int64_t>, Value> resized_;
+  int depth_ = 0;
+};
+
+}  // namespace halfstep

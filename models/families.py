@@ -326,6 +326,10 @@ def places(model, path):
     return result
 
 
+def has_batch_norm(model):
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
 def forms(name):
     return ["dynamo", "dynamo23", "raw", "ts17"] if name in ATTENTION else ["dynamo", "raw", "ts17"]
 
@@ -377,7 +381,7 @@ def record(name, out):
     inputs = {key: dict(shape=[RECORDED, *shape], **(dict(low=-1.0, high=1.0) if bound is None else dict(bound=bound)))
               for key, (shape, bound) in input_specs(name).items()}
     write(out / f"{name}.json", dict(
-        model=name, torch=torch.__version__, inputs=inputs,
+        model=name, torch=torch.__version__, inputs=inputs, batch_norm=has_batch_norm(make(name)),
         labels=dict(shape=list(labels.shape), classes=classes, ignored=IGNORED, values=labels.flatten().tolist()),
         sgd=dict(lr=rate(name), momentum=0.9), losses=tidy(truth.losses),
         logits=tidy(truth.logits.flatten().tolist()) if truth.logits.numel() <= 4096 else None,

@@ -320,8 +320,6 @@ std::vector<int> Fusion::consumers(int kernel) const {
 
 // Whether `to` depends on `from` through a kernel or library call that is neither.
 bool Fusion::path_outside(int from, int to) const {
-  const std::vector<NodeId>& targets = kernels_[static_cast<size_t>(to)].roots;
-  const NodeId last = targets.back();
   const auto member = [&](NodeId id) { return kernel_of_[static_cast<size_t>(id)]; };
   std::vector<std::pair<NodeId, bool>> stack;  // node, whether something outside was passed
   for (NodeId root : kernels_[static_cast<size_t>(from)].roots) stack.push_back({root, false});
@@ -330,7 +328,6 @@ bool Fusion::path_outside(int from, int to) const {
     const auto [at, outside] = stack.back();
     stack.pop_back();
     for (NodeId user : users_[static_cast<size_t>(at)]) {
-      if (user > last) continue;
       if (stored(user) && member(user) == to) {
         if (outside) return true;
         continue;

@@ -113,8 +113,8 @@ inline double l2(std::span<const double> values) {
   return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.0));
 }
 
-// Norm, sum and samples against the fp64 run, relative to the gradient's norm; a gradient that is zero in theory (a bias
-// in front of a norm) is measured against the model's largest.
+// Norm, sum and samples against the fp64 run, relative to the gradient's norm; a gradient that is zero in theory (a
+// bias in front of a norm) is measured against the model's largest.
 inline void expect_family_gradients(const FamilyRun& run, const FamilyCase& c, const nlohmann::json& reference,
                                     double tolerance) {
   double largest = 0;

@@ -159,6 +159,11 @@ Tensor NodeContext::tensor(const std::string& name) {
   return importer_.inputs().reader.read(a->t());
 }
 
+std::vector<std::string> NodeContext::text_list(const std::string& name, const std::vector<std::string>& otherwise) {
+  const onnx::AttributeProto* a = attribute(name, Type::STRINGS);
+  return a ? std::vector<std::string>(a->strings().begin(), a->strings().end()) : otherwise;
+}
+
 const onnx::GraphProto& NodeContext::subgraph(const std::string& name) {
   const onnx::AttributeProto* a = attribute(name, Type::GRAPH);
   if (!a) fail("attribute '" + name + "' is missing");
@@ -305,11 +310,19 @@ bool NodeContext::is_updatable(size_t i) const {
   return is_initializer(i) && !importer_.is_frozen(binding(i).tensor->name());
 }
 
+bool NodeContext::starts_at_zero(size_t i) {
+  const bool stored = is_initializer(i);
+  if (stored && importer_.inputs().reader.missing_file(*binding(i).tensor)) return true;
+  if (!stored && !is_constant(i)) return false;
+  return std::ranges::all_of(constant(i, "initial state").values(), [](double v) { return v == 0; });
+}
+
 void NodeContext::initialise(Value v, FreshRule rule) {
-  const auto op_of = [&](Value value) -> const Op& { return *b.graph().node(value).op; };
-  while (op_of(v).name == "cast" || (op_of(v).kernel == KernelKind::movement && b.graph().node(v).operands.size() == 1))
-    v = b.graph().node(v).operands[0];
-  if (is_leaf(op_of(v))) importer_.set_fresh_rule(v, rule);
+  const Node node = b.graph().node(v);
+  if (is_leaf(*node.op)) return importer_.set_fresh_rule(v, rule);
+  if (node.op->name == "cast" || node.op->name == "concat" ||
+      (node.op->kernel == KernelKind::movement && node.operands.size() == 1))
+    for (Value operand : node.operands) initialise(operand, rule);
 }
 
 Value permute(Builder& b, Value v, Ints permutation) {

@@ -43,6 +43,7 @@ class NodeContext {
   std::string text(const std::string& name, const std::string& otherwise);
   Ints int_list(const std::string& name, const Ints& otherwise = {});
   std::vector<double> number_list(const std::string& name);
+  std::vector<std::string> text_list(const std::string& name, const std::vector<std::string>& otherwise);
   Tensor tensor(const std::string& name);
   const onnx::GraphProto& subgraph(const std::string& name);
   void ignore(std::initializer_list<const char*> names);
@@ -82,11 +83,13 @@ class NodeContext {
   Value state_operand(size_t i);
   bool is_initializer(size_t i) const;
   bool is_updatable(size_t i) const;  // an initializer that is not frozen
+  // Whether the state that a layer starts from is zero, for any batch: known to be, or its data is not with the model.
+  bool starts_at_zero(size_t i);
   Importer& importer() { return importer_; }
   std::vector<Value> import_branch(const onnx::GraphProto& graph);
   // The results as what their names stand for.
   std::vector<Binding> bind(const std::vector<Value>& results);
-  // How the parameter behind `v` (through movement and casts) is initialised afresh; the first rule stays.
+  // How the parameters behind `v` (through movement and casts) are initialised afresh; the first rule stays.
   void initialise(Value v, FreshRule rule);
 
  private:

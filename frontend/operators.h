@@ -35,6 +35,7 @@ std::span<const OnnxOperator> pooling_operators();
 std::span<const OnnxOperator> reduction_operators();
 std::span<const OnnxOperator> normalization_operators();
 std::span<const OnnxOperator> loss_operators();
+std::span<const OnnxOperator> recurrent_operators();
 
 // All rows, sorted by name.
 const std::vector<const OnnxOperator*>& onnx_operators();

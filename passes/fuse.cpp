@@ -9,6 +9,7 @@
 #include "ir/builder.h"
 #include "ir/reduction_split.h"
 #include "ir/views.h"
+#include "passes/rules.h"
 
 namespace halfstep {
 namespace {
@@ -102,6 +103,7 @@ class Fusion {
 
   bool is_zero_gap(NodeId arena, Value piece) const;
   void store(NodeId id);
+  void store_what_is_sliced();
   void choose_roots();
   struct InlineCost {
     double operations = 0;     // for each element
@@ -178,6 +180,16 @@ bool Fusion::spreads(NodeId id, NodeId user) const {
          inline_cost(id).operations > kMostBroadcastOperations;
 }
 
+// A value that is read piece by piece, as by the steps of a sequence: in memory its slices are views, and the readers
+// equal kernels.
+void Fusion::store_what_is_sliced() {
+  constexpr int kFewestSlices = 4;
+  std::map<NodeId, int> slices;
+  for (NodeId id = 0; id < graph_.size(); ++id)
+    if (node(id).op->name == "slice" && is_view(graph_, node(id)) && ++slices[storage(id)] == kFewestSlices)
+      if (!splat(graph_, {storage(id), 0})) store(id);
+}
+
 void Fusion::choose_roots() {
   for (const NamedValue& o : graph_.outputs()) store(o.value.node);
   for (const StateUpdate& u : graph_.updates()) store(u.value.node);
@@ -188,6 +200,7 @@ void Fusion::choose_roots() {
         if (v && !is_zero_gap(id, v)) store(v.node);
     if (is_reduction(n)) store(id);
   }
+  store_what_is_sliced();
   for (NodeId id = 0; id < graph_.size(); ++id) {
     if (external(id) || is_view(graph_, node(id)) || stored(id) || node(id).op->name == "constant") continue;
     bool store_it = node(id).results.size() > 1 && users_[static_cast<size_t>(id)].size() > 1;

@@ -18,6 +18,7 @@
 #include "passes/fuse.h"
 #include "passes/hoist_max_pool.h"
 #include "passes/inference.h"
+#include "passes/join_sums.h"
 #include "passes/place_casts.h"
 #include "passes/reduce_filter_gradients.h"
 #include "passes/simplify.h"
@@ -107,6 +108,7 @@ constexpr Pass kPasses[] = {
     {"bind_arenas", bind_to_arenas},
     {"add_update", add_updates},
     {"expand_composites", [](Pipeline& p) { p.each(expand_composites); }},
+    {"join_sums", [](Pipeline& p) { p.each(join_sums); }},
     {"reduce_filter_gradients", [](Pipeline& p) { p.each(reduce_filter_gradients); }},
     {"simplify", [](Pipeline& p) { p.each(simplify); }},
     {"place_casts", [](Pipeline& p) { p.each(place_casts); }},

@@ -171,6 +171,35 @@ Value wide_gradient(const Context& c) {
                            c.node.results[0].shape);
 }
 
+// A slice of one piece of a concat is a slice of the piece.
+Value slice_of_concat(const Context& c) {
+  if (!is(c.node, "slice") || !is(c.maker(0), "concat")) return {};
+  const Node concat = c.maker(0);
+  const auto axis = static_cast<size_t>(concat.attributes.integer("axis"));
+  Ints starts = c.node.attributes.ints("starts"), limits = c.node.attributes.ints("limits");
+  for (Value piece : concat.operands) {
+    const int64_t size = c.builder.shape(piece)[axis];
+    if (starts[axis] >= 0 && limits[axis] <= size && starts[axis] < size)
+      return c.builder.slice(piece, starts, limits, c.node.attributes.ints("steps"));
+    starts[axis] -= size, limits[axis] -= size;
+    if (starts[axis] < 0) return {};
+  }
+  return {};
+}
+
+Value slice_of_slice(const Context& c) {
+  if (!is(c.node, "slice") || !is(c.maker(0), "slice")) return {};
+  const Node inner = c.maker(0);
+  const Ints &from = inner.attributes.ints("starts"), &by = inner.attributes.ints("steps");
+  Ints starts = c.node.attributes.ints("starts"), steps = c.node.attributes.ints("steps"), limits;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    starts[i] = from[i] + starts[i] * by[i], steps[i] *= by[i];
+    const int64_t count = c.node.results[0].shape[i];
+    limits.push_back(count == 0 ? starts[i] : starts[i] + (count - 1) * steps[i] + 1);
+  }
+  return c.builder.slice(inner.operands[0], starts, limits, steps);
+}
+
 Value single_concat(const Context& c) {
   return is(c.node, "concat") && c.operands.size() == 1 ? c.operands[0] : Value{};
 }
@@ -216,7 +245,7 @@ constexpr Rule kRules[] = {
     identity_cast,      cast_of_cast,        neutral_element, small_power,     division_by_power_of_two,
     double_inverse,     decided_select,      idle_movement,   single_concat,   movement_of_same_movement,
     transpose_of_ones,  idle_reduction,      wide_gradient,   folded_constant, pointwise_of_splats,
-    transposed_operand, product_of_products,
+    transposed_operand, product_of_products, slice_of_concat, slice_of_slice,
 };
 
 }  // namespace

@@ -272,6 +272,10 @@ const std::vector<Op> kOps{
     arithmetic(
         "add", "Add", [](const Attributes&, Args a) { return a[0] + a[1]; },
         [](const VjpContext& c) -> std::vector<Value> { return {dy(c), dy(c)}; }),
+    // x + y where x is carried from step to step, as in a recurrent cell: a low sum would lose small steps.
+    arithmetic(
+        "accumulate", "", [](const Attributes&, Args a) { return a[0] + a[1]; },
+        [](const VjpContext& c) -> std::vector<Value> { return {dy(c), dy(c)}; }, Precision::full),
     arithmetic(
         "sub", "Sub", [](const Attributes&, Args a) { return a[0] - a[1]; },
         [](const VjpContext& c) -> std::vector<Value> { return {dy(c), c.builder.unary("neg", dy(c))}; }),

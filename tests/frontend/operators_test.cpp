@@ -42,6 +42,8 @@ onnx::GraphProto branch(double value) {
   return graph;
 }
 
+double sigmoid(double v) { return 1 / (1 + std::exp(-v)); }
+
 const Tensor kSquare = ramp({1, 1, 3, 3}, 1);  // 1 2 3 / 4 5 6 / 7 8 9
 const double kE = std::exp(1.0);
 
@@ -121,6 +123,28 @@ std::vector<Case> cases() {
       {"Gather", 13, {x({3, 2}, {1, 2, 3, 4, 5, 6}), x(ints({2}, {-1, 0}))}, {}, {{5, 6, 1, 2}}},
       {"Gather", 13, {x({2, 3}, {1, 2, 3, 4, 5, 6}), known(ints({}, {-2}))}, {{"axis", int64_t{1}}}, {{2, 5}}},
       {"Gather", 13, {x({3}, {1, 2, 3}), known(ints({2}, {2, 0}))}, {}, {{3, 1}}},
+      // Two steps of one hidden value, every input weight 1; Y and Y_h (and Y_c).
+      {"GRU",
+       14,
+       {x({2, 1, 1}, {1, 2}), known(floats({1, 3, 1}, {1, 1, 1})), known(floats({1, 3, 1}, {0, 0, 0}))},
+       {},
+       {{(1 - sigmoid(1)) * std::tanh(1),
+         (1 - sigmoid(2)) * std::tanh(2) + sigmoid(2) * (1 - sigmoid(1)) * std::tanh(1)},
+        {(1 - sigmoid(2)) * std::tanh(2) + sigmoid(2) * (1 - sigmoid(1)) * std::tanh(1)}}},
+      {"LSTM",
+       14,
+       {x({2, 1, 1}, {1, 2}), known(floats({1, 4, 1}, {1, 1, 1, 1})), known(floats({1, 4, 1}, {0, 0, 0, 0})), absent(),
+        x(Tensor::from_values({DType::i32, {1}}, std::vector<double>{1}))},
+       {},
+       {{sigmoid(1) * std::tanh(sigmoid(1) * std::tanh(1)), 0},
+        {sigmoid(1) * std::tanh(sigmoid(1) * std::tanh(1))},
+        {sigmoid(1) * std::tanh(1)}}},
+      {"RNN",
+       14,
+       {x({1, 2, 1}, {1, 2}), known(floats({1, 1, 1}, {1})), known(floats({1, 1, 1}, {0.5})),
+        known(floats({1, 2}, {0.25, -0.5})), absent(), x({1, 1, 1}, {2})},
+       {{"layout", int64_t{1}}, {"direction", std::string("reverse")}, {"clip", 1.5}},
+       {{std::tanh(0.75 + 0.5 * std::tanh(1.5)), std::tanh(1.5)}, {std::tanh(0.75 + 0.5 * std::tanh(1.5))}}},
       {"Gelu", 20, {x({1}, {1})}, {}, {{0.5 * (1 + std::erf(std::sqrt(0.5)))}}},
       {"Gelu", 20, {x({1}, {1})}, {{"approximate", std::string("tanh")}}, {{0.841192}}},
       {"Gemm",
@@ -280,6 +304,7 @@ TestModel one_node(const Case& c, NamedTensors& inputs) {
   TestModel model(c.opset);
   std::vector<std::string> operands, results;
   const std::map<DType, int32_t> types{{DType::f32, onnx::TensorProto::FLOAT},
+                                       {DType::i32, onnx::TensorProto::INT32},
                                        {DType::i64, onnx::TensorProto::INT64},
                                        {DType::boolean, onnx::TensorProto::BOOL}};
   for (size_t i = 0; i < c.operands.size(); ++i) {

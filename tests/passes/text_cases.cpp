@@ -33,6 +33,7 @@
 #include "passes/fuse.h"
 #include "passes/hoist_max_pool.h"
 #include "passes/inference.h"
+#include "passes/join_sums.h"
 #include "passes/place_casts.h"
 #include "passes/reduce_filter_gradients.h"
 #include "passes/rules.h"
@@ -192,6 +193,7 @@ const std::map<std::string, RunPass>& passes() {
       {"fuse", plain(fuse)},
       {"hoist_max_pool", plain(hoist_max_pool)},
       {"inference", plain(inference)},
+      {"join_sums", plain(join_sums)},
       {"place_casts", plain(place_casts)},
       {"reduce_filter_gradients", plain(reduce_filter_gradients)},
       {"simplify", plain(simplify)},

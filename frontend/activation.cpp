@@ -1,0 +1,92 @@
+#include "frontend/activation.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "frontend/node_context.h"
+
+namespace halfstep {
+namespace {
+
+Value below_zero(Builder& b, Value x, Value if_below, Value otherwise) {
+  return b.select(b.binary("less", x, b.constant_like(x, 0)), if_below, otherwise);
+}
+
+Value affine(Builder& b, Value x, const Activation& a) { return b.add(b.mul(x, a.alpha), a.beta); }
+
+Value elu(Builder& b, Value x, const Activation& a) {
+  // exp only of what is negative: a large positive x would overflow, and its gradient be 0 * inf.
+  const Value negative = b.binary("min", x, b.constant_like(x, 0));
+  return below_zero(b, x, b.mul(b.add(b.unary("exp", negative), -1), a.alpha), x);
+}
+
+Value hard_sigmoid(Builder& b, Value x, const Activation& a) {
+  const Value line = affine(b, x, a);
+  return b.binary("max", b.binary("min", line, b.constant_like(x, 1)), b.constant_like(x, 0));
+}
+
+Value leaky_relu(Builder& b, Value x, const Activation& a) { return below_zero(b, x, b.mul(x, a.alpha), x); }
+
+Value thresholded_relu(Builder& b, Value x, const Activation& a) {
+  return b.select(b.binary("less", b.constant_like(x, a.alpha), x), x, b.constant_like(x, 0));
+}
+
+Value scaled_tanh(Builder& b, Value x, const Activation& a) {
+  return b.mul(b.unary("tanh", b.mul(x, a.beta)), a.alpha);
+}
+
+Value softsign(Builder& b, Value x, const Activation&) { return b.div(x, b.add(b.unary("abs", x), 1)); }
+
+struct Row {
+  std::string_view name;  // in lower case: the attribute is read without regard to case
+  Value (*build)(Builder&, Value, const Activation&);
+  std::optional<double> alpha, beta;  // the defaults of the coefficients that the function has
+};
+
+const Row kRows[] = {
+    {"affine", affine, 1, 0},
+    {"elu", elu, 1, {}},
+    {"hardsigmoid", hard_sigmoid, 0.2, 0.5},
+    {"leakyrelu", leaky_relu, 0.01, {}},
+    {"relu", [](Builder& b, Value x, const Activation&) { return b.unary("relu", x); }, {}, {}},
+    {"scaledtanh", scaled_tanh, 1, 1},
+    {"sigmoid", [](Builder& b, Value x, const Activation&) { return b.unary("sigmoid", x); }, {}, {}},
+    {"softplus", [](Builder& b, Value x, const Activation&) { return b.unary("softplus", x); }, {}, {}},
+    {"softsign", softsign, {}, {}},
+    {"tanh", [](Builder& b, Value x, const Activation&) { return b.unary("tanh", x); }, {}, {}},
+    {"thresholdedrelu", thresholded_relu, 1, {}},
+};
+
+const Row* find_row(std::string_view name) {
+  const auto* found = std::ranges::find(kRows, name, &Row::name);
+  return found == std::end(kRows) ? nullptr : found;
+}
+
+}  // namespace
+
+std::vector<Activation> read_activations(NodeContext& c, const std::vector<std::string>& defaults) {
+  const std::vector<std::string> names = c.text_list("activations", defaults);
+  const std::vector<double> alphas = c.number_list("activation_alpha"), betas = c.number_list("activation_beta");
+  if (names.size() != defaults.size())
+    c.fail(std::to_string(names.size()) + " activations given, " + std::to_string(defaults.size()) + " expected");
+  auto alpha = alphas.begin(), beta = betas.begin();
+  std::vector<Activation> result;
+  for (const std::string& name : names) {
+    Activation a{name};
+    for (char& letter : a.name) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+    const Row* row = find_row(a.name);
+    if (!row) c.fail("activation '" + name + "' is not known");
+    if (row->alpha) a.alpha = alpha != alphas.end() ? *alpha++ : *row->alpha;
+    if (row->beta) a.beta = beta != betas.end() ? *beta++ : *row->beta;
+    result.push_back(std::move(a));
+  }
+  return result;
+}
+
+Value activate(Builder& b, Value x, const Activation& activation) {
+  const Row* row = find_row(activation.name);
+  require(row != nullptr, "an activation comes from the table");
+  return row->build(b, x, activation);
+}
+
+}  // namespace halfstep

@@ -161,7 +161,9 @@ class Autocast {
     const std::string low_name(name(*low_));
     switch (assignments_[static_cast<size_t>(id)].precision) {
       case Precision::low:
-        reason = node.op->precision == Precision::low ? "contraction" : low_name;
+        reason = node.op->precision != Precision::low       ? low_name
+                 : node.op->kernel == KernelKind::composite ? "contractions, f32 between them"
+                                                            : "contraction";
         return *low_;
       case Precision::full:
         reason = "needs f32";
@@ -237,11 +239,11 @@ PrecisionRule infer_rule(std::string pattern) { return {std::move(pattern), Prec
 
 std::vector<PrecisionRule> autocast_preset(const std::string& preset) {
   if (preset == "default") return {};
-  // torch's softmax kernels read f16 and write f32; its batch norm writes what it reads.
+  // torch's softmax kernels read f16 and write f32; its batch norm writes what it reads, its other norms f32.
   if (preset == "torch")
-    return {{"softmax", Precision::full, "torch preset"},
-            {"log_softmax", Precision::full, "torch preset"},
-            {"batch_norm", Precision::follow, "torch preset"}};
+    return {{"softmax", Precision::full, "torch preset"},      {"log_softmax", Precision::full, "torch preset"},
+            {"batch_norm", Precision::follow, "torch preset"}, {"layer_norm", Precision::full, "torch preset"},
+            {"group_norm", Precision::full, "torch preset"},   {"rms_norm", Precision::full, "torch preset"}};
   throw Error(fmt::format("autocast: no preset '{}'; there are: default, torch", preset));
 }
 

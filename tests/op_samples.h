@@ -1,5 +1,6 @@
 // One line for every op: small graphs of a single node, from which the whole-table tests draw. `{f}` stands for the
-// floating type under test. Integer inputs named "labels", "indices" and "index" are drawn below their bound.
+// floating type under test, "-" for an optional operand left out. Integer inputs named "labels", "indices" and "index"
+// are drawn below their bound.
 #pragma once
 
 #include <string>
@@ -14,6 +15,7 @@ struct OpSample {
   std::string_view attributes;  // IR text, without braces
   double low = -2, high = 2;    // floating operands are drawn uniformly from here
   int64_t bound = 2;            // integer operands from [0, bound)
+  int results = 1;
 };
 
 inline const std::vector<OpSample>& op_samples() {
@@ -77,8 +79,8 @@ inline const std::vector<OpSample>& op_samples() {
       {"reduce_sum", "{f}[3,4,5]", "axes=[0,2]"},
       {"reduce_max", "{f}[3,40]", "axes=[1]"},
       {"reduce_min", "{f}[30,4]", "axes=[0]"},
-      {"max_pool", "{f}[2,6,7,3]", "window=[2,2], strides=[2,2]"},
-      {"max_pool", "{f}[2,6,7,3]", "window=[3,3], strides=[2,1], pads_begin=[1,1], pads_end=[1,0]"},
+      {"max_pool", "{f}[2,6,7,3]", "window=[2,2], strides=[2,2]", -2, 2, 2, 2},
+      {"max_pool", "{f}[2,6,7,3]", "window=[3,3], strides=[2,1], pads_begin=[1,1], pads_end=[1,0]", -2, 2, 2, 2},
       {"max_pool_grad", "{f}[2,3,3,3],u8[2,3,3,3]",
        "window=[3,2], strides=[2,2], pads_begin=[1,0], pads_end=[0,0], spatial=[6,7]", -2, 2, 6},
       {"avg_pool", "{f}[2,6,7,3]", "window=[3,3], strides=[2,2], pads_begin=[1,1], pads_end=[1,1]"},
@@ -100,7 +102,43 @@ inline const std::vector<OpSample>& op_samples() {
       {"log_softmax", "{f}[4,9]", "axis=1"},
       {"softmax_cross_entropy", "{f}[6,10],i64[6]", "ignore_index=2", -3, 3, 10},
       {"argmax", "{f}[6,10]", "axis=1"},
-      {"batch_norm", "{f}[4,3,5],f32[5],f32[5],f32[5],f32[5]", "axis=2", 0.5, 3},
+      {"batch_norm", "{f}[4,3,5],f32[5],f32[5],f32[5],f32[5]", "axis=2", 0.5, 3, 2, 3},
+      {"layer_norm", "{f}[6,33],f32[33],f32[33]", "axis=1", -2, 2, 2, 3},
+      {"layer_norm", "{f}[3,5,2,7],f32[2,7],f32[2,7]", "axis=2, epsilon=0.01", -2, 2, 2, 3},
+      {"layer_norm", "{f}[4,9],{f}[9]", "axis=1", 0.5, 3, 2, 3},
+      {"layer_norm", "{f}[2,3,5]", "axis=0", -2, 2, 2, 3},
+      {"layer_norm", "{f}[5,8],-,f32[8]", "axis=1", -2, 2, 2, 3},
+      {"layer_norm", "{f}[4,1],f32[1],f32[1]", "axis=1", -2, 2, 2, 3},
+      {"layer_norm", "{f}[0,5],f32[5],f32[5]", "axis=1", -2, 2, 2, 3},
+      {"rms_norm", "{f}[6,33],f32[33]", "axis=1", -2, 2, 2, 2},
+      {"rms_norm", "{f}[2,3,2,5],f32[3,2,5]", "axis=1, epsilon=0.01", -2, 2, 2, 2},
+      {"rms_norm", "{f}[3,7]", "axis=1", 0.5, 3, 2, 2},
+      {"rms_norm", "{f}[3,1],f32[1]", "axis=1", 0.5, 3, 2, 2},
+      {"group_norm", "{f}[2,6,3,5],f32[6],f32[6]", "axis=1, batch=0, groups=3", -2, 2, 2, 3},
+      {"group_norm", "{f}[2,3,5,6],f32[6],f32[6]", "axis=3, batch=0, groups=2", 0.5, 3, 2, 3},
+      {"group_norm", "{f}[4,3,5],f32[4],f32[4]", "axis=0, batch=1, groups=4", -2, 2, 2, 3},
+      {"group_norm", "{f}[3,8],f32[8],f32[8]", "axis=1, batch=0, groups=2, epsilon=0.1", -2, 2, 2, 3},
+      {"group_norm", "{f}[5,7,1],f32[1],f32[1]", "axis=2, batch=0, groups=1", -2, 2, 2, 3},
+      {"attention", "{f}[2,3,5,4],{f}[2,3,5,4],{f}[2,3,5,4]", "scale=0.5", -2, 2, 2, 2},
+      {"attention", "{f}[2,2,5,4],{f}[2,2,7,4],{f}[2,2,7,3]", "scale=0.5, causal=1", -2, 2, 2, 2},
+      {"attention", "{f}[2,4,3,4],{f}[2,2,5,4],{f}[2,2,5,6]", "scale=0.7, causal=1, softcap=1.5", -2, 2, 2, 2},
+      {"attention", "{f}[2,2,6,4],{f}[2,2,4,4],{f}[2,2,4,3],bool[6,4]", "scale=0.5", -2, 2, 2, 2},
+      {"attention", "{f}[2,3,4,4],{f}[2,1,5,4],{f}[2,1,5,4],bool[2,1,1,5]", "scale=-0.5, softcap=2.0", -2, 2, 2, 2},
+      {"attention", "{f}[3,2,4,3],{f}[3,2,5,3],{f}[3,2,5,3],{f}[1,2,4,5]", "scale=0.5", -2, 2, 2, 2},
+      {"attention", "{f}[3,4,2,3],{f}[3,2,5,3],{f}[3,2,5,3],f32[3,1,1,5]", "scale=0.5, causal=1, softcap=2.0", -2, 2, 2,
+       2},
+      {"attention", "{f}[1,1,1,1],{f}[1,1,1,1],{f}[1,1,1,1]", "scale=1.0", -2, 2, 2, 2},
+      {"attention", "{f}[2,2,1,3],{f}[2,1,4,3],{f}[2,1,4,1],bool[1]", "scale=0.5", -2, 2, 2, 2},
+      {"attention", "{f}[2,2,3,4],{f}[2,2,6,4],{f}[2,2,6,4],-,i64[],i32[]", "scale=0.5, ratio=0.25, site=3", -2, 2, 9,
+       2},
+      {"attention", "{f}[2,2,3,4],{f}[2,1,6,4],{f}[2,1,6,4],{f}[3,6],i64[],i32[]", "scale=0.5, ratio=0.5, site=1", -2,
+       2, 9, 2},
+      {"attention", "{f}[2,2,3,4],{f}[2,2,5,4],{f}[2,2,5,4],bool[3,1]", "scale=0.5", -2, 2, 1, 2},
+      {"attention_grad", "{f}[2,4,3,5],{f}[2,4,3,5],f32[2,4,3],{f}[2,4,3,4],{f}[2,2,6,4],{f}[2,2,6,5],bool[2,1,3,6]",
+       "scale=0.5, causal=1, softcap=2.0", -1, 1, 2, 3},
+      {"attention_grad",
+       "{f}[2,2,3,4],{f}[2,2,3,4],f32[2,2,3],{f}[2,2,3,4],{f}[2,2,6,4],{f}[2,2,6,4],{f}[2,3,6],i64[],i32[]",
+       "scale=0.5, ratio=0.25, site=3", -1, 1, 9, 4},
       {"dropout", "{f}[4,9],i64[],i32[]", "ratio=0.25, site=5", -2, 2, 100},
   };
   return samples;
@@ -108,27 +146,26 @@ inline const std::vector<OpSample>& op_samples() {
 
 // `  %0 = input() {name="0"} : f32[3,5]` ... `output "0" = ...`, with the element type filled in.
 inline std::string sample_text(const OpSample& sample, std::string_view element) {
-  std::string types(sample.inputs), text = "graph sample {\n", operands;
+  std::string types(sample.inputs), text = "graph sample {\n", operands, results, outputs;
   for (size_t at; (at = types.find("{f}")) != std::string::npos;) types.replace(at, 3, element);
   int count = 0;
-  for (size_t begin = 0; begin < types.size(); ++count) {
-    size_t end = types.find("],", begin);
-    end = end == std::string::npos ? types.size() : end + 1;
+  for (size_t begin = 0; begin < types.size();) {
+    const bool absent = types[begin] == '-';
+    size_t end = absent ? begin + 1 : types.find(']', begin) + 1;
     const std::string number = std::to_string(count);
-    text += "  %" + number + " = input() {name=\"" + number + "\"} : " + types.substr(begin, end - begin) + "\n";
-    operands += (count ? ", %" : "%") + number;
+    if (!absent)
+      text += "  %" + number + " = input() {name=\"" + number + "\"} : " + types.substr(begin, end - begin) + "\n";
+    operands += (begin ? ", " : "") + (absent ? "_" : "%" + number);
+    ++count;
     begin = end + 1;
   }
-  const bool pair = sample.op == "max_pool", triple = sample.op == "batch_norm";
-  text += std::string("  %a") +
-          (pair     ? ", %b"
-           : triple ? ", %b, %c"
-                    : "") +
-          " = " + std::string(sample.op) + "(" + operands + ") {" + std::string(sample.attributes) +
-          "}\n  output \"0\" = %a\n";
-  if (pair || triple) text += "  output \"1\" = %b\n";
-  if (triple) text += "  output \"2\" = %c\n";
-  return text + "}\n";
+  for (int i = 0; i < sample.results; ++i) {
+    const std::string number = std::to_string(i);
+    results += (i ? ", %r" : "%r") + number;
+    outputs += "  output \"" + number + "\" = %r" + number + "\n";
+  }
+  return text + "  " + results + " = " + std::string(sample.op) + "(" + operands + ") {" +
+         std::string(sample.attributes) + "}\n" + outputs + "}\n";
 }
 
 }  // namespace halfstep

@@ -122,86 +122,6 @@ std::vector<Value> expand_argmax(const ExpandContext& c) {
   return {b.call("reduce_min", {b.select(b.call("eq", {x, maximum}), index, none)}, {{"axes", Ints{axis}}})};
 }
 
-// Batch normalisation over every axis but `axis`; statistics in f32, y in x's type.
-std::vector<TensorType> batch_norm_type(const TypeContext& c) {
-  const TensorType& x = c.operand(0);
-  const TensorType channel{DType::f32, {x.shape[axis_of(c.attributes, rank(x))]}};
-  for (size_t i = 1; i < c.operands.size(); ++i)
-    expect(c.operand(i) == channel, to_string(channel) + " expected, found " + to_string(c.operand(i)));
-  return {x, channel, channel};
-}
-
-struct BatchNormAxes {
-  size_t axis;
-  Ints reduced;
-  Shape channel;  // [1, ..., C, ..., 1]
-  double count;   // elements a channel's mean runs over
-};
-
-BatchNormAxes batch_norm_axes(const Attributes& attributes, const Shape& x) {
-  BatchNormAxes a{axis_of(attributes, x.size()), {}, Shape(x.size(), 1), 1};
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (i == a.axis) continue;
-    a.reduced.push_back(static_cast<int64_t>(i));
-    a.count *= static_cast<double>(x[i]);
-  }
-  a.channel[a.axis] = x[a.axis];
-  return a;
-}
-
-Value normalise(Builder& b, Value x32, Value mean, Value variance, const BatchNormAxes& a, double epsilon) {
-  const Value inverse = b.unary("rsqrt", b.add(b.reshape(variance, a.channel), epsilon));
-  return b.mul(b.sub(x32, b.reshape(mean, a.channel)), inverse);
-}
-
-// One pass: sums of (x - k) and (x - k)^2, where k is each channel's first element, so that a large mean does not
-// cancel.
-std::vector<Value> expand_batch_norm(const ExpandContext& c) {
-  Builder& b = c.builder;
-  const Shape shape = b.shape(c.operands[0]);
-  const BatchNormAxes a = batch_norm_axes(c.node.attributes, shape);
-  const Value x = b.cast(c.operands[0], DType::f32);
-  const Value k = b.slice(x, Ints(shape.size(), 0), a.channel);
-  const Value d = b.sub(x, b.broadcast(k, shape));
-  const Value first = b.mul(b.call("reduce_sum", {d}, {{"axes", a.reduced}}), 1 / a.count);
-  const Value second = b.mul(b.call("reduce_sum", {b.mul(d, d)}, {{"axes", a.reduced}}), 1 / a.count);
-  const Value centred = b.sub(second, b.mul(first, first));
-  const Value variance = b.reshape(b.call("max", {centred, b.constant_like(centred, 0)}), c.node.results[1].shape);
-  const Value mean = b.reshape(b.add(k, first), c.node.results[1].shape);
-  const Value normal = normalise(b, x, mean, variance, a, c.node.attributes.number("epsilon"));
-  const Value y = b.add(b.mul(normal, b.reshape(c.operands[1], a.channel)), b.reshape(c.operands[2], a.channel));
-  return {b.cast(y, c.node.results[0].dtype), mean, variance};
-}
-
-// Ioffe and Szegedy 2015, section 3, with n elements a channel:
-// dbias = sum(dy), dscale = sum(dy xhat), dx = scale invstd (dy - dbias / n - xhat dscale / n).
-std::vector<Value> batch_norm_vjp(const VjpContext& c) {
-  Builder& b = c.builder;
-  expect(!c.cotangents[1] && !c.cotangents[2], "gradients through the batch statistics' outputs are not supported");
-  const Shape shape = b.shape(c.operands[0]);
-  const BatchNormAxes a = batch_norm_axes(c.node.attributes, shape);
-  const double epsilon = c.node.attributes.number("epsilon");
-  const Value x = b.cast(c.operands[0], DType::f32), dy = b.cast(c.cotangents[0], DType::f32);
-  const Value normal = normalise(b, x, c.results[1], c.results[2], a, epsilon);
-  const Value dbias = b.call("reduce_sum", {dy}, {{"axes", a.reduced}});
-  const Value dscale = b.call("reduce_sum", {b.mul(dy, normal)}, {{"axes", a.reduced}});
-  const Value inverse = b.unary("rsqrt", b.add(b.reshape(c.results[2], a.channel), epsilon));
-  const Value slope = b.mul(b.reshape(c.operands[1], a.channel), inverse);
-  const Value inner = b.sub(b.sub(dy, b.mul(dbias, 1 / a.count)), b.mul(normal, b.mul(dscale, 1 / a.count)));
-  const Shape channel = b.shape(c.operands[1]);
-  return {b.cast(b.mul(inner, slope), b.dtype(c.operands[0])), b.reshape(dscale, channel), b.reshape(dbias, channel),
-          Value{}, Value{}};
-}
-
-std::vector<Value> batch_norm_inference(const ExpandContext& c) {
-  Builder& b = c.builder;
-  const BatchNormAxes a = batch_norm_axes(c.node.attributes, b.shape(c.operands[0]));
-  const Value x = b.cast(c.operands[0], DType::f32);
-  const Value normal = normalise(b, x, c.operands[3], c.operands[4], a, c.node.attributes.number("epsilon"));
-  const Value y = b.add(b.mul(normal, b.reshape(c.operands[1], a.channel)), b.reshape(c.operands[2], a.channel));
-  return {b.cast(y, c.node.results[0].dtype), c.operands[3], c.operands[4]};
-}
-
 std::vector<TensorType> dropout_type(const TypeContext& c) {
   const double ratio = c.attributes.number("ratio");
   expect(ratio >= 0 && ratio < 1, "ratio " + std::to_string(ratio) + " is outside [0, 1)");
@@ -262,20 +182,6 @@ const std::vector<Op> kOps{
      .not_differentiable = "its result is discrete",
      .kernel = KernelKind::composite,
      .expand = expand_argmax},
-    {.name = "batch_norm",
-     .onnx = "BatchNormalization",
-     .operands = {{"x"},
-                  {"scale", OperandSpec::one, OperandSpec::keep},
-                  {"bias", OperandSpec::one, OperandSpec::keep},
-                  {"running_mean", OperandSpec::one, OperandSpec::keep},
-                  {"running_variance", OperandSpec::one, OperandSpec::keep}},
-     .attributes = {kAxis, {"epsilon", 1e-5, AttributeSpec::defaulted}},
-     .type = batch_norm_type,
-     .precision = Precision::full_inside,
-     .vjp = batch_norm_vjp,
-     .kernel = KernelKind::composite,
-     .expand = expand_batch_norm,
-     .inference = batch_norm_inference},
     {.name = "dropout",
      .onnx = "Dropout",
      .operands = {{"x"}, {"seed"}, {"iteration"}},

@@ -17,6 +17,8 @@ std::span<const Op> reduction_ops();
 std::span<const Op> window_ops();
 std::span<const Op> contraction_ops();
 std::span<const Op> composite_ops();
+std::span<const Op> normalization_ops();
+std::span<const Op> attention_ops();
 
 namespace ops {
 

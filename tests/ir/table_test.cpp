@@ -49,7 +49,7 @@ Graph gradient_graph(const Graph& forward, NamedTensors& leaves, uint64_t seed) 
   const NodeId last = forward.size() - 1;
   const Node& node = forward.node(last);
   std::vector<Value> operands, cotangents;
-  for (Value v : node.operands) operands.push_back(map[static_cast<size_t>(v.node)][0]);
+  for (Value v : node.operands) operands.push_back(v ? map[static_cast<size_t>(v.node)][0] : Value{});
   for (size_t i = 0; i < node.results.size(); ++i) {
     if (i > 0 || !is_floating(node.results[i].dtype)) {
       cotangents.push_back({});

@@ -24,21 +24,15 @@ double identity_of(ScalarOp combine, DType dtype) {
 }
 
 const std::vector<RegionReader::Row>& RegionReader::rows() {
-  static const std::vector<Row> rows{{"input", &RegionReader::read_leaf},
-                                     {"constant", &RegionReader::read_constant},
-                                     {"broadcast", &RegionReader::read_broadcast},
-                                     {"reshape", &RegionReader::read_reshape},
-                                     {"transpose", &RegionReader::read_transpose},
-                                     {"slice", &RegionReader::read_slice},
-                                     {"pad", &RegionReader::read_pad},
-                                     {"concat", &RegionReader::read_concat},
-                                     {"iota", &RegionReader::read_iota},
-                                     {"gather", &RegionReader::read_gather},
-                                     {"uniform", &RegionReader::read_uniform},
-                                     {"max_pool", &RegionReader::read_max_pool},
-                                     {"max_pool_grad", &RegionReader::read_max_pool_grad},
-                                     {"avg_pool", &RegionReader::read_avg_pool},
-                                     {"avg_pool_grad", &RegionReader::read_avg_pool_grad}};
+  static const std::vector<Row> rows{
+      {"input", &RegionReader::read_leaf},          {"constant", &RegionReader::read_constant},
+      {"broadcast", &RegionReader::read_broadcast}, {"reshape", &RegionReader::read_reshape},
+      {"after", &RegionReader::read_after},         {"transpose", &RegionReader::read_transpose},
+      {"slice", &RegionReader::read_slice},         {"pad", &RegionReader::read_pad},
+      {"concat", &RegionReader::read_concat},       {"iota", &RegionReader::read_iota},
+      {"gather", &RegionReader::read_gather},       {"uniform", &RegionReader::read_uniform},
+      {"max_pool", &RegionReader::read_max_pool},   {"max_pool_grad", &RegionReader::read_max_pool_grad},
+      {"avg_pool", &RegionReader::read_avg_pool},   {"avg_pool_grad", &RegionReader::read_avg_pool_grad}};
   return rows;
 }
 
@@ -119,6 +113,8 @@ ExpressionId RegionReader::read_reshape(const Point& p) {
   const Index position = kernel_.space.linear(p.index, p.node.results[0].shape);
   return evaluate(p.node.operands[0], kernel_.space.split(position, operand_shape(p, 0)), p.guard);
 }
+
+ExpressionId RegionReader::read_after(const Point& p) { return evaluate(p.node.operands[0], p.index, p.guard); }
 
 ExpressionId RegionReader::read_transpose(const Point& p) {
   std::vector<Index> from(p.index.size());

@@ -42,6 +42,7 @@ class RegionReader {
   ExpressionId read_constant(const Point& p);
   ExpressionId read_broadcast(const Point& p);
   ExpressionId read_reshape(const Point& p);
+  ExpressionId read_after(const Point& p);
   ExpressionId read_transpose(const Point& p);
   ExpressionId read_slice(const Point& p);
   ExpressionId read_pad(const Point& p);

@@ -5,7 +5,7 @@
 namespace halfstep {
 
 bool is_view(const Graph& graph, const Node& node) {
-  if (node.op->name == "reshape") return true;
+  if (node.op->name == "reshape" || node.op->name == "after") return true;
   if (node.op->name != "slice") return false;
   const Shape &from = graph.type(node.operands[0]).shape, &to = node.results[0].shape;
   size_t axis = 0;

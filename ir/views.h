@@ -5,7 +5,7 @@
 
 namespace halfstep {
 
-// A reshape, or a slice of consecutive elements.
+// A reshape, a slice of consecutive elements, or an `after`.
 bool is_view(const Graph& graph, const Node& node);
 // Elements between the operand's first one and the view's.
 int64_t view_offset(const Graph& graph, const Node& view);

@@ -352,7 +352,9 @@ bool Fusion::path_outside(int from, int to) const {
           if (seen.insert({root, true}).second) stack.push_back({root, true});
         continue;
       }
-      const bool passes = outside || external(user);
+      // What an `after` waits for is complete, and so of another kernel.
+      const bool waits = is_view(graph_, node(user)) && node(user).operands[0].node != at;
+      const bool passes = outside || external(user) || waits;
       if (seen.insert({user, passes}).second) stack.push_back({user, passes});
     }
   }
@@ -469,11 +471,10 @@ void Fusion::emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) 
   for (NodeId id : nodes) {
     // Constants are shared: their origin is only the first node that asked for one.
     if (node(id).op->name == "constant" || node(id).op->name == "broadcast") continue;
-    if (const Origin& o = node(id).origin;
-        !o.name.empty() && origin.find(o.name) == std::string::npos && origin.size() < 60) {
+    const Origin& o = node(id).origin;
+    phase = std::max(phase, o.phase);
+    if (!o.name.empty() && origin.find(o.name) == std::string::npos && origin.size() < 60)
       origin += (origin.empty() ? "" : " + ") + o.name;
-      phase = o.phase;
-    }
   }
   builder.set_origin({origin, phase});
   require(!outputs.empty(), "a kernel has a result that somebody reads");
@@ -533,8 +534,17 @@ Graph Fusion::build() {
     }
   };
   const auto has_operands = [&](NodeId id) {
-    return std::ranges::all_of(node(id).operands,
-                               [&](Value v) { return done[static_cast<size_t>(storage(v.node))] != 0; });
+    std::vector<NodeId> stack{id};
+    while (!stack.empty()) {
+      const NodeId at = stack.back();
+      stack.pop_back();
+      for (Value v : node(at).operands) {
+        if (done[static_cast<size_t>(v.node)]) continue;
+        if (!is_view(graph_, node(v.node))) return false;
+        stack.push_back(v.node);
+      }
+    }
+    return true;
   };
   // In graph order, so that the forward pass stays in front. But a contraction runs as soon as its operands are there,
   // so that what a weight's gradient reads is free again early, and kernels can run beside it.

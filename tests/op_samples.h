@@ -71,6 +71,7 @@ inline const std::vector<OpSample>& op_samples() {
       {"concat", "{f}[2,3],{f}[2,1],{f}[2,4]", "axis=1"},
       {"iota", "", "shape=[3,4], axis=1"},
       {"gather", "{f}[5,3],i64[2,4]", "axis=0", -2, 2, 5},
+      {"after", "{f}[3,4],{f}[5]", ""},
       {"uniform", "i64[],i32[]", "shape=[4,9], site=3", 0, 0, 100},
       {"reduce_sum", "{f}[3,4,5]", "axes=[2]"},
       {"reduce_sum", "{f}[3,4,5]", "axes=[0,1]"},

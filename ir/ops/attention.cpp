@@ -166,7 +166,11 @@ std::vector<Value> expand_attention_grad(const ExpandContext& c) {
   const Value dy = c.operands[0], y = c.operands[1], log_sum = c.operands[2], q = c.operands[3], k = c.operands[4],
               v = c.operands[5];
   const Attributes& attributes = c.node.attributes;
-  const AttentionSteps steps(b, attributes, c.operands.subspan(3, 3), c.operands.subspan(6));
+  // The weights are computed again when dy is there.
+  std::vector<Value> again(c.operands.begin() + 3, c.operands.end());
+  again[0] = b.call("after", {q, dy});
+  if (attributes.number("ratio") > 0) again[4] = b.call("after", {again[4], dy});
+  const AttentionSteps steps(b, attributes, std::span(again).first(3), std::span(again).subspan(3));
   const AttentionSizes& s = steps.sizes();
   const Value capped = steps.capped_scores();
   const Value row_log_sum = b.reshape(log_sum, {s.batch, s.heads, s.queries, 1});

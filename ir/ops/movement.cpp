@@ -247,6 +247,10 @@ void evaluate_gather(const EvaluateContext& c) {
   });
 }
 
+// x itself, but not before `event` is computed. It stands before what is computed again in the backward, so that this
+// is neither shared with its first computation nor scheduled there.
+std::vector<TensorType> after_type(const TypeContext& c) { return {c.operand(0)}; }
+
 std::vector<TensorType> uniform_type(const TypeContext& c) {
   expect(
       c.operand(0) == TensorType{DType::i64, {}} && c.operand(1) == TensorType{DType::i32, {}},
@@ -333,6 +337,12 @@ const std::vector<Op> kOps{
      .not_differentiable = "its gradient, scatter_add, is not built yet",
      .kernel = KernelKind::movement,
      .evaluate = evaluate_gather},
+    {.name = "after",
+     .operands = {{"x"}, {"event", OperandSpec::one, OperandSpec::keep}},
+     .type = after_type,
+     .vjp = [](const VjpContext& c) -> std::vector<Value> { return {c.cotangents[0], Value{}}; },
+     .kernel = KernelKind::movement,
+     .evaluate = [](const EvaluateContext& c) { c.results[0] = *c.operands[0]; }},
     {.name = "uniform",
      .operands = {{"seed"}, {"iteration"}},
      .attributes = {kShape, {"site", int64_t{0}}},

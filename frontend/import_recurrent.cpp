@@ -61,17 +61,18 @@ using Cell = State (*)(const Direction&, Value x, const State& before);
 // below 2^-11 of it, and the gates, which are bounded, lose nothing by being low.
 State lstm_cell(const Direction& d, Value x, const State& before) {
   Builder& b = d.b();
-  const Value gates = d.plus(x, before.h ? d.recur(before.h, 0, 4) : Value{});
-  const auto peep = [&](Value gate, int64_t i, Value c) {
-    return d.peephole && c ? b.add(gate, b.mul(d.gate(d.peephole, i), c)) : gate;
+  const Value recurrent = before.h ? d.recur(before.h, 0, 4) : Value{};
+  const auto gate = [&](int64_t i) { return d.plus(d.gate(x, i), recurrent ? d.gate(recurrent, i) : Value{}); };
+  const auto peep = [&](int64_t i, Value c) {
+    return d.peephole && c ? b.add(gate(i), b.mul(d.gate(d.peephole, i), c)) : gate(i);
   };
-  const Value input = d.activated(0, peep(d.gate(gates, 0), 0, before.c));
-  const Value forget = d.layer.integer("input_forget", 0) != 0 ? d.complement(input)
-                                                               : d.activated(0, peep(d.gate(gates, 2), 2, before.c));
-  const Value added = b.mul(input, d.activated(1, d.gate(gates, 3)));
+  const Value input = d.activated(0, peep(0, before.c));
+  const Value forget =
+      d.layer.integer("input_forget", 0) != 0 ? d.complement(input) : d.activated(0, peep(2, before.c));
+  const Value added = b.mul(input, d.activated(1, gate(3)));
   const Value kept = before.c ? b.mul(forget, before.c) : b.constant_like(added, 0);
   const Value c = b.binary("accumulate", kept, added);
-  const Value output = d.activated(0, peep(d.gate(gates, 1), 1, c));
+  const Value output = d.activated(0, peep(1, c));
   return {b.mul(output, d.activated(2, c)), c};
 }
 
@@ -79,23 +80,15 @@ State lstm_cell(const Direction& d, Value x, const State& before) {
 State gru_cell(const Direction& d, Value x, const State& before) {
   Builder& b = d.b();
   const bool reset_after = d.layer.integer("linear_before_reset", 0) != 0;
-  Value recurrent_hidden;
-  Value update_reset = b.slice(x, {0, 0}, {b.shape(x)[0], 2 * d.hidden});
-  if (reset_after) {
-    const Value recurrent = before.h ? d.recur(before.h, 0, 3) : Value{};
-    if (recurrent) update_reset = b.add(update_reset, b.slice(recurrent, {0, 0}, b.shape(update_reset)));
-    recurrent_hidden = recurrent ? d.gate(recurrent, 2) : Value{};
-    if (d.recurrent_bias)
-      recurrent_hidden = recurrent_hidden ? b.add(recurrent_hidden, d.recurrent_bias) : d.recurrent_bias;
-  } else if (before.h) {
-    update_reset = b.add(update_reset, d.recur(before.h, 0, 2));
-  }
-  const Value update = d.activated(0, d.gate(update_reset, 0)), reset = d.activated(0, d.gate(update_reset, 1));
-  if (reset_after && recurrent_hidden)
-    recurrent_hidden = b.mul(reset, recurrent_hidden);
-  else if (before.h)
-    recurrent_hidden = d.recur(b.mul(reset, before.h), 2, 3);
-  const Value candidate = d.activated(1, d.plus(d.gate(x, 2), recurrent_hidden));
+  const Value recurrent = before.h ? d.recur(before.h, 0, reset_after ? 3 : 2) : Value{};
+  const auto gate = [&](int64_t i) { return d.plus(d.gate(x, i), recurrent ? d.gate(recurrent, i) : Value{}); };
+  const Value update = d.activated(0, gate(0)), reset = d.activated(0, gate(1));
+  Value hidden;  // the recurrent part of the hidden gate
+  if (!reset_after && before.h) hidden = d.recur(b.mul(reset, before.h), 2, 3);
+  if (reset_after && recurrent) hidden = d.gate(recurrent, 2);
+  if (reset_after && d.recurrent_bias) hidden = hidden ? b.add(hidden, d.recurrent_bias) : d.recurrent_bias;
+  if (reset_after && hidden) hidden = b.mul(reset, hidden);
+  const Value candidate = d.activated(1, d.plus(d.gate(x, 2), hidden));
   const Value added = b.mul(d.complement(update), candidate);
   const Value kept = before.h ? b.mul(update, before.h) : b.constant_like(added, 0);
   return {b.binary("accumulate", kept, added), {}};

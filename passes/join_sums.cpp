@@ -41,22 +41,19 @@ class JoinSums {
     for (const Node& node : graph.nodes())
       for (Value v : node.operands)
         if (v) ++uses_[static_cast<size_t>(v.node)];
-    for (const NamedValue& o : graph.outputs()) delivered_.push_back(o.value.node);
-    for (const StateUpdate& u : graph.updates()) delivered_.push_back(u.value.node);
-    std::ranges::sort(delivered_);
-    for (NodeId node : delivered_) ++uses_[static_cast<size_t>(node)];
+    for (const NamedValue& o : graph.outputs()) ++uses_[static_cast<size_t>(o.value.node)];
+    for (const StateUpdate& u : graph.updates()) ++uses_[static_cast<size_t>(u.value.node)];
     find_sums();
+    find_waiting();
   }
 
+  // What waits for a joined product comes last: by then its terms' neighbours stand side by side.
   Graph run() {
-    for (NodeId id = 0; id < graph_.size(); ++id) {
-      if (inner_[static_cast<size_t>(id)]) continue;
-      if (!sums_.contains(id))
-        copy(id);
-      else if (std::ranges::binary_search(delivered_, id))
-        emit(id);
-      // Any other sum is emitted where it is first read: by then its terms' neighbours stand side by side.
-    }
+    for (const bool waiting : {false, true})
+      for (NodeId id = 0; id < graph_.size(); ++id) {
+        if (inner_[static_cast<size_t>(id)] || waits_[static_cast<size_t>(id)] != waiting) continue;
+        sums_.contains(id) ? emit(id) : copy(id);
+      }
     for (const NamedValue& o : graph_.outputs()) b_.output(o.name, mapped(o.value));
     for (const StateUpdate& u : graph_.updates()) b_.update(mapped(u.state), mapped(u.value));
     return std::move(b_).finish();
@@ -93,6 +90,16 @@ class JoinSums {
       for (NodeId add : adds)
         if (add != id) inner_[static_cast<size_t>(add)] = 1;
       sums_.emplace(id, std::move(*sum));
+    }
+  }
+
+  void find_waiting() {
+    for (NodeId id = 0; id < graph_.size(); ++id) {
+      const auto sum = sums_.find(id);
+      const bool joined = sum != sums_.end() && !sum->second.products.empty();
+      waits_.push_back(joined || std::ranges::any_of(graph_.node(id).operands, [&](Value v) {
+                         return v && waits_[static_cast<size_t>(v.node)];
+                       }));
     }
   }
 
@@ -153,11 +160,7 @@ class JoinSums {
     return Product{term, product.operands[0], product.operands[1]};
   }
 
-  Value mapped(Value v) {
-    if (!v) return v;
-    if (sums_.contains(v.node) && map_[static_cast<size_t>(v.node)].empty()) emit(v.node);
-    return map_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)];
-  }
+  Value mapped(Value v) const { return v ? map_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)] : v; }
 
   void copy(NodeId id) {
     const Node& original = graph_.node(id);
@@ -276,10 +279,10 @@ class JoinSums {
 
   const Graph& graph_;
   Builder b_;
-  std::vector<int> uses_;          // reads of each node's results, by operands and deliveries
-  std::vector<NodeId> delivered_;  // outputs and new states, sorted
-  std::vector<char> inner_;        // adds inside of a sum that joins
-  std::map<NodeId, Sum> sums_;     // by their last add
+  std::vector<int> uses_;       // reads of each node's results, by operands, outputs and updates
+  std::vector<char> inner_;     // adds inside of a sum that joins
+  std::vector<char> waits_;     // depends on a joined product
+  std::map<NodeId, Sum> sums_;  // by their last add
   ValueMap map_;
   std::map<Value, Place> places_;  // by piece, its reshapes taken off
 };

@@ -200,6 +200,21 @@ Value slice_of_slice(const Context& c) {
   return c.builder.slice(inner.operands[0], starts, limits, steps);
 }
 
+// Concats along one axis are one concat.
+Value concat_of_concat(const Context& c) {
+  if (!is(c.node, "concat")) return {};
+  std::vector<Value> pieces;
+  for (size_t i = 0; i < c.operands.size(); ++i) {
+    const Node& piece = c.maker(i);
+    if (is(piece, "concat") && piece.attributes == c.node.attributes)
+      pieces.insert(pieces.end(), piece.operands.begin(), piece.operands.end());
+    else
+      pieces.push_back(c.operands[i]);
+  }
+  if (pieces.size() == c.operands.size()) return {};
+  return c.builder.call_all(*c.node.op, std::move(pieces), c.node.attributes).front();
+}
+
 Value single_concat(const Context& c) {
   return is(c.node, "concat") && c.operands.size() == 1 ? c.operands[0] : Value{};
 }
@@ -242,10 +257,10 @@ Value folded_constant(const Context& c) {
 }
 
 constexpr Rule kRules[] = {
-    identity_cast,      cast_of_cast,        neutral_element, small_power,     division_by_power_of_two,
-    double_inverse,     decided_select,      idle_movement,   single_concat,   movement_of_same_movement,
-    transpose_of_ones,  idle_reduction,      wide_gradient,   folded_constant, pointwise_of_splats,
-    transposed_operand, product_of_products, slice_of_concat, slice_of_slice,
+    identity_cast,      cast_of_cast,        neutral_element,  small_power,     division_by_power_of_two,
+    double_inverse,     decided_select,      idle_movement,    single_concat,   movement_of_same_movement,
+    transpose_of_ones,  idle_reduction,      wide_gradient,    folded_constant, pointwise_of_splats,
+    transposed_operand, product_of_products, concat_of_concat, slice_of_concat, slice_of_slice,
 };
 
 }  // namespace

@@ -1,0 +1,239 @@
+"""The twelve reference models beside PyTorch on one GPU: loss and every gradient in fp32, and 100 AMP steps.
+
+usage: python3 tools/compare_models.py OUT_DIR [NAME ...]
+
+Each model is made by torchvision or transformers with seeded weights and exported with them; `halfstep` (on the PATH)
+gets the file and the batches that PyTorch gets. OUT_DIR/compare_models.md is the table, compare_models.json all numbers.
+
+  loss, gradient   |ours - PyTorch| / |PyTorch|, fp32 with TF32 off; the gradient of a parameter as a whole tensor (L2).
+                   One that is zero in theory is measured against the largest gradient's norm, times 1e-3.
+  AMP curve        fp16 autocast and dynamic loss scaling, 100 steps over ten batches in order, dropout off. `ours`:
+                   mean and largest |loss - PyTorch's| / PyTorch's over the steps; `spread`: the same between two
+                   PyTorch runs from the same weights whose libraries sum in another order.
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import torch
+
+root = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(root / "models"))
+import families  # noqa: E402
+import zoo  # noqa: E402
+
+warnings.filterwarnings("ignore")
+STEPS, BATCHES = 100, 10
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def text_model(kind, config, **options):
+    import transformers as tf
+
+    return families.Logits(getattr(tf, kind)(getattr(tf, config)(**options)), **(
+        dict(use_cache=False) if "GPT2" in kind else {}))
+
+
+# Name: maker, exported form, shape of a sample, bound of its ids (None: an image), batch, optimizer and its rate.
+def table():
+    image = lambda name, form, batch, rate: (
+        lambda: zoo.make(name), form, zoo.image_shape(name), None, batch, "sgd", rate)
+    return {
+        "mlp": image("mlp", "dynamo", 64, 0.05),
+        "lenet": image("lenet", "dynamo", 64, 0.05),
+        "resnet18": image("resnet18", "ts17", 16, 0.02),
+        "resnet50": image("resnet50", "ts17", 16, 0.02),
+        "mobilenet_v2": image("mobilenet_v2", "ts17", 16, 0.02),
+        "shufflenet_v2_x1_0": image("shufflenet_v2_x1_0", "ts17", 16, 0.02),
+        "squeezenet1_1": image("squeezenet1_1", "dynamo", 16, 0.01),
+        "vit_b_16": (lambda: zoo.make("vit_b_16"), "dynamo", (3, 224, 224), None, 16, "adamw", 3e-5),
+        "bert": (lambda: text_model("BertForMaskedLM", "BertConfig"), "ts17", (128,), 30000, 8, "adamw", 3e-5),
+        "distilbert": (lambda: text_model("DistilBertForSequenceClassification", "DistilBertConfig"), "dynamo",
+                       (128,), 30000, 8, "adamw", 3e-5),
+        "gpt2": (lambda: text_model("GPT2LMHeadModel", "GPT2Config", use_cache=False), "raw", (256,), 50000, 4,
+                 "adamw", 1e-4),
+        "lstm": (lambda: families.Recurrent(torch.nn.LSTM, 1000, 64, 128), "raw", (32,), 1000, 32, "adamw", 1e-3),
+    }
+
+
+def make(name):
+    torch.manual_seed(1)
+    model = table()[name][0]()
+    with torch.no_grad():  # no two parameters alike, so that the exported file's are found by value
+        for p in model.parameters():
+            p.add_(1e-3 * torch.randn_like(p))
+    return model.train()
+
+
+def samples(name, count):
+    _, _, shape, bound, *_ = table()[name]
+    generator = torch.Generator().manual_seed(2)
+    if bound is None:
+        return torch.randn((count, *shape), generator=generator)
+    return torch.randint(0, bound, (count, *shape), generator=generator)
+
+
+def export(name, path):
+    _, form, _, bound, *_ = table()[name]
+    model, inputs = make(name), (samples(name, families.EXPORTED),)
+    names = dict(input_names=["images" if bound is None else "input_ids"], output_names=["logits"])
+    if form == "ts17":
+        torch.onnx.export(model, inputs, path, dynamo=False, opset_version=17, do_constant_folding=False,
+                          training=torch.onnx.TrainingMode.TRAINING, **names)
+    else:
+        torch.onnx.export(model, inputs, path, dynamo=True, external_data=False, optimize=form != "raw",
+                          opset_version=20, verbose=False, **names)
+    return families.places(model, path)
+
+
+def read_safetensors(path):
+    data = pathlib.Path(path).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + length])
+    dtypes = dict(F32=np.float32, F64=np.float64, F16=np.float16, I64=np.int64, I32=np.int32)
+    return {key: np.frombuffer(data[8 + length:], dtypes[e["dtype"]], offset=e["data_offsets"][0],
+                               count=int(np.prod(e["shape"], dtype=np.int64))).reshape(e["shape"])
+            for key, e in header.items() if key != "__metadata__"}
+
+
+def halfstep(*arguments):
+    command = ["halfstep", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout)[-600:]}")
+    return done.stdout
+
+
+def torch_gradients(name, x, y):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    model = families.without_dropout(make(name)).to(DEVICE)
+    loss = families.loss_of(model(x.to(DEVICE)), y.to(DEVICE))
+    loss.backward()
+    return loss.item(), {key: p.grad.cpu().double().numpy() for key, p in model.named_parameters() if p.grad is not None}
+
+
+def compare_gradients(name, path, kept, directory):
+    batch = table()[name][4]
+    x = samples(name, batch)
+    with torch.no_grad():
+        y, _ = families.draw_labels(families.without_dropout(make(name))(x))
+    key = "images" if table()[name][3] is None else "input_ids"
+    np.savez(directory / "batch.npz", **{key: x.numpy(), "labels": y.numpy()})
+    started = time.time()
+    halfstep("gradients", path, "--data", directory / "batch.npz", "--batch", batch, "--precision", "fp32",
+             "--dropout", 0, "--ignore_index", families.IGNORED, "--device", DEVICE, "-o", directory / "g.safetensors")
+    seconds = time.time() - started
+    ours = read_safetensors(directory / "g.safetensors")
+    loss, theirs = torch_gradients(name, x, y)
+    largest = max(np.linalg.norm(g) for g in theirs.values())
+    worst, where, compared = 0.0, "-", 0
+    for parameter, truth in theirs.items():
+        found = None
+        for initializer, permutation in kept[parameter]:
+            stored = ours.get("gradients/" + initializer, ours.get(initializer))
+            if stored is None:
+                continue
+            value = stored.astype(np.float64)
+            value = value.transpose(permutation) if permutation else value.reshape(truth.shape)
+            found = value if found is None else found + value
+        if found is None:
+            continue
+        compared += 1
+        distance = np.linalg.norm(found - truth) / max(np.linalg.norm(truth), 1e-3 * largest)
+        if distance > worst:
+            worst, where = distance, parameter
+    return dict(loss=abs(float(ours["loss"].ravel()[0]) - loss) / loss, gradient=worst, where=where,
+                compared=compared, parameters=len(theirs), seconds=seconds)
+
+
+def torch_curve(name, x, y, other_order):
+    """Losses of 100 AMP steps; `other_order` picks other algorithms, which sum in another order."""
+    torch.backends.cudnn.benchmark = other_order
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = other_order
+    if DEVICE == "cuda":
+        torch.backends.cuda.preferred_blas_library("cublas" if other_order else "cublaslt")
+        torch.backends.cuda.enable_flash_sdp(not other_order)
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    _, _, _, bound, batch, kind, rate = table()[name]
+    model = families.without_dropout(make(name)).to(DEVICE)
+    layout = torch.channels_last if other_order and bound is None else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    parameters = model.parameters()
+    optimizer = (torch.optim.SGD(parameters, rate, momentum=0.9) if kind == "sgd" else
+                 torch.optim.AdamW(parameters, rate, weight_decay=0.01))
+    scaler = torch.amp.GradScaler(DEVICE)
+    losses = []
+    for step in range(STEPS):
+        at = slice(step % BATCHES * batch, (step % BATCHES + 1) * batch)
+        images = x[at].to(DEVICE)
+        if bound is None:
+            images = images.to(memory_format=layout)
+        with torch.autocast(DEVICE, torch.float16):
+            loss = families.loss_of(model(images), y[at].to(DEVICE))
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    return np.array(losses)
+
+
+def compare_curves(name, path, directory):
+    _, _, _, bound, batch, kind, rate = table()[name]
+    x = samples(name, BATCHES * batch)
+    with torch.no_grad():
+        shape = families.without_dropout(make(name))(x[:2])
+        y, _ = families.draw_labels(shape.new_empty((len(x), *shape.shape[1:])))
+    key = "images" if bound is None else "input_ids"
+    np.savez(directory / "batches.npz", **{key: x.numpy(), "labels": y.numpy()})
+    options = ["--momentum", 0.9] if kind == "sgd" else ["--weight_decay", 0.01]
+    halfstep("train", path, "--data", directory / "batches.npz", "--batch", batch, "--precision", "fp16", "--dropout",
+             0, "--ignore_index", families.IGNORED, "--shuffle", "false", "--epochs", STEPS // BATCHES, "--optimizer",
+             kind, "--learning_rate", rate, *options, "--device", DEVICE, "--checkpoint_every", 1000000, "--out",
+             directory / "run")
+    lines = [json.loads(line) for line in (directory / "run/metrics.jsonl").read_text().splitlines()]
+    ours = np.array([line["loss"] for line in lines if line["kind"] == "step"][:STEPS])
+    one, other = torch_curve(name, x, y, False), torch_curve(name, x, y, True)
+    difference = np.minimum(abs(ours - one), abs(ours - other)) / one
+    spread = abs(other - one) / one
+    return dict(ours_mean=difference.mean(), ours_max=difference.max(), spread_mean=spread.mean(),
+                spread_max=spread.max(), first=one[0], last=one[-1], ours_last=ours[-1],
+                curves=dict(ours=ours.tolist(), torch=one.tolist(), torch_other=other.tolist()))
+
+
+def main():
+    out = pathlib.Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    results = {}
+    lines = ["| model | form | loss | worst gradient | of | AMP, 100 steps: ours mean (max) | PyTorch's spread mean (max) "
+             "| loss first, last (ours) |", "|---|---|---|---|---|---|---|---|"]
+    for name in sys.argv[2:] or table():
+        directory = out / "work"
+        subprocess.run(["rm", "-rf", directory])
+        directory.mkdir()
+        try:
+            path = str(directory / f"{name}.onnx")
+            kept = export(name, path)
+            row = dict(compare_gradients(name, path, kept, directory))
+            results[name] = row
+            row.update(compare_curves(name, path, directory))
+            lines.append(
+                f"| {name} | {table()[name][1]} | {row['loss']:.1e} | {row['gradient']:.1e} `{row['where']}` | "
+                f"{row['compared']}/{row['parameters']} | {row['ours_mean']:.1e} ({row['ours_max']:.1e}) | "
+                f"{row['spread_mean']:.1e} ({row['spread_max']:.1e}) | {row['first']:.4f}, {row['last']:.4f} "
+                f"({row['ours_last']:.4f}) |")
+        except Exception as error:  # the other models' rows still count
+            done = {k: v for k, v in results.get(name, {}).items() if k in ("loss", "gradient", "where")}
+            lines.append(f"| {name} | {done} failed: {str(error)[-300:]!r} |")
+        print(lines[-1], flush=True)
+        (out / "compare_models.md").write_text("\n".join(lines) + "\n")
+        (out / "compare_models.json").write_text(json.dumps(results, default=float))
+    subprocess.run(["rm", "-rf", out / "work"])
+
+
+if __name__ == "__main__":
+    main()

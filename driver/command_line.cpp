@@ -35,7 +35,7 @@ constexpr Command kCommands[] = {
      "  halfstep info --json\n"},
     {"check", "every problem that keeps a model from training, at once", kModel,
      "  halfstep check models/lenet.onnx\n"
-     "  halfstep check model.onnx --init absent                   its weights are not there yet\n"},
+     "  halfstep check model.onnx --init                          its weights are not there yet\n"},
     {"inspect", "precision of every node, and the reason", kModel,
      "  halfstep inspect models/lenet.onnx\n"
      "  halfstep inspect models/lenet.toml --deny 'node_linear*'  the same with two layers kept in fp32\n"},
@@ -94,6 +94,18 @@ std::string canonical_argument(const std::string& argument) {
   const size_t end = std::min(argument.find('='), argument.size());
   const RecipeKey* key = recipe_key(argument.substr(2, end - 2));
   return key ? "--" + key->name + argument.substr(end) : argument;
+}
+
+// `--init` alone is `--init absent`; what follows it may be the model.
+std::vector<std::string> canonical_arguments(int argc, const char* const* argv) {
+  std::vector<std::string> arguments;
+  for (int i = 1; i < argc; ++i) {
+    arguments.push_back(canonical_argument(argv[i]));
+    const std::string next = i + 1 < argc ? argv[i + 1] : "";
+    const bool has_value = next == "from_file" || next == "absent" || next == "fresh";
+    if (arguments.back() == "--init" && !has_value) arguments.back() = "--init=absent";
+  }
+  return arguments;
 }
 
 void add_recipe_keys(CLI::App& command, CommandLine& line) {
@@ -199,8 +211,7 @@ Format format_of(int argc, const char* const* argv) {
 }
 
 std::optional<CommandLine> parse_command_line(int argc, const char* const* argv) {
-  std::vector<std::string> arguments;
-  for (int i = 1; i < argc; ++i) arguments.push_back(canonical_argument(argv[i]));
+  std::vector<std::string> arguments = canonical_arguments(argc, argv);
   check_command(arguments);
   CLI::App app{kAbout, "halfstep"};
   app.formatter(std::make_shared<ExamplesFirst>());

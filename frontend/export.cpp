@@ -95,8 +95,7 @@ class Exporter {
   static Tensor repeated_to(const Tensor& trained, const TensorType& type, const std::string& name) {
     Tensor result = trained;
     for (size_t axis = 0; axis < std::min(type.shape.size(), trained.type.shape.size()); ++axis)
-      if (result.type.shape[axis] == 1 && type.shape[axis] > 1)
-        result = continue_pattern(result, axis, type.shape[axis]).value();
+      if (result.type.shape[axis] == 1 && type.shape[axis] > 1) result = repeat(result, axis, type.shape[axis]);
     if (result.type != type)
       throw Error("trained tensor '" + name + "' is " + to_string(trained.type) + ", the model has " + to_string(type));
     return result;

@@ -148,6 +148,8 @@ class InputResolver {
 Graph store_parameters_as_read(const Graph& graph) {
   const std::vector<std::vector<NodeId>> users = graph.users();
   std::map<NodeId, Ints> stored;
+  std::set<NodeId> outputs;
+  for (const NamedValue& output : graph.outputs()) outputs.insert(output.value.node);
   for (NodeId id = 0; id < graph.size(); ++id) {
     if (graph.node(id).op->name != "parameter" || users[static_cast<size_t>(id)].empty()) continue;
     const auto& readers = users[static_cast<size_t>(id)];
@@ -156,9 +158,7 @@ Graph store_parameters_as_read(const Graph& graph) {
       const Node& node = graph.node(user);
       return node.op->name == "transpose" && node.attributes == first.attributes;
     });
-    const bool is_output = std::any_of(graph.outputs().begin(), graph.outputs().end(),
-                                       [&](const NamedValue& o) { return o.value.node == id; });
-    if (alike && !is_output) stored[id] = first.attributes.ints("permutation");
+    if (alike && !outputs.contains(id)) stored[id] = first.attributes.ints("permutation");
   }
   // Nodes keep their numbers through `rewrite`, in which every node is visited once and in order.
   NodeId next = 0;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "frontend/node_context.h"
 #include "frontend/operators.h"
@@ -14,6 +15,7 @@ namespace {
 
 constexpr int kDeepestNesting = 64;
 constexpr int64_t kMostNodes = 200'000;                // with functions inlined, which can multiply without end
+constexpr int64_t kMostInlined = int64_t{1} << 30;     // bytes of function bodies, one for each call
 constexpr int64_t kLargestFolded = 4096;               // elements; larger constant expressions stay expressions
 constexpr int64_t kLargestMissing = int64_t{1} << 26;  // elements of a constant whose data is missing
 
@@ -238,16 +240,28 @@ std::vector<Binding> Importer::call_function(const onnx::FunctionProto& function
                                              const Scope& scope, const std::string& name) {
   const Opsets opsets = function.opset_import().empty() ? opsets_ : opsets_of(function.opset_import());
   Scope body{.prefix = name + "/", .opsets = &opsets};
+  const auto refuse_call = [&](const std::string& what) {
+    return Error("node " + operator_name(node) + " '" + name + "': " + what);
+  };
+  if (std::find(calls_.begin(), calls_.end(), &function) != calls_.end())
+    throw refuse_call("function '" + function.name() + "' calls itself, through node '" + name + "'");
+  if (node.output_size() > function.output_size())
+    throw refuse_call(std::to_string(node.output_size()) + " results asked for, the function has " +
+                      std::to_string(function.output_size()));
   if (node.input_size() > function.input_size())
-    throw Error("node " + operator_name(node) + " '" + name + "': " + std::to_string(node.input_size()) +
-                " operands given, the function has " + std::to_string(function.input_size()));
+    throw refuse_call(std::to_string(node.input_size()) + " operands given, the function has " +
+                      std::to_string(function.input_size()));
   for (int i = 0; i < function.input_size(); ++i) {
     const bool given = i < node.input_size() && !node.input(i).empty();
     body.bindings[function.input(i)] = given ? *scope.find(node.input(i)) : Binding{.kind = Binding::left_out};
   }
+  inlined_bytes_ = checked_add(inlined_bytes_, static_cast<int64_t>(function.ByteSizeLong()), "functions");
+  if (inlined_bytes_ > kMostInlined) throw refuse_call("the model's functions, inlined, take more than 1 GiB");
   function_bodies_.push_back(function.node());
   fill_in_attributes(function_bodies_.back(), call_attributes(function, node));
+  calls_.push_back(&function);
   import_nodes(function_bodies_.back(), body);
+  calls_.pop_back();
   return read_results(body, {function.output().begin(), function.output().end()});
 }
 

@@ -121,7 +121,8 @@ class Importer {
   Regrowth regrowth_;
   Opsets opsets_;
   std::map<std::pair<std::string, std::string>, const onnx::FunctionProto*> functions_;  // by domain and name
-  std::deque<NodeList> function_bodies_;  // of each call, with its attributes filled in
+  std::deque<NodeList> function_bodies_;           // of each call, with its attributes filled in
+  std::vector<const onnx::FunctionProto*> calls_;  // that are being inlined, the outermost first
   std::unordered_map<std::string, const onnx::TensorProto*> initializers_;
   std::map<std::string, FreshRule> fresh_rules_;
   std::map<std::string, std::set<size_t>> repeated_leaves_;
@@ -137,6 +138,7 @@ class Importer {
   Recording recording_;
   int64_t random_sites_ = 0;
   int64_t imported_nodes_ = 0;
+  int64_t inlined_bytes_ = 0;
   int64_t dropped_casts_ = 0;
   std::set<std::string> converted_parameters_;
   int64_t folded_batch_norms_ = 0;

@@ -120,20 +120,24 @@ class Distances {
   const size_t axis_, other_;
 };
 
-std::optional<Tensor> continue_distances(const Tensor& tensor, size_t axis, int64_t size) {
-  const Shape& shape = tensor.type.shape;
-  for (size_t other = 0; other < shape.size(); ++other) {
+// Another axis to which the distance decides, and whether `axis` may then have `size` elements.
+std::optional<size_t> distance_axis(const Tensor& tensor, size_t axis, int64_t size) {
+  for (size_t other = 0; other < tensor.type.shape.size(); ++other) {
     if (other == axis) continue;
     const Distances distances(tensor, axis, other);
-    if (!distances.proven() || (size > shape[axis] && !distances.is_single_step())) continue;
-    const std::vector<int64_t> strides = row_major_strides(shape);
-    const AxisView view(shape, axis);
-    return resized(tensor, axis, size, [&](int64_t o, int64_t i, int64_t k) {
-      const int64_t line = view.at(o, 0, k), j = line / strides[other] % shape[other];
-      return distances.continued(line - j * strides[other], i, j);
-    });
+    if (distances.proven() && (size <= tensor.type.shape[axis] || distances.is_single_step())) return other;
   }
   return std::nullopt;
+}
+
+Tensor continue_distances(const Tensor& tensor, size_t axis, size_t other, int64_t size) {
+  const std::vector<int64_t> strides = row_major_strides(tensor.type.shape);
+  const AxisView view(tensor.type.shape, axis);
+  const Distances distances(tensor, axis, other);
+  return resized(tensor, axis, size, [&](int64_t o, int64_t i, int64_t k) {
+    const int64_t line = view.at(o, 0, k), j = line / strides[other] % tensor.type.shape[other];
+    return distances.continued(line - j * strides[other], i, j);
+  });
 }
 
 std::string quoted(const Node& leaf) { return "'" + leaf.attributes.text("name") + "'"; }
@@ -163,21 +167,21 @@ bool repeats(const Tensor& tensor, size_t axis) {
   return true;
 }
 
-Tensor first_slice(const Tensor& tensor, size_t axis) {
+Tensor repeat(const Tensor& tensor, size_t axis, int64_t size) {
   const AxisView view(tensor.type.shape, axis);
-  return resized(tensor, axis, 1, [&](int64_t o, int64_t, int64_t k) { return tensor.at(view.at(o, 0, k)); });
+  return resized(tensor, axis, size, [&](int64_t o, int64_t, int64_t k) { return tensor.at(view.at(o, 0, k)); });
 }
 
-std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_t size) {
+std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_t size, const Tensor& proof) {
   const AxisView view(tensor.type.shape, axis);
-  if (repeats(tensor, axis))
-    return resized(tensor, axis, size, [&](int64_t o, int64_t, int64_t k) { return tensor.at(view.at(o, 0, k)); });
-  if (is_arithmetic(tensor, view))
+  if (repeats(proof, axis)) return repeat(tensor, axis, size);
+  if (is_arithmetic(proof, AxisView(proof.type.shape, axis)))
     return resized(tensor, axis, size, [&](int64_t o, int64_t i, int64_t k) {
       const double first = tensor.at(view.at(o, 0, k));
       return first + static_cast<double>(i) * (tensor.at(view.at(o, 1, k)) - first);
     });
-  return continue_distances(tensor, axis, size);
+  const std::optional<size_t> other = distance_axis(proof, axis, size);
+  return other ? std::optional(continue_distances(tensor, axis, *other, size)) : std::nullopt;
 }
 
 Value Regrowth::resize(Value v, size_t axis, int64_t size) {
@@ -221,13 +225,21 @@ Value Regrowth::resize_node(Value v, size_t axis, int64_t size) {
                 "; give that input's shape too");
   const std::optional<Tensor> value = constants_.evaluate(v);
   if (!value) throw Error("it is computed by '" + node.origin.name + "' from the model's data or weights");
-  if (repeats(*value, axis))
-    return builder_.broadcast(builder_.constant(first_slice(*value, axis)), with_size(value->type.shape, axis, size));
-  const std::optional<Tensor> continued = continue_pattern(*value, axis, size);
+  return resize_constant(v, *value, axis, size);
+}
+
+Value Regrowth::resize_constant(Value v, const Tensor& value, size_t axis, int64_t size) {
+  if (repeats(value, axis))
+    return builder_.broadcast(builder_.constant(first_slice(value, axis)), with_size(value.type.shape, axis, size));
+  const auto found = proofs_.find(v);
+  const Tensor proof = found == proofs_.end() ? value : found->second;
+  const std::optional<Tensor> continued = continue_pattern(value, axis, size, proof);
   if (!continued)
     throw Error("its content is no repetition, sequence or causal mask that could be continued from " +
-                std::to_string(value->type.shape[axis]) + " to " + std::to_string(size));
-  return builder_.constant(*continued);
+                std::to_string(value.type.shape[axis]) + " to " + std::to_string(size));
+  const Value result = builder_.constant(*continued);
+  proofs_.emplace(result, proof);
+  return result;
 }
 
 Value Regrowth::resize_operands(const Node& node, size_t axis, int64_t size) {

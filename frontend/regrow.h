@@ -14,11 +14,13 @@
 namespace halfstep {
 
 // `tensor` with `axis` of another size. Proven are equal slices; an arithmetic sequence of integers; a function of the
-// distance to another axis (a causal mask, relative positions), whose growth must be a single step.
-std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_t size);
+// distance to another axis (a causal mask, relative positions), whose growth must be a single step. `proof` is what
+// `tensor` was before other axes of it were resized, which may leave too few elements to prove anything.
+std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_t size, const Tensor& proof);
 // Whether every slice along `axis` is the same.
 bool repeats(const Tensor& tensor, size_t axis);
-Tensor first_slice(const Tensor& tensor, size_t axis);  // keeps the axis with size 1
+Tensor repeat(const Tensor& tensor, size_t axis, int64_t size);  // the first slice, `size` times
+inline Tensor first_slice(const Tensor& tensor, size_t axis) { return repeat(tensor, axis, 1); }
 
 class Regrowth {
  public:
@@ -34,6 +36,7 @@ class Regrowth {
 
  private:
   Value resize_node(Value v, size_t axis, int64_t size);
+  Value resize_constant(Value v, const Tensor& value, size_t axis, int64_t size);
   Value resize_operands(const Node& node, size_t axis, int64_t size);
   Value resize_reshape(const Node& node, size_t axis, int64_t size);
   Value resize_slice(const Node& node, size_t axis, int64_t size);
@@ -43,6 +46,7 @@ class Regrowth {
   ConstantEvaluator& constants_;
   RepeatedLeaf repeated_leaf_;
   std::map<std::tuple<Value, size_t, int64_t>, Value> resized_;
+  std::map<Value, Tensor> proofs_;  // of constants made here
   int depth_ = 0;
 };
 

@@ -4,7 +4,9 @@
 #include <functional>
 #include <queue>
 #include <set>
+#include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace halfstep {
 namespace {
@@ -28,18 +30,31 @@ void collect_reads(const onnx::NodeProto& node, Names& names) {
   });
 }
 
+// What a graph defines, and what it sees of the graphs around it.
+struct Visible {
+  const Visible* outer = nullptr;
+  std::unordered_set<std::string_view> names = {};
+
+  bool contains(std::string_view name) const {
+    for (const Visible* scope = this; scope; scope = scope->outer)
+      if (scope->names.contains(name)) return true;
+    return false;
+  }
+};
+
 class Validator {
  public:
   explicit Validator(Problems& problems) : problems_(problems) {}
 
-  void check_graph(const onnx::GraphProto& graph, Names visible) {
+  void check_graph(const onnx::GraphProto& graph, const Visible* outer) {
+    Visible visible{.outer = outer};
     for (const onnx::ValueInfoProto& input : graph.input()) define(visible, input.name(), "an input");
     Names initialized;
     for (const onnx::TensorProto& tensor : graph.initializer()) {
       if (tensor.name().empty()) problems_.add("an initializer has no name");
       if (!initialized.insert(tensor.name()).second)
         problems_.add("value '" + tensor.name() + "' is defined twice: by two initializers");
-      visible.insert(tensor.name());  // an input of this name only declares it
+      visible.names.insert(tensor.name());  // an input of this name only declares it
     }
     for (const onnx::SparseTensorProto& tensor : graph.sparse_initializer())
       problems_.add("initializer '" + tensor.values().name() + "' is sparse; store it dense");
@@ -50,7 +65,8 @@ class Validator {
   }
 
   void check_function(const onnx::FunctionProto& function) {
-    Names visible(function.input().begin(), function.input().end());
+    Visible visible;
+    visible.names.insert(function.input().begin(), function.input().end());
     check_nodes(function.node(), visible);
     for (const std::string& output : function.output())
       if (!visible.contains(output))
@@ -58,12 +74,13 @@ class Validator {
   }
 
  private:
-  void define(Names& visible, const std::string& name, const std::string& by) {
-    if (!visible.insert(name).second) problems_.add("value '" + name + "' is defined twice: again by " + by);
+  void define(Visible& visible, const std::string& name, const std::string& by) {
+    if (visible.contains(name)) problems_.add("value '" + name + "' is defined twice: again by " + by);
+    visible.names.insert(name);
   }
 
   // Adds what the nodes define to `visible`.
-  void check_nodes(const NodeList& nodes, Names& visible) {
+  void check_nodes(const NodeList& nodes, Visible& visible) {
     for (int i = 0; i < nodes.size(); ++i)
       for (const std::string& output : nodes[i].output())
         if (!output.empty()) define(visible, output, "node " + describe(nodes[i], i));
@@ -72,7 +89,7 @@ class Validator {
         if (!input.empty() && !visible.contains(input))
           problems_.add("node " + describe(nodes[i], i) + ": operand '" + input +
                         "' is nowhere defined: no node, input or initializer has this name");
-      for_each_subgraph(nodes[i], [&](const onnx::GraphProto& graph) { check_graph(graph, visible); });
+      for_each_subgraph(nodes[i], [&](const onnx::GraphProto& graph) { check_graph(graph, &visible); });
     }
     const NodeOrder order = order_nodes(nodes);
     if (order.cyclic.empty()) return;
@@ -97,6 +114,32 @@ void check_opsets(const onnx::ModelProto& model, Problems& problems) {
   else if (standard->second < kOldestOpset || standard->second > kNewestOpset)
     problems.add("opset " + std::to_string(standard->second) + " is not supported: " + std::to_string(kOldestOpset) +
                  " to " + std::to_string(kNewestOpset) + " are; export the model again with one of them");
+}
+
+// Of the nodes that still wait, those that do not only stand behind a cycle: whoever feeds none that waits goes first.
+std::vector<int> on_cycles(const std::vector<std::vector<int>>& consumers, const std::vector<int>& waiting) {
+  std::vector<std::vector<int>> producers(consumers.size());
+  std::vector<int> feeds(consumers.size(), 0), behind;
+  for (size_t i = 0; i < consumers.size(); ++i) {
+    for (int consumer : consumers[i]) {
+      producers[static_cast<size_t>(consumer)].push_back(static_cast<int>(i));
+      feeds[i] += waiting[static_cast<size_t>(consumer)] > 0;
+    }
+    if (waiting[i] > 0 && feeds[i] == 0) behind.push_back(static_cast<int>(i));
+  }
+  std::vector<char> is_behind(consumers.size(), 0);
+  while (!behind.empty()) {
+    const auto node = static_cast<size_t>(behind.back());
+    behind.pop_back();
+    is_behind[node] = 1;
+    for (int producer : producers[node])
+      if (waiting[static_cast<size_t>(producer)] > 0 && --feeds[static_cast<size_t>(producer)] == 0)
+        behind.push_back(producer);
+  }
+  std::vector<int> cyclic;
+  for (size_t i = 0; i < consumers.size(); ++i)
+    if (waiting[i] > 0 && !is_behind[i]) cyclic.push_back(static_cast<int>(i));
+  return cyclic;
 }
 
 }  // namespace
@@ -128,20 +171,7 @@ NodeOrder order_nodes(const NodeList& nodes) {
     for (int consumer : consumers[static_cast<size_t>(node)])
       if (--waiting[static_cast<size_t>(consumer)] == 0) ready.push(consumer);
   }
-  // What waits is on a cycle or behind one; without consumers that wait, it is only behind.
-  std::vector<char> waits(waiting.size());
-  for (size_t i = 0; i < waits.size(); ++i) waits[i] = waiting[i] > 0;
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (size_t i = waits.size(); i-- > 0;) {
-      if (!waits[i]) continue;
-      bool feeds = false;
-      for (int consumer : consumers[i]) feeds |= waits[static_cast<size_t>(consumer)] != 0;
-      if (!feeds) waits[i] = 0, changed = true;
-    }
-  }
-  for (int i = 0; i < nodes.size(); ++i)
-    if (waits[static_cast<size_t>(i)]) result.cyclic.push_back(i);
+  if (result.order.size() < consumers.size()) result.cyclic = on_cycles(consumers, waiting);
   return result;
 }
 
@@ -151,7 +181,7 @@ void validate_model(const onnx::ModelProto& model, Problems& problems) {
   if (graph.node().empty()) problems.add("the graph is empty: it has no nodes");
   if (graph.output().empty()) problems.add("the graph has no outputs");
   Validator validator(problems);
-  validator.check_graph(graph, {});
+  validator.check_graph(graph, nullptr);
   for (const onnx::FunctionProto& function : model.functions()) validator.check_function(function);
 }
 

@@ -230,7 +230,7 @@ TEST(ModelErrors, RecursiveFunction) {
   function.add_input("a"), function.add_output("b");
   *function.add_node() = node_proto("local.F", {"a"}, {"b"});
   model.input("x", {1}).node("local.F", {"x"}, {"y"}).output("y");
-  EXPECT_THAT(import_error(model), HasSubstr("nested too deeply"));
+  EXPECT_THAT(import_error(model), HasSubstr("function 'F' calls itself"));
 }
 
 TEST(ModelErrors, FunctionsThatMultiplyWithoutEnd) {

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kWarp = 32;
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
-constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256;
+constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256, kScatterBlock = 128;
 constexpr int64_t kCachedElements = 32;      // of a row, kept in a thread's registers between phases
 constexpr int64_t kLoadedTogether = 80;      // values that a thread's loads in flight bring
 constexpr int64_t kProcessors = 128;         // about as many as large GPUs have
@@ -48,7 +48,8 @@ unsigned choose_lanes(const Kernel& kernel) {
   while (lanes > 1 && kernel.extent(lane) % lanes != 0) lanes /= 2;
   // Small tensors: rather more threads than wider ones. Columns get them by narrower tiles.
   const int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
-  while (kernel.form != Kernel::Form::columns && lanes > 1 && points / lanes < kEnoughThreads / 8) lanes /= 2;
+  const bool spread = kernel.form == Kernel::Form::pointwise || kernel.form == Kernel::Form::rows;
+  while (spread && lanes > 1 && points / lanes < kEnoughThreads / 8) lanes /= 2;
   return static_cast<unsigned>(std::max<int64_t>(lanes, 1));
 }
 
@@ -56,6 +57,8 @@ bool fits_32_bits(const Kernel& kernel) {
   constexpr int64_t kLimit = int64_t{1} << 30;
   int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
   if (kernel.chunk >= 0) points /= kernel.extent(kernel.chunk);
+  if (kernel.form == Kernel::Form::scatter)
+    points = std::max(kernel.points(kernel.kept), kernel.points(kernel.reduced));
   bool fits = points < kLimit;
   for (const KernelArgument& a : kernel.arguments) fits = fits && a.type.element_count() < kLimit;
   return fits;
@@ -98,6 +101,9 @@ class DeviceKernel {
       case Kernel::Form::columns:
         shape = columns();
         break;
+      case Kernel::Form::scatter:
+        shape = scatter();
+        break;
     }
     ir_.CreateRetVoid();
     llvm::LLVMContext& context = module_.getContext();
@@ -126,6 +132,7 @@ class DeviceKernel {
   LaunchShape pointwise();
   LaunchShape rows();
   LaunchShape columns();
+  LaunchShape scatter();
 
   // body(position, carried, counts) at begin, begin + step, ... before end, of which there are at most `most`. Several
   // steps stand together, so that they do not wait for each other's loads; one whose `counts` is false is past the end
@@ -360,6 +367,55 @@ LaunchShape DeviceKernel::rows() {
         return Values{};
       });
     e().when(ir_.CreateICmpEQ(row.number, constant(0)), [&] { e().emit_stores(Store::Domain::kept); });
+  });
+  return shape;
+}
+
+// A warp is 32 vectors along the lane variable. Its threads look at 32 steps at once, then all of them take the steps
+// whose condition holds, in order.
+LaunchShape DeviceKernel::scatter() {
+  std::vector<AtomId> outer = kernel_.kept;
+  outer.pop_back();
+  const AtomId step = kernel_.reduced.front();
+  const int64_t steps = kernel_.extent(step), lane_vectors = kernel_.extent(lane_) / lanes_;
+  const int64_t tiles = ceil_div(lane_vectors, kWarp), warps = kernel_.points(outer) * tiles;
+  LaunchShape shape;
+  shape.block = kScatterBlock;
+  shape.grid[0] = ceil_div(warps, shape.block / kWarp);
+  llvm::Value *number = ir_.CreateURem(thread(), constant(kWarp)),
+              *warp = ir_.CreateAdd(ir_.CreateMul(block(), constant(shape.block / kWarp)),
+                                    ir_.CreateUDiv(thread(), constant(kWarp)));
+  e().when(warps % (shape.block / kWarp) == 0 ? nullptr : ir_.CreateICmpSLT(warp, constant(warps)), [&] {
+    llvm::Value* vector = number;
+    if (tiles > 1)
+      vector = ir_.CreateAdd(ir_.CreateMul(ir_.CreateURem(warp, constant(tiles)), constant(kWarp)), number);
+    llvm::Value* valid = nullptr;
+    if (lane_vectors % kWarp != 0) {
+      valid = ir_.CreateICmpSLT(vector, constant(lane_vectors));
+      vector = ir_.CreateSelect(valid, vector, constant(0));
+    }
+    e().bind(lane_, ir_.CreateMul(vector, constant(lanes_)));
+    e().bind_linear(outer, ir_.CreateUDiv(warp, constant(tiles)));
+    const VariableSet walked = kernel_.space.atom(step).variables;
+    e().hoist({&kernel_.condition, 1}, walked);
+    e().hoist_stores(Store::Domain::kept, walked);
+    e().loop(constant(0), constant(steps), kWarp, {}, [&](llvm::Value* first, const Values&) {
+      llvm::Value* mine = ir_.CreateAdd(first, number);
+      llvm::Value* exists = ir_.CreateICmpSLT(mine, constant(steps));
+      const ExpressionEmitter::Scope before = e().scope();
+      e().bind(step, ir_.CreateSelect(exists, mine, constant(0)));
+      llvm::Value* taken = ir_.CreateAnd(e().emit(kernel_.condition), exists);
+      e().restore(before);
+      llvm::Value* mask = ir_.CreateIntrinsic(llvm::Intrinsic::nvvm_vote_ballot_sync, {}, {ir_.getInt32(~0u), taken});
+      llvm::Value* count = ir_.CreateZExtOrTrunc(ir_.CreateUnaryIntrinsic(llvm::Intrinsic::ctpop, mask), index_type_);
+      e().loop(constant(0), count, 1, {mask}, [&](llvm::Value*, const Values& left) {
+        llvm::Value* bit = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::cttz, left[0], ir_.getFalse());
+        e().bind(step, ir_.CreateAdd(first, ir_.CreateZExtOrTrunc(bit, index_type_)));
+        e().when(valid, [&] { e().emit_stores(Store::Domain::kept); });
+        return Values{ir_.CreateAnd(left[0], ir_.CreateSub(left[0], ir_.getInt32(1)))};
+      });
+      return Values{};
+    });
   });
   return shape;
 }

@@ -47,10 +47,20 @@ class HostKernel {
 
   LaunchShape emit() {
     LaunchShape shape;
-    if (kernel_.form == Kernel::Form::pointwise)
-      shape.units = pointwise();
-    else
-      shape.units = kernel_.form == Kernel::Form::rows ? rows() : columns();
+    switch (kernel_.form) {
+      case Kernel::Form::pointwise:
+        shape.units = pointwise();
+        break;
+      case Kernel::Form::rows:
+        shape.units = rows();
+        break;
+      case Kernel::Form::columns:
+        shape.units = columns();
+        break;
+      case Kernel::Form::scatter:
+        shape.units = scatter();
+        break;
+    }
     ir_.CreateRetVoid();
     return shape;
   }
@@ -110,6 +120,7 @@ class HostKernel {
   void row();
   Values row_pass(Values carried, const Body& body);
   int64_t columns();
+  int64_t scatter();
   std::pair<llvm::Value*, llvm::Value*> chunk_range(int64_t positions);
 
   const Kernel& kernel_;
@@ -259,6 +270,30 @@ int64_t HostKernel::columns() {
     return Values{};
   });
   return tiles * kernel_.points(outer);
+}
+
+int64_t HostKernel::scatter() {
+  std::vector<AtomId> outer = kernel_.kept;
+  outer.pop_back();
+  const AtomId step = kernel_.reduced.front();
+  const VariableSet lane = kernel_.space.atom(lane_).variables, steps = kernel_.space.atom(step).variables;
+  e().loop(begin_, end_, 1, {}, [&](llvm::Value* unit, const Values&) {
+    e().bind_linear(outer, unit);
+    e().hoist({&kernel_.condition, 1}, steps);
+    e().loop(constant(0), constant(kernel_.extent(step)), 1, {}, [&](llvm::Value* at, const Values&) {
+      e().bind(step, at);
+      e().when(e().emit(kernel_.condition), [&] {
+        e().hoist_stores(Store::Domain::kept, lane);
+        for_lanes(constant(0), constant(lane_extent_), {}, [&](const Values&) {
+          e().emit_stores(Store::Domain::kept);
+          return Values{};
+        });
+      });
+      return Values{};
+    });
+    return Values{};
+  });
+  return kernel_.points(outer);
 }
 
 }  // namespace

@@ -106,13 +106,15 @@ struct Store {
 
 struct Kernel {
   // pointwise: no reductions, lanes along the last kept variable. rows: lanes along the last reduced variable.
-  // columns: one phase of reductions, lanes along the last kept variable.
-  enum class Form : uint8_t { pointwise, rows, columns };
+  // columns: one phase of reductions, lanes along the last kept variable. scatter: no reductions; every kept position
+  // walks the reduced variable in order and stores where `condition` holds, which does not depend on the last kept
+  // variable, along which the lanes are. It may load what it stored.
+  enum class Form : uint8_t { pointwise, rows, columns, scatter };
   Form form = Form::pointwise;
   std::vector<KernelArgument> arguments;
   IndexSpace space;
   Expressions expressions;
-  std::vector<AtomId> kept, reduced;  // row-major; no variable has extent 1
+  std::vector<AtomId> kept, reduced;  // row-major; no variable has extent 1, but for those of a scatter
   // Points of the domain at each position of the variables: neighbours that share what they read stand together, as
   // several operands of each reduction and several stores.
   int64_t together = 1;
@@ -120,6 +122,7 @@ struct Kernel {
   // the reduced variables: of all of them in columns; in rows of the last one, or if there are several, of the others.
   AtomId chunk = -1;
   int64_t chunk_length = 0;
+  ExpressionId condition = kNoExpression;  // of a scatter's stores
   std::vector<Reduction> reductions;
   std::vector<Fold> folds;
   std::vector<Store> stores;

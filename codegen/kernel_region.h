@@ -24,6 +24,11 @@ class RegionReader {
   // Where `guard` is false the index may be outside the value and the result is unspecified.
   ExpressionId evaluate(Value v, const std::vector<Index>& index, ExpressionId guard = kNoExpression);
 
+  // carried = step(point, carried) for every point of `extents`, row-major; the last one.
+  using FoldStep = std::function<std::vector<ExpressionId>(const std::vector<Index>& point,
+                                                           const std::vector<ExpressionId>& carried)>;
+  std::vector<ExpressionId> fold(const Shape& extents, std::vector<ExpressionId> initial, const FoldStep& step);
+
  private:
   struct Point {
     const Node& node;
@@ -72,10 +77,6 @@ class RegionReader {
   Shape candidate_counts(const Point& p) const;
   ExpressionId add_where(ExpressionId carried, ExpressionId condition, ExpressionId v);
   ExpressionId window_count(const Point& p, const std::vector<Index>& output);
-
-  using FoldStep = std::function<std::vector<ExpressionId>(const std::vector<Index>& point,
-                                                           const std::vector<ExpressionId>& carried)>;
-  std::vector<ExpressionId> fold(const Shape& extents, std::vector<ExpressionId> initial, const FoldStep& step);
 
   const Graph& region_;
   Kernel& kernel_;

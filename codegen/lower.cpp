@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "codegen/plan_memory.h"
+#include "codegen/schedule.h"
 #include "ir/op.h"
 #include "ir/views.h"
 
@@ -59,6 +60,7 @@ class Lowering {
     place_arenas();
     place_outputs();
     place_updates();
+    place_overwritten();
     for (NodeId id = 0; id < graph_.size(); ++id) lower_node(id);
     finish_outputs_and_updates();
     plan_scratch();
@@ -140,6 +142,9 @@ class Lowering {
   void place_arenas();
   void place_outputs();
   void place_updates();
+  void place_overwritten();
+  Value overwritten(NodeId id) const;
+  Value taken_over(NodeId id) const;
   void lower_node(NodeId id);
   Place result_place(Value v);
   void lower_fused(NodeId id);
@@ -261,7 +266,34 @@ void Lowering::place_updates() {
     if (safe_in_place(u)) set_place(u.value, place(u.state));
 }
 
+// The operand whose value a region finds in its result's memory; absent: the region writes all of that itself.
+Value Lowering::overwritten(NodeId id) const {
+  if (node(id).op->kernel != KernelKind::fused) return {};
+  const auto number = operand_written_over(node(id).attributes.region("body"));
+  return number ? node(id).operands[*number] : Value{};
+}
+
+// The value whose memory a region's result may take: that of the overwritten operand, if nothing else reads it by then.
+Value Lowering::taken_over(NodeId id) const {
+  Value source = overwritten(id);
+  if (!source) return {};
+  while (node(source.node).op->name == "reshape") source = node(source.node).operands[0];
+  const bool computed = node(source.node).op->kernel != KernelKind::leaf && !is_view(graph_, node(source.node)) &&
+                        !is_arena(node(source.node));
+  const auto readers =
+      std::ranges::count_if(node(id).operands, [&](Value v) { return storage_node(v.node) == source.node; });
+  return computed && readers == 1 && last_use_[static_cast<size_t>(source.node)] == id ? source : Value{};
+}
+
+// What a region writes over is computed where the result is to be. Last regions first, so that chains of them work.
+void Lowering::place_overwritten() {
+  for (NodeId id = graph_.size(); id-- > 0;)
+    if (has_place({id, 0}))
+      if (const Value source = taken_over(id); source && !has_place(source)) set_place(source, place({id, 0}));
+}
+
 Place Lowering::result_place(Value v) {
+  if (const Value source = taken_over(v.node); source && !has_place(v)) set_place(v, place(source));
   if (!has_place(v)) {
     const TensorType& type = graph_.type(v);
     set_place(v, {add_scratch(type.byte_count()), 0});
@@ -295,6 +327,18 @@ void Lowering::lower_fused(NodeId id) {
   for (Value v : n.operands) operands.push_back(resolve(v));
   for (int32_t r = 0; r < static_cast<int32_t>(n.results.size()); ++r) results.push_back(result_place({id, r}));
   for (int64_t bytes : region.partial_bytes) partials.push_back(add_scratch(bytes));
+  // Operands and results of a region are alive through all of its launches: a later launch may read what an earlier
+  // one could otherwise overwrite.
+  const auto keep_alive = [&] {
+    for (const Place& p : operands) touch(p.storage);
+    for (const Place& p : results) touch(p.storage);
+    for (StorageId p : partials) touch(p);
+  };
+  if (const auto written_over = operand_written_over(n.attributes.region("body"))) {
+    const Place from = operands[*written_over], to = results[0];
+    if (from.storage != to.storage || from.offset != to.offset)
+      add_step(Copy{ref(from), ref(to), n.results[0].byte_count()}, n.origin);
+  }
   for (const EmittedLaunch& launch : region.launches) {
     KernelLaunch step{launch.kernel, {}, launch.grid, launch.block, launch.units, launch.bytes, {}, {}};
     for (const EmittedArgument& a : launch.arguments) {
@@ -309,11 +353,7 @@ void Lowering::lower_fused(NodeId id) {
                                                                        : region.partial_bytes[number]);
       step.arguments.push_back(ref(p));
     }
-    // Operands and results of a region are alive through all of its launches: a later launch may read what an earlier
-    // one could otherwise overwrite.
-    for (const Place& p : operands) touch(p.storage);
-    for (const Place& p : results) touch(p.storage);
-    for (StorageId p : partials) touch(p);
+    keep_alive();
     add_step(std::move(step), n.origin);
   }
 }

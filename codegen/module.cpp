@@ -4,6 +4,7 @@
 #include <llvm/IR/Verifier.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "base/error.h"
@@ -51,6 +52,8 @@ std::string_view form_name(Kernel::Form form) {
       return "rows";
     case Kernel::Form::columns:
       return "columns";
+    case Kernel::Form::scatter:
+      return "scatter";
   }
   return "";
 }
@@ -58,12 +61,18 @@ std::string_view form_name(Kernel::Form form) {
 // What each access reaches, no argument more than once as a whole: what a broadcast reads again comes from a cache.
 int64_t bytes_moved(const Kernel& kernel) {
   std::vector<int64_t> elements(kernel.arguments.size(), 0);
+  // Of a row that memory chooses, no more than there are positions.
+  double positions = std::numeric_limits<double>::infinity();
+  if (kernel.form == Kernel::Form::scatter) {
+    const std::vector<AtomId> places{kernel.kept[0], kernel.kept[1], kernel.kept.back(), kernel.reduced.front()};
+    positions = static_cast<double>(kernel.points(places));
+  }
   const auto access = [&](int32_t argument, const Index& index) {
     int64_t& known = elements[static_cast<size_t>(argument)];
     double reached = 1;
     for (const Index::Term& t : index.terms) reached *= static_cast<double>(kernel.space.atom(t.atom).limit);
     const int64_t all = kernel.arguments[static_cast<size_t>(argument)].type.element_count();
-    reached += static_cast<double>(known);
+    reached = std::min(reached, positions) + static_cast<double>(known);
     known = reached < static_cast<double>(all) ? static_cast<int64_t>(reached) : all;
   };
   for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)

@@ -391,6 +391,8 @@ class Scheduler {
 
 }  // namespace
 
-Schedule schedule(const Graph& region, DeviceKind device) { return Scheduler(region, device).run(); }
+Schedule schedule(const Graph& region, DeviceKind device) {
+  return is_scatter(region) ? schedule_scatter(region, device) : Scheduler(region, device).run();
+}
 
 }  // namespace halfstep

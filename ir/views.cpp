@@ -26,4 +26,6 @@ int64_t view_offset(const Graph& graph, const Node& view) {
 
 bool is_arena(const Node& node) { return node.op->name == "concat" && node.results[0].shape.size() == 1; }
 
+bool writes_in_place(const Node& node) { return node.op->name == "scatter"; }
+
 }  // namespace halfstep

@@ -11,5 +11,7 @@ bool is_view(const Graph& graph, const Node& node);
 int64_t view_offset(const Graph& graph, const Node& view);
 // A concat of one-dimensional pieces along axis 0: an arena, whose pieces are written in place.
 bool is_arena(const Node& node);
+// A scatter: it writes over its first operand's memory, or over a copy of it.
+bool writes_in_place(const Node& node);
 
 }  // namespace halfstep

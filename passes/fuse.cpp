@@ -199,6 +199,8 @@ void Fusion::choose_roots() {
       for (Value v : n.operands)
         if (v && !is_zero_gap(id, v)) store(v.node);
     if (is_reduction(n)) store(id);
+    // A scatter is a kernel of its own, which walks the indices many times and everything else once.
+    if (writes_in_place(n)) store(id), store(n.operands[1].node);
   }
   store_what_is_sliced();
   for (NodeId id = 0; id < graph_.size(); ++id) {
@@ -364,6 +366,8 @@ bool Fusion::path_outside(int from, int to) const {
 bool Fusion::try_merge(int a, int b) {
   Kernel &ka = kernels_[static_cast<size_t>(a)], &kb = kernels_[static_cast<size_t>(b)];
   if (a == b || !ka.alive || !kb.alive) return false;
+  const auto alone = [&](const Kernel& kernel) { return writes_in_place(node(kernel.roots.front())); };
+  if (alone(ka) || alone(kb)) return false;
   if (ka.split && kb.split && (ka.split != kb.split || ka.scheme != kb.scheme)) return false;
   Kernel merged = ka.split ? ka : kb;
   merged.roots.clear();

@@ -154,11 +154,39 @@ Value transposed_operand(const Context& c) {
   return {};
 }
 
-// A weight's gradient on its way into the flat f32 arena: the contraction writes f32 itself, one rounding and one copy
-// less. Activations that are read as f32 stay low: they are stored.
+// A sum of rows into zeros: the gradient of a gather.
+bool sums_into_zeros(const Context& c, const Node& node) {
+  return is(node, "scatter") && node.attributes.text("reduction") == "add" &&
+         splat(c.builder.graph(), node.operands[0]) == std::optional(0.0);
+}
+
+// What is added to it is what it may sum into: a table that is read by a gather and by a contraction.
+Value sum_into_scatter(const Context& c) {
+  if (!is(c.node, "add")) return {};
+  for (size_t i : {0u, 1u}) {
+    const Node scatter = c.maker(i);
+    if (!sums_into_zeros(c, scatter)) continue;
+    const OriginScope scope(c.builder, scatter.origin);
+    return c.builder.call("scatter", {c.operands[1 - i], scatter.operands[1], scatter.operands[2]}, scatter.attributes);
+  }
+  return {};
+}
+
+// A low one that is read as f32 is made as such: it is summed in f32 anyway.
+Value wide_scatter(const Context& c) {
+  if (!is(c.node, "cast") || c.node.attributes.dtype("to") != DType::f32) return {};
+  const Node scatter = c.maker(0);
+  if (!is_low(scatter.results[0].dtype) || !sums_into_zeros(c, scatter)) return {};
+  const Value zeros = c.builder.broadcast(c.builder.constant(DType::f32, 0), scatter.results[0].shape);
+  return c.builder.call("scatter", {zeros, scatter.operands[1], scatter.operands[2]}, scatter.attributes);
+}
+
+// A weight's gradient on its way into the flat f32 arena, or into the table that a scatter adds to: the contraction
+// writes f32 itself, one rounding and one copy less. Activations that are read as f32 stay low: they are stored.
 Value wide_gradient(const Context& c) {
-  if (!is(c.node, "reshape") || c.node.results[0].shape.size() != 1 || !is(c.maker(0), "cast")) return {};
-  const Node& cast = c.maker(0);
+  const bool flat = is(c.node, "reshape") && c.node.results[0].shape.size() == 1;
+  if ((!flat && !is(c.node, "scatter")) || !is(c.maker(0), "cast")) return {};
+  const Node cast = c.maker(0);
   const Value low = cast.operands[0];
   const Node contraction = c.builder.graph().node(low);
   if (cast.attributes.dtype("to") != DType::f32 || !is_low(c.builder.dtype(low)) ||
@@ -166,9 +194,12 @@ Value wide_gradient(const Context& c) {
     return {};
   Attributes attributes = contraction.attributes;
   attributes.set("result", std::string(name(DType::f32)));
-  const OriginScope scope(c.builder, contraction.origin);
-  return c.builder.reshape(c.builder.call_all(*contraction.op, contraction.operands, std::move(attributes)).front(),
-                           c.node.results[0].shape);
+  const Value wide = [&] {
+    const OriginScope scope(c.builder, contraction.origin);
+    return c.builder.call_all(*contraction.op, contraction.operands, std::move(attributes)).front();
+  }();
+  if (flat) return c.builder.reshape(wide, c.node.results[0].shape);
+  return c.builder.call("scatter", {wide, c.operands[1], c.operands[2]}, c.node.attributes);
 }
 
 // A slice of one piece of a concat is a slice of the piece.
@@ -257,10 +288,11 @@ Value folded_constant(const Context& c) {
 }
 
 constexpr Rule kRules[] = {
-    identity_cast,      cast_of_cast,        neutral_element,  small_power,     division_by_power_of_two,
-    double_inverse,     decided_select,      idle_movement,    single_concat,   movement_of_same_movement,
-    transpose_of_ones,  idle_reduction,      wide_gradient,    folded_constant, pointwise_of_splats,
-    transposed_operand, product_of_products, concat_of_concat, slice_of_concat, slice_of_slice,
+    identity_cast,     cast_of_cast,        neutral_element,    small_power,         division_by_power_of_two,
+    double_inverse,    decided_select,      idle_movement,      single_concat,       movement_of_same_movement,
+    transpose_of_ones, idle_reduction,      sum_into_scatter,   wide_scatter,        wide_gradient,
+    folded_constant,   pointwise_of_splats, transposed_operand, product_of_products, concat_of_concat,
+    slice_of_concat,   slice_of_slice,
 };
 
 }  // namespace

@@ -13,6 +13,7 @@ namespace halfstep {
 std::span<const Op> leaf_ops();
 std::span<const Op> pointwise_ops();
 std::span<const Op> movement_ops();
+std::span<const Op> indexing_ops();
 std::span<const Op> reduction_ops();
 std::span<const Op> window_ops();
 std::span<const Op> contraction_ops();

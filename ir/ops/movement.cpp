@@ -214,39 +214,6 @@ void evaluate_iota(const EvaluateContext& c) {
                  [&](const Ints& index) { c.results[0][at++] = static_cast<double>(index[axis]); });
 }
 
-// [rows...] of x chosen along `axis`: result shape = x[:axis] + indices + x[axis+1:]. Indices are in range (checked
-// where they come from); the kernels clamp them.
-std::vector<TensorType> gather_type(const TypeContext& c) {
-  const TensorType &x = c.operand(0), &indices = c.operand(1);
-  expect(indices.dtype == DType::i64 || indices.dtype == DType::i32,
-         "i64 or i32 indices expected, found " + to_string(indices));
-  const size_t axis = ops::axis_of(c.attributes, rank(x));
-  TensorType result{x.dtype, Shape(x.shape.begin(), x.shape.begin() + static_cast<std::ptrdiff_t>(axis))};
-  result.shape.insert(result.shape.end(), indices.shape.begin(), indices.shape.end());
-  result.shape.insert(result.shape.end(), x.shape.begin() + static_cast<std::ptrdiff_t>(axis) + 1, x.shape.end());
-  return {result};
-}
-
-void evaluate_gather(const EvaluateContext& c) {
-  const size_t axis = static_cast<size_t>(c.node.attributes.integer("axis"));
-  const Shape& shape = c.types[0].shape;
-  const std::vector<int64_t> strides = row_major_strides(shape), index_strides = row_major_strides(c.types[1].shape);
-  const size_t indices_rank = c.types[1].shape.size();
-  gather_elements(c, [&](const Ints& index) {
-    int64_t at = 0, position = 0;
-    for (size_t i = 0; i < index.size(); ++i) {
-      if (i < axis)
-        at += index[i] * strides[i];
-      else if (i < axis + indices_rank)
-        position += index[i] * index_strides[i - axis];
-      else
-        at += index[i] * strides[i - indices_rank + 1];
-    }
-    const int64_t row = static_cast<int64_t>((*c.operands[1])[static_cast<size_t>(position)]);
-    return at + std::clamp<int64_t>(row, 0, shape[axis] - 1) * strides[axis];
-  });
-}
-
 // x itself, but not before `event` is computed. It stands before what is computed again in the backward, so that this
 // is neither shared with its first computation nor scheduled there.
 std::vector<TensorType> after_type(const TypeContext& c) { return {c.operand(0)}; }
@@ -329,14 +296,6 @@ const std::vector<Op> kOps{
      .not_differentiable = "its result does not depend on a value",
      .kernel = KernelKind::movement,
      .evaluate = evaluate_iota},
-    {.name = "gather",
-     .onnx = "Gather",
-     .operands = {{"x"}, {"indices"}},
-     .attributes = {{"axis", int64_t{0}}},
-     .type = gather_type,
-     .not_differentiable = "its gradient, scatter_add, is not built yet",
-     .kernel = KernelKind::movement,
-     .evaluate = evaluate_gather},
     {.name = "after",
      .operands = {{"x"}, {"event", OperandSpec::one, OperandSpec::keep}},
      .type = after_type,

@@ -134,6 +134,28 @@ TEST(Ptx, ColumnsAreCombinedInSharedMemoryAndByASecondLaunch) {
   expect_assembles(c.ptx);
 }
 
+// The embedding gradient of a GPT-2: zeros, leaders, sums by segment, rows.
+TEST(Ptx, ScattersNeedNoAtomics) {
+  const Compiled c = compile({R"(graph embedding {
+    %i = input() {name="0"} : i64[8,1024]
+    %g = input() {name="1"} : f16[8,1024,768]
+    %z = constant() {value=f32[](0)}
+    %a = reshape(%z) {shape=[1,1]}
+    %zeros = broadcast(%a) {shape=[50257,768]}
+    %y = scatter(%zeros, %i, %g) {axis=0, reduction="add"}
+    output "0" = %y
+  })"});
+  ASSERT_EQ(c.regions[0].launches.size(), 4u);
+  EXPECT_EQ(c.regions[0].launches[0].bytes, 50257 * 768 * 4);
+  EXPECT_LE(c.regions[0].launches[3].bytes, 8192 * 768 * 12 + 8192 * 12) << "only the rows that are named";
+  EXPECT_EQ(c.regions[0].partial_bytes, (std::vector<int64_t>{8192 * 4, 8192 * 768 * 4}));
+  EXPECT_THAT(c.ptx, HasSubstr("vote.sync.ballot.b32"));
+  EXPECT_THAT(c.ptx, HasSubstr("ld.global.nc.v4"));
+  EXPECT_THAT(c.ptx, Not(HasSubstr("atom")));
+  EXPECT_THAT(c.ptx, Not(HasSubstr("red.")));
+  expect_assembles(c.ptx);
+}
+
 TEST(Ptx, LargeTensorsAreIndexedWith64Bits) {
   const Compiled c = compile({R"(graph large {
     %x = input() {name="0"} : f16[50000,100000]

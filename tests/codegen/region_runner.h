@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "codegen/module.h"
+#include "codegen/schedule.h"
 
 namespace halfstep {
 
@@ -83,6 +84,10 @@ class RegionRunner {
     }
     for (const NamedValue& o : region_.outputs()) outputs.emplace_back(region_.type(o.value).byte_count());
     for (int64_t bytes : emitted_.partial_bytes) partials.emplace_back(bytes);
+    if (const auto over = operand_written_over(region_)) {
+      const Tensor& t = leaves.at(std::to_string(*over));
+      std::copy(t.data.begin(), t.data.end(), static_cast<std::byte*>(outputs[0].data()));
+    }
     for (const EmittedLaunch& launch : emitted_.launches) {
       std::vector<void*> arguments;
       for (const EmittedArgument& a : launch.arguments) {

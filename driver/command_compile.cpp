@@ -98,7 +98,9 @@ ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
 ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
   if (options.target.empty() && options.compile.stop_after.empty() && options.compile.dump.empty())
     throw Error("no target is given: name the directory to write with -o");
-  const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), options.compile);
+  CompileOptions compile = options.compile;
+  compile.model_outputs = LossOptions::dropped;
+  const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), compile);
   if (options.format == Format::text)
     for (const std::string& remark : compiled.report.remarks) fmt::print(stderr, "halfstep: note: {}\n", remark);
   if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(compiled.report));

@@ -8,6 +8,7 @@
 #include "driver/report.h"
 #include "driver/session.h"
 #include "driver/table.h"
+#include "driver/train_report.h"
 #include "frontend/export.h"
 #include "runtime/trainer.h"
 
@@ -17,9 +18,7 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
   Job job = open_job(given);
   Recipe& recipe = job.recipe;
   if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
-  std::optional<Dataset> data = open_test_data(recipe);
-  if (!data && !recipe.data.empty()) data = open_dataset(recipe.data, Split::test);
-  if (!data) throw Error("no data is given: name it with --test_data or --data");
+  const Dataset data = open_evaluation_data(recipe);
   const Session session = open_session(job, options.compile);
   if (session.report && options.timing == CommandOptions::time_passes)
     fmt::print(stderr, "{}", pass_times_table(*session.report));
@@ -27,19 +26,22 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
     write_weights(*session.executor, read_checkpoint_weights(options.checkpoint),
                   "checkpoint '" + options.checkpoint + "'");
   const SignalGuard signals;
-  const Evaluation e = evaluate(*session.executor, *data,
-                                {.normalization = {},
-                                 .labels = {classes_of(recipe, session.executor->model()), recipe.ignore_index},
+  const CompiledModel& model = session.executor->model();
+  const Evaluation e = evaluate(*session.executor, data,
+                                {.feed = feed_options(recipe, model),
+                                 .ranges = value_ranges(recipe, model),
                                  .seed = static_cast<uint64_t>(recipe.seed),
                                  .signals = &signals});
   if (e.interrupted) return signals.received() == SIGTERM ? ExitCode::terminated : ExitCode::interrupted;
   if (options.format == Format::json) {
     nlohmann::json json{{"model", given.model}, {"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
     if (e.accuracy) json["accuracy"] = *e.accuracy;
+    if (e.tokens) json.update(tokens_json(*e.tokens, ""));
     fmt::print("{}\n", json.dump());
   } else {
-    fmt::print("{} samples in {:.1f} s: loss {:.4f}{}\n", count_text(e.samples), e.seconds, e.loss,
-               e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "");
+    fmt::print("{} samples in {:.1f} s: loss {:.4f}{}{}\n", count_text(e.samples), e.seconds, e.loss,
+               e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
+               e.tokens ? ", " + tokens_text(*e.tokens) : "");
   }
   return ExitCode::success;
 }

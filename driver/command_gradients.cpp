@@ -19,12 +19,16 @@ constexpr std::string_view kGradients = "gradients/";
 // The first batch of the data, in its order.
 NamedTensors run_first_batch(Executor& executor, const Dataset& dataset, const Recipe& recipe) {
   const int program = program_index(executor.model(), "gradients");
-  const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)], {});
-  check_labels(dataset, {classes_of(recipe, executor.model()), recipe.ignore_index});
-  if (dataset.size() < feed.batch())
-    throw Error(fmt::format("the data holds {} samples, the batch takes {}: give --batch {}", dataset.size(),
-                            feed.batch(), dataset.size()));
-  feed.fill(stored_order(feed.batch()), {.seed = static_cast<uint64_t>(recipe.seed)}, executor.begin_step(program));
+  const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)],
+                      feed_options(recipe, executor.model()));
+  feed.check(value_ranges(recipe, executor.model()));
+  if (feed.samples() < feed.batch())
+    throw Error(fmt::format("the data holds {} samples, the batch takes {}: give --batch {}", feed.samples(),
+                            feed.batch(), feed.samples()));
+  const uint64_t seed = static_cast<uint64_t>(recipe.seed);
+  std::vector<int64_t> samples = feed.order(SampleOrder::as_stored, seed, 0);
+  samples.resize(static_cast<size_t>(feed.batch()));
+  feed.fill(samples, {.seed = seed}, executor.begin_step(program));
   executor.submit();
   return executor.poll(Wait::yes)->outputs;
 }
@@ -55,12 +59,11 @@ ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
     throw Error("'" + given.model + "' is a compiled step, which holds no program for this: name the ONNX file");
   Job job{given, std::nullopt};
   Recipe& recipe = job.recipe;
-  if (recipe.data.empty()) throw Error("no data is given: name it with --data or in the recipe");
   if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
   // Random masks differ between frameworks.
   if (!recipe.given.contains("dropout")) recipe.dropout = 0;
   recipe.accumulation = 1;
-  const Dataset dataset = open_dataset(recipe.data, Split::train);
+  const Dataset dataset = open_data(recipe).train;
   CompileOptions compile = options.compile;
   compile.programs = TrainingPipelineOptions::training_and_gradients;
   const Session session = open_session(job, compile);

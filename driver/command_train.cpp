@@ -11,6 +11,7 @@
 #include "driver/progress.h"
 #include "driver/report.h"
 #include "driver/session.h"
+#include "driver/table.h"
 #include "driver/trace.h"
 #include "driver/train_report.h"
 #include "frontend/export.h"
@@ -42,14 +43,17 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
   o.seed = static_cast<uint64_t>(r.seed);
   o.order = r.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored;
   o.schedule = {.kind = r.schedule == "step"     ? ScheduleKind::step
+                        : r.schedule == "linear" ? ScheduleKind::linear
                         : r.schedule == "cosine" ? ScheduleKind::cosine
                                                  : ScheduleKind::constant,
                 .learning_rate = r.learning_rate,
                 .warmup_steps = r.warmup_steps,
                 .step_epochs = r.step_epochs,
                 .gamma = r.gamma,
-                .final_rate = r.final_rate};
-  o.labels = {classes_of(r, model), r.ignore_index};
+                .final_rate = r.final_rate,
+                .decay_steps = r.decay_steps};
+  o.feed = feed_options(r, model);
+  o.ranges = value_ranges(r, model);
   o.min_scale = r.loss_scale == "fixed" ? r.initial_scale : r.min_scale;  // a fixed scale has nowhere to go
   o.overflow_limit = r.overflow_limit;
   o.checkpoints = {.directory = fs::path(r.out) / "checkpoints",
@@ -65,8 +69,8 @@ TrainReport train_or_explain(Executor& executor, const Data& data, const Recipe&
                              TrainObserver& observer) try {
   return train(executor, data.train, data.test ? &*data.test : nullptr, options, observer);
 } catch (const HeadwayError& e) {
-  std::vector<std::string> lines{e.what(),
-                                 explain_non_finite(recipe, read_model_state(executor), data.train, e.step())};
+  std::vector<std::string> lines{
+      e.what(), explain_non_finite(recipe, read_model_state(executor), data.train, options.feed, e.step())};
   if (const fs::path& last = e.step().checkpoint; !last.empty())
     lines.push_back(fmt::format("the last checkpoint is '{}': go on from it with --resume", last.string()));
   throw Error(std::move(lines));
@@ -120,6 +124,11 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const Session session = open_session(job, options.compile);
   Executor& executor = *session.executor;
   narration.say(tensors_text(executor));
+  const DataFeed feed(data.train, *executor.model().find("train"), feed_options(recipe, executor.model()));
+  if (data.train.tokens)
+    narration.say(fmt::format("  {} windows of tokens an epoch, {} in a step\n", count_text(feed.samples()),
+                              recipe.batch * recipe.accumulation));
+  for (const std::string& remark : feed.remarks()) narration.note(remark);
   nlohmann::json json;
   AutocastReport precision;
   if (const std::optional<CompileReport>& compiled = session.report) {
@@ -153,13 +162,16 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     fmt::print("{}\n", json.dump());
     return ExitCode::success;
   }
-  if (data.test)
+  if (data.test && !data.test->tokens)
     if (const auto trace = trace_prediction(recipe, state, *data.test, 0))
       narration.say("  test sample 0, layer by layer:\n" + trace_table(*trace) + "\n");
   narration.say(fmt::format("  step {} reached in {:.1f} s\n", report.steps, report.seconds));
   narration.say(counters_text(report, executor.model().device) + "\n" + files_text(report, recipe, trained));
   if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->accuracy)
     narration.say(fmt::format("test accuracy {:.4f}\n", *report.epochs.back().test->accuracy));
+  if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->tokens)
+    narration.say(fmt::format("test loss {:.4f}, {}\n", report.epochs.back().test->loss,
+                              tokens_text(*report.epochs.back().test->tokens)));
   return ExitCode::success;
 }
 

@@ -15,6 +15,7 @@
 #include "ir/op.h"
 #include "ir/text.h"
 #include "runtime/cuda_probe.h"
+#include "runtime/token_feed.h"
 
 namespace halfstep {
 namespace {
@@ -91,22 +92,32 @@ void check_finite(const NamedTensors& weights) {
   problems.throw_if_any();
 }
 
-// How many classes the labels of a softmax cross-entropy choose from.
-std::optional<int64_t> class_count(const Recipe& recipe, const Graph& model) {
-  if (recipe.loss != "softmax_cross_entropy") return std::nullopt;
-  for (const NamedValue& output : model.outputs())
-    if (output.name == recipe.output || recipe.output.empty()) return model.type(output.value).shape.at(1);
-  return std::nullopt;
+// Rows of the table that an input's values choose from, where they do: an id beyond them would be read from elsewhere.
+std::map<std::string, int64_t> table_rows(const Graph& model) {
+  std::map<std::string, int64_t> rows;
+  for (const Node& node : model.nodes()) {
+    if (node.op->name != "gather") continue;
+    const size_t axis = static_cast<size_t>(node.attributes.integer("axis"));
+    Value indices = node.operands[1];
+    while (model.node(indices).operands.size() == 1) indices = model.node(indices).operands[0];
+    if (model.node(indices).op->name != "input") continue;
+    const int64_t found = model.type(node.operands[0]).shape[axis];
+    const auto [entry, fresh] = rows.emplace(model.node(indices).attributes.text("name"), found);
+    if (!fresh) entry->second = std::min(entry->second, found);
+  }
+  return rows;
 }
 
-std::map<std::string, std::string> notes_of(const Recipe& recipe, const CompiledModel& model, const Graph& imported) {
+std::map<std::string, std::string> notes_of(const Recipe& recipe, const LossOptions& loss, const CompiledModel& model,
+                                            const Graph& imported) {
   Recipe settled = recipe;
   settled.device = name(model.device), settled.architecture = model.architecture;
   settled.resume.clear();
   std::map<std::string, std::string> notes{{"halfstep", HALFSTEP_VERSION},
                                            {"recipe", to_toml(settled)},
                                            {"accumulation", std::to_string(recipe.accumulation)}};
-  if (const std::optional<int64_t> classes = class_count(recipe, imported)) notes["classes"] = std::to_string(*classes);
+  if (const std::optional<int64_t> classes = class_count(imported, loss)) notes["classes"] = std::to_string(*classes);
+  for (const auto& [input, rows] : table_rows(imported)) notes[std::string(kTableRows) + input] = std::to_string(rows);
   return notes;
 }
 
@@ -193,7 +204,15 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
                 : r.loss == "from_graph"       ? LossKind::from_graph
                                                : LossKind::softmax_cross_entropy;
   o.loss.output = r.output;
+  o.loss.class_axis = r.class_axis;
   o.loss.ignore_index = r.ignore_index;
+  if (r.objective == "masked_token") {
+    if (r.ignore_index && *r.ignore_index != kUncounted)
+      throw Error(fmt::format("ignore_index: objective masked_token labels what it does not hide {}: leave it out",
+                              kUncounted));
+    o.loss.ignore_index = kUncounted;
+  }
+  o.loss.label_smoothing = r.label_smoothing;
   o.autocast.low = low_type(r.precision);
   o.autocast.rules = autocast_preset(r.preset);
   for (const std::string& pattern : r.allow) o.autocast.rules.push_back(allow_rule(pattern));
@@ -225,6 +244,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   passes.stop_after = options.stop_after;
   passes.dump = options.dump;
   passes.programs = options.programs;
+  passes.loss.model_outputs = options.model_outputs;
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   report.precision = graphs.precision;
   report.times.insert(report.times.end(), graphs.times.begin(), graphs.times.end());
@@ -269,7 +289,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   }
   model.state.merge(graphs.initial_states);
   fill_initial_state(model, graphs.arenas, imported.graph, std::move(imported.weights));
-  model.notes = notes_of(recipe, model, imported.graph);
+  model.notes = notes_of(recipe, passes.loss, model, imported.graph);
   model.notes["largest_tensors"] = largest_values(std::move(values));
   check(model);
   report.state_bytes = state_bytes(model);

@@ -16,6 +16,8 @@ struct CompileOptions {
   std::string stop_after;      // a pass; empty: all
   std::filesystem::path dump;  // where passes, kernels and programs are written; empty: nowhere
   TrainingPipelineOptions::Programs programs = TrainingPipelineOptions::training;
+  // Dropped where only measures are wanted: a language model's logits are the largest of its values.
+  LossOptions::ModelOutputs model_outputs = LossOptions::kept;
 };
 
 struct CompileReport {
@@ -35,6 +37,9 @@ struct CompiledTraining {
   CompileReport report;
   PipelineResult stopped;  // with stop_after: what the passes left
 };
+
+// A note "table_rows.INPUT" says below what the values of an input that chooses rows of a table must be.
+inline constexpr std::string_view kTableRows = "table_rows.";
 
 // The model as the recipe wants it imported.
 ImportOptions import_options(const Recipe& recipe);

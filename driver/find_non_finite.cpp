@@ -104,7 +104,7 @@ std::string non_finite_weights(const ModelState& state) {
 }  // namespace
 
 std::string explain_non_finite(const Recipe& recipe, const ModelState& state, const Dataset& dataset,
-                               const HeadwayError::Step& step) {
+                               const FeedOptions& feed, const HeadwayError::Step& step) {
   constexpr double kMostOperations = 3e9;  // some seconds of interpretation
   constexpr int64_t kChunk = 8;            // samples at a time; batch norms need several
   if (const std::string weights = non_finite_weights(state); !weights.empty()) return weights;
@@ -128,7 +128,7 @@ std::string explain_non_finite(const Recipe& recipe, const ModelState& state, co
   for (int64_t i = 0; i < chunks; ++i) {
     const auto part = std::span(step.samples).subspan(static_cast<size_t>(i * chunk), static_cast<size_t>(chunk));
     try {
-      replay.run(scaled, dataset, part, {.iteration = step.iteration, .seed = step.seed}, Watch(replay));
+      replay.run(scaled, dataset, feed, part, {.iteration = step.iteration, .seed = step.seed}, Watch(replay));
     } catch (const NonFinite& found) {
       return describe(found, replay, part, loss_scale);
     }

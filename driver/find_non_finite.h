@@ -14,6 +14,6 @@ namespace halfstep {
 // of 'fc1' (Gemm) in sample 4711, f16[8,128]: ...". Weights that are not finite themselves are said instead.
 // `state`: of the executor after the step.
 std::string explain_non_finite(const Recipe& recipe, const ModelState& state, const Dataset& dataset,
-                               const HeadwayError::Step& step);
+                               const FeedOptions& feed, const HeadwayError::Step& step);
 
 }  // namespace halfstep

@@ -39,8 +39,11 @@ void TerminalObserver::progressed(const Progress& p) {
   if (medium_ == log && now - last_line_ < kLogInterval) return;
   last_line_ = now;
   const std::string scale = p.last.loss_scale ? fmt::format("  scale {:g}", *p.last.loss_scale) : "";
-  const std::string state = fmt::format("{:>5}/{}  loss {:.4f}{}  {:.0f} images/s", p.step_in_epoch, p.steps_per_epoch,
-                                        p.last.loss, scale, p.last.images_per_second);
+  const auto& tokens = p.last.tokens;
+  const std::string rate = tokens ? fmt::format("{:.0f} tokens/s", tokens->per_second)
+                                  : fmt::format("{:.0f} samples/s", p.last.samples_per_second);
+  const std::string state =
+      fmt::format("{:>5}/{}  loss {:.4f}{}  {}", p.step_in_epoch, p.steps_per_epoch, p.last.loss, scale, rate);
   if (medium_ == log) {
     fmt::print(stderr, "epoch {}/{}  step {}\n", epoch_, epochs_, state);
   } else {
@@ -54,12 +57,13 @@ void TerminalObserver::epoch_finished(const EpochRow& row) {
   clear_line();
   if (!header_printed_)
     fmt::print("  {:>5}  {:>10}  {:>9}  {:>9}  {:>9}  {:>10}  {:>7}  {:>9}  {:>7}\n", "epoch", "train loss",
-               "train acc", "test loss", "test acc", "loss scale", "skipped", "images/s", "seconds");
+               "train acc", "test loss", "test acc", "loss scale", "skipped", row.tokens ? "tokens/s" : "samples/s",
+               "seconds");
   header_printed_ = true;
   fmt::print("  {:>5}  {:>10.4f}  {:>9}  {:>9}  {:>9}  {:>10}  {:>7}  {:>9.0f}  {:>7.1f}\n", row.epoch, row.loss,
              percent(row.accuracy), row.test ? fmt::format("{:.4f}", row.test->loss) : "-",
              row.test ? percent(row.test->accuracy) : "-", row.loss_scale ? fmt::format("{:g}", *row.loss_scale) : "-",
-             row.skipped, row.images_per_second, row.seconds);
+             row.skipped, row.tokens ? row.tokens->per_second : row.samples_per_second, row.seconds);
   std::fflush(stdout);
 }
 

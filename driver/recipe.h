@@ -16,6 +16,7 @@ namespace halfstep {
 struct Recipe {
   // The model and its data. Relative paths in a recipe file are relative to that file.
   std::string model, data, test_data;
+  double test_fraction = 0;
   std::string init = "from_file";
   std::map<std::string, Shape> shapes;
   std::vector<std::string> freeze;
@@ -28,11 +29,18 @@ struct Recipe {
   int64_t batch = 32;
   int64_t accumulation = 1;
   std::string loss = "softmax_cross_entropy", output;
-  std::optional<int64_t> ignore_index;
+  std::optional<int64_t> ignore_index, class_axis;
+  double label_smoothing = 0;
+  // What token data is turned into.
+  std::string objective = "labels", ids;
+  std::optional<int64_t> mask_token;
+  double mask_probability = 0.15;
+  std::vector<int64_t> special_tokens;
   std::optional<double> dropout;
   std::string optimizer = "sgd";
   double momentum = 0, dampening = 0, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, clip_norm = 0;
   bool nesterov = false;
+  std::vector<std::string> no_decay;
 
   // Precision.
   std::string precision = "fp16", preset = "default", loss_scale = "dynamic";
@@ -44,7 +52,7 @@ struct Recipe {
   int64_t epochs = 1, max_steps = 0;
   std::string schedule = "constant";
   double learning_rate = 0.01, gamma = 0.1, final_rate = 0;
-  int64_t warmup_steps = 0, step_epochs = 1;
+  int64_t warmup_steps = 0, step_epochs = 1, decay_steps = 0;
   int64_t seed = 0;
   bool shuffle = true;
   std::string device = "auto", architecture;

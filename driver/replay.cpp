@@ -63,14 +63,14 @@ Replay::Replay(const Recipe& recipe, int64_t batch, const std::string& pass, con
   onnx_nodes_ = std::move(imported.nodes);
 }
 
-InterpretResult Replay::run(const ModelState& state, const Dataset& dataset, std::span<const int64_t> samples,
-                            const StepInputs& step, const Observer& observe) const {
+InterpretResult Replay::run(const ModelState& state, const Dataset& dataset, const FeedOptions& feed,
+                            std::span<const int64_t> samples, const StepInputs& step, const Observer& observe) const {
   const Program program = inputs_of(graph_);
   NamedTensors leaves;
   std::vector<std::span<std::byte>> staging;
   for (const Buffer& input : program.buffers)
     staging.emplace_back(leaves.emplace(input.name, Tensor(input.type)).first->second.data);
-  DataFeed(dataset, program, {}).fill(samples, step, staging);
+  DataFeed(dataset, program, feed).fill(samples, step, staging);
   for (const Node& node : graph_.nodes())
     if (is_leaf(*node.op) && !is_input(node)) leaves[node.attributes.text("name")] = stored_value(node, state);
   return interpret(graph_, leaves, {.rounding = Rounding::to_type, .observe = observe});

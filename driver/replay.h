@@ -28,8 +28,8 @@ class Replay {
 
   using Observer = std::function<void(NodeId, const std::vector<InterpretedTensor>&)>;
   // `samples`: 1 to batch() of them.
-  InterpretResult run(const ModelState& state, const Dataset& dataset, std::span<const int64_t> samples,
-                      const StepInputs& step, const Observer& observe) const;
+  InterpretResult run(const ModelState& state, const Dataset& dataset, const FeedOptions& feed,
+                      std::span<const int64_t> samples, const StepInputs& step, const Observer& observe) const;
 
  private:
   Graph graph_;

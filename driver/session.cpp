@@ -2,11 +2,33 @@
 
 #include <charconv>
 #include <filesystem>
+#include <tuple>
 
 #include "base/error.h"
 #include "runtime/cuda_probe.h"
 
 namespace halfstep {
+
+namespace {
+
+Dataset open_set(const Recipe& recipe, const std::string& specification, Split split) {
+  return recipe.objective == "labels" ? open_dataset(specification, split) : open_tokens(specification);
+}
+
+std::optional<Dataset> open_test_data(const Recipe& recipe) {
+  if (!recipe.test_data.empty()) return open_set(recipe, recipe.test_data, Split::test);
+  std::error_code unreadable;
+  if (std::filesystem::is_directory(recipe.data, unreadable)) return open_set(recipe, recipe.data, Split::test);
+  return std::nullopt;
+}
+
+int64_t count_of(const std::string& note) {
+  int64_t count = 0;
+  std::from_chars(note.data(), note.data() + note.size(), count);
+  return count;
+}
+
+}  // namespace
 
 bool is_compiled_directory(const std::string& path) {
   std::error_code unreadable;
@@ -30,7 +52,9 @@ Session open_session(Job& job, const CompileOptions& options) {
   if (device == DeviceKind::cuda)
     if (const CudaProbe cuda = probe_cuda(0); !cuda.available) throw Error(cuda.reason);
   if (!job.compiled) {
-    CompiledTraining compiled = compile_training(job.recipe, device, options);
+    CompileOptions settled = options;
+    if (options.programs == TrainingPipelineOptions::training) settled.model_outputs = LossOptions::dropped;
+    CompiledTraining compiled = compile_training(job.recipe, device, settled);
     session.report = std::move(compiled.report);
     job.compiled = std::move(compiled.model);
   }
@@ -43,25 +67,53 @@ Session open_session(Job& job, const CompileOptions& options) {
   return session;
 }
 
-std::optional<Dataset> open_test_data(const Recipe& recipe) {
-  if (!recipe.test_data.empty()) return open_dataset(recipe.test_data, Split::test);
-  std::error_code unreadable;
-  if (std::filesystem::is_directory(recipe.data, unreadable)) return open_dataset(recipe.data, Split::test);
-  return std::nullopt;
-}
-
 Data open_data(const Recipe& recipe) {
   if (recipe.data.empty()) throw Error("no training data is given: name it with --data or in the recipe");
-  return {open_dataset(recipe.data, Split::train), open_test_data(recipe)};
+  Data data{open_set(recipe, recipe.data, Split::train), open_test_data(recipe)};
+  if (recipe.test_fraction == 0) return data;
+  if (data.test) throw Error("test_fraction: held-out data is named already: leave one of them out");
+  std::tie(data.train, data.test) = split_tokens(data.train, recipe.test_fraction);
+  return data;
 }
 
-int64_t classes_of(const Recipe& recipe, const CompiledModel& model) {
-  if (recipe.classes > 0) return recipe.classes;
-  const auto found = model.notes.find("classes");
-  int64_t classes = 0;
-  if (found != model.notes.end())
-    std::from_chars(found->second.data(), found->second.data() + found->second.size(), classes);
-  return classes;
+Dataset open_evaluation_data(const Recipe& recipe) {
+  if (recipe.test_data.empty() && recipe.data.empty())
+    throw Error("no data is given: name it with --test_data or --data");
+  if (std::optional<Dataset> test = open_test_data(recipe)) return std::move(*test);
+  Dataset all = open_set(recipe, recipe.data, Split::test);
+  return recipe.test_fraction > 0 ? split_tokens(all, recipe.test_fraction).second : all;
+}
+
+FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
+  FeedOptions options;
+  TokenObjective& tokens = options.tokens;
+  tokens.kind = recipe.objective == "next_token"     ? Objective::next_token
+                : recipe.objective == "masked_token" ? Objective::masked_token
+                                                     : Objective::labels;
+  tokens.ids = recipe.ids;
+  if (tokens.kind != Objective::masked_token) return options;
+  tokens.vocabulary = value_ranges(recipe, model).classes;
+  if (!recipe.mask_token)
+    throw Error("objective masked_token: give the token that stands for a hidden one as mask_token");
+  if (*recipe.mask_token >= tokens.vocabulary)
+    throw Error("mask_token: " + std::to_string(*recipe.mask_token) + " is outside the model's vocabulary of " +
+                std::to_string(tokens.vocabulary));
+  tokens.mask_token = *recipe.mask_token;
+  tokens.mask_probability = recipe.mask_probability;
+  if (recipe.special_tokens.empty()) return options;
+  if (recipe.special_tokens.size() != 2 || recipe.special_tokens[0] > recipe.special_tokens[1])
+    throw Error("special_tokens: FIRST,LAST expected, such as 0,103");
+  tokens.first_special = recipe.special_tokens[0], tokens.last_special = recipe.special_tokens[1];
+  return options;
+}
+
+ValueRanges value_ranges(const Recipe& recipe, const CompiledModel& model) {
+  ValueRanges ranges{.classes = recipe.classes, .ignored = recipe.ignore_index, .rows = {}};
+  for (const auto& [note, value] : model.notes) {
+    if (note == "classes" && ranges.classes == 0) ranges.classes = count_of(value);
+    if (note.starts_with(kTableRows)) ranges.rows[note.substr(kTableRows.size())] = count_of(value);
+  }
+  return ranges;
 }
 
 }  // namespace halfstep

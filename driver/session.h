@@ -6,7 +6,7 @@
 
 #include "driver/compile.h"
 #include "driver/recipe.h"
-#include "runtime/data.h"
+#include "runtime/data_feed.h"
 #include "runtime/executor.h"
 
 namespace halfstep {
@@ -34,10 +34,13 @@ struct Data {
   Dataset train;
   std::optional<Dataset> test;
 };
+// What the recipe calls data and test_data, or splits off by test_fraction.
 Data open_data(const Recipe& recipe);
-std::optional<Dataset> open_test_data(const Recipe& recipe);
+// The held-out set, or all of the data where none is named.
+Dataset open_evaluation_data(const Recipe& recipe);
 
-// The number of classes that labels are checked against; 0: they are not.
-int64_t classes_of(const Recipe& recipe, const CompiledModel& model);
+// How data is fed to the programs of `model`, and what its values are checked against.
+FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model);
+ValueRanges value_ranges(const Recipe& recipe, const CompiledModel& model);
 
 }  // namespace halfstep

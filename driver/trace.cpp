@@ -55,7 +55,7 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
       add_row(trace.rows, replay, node, value);
   };
   const int64_t samples[] = {sample};
-  const InterpretResult result = replay.run(state, dataset, samples, {}, observe);
+  const InterpretResult result = replay.run(state, dataset, {}, samples, {}, observe);
   if (trace.label)
     for (const auto& [name, value] : result.outputs)
       if ((name == recipe.output || recipe.output.empty()) && name != "row_loss" && name != "row_correct")

@@ -35,6 +35,11 @@ void Narration::note(const std::string& text) const {
 std::string data_text(const Data& data) {
   Table table({"set", "samples", "array", "type of a sample"});
   const auto add = [&](const char* set, const Dataset& dataset) {
+    if (dataset.tokens)
+      table.add({set, "-",
+                 "tokens " + std::to_string(dataset.tokens->begin) + " to " + std::to_string(dataset.tokens->end) +
+                     " of " + dataset.tokens->file->name(),
+                 "-"});
     for (const NamedArray& array : dataset.arrays) {
       TensorType sample = array.values.type;
       sample.shape.erase(sample.shape.begin());
@@ -84,17 +89,30 @@ std::string counters_text(const TrainReport& report, DeviceKind device) {
   return table.text();
 }
 
+nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix) {
+  nlohmann::json json{{prefix + "perplexity", tokens.perplexity}, {prefix + "tokens_per_second", tokens.per_second}};
+  if (tokens.bits_per_byte) json[prefix + "bits_per_byte"] = *tokens.bits_per_byte;
+  return json;
+}
+
+std::string tokens_text(const TokenMeasures& tokens) {
+  return fmt::format("perplexity {:.2f}{}", tokens.perplexity,
+                     tokens.bits_per_byte ? fmt::format(", {:.4f} bits a byte", *tokens.bits_per_byte) : "");
+}
+
 nlohmann::json train_json(const TrainReport& report) {
   nlohmann::json epochs = nlohmann::json::array();
   for (const EpochRow& e : report.epochs) {
     nlohmann::json row{{"epoch", e.epoch},
                        {"loss", e.loss},
                        {"skipped", e.skipped},
-                       {"images_per_second", e.images_per_second},
+                       {"samples_per_second", e.samples_per_second},
                        {"seconds", e.seconds}};
     if (e.accuracy) row["accuracy"] = *e.accuracy;
     if (e.test) row["test_loss"] = e.test->loss;
     if (e.test && e.test->accuracy) row["test_accuracy"] = *e.test->accuracy;
+    if (e.tokens) row.update(tokens_json(*e.tokens, ""));
+    if (e.test && e.test->tokens) row.update(tokens_json(*e.test->tokens, "test_"));
     if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
     epochs.push_back(std::move(row));
   }

@@ -168,7 +168,7 @@ class Update {
   Graph finish(Value scale) {
     // The model's own updates. While accumulating, this batch's gradients alone decide.
     for (const StateUpdate& u : graph_.updates()) update(mapped(u.state), mapped(u.value));
-    for (const char* name : {"loss", "correct"})
+    for (const char* name : {"loss", "correct", "counted"})
       if (const Value v = graph_.output(name)) b_.output(name, mapped(v));
     if (scale) report_scale(scale);
     return std::move(b_).finish();

@@ -6,8 +6,9 @@
 //
 // A step that overflowed changes nothing but the loss scale: also the model's own state updates (running statistics)
 // are held back. Formulas are those of torch.optim, torch.nn.utils.clip_grad_norm_ and torch.amp.GradScaler. Runs after
-// bind_arenas. Consumes the outputs "gradient/..."; keeps outputs "loss" and "correct", drops the others, and adds
-// "overflow" and "loss_scale" where there is a loss scale. With accumulation a second graph only adds up gradients.
+// bind_arenas. Consumes the outputs "gradient/..."; keeps outputs "loss", "correct" and "counted", drops the others,
+// and adds "overflow" and "loss_scale" where there is a loss scale. With accumulation a second graph only adds up
+// gradients.
 #pragma once
 
 #include <cstdint>

@@ -13,7 +13,8 @@
 namespace halfstep {
 namespace {
 
-constexpr std::array<std::string_view, 4> kReserved{"loss", "correct", "row_loss", "row_correct"};
+constexpr std::array<std::string_view, 6> kReserved{"loss",     "correct",     "counted",
+                                                    "row_loss", "row_correct", "row_counted"};
 
 const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
   std::vector<std::string> names;
@@ -43,6 +44,7 @@ struct Measure {
 struct Losses {
   Measure loss;
   Measure correct;  // absent unless there are classes
+  Measure counted;  // absent unless labels can be ignored
 };
 
 Value sum_all(Builder& b, Value x) { return b.sum_to(x, {}); }
@@ -60,13 +62,27 @@ Value row_means(Builder& b, Value x) {
   return b.mul(b.reshape(sums, {rows}), 1.0 / static_cast<double>(positions));
 }
 
-Losses cross_entropy(Builder& b, Value logits, const LossOptions& options, const std::string& name) {
+bool takes_tokens(const Graph& graph) {
+  return std::ranges::any_of(graph.nodes(), [](const Node& node) {
+    return is(node, "input") && !is_floating(node.results[0].dtype) && node.results[0].shape.size() == 2;
+  });
+}
+
+int64_t class_axis(const Graph& graph, const NamedValue& output, const LossOptions& options) {
+  const TensorType& type = graph.type(output.value);
+  const int64_t rank = static_cast<int64_t>(type.shape.size());
+  const int64_t chosen = options.class_axis.value_or(rank == 3 && takes_tokens(graph) ? -1 : 1);
+  const int64_t axis = chosen < 0 ? chosen + rank : chosen;
+  if (!is_floating(type.dtype) || axis < 1 || axis >= rank)
+    throw Error(fmt::format("loss: output '{}' is {}; logits [N, ...] with classes on axis {} expected", output.name,
+                            to_string(type), chosen));
+  return axis;
+}
+
+Losses cross_entropy(Builder& b, Value logits, int64_t axis, const LossOptions& options) {
+  logits = b.cast(logits, DType::f32);
   const Shape shape = b.shape(logits);
   const int64_t rank = static_cast<int64_t>(shape.size());
-  const int64_t axis = options.class_axis < 0 ? options.class_axis + rank : options.class_axis;
-  if (b.dtype(logits) != DType::f32 || rank < 2 || axis < 1 || axis >= rank)
-    throw Error(fmt::format("loss: output '{}' is {}; f32 logits [N, ...] with classes on axis {} expected", name,
-                            to_string(b.type(logits)), options.class_axis));
   Ints classes_last;
   Shape positions;
   for (int64_t i = 0; i < rank; ++i)
@@ -79,17 +95,21 @@ Losses cross_entropy(Builder& b, Value logits, const LossOptions& options, const
   const Value flat_labels = b.reshape(labels, {count});
   Attributes attributes;
   if (options.ignore_index) attributes.set("ignore_index", *options.ignore_index);
+  if (options.label_smoothing != 0) attributes.set("smoothing", options.label_smoothing);
   const Value losses = b.reshape(b.call("softmax_cross_entropy", {x, flat_labels}, attributes), positions);
   const Value guess = b.reshape(b.call("argmax", {x}, {{"axis", int64_t{1}}}), positions);
-  const Value rows_correct = row_means(b, b.cast(b.call("eq", {guess, labels}), DType::f32));
-
-  Losses result{{row_means(b, losses), mean_all(b, losses)}, {rows_correct, sum_all(b, rows_correct)}};
-  if (options.ignore_index) {
-    const Value ignored = b.call("eq", {labels, b.constant_like(labels, static_cast<double>(*options.ignore_index))});
-    const Value valid = sum_all(b, b.cast(b.unary("not", ignored), DType::f32));
-    result.loss.total = b.div(sum_all(b, losses), b.call("max", {valid, b.constant(DType::f32, 1)}));
-  }
-  return result;
+  const auto counts = [&](Value truths) {
+    const Value rows = row_means(b, b.cast(truths, DType::f32));
+    return Measure{rows, sum_all(b, rows)};
+  };
+  const Value right = b.call("eq", {guess, labels});
+  if (!options.ignore_index) return {{row_means(b, losses), mean_all(b, losses)}, counts(right), {}};
+  const Value ignored = b.call("eq", {labels, b.constant_like(labels, static_cast<double>(*options.ignore_index))});
+  const Value valid = b.unary("not", ignored);
+  const Value total = sum_all(b, b.cast(valid, DType::f32));
+  return {{row_means(b, losses), b.div(sum_all(b, losses), b.call("max", {total, b.constant(DType::f32, 1)}))},
+          counts(b.call("and", {right, valid})),
+          counts(valid)};
 }
 
 Losses mean_squared_error(Builder& b, Value y, const std::string& name) {
@@ -97,7 +117,7 @@ Losses mean_squared_error(Builder& b, Value y, const std::string& name) {
     throw Error(fmt::format("loss: output '{}' is {}; f32 [N, ...] expected", name, to_string(b.type(y))));
   const Value difference = b.sub(y, reference(b, "targets", b.type(y)));
   const Value squares = b.mul(difference, difference);
-  return {{row_means(b, squares), mean_all(b, squares)}, {}};
+  return {{row_means(b, squares), mean_all(b, squares)}, {}, {}};
 }
 
 // The model computes its loss. A scalar one is every row's loss.
@@ -106,13 +126,13 @@ Losses loss_of_graph(Builder& b, Value loss, const std::string& name) {
   if (!is_floating(type.dtype) || (type.element_count() != 1 && type.shape.size() != 1))
     throw Error(fmt::format("loss: output '{}' is {}; a loss f32[] or f32[N] expected", name, to_string(type)));
   loss = b.cast(loss, DType::f32);
-  if (type.element_count() != 1) return {{loss, mean_all(b, loss)}, {}};
+  if (type.element_count() != 1) return {{loss, mean_all(b, loss)}, {}, {}};
   loss = b.reshape(loss, {});
   int64_t batch = 0;
   for (const Node& node : b.graph().nodes())
     if (batch == 0 && is(node, "input") && !node.results[0].shape.empty()) batch = node.results[0].shape.front();
   if (batch == 0) throw Error(fmt::format("loss: output '{}' is a scalar and no input has a batch axis", name));
-  return {{b.broadcast(loss, {batch}), loss}, {}};
+  return {{b.broadcast(loss, {batch}), loss}, {}, {}};
 }
 
 }  // namespace
@@ -123,19 +143,29 @@ Graph attach_loss(const Graph& graph, const LossOptions& options) {
   const ValueMap map = copy_nodes(graph, b);
   const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
   for (const NamedValue& o : graph.outputs())
-    if (std::ranges::find(kReserved, o.name) == kReserved.end()) b.output(o.name, mapped(o.value));
+    if (options.model_outputs == LossOptions::kept && std::ranges::find(kReserved, o.name) == kReserved.end())
+      b.output(o.name, mapped(o.value));
   for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
 
   OriginScope scope(b, {"loss", Phase::loss});
   const Value y = mapped(output.value);
-  const Losses losses = options.kind == LossKind::softmax_cross_entropy ? cross_entropy(b, y, options, output.name)
-                        : options.kind == LossKind::mean_squared_error  ? mean_squared_error(b, y, output.name)
-                                                                        : loss_of_graph(b, y, output.name);
+  const Losses losses = options.kind == LossKind::softmax_cross_entropy
+                            ? cross_entropy(b, y, class_axis(graph, output, options), options)
+                        : options.kind == LossKind::mean_squared_error ? mean_squared_error(b, y, output.name)
+                                                                       : loss_of_graph(b, y, output.name);
   b.output("loss", losses.loss.total);
   if (losses.correct.total) b.output("correct", losses.correct.total);
+  if (losses.counted.total) b.output("counted", losses.counted.total);
   b.output("row_loss", losses.loss.rows);
   if (losses.correct.rows) b.output("row_correct", losses.correct.rows);
+  if (losses.counted.rows) b.output("row_counted", losses.counted.rows);
   return std::move(b).finish();
+}
+
+std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options) {
+  if (options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
+  const NamedValue& output = chosen_output(graph, options.output);
+  return graph.type(output.value).shape[static_cast<size_t>(class_axis(graph, output, options))];
 }
 
 }  // namespace halfstep

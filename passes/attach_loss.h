@@ -9,7 +9,8 @@
 //
 // Runs before choose_layouts and autocast, which then place and type the loss like any other node. Rows are samples:
 // for logits with further axes a row's loss and correctness are means over its positions. With ignore_index the loss is
-// the mean over the labels that count. Keeps the model's own outputs, except one with a name above.
+// the mean over the labels that count, outputs "counted" and "row_counted" are their share of a row's labels, and what
+// is ignored adds 0 to the other measures. Keeps the model's own outputs, except one with a name above, or drops them.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +29,16 @@ enum class LossKind : uint8_t {
 
 struct LossOptions {
   LossKind kind = LossKind::softmax_cross_entropy;
-  std::string output;      // empty: the model's only output
-  int64_t class_axis = 1;  // negative: from the end
+  std::string output;  // empty: the model's only output
+  // Negative: from the end. nullopt: 1, or the last axis of [N, S, V] where the model takes token ids.
+  std::optional<int64_t> class_axis = std::nullopt;
   std::optional<int64_t> ignore_index = std::nullopt;
+  double label_smoothing = 0;  // of softmax_cross_entropy: this share of a label is spread over all classes
+  enum ModelOutputs : uint8_t { kept, dropped } model_outputs = kept;
 };
+
+// How many classes labels choose from; nullopt: the loss has no classes. Error as attach_loss's.
+std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options);
 
 // Error if the output is missing, ambiguous or of a type the loss does not fit.
 Graph attach_loss(const Graph& graph, const LossOptions& options);

@@ -13,7 +13,7 @@ Graph in_inference_form(const Graph& graph) {
     return node.op->inference ? node.op->inference({builder, node, operands}) : std::vector<Value>();
   });
   for (const NamedValue& o : graph.outputs())
-    if (o.name != "loss" && o.name != "correct")
+    if (o.name != "loss" && o.name != "correct" && o.name != "counted")
       b.output(o.name, map[static_cast<size_t>(o.value.node)][static_cast<size_t>(o.value.result)]);
   return std::move(b).finish();
 }

@@ -81,6 +81,7 @@ Json manifest_of(const Checkpoint& checkpoint) {
                   {"samples", s.totals.samples},
                   {"loss", s.totals.loss},
                   {"correct", json_of(s.totals.correct)},
+                  {"counted", s.totals.counted},
                   {"loss_scale", json_of(s.totals.loss_scale)}}}};
   // The values themselves are tensors of slots.safetensors; here they are for the reader.
   for (const auto& [key, slot] :
@@ -114,6 +115,7 @@ TrainState state_of(const Json& manifest) {
               // A sum that is not finite is null in JSON.
               .loss = optional_number(totals.at("loss")).value_or(std::numeric_limits<double>::quiet_NaN()),
               .correct = optional_number(totals.at("correct")),
+              .counted = totals.at("counted"),
               .loss_scale = optional_number(totals.at("loss_scale"))};
   return s;
 }

@@ -18,6 +18,7 @@ struct EpochTotals {
   int64_t samples = 0;
   double loss = 0;  // over the steps that were not skipped
   std::optional<double> correct{};
+  double counted = 0;                  // labels that could be correct, in samples
   std::optional<double> loss_scale{};  // of the last step
   friend bool operator==(const EpochTotals&, const EpochTotals&) = default;
 };

@@ -91,6 +91,25 @@ void check_finite(const NamedArray& array) {
               std::to_string(*element % per_sample) + "): remove the sample or repair the file");
 }
 
+struct Bounds {
+  int64_t least, end;  // values are in [least, end)
+  std::optional<int64_t> ignored;
+  std::string what, remedy;
+};
+
+void check_values(const NamedArray& array, const Bounds& bounds) {
+  const auto value = [&](int64_t i) { return static_cast<int64_t>(array.values.at(i)); };
+  int64_t first = 0, count = 0;
+  for (int64_t i = array.values.type.element_count(); i-- > 0;)
+    if (const int64_t v = value(i); (v < bounds.least || v >= bounds.end) && v != bounds.ignored) first = i, ++count;
+  if (count == 0) return;
+  const int64_t per_sample = array.values.type.element_count() / array.values.type.shape[0];
+  throw Error("data array '" + array.name + "': sample " + std::to_string(first / per_sample) + " has " + bounds.what +
+              " " + std::to_string(value(first)) + ", expected " + std::to_string(bounds.least) + " to " +
+              std::to_string(bounds.end - 1) + " (" + std::to_string(count) +
+              (per_sample == 1 ? " such samples" : " such " + bounds.what + "s") + "): " + bounds.remedy);
+}
+
 }  // namespace
 
 int64_t Dataset::size() const {
@@ -140,21 +159,35 @@ Dataset open_dataset(const std::string& specification, Split split) {
               "': expected a directory with IDX files, NAME=FILE,NAME=FILE or one .npz file");
 }
 
-void check_labels(const Dataset& dataset, const LabelRange& range) {
-  if (range.classes <= 0) return;
-  const auto bad = [&](int64_t label) { return (label < 0 || label >= range.classes) && label != range.ignored; };
+Dataset open_tokens(const std::string& path) {
+  Dataset dataset;
+  auto file = std::make_shared<const TokenFile>(path);
+  const int64_t size = file->size();
+  dataset.tokens = TokenSpan{std::move(file), 0, size};
+  return dataset;
+}
+
+std::pair<Dataset, Dataset> split_tokens(const Dataset& dataset, double fraction) {
+  if (!dataset.tokens) throw Error("test_fraction: only token files are split: name held-out data with test_data");
+  require(fraction > 0 && fraction < 1, "a fraction is between 0 and 1");
+  const TokenSpan& all = *dataset.tokens;
+  const int64_t cut = all.end - static_cast<int64_t>(static_cast<double>(all.size()) * fraction);
+  return {Dataset{{}, TokenSpan{all.file, all.begin, cut}}, Dataset{{}, TokenSpan{all.file, cut, all.end}}};
+}
+
+void check_ranges(const Dataset& dataset, const ValueRanges& ranges) {
+  if (dataset.tokens) {
+    if (ranges.classes > 0) check_tokens(*dataset.tokens, ranges.classes);
+    return;
+  }
   for (const NamedArray& array : dataset.arrays) {
-    if (!holds_labels(array)) continue;
-    const auto label = [&](int64_t i) { return static_cast<int64_t>(array.values.at(i)); };
-    int64_t first = 0, count = 0;
-    for (int64_t i = array.values.type.element_count(); i-- > 0;)
-      if (bad(label(i))) first = i, ++count;
-    if (count == 0) continue;
-    const int64_t per_sample = array.values.type.element_count() / array.values.type.shape[0];
-    throw Error("data array '" + array.name + "': sample " + std::to_string(first / per_sample) + " has label " +
-                std::to_string(label(first)) + ", expected 0 to " + std::to_string(range.classes - 1) + " (" +
-                std::to_string(count) + (per_sample == 1 ? " such samples" : " such labels") +
-                "): repair the labels, or give the label that does not count as ignore_index");
+    if (const auto rows = ranges.rows.find(array.name);
+        rows != ranges.rows.end() && !is_floating(array.values.type.dtype))
+      check_values(array, {-rows->second, rows->second, std::nullopt, "value",
+                           "the model's table has that many rows: was the data made for another vocabulary?"});
+    else if (ranges.classes > 0 && holds_labels(array))
+      check_values(array, {0, ranges.classes, ranges.ignored, "label",
+                           "repair the labels, or give the label that does not count as ignore_index"});
   }
 }
 

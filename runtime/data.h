@@ -1,11 +1,14 @@
-// Data sets: named arrays over the same samples.
+// Data sets: named arrays over the same samples, or one stream of tokens.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/tensor.h"
+#include "runtime/token_file.h"
 
 namespace halfstep {
 
@@ -15,9 +18,10 @@ struct NamedArray {
 };
 
 struct Dataset {
-  std::vector<NamedArray> arrays;
+  std::vector<NamedArray> arrays;     // none where there are tokens
+  std::optional<TokenSpan> tokens{};  // how many samples they are, a feed's window decides
 
-  int64_t size() const;  // samples
+  int64_t size() const;  // samples of the arrays
 };
 
 // Checks that there are arrays, all with the same number of samples, at least one, and that floating values are finite
@@ -33,12 +37,19 @@ enum class Split : uint8_t { train, test };
 // Throws Error naming the file and what is wrong.
 Dataset open_dataset(const std::string& specification, Split split);
 
-struct LabelRange {
-  int64_t classes = 0;                  // labels are in [0, classes); 0: they are not checked
-  std::optional<int64_t> ignored = {};  // is valid as well
+// One token file; all of it.
+Dataset open_tokens(const std::string& path);
+// Its first part and the last `fraction`, in (0, 1), of its tokens. Throws Error where it is no token file.
+std::pair<Dataset, Dataset> split_tokens(const Dataset& dataset, double fraction);
+
+// What the values of integer arrays may be.
+struct ValueRanges {
+  int64_t classes = 0;                       // labels and tokens are in [0, classes); 0: they are not checked
+  std::optional<int64_t> ignored = {};       // is a valid label as well
+  std::map<std::string, int64_t> rows = {};  // by array, of the table that its values choose from: in [-rows, rows)
 };
 
-// Throws Error naming the array and the first sample whose label is out of range.
-void check_labels(const Dataset& dataset, const LabelRange& range);
+// Throws Error naming the array or file and the first value that is out of range.
+void check_ranges(const Dataset& dataset, const ValueRanges& ranges);
 
 }  // namespace halfstep

@@ -5,16 +5,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
+#include <string_view>
 #include <utility>
-
-#include "base/philox.h"
 
 namespace halfstep {
 namespace {
-
-// Keeps the data order's random numbers apart from those of the graph, which use the seed itself as the key.
-constexpr uint64_t kOrderKey = 0x6f72646572206f66;
 
 // Batches below this size are copied by the calling thread: waking others would take longer.
 constexpr int64_t kParallelBytes = 1 << 20;
@@ -37,63 +32,40 @@ bool fits(const TensorType& array, const TensorType& input) {
          can_convert(array.dtype, input.dtype);
 }
 
-// Pairs every data input with an array: by name first, what is left over in order among those that fit.
-std::vector<const NamedArray*> match_arrays(const Dataset& dataset, const std::vector<const Buffer*>& inputs,
-                                            const Program& program) {
-  std::vector<const NamedArray*> matched(inputs.size(), nullptr);
-  std::vector<const NamedArray*> left;
-  for (const NamedArray& array : dataset.arrays) {
-    const auto input = std::ranges::find_if(inputs, [&](const Buffer* b) { return b->name == array.name; });
-    if (input == inputs.end()) {
-      left.push_back(&array);
-    } else {
-      matched[static_cast<size_t>(input - inputs.begin())] = &array;
-    }
-  }
-  if (static_cast<size_t>(std::ranges::count(matched, nullptr)) != left.size()) {
-    std::string wants, has;
-    for (const Buffer* input : inputs) wants += (wants.empty() ? "'" : ", '") + input->name + "'";
-    for (const NamedArray& array : dataset.arrays) has += (has.empty() ? "'" : ", '") + array.name + "'";
-    throw Error("program '" + program.name + "' has the inputs " + wants + ", the data set the arrays " + has +
-                ": give one array for each input");
-  }
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (matched[i] != nullptr) continue;
-    auto array = std::ranges::find_if(left, [&](const NamedArray* a) { return fits(a->values.type, inputs[i]->type); });
-    if (array == left.end()) array = left.begin();  // the binding says what does not fit
-    matched[i] = *array;
-    left.erase(array);
-  }
-  return matched;
+std::string quoted_names(const auto& named, auto name_of) {
+  std::string text;
+  for (const auto& n : named) text += (text.empty() ? "'" : ", '") + std::string(name_of(n)) + "'";
+  return text;
 }
+
+// What an input without data holds: `value` of the position along its last axis.
+struct DefaultInput {
+  std::string_view name;
+  std::string_view meaning;
+  double (*value)(int64_t position);
+};
+constexpr DefaultInput kDefaultInputs[] = {
+    {"attention_mask", "ones: every token is seen", [](int64_t) { return 1.0; }},
+    {"token_type_ids", "zeros: one segment", [](int64_t) { return 0.0; }},
+    {"position_ids", "0, 1, ...", [](int64_t position) { return static_cast<double>(position); }},
+};
 
 }  // namespace
 
-std::vector<int64_t> stored_order(int64_t samples) {
-  std::vector<int64_t> order(static_cast<size_t>(samples));
-  std::iota(order.begin(), order.end(), int64_t{0});
-  return order;
-}
-
-std::vector<int64_t> epoch_order(uint64_t seed, int64_t epoch, int64_t samples) {
-  std::vector<int64_t> order = stored_order(samples);
-  const uint32_t epoch_low = static_cast<uint32_t>(epoch), epoch_high = static_cast<uint32_t>(epoch >> 32);
-  for (uint64_t i = order.size(); i-- > 1;) {
-    const PhiloxBlock block =
-        philox({static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), epoch_low, epoch_high}, seed ^ kOrderKey);
-    const uint64_t word = uint64_t{block[1]} << 32 | block[0];
-    // The high half of a 128-bit product maps the word to [0, i]; its bias is below 2^-32 for any real data set.
-    const auto j = static_cast<uint64_t>(static_cast<unsigned __int128>(word) * (i + 1) >> 64);
-    std::swap(order[i], order[j]);
-  }
-  return order;
-}
-
-DataFeed::DataFeed(const Dataset& dataset, const Program& program,
-                   const std::map<std::string, Normalization>& normalization) {
-  std::vector<const Buffer*> inputs;
-  std::vector<size_t> places;
+DataFeed::DataFeed(const Dataset& dataset, const Program& program, const FeedOptions& options) : dataset_(dataset) {
   Problems problems;
+  std::vector<InputPlace> inputs = data_inputs(program, problems);
+  if (inputs.empty()) throw Error("program '" + program.name + "' has no data inputs");
+  if (dataset.tokens) {
+    bind_tokens(*dataset.tokens, std::move(inputs), options.tokens);
+  } else {
+    bind_arrays(program, std::move(inputs), options, problems);
+  }
+  problems.throw_if_any();
+}
+
+std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& problems) {
+  std::vector<InputPlace> inputs;
   size_t place = 0;
   const auto reserve = [&](const Buffer& buffer, DType dtype, std::optional<size_t>& where) {
     if (buffer.type != TensorType{dtype, {}})
@@ -110,23 +82,116 @@ DataFeed::DataFeed(const Dataset& dataset, const Program& program,
     } else if (buffer.name == "step.seed") {
       reserve(buffer, DType::i64, seed_);
     } else {
-      inputs.push_back(&buffer);
-      places.push_back(place);
+      inputs.push_back({&buffer, place});
     }
     ++place;
   }
-  if (inputs.empty()) throw Error("program '" + program.name + "' has no data inputs");
-  const std::vector<const NamedArray*> arrays = match_arrays(dataset, inputs, program);
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const Buffer& input = *inputs[i];
-    bind(input, places[i], *arrays[i], problems);
-    if (const auto found = normalization.find(input.name); found != normalization.end() && problems.empty())
-      normalize(input, found->second, bindings_.back(), problems);
+  return inputs;
+}
+
+void DataFeed::bind_constants(std::vector<InputPlace>& inputs) {
+  std::erase_if(inputs, [&](const InputPlace& place) {
+    const TensorType& type = place.buffer->type;
+    const auto known = std::ranges::find(kDefaultInputs, place.buffer->name, &DefaultInput::name);
+    if (known == std::end(kDefaultInputs) || type.shape.empty()) return false;
+    Tensor values(type);
+    for (int64_t i = 0; i < type.element_count(); ++i) values.set(i, known->value(i % type.shape.back()));
+    constants_.push_back({place.input, std::vector<std::byte>(values.data.begin(), values.data.end())});
+    remarks_.push_back("input '" + place.buffer->name + "' has no data and holds " + std::string(known->meaning));
+    return true;
+  });
+}
+
+void DataFeed::bind_arrays(const Program& program, std::vector<InputPlace> inputs, const FeedOptions& options,
+                           Problems& problems) {
+  const auto buffer_name = [](const InputPlace& p) -> const std::string& { return p.buffer->name; };
+  std::vector<InputPlace> left;
+  std::vector<const NamedArray*> spare;
+  std::vector<std::pair<InputPlace, const NamedArray*>> pairs;
+  for (const NamedArray& array : dataset_.arrays)
+    if (std::ranges::find(inputs, array.name, buffer_name) == inputs.end()) spare.push_back(&array);
+  for (const InputPlace& input : inputs) {
+    const auto array = std::ranges::find(dataset_.arrays, input.buffer->name, &NamedArray::name);
+    if (array == dataset_.arrays.end()) {
+      left.push_back(input);
+    } else {
+      pairs.emplace_back(input, &*array);
+    }
   }
-  for (const auto& [input_name, unused] : normalization)
-    if (std::ranges::none_of(inputs, [&](const Buffer* b) { return b->name == input_name; }))
+  if (left.size() > spare.size()) bind_constants(left);
+  // By name alone, data of more than this program reads is no mistake.
+  if (left.size() > spare.size() || (!left.empty() && left.size() < spare.size()))
+    throw Error("program '" + program.name + "' has the inputs " + quoted_names(inputs, buffer_name) +
+                ", the data set the arrays " +
+                quoted_names(dataset_.arrays, [](const NamedArray& a) { return a.name; }) +
+                ": give one array for each input");
+  for (const InputPlace& input : left) {
+    auto array =
+        std::ranges::find_if(spare, [&](const NamedArray* a) { return fits(a->values.type, input.buffer->type); });
+    if (array == spare.end()) array = spare.begin();  // the binding says what does not fit
+    pairs.emplace_back(input, *array);
+    spare.erase(array);
+  }
+  for (const NamedArray* array : spare)
+    remarks_.push_back("data array '" + array->name + "' is not used: program '" + program.name +
+                       "' has no such input");
+  for (const auto& [input, array] : pairs) {
+    bind(*input.buffer, input.input, *array, problems);
+    if (const auto found = options.normalization.find(input.buffer->name);
+        found != options.normalization.end() && problems.empty())
+      normalize(*input.buffer, found->second, bindings_.back(), problems);
+  }
+  for (const auto& [input_name, unused] : options.normalization)
+    if (std::ranges::find(inputs, input_name, buffer_name) == inputs.end())
       problems.add("normalization is given for '" + input_name + "', which is not an input of the program");
-  problems.throw_if_any();
+}
+
+void DataFeed::bind_tokens(const TokenSpan& tokens, std::vector<InputPlace> inputs, const TokenObjective& objective) {
+  const auto take = [&](const std::string& wanted) -> std::optional<InputPlace> {
+    const auto found = std::ranges::find(inputs, wanted, [](const InputPlace& p) { return p.buffer->name; });
+    if (found == inputs.end()) return std::nullopt;
+    const InputPlace place = *found;
+    inputs.erase(found);
+    return place;
+  };
+  const std::optional<InputPlace> labels = take("labels");
+  if (!labels) throw Error("the model has no input 'labels': the token objectives go with loss softmax_cross_entropy");
+  const std::string all = quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name; });
+  std::optional<InputPlace> ids;
+  if (!objective.ids.empty()) {
+    ids = take(objective.ids);
+    if (!ids) throw Error("ids: the model has no input '" + objective.ids + "'; its inputs are " + all);
+  }
+  bind_constants(inputs);
+  if (!ids && inputs.size() == 1) ids = take(inputs[0].buffer->name);
+  if (!ids) throw Error("the model has the inputs " + all + ": say with ids which one takes the tokens");
+  if (!inputs.empty())
+    throw Error("a token file feeds input '" + ids->buffer->name + "' alone, and the model also has " +
+                quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name; }) +
+                ": give an NPZ file with an array for each input");
+  tokens_.emplace(tokens, *ids, *labels, objective);
+  batch_ = tokens_->batch();
+}
+
+int64_t DataFeed::samples() const { return tokens_ ? tokens_->samples() : dataset_.size(); }
+
+std::vector<int64_t> DataFeed::order(SampleOrder order, uint64_t seed, int64_t epoch) const {
+  if (order == SampleOrder::shuffled)
+    return tokens_ ? tokens_->shuffled_order(seed, epoch) : epoch_order(seed, epoch, samples());
+  return tokens_ ? tokens_->stored_order() : stored_order(samples());
+}
+
+void DataFeed::check(const ValueRanges& ranges) const {
+  ValueRanges by_array{.classes = ranges.classes, .ignored = ranges.ignored, .rows = {}};
+  for (const NamedArray& array : dataset_.arrays)
+    for (const Binding& binding : bindings_)
+      if (const auto rows = ranges.rows.find(binding.name); rows != ranges.rows.end() && binding.array == &array.values)
+        by_array.rows[array.name] = rows->second;
+  check_ranges(dataset_, by_array);
+}
+
+std::optional<TokenMeasures> DataFeed::measure(double loss, double samples_per_second) const {
+  return tokens_ ? std::optional(tokens_->measure(loss, samples_per_second)) : std::nullopt;
 }
 
 void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, Problems& problems) {
@@ -140,7 +205,8 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
   if (batch_ == 0) batch_ = batch;
   if (batch != batch_)
     problems.add(where + "batch " + std::to_string(batch) + ", but other inputs have " + std::to_string(batch_));
-  Binding binding{.input = index,
+  Binding binding{.name = input.name,
+                  .input = index,
                   .array = &array.values,
                   .dtype = input.type.dtype,
                   .elements = sample_elements(input.type),
@@ -243,6 +309,8 @@ void DataFeed::fill(std::span<const int64_t> samples, const StepInputs& step,
                         [&](const tbb::blocked_range<int64_t>& rows) { copy_rows(rows.begin(), rows.end()); });
     }
   }
+  if (tokens_) tokens_->fill(samples, step.seed, step.iteration, staging);
+  for (const Constant& constant : constants_) std::ranges::copy(constant.bytes, staging[constant.input].begin());
   if (learning_rate_) store(staging[*learning_rate_], static_cast<float>(step.learning_rate));
   if (iteration_) store(staging[*iteration_], static_cast<int32_t>(step.iteration));
   if (seed_) store(staging[*seed_], static_cast<int64_t>(step.seed));

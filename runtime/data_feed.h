@@ -11,13 +11,10 @@
 #include "base/error.h"
 #include "runtime/data.h"
 #include "runtime/program.h"
+#include "runtime/sample_order.h"
+#include "runtime/token_feed.h"
 
 namespace halfstep {
-
-// A permutation of [0, samples) that depends on (seed, epoch) alone, the same on every machine.
-std::vector<int64_t> epoch_order(uint64_t seed, int64_t epoch, int64_t samples);
-
-std::vector<int64_t> stored_order(int64_t samples);  // 0, 1, ...
 
 // Host-side preprocessing of a floating input: (value * scale - mean) / deviation, in fp32. `mean` and `deviation` hold
 // one value, or one per channel (axis 1 of the input).
@@ -34,15 +31,31 @@ struct StepInputs {
   uint64_t seed = 0;         // "step.seed" i64[]
 };
 
-// Binds the arrays of a data set to the inputs of one program and fills batches. The data set must outlive it.
+struct FeedOptions {
+  std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
+  TokenObjective tokens{};
+};
+
+// Binds the arrays or the tokens of a data set to the inputs of one program and fills batches. The data set must
+// outlive it.
 class DataFeed {
  public:
   // An input takes the array of its name; each input left over the first array left that fits it. A sample may have
-  // another shape than the input's as long as it has as many elements. Throws Error listing all that does not fit.
-  // `normalization`: by input name.
-  DataFeed(const Dataset& dataset, const Program& program, const std::map<std::string, Normalization>& normalization);
+  // another shape than the input's as long as it has as many elements. Tokens go to the input that the options name and
+  // to "labels". Without data, inputs "attention_mask", "token_type_ids" and "position_ids" are ones, zeros and
+  // 0, 1, ... Throws Error listing all that does not fit.
+  DataFeed(const Dataset& dataset, const Program& program, const FeedOptions& options);
 
   int64_t batch() const { return batch_; }
+  int64_t samples() const;  // in an epoch
+  // The samples of one epoch. Of tokens they are positions in the file.
+  std::vector<int64_t> order(SampleOrder order, uint64_t seed, int64_t epoch) const;
+  // Checks all of the data set; `ranges` name inputs. Throws Error as check_ranges does.
+  void check(const ValueRanges& ranges) const;
+  // nullopt: the samples are no windows of tokens.
+  std::optional<TokenMeasures> measure(double loss, double samples_per_second) const;
+  // What the user should know of the binding, a sentence each.
+  const std::vector<std::string>& remarks() const { return remarks_; }
   // Writes the rows `samples` (1 to batch() of them; the last is repeated up to batch()) and the step's values into the
   // spans of Executor::begin_step.
   void fill(std::span<const int64_t> samples, const StepInputs& step,
@@ -50,6 +63,7 @@ class DataFeed {
 
  private:
   struct Binding {
+    std::string name;  // of the input
     size_t input = 0;  // index among the program's inputs
     const Tensor* array = nullptr;
     DType dtype = DType::f32;           // of the input
@@ -58,11 +72,26 @@ class DataFeed {
     std::vector<float> factor, offset;  // value * factor + offset per channel; empty: the value as it is
     std::vector<float> table;           // u8 to f32: 256 results per channel
   };
+  struct Constant {
+    size_t input = 0;
+    std::vector<std::byte> bytes;
+  };
+  // The inputs that the data set has to serve.
+  std::vector<InputPlace> data_inputs(const Program& program, Problems& problems);
+  void bind_arrays(const Program& program, std::vector<InputPlace> inputs, const FeedOptions& options,
+                   Problems& problems);
+  void bind_tokens(const TokenSpan& tokens, std::vector<InputPlace> inputs, const TokenObjective& objective);
+  // Takes the inputs that have a default out of `inputs`.
+  void bind_constants(std::vector<InputPlace>& inputs);
   void bind(const Buffer& input, size_t index, const NamedArray& array, Problems& problems);
   static void normalize(const Buffer& input, const Normalization& normalization, Binding& binding, Problems& problems);
   static void copy_sample(const Binding& binding, const std::byte* from, std::byte* to);
 
+  const Dataset& dataset_;
   std::vector<Binding> bindings_;
+  std::optional<TokenFeed> tokens_;
+  std::vector<Constant> constants_;
+  std::vector<std::string> remarks_;
   std::optional<size_t> learning_rate_, iteration_, seed_;  // their places among the program's inputs
   int64_t batch_ = 0;
 };

@@ -29,11 +29,12 @@ class RowSums {
     }
   }
 
+  // Labels that are all ignored have a loss of 0.
   Evaluation result() const {
     Evaluation evaluation;
     evaluation.samples = samples_;
-    evaluation.loss = loss_ / static_cast<double>(samples_);
-    if (has_correct_) evaluation.accuracy = correct_ / static_cast<double>(samples_);
+    evaluation.loss = counted_ > 0 ? loss_ / counted_ : 0;
+    if (has_correct_ && counted_ > 0) evaluation.accuracy = correct_ / counted_;
     return evaluation;
   }
 
@@ -58,13 +59,15 @@ class RowSums {
       has_correct_ = true;
       correct_ += sum_rows(correct->second, rows);
     }
+    const auto counted = result.outputs.find("row_counted");
+    counted_ += counted == result.outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
     samples_ += rows;
   }
 
   Executor& executor_;
   std::deque<InFlight> in_flight_;
   int64_t samples_ = 0;
-  double loss_ = 0, correct_ = 0;
+  double loss_ = 0, correct_ = 0, counted_ = 0;
   bool has_correct_ = false;
 };
 
@@ -80,14 +83,15 @@ int program_index(const CompiledModel& model, const std::string& program) {
 Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const int program = program_index(executor.model(), "evaluate");
-  const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)], options.normalization);
-  check_labels(dataset, options.labels);
-  const std::vector<int64_t> order = stored_order(dataset.size());
+  const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)], options.feed);
+  feed.check(options.ranges);
+  const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.seed, 0);
   RowSums sums(executor);
   bool interrupted = false;
+  int64_t batches = 0;
   for (std::span<const int64_t> rest(order); !rest.empty() && !interrupted;) {
     const std::span<const int64_t> rows = rest.first(std::min(rest.size(), static_cast<size_t>(feed.batch())));
-    feed.fill(rows, {.seed = options.seed}, executor.begin_step(program));
+    feed.fill(rows, {.iteration = batches++, .seed = options.seed}, executor.begin_step(program));
     sums.submitted(executor.submit(), static_cast<int64_t>(rows.size()));
     sums.collect(Wait::no);
     rest = rest.subspan(rows.size());
@@ -97,6 +101,8 @@ Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOp
   Evaluation evaluation = sums.result();
   evaluation.interrupted = interrupted;
   evaluation.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  evaluation.tokens =
+      feed.measure(evaluation.loss, static_cast<double>(evaluation.samples) / std::max(evaluation.seconds, 1e-9));
   return evaluation;
 }
 

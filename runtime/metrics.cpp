@@ -18,6 +18,12 @@ void put(Json& object, const char* key, const std::optional<double>& value) {
   if (value) object[key] = *value;
 }
 
+void put(Json& object, const std::string& prefix, const std::optional<TokenMeasures>& tokens) {
+  if (!tokens) return;
+  object[prefix + "perplexity"] = tokens->perplexity;
+  if (tokens->bits_per_byte) object[prefix + "bits_per_byte"] = *tokens->bits_per_byte;
+}
+
 }  // namespace
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t every_steps)
@@ -32,23 +38,28 @@ void MetricsFile::step_finished(const StepRow& row) {
   if (every_steps_ <= 0 || row.step % every_steps_ != 0) return;
   Json line{{"kind", "step"}, {"step", row.step}, {"epoch", row.epoch}, {"loss", row.loss}};
   put(line, "accuracy", row.accuracy);
+  put(line, "", row.tokens);
   put(line, "loss_scale", row.loss_scale);
   line["skipped"] = row.skipped;
   line["learning_rate"] = row.learning_rate;
-  line["images_per_second"] = row.images_per_second;
+  line["samples_per_second"] = row.samples_per_second;
+  if (row.tokens) line["tokens_per_second"] = row.tokens->per_second;
   write_line(line.dump());
 }
 
 void MetricsFile::epoch_finished(const EpochRow& row) {
   Json line{{"kind", "epoch"}, {"step", row.step}, {"epoch", row.epoch}, {"loss", row.loss}};
   put(line, "accuracy", row.accuracy);
+  put(line, "", row.tokens);
   if (row.test) {
     line["test_loss"] = row.test->loss;
     put(line, "test_accuracy", row.test->accuracy);
+    put(line, "test_", row.test->tokens);
   }
   put(line, "loss_scale", row.loss_scale);
   line["skipped"] = row.skipped;
-  line["images_per_second"] = row.images_per_second;
+  line["samples_per_second"] = row.samples_per_second;
+  if (row.tokens) line["tokens_per_second"] = row.tokens->per_second;
   line["seconds"] = row.seconds;
   write_line(line.dump());
 }

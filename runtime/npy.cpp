@@ -145,18 +145,23 @@ std::string read_header_text(ByteSource& source) {
 
 }  // namespace
 
-Tensor read_npy(ByteSource& source) {
+NpyHeader read_npy_header(ByteSource& source) {
   const std::string text = read_header_text(source);
   const Header header = HeaderParser(text, source.name()).parse();
   if (!header.descr || !header.fortran_order || !header.shape)
     throw Error(source.name() + ": bad NPY header: 'descr', 'fortran_order' and 'shape' expected");
-  const auto code = std::ranges::find(kTypeCodes, *header.descr, &TypeCode::descr);
+  return {*header.descr, *header.fortran_order, *header.shape};
+}
+
+Tensor read_npy(ByteSource& source) {
+  const NpyHeader header = read_npy_header(source);
+  const auto code = std::ranges::find(kTypeCodes, header.descr, &TypeCode::descr);
   if (code == kTypeCodes.end())
-    throw Error(source.name() + ": element type '" + *header.descr +
+    throw Error(source.name() + ": element type '" + header.descr +
                 "' is not supported: save it little-endian as float16, float32, float64, uint8, int8, int32, int64 or "
                 "bool");
-  TensorType type{code->dtype, *header.shape};
-  if (!*header.fortran_order) return read_elements(source, std::move(type));
+  TensorType type{code->dtype, header.shape};
+  if (!header.fortran_order) return read_elements(source, std::move(type));
   // Column-major bytes are the row-major bytes of the transposed array.
   std::ranges::reverse(type.shape);
   std::vector<int64_t> reversed(type.shape.size());

@@ -10,6 +10,14 @@ namespace halfstep {
 
 inline constexpr std::string_view kNpyMagic = "\x93NUMPY";
 
+struct NpyHeader {
+  std::string descr;  // NumPy's name of the element type: "<f4"
+  bool fortran_order = false;
+  Shape shape;
+};
+// The elements follow. Throws Error.
+NpyHeader read_npy_header(ByteSource& source);
+
 // Little-endian arrays of the types of base/dtype.h; Fortran order is transposed to row-major. Throws Error.
 Tensor read_npy(ByteSource& source);
 

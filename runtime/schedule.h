@@ -8,7 +8,8 @@ namespace halfstep {
 enum class ScheduleKind : uint8_t {
   constant,
   step,    // times `gamma` after every `step_epochs` epochs
-  cosine,  // from `learning_rate` at the end of the warm-up down to `final_rate` after the last step
+  linear,  // in equal parts from `learning_rate` at the end of the warm-up to `final_rate` after the last step
+  cosine,  // the same along half a cosine
 };
 
 struct RateSchedule {
@@ -19,6 +20,7 @@ struct RateSchedule {
   int64_t step_epochs = 1;
   double gamma = 0.1;
   double final_rate = 0;
+  int64_t decay_steps = 0;  // linear, cosine: where `final_rate` is reached; 0: after all epochs
 };
 
 struct TrainingLength {

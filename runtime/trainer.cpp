@@ -51,10 +51,8 @@ class HeadwayWatch {
 
 // A program with the inputs it is fed.
 struct Stage {
-  Stage(const CompiledModel& model, const std::string& name, const Dataset& dataset,
-        const std::map<std::string, Normalization>& normalization)
-      : program(program_index(model, name)),
-        feed(dataset, model.programs[static_cast<size_t>(program)], normalization) {
+  Stage(const CompiledModel& model, const std::string& name, const Dataset& dataset, const FeedOptions& options)
+      : program(program_index(model, name)), feed(dataset, model.programs[static_cast<size_t>(program)], options) {
     const std::vector<Buffer>& buffers = model.programs[static_cast<size_t>(program)].buffers;
     if (std::ranges::none_of(buffers, [](const Buffer& b) { return b.kind == BufferKind::output && b.name == "loss"; }))
       throw Error("program '" + name + "' has no output 'loss': compile the model again");
@@ -72,18 +70,21 @@ class Training {
         test_set_(test_set),
         options_(options),
         observer_(observer),
-        train_(executor.model(), "train", train_set, options.normalization),
+        train_(executor.model(), "train", train_set, options.feed),
         headway_(options.min_scale, options.overflow_limit) {
     check(options.schedule);
-    for (const Dataset* set : {&train_set, test_set})
-      if (set != nullptr) check_labels(*set, options.labels);
+    train_.feed.check(options.ranges);
+    if (test_set != nullptr) {
+      const int evaluate = program_index(executor.model(), "evaluate");
+      DataFeed(*test_set, executor.model().programs[static_cast<size_t>(evaluate)], options.feed).check(options.ranges);
+    }
     check_accumulation();
-    if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.normalization);
+    if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.feed);
     if (accumulate_ && accumulate_->feed.batch() != train_.feed.batch())
       throw Error("programs 'train' and 'accumulate' have different batches: compile the model again");
     step_samples_ = checked_mul(train_.feed.batch(), options.accumulation, "samples of a step");
     state_.seed = options.seed;
-    state_.samples = train_set.size();
+    state_.samples = train_.feed.samples();
     if (step_samples_ > state_.samples)
       throw Error(
           fmt::format("one step takes {} samples (batch {}, accumulation {}), but the training set has {}: "
@@ -140,10 +141,7 @@ class Training {
   bool signalled() const { return options_.signals != nullptr && options_.signals->received() != 0; }
   int64_t steps_per_epoch() const { return state_.samples / step_samples_; }
 
-  std::vector<int64_t> samples_of(int64_t epoch) const {
-    return options_.order == SampleOrder::shuffled ? epoch_order(state_.seed, epoch, state_.samples)
-                                                   : stored_order(state_.samples);
-  }
+  std::vector<int64_t> samples_of(int64_t epoch) const { return train_.feed.order(options_.order, state_.seed, epoch); }
 
   void run_epoch() {
     observer_.epoch_begun(state_.epoch + 1, steps_per_epoch());
@@ -168,7 +166,7 @@ class Training {
   void finish_epoch() {
     EpochRow row = epoch_row();
     if (test_set_ != nullptr && !signalled())
-      row.test = evaluate(executor_, *test_set_, {options_.normalization, {}, state_.seed, options_.signals});
+      row.test = evaluate(executor_, *test_set_, {options_.feed, {}, state_.seed, options_.signals});
     const bool cut_short = signalled() && (!row.test || row.test->interrupted);
     if (!cut_short) {
       observer_.epoch_finished(row);
@@ -231,18 +229,22 @@ class Training {
     require(loss.has_value(), "a step's result holds its loss");
     step_loss_ += *loss;
     if (const std::optional<double> correct = scalar("correct")) step_correct_ = step_correct_.value_or(0) + *correct;
+    step_counted_ += scalar("counted").value_or(static_cast<double>(train_.feed.batch()));
     if (!submitted.ends_step) return;
     StepRow row = submitted.row;
     row.loss = std::exchange(step_loss_, 0) / static_cast<double>(options_.accumulation);
     row.loss_scale = scalar("loss_scale");
     row.skipped = scalar("overflow").value_or(0) != 0;
     EpochTotals& totals = state_.totals;
+    const double counted = std::exchange(step_counted_, 0);
+    totals.counted += counted;
     if (const std::optional<double> correct = std::exchange(step_correct_, std::nullopt)) {
-      row.accuracy = *correct / static_cast<double>(step_samples_);
+      if (counted > 0) row.accuracy = *correct / counted;
       totals.correct = totals.correct.value_or(0) + *correct;
     }
     epoch_samples_ += step_samples_;
-    row.images_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
+    row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
+    row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
     ++totals.steps;
     totals.samples += step_samples_;
     if (row.skipped) {
@@ -273,11 +275,12 @@ class Training {
     row.epoch = state_.epoch + 1;
     row.step = state_.step;
     row.loss = totals.loss / static_cast<double>(totals.steps - totals.skipped);
-    if (totals.correct) row.accuracy = *totals.correct / static_cast<double>(totals.samples);
+    if (totals.correct && totals.counted > 0) row.accuracy = *totals.correct / totals.counted;
     row.loss_scale = totals.loss_scale;
     row.skipped = totals.skipped;
     row.seconds = seconds_since(epoch_start_);
-    row.images_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
+    row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
+    row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
     return row;
   }
 
@@ -309,6 +312,7 @@ class Training {
   std::deque<InFlight> in_flight_;
   double step_loss_ = 0;  // over the batches of the step whose results are here
   std::optional<double> step_correct_;
+  double step_counted_ = 0;
   StepRow last_row_;
   Clock::time_point epoch_start_;
   int64_t epoch_samples_ = 0;  // in this run

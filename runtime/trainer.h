@@ -20,11 +20,6 @@ struct CheckpointPolicy {
   int keep = 3;                     // newest that stay; 0: all
 };
 
-enum class SampleOrder : uint8_t {
-  shuffled,   // anew each epoch, by the seed
-  as_stored,  // for comparisons on the same batches
-};
-
 struct TrainOptions {
   int64_t epochs = 1;
   // Stops after this step, counted from the start of the first run, with an evaluation; 0: no limit. The learning rates
@@ -34,9 +29,9 @@ struct TrainOptions {
   uint64_t seed = 0;         // a resumed run keeps the one it began with
   SampleOrder order = SampleOrder::shuffled;
   RateSchedule schedule;
-  std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
-  LabelRange labels;                                     // what labels are checked against
-  double min_scale = 1;                                  // the graph's floor of the loss scale
+  FeedOptions feed{};
+  ValueRanges ranges{};         // what labels, tokens and ids are checked against
+  double min_scale = 1;         // the graph's floor of the loss scale
   int64_t overflow_limit = 50;  // steps in a row that may overflow at the floor, or have a loss that is not finite
   CheckpointPolicy checkpoints;
   std::filesystem::path resume;          // a checkpoint or a directory of them; empty: start anew
@@ -69,8 +64,8 @@ TrainReport train(Executor& executor, const Dataset& train_set, const Dataset* t
                   TrainObserver& observer);
 
 struct EvaluateOptions {
-  std::map<std::string, Normalization> normalization{};
-  LabelRange labels{};
+  FeedOptions feed{};
+  ValueRanges ranges{};
   uint64_t seed = 0;
   const SignalGuard* signals = nullptr;
 };

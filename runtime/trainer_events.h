@@ -7,11 +7,12 @@
 #include <vector>
 
 #include "runtime/executor.h"
+#include "runtime/token_feed.h"
 
 namespace halfstep {
 
-// Steps and epochs count from 1 in rows. Losses are means over samples. An optional is absent where the program has no
-// such output.
+// Steps and epochs count from 1 in rows. Losses are means over samples, accuracies over the labels that count. An
+// optional is absent where the program has no such output.
 struct StepRow {
   int64_t step = 0;
   int64_t epoch = 0;
@@ -20,13 +21,15 @@ struct StepRow {
   std::optional<double> loss_scale{};
   bool skipped = false;  // the gradients overflowed and the device left the weights as they were
   double learning_rate = 0;
-  double images_per_second = 0;  // over the epoch so far
+  double samples_per_second = 0;  // over the epoch so far
+  std::optional<TokenMeasures> tokens{};
 };
 
 struct Evaluation {
   int64_t samples = 0;
   double loss = 0;
   std::optional<double> accuracy{};
+  std::optional<TokenMeasures> tokens{};
   double seconds = 0;
   bool interrupted = false;  // by a signal: the values are over fewer samples than the set has
 };
@@ -39,8 +42,9 @@ struct EpochRow {
   std::optional<Evaluation> test{};
   std::optional<double> loss_scale{};
   int64_t skipped = 0;
-  double images_per_second = 0;  // training alone
+  double samples_per_second = 0;  // training alone
   double seconds = 0;
+  std::optional<TokenMeasures> tokens{};
 };
 
 struct Progress {

@@ -82,25 +82,35 @@ LabelMasks label_masks(Builder& b, const Shape& shape, Value labels, int64_t ign
   return {one_hot, b.unary("not", b.call("eq", {column, b.constant_like(column, static_cast<double>(ignore_index))}))};
 }
 
-// log(sum(exp(x))) - x[label]; 0 where the label is ignore_index.
+// log(sum(exp(x))) - sum(target x), 0 where the label is ignore_index; a target is 1 for the label and 0 elsewhere,
+// mixed with 1 / C everywhere by the share of smoothing.
 std::vector<Value> expand_cross_entropy(const ExpandContext& c) {
   Builder& b = c.builder;
   const SoftmaxParts p = softmax_parts(b, c.operands[0], 1);
   const LabelMasks masks = label_masks(b, b.shape(p.x), c.operands[1], c.node.attributes.integer("ignore_index"));
   const Value picked =
       b.call("reduce_sum", {b.select(masks.one_hot, p.shifted, b.constant_like(p.x, 0))}, {{"axes", Ints{1}}});
-  const Value loss = b.sub(p.log_sum, picked);
+  const double smoothing = c.node.attributes.number("smoothing");
+  Value target = picked;
+  if (smoothing != 0) {
+    const Value all = b.call("reduce_sum", {p.shifted}, {{"axes", Ints{1}}});
+    target = b.add(b.mul(picked, 1 - smoothing), b.mul(all, smoothing / static_cast<double>(b.shape(p.x)[1])));
+  }
+  const Value loss = b.sub(p.log_sum, target);
   return {b.reshape(b.select(masks.valid, loss, b.constant_like(loss, 0)), c.node.results[0].shape)};
 }
 
-// dx = (softmax(x) - one_hot) dy.
+// dx = (softmax(x) - target) dy.
 std::vector<Value> cross_entropy_vjp(const VjpContext& c) {
   Builder& b = c.builder;
   const SoftmaxParts p = softmax_parts(b, c.operands[0], 1);
   const LabelMasks masks = label_masks(b, b.shape(p.x), c.operands[1], c.node.attributes.integer("ignore_index"));
   const Value row = b.reshape(b.cast(c.cotangents[0], DType::f32), {b.shape(p.x)[0], 1});
   const Value weight = b.select(masks.valid, row, b.constant_like(row, 0));
-  const Value difference = b.sub(b.div(p.exponentials, p.sum), b.cast(masks.one_hot, DType::f32));
+  const double smoothing = c.node.attributes.number("smoothing");
+  Value target = b.cast(masks.one_hot, DType::f32);
+  if (smoothing != 0) target = b.add(b.mul(target, 1 - smoothing), smoothing / static_cast<double>(b.shape(p.x)[1]));
+  const Value difference = b.sub(b.div(p.exponentials, p.sum), target);
   return {b.cast(b.mul(difference, weight), b.dtype(c.operands[0])), Value{}};
 }
 
@@ -169,7 +179,8 @@ const std::vector<Op> kOps{
      .expand = expand_log_softmax},
     {.name = "softmax_cross_entropy",
      .operands = {{"logits"}, {"labels"}},
-     .attributes = {{"ignore_index", int64_t{-100}, AttributeSpec::defaulted}},
+     .attributes = {{"ignore_index", int64_t{-100}, AttributeSpec::defaulted},
+                    {"smoothing", 0.0, AttributeSpec::defaulted}},
      .type = cross_entropy_type,
      .precision = Precision::full,
      .vjp = cross_entropy_vjp,

@@ -77,7 +77,7 @@ TEST_F(Gradients, StoredOrderFeedsTheSameBatchesEachEpoch) {
 }
 
 TEST_F(Gradients, WhatIsMissingIsNamed) {
-  fail(1, {"gradients", "m.onnx", "-o", "g.safetensors"}, {"no data is given"});
+  fail(1, {"gradients", "m.onnx", "-o", "g.safetensors"}, {"no training data is given"});
   fail(1, Arguments{"gradients", "m.onnx", "--batch", "65", "-o", "g.safetensors"} + data({1, 6, 6}),
        {"the data holds 64 samples, the batch takes 65: give --batch 64"});
   fail(2, {"gradients", "m.onnx"}, {"--target is required"});

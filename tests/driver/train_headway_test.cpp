@@ -69,7 +69,7 @@ class Explanation : public Cli {
         open_dataset("x=" + path("x.npy").string() + ",labels=" + path("y.npy").string(), Split::train);
     HeadwayError::Step step{.step = 9, .iteration = 9, .seed = 0};
     for (int64_t i = 0; i < 8; ++i) step.samples.push_back(40 + i);
-    return explain_non_finite(recipe, state, dataset, step);
+    return explain_non_finite(recipe, state, dataset, {}, step);
   }
 };
 
@@ -85,7 +85,7 @@ TEST_F(Explanation, OfAFiniteStepSaysWhatIsLeft) {
 TEST_F(Explanation, WithoutTheModelsFileIsSaid) {
   Recipe recipe;
   recipe.model = path("gone.onnx").string();
-  EXPECT_THAT(explain_non_finite(recipe, {}, {}, {}), HasSubstr("file is gone"));
+  EXPECT_THAT(explain_non_finite(recipe, {}, {}, {}, {}), HasSubstr("file is gone"));
 }
 
 }  // namespace

@@ -144,7 +144,8 @@ std::string run_attach_loss(const Graph& graph, Options& o) {
                                              {"mean_squared_error", LossKind::mean_squared_error},
                                              {"from_graph", LossKind::from_graph}});
   options.output = o.text("output");
-  options.class_axis = o.integer("class_axis", 1);
+  if (const int64_t axis = o.integer("class_axis", 0); axis != 0) options.class_axis = axis;
+  if (o.text("model_outputs", "kept") == "dropped") options.model_outputs = LossOptions::dropped;
   if (const std::string ignore = o.text("ignore_index"); !ignore.empty()) options.ignore_index = std::stoll(ignore);
   return print(attach_loss(graph, options));
 }

@@ -108,14 +108,14 @@ TEST(DataFeed, BytesBecomeNormalizedFloats) {
   const Program p = program_with({input("x", DType::f32, {1, 2, 2})});
   EXPECT_THAT(fill(DataFeed(data, p, {}), p, {0})[0].values(), ElementsAre(250, 251, 252, 253));
   const Normalization per_channel{.scale = 0.5, .mean = {100, 120}, .deviation = {2}};
-  EXPECT_THAT(fill(DataFeed(data, p, {{"x", per_channel}}), p, {0})[0].values(), ElementsAre(12.5, 12.75, 3, 3.25));
+  EXPECT_THAT(fill(DataFeed(data, p, {{{"x", per_channel}}}), p, {0})[0].values(), ElementsAre(12.5, 12.75, 3, 3.25));
 }
 
 TEST(DataFeed, FloatsAreNormalizedAndConverted) {
   const Dataset data = make_dataset({array("x", DType::f64, {2, 2}, 1), array("z", DType::f32, {2, 2}, 1)});
   const Program p = program_with({input("x", DType::f16, {2, 2}), input("z", DType::f32, {2, 2})});
   const Normalization n{.scale = 2, .mean = {1}, .deviation = {0.5}};
-  const std::vector<Tensor> filled = fill(DataFeed(data, p, {{"x", n}, {"z", n}}), p, {0, 1});
+  const std::vector<Tensor> filled = fill(DataFeed(data, p, {{{"x", n}, {"z", n}}}), p, {0, 1});
   EXPECT_THAT(filled[0].values(), ElementsAre(2, 6, 10, 14));
   EXPECT_THAT(filled[1].values(), ElementsAre(2, 6, 10, 14));
 }
@@ -129,6 +129,43 @@ TEST(DataFeed, LargeBatchesAreFilledLikeSmallOnes) {
   for (size_t row = 0; row < rows.size(); ++row)
     for (const int64_t column : {0, 999})
       ASSERT_EQ(t.at(static_cast<int64_t>(row) * 1000 + column), static_cast<double>(rows[row] * 1000 + column));
+}
+
+TEST(DataFeed, ArraysThatNothingReadsAreLeftOut) {
+  const Dataset data = make_dataset({array("x", DType::u8, {2, 1}, 5), array("z", DType::u8, {2, 1}, 0)});
+  const Program p = program_with({input("x", DType::u8, {2, 1})});
+  const DataFeed feed(data, p, {});
+  EXPECT_THAT(fill(feed, p, {1, 0})[0].values(), ElementsAre(6, 5));
+  EXPECT_THAT(feed.remarks(), ElementsAre("data array 'z' is not used: program 'train' has no such input"));
+}
+
+TEST(DataFeed, InputsOfTransformersHaveDefaults) {
+  const Dataset data = make_dataset({array("ids", DType::i32, {2, 3}, 5), array("labels", DType::u8, {2}, 0)});
+  const Program p = program_with({input("attention_mask", DType::i64, {2, 3}), input("input_ids", DType::i64, {2, 3}),
+                                  input("position_ids", DType::i64, {1, 3}), input("labels", DType::i64, {2}),
+                                  input("token_type_ids", DType::i64, {2, 3})});
+  const DataFeed feed(data, p, {});
+  const std::vector<Tensor> filled = fill(feed, p, {1, 0});
+  EXPECT_THAT(filled[0].values(), ElementsAre(1, 1, 1, 1, 1, 1));
+  EXPECT_THAT(filled[1].values(), ElementsAre(8, 9, 10, 5, 6, 7));
+  EXPECT_THAT(filled[2].values(), ElementsAre(0, 1, 2));
+  EXPECT_THAT(filled[3].values(), ElementsAre(1, 0));
+  EXPECT_THAT(filled[4].values(), ElementsAre(0, 0, 0, 0, 0, 0));
+  EXPECT_EQ(feed.remarks().size(), 3u);
+  EXPECT_THAT(feed.remarks()[0], HasSubstr("'attention_mask' has no data and holds ones"));
+  // Data comes first.
+  const Dataset masked = make_dataset({array("input_ids", DType::i32, {2, 3}, 5), array("labels", DType::u8, {2}, 0),
+                                       array("attention_mask", DType::u8, {2, 3}, 1)});
+  EXPECT_THAT(fill(DataFeed(masked, p, {}), p, {1, 0})[0].values(), ElementsAre(4, 5, 6, 1, 2, 3));
+}
+
+TEST(DataFeed, ValuesAreCheckedAgainstTheInputTheyFeed) {
+  const Dataset data = make_dataset({array("ids", DType::i32, {2, 3}, 5), array("labels", DType::u8, {2}, 0)});
+  const Program p = program_with({input("input_ids", DType::i64, {2, 3}), input("labels", DType::i64, {2})});
+  const DataFeed feed(data, p, {});
+  EXPECT_NO_THROW(feed.check({.rows = {{"input_ids", 11}}}));
+  EXPECT_THAT([&] { feed.check({.rows = {{"input_ids", 10}}}); },
+              ThrowsMessage<Error>(HasSubstr("data array 'ids': sample 1 has value 10, expected -10 to 9")));
 }
 
 TEST(DataFeed, ReservedInputsAreFilled) {
@@ -147,9 +184,10 @@ TEST(DataFeed, WhatDoesNotFitIsListed) {
               ThrowsMessage<Error>(AllOf(
                   HasSubstr("input 'x': f32[4,1,2,2] takes 4 elements a sample, but data array 'x' f32[2,3] has 3"),
                   HasSubstr("input 'y': expected i64, but data array 'y' is f32"))));
-  const Program one = program_with({input("x", DType::f32, {4, 3})});
-  EXPECT_THAT([&] { DataFeed(data, one, {}); },
-              ThrowsMessage<Error>(HasSubstr("has the inputs 'x', the data set the arrays 'x', 'y'")));
+  for (const Program& p : {program_with({input("pixels", DType::f32, {4, 3})}),
+                           program_with({input("x", DType::f32, {4, 3}), input("labels", DType::f32, {4, 1}),
+                                         input("mask", DType::f32, {4, 1})})})
+    EXPECT_THAT([&] { DataFeed(data, p, {}); }, ThrowsMessage<Error>(HasSubstr("the data set the arrays 'x', 'y'")));
   const Program reserved = program_with(
       {input("x", DType::f32, {4, 3}), input("y", DType::f32, {4, 1}), input("step.seed", DType::i32, {})});
   EXPECT_THAT([&] { DataFeed(data, reserved, {}); },
@@ -163,13 +201,13 @@ TEST(DataFeed, NormalizationThatMakesNoSenseIsRefused) {
   const Dataset data = make_dataset({array("x", DType::u8, {2, 3, 2}, 0)});
   const Program floating = program_with({input("x", DType::f32, {1, 3, 2})});
   const Program bytes = program_with({input("x", DType::u8, {1, 3, 2})});
-  EXPECT_THAT([&] { DataFeed(data, floating, {{"x", {.mean = {1, 2}}}}); },
+  EXPECT_THAT([&] { DataFeed(data, floating, {{{"x", {.mean = {1, 2}}}}}); },
               ThrowsMessage<Error>(HasSubstr("2 values of mean, expected 1 or one per channel of [1,3,2]")));
-  EXPECT_THAT([&] { DataFeed(data, floating, {{"x", {.deviation = {0}}}}); },
+  EXPECT_THAT([&] { DataFeed(data, floating, {{{"x", {.deviation = {0}}}}}); },
               ThrowsMessage<Error>(HasSubstr("std must be above 0")));
-  EXPECT_THAT([&] { DataFeed(data, bytes, {{"x", {}}}); },
+  EXPECT_THAT([&] { DataFeed(data, bytes, {{{"x", {}}}}); },
               ThrowsMessage<Error>(HasSubstr("the input is u8, expected a floating type")));
-  EXPECT_THAT([&] { DataFeed(data, bytes, {{"pixels", {}}}); },
+  EXPECT_THAT([&] { DataFeed(data, bytes, {{{"pixels", {}}}}); },
               ThrowsMessage<Error>(HasSubstr("'pixels', which is not an input")));
 }
 

@@ -256,16 +256,16 @@ TEST_F(Data, LabelsOutOfRangeAreNamed) {
                             for (const int64_t label : {0, 9, 10, -1}) append(bytes, label);
                             return bytes;
                           }()));
-  EXPECT_NO_THROW(check_labels({{d.arrays[0]}}, {.classes = 1}));  // images are not labels
-  expect_error([&] { check_labels(d, {.classes = 10}); },
+  EXPECT_NO_THROW(check_ranges({{d.arrays[0]}}, {.classes = 1}));  // images are not labels
+  expect_error([&] { check_ranges(d, {.classes = 10}); },
                "data array 'y': sample 2 has label 10, expected 0 to 9 (2 such samples)");
-  expect_error([&] { check_labels(d, {.classes = 11}); }, "sample 3 has label -1");
-  EXPECT_NO_THROW(check_labels(d, {.classes = 11, .ignored = -1}));
-  EXPECT_NO_THROW(check_labels(d, {}));
+  expect_error([&] { check_ranges(d, {.classes = 11}); }, "sample 3 has label -1");
+  EXPECT_NO_THROW(check_ranges(d, {.classes = 11, .ignored = -1}));
+  EXPECT_NO_THROW(check_ranges(d, {}));
   // A label for each position of a sample.
   NamedArray map{"labels", Tensor(TensorType{DType::u8, {2, 3}})};
   map.values.set(4, 7);
-  expect_error([&] { check_labels({{map}}, {.classes = 7}); }, "sample 1 has label 7, expected 0 to 6 (1 such labels)");
+  expect_error([&] { check_ranges({{map}}, {.classes = 7}); }, "sample 1 has label 7, expected 0 to 6 (1 such labels)");
 }
 
 }  // namespace

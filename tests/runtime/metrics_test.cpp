@@ -31,11 +31,11 @@ TEST(Metrics, AreJsonLinesThatAreThereAtOnce) {
                            .loss_scale = 1024,
                            .skipped = step == 4,
                            .learning_rate = 0.1,
-                           .images_per_second = 99});
+                           .samples_per_second = 99});
   ASSERT_EQ(lines_of(path).size(), 2u);
   const auto step = lines_of(path)[1];
   EXPECT_EQ(step, nlohmann::json::parse(R"({"kind": "step", "step": 4, "epoch": 1, "loss": 0.5, "accuracy": 0.25,
-      "loss_scale": 1024.0, "skipped": true, "learning_rate": 0.1, "images_per_second": 99.0})"));
+      "loss_scale": 1024.0, "skipped": true, "learning_rate": 0.1, "samples_per_second": 99.0})"));
   metrics.epoch_finished({.epoch = 1,
                           .step = 4,
                           .loss = std::nan(""),

@@ -99,7 +99,7 @@ TEST(Trainer, FeedsEachEpochInItsOrderAndReportsIt) {
   EXPECT_DOUBLE_EQ(*recorder.epochs[1].accuracy, correct / 20);
   EXPECT_EQ(recorder.epochs[1].loss_scale, 1024);
   EXPECT_EQ(recorder.epochs[1].step, 10);
-  EXPECT_GT(recorder.epochs[1].images_per_second, 0);
+  EXPECT_GT(recorder.epochs[1].samples_per_second, 0);
   EXPECT_EQ(recorder.finished_calls, 1);
 }
 
@@ -372,7 +372,7 @@ TEST(Trainer, WhatCannotBeTrainedIsSaidBeforeTheFirstStep) {
   expect_error(samples(3), options(1),
                "one step takes 4 samples (batch 4, accumulation 1), but the training set has 3");
   TrainOptions o = options(1);
-  o.labels.classes = 2;
+  o.ranges.classes = 2;
   expect_error(samples(), o, "data array 'y': sample 2 has label 2, expected 0 to 1");
   o = options(1);
   o.checkpoints.directory = directory.path() / "file";

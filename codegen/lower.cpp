@@ -336,8 +336,9 @@ void Lowering::lower_fused(NodeId id) {
   };
   if (const auto written_over = operand_written_over(n.attributes.region("body"))) {
     const Place from = operands[*written_over], to = results[0];
-    if (from.storage != to.storage || from.offset != to.offset)
-      add_step(Copy{ref(from), ref(to), n.results[0].byte_count()}, n.origin);
+    const int64_t bytes = n.results[0].byte_count();
+    if (bytes > 0 && (from.storage != to.storage || from.offset != to.offset))
+      add_step(Copy{ref(from), ref(to), bytes}, n.origin);
   }
   for (const EmittedLaunch& launch : region.launches) {
     KernelLaunch step{launch.kernel, {}, launch.grid, launch.block, launch.units, launch.bytes, {}, {}};

@@ -12,6 +12,7 @@
 #include "ir/builder.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "passes/canonicalise.h"
 #include "passes/choose_layouts.h"
 #include "passes/differentiate.h"
 #include "passes/expand_composites.h"
@@ -20,6 +21,7 @@
 #include "passes/inference.h"
 #include "passes/join_sums.h"
 #include "passes/place_casts.h"
+#include "passes/recognise.h"
 #include "passes/reduce_filter_gradients.h"
 #include "passes/simplify.h"
 
@@ -95,6 +97,9 @@ struct Pass {
 
 // The architecture on one page.
 constexpr Pass kPasses[] = {
+    {"canonicalise", [](Pipeline& p) { p.each(canonicalise); }},
+    {"recognise", [](Pipeline& p) { p.each(recognise); }},
+    {"canonicalise_recognised", [](Pipeline& p) { p.each(canonicalise); }},
     {"attach_preprocessing", preprocess},
     {"attach_loss", attach_the_loss},
     {"choose_layouts", [](Pipeline& p) { p.each(choose_layouts); }},

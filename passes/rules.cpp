@@ -1,5 +1,7 @@
 #include "passes/rules.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace halfstep {
@@ -79,6 +81,50 @@ bool keeps_order(const Shape& shape, const Ints& permutation) {
     last = axis;
   }
   return true;
+}
+
+std::optional<AxisSplit> split_axes(const Shape& from, const Shape& to) {
+  if (from.empty()) return to.empty() ? std::optional(AxisSplit()) : std::nullopt;
+  AxisSplit split(from.size());
+  size_t at = 0, last = 0;
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (from[i] == 0) return std::nullopt;
+    if (from[i] == 1) continue;
+    for (int64_t size = 1; size < from[i]; ++at) {
+      if (at == to.size() || to[at] == 0 || from[i] % (size * to[at]) != 0) return std::nullopt;
+      size *= to[at];
+      split[i].push_back(at);
+    }
+    last = i;
+  }
+  for (; at < to.size(); ++at) {
+    if (to[at] != 1) return std::nullopt;
+    split[last].push_back(at);
+  }
+  return split;
+}
+
+Value reshaped(Builder& builder, Value v, const Shape& shape) {
+  while (is(builder.graph().node(v), "reshape")) v = builder.graph().node(v).operands[0];
+  return builder.reshape(v, shape);
+}
+
+Value permuted_axes(Builder& builder, Value v, const Ints& permutation) {
+  const Node node = builder.graph().node(v);
+  if (is(node, "transpose"))
+    return builder.transpose(node.operands[0], compose(node.attributes.ints("permutation"), permutation));
+  if (!is(node, "reshape")) return builder.transpose(v, permutation);
+  const Value apart = node.operands[0];
+  const Shape from = builder.shape(apart), merged = node.results[0].shape;
+  const std::optional<AxisSplit> split = split_axes(merged, from);
+  const auto merges = [&](const std::vector<size_t>& axes) {
+    return std::ranges::count_if(axes, [&](size_t axis) { return from[axis] != 1; }) > 1;
+  };
+  if (!split || std::ranges::none_of(*split, merges)) return builder.transpose(v, permutation);
+  Ints axes;
+  for (int64_t axis : permutation)
+    for (size_t part : (*split)[static_cast<size_t>(axis)]) axes.push_back(static_cast<int64_t>(part));
+  return builder.reshape(permuted_axes(builder, apart, axes), permuted(merged, permutation));
 }
 
 }  // namespace halfstep

@@ -42,5 +42,13 @@ std::vector<T> permuted(const std::vector<T>& values, const Ints& permutation) {
 }
 // Whether transposing `shape` moves only axes of size 1: then it is a reshape.
 bool keeps_order(const Shape& shape, const Ints& permutation);
+// For each axis of `from` the axes of `to` that it splits into, all of them once; absent if an axis of `to` joins
+// several.
+using AxisSplit = std::vector<std::vector<size_t>>;
+std::optional<AxisSplit> split_axes(const Shape& from, const Shape& to);
+
+// reshape and transpose that take in those they meet; axes that `v` merges are merged after the transpose.
+Value reshaped(Builder& builder, Value v, const Shape& shape);
+Value permuted_axes(Builder& builder, Value v, const Ints& permutation);
 
 }  // namespace halfstep

@@ -297,6 +297,8 @@ constexpr Rule kRules[] = {
 
 }  // namespace
 
+std::span<const Rule> simplify_rules() { return kRules; }
+
 Graph simplify(const Graph& graph) { return apply_rules(graph, kRules); }
 
 }  // namespace halfstep

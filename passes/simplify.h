@@ -10,10 +10,15 @@
 // on each program's whole graph; equal nodes are already one by construction. Leaves outputs, updates and leaves alone.
 #pragma once
 
+#include <span>
+
 #include "ir/graph.h"
+#include "passes/rules.h"
 
 namespace halfstep {
 
 Graph simplify(const Graph& graph);
+// The rules themselves, for a pass that adds some of its own.
+std::span<const Rule> simplify_rules();
 
 }  // namespace halfstep

@@ -27,6 +27,7 @@
 #include "passes/attach_preprocessing.h"
 #include "passes/autocast.h"
 #include "passes/bind_arenas.h"
+#include "passes/canonicalise.h"
 #include "passes/choose_layouts.h"
 #include "passes/differentiate.h"
 #include "passes/expand_composites.h"
@@ -35,6 +36,8 @@
 #include "passes/inference.h"
 #include "passes/join_sums.h"
 #include "passes/place_casts.h"
+#include "passes/recognise.h"
+#include "passes/recognise_attention.h"
 #include "passes/reduce_filter_gradients.h"
 #include "passes/rules.h"
 #include "passes/simplify.h"
@@ -188,6 +191,7 @@ const std::map<std::string, RunPass>& passes() {
       {"attach_preprocessing", run_attach_preprocessing},
       {"autocast", run_autocast},
       {"bind_arenas", [](const Graph& graph, Options&) { return print(bind_arenas(graph, plan_arenas(graph))); }},
+      {"canonicalise", plain(canonicalise)},
       {"choose_layouts", plain(choose_layouts)},
       {"differentiate", run_differentiate},
       {"expand_composites", plain(expand_composites)},
@@ -196,6 +200,8 @@ const std::map<std::string, RunPass>& passes() {
       {"inference", plain(inference)},
       {"join_sums", plain(join_sums)},
       {"place_casts", plain(place_casts)},
+      {"recognise", plain(recognise)},
+      {"recognise_attention", plain(recognise_attention)},
       {"reduce_filter_gradients", plain(reduce_filter_gradients)},
       {"simplify", plain(simplify)},
   };
@@ -253,7 +259,8 @@ TEST_P(TextCase, GivesTheExpectedGraph) {
 
 // Passes that promise the same values, whatever else they change.
 bool keeps_values(const std::string& pass) {
-  return pass == "choose_layouts" || pass == "expand_composites" || pass == "fuse" || pass == "hoist_max_pool" ||
+  return pass == "canonicalise" || pass == "choose_layouts" || pass.starts_with("recognise") ||
+         pass == "expand_composites" || pass == "fuse" || pass == "hoist_max_pool" ||
          pass == "reduce_filter_gradients" || pass == "place_casts" || pass == "simplify";
 }
 

@@ -1,7 +1,9 @@
-// Contractions: Conv, Gemm, MatMul.
+// Contractions: Conv, ConvTranspose, Gemm, MatMul.
 #include <algorithm>
 
+#include "base/checked.h"
 #include "frontend/operators.h"
+#include "frontend/resampling.h"
 #include "frontend/window.h"
 
 namespace halfstep {
@@ -22,6 +24,14 @@ int64_t product(const Shape& shape, size_t from, size_t to) {
   return result;
 }
 
+Value with_channel_bias(NodeContext& c, Value y, int64_t channels, const FreshRule& fresh) {
+  if (!c.has_operand(2) || is_zero(c, 2)) return y;
+  c.initialise(c.operand(2), fresh);
+  if (c.shape(2) != Shape{channels})
+    c.fail("bias " + to_string(Shape{channels}) + " expected, found " + to_string(c.shape(2)));
+  return c.b.add(y, c.operand(2));
+}
+
 std::vector<Value> import_conv(NodeContext& c) {
   const Shape x_shape = c.shape(0), w_shape = c.shape(1), spatial = spatial_shape(c, x_shape);
   if (w_shape.size() != x_shape.size())
@@ -38,11 +48,74 @@ std::vector<Value> import_conv(NodeContext& c) {
                             {"groups", c.integer("group", 1)}});
   const FreshRule fresh = fan_in_uniform(product(w_shape, 1, w_shape.size()));
   c.initialise(c.operand(1), fresh);
-  if (!c.has_operand(2) || is_zero(c, 2)) return {to_channels_first(c.b, y)};
-  c.initialise(c.operand(2), fresh);
-  if (c.shape(2) != Shape{w_shape[0]})
-    c.fail("bias " + to_string(Shape{w_shape[0]}) + " expected, found " + to_string(c.shape(2)));
-  return {to_channels_first(c.b, c.b.add(y, c.operand(2)))};
+  return {to_channels_first(c.b, with_channel_bias(c, y, w_shape[0], fresh))};
+}
+
+// The whole gradient of a convolution without padding, cut or padded to `output`.
+Value transposed_convolution(Builder& b, Value x, Value w, const TransposedWindow& t, int64_t groups) {
+  const Window& g = t.window;
+  const size_t n = t.output.size();
+  const Shape shape = b.shape(x);
+  Ints low(n + 2, 0), high(n + 2, 0);
+  Shape whole(n);
+  bool direct = true;
+  for (size_t i = 0; i < n; ++i) {
+    const int64_t reach = (g.size[i] - 1) * g.dilations[i] + 1;
+    whole[i] = (shape[i + 1] - 1) * g.strides[i] + reach;
+    const int64_t padded = t.output[i] + g.pads_begin[i] + g.pads_end[i];
+    direct &= g.pads_begin[i] >= 0 && g.pads_end[i] >= 0 && padded >= whole[i] && padded < whole[i] + g.strides[i];
+    low[i + 1] = -g.pads_begin[i], high[i + 1] = t.output[i] + g.pads_begin[i] - whole[i];
+  }
+  Attributes attributes{{"strides", g.strides}, {"dilations", g.dilations}, {"groups", groups}};
+  attributes.set("spatial", direct ? t.output : whole);
+  if (direct) attributes.set("pads_begin", g.pads_begin), attributes.set("pads_end", g.pads_end);
+  const Value y = b.call("convolution_data_grad", {w, x}, std::move(attributes));
+  return direct ? y : pad_or_crop(b, y, std::move(low), std::move(high), 0);
+}
+
+std::vector<Value> import_conv_transpose(NodeContext& c) {
+  const Shape x = c.shape(0), w = c.shape(1), spatial = spatial_shape(c, x);
+  const int64_t groups = c.integer("group", 1);
+  if (w.size() != x.size() || groups <= 0 || w[0] != x[1] || w[0] % groups != 0)
+    c.fail("x " + to_string(x) + " and w " + to_string(w) + " in " + std::to_string(groups) + " groups do not fit");
+  const Shape window(w.begin() + 2, w.end());
+  if (c.int_list("kernel_shape", window) != window)
+    c.fail("kernel_shape " + to_string(c.int_list("kernel_shape")) + " and w " + to_string(w) + " differ");
+  const TransposedWindow t = read_transposed_window(c, spatial, window);
+  // Counted as for a convolution, along the second axis of the filter.
+  const FreshRule fresh = fan_in_uniform(product(w, 1, w.size()));
+  c.initialise(c.operand(1), fresh);
+  const Value y =
+      transposed_convolution(c.b, to_channels_last(c.b, c.operand(0)), to_channels_last(c.b, c.operand(1)), t, groups);
+  return {to_channels_first(c.b, with_channel_bias(c, y, w[1] * groups, fresh))};
+}
+
+// Column [N, C * block, L] is what each of L windows adds to the image: a transposed convolution, each of whose filters
+// is one at one element of the block.
+std::vector<Value> import_col2im(NodeContext& c) {
+  Builder& b = c.b;
+  const Shape x = c.shape(0);
+  const Ints image = c.ints(1, "image_shape"), block = c.ints(2, "block_shape");
+  if (block.empty() || block.size() > 3 || image.size() != block.size() || x.size() != 3)
+    c.fail("[N, C * block, L] and as many image as block axes, 1 to 3, expected; found " + to_string(x) + ", image " +
+           to_string(image) + ", block " + to_string(block));
+  const Window w = read_window(c, image, block, CeilMode::absent);
+  Shape columns{x[0], x[1]}, filter{x[1], 1};
+  for (size_t i = 0; i < image.size(); ++i) {
+    const int64_t reach = (block[i] - 1) * w.dilations[i] + 1;
+    columns.push_back((image[i] + w.pads_begin[i] + w.pads_end[i] - reach) / w.strides[i] + 1);
+    filter.push_back(block[i]);
+  }
+  const int64_t elements = checked_element_count(block, "block_shape");
+  if (elements == 0 || x[1] % elements != 0 || checked_element_count(columns, "columns") != x[0] * x[1] * x[2])
+    c.fail(to_string(x) + " does not hold the columns of an image " + to_string(image) + " in blocks of " +
+           to_string(block));
+  checked_element_count(filter, "filters");
+  Tensor one_hot(TensorType{DType::f32, filter});
+  for (int64_t i = 0; i < x[1]; ++i) one_hot.set(i * elements + i % elements, 1);
+  const Value y = transposed_convolution(b, to_channels_last(b, b.reshape(c.operand(0), columns)),
+                                         to_channels_last(b, b.constant(one_hot)), {w, image}, x[1] / elements);
+  return {to_channels_first(b, y)};
 }
 
 std::vector<Value> import_gemm(NodeContext& c) {
@@ -109,7 +182,9 @@ std::vector<Value> import_matmul(NodeContext& c) {
 }
 
 const std::vector<OnnxOperator> kRows{
+    {"Col2Im", {18}, 3, 3, import_col2im, "1 to 3 spatial axes; shapes must be known when the model is compiled"},
     {"Conv", {1}, 2, 3, import_conv, "1 to 3 spatial axes"},
+    {"ConvTranspose", {1}, 2, 3, import_conv_transpose, "1 to 3 spatial axes"},
     {"Gemm", {7, 11}, 2, 3, import_gemm},
     {"MatMul", {1}, 2, 2, import_matmul, "floating types only"},
 };

@@ -240,36 +240,6 @@ std::vector<Value> import_expand(NodeContext& c) {
   return {c.b.broadcast(c.operand(0), wanted_sizes(to))};
 }
 
-std::vector<Value> import_pad(NodeContext& c) {
-  const Shape shape = c.shape(0);
-  const size_t rank = shape.size();
-  const bool operands = c.version >= 11;
-  const std::string mode = c.text("mode", "constant");
-  if (mode != "constant") c.fail("padding mode '" + mode + "' is not supported; 'constant' is");
-  const Ints pads = operands ? c.ints(1, "pads") : c.int_list("pads");
-  const double value = !operands ? c.number("value", 0.0) : c.has_operand(2) ? c.number(2, "constant_value") : 0;
-  Ints axes(rank);
-  std::iota(axes.begin(), axes.end(), 0);
-  if (c.version >= 18 && c.has_operand(3)) axes = c.ints(3, "axes");
-  if (pads.size() != 2 * axes.size()) c.fail("pads " + to_string(pads) + ": two for each axis expected");
-  Ints low(rank, 0), high(rank, 0), starts(rank, 0), limits(rank);
-  for (size_t i = 0; i < axes.size(); ++i) {
-    const size_t axis = c.axis(axes[i], rank);
-    low[axis] = pads[i], high[axis] = pads[axes.size() + i];
-    constexpr int64_t kLargest = int64_t{1} << 40;
-    if (std::max(std::abs(low[axis] / 2), std::abs(high[axis] / 2)) > kLargest)
-      c.fail("pads " + to_string(pads) + " are out of range");
-  }
-  // Negative padding cuts off.
-  for (size_t i = 0; i < rank; ++i) {
-    starts[i] = std::max<int64_t>(-low[i], 0), limits[i] = shape[i] - std::max<int64_t>(-high[i], 0);
-    low[i] = std::max<int64_t>(low[i], 0), high[i] = std::max<int64_t>(high[i], 0);
-  }
-  const Value kept = c.b.slice(c.operand(0), starts, limits);
-  if (low == Ints(rank, 0) && high == low) return {kept};
-  return {c.b.call("pad", {kept}, {{"low", low}, {"high", high}, {"value", value}})};
-}
-
 // [.., d, ..] repeated r times is [.., 1, d, ..] broadcast to [.., r, d, ..] and flattened.
 std::vector<Value> import_tile(NodeContext& c) {
   const Dimensions from = c.dimensions(0);
@@ -293,7 +263,6 @@ const std::vector<OnnxOperator> kRows{
     {"Concat", {4}, 1, kVariadic, import_concat},
     {"Expand", {8}, 2, 2, import_expand, "the shape must be known when the model is compiled"},
     {"Flatten", {1}, 1, 1, import_flatten},
-    {"Pad", {2, 11, 18}, 1, 4, import_pad, "mode constant; pads must be known when the model is compiled"},
     {"Reshape", {5, 14}, 2, 2, import_reshape, "the shape must be known when the model is compiled"},
     {"Slice", {1, 10}, 1, 5, import_slice, "bounds must be known when the model is compiled"},
     {"Split", {2, 13, 18}, 1, 2, import_split, "sizes must be known when the model is compiled"},

@@ -1,4 +1,4 @@
-// Normalisation and dropout.
+// Normalisation.
 #include <numeric>
 
 #include "frontend/operators.h"
@@ -28,6 +28,14 @@ Value next_statistic(NodeContext& c, size_t operand, Value statistic, double mom
   return next;
 }
 
+// What the running variance averages. ONNX takes the variance of the batch; models come from frameworks that train with
+// n / (n - 1) of it, the estimate of the variance of all data, and expect that in their checkpoints.
+Value running_variance(NodeContext& c, Value batch_variance) {
+  const double count = static_cast<double>(c.b.type(c.operand(0)).element_count()) /
+                       static_cast<double>(c.b.type(batch_variance).element_count());
+  return c.training() && count > 1 ? c.b.mul(batch_variance, count / (count - 1)) : batch_variance;
+}
+
 std::vector<Value> import_batch_norm(NodeContext& c) {
   c.ignore({"training_mode", "spatial"});
   const double epsilon = c.number("epsilon", 1e-5), momentum = c.number("momentum", 0.9);
@@ -44,7 +52,8 @@ std::vector<Value> import_batch_norm(NodeContext& c) {
     const Node node = c.b.graph().node(trained[0]);
     return {node.op->inference({c.b, node, node.operands})[0]};
   }
-  return {trained[0], next_statistic(c, 3, trained[1], momentum), next_statistic(c, 4, trained[2], momentum)};
+  return {trained[0], next_statistic(c, 3, trained[1], momentum),
+          next_statistic(c, 4, running_variance(c, trained[2]), momentum)};
 }
 
 // ---- norms over axes of one sample ----
@@ -135,27 +144,6 @@ std::vector<Value> import_group_norm(NodeContext& c) {
   return {c.b.reshape(c.b.add(c.b.mul(normalised(c.b, m), per_group(1)), per_group(2)), shape)};
 }
 
-// ---- dropout ----
-
-std::vector<Value> import_dropout(NodeContext& c) {
-  c.ignore({"seed"});  // random numbers come from the step's seed
-  Builder& b = c.b;
-  const Value x = c.operand(0);
-  const bool operands = c.version >= 12;
-  const double exported = operands ? (c.has_operand(1) ? c.number(1, "ratio") : 0.5) : c.number("ratio", 0.5);
-  const double ratio = c.importer().inputs().options.dropout.value_or(exported);
-  const bool exported_active = operands && c.has_operand(2) && c.number(2, "training_mode") != 0;
-  if (ratio < 0 || ratio >= 1) c.fail("ratio " + std::to_string(ratio) + " is outside [0, 1)");
-  if (ratio == 0 || !(c.training() || exported_active))
-    return {x, b.broadcast(b.constant(DType::boolean, 1), b.shape(x))};
-  const Value seed = c.importer().step_input("step.seed", DType::i64);
-  const Value iteration = c.importer().step_input("step.iteration", DType::i32);
-  const int64_t site = c.importer().next_random_site();
-  const Value dropped = b.call("dropout", {x, seed, iteration}, {{"ratio", ratio}, {"site", site}});
-  const Value u = b.call("uniform", {seed, iteration}, {{"shape", b.shape(x)}, {"site", site}});
-  return {dropped, b.call("less_equal", {b.constant_like(u, ratio), u})};
-}
-
 const std::vector<OnnxOperator> kRows{
     {"BatchNormalization",
      {7, 9, 14},
@@ -163,7 +151,6 @@ const std::vector<OnnxOperator> kRows{
      5,
      import_batch_norm,
      "in training always with batch statistics, unless they are frozen"},
-    {"Dropout", {7, 12}, 1, 3, import_dropout, "in training always active; the seed is the step's"},
     {"GroupNormalization", {18, 21}, 3, 3, import_group_norm},
     {"InstanceNormalization", {6}, 3, 3, import_instance_norm},
     {"LayerNormalization", {17}, 2, 3, import_layer_norm},

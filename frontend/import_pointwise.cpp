@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "frontend/operators.h"
+#include "frontend/stochastic_depth.h"
 
 namespace halfstep {
 namespace {
@@ -49,6 +50,11 @@ std::vector<Value> import_neg(NodeContext& c) {
 std::vector<Value> import_abs(NodeContext& c) {
   const Value x = c.operand(0);
   return {is_floating(c.b.dtype(x)) ? c.b.unary("abs", x) : c.b.binary("max", x, c.b.sub(c.b.constant_like(x, 0), x))};
+}
+
+std::vector<Value> import_mul(NodeContext& c) {
+  const Value dropped = stochastic_depth(c, c.operand(0), c.operand(1));
+  return dropped ? std::vector<Value>{dropped} : import_nary(c);
 }
 
 Value reduce_pairs(NodeContext& c, std::string_view op) {
@@ -215,7 +221,7 @@ const std::vector<OnnxOperator> kRows{
     {"Mean", {1}, 1, kVariadic, import_mean},
     {"Min", {1}, 1, kVariadic, import_min},
     {"Mod", {10}, 2, 2, import_mod},
-    {"Mul", {7}, 2, 2, import_nary},
+    {"Mul", {7}, 2, 2, import_mul},
     {"Neg", {1}, 1, 1, import_neg},
     {"Not", {1}, 1, 1, import_unary},
     {"Or", {7}, 2, 2, import_nary},

@@ -209,6 +209,10 @@ Value Importer::step_input(const std::string& name, DType dtype) {
   return builder_.input(name, {dtype, {}});
 }
 
+void Importer::add_remark(const std::string& remark) {
+  if (std::find(remarks_.begin(), remarks_.end(), remark) == remarks_.end()) remarks_.push_back(remark);
+}
+
 std::string Importer::unique_name(const std::string& name) {
   std::string unique = name;
   for (int& uses = name_uses_[name]; !node_names_.insert(unique).second;)

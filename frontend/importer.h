@@ -94,6 +94,7 @@ class Importer {
   Value step_input(const std::string& name, DType dtype);
   int64_t next_random_site() { return random_sites_++; }
   void count_dropped_cast() { ++dropped_casts_; }
+  void add_remark(const std::string& remark);  // once
 
  private:
   void bind_initializers(const onnx::GraphProto& graph, Scope& scope);

@@ -86,6 +86,9 @@ class NodeContext {
   // Whether the state that a layer starts from is zero, for any batch: known to be, or its data is not with the model.
   bool starts_at_zero(size_t i);
   Importer& importer() { return importer_; }
+  // What random numbers are drawn from, with a site of their own.
+  Value step_seed() { return importer_.step_input("step.seed", DType::i64); }
+  Value step_iteration() { return importer_.step_input("step.iteration", DType::i32); }
   std::vector<Value> import_branch(const onnx::GraphProto& graph);
   // The results as what their names stand for.
   std::vector<Binding> bind(const std::vector<Value>& results);

@@ -32,6 +32,8 @@ std::span<const OnnxOperator> movement_operators();
 std::span<const OnnxOperator> indexing_operators();
 std::span<const OnnxOperator> contraction_operators();
 std::span<const OnnxOperator> pooling_operators();
+std::span<const OnnxOperator> spatial_operators();
+std::span<const OnnxOperator> random_operators();
 std::span<const OnnxOperator> reduction_operators();
 std::span<const OnnxOperator> normalization_operators();
 std::span<const OnnxOperator> loss_operators();

@@ -29,6 +29,30 @@ void check_range(NodeContext& c, const Window& w) {
            ": a value is out of range");
 }
 
+constexpr int64_t kLargestOutput = int64_t{1} << 40;
+
+std::string read_auto_pad(NodeContext& c) {
+  const std::string auto_pad = c.text("auto_pad", "NOTSET");
+  if (auto_pad != "NOTSET" && auto_pad != "VALID" && auto_pad != "SAME_UPPER" && auto_pad != "SAME_LOWER")
+    c.fail("attribute 'auto_pad' is '" + auto_pad + "'; NOTSET, VALID, SAME_UPPER or SAME_LOWER expected");
+  return auto_pad;
+}
+
+// All but the paddings that auto_pad makes.
+Window read_geometry(NodeContext& c, const Shape& spatial, Ints size, const std::string& auto_pad) {
+  const size_t n = spatial.size();
+  if (size.size() != n) c.fail("kernel_shape " + to_string(size) + " for " + std::to_string(n) + " spatial axes");
+  Window w{std::move(size), per_axis(c, "strides", n, 1),   Ints(n, 0),
+           Ints(n, 0),      per_axis(c, "dilations", n, 1), Ints(n, 0)};
+  const Ints pads = per_axis(c, "pads", 2 * n, 0);
+  if (auto_pad == "NOTSET") {
+    w.pads_begin.assign(pads.begin(), pads.begin() + static_cast<std::ptrdiff_t>(n));
+    w.pads_end.assign(pads.begin() + static_cast<std::ptrdiff_t>(n), pads.end());
+  }
+  check_range(c, w);
+  return w;
+}
+
 }  // namespace
 
 Shape spatial_shape(NodeContext& c, const Shape& channels_first) {
@@ -39,19 +63,9 @@ Shape spatial_shape(NodeContext& c, const Shape& channels_first) {
 
 Window read_window(NodeContext& c, const Shape& spatial, Ints size, CeilMode ceil_mode) {
   const size_t n = spatial.size();
-  if (size.size() != n) c.fail("kernel_shape " + to_string(size) + " for " + std::to_string(n) + " spatial axes");
-  Window w{std::move(size), per_axis(c, "strides", n, 1),   Ints(n, 0),
-           Ints(n, 0),      per_axis(c, "dilations", n, 1), Ints(n, 0)};
-  const std::string auto_pad = c.text("auto_pad", "NOTSET");
-  const Ints pads = per_axis(c, "pads", 2 * n, 0);
+  const std::string auto_pad = read_auto_pad(c);
+  Window w = read_geometry(c, spatial, std::move(size), auto_pad);
   const bool ceil = ceil_mode == CeilMode::attribute && c.integer("ceil_mode", 0) != 0;
-  if (auto_pad != "NOTSET" && auto_pad != "VALID" && auto_pad != "SAME_UPPER" && auto_pad != "SAME_LOWER")
-    c.fail("attribute 'auto_pad' is '" + auto_pad + "'; NOTSET, VALID, SAME_UPPER or SAME_LOWER expected");
-  if (auto_pad == "NOTSET") {
-    w.pads_begin.assign(pads.begin(), pads.begin() + static_cast<std::ptrdiff_t>(n));
-    w.pads_end.assign(pads.begin() + static_cast<std::ptrdiff_t>(n), pads.end());
-  }
-  check_range(c, w);
   for (size_t i = 0; i < n; ++i) {
     const int64_t reach = (w.size[i] - 1) * w.dilations[i] + 1;
     if (auto_pad.starts_with("SAME")) {
@@ -67,6 +81,32 @@ Window read_window(NodeContext& c, const Shape& spatial, Ints size, CeilMode cei
     if (last < spatial[i] + w.pads_begin[i]) w.overhang[i] = last - free;
   }
   return w;
+}
+
+TransposedWindow read_transposed_window(NodeContext& c, const Shape& spatial, Ints size) {
+  const size_t n = spatial.size();
+  const std::string auto_pad = read_auto_pad(c);
+  TransposedWindow t{read_geometry(c, spatial, std::move(size), auto_pad), Shape(n)};
+  Window& w = t.window;
+  const Ints more = per_axis(c, "output_padding", n, 0), wanted = c.int_list("output_shape");
+  if (!wanted.empty() && wanted.size() != n)
+    c.fail("output_shape " + to_string(wanted) + " for " + std::to_string(n) + " spatial axes");
+  for (size_t i = 0; i < n; ++i) {
+    const int64_t reach = (w.size[i] - 1) * w.dilations[i] + 1;
+    const int64_t whole = (spatial[i] - 1) * w.strides[i] + reach + more[i];
+    if (more[i] < 0 || more[i] >= std::max(w.strides[i], w.dilations[i]))
+      c.fail("output_padding " + to_string(more) + " is not below strides " + to_string(w.strides));
+    if (!wanted.empty() || auto_pad.starts_with("SAME")) {
+      const int64_t total = whole - (wanted.empty() ? spatial[i] * w.strides[i] : wanted[i]);
+      // What the output has beyond all windows stands at its end.
+      w.pads_begin[i] = auto_pad == "SAME_UPPER" || total < 0 ? std::max<int64_t>(total, 0) / 2 : total - total / 2;
+      w.pads_end[i] = total - w.pads_begin[i];
+    }
+    t.output[i] = whole - w.pads_begin[i] - w.pads_end[i];
+    if (t.output[i] <= 0 || t.output[i] > kLargestOutput)
+      c.fail("an output of " + std::to_string(t.output[i]) + " elements along spatial axis " + std::to_string(i));
+  }
+  return t;
 }
 
 Value to_channels_last(Builder& b, Value v) {

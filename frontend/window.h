@@ -15,6 +15,14 @@ struct Window {
 enum class CeilMode : uint8_t { absent, attribute };
 Window read_window(NodeContext& c, const Shape& spatial, Ints size, CeilMode ceil_mode);
 
+// The geometry of a transposed convolution: the convolution whose input's gradient it is, and its output's spatial
+// axes. Explicit output shapes can make paddings negative.
+struct TransposedWindow {
+  Window window;
+  Shape output;
+};
+TransposedWindow read_transposed_window(NodeContext& c, const Shape& spatial, Ints size);
+
 // [N, C, spatial...] to [N, spatial..., C] and back; adjacent ones cancel. Filters [O, I, window...] go the same way.
 Value to_channels_last(Builder& b, Value v);
 Value to_channels_first(Builder& b, Value v);

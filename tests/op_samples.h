@@ -122,8 +122,19 @@ inline const std::vector<OpSample>& op_samples() {
       {"convolution", "{f}[1,4,5,4,2],{f}[3,2,2,2,2]", "pads_begin=[1,0,0], pads_end=[0,0,1]"},
       {"convolution_data_grad", "{f}[6,3,3,4],{f}[2,3,7,6]",
        "strides=[2,1], pads_begin=[1,1], pads_end=[1,1], spatial=[6,7]"},
+      {"convolution_data_grad", "{f}[4,3,3],{f}[1,5,4]",
+       "strides=[2], pads_begin=[1], dilations=[2], groups=2, spatial=[13]"},
+      {"convolution_data_grad", "{f}[3,1,2,1,2],{f}[1,2,1,3,3]", "strides=[1,2,1], spatial=[2,2,3]"},
       {"convolution_filter_grad", "{f}[2,6,7,4],{f}[2,3,7,6]",
        "strides=[2,1], pads_begin=[1,1], pads_end=[1,1], window=[3,3]"},
+      {"resample", "{f}[2,3,4]", "axis=1, positions=i64[4,1](2, 0, 0, 1), weights=f32[4,1](1, 1, 1, 1)"},
+      {"resample", "{f}[3,2]",
+       "axis=0, positions=i64[5,2](0, 0, 0, 1, 1, 1, 1, 2, 2, 2), weights=f32[5,2](0.75, 0.25, 0.5, 0.5, 1, 0, 0.25, "
+       "0.75, 1, 0)"},
+      {"resample", "{f}[2,9,3]",
+       "axis=1, positions=i64[1,9](0, 1, 2, 3, 4, 5, 6, 7, 8), weights=f32[1,9](1, 2, 3, 4, 5, 4, 3, 2, 1)"},
+      {"resample", "{f}[2,1,3]", "axis=1, positions=i64[2,1](0, 0), weights=f32[2,1](1, 0.5)"},
+      {"resample", "{f}[0,3]", "axis=1, positions=i64[2,1](2, 0), weights=f32[2,1](1, 1)"},
       {"softmax", "{f}[4,9]", "axis=1"},
       {"softmax", "{f}[3,4,5]", "axis=1"},
       {"log_softmax", "{f}[4,9]", "axis=1"},
@@ -168,6 +179,7 @@ inline const std::vector<OpSample>& op_samples() {
        "{f}[2,2,3,4],{f}[2,2,3,4],f32[2,2,3],{f}[2,2,3,4],{f}[2,2,6,4],{f}[2,2,6,4],{f}[2,3,6],i64[],i32[]",
        "scale=0.5, ratio=0.25, site=3", -1, 1, 9, 4},
       {"dropout", "{f}[4,9],i64[],i32[]", "ratio=0.25, site=5", -2, 2, 100},
+      {"dropout", "{f}[4,3,5],i64[],i32[]", "ratio=0.5, site=5, shape=[4,1,1]", -2, 2, 100},
   };
   return samples;
 }

@@ -132,21 +132,33 @@ std::vector<Value> expand_argmax(const ExpandContext& c) {
   return {b.call("reduce_min", {b.select(b.call("eq", {x, maximum}), index, none)}, {{"axes", Ints{axis}}})};
 }
 
+// The shape of the mask: x's own, or one that broadcasts to it (stochastic depth drops whole samples).
+Shape mask_shape(const Attributes& attributes, const Shape& x) {
+  const Ints& shape = attributes.ints("shape");
+  return shape.empty() ? x : shape;
+}
+
 std::vector<TensorType> dropout_type(const TypeContext& c) {
   const double ratio = c.attributes.number("ratio");
   expect(ratio >= 0 && ratio < 1, "ratio " + std::to_string(ratio) + " is outside [0, 1)");
   expect(
       c.operand(1) == TensorType{DType::i64, {}} && c.operand(2) == TensorType{DType::i32, {}},
       "seed i64[] and iteration i32[] expected, found " + to_string(c.operand(1)) + " and " + to_string(c.operand(2)));
+  const Shape &x = c.operand(0).shape, mask = mask_shape(c.attributes, x);
+  bool fits = mask.size() == x.size();
+  for (size_t i = 0; fits && i < x.size(); ++i) fits = mask[i] == x[i] || mask[i] == 1;
+  expect(fits, "a mask " + to_string(mask) + " does not broadcast to " + to_string(x));
   return {c.operand(0)};
 }
 
 std::vector<Value> expand_dropout(const ExpandContext& c) {
   Builder& b = c.builder;
   const double ratio = c.node.attributes.number("ratio");
-  const Value u = b.call("uniform", {c.operands[1], c.operands[2]},
-                         {{"shape", b.shape(c.operands[0])}, {"site", c.node.attributes.integer("site")}});
-  const Value kept = b.call("less_equal", {b.constant_like(u, ratio), u});
+  const Shape shape = b.shape(c.operands[0]);
+  const Value u =
+      b.call("uniform", {c.operands[1], c.operands[2]},
+             {{"shape", mask_shape(c.node.attributes, shape)}, {"site", c.node.attributes.integer("site")}});
+  const Value kept = b.broadcast(b.call("less_equal", {b.constant_like(u, ratio), u}), shape);
   return {b.select(kept, b.mul(c.operands[0], 1 / (1 - ratio)), b.constant_like(c.operands[0], 0))};
 }
 
@@ -196,7 +208,9 @@ const std::vector<Op> kOps{
     {.name = "dropout",
      .onnx = "Dropout",
      .operands = {{"x"}, {"seed"}, {"iteration"}},
-     .attributes = {{"ratio", 0.5}, {"site", int64_t{0}}},
+     .attributes = {{"ratio", 0.5},
+                    {"site", int64_t{0}},
+                    {"shape", Ints(), AttributeSpec::defaulted, AxisRole::per_axis}},
      .type = dropout_type,
      .vjp = dropout_vjp,
      .kernel = KernelKind::composite,

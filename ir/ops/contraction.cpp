@@ -202,6 +202,26 @@ std::vector<Value> convolution_vjp(const VjpContext& c) {
           b.call("convolution_filter_grad", {x, dy}, std::move(filter))};
 }
 
+// The attributes of a convolution of the same geometry as the gradient `node`.
+Attributes forward_attributes(const Node& node) {
+  Attributes forward;
+  for (const auto& [name, value] : node.attributes)
+    if (name != "spatial") forward.set(name, value);
+  forward.set("result", std::string());
+  return forward;
+}
+
+// A transposed convolution: linear in w and in dy.
+std::vector<Value> data_grad_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value w = c.operands[0], dy = c.operands[1], cotangent = b.cast(c.cotangents[0], b.dtype(w));
+  const Attributes forward = forward_attributes(c.node);
+  Attributes filter = forward;
+  filter.set("window", window_of(b.shape(w)));
+  return {b.call("convolution_filter_grad", {cotangent, dy}, std::move(filter)),
+          b.call("convolution", {cotangent, w}, forward)};
+}
+
 // 2 * |y| * window * C / groups, for all three kinds.
 double product_cost(const Shape& w, const Shape& y) {
   return 2.0 * static_cast<double>(TensorType{DType::u8, y}.element_count()) *
@@ -245,11 +265,12 @@ const std::vector<Op> kOps{
      .cost = [](const Node& node,
                 std::span<const TensorType> t) { return product_cost(t[1].shape, node.results[0].shape); }},
     {.name = "convolution_data_grad",
+     .onnx = "ConvTranspose",
      .operands = {{"w"}, {"dy"}},
      .attributes = convolution_attributes({{"spatial", Ints()}}),
      .type = data_grad_type,
      .precision = Precision::low,
-     .not_differentiable = kSecondOrder,
+     .vjp = data_grad_vjp,
      .kernel = KernelKind::convolution,
      .evaluate = evaluate_data_grad,
      .cost = [](const Node&, std::span<const TensorType> t) { return product_cost(t[0].shape, t[1].shape); }},

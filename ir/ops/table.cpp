@@ -11,7 +11,7 @@ std::vector<const Op*> join_families() {
   std::vector<const Op*> table;
   for (std::span<const Op> family :
        {leaf_ops(), pointwise_ops(), movement_ops(), indexing_ops(), reduction_ops(), window_ops(), contraction_ops(),
-        composite_ops(), normalization_ops(), attention_ops()})
+        composite_ops(), normalization_ops(), attention_ops(), resample_ops()})
     for (const Op& row : family) table.push_back(&row);
   return table;
 }

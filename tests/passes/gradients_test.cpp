@@ -1,75 +1,15 @@
 // Gradients of small models against central differences of the interpreter in double, with and without autocast:
 // without rounding, casts change nothing.
-#include <gtest/gtest.h>
-
-#include <cmath>
-
-#include "ir/interpret.h"
-#include "ir/op.h"
 #include "ir/text.h"
-#include "ir/verify.h"
 #include "passes/attach_loss.h"
-#include "passes/autocast.h"
 #include "passes/choose_layouts.h"
-#include "passes/differentiate.h"
-#include "passes/expand_composites.h"
-#include "passes/place_casts.h"
-#include "passes/simplify.h"
-#include "tests/random_tensors.h"
+#include "tests/central_differences.h"
 
 namespace halfstep {
 namespace {
 
-constexpr double kStep = 1.0 / 1024;
-
-// Parameters on a grid that f32 holds exactly, and so that a step of kStep stays on it.
-NamedTensors leaves_of(const Graph& graph) {
-  NamedTensors leaves = random_leaves(graph, 11, -1, 1, 2);
-  for (auto& [name, tensor] : leaves)
-    if (tensor.type.dtype == DType::f32)
-      for (int64_t i = 0; i < tensor.type.element_count(); ++i) tensor.set(i, std::round(tensor.at(i) * 4096) / 4096);
-  return leaves;
-}
-
-double loss_of(const Graph& graph, const NamedTensors& leaves) {
-  return interpret(graph, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs.at("loss").values[0];
-}
-
-void expect_gradients(const Graph& forward) {
-  const Graph differentiated = simplify(expand_composites(differentiate(forward)));
-  verify(differentiated);
-  const NamedTensors leaves = leaves_of(forward);
-  const auto found = interpret(differentiated, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs;
-  int checked = 0;
-  for (const Node& node : forward.nodes()) {
-    if (node.op->name != "parameter") continue;
-    const std::string name = node.attributes.text("name");
-    for (int64_t i = 0; i < node.results[0].element_count(); ++i, ++checked) {
-      NamedTensors moved = leaves;
-      Tensor& parameter = moved.at(name);
-      const double at = parameter.at(i);
-      parameter.set(i, at + kStep);
-      const double above = loss_of(forward, moved);
-      parameter.set(i, at - kStep);
-      const double below = loss_of(forward, moved);
-      const double expected = (above - below) / (2 * kStep);
-      EXPECT_NEAR(found.at("gradient/" + name).values[static_cast<size_t>(i)], expected,
-                  2e-4 * std::max(1.0, std::abs(expected)))
-          << name << "[" << i << "]";
-    }
-  }
-  EXPECT_GT(checked, 0);
-}
-
 void expect_model_gradients(const std::string& text, const LossOptions& loss = {}) {
-  const Graph forward = choose_layouts(attach_loss(parse_graph(text), loss));
-  verify(forward);
-  expect_gradients(forward);
-  for (DType low : {DType::f16, DType::bf16}) {
-    const Graph cast = place_casts(autocast(forward, {.low = low, .rules = {}}));
-    verify(cast);
-    expect_gradients(cast);
-  }
+  expect_gradients_in_all_types(choose_layouts(attach_loss(parse_graph(text), loss)));
 }
 
 TEST(Gradients, Perceptron) {

@@ -1,0 +1,94 @@
+// ONNX operators whose gradient is that of what they are imported as: one line each, against central differences.
+#include <gtest/gtest.h>
+
+#include "passes/attach_loss.h"
+#include "passes/choose_layouts.h"
+#include "test_model.h"
+#include "tests/central_differences.h"
+
+namespace halfstep::test {
+namespace {
+
+// An operand that is trained, known when the model is compiled, or left out.
+struct Operand {
+  enum Kind { trained, known, absent } kind;
+  Tensor tensor = {};
+};
+Operand trained(const Shape& shape) { return {Operand::trained, ramp(shape)}; }
+Operand known(const Tensor& tensor) { return {Operand::known, tensor}; }
+Operand absent() { return {Operand::absent}; }
+
+struct Case {
+  std::string op;
+  int64_t opset;
+  std::vector<Operand> operands;
+  AttributeList attributes = {};
+  LeafRange range = {};  // of the trained operands
+};
+
+std::vector<Case> cases() {
+  using Text = std::string;
+  return {
+      {"AveragePool", 19, {trained({1, 2, 7})}, {{"kernel_shape", Ints{2}}, {"dilations", Ints{3}}}},
+      {"CenterCropPad", 18, {trained({3, 4}), known(ints({2}, {5, 1}))}},
+      {"Col2Im",
+       18,
+       {trained({1, 4, 6}), known(ints({2}, {3, 4})), known(ints({2}, {2, 2}))},
+       {{"dilations", Ints{1, 1}}}},
+      {"ConvTranspose", 11, {trained({1, 2, 3, 3}), trained({2, 1, 3, 2}), trained({1})}, {{"strides", Ints{2, 1}}}},
+      {"ConvTranspose",
+       11,
+       {trained({1, 4, 3}), trained({4, 2, 3})},
+       {{"group", int64_t{2}},
+        {"strides", Ints{2}},
+        {"pads", Ints{1, 1}},
+        {"dilations", Ints{2}},
+        {"output_padding", Ints{1}}}},
+      {"ConvTranspose",
+       11,
+       {trained({1, 1, 2}), trained({1, 1, 2})},
+       {{"output_shape", Ints{5}}, {"strides", Ints{2}}}},
+      {"ConvTranspose", 11, {trained({1, 1, 2, 1, 2}), trained({1, 2, 1, 2, 2})}},
+      {"GlobalLpPool", 7, {trained({1, 2, 3})}, {{"p", int64_t{3}}}, {0.25, 1}},
+      {"LRN", 13, {trained({1, 5, 2})}, {{"size", int64_t{4}}, {"alpha", 0.5}}},
+      {"LpPool", 18, {trained({1, 2, 5})}, {{"kernel_shape", Ints{2}}, {"pads", Ints{1, 0}}}, {0.25, 1}},
+      {"MaxPool", 12, {trained({1, 2, 5, 5})}, {{"kernel_shape", Ints{2, 2}}, {"dilations", Ints{2, 1}}}},
+      {"MaxPool", 12, {trained({1, 1, 17, 18})}, {{"kernel_shape", Ints{17, 17}}, {"pads", Ints{1, 0, 0, 0}}}},
+      {"Pad", 13, {trained({2, 3}), known(ints({4}, {0, 2, 1, 2}))}, {{"mode", Text("reflect")}}},
+      {"Pad", 13, {trained({2, 3}), known(ints({4}, {3, -1, 1, 2}))}, {{"mode", Text("edge")}}},
+      {"Pad", 19, {trained({2, 3}), known(ints({4}, {3, 1, 0, 4}))}, {{"mode", Text("wrap")}}},
+      {"Resize", 13, {trained({1, 1, 2, 3}), absent(), known(floats({4}, {1, 1, 2, 3}))}, {{"mode", Text("nearest")}}},
+      {"Resize",
+       13,
+       {trained({1, 2, 3, 2}), absent(), absent(), known(ints({4}, {1, 2, 5, 1}))},
+       {{"mode", Text("linear")}, {"coordinate_transformation_mode", Text("align_corners")}}},
+      {"Resize",
+       19,
+       {trained({2, 1, 4}), absent(), known(floats({1}, {0.6})), absent()},
+       {{"mode", Text("cubic")}, {"antialias", int64_t{1}}, {"axes", Ints{2}}}},
+      {"Resize",
+       13,
+       {trained({1, 2, 1}), absent(), absent(), known(ints({3}, {1, 2, 12}))},
+       {{"mode", Text("linear")}}},
+      {"Upsample", 9, {trained({1, 1, 3}), known(floats({3}, {1, 1, 12}))}},
+  };
+}
+
+TEST(ImportedGradients, EqualCentralDifferences) {
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(c.op + " of opset " + std::to_string(c.opset));
+    TestModel model(c.opset);
+    std::vector<std::string> operands;
+    for (const Operand& operand : c.operands) {
+      operands.push_back(operand.kind == Operand::absent ? "" : "operand" + std::to_string(operands.size()));
+      if (operand.kind != Operand::absent) model.weight(operands.back(), operand.tensor);
+    }
+    model.node(c.op, operands, {"y"}, c.attributes).output("y");
+    const ImportedModel imported = import_model(model.file());
+    expect_gradients_in_all_types(
+        choose_layouts(attach_loss(imported.graph, {.kind = LossKind::mean_squared_error, .output = "y"})), c.range);
+  }
+}
+
+}  // namespace
+}  // namespace halfstep::test

@@ -53,6 +53,7 @@ std::vector<Value> import_abs(NodeContext& c) {
 }
 
 std::vector<Value> import_mul(NodeContext& c) {
+  c.align_broadcast();
   const Value dropped = stochastic_depth(c, c.operand(0), c.operand(1));
   return dropped ? std::vector<Value>{dropped} : import_nary(c);
 }

@@ -158,14 +158,19 @@ void take_scales(NodeContext& c, const std::vector<size_t>& axes, const std::vec
 }
 
 void take_sizes(NodeContext& c, size_t operand, const std::vector<size_t>& axes, std::vector<AxisResize>& resizes) {
-  Ints sizes = c.ints(operand, "sizes");
+  const NodeContext::Sizes given = c.sizes(operand, "sizes");
+  Ints sizes = given.now;
   if (sizes.size() != axes.size())
     c.fail(std::to_string(sizes.size()) + " sizes for " + std::to_string(axes.size()) + " axes");
-  // A size that says to leave the exported batch as it is follows the batch.
-  const Shape exported = c.exported_shape(0);
-  const bool baked = c.is_baked(operand, sizes);
-  for (size_t i = 0; i < axes.size(); ++i)
-    if (baked && sizes[i] == exported[axes[i]]) sizes[i] = resizes[axes[i]].from;
+  const Shape exported = exported_sizes(c.dimensions(0));
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const int64_t before = exported[axes[i]], now = resizes[axes[i]].from;
+    if (!given.is_baked(i) || before == now) continue;
+    if (sizes[i] != before)
+      c.fail("its size " + std::to_string(sizes[i]) + " was exported for " + std::to_string(before) + " of axis " +
+             std::to_string(axes[i]) + ", and how it follows to " + std::to_string(now) + " cannot be proven");
+    sizes[i] = now;
+  }
   const std::string policy = c.text("keep_aspect_ratio_policy", "stretch");
   if (policy != "stretch" && policy != "not_larger" && policy != "not_smaller")
     c.fail("keep_aspect_ratio_policy '" + policy + "' is not supported");

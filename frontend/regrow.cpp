@@ -217,6 +217,11 @@ Value Regrowth::resize_node(Value v, size_t axis, int64_t size) {
     const auto from = static_cast<size_t>(permutation[axis]);
     return builder_.transpose(resize(node.operands[0], from, size), permutation);
   }
+  if (node.op->kernel == KernelKind::random) {
+    Attributes attributes = node.attributes;
+    attributes.set("shape", with_size(node.results[0].shape, axis, size));
+    return builder_.call_all(*node.op, node.operands, std::move(attributes)).front();
+  }
   const bool joins_elsewhere = op == "concat" && node.attributes.integer("axis") != static_cast<int64_t>(axis);
   if (op == "broadcast" || node.op->kernel == KernelKind::pointwise || joins_elsewhere)
     return resize_operands(node, axis, size);

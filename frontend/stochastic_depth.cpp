@@ -48,18 +48,17 @@ std::optional<double> survival(NodeContext& c, Value mask) {
 
 bool equal(double p, double q) { return std::abs(p - q) <= 1e-6; }
 
-// The mask's shape beside x's, or nothing if it does not broadcast. A mask of the exported batch follows the batch.
-std::optional<Shape> shape_beside(NodeContext& c, Shape mask, const Shape& x) {
+// The mask's shape beside x's, or nothing if it does not broadcast.
+std::optional<Shape> shape_beside(Shape mask, const Shape& x) {
   if (mask.size() > x.size()) return std::nullopt;
   mask.insert(mask.begin(), x.size() - mask.size(), 1);
-  if (c.batch_changed() && !x.empty() && mask[0] == c.batch().exported && x[0] == c.batch().wanted) mask[0] = x[0];
   for (size_t i = 0; i < x.size(); ++i)
     if (mask[i] != 1 && mask[i] != x[i]) return std::nullopt;
   return mask;
 }
 
 Value dropped(NodeContext& c, Value x, Value mask, double p) {
-  const std::optional<Shape> shape = shape_beside(c, c.b.shape(mask), c.b.shape(x));
+  const std::optional<Shape> shape = shape_beside(c.b.shape(mask), c.b.shape(x));
   if (!shape || !(p > 0) || p > 1 || !is_floating(c.b.dtype(x))) return {};
   if (p == 1 || c.importer().inputs().options.dropout == 0.0) return x;
   return c.b.call("dropout", {x, c.step_seed(), c.step_iteration()},

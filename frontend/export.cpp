@@ -10,6 +10,7 @@
 #include "frontend/model_proto.h"
 #include "frontend/regrow.h"
 #include "frontend/tensor_data.h"
+#include "frontend/ties.h"
 
 namespace halfstep {
 namespace {
@@ -54,7 +55,10 @@ void set_data(TensorProto& tensor, std::string bytes) {
 class Exporter {
  public:
   Exporter(const OnnxFile& original, const NamedTensors& trained)
-      : model_(parse_model(original)), reader_(original.directory), trained_(trained) {}
+      : model_(parse_model(original)),
+        reader_(original.directory),
+        ties_(find_ties(model_.graph(), reader_)),
+        trained_(trained) {}
 
   onnx::ModelProto convert() {
     Problems problems;
@@ -81,14 +85,16 @@ class Exporter {
   }
 
   void write_weight(TensorProto& tensor) {
-    const auto found = trained_.find(tensor.name());
+    const auto tie = ties_.find(tensor.name());
+    const auto found = trained_.find(tie == ties_.end() ? tensor.name() : tie->second.to);
     if (found == trained_.end()) {
       if (tensor.data_location() == TensorProto::EXTERNAL) set_data(tensor, reader_.read_bytes(tensor));
       return;
     }
     const TensorType type = type_of(tensor);
-    set_data(tensor, encode(repeated_to(found->second, type, tensor.name()), tensor));
-    written_.insert(tensor.name());
+    const Tensor value = tie == ties_.end() ? found->second : tied_value(tie->second, found->second);
+    set_data(tensor, encode(repeated_to(value, type, tensor.name()), tensor));
+    written_.insert(found->first);
   }
 
   // What the model holds as copies of one value is trained as that value, of size 1 there.
@@ -139,6 +145,7 @@ class Exporter {
 
   onnx::ModelProto model_;
   TensorReader reader_;
+  std::map<std::string, Tie> ties_;
   const NamedTensors& trained_;
   std::set<std::string> written_;
 };

@@ -259,6 +259,7 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
   const InputShapes shapes = InputResolver(model.graph(), options, problems).resolve();
   problems.throw_if_any();
   const TensorReader reader(file.directory);
+  const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
   const InputShapes exported = as_exported(shapes);
   const auto sizes_differ = [](const auto& input) {
     return exported_sizes(input.second) != wanted_sizes(input.second);
@@ -266,7 +267,7 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
   Recording recording;
   const bool resized = std::any_of(shapes.begin(), shapes.end(), sizes_differ);
   if (resized) {
-    Importer at_exported({.model = model, .reader = reader, .options = options, .shapes = exported});
+    Importer at_exported({.model = model, .reader = reader, .options = options, .shapes = exported, .ties = ties});
     at_exported.run();
     recording = std::move(at_exported.recording());
   }
@@ -274,6 +275,7 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
                      .reader = reader,
                      .options = options,
                      .shapes = resized ? shapes : exported,
+                     .ties = ties,
                      .recorded = resized ? &recording : nullptr});
   ImportedModel result;
   result.graph = store_parameters_as_read(importer.run());

@@ -130,6 +130,10 @@ bool Importer::is_frozen(const std::string& name) const {
 void Importer::bind_initializers(const onnx::GraphProto& graph, Scope& scope) {
   for (const onnx::TensorProto& tensor : graph.initializer())
     scope.bindings[tensor.name()] = {.kind = Binding::initializer, .tensor = &tensor};
+  for (const auto& [name, tie] : inputs_.ties)
+    if (const auto found = scope.bindings.find(tie.to); found != scope.bindings.end() && scope.bindings.contains(name))
+      scope.bindings[name] = {
+          .kind = Binding::initializer, .tensor = found->second.tensor, .orientation = tie.orientation};
 }
 
 void Importer::bind_inputs(const onnx::GraphProto& graph, Scope& scope) {
@@ -150,6 +154,8 @@ Value Importer::state_leaf(const onnx::TensorProto& tensor) {
 }
 
 Value Importer::read(const Binding& binding) {
+  if (binding.orientation == Tie::transposed)
+    return builder_.transpose(read({.kind = binding.kind, .tensor = binding.tensor}), {1, 0});
   if (binding.kind == Binding::value) return binding.as_value;
   require(binding.kind == Binding::initializer, "a binding that is read has a value");
   const onnx::TensorProto& tensor = *binding.tensor;
@@ -399,6 +405,9 @@ void Importer::add_remarks() {
   if (!converted_parameters_.empty())
     remarks_.push_back(count(static_cast<int64_t>(converted_parameters_.size()), "parameter") +
                        " of another floating type trained in float32");
+  for (const auto& [name, tie] : inputs_.ties)
+    remarks_.push_back("initializer '" + name + "' repeats '" + tie.to +
+                       (tie.orientation == Tie::transposed ? "' transposed" : "'") + " and is tied to it");
   if (reordered_graphs_ > 0) remarks_.push_back("the nodes of the file are not in order of use; they were sorted");
   const auto& nodes = inputs_.model.graph().node();
   const bool keeps_batch_norm = std::any_of(

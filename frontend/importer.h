@@ -16,6 +16,7 @@
 #include "frontend/regrow.h"
 #include "frontend/sizes.h"
 #include "frontend/tensor_data.h"
+#include "frontend/ties.h"
 #include "frontend/validate.h"
 #include "ir/builder.h"
 
@@ -32,6 +33,7 @@ struct Binding {
   } kind = failed;
   Value as_value = {};
   const onnx::TensorProto* tensor = nullptr;  // of an initializer: becomes a leaf or a constant where it is read
+  Tie::Orientation orientation = Tie::same;   // of an initializer that repeats `tensor`
   Dimensions dimensions = {};                 // of a value that is read at other sizes than exported
 };
 
@@ -55,7 +57,8 @@ class Importer {
     const TensorReader& reader;
     const ImportOptions& options;
     const std::map<std::string, Dimensions>& shapes;  // of every data input
-    const Recording* recorded = nullptr;              // of the import at the exported sizes, if these are others
+    const std::map<std::string, Tie>& ties;
+    const Recording* recorded = nullptr;  // of the import at the exported sizes, if these are others
   };
 
   explicit Importer(const Inputs& inputs);

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "ir/attributes.h"
+
 namespace halfstep {
 namespace {
 
@@ -49,7 +51,7 @@ std::map<std::string, Tie> find_ties(const onnx::GraphProto& graph, const Tensor
       auto& alike = firsts[{elements.front(), elements.back()}];
       const auto tie = [&](const auto& first) {
         if (equal(first.second, value)) return ties.emplace(proto->name(), Tie{first.first, Tie::same}).second;
-        return equal(first.second.transpose({1, 0}), value) &&
+        return equal(first.second.transpose(Ints{1, 0}), value) &&
                ties.emplace(proto->name(), Tie{first.first, Tie::transposed}).second;
       };
       if (!has_one_value(value) && std::none_of(alike.begin(), alike.end(), tie))
@@ -59,6 +61,8 @@ std::map<std::string, Tie> find_ties(const onnx::GraphProto& graph, const Tensor
   return ties;
 }
 
-Tensor tied_value(const Tie& tie, const Tensor& of) { return tie.orientation == Tie::same ? of : of.transpose({1, 0}); }
+Tensor tied_value(const Tie& tie, const Tensor& of) {
+  return tie.orientation == Tie::same ? of : of.transpose(Ints{1, 0});
+}
 
 }  // namespace halfstep

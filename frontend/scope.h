@@ -1,0 +1,39 @@
+// What the names of an ONNX graph stand for while it is imported.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+
+#include "frontend/model_proto.h"
+#include "frontend/sizes.h"
+#include "frontend/ties.h"
+#include "ir/graph.h"
+
+namespace halfstep {
+
+// What an ONNX name stands for.
+struct Binding {
+  enum Kind : uint8_t {
+    value,
+    initializer,
+    left_out,     // an operand that a function's call does not give
+    unsupported,  // a result that its operator's row does not make
+    failed,       // its node's problem is reported already
+  } kind = failed;
+  Value as_value = {};
+  const onnx::TensorProto* tensor = nullptr;  // of an initializer: becomes a leaf or a constant where it is read
+  Tie::Orientation orientation = Tie::same;   // of an initializer that repeats `tensor`
+  Dimensions dimensions = {};                 // of a value that is read at other sizes than exported
+};
+
+// The names that are visible in a graph, a branch or a function body.
+struct Scope {
+  const Scope* outer = nullptr;
+  std::string prefix = {};  // of node names; keeps the calls of a function apart
+  const Opsets* opsets = nullptr;
+  std::unordered_map<std::string, Binding> bindings = {};
+
+  const Binding* find(const std::string& name) const;
+};
+
+}  // namespace halfstep

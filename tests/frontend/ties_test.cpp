@@ -1,0 +1,71 @@
+// A weight that the exporter wrote twice is one parameter, and both copies are written back.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "frontend/export.h"
+#include "frontend/import.h"
+#include "ir/op.h"
+#include "test_model.h"
+
+namespace halfstep::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+Tensor table(Shape shape) {
+  Tensor t(TensorType{DType::f32, std::move(shape)});
+  float next = 0;
+  for (float& v : t.as<float>()) v = (next += 0.25f);
+  return t;
+}
+
+// An embedding of 32 rows, and the projection back on its rows as the exporter folds it: transposed, under its own
+// name.
+TestModel language_model(const Tensor& projection) {
+  TestModel model;
+  model.input("ids", {2}, onnx::TensorProto::INT64).weight("val_3", projection).weight("wte", table({32, 16}));
+  model.node("Gather", {"wte", "ids"}, {"h"}).node("MatMul", {"h", "val_3"}, {"logits"}).output("logits");
+  return model;
+}
+
+std::vector<std::string> parameters(const Graph& graph) {
+  std::vector<std::string> names;
+  for (const Node& node : graph.nodes())
+    if (node.op->name == "parameter") names.push_back(node.attributes.text("name"));
+  return names;
+}
+
+TEST(Ties, ATransposedCopyIsItsOriginal) {
+  const ImportedModel model = import_model(language_model(table({32, 16}).transpose(Ints{1, 0})).file());
+  EXPECT_THAT(parameters(model.graph), ElementsAre("wte"));
+  EXPECT_THAT(model.remarks, testing::Contains(HasSubstr("'val_3' repeats 'wte' transposed and is tied to it")));
+}
+
+TEST(Ties, AnotherValueIsAnotherParameter) {
+  Tensor projection = table({32, 16}).transpose(Ints{1, 0});
+  projection.set(100, -1);
+  EXPECT_EQ(parameters(import_model(language_model(projection).file()).graph).size(), 2u);
+}
+
+TEST(Ties, MatricesOfOneValueAgreeByChance) {
+  TestModel model;
+  const Tensor zeros(TensorType{DType::f32, {32, 32}});
+  model.input("x", {4, 32}).weight("a", zeros).weight("b", zeros);
+  model.node("MatMul", {"x", "a"}, {"h"}).node("MatMul", {"h", "b"}, {"y"}).output("y");
+  EXPECT_THAT(parameters(import_model(model.file()).graph), ElementsAre("a", "b"));
+}
+
+TEST(Ties, BothCopiesAreWrittenBack) {
+  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "halfstep_ties.onnx";
+  Tensor trained = table({32, 16});
+  trained.set(7, 42);
+  export_model(language_model(table({32, 16}).transpose(Ints{1, 0})).file(), {{"wte", trained}}, path);
+  const ImportedModel again = import_model(read_onnx_file(path));
+  EXPECT_EQ(again.weights, (NamedTensors{{"wte", trained}})) << "the copies agree again";
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace halfstep::test

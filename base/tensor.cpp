@@ -1,10 +1,34 @@
 #include "base/tensor.h"
 
-#include <cstring>
-
 #include "base/error.h"
+#include "base/parallel.h"
 
 namespace halfstep {
+namespace {
+
+void narrow(DType dtype, std::span<const float> from, uint16_t* to) {
+  for (float value : from) *to++ = dtype == DType::f16 ? half_from_float(value) : bfloat16_from_float(value);
+}
+
+// Element by element of `to`, whose axis i has stride step[i] in `from`.
+template <typename T>
+void permute(const Tensor& from, Tensor& to, const std::vector<int64_t>& step) {
+  const Shape& shape = to.type.shape;
+  const T* source = from.as<T>().data();
+  std::vector<int64_t> index(shape.size(), 0);
+  int64_t at = 0;
+  for (T& element : to.as<T>()) {
+    element = source[at];
+    for (size_t axis = index.size(); axis-- > 0;) {
+      at += step[axis];
+      if (++index[axis] < shape[axis]) break;
+      at -= step[axis] * index[axis];
+      index[axis] = 0;
+    }
+  }
+}
+
+}  // namespace
 
 int64_t TensorType::element_count() const {
   int64_t count = 1;
@@ -53,7 +77,13 @@ std::vector<double> Tensor::values() const {
 
 Tensor Tensor::cast(DType dtype) const {
   Tensor result(TensorType{dtype, type.shape});
-  for (int64_t i = 0; i < type.element_count(); ++i) result.set(i, at(i));
+  const bool narrows = type.dtype == DType::f32 && is_low(dtype);
+  parallel_stretches(type.element_count(), [&](int64_t begin, int64_t end) {
+    if (narrows)
+      return narrow(dtype, as<float>().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+                    result.as<uint16_t>().data() + begin);
+    for (int64_t i = begin; i < end; ++i) result.set(i, at(i));
+  });
   return result;
 }
 
@@ -66,19 +96,19 @@ Tensor Tensor::transpose(std::span<const int64_t> permutation) const {
     result.type.shape[i] = type.shape[static_cast<size_t>(permutation[i])];
     step[i] = strides[static_cast<size_t>(permutation[i])];
   }
-  const size_t size = static_cast<size_t>(size_of(type.dtype));
-  std::vector<int64_t> index(permutation.size(), 0);
-  int64_t from = 0;
   result.data.resize(data.size());
-  for (int64_t to = 0; to < type.element_count(); ++to) {
-    std::memcpy(result.data.data() + static_cast<size_t>(to) * size, data.data() + static_cast<size_t>(from) * size,
-                size);
-    for (size_t axis = index.size(); axis-- > 0;) {
-      from += step[axis];
-      if (++index[axis] < result.type.shape[axis]) break;
-      from -= step[axis] * index[axis];
-      index[axis] = 0;
-    }
+  switch (size_of(type.dtype)) {
+    case 1:
+      permute<uint8_t>(*this, result, step);
+      break;
+    case 2:
+      permute<uint16_t>(*this, result, step);
+      break;
+    case 4:
+      permute<uint32_t>(*this, result, step);
+      break;
+    default:
+      permute<uint64_t>(*this, result, step);
   }
   return result;
 }

@@ -1,6 +1,7 @@
 #include "codegen/lower.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -50,7 +51,11 @@ bool elementwise_only(const Graph& body, NodeId input, const std::vector<std::ve
 class Lowering {
  public:
   Lowering(const Graph& graph, const std::string& name, KernelModule& module)
-      : graph_(graph), module_(module), places_(graph.nodes().size()), last_use_(graph.nodes().size(), -1) {
+      : graph_(graph),
+        users_(graph.users()),
+        module_(module),
+        places_(graph.nodes().size()),
+        last_use_(graph.nodes().size(), -1) {
     result_.program.name = name;
   }
 
@@ -110,6 +115,7 @@ class Lowering {
   void touch(StorageId id, int longer = 0) {
     if (storages_[id].buffer >= 0) return;
     Lifetime& life = lifetimes_[storages_[id].life];
+    life.first = std::min(life.first, step_index());
     life.last = std::max(life.last, step_index() + longer);
   }
   // What a library call reads is not overwritten by the next kernels, so that these can run beside it.
@@ -126,8 +132,9 @@ class Lowering {
     storages_.push_back({static_cast<int>(result_.program.buffers.size()) - 1, 0, 0, type.byte_count()});
     return storages_.size() - 1;
   }
+  // Alive in the steps that touch it and between them.
   StorageId add_scratch(int64_t bytes) {
-    lifetimes_.push_back({bytes, step_index(), step_index()});
+    lifetimes_.push_back({bytes, std::numeric_limits<int>::max(), 0});
     storages_.push_back({-1, 0, lifetimes_.size() - 1, bytes});
     return storages_.size() - 1;
   }
@@ -162,6 +169,7 @@ class Lowering {
   }
 
   const Graph& graph_;
+  const std::vector<std::vector<NodeId>> users_;
   KernelModule& module_;
   LoweredProgram result_;
   std::vector<std::vector<MaybePlace>> places_;
@@ -180,9 +188,8 @@ void Lowering::find_last_uses() {
 }
 
 bool Lowering::fills_gaps(NodeId id) const {
-  for (NodeId user = id + 1; user < graph_.size(); ++user)
-    for (Value v : node(user).operands)
-      if (v.node == id && !is_arena(node(user))) return false;
+  for (NodeId user : users_[static_cast<size_t>(id)])
+    if (!is_arena(node(user))) return false;
   const std::vector<std::byte>& data = node(id).attributes.tensor("value").data;
   return std::all_of(data.begin(), data.end(), [](std::byte b) { return b == std::byte{0}; });
 }
@@ -204,15 +211,18 @@ void Lowering::place_leaves() {
   }
 }
 
-// An arena is a buffer of its own, zero at first: the gaps between its pieces are never written. A piece that nobody
-// else has placed is computed right into it.
+// An arena with gaps is a buffer of its own, zero at first: the gaps between its pieces are never written. A piece that
+// nobody else has placed is computed right into the arena.
 void Lowering::place_arenas() {
   int number = 0;
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& n = node(id);
     if (!is_arena(n)) continue;
-    const StorageId storage =
-        add_buffer(".arena." + result_.program.name + "." + std::to_string(number++), BufferKind::state, n.results[0]);
+    const bool gaps = std::any_of(n.operands.begin(), n.operands.end(),
+                                  [&](Value v) { return node(v.node).op->name == "constant" && fills_gaps(v.node); });
+    const StorageId storage = gaps ? add_buffer(".arena." + result_.program.name + "." + std::to_string(number++),
+                                                BufferKind::state, n.results[0])
+                                   : add_scratch(n.results[0].byte_count());
     set_place({id, 0}, {storage, 0});
     int64_t offset = 0;
     for (Value v : n.operands) {

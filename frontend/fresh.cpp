@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/parallel.h"
 #include "base/philox.h"
 
 namespace halfstep {
@@ -44,20 +45,21 @@ FreshRule default_rule(const Shape& shape) {
 Tensor fresh_tensor(const TensorType& type, FreshRule rule, uint64_t seed, std::string_view name) {
   Tensor tensor(type);
   const uint64_t hash = stable_hash(name);
-  for (int64_t i = 0; i < type.element_count(); ++i) {
+  const auto value = [&](int64_t i) {
     const auto index = static_cast<uint64_t>(i);
     switch (rule.kind) {
       case FreshRule::constant:
-        tensor.set(i, rule.parameter);
-        break;
+        return rule.parameter;
       case FreshRule::uniform:
-        tensor.set(i, rule.parameter * (2 * unit(block(seed, hash, index)[0]) - 1));
-        break;
+        return rule.parameter * (2 * unit(block(seed, hash, index)[0]) - 1);
       case FreshRule::normal:
-        tensor.set(i, rule.parameter * near_normal(seed, hash, index));
-        break;
+        return rule.parameter * near_normal(seed, hash, index);
     }
-  }
+    return 0.0;
+  };
+  parallel_stretches(type.element_count(), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) tensor.set(i, value(i));
+  });
   return tensor;
 }
 

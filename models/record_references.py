@@ -1,7 +1,7 @@
 """Records what PyTorch computes, for the whole-model tests: tests/references/*.json.
 
 usage: python3 record_references.py OUT_DIR [NAME ...]
-       NAME: mlp lenet resnet18 squeezenet1_1 sgd_adam grad_scaler; default: all
+       NAME: mlp lenet resnet18 squeezenet1_1 sgd_adam grad_scaler recurrent; default: all
        The fp16 runs and grad_scaler need a CUDA device.
 
 No weights are stored: parameters and images are philox.tensor(name, shape, low, high), where a parameter's name is its
@@ -245,11 +245,48 @@ def record_grad_scaler():
     return result
 
 
+def record_recurrent():
+    """Outputs and gradients of two-directional layers with initial states, operands and gradients as ONNX has them.
+
+    The loss is the mean square of all outputs, one after another.
+    """
+    steps, batch, inputs, hidden = 6, 2, 3, 2
+    result = dict(torch=torch.__version__, layers={})
+    for op, gates, order in [("LSTM", 4, [0, 2, 3, 1]), ("GRU", 3, [1, 0, 2])]:  # torch's gates among ONNX's
+        shapes = dict(X=(steps, batch, inputs), W=(2, gates * hidden, inputs), R=(2, gates * hidden, hidden),
+                      B=(2, 2 * gates * hidden), initial_h=(2, batch, hidden))
+        if op == "LSTM":
+            shapes["initial_c"] = (2, batch, hidden)
+        operands = {name: dict(shape=list(shape), low=-1, high=1) for name, shape in shapes.items()}
+        values = {name: torch.tensor(philox.tensor(f"{op}.{name}", shape, -1, 1)).double().requires_grad_()
+                  for name, shape in shapes.items()}
+
+        def in_torch_order(rows):
+            return torch.cat([rows[gate * hidden:(gate + 1) * hidden] for gate in order])
+
+        layer = getattr(torch.nn, op)(inputs, hidden, bidirectional=True).double()
+        weights = {}
+        for d, suffix in enumerate(["", "_reverse"]):
+            biases = values["B"][d].split(gates * hidden)
+            weights[f"weight_ih_l0{suffix}"] = in_torch_order(values["W"][d])
+            weights[f"weight_hh_l0{suffix}"] = in_torch_order(values["R"][d])
+            weights[f"bias_ih_l0{suffix}"], weights[f"bias_hh_l0{suffix}"] = map(in_torch_order, biases)
+        states = tuple(values[name] for name in ("initial_h", "initial_c") if name in values)
+        y, last = torch.func.functional_call(layer, weights, (values["X"], states if len(states) == 2 else states[0]))
+        y = y.reshape(steps, batch, 2, hidden).transpose(1, 2)
+        outputs = torch.cat([v.flatten() for v in (y, *(last if op == "LSTM" else [last]))])
+        loss = (outputs * outputs).mean()
+        loss.backward()
+        result["layers"][op] = dict(operands=operands, outputs=tidy(outputs.tolist()), loss=tidy(loss.item()),
+                                    gradients={n: tidy(v.grad.flatten().tolist()) for n, v in values.items()})
+    return result
+
+
 def main():
     philox.check()
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    others = dict(sgd_adam=record_optimizers, grad_scaler=record_grad_scaler)
+    others = dict(sgd_adam=record_optimizers, grad_scaler=record_grad_scaler, recurrent=record_recurrent)
     for name in sys.argv[2:] or ["mlp", "lenet", "resnet18", "squeezenet1_1", *others]:
         write(out / f"{name}.json", others[name]() if name in others else record_model(name))
 

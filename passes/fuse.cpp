@@ -9,6 +9,8 @@
 #include "ir/builder.h"
 #include "ir/reduction_split.h"
 #include "ir/views.h"
+#include "passes/body_cost.h"
+#include "passes/kernel_order.h"
 #include "passes/rules.h"
 
 namespace halfstep {
@@ -31,39 +33,6 @@ bool is_library(const Node& node) {
 
 bool is_reduction(const Node& node) { return node.op->kernel == KernelKind::reduction; }
 
-// Operations a scalar body does beyond moving data, with what is slow counted as several.
-double body_cost(const Node& node) {
-  constexpr double kWindowElement = 3;  // its index, its guard and its use
-  if (node.op->kernel == KernelKind::movement || node.op->name == "cast") return 0;
-  if (node.op->kernel == KernelKind::random) return 40;
-  if (node.op->kernel == KernelKind::window)
-    return kWindowElement * static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());
-  if (!node.op->body) return 1;
-  // Counts the scalar operations of the body by running it over a carrier that only counts.
-  class Counter final : public ScalarArithmetic {
-   public:
-    double operations = 0;
-    Scalar constant(double) override { return {this, 0, nullptr}; }
-    Scalar unary(ScalarOp op, Scalar) override {
-      return done(op <= ScalarOp::absolute || op >= ScalarOp::round_down ? 1 : 8);
-    }
-    Scalar binary(ScalarOp op, Scalar, Scalar) override {
-      return done(op == ScalarOp::power ? 20 : op == ScalarOp::divide ? 6 : 1);
-    }
-    Scalar select(Scalar, Scalar, Scalar) override { return done(1); }
-    Scalar convert(DType, Scalar) override { return done(0); }
-
-   private:
-    Scalar done(double cost) {
-      operations += cost;
-      return {this, 0, nullptr};
-    }
-  } counter;
-  const std::vector<Scalar> arguments(node.operands.size(), counter.constant(0));
-  node.op->body(node.attributes, arguments);
-  return counter.operations;
-}
-
 // One future kernel: the stored nodes ("roots") it computes, all over one domain.
 struct Kernel {
   std::vector<NodeId> roots;            // ascending
@@ -78,6 +47,7 @@ class Fusion {
   explicit Fusion(const Graph& graph) : graph_(graph), users_(graph.users()), kernel_of_(graph.nodes().size(), -1) {
     choose_roots();
     make_kernels();
+    find_order();
     merge_kernels();
   }
 
@@ -103,6 +73,7 @@ class Fusion {
 
   bool is_zero_gap(NodeId arena, Value piece) const;
   void store(NodeId id);
+  void deliver(Value v);
   void store_what_is_sliced();
   void choose_roots();
   struct InlineCost {
@@ -116,7 +87,8 @@ class Fusion {
   void merge_kernels();
   bool try_merge(int a, int b);
   bool legal(const Kernel& kernel) const;
-  bool path_outside(int from, int to) const;
+  void find_order();
+  void merge_neighbours(const std::vector<int>& kernels);
   std::set<NodeId> reads(const Kernel& kernel) const;
   std::vector<NodeId> body(const Kernel& kernel) const;
   std::vector<int> consumers(int kernel) const;
@@ -127,6 +99,9 @@ class Fusion {
   std::vector<std::vector<NodeId>> users_;
   std::vector<int> kernel_of_;  // by node: its kernel, or -1 if it is not stored by one
   std::vector<Kernel> kernels_;
+  KernelOrder order_{0};
+  std::map<std::pair<int, int>, std::pair<size_t, size_t>> refused_;  // with how many roots
+  std::set<Value> delivered_;                                         // what outputs and updates read, through views
 };
 
 // A piece of an arena that fills the gap between two slices: its memory is zero from the start and nobody writes it.
@@ -190,9 +165,17 @@ void Fusion::store_what_is_sliced() {
       if (!splat(graph_, {storage(id), 0})) store(id);
 }
 
+void Fusion::deliver(Value v) {
+  store(v.node);
+  if (storage(v.node) == v.node)
+    delivered_.insert(v);
+  else
+    delivered_.insert({storage(v.node), 0});
+}
+
 void Fusion::choose_roots() {
-  for (const NamedValue& o : graph_.outputs()) store(o.value.node);
-  for (const StateUpdate& u : graph_.updates()) store(u.value.node);
+  for (const NamedValue& o : graph_.outputs()) deliver(o.value);
+  for (const StateUpdate& u : graph_.updates()) deliver(u.value);
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& n = node(id);
     if (is_library(n) || is_arena(n))
@@ -333,34 +316,36 @@ std::vector<int> Fusion::consumers(int kernel) const {
   return {result.begin(), result.end()};
 }
 
-// Whether `to` depends on `from` through a kernel or library call that is neither.
-bool Fusion::path_outside(int from, int to) const {
-  const auto member = [&](NodeId id) { return kernel_of_[static_cast<size_t>(id)]; };
-  std::vector<std::pair<NodeId, bool>> stack;  // node, whether something outside was passed
-  for (NodeId root : kernels_[static_cast<size_t>(from)].roots) stack.push_back({root, false});
-  std::set<std::pair<NodeId, bool>> seen;
-  while (!stack.empty()) {
-    const auto [at, outside] = stack.back();
-    stack.pop_back();
-    for (NodeId user : users_[static_cast<size_t>(at)]) {
-      if (stored(user) && member(user) == to) {
-        if (outside) return true;
-        continue;
+// Numbers the library calls after the kernels, and tells the order who reads whom: through what is inlined, to memory.
+void Fusion::find_order() {
+  std::vector<int> units = kernel_of_;
+  int count = static_cast<int>(kernels_.size());
+  for (NodeId id = 0; id < graph_.size(); ++id)
+    if (!stored(id) && external(id)) units[static_cast<size_t>(id)] = count++;
+  order_ = KernelOrder(static_cast<size_t>(count));
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    const int unit = units[static_cast<size_t>(id)];
+    if (unit < 0) continue;
+    std::vector<std::pair<NodeId, bool>> stack{{id, false}};  // node, whether it must be complete
+    std::set<std::pair<NodeId, bool>> seen;
+    while (!stack.empty()) {
+      const auto [at, complete] = stack.back();
+      stack.pop_back();
+      for (size_t i = 0; i < node(at).operands.size(); ++i) {
+        const Value v = node(at).operands[i];
+        // What an `after` waits for is complete, and so of another kernel.
+        const bool waits = complete || (i > 0 && is_view(graph_, node(at)));
+        if (!v || !seen.insert({v.node, waits}).second) continue;
+        const int from = units[static_cast<size_t>(v.node)];
+        if (from < 0)
+          stack.push_back({v.node, waits});
+        else if (waits)
+          order_.add_wait(unit, from);
+        else
+          order_.add_read(unit, from);
       }
-      if (stored(user) && member(user) == from) continue;
-      // Another kernel runs as a whole: its later results depend on its earlier operands.
-      if (stored(user)) {
-        for (NodeId root : kernels_[static_cast<size_t>(member(user))].roots)
-          if (seen.insert({root, true}).second) stack.push_back({root, true});
-        continue;
-      }
-      // What an `after` waits for is complete, and so of another kernel.
-      const bool waits = is_view(graph_, node(user)) && node(user).operands[0].node != at;
-      const bool passes = outside || external(user) || waits;
-      if (seen.insert({user, passes}).second) stack.push_back({user, passes});
     }
   }
-  return false;
 }
 
 bool Fusion::try_merge(int a, int b) {
@@ -370,14 +355,26 @@ bool Fusion::try_merge(int a, int b) {
   if (alone(ka) || alone(kb)) return false;
   if (ka.split && kb.split && (ka.split != kb.split || ka.scheme != kb.scheme)) return false;
   Kernel merged = ka.split ? ka : kb;
+  if (!merged.split && ka.elements != kb.elements) return false;
+  // Kernels that did not fit do not fit later: other merges only add to what lies between them.
+  const std::pair versions{ka.roots.size(), kb.roots.size()};
+  const auto [tried, is_new] = refused_.try_emplace({a, b}, versions);
+  if (!is_new && std::exchange(tried->second, versions) == versions) return false;
   merged.roots.clear();
   std::merge(ka.roots.begin(), ka.roots.end(), kb.roots.begin(), kb.roots.end(), std::back_inserter(merged.roots));
-  if (!merged.split && ka.elements != kb.elements) return false;
-  if (!legal(merged) || path_outside(a, b) || path_outside(b, a)) return false;
+  if (!order_.can_merge(a, b) || !legal(merged)) return false;
   for (NodeId root : kb.roots) kernel_of_[static_cast<size_t>(root)] = a;
+  order_.merge(a, b);
   kb.alive = false;
   ka = std::move(merged);
   return true;
+}
+
+// Each with those that follow it in the list, so many that the effort stays linear.
+void Fusion::merge_neighbours(const std::vector<int>& kernels) {
+  constexpr size_t kNeighbours = 16;
+  for (size_t i = 0; i < kernels.size(); ++i)
+    for (size_t j = i + 1; j < kernels.size() && j < i + kNeighbours; ++j) try_merge(kernels[i], kernels[j]);
 }
 
 void Fusion::merge_kernels() {
@@ -395,27 +392,23 @@ void Fusion::merge_kernels() {
   for (int k = 0; k < static_cast<int>(kernels_.size()); ++k) {
     const Kernel& kernel = kernels_[static_cast<size_t>(k)];
     if (!kernel.alive) continue;
-    for (NodeId id : reads(kernel))
-      if (count(node(id)) * kShare >= kernel.elements) readers[storage(id)].push_back(k);
+    for (NodeId id : reads(kernel)) {
+      if (count(node(id)) * kShare < kernel.elements) continue;
+      while (is_view(graph_, node(id)) && node(id).op->name != "slice") id = node(id).operands[0].node;
+      readers[id].push_back(k);
+    }
   }
-  for (auto& [source, kernels] : readers)
-    for (size_t i = 0; i < kernels.size(); ++i)
-      for (size_t j = i + 1; j < kernels.size(); ++j) try_merge(kernels[i], kernels[j]);
+  for (const auto& [source, kernels] : readers) merge_neighbours(kernels);
   // Last, kernels so small that a launch costs more than what they do.
   constexpr int64_t kTiny = 4096;
   std::vector<int> tiny;
   for (int k = 0; k < static_cast<int>(kernels_.size()); ++k)
     if (kernels_[static_cast<size_t>(k)].alive && kernels_[static_cast<size_t>(k)].elements <= kTiny) tiny.push_back(k);
-  for (size_t i = 0; i < tiny.size(); ++i)
-    for (size_t j = i + 1; j < tiny.size() && j < i + 16; ++j) try_merge(tiny[i], tiny[j]);
+  merge_neighbours(tiny);
 }
 
 bool Fusion::needed_outside(NodeId id, int32_t result, const Kernel& kernel) const {
-  const auto is = [&](Value v) { return v && storage(v.node) == id && (v.node != id || v.result == result); };
-  for (const NamedValue& o : graph_.outputs())
-    if (is(o.value)) return true;
-  for (const StateUpdate& u : graph_.updates())
-    if (is(u.value)) return true;
+  if (delivered_.contains({id, result})) return true;
   const int self = kernel_of_[static_cast<size_t>(kernel.roots.front())];
   // Readers, looking through views and through what each kernel inlines.
   std::vector<NodeId> stack{id};

@@ -46,6 +46,10 @@ onnx::NodeProto node_proto(const std::string& op, const std::vector<std::string>
       a.set_type(onnx::AttributeProto::FLOATS);
       for (double f : *v) a.add_floats(static_cast<float>(f));
     }
+    if (const auto* v = std::get_if<std::vector<std::string>>(&value)) {
+      a.set_type(onnx::AttributeProto::STRINGS);
+      for (const std::string& text : *v) a.add_strings(text);
+    }
     if (const auto* v = std::get_if<Tensor>(&value))
       *a.mutable_t() = tensor_proto("", *v), a.set_type(onnx::AttributeProto::TENSOR);
     if (const auto* v = std::get_if<onnx::GraphProto>(&value))

@@ -14,7 +14,8 @@
 
 namespace halfstep::test {
 
-using AttributeValue = std::variant<int64_t, double, std::string, Ints, std::vector<double>, Tensor, onnx::GraphProto>;
+using AttributeValue = std::variant<int64_t, double, std::string, Ints, std::vector<double>, std::vector<std::string>,
+                                    Tensor, onnx::GraphProto>;
 using AttributeList = std::vector<std::pair<std::string, AttributeValue>>;
 
 onnx::TensorProto tensor_proto(const std::string& name, const Tensor& tensor);

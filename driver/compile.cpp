@@ -222,6 +222,7 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
   opt.kind = r.optimizer == "adam"    ? OptimizerKind::adam
              : r.optimizer == "adamw" ? OptimizerKind::adamw
                                       : OptimizerKind::sgd;
+  opt.no_decay = r.no_decay;
   opt.weight_decay = r.weight_decay, opt.momentum = r.momentum, opt.dampening = r.dampening;
   opt.acceleration = r.nesterov ? OptimizerOptions::nesterov : OptimizerOptions::classical;
   opt.beta1 = r.beta1, opt.beta2 = r.beta2, opt.epsilon = r.epsilon;

@@ -100,17 +100,24 @@ class Update {
     const Value p = b_.state(arena_name(DType::f32), arena(DType::f32));
     const Value rate = b_.input("step.learning_rate", {DType::f32, {}});
     Value before = p;
-    if (options_.weight_decay != 0) {
+    if (options_.weight_decay != 0 && layout_.decayed > 0) {
       if (options_.kind == OptimizerKind::adamw)
-        before = b_.mul(p, b_.sub(scalar(1), b_.mul(rate, options_.weight_decay)));
+        before = where_decayed(b_.mul(p, b_.sub(scalar(1), b_.mul(rate, options_.weight_decay))), p);
       else
-        g = b_.add(g, b_.mul(p, options_.weight_decay));
+        g = where_decayed(b_.add(g, b_.mul(p, options_.weight_decay)), g);
     }
     const Value step = options_.kind == OptimizerKind::sgd ? b_.mul(sgd_direction(g), rate) : adam_step(g, rate);
     const Value after = kept_on_overflow(p, b_.sub(before, step));
     b_.update(p, after);
     for (DType low : {DType::f16, DType::bf16})
       if (graph_.leaf(arena_name(low))) b_.update(b_.state(arena_name(low), arena(low)), b_.cast(after, low));
+  }
+
+  Value where_decayed(Value decayed, Value other) {
+    if (layout_.decayed == layout_.size) return decayed;
+    const Value index = b_.call("iota", {}, {{"shape", Shape{layout_.size}}, {"axis", int64_t{0}}});
+    const Value limit = b_.constant_like(index, static_cast<double>(layout_.decayed));
+    return b_.select(b_.call("less", {index, limit}), decayed, other);
   }
 
   Value sgd_direction(Value g) {

@@ -26,7 +26,8 @@ enum class OptimizerKind : uint8_t { sgd, adam, adamw };
 struct OptimizerOptions {
   OptimizerKind kind = OptimizerKind::sgd;
   double weight_decay = 0;
-  double momentum = 0, dampening = 0;  // sgd
+  std::vector<std::string> no_decay = {};  // of plan_arenas: parameters without it
+  double momentum = 0, dampening = 0;      // sgd
   enum Nesterov : uint8_t { classical, nesterov } acceleration = classical;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  // adam, adamw
   std::optional<double> clip_norm = std::nullopt;     // of the whole unscaled gradient

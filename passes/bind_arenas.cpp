@@ -1,5 +1,9 @@
 #include "passes/bind_arenas.h"
 
+#include <fnmatch.h>
+
+#include <algorithm>
+
 #include "base/checked.h"
 #include "base/error.h"
 #include "ir/builder.h"
@@ -21,6 +25,11 @@ const Node* narrowed_parameter(const Graph& graph, const Node& node) {
   return is(operand, "parameter") ? &operand : nullptr;
 }
 
+bool matches(const Node& parameter, const std::string& pattern) {
+  if (pattern == kVectors) return parameter.results[0].shape.size() <= 1;
+  return fnmatch(pattern.c_str(), parameter.attributes.text("name").c_str(), 0) == 0;
+}
+
 }  // namespace
 
 const ArenaSlice& ArenaLayout::at(std::string_view name) const {
@@ -33,16 +42,33 @@ std::string arena_name(DType dtype) {
   return dtype == DType::f32 ? "parameters" : "parameters." + std::string(name(dtype));
 }
 
-ArenaLayout plan_arenas(const Graph& graph) {
-  ArenaLayout layout;
+ArenaLayout plan_arenas(const Graph& graph, const std::vector<std::string>& no_decay) {
+  std::vector<const Node*> decayed, others;
+  std::vector<std::string> names;
   for (const Node& node : graph.nodes()) {
     if (!is(node, "parameter")) continue;
+    names.push_back(node.attributes.text("name"));
+    const bool exempt = std::ranges::any_of(no_decay, [&](const std::string& p) { return matches(node, p); });
+    (exempt ? others : decayed).push_back(&node);
+  }
+  for (const std::string& pattern : no_decay)
+    if (std::ranges::none_of(others, [&](const Node* node) { return matches(*node, pattern); })) {
+      const std::string near = nearest(pattern, names);
+      throw Error("no_decay: no parameter is called '" + pattern + "'" +
+                  (near.empty() ? "" : "; did you mean '" + near + "'?"));
+    }
+  ArenaLayout layout;
+  const auto lay = [&](const Node& node) {
     const std::string& name = node.attributes.text("name");
     if (node.results[0].dtype != DType::f32)
       throw Error("parameter '" + name + "' is " + to_string(node.results[0]) + "; f32 masters expected");
     layout.slices.push_back({name, node.results[0].shape, node.attributes.ints("permutation"), layout.size});
     layout.size = round_up(checked_add(layout.size, layout.slices.back().size(), "parameters"), kSliceAlignment);
-  }
+  };
+  for (const Node* node : decayed) lay(*node);
+  layout.decayed = layout.size;
+  for (const Node* node : others) lay(*node);
+  if (others.empty()) layout.decayed = round_up(layout.size, kArenaAlignment);
   layout.size = round_up(layout.size, kArenaAlignment);
   return layout;
 }

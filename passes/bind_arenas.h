@@ -29,6 +29,7 @@ struct ArenaSlice {
 struct ArenaLayout {
   int64_t size = 0;  // elements of an arena
   std::vector<ArenaSlice> slices;
+  int64_t decayed = 0;  // elements with weight decay: those before this one
 
   const ArenaSlice& at(std::string_view name) const;
 };
@@ -36,8 +37,13 @@ struct ArenaLayout {
 inline constexpr int64_t kSliceAlignment = 64;    // elements; 128 bytes in f16
 inline constexpr int64_t kArenaAlignment = 1024;  // elements
 
-// In the order of the parameter leaves; gaps between slices hold zeros.
-ArenaLayout plan_arenas(const Graph& graph);
+// A word among the patterns of plan_arenas: parameters of at most one axis, which are biases and norms.
+inline constexpr std::string_view kVectors = "vectors";
+
+// In the order of the parameter leaves, those without weight decay behind the others, so that one comparison of an
+// element's index tells them apart; gaps between slices hold zeros. `no_decay`: patterns (* ? []) of names, or
+// "vectors". Error naming a pattern that no parameter has.
+ArenaLayout plan_arenas(const Graph& graph, const std::vector<std::string>& no_decay = {});
 Graph bind_arenas(const Graph& graph, const ArenaLayout& layout);
 
 // "parameters", and "parameters.f16" or "parameters.bf16" for its low copy.

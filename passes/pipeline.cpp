@@ -63,7 +63,7 @@ void cast_automatically(Pipeline& p) {
 // From here the training step and evaluation go their own ways, over the same arenas.
 void split_evaluation(Pipeline& p) {
   const Graph forward = p.at("forward");
-  p.result.arenas = plan_arenas(forward);
+  p.result.arenas = plan_arenas(forward, p.options.optimizer.no_decay);
   p.result.graphs = {renamed(forward, "train"), inference(forward)};
 }
 

@@ -112,6 +112,7 @@ OptimizerOptions optimizer_of(Options& o) {
   options.momentum = o.number("momentum", 0);
   options.dampening = o.number("dampening", 0);
   options.weight_decay = o.number("weight_decay", 0);
+  options.no_decay = o.list("no_decay");
   if (o.text("nesterov") == "1") options.acceleration = OptimizerOptions::nesterov;
   if (const double norm = o.number("clip_norm", 0); norm > 0) options.clip_norm = norm;
   options.accumulation = o.integer("accumulation", 1);
@@ -170,7 +171,7 @@ std::string run_differentiate(const Graph& graph, Options& o) {
 // On a graph with parameter leaves and "gradient/" outputs: the layout is planned from the leaves.
 std::string run_add_update(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
-  const ArenaLayout layout = plan_arenas(graph);
+  const ArenaLayout layout = plan_arenas(graph, options.no_decay);
   const Graph bound = bind_arenas(graph, layout);
   const std::string program = o.text("program", "train");
   return print(program == "accumulate"  ? add_accumulation(bound, options, layout)

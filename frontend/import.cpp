@@ -197,12 +197,11 @@ void add_problems(const MissingFiles& missing, Problems& problems) {
 // The initializer's data or fresh values, in the leaf's shape before its permutation.
 Tensor initial_value(const onnx::TensorProto& tensor, const Importer& importer, const TensorReader& reader,
                      const ImportOptions& options, bool fresh) {
-  const std::set<size_t> repeated = importer.repeated_axes(tensor.name());
-  TensorType type = type_of(tensor);
-  for (size_t axis : repeated) type.shape[axis] = 1;
+  const TensorType type = leaf_type(tensor, importer.repeated_leaves());
   if (fresh) return fresh_tensor(type, importer.fresh_rule(tensor.name(), type.shape), options.seed, tensor.name());
   Tensor value = reader.read(tensor);
-  for (size_t axis : repeated) value = first_slice(value, axis);
+  for (size_t axis = 0; axis < type.shape.size(); ++axis)
+    if (value.type.shape[axis] != type.shape[axis]) value = first_slice(value, axis);
   return value;
 }
 
@@ -253,6 +252,54 @@ std::string missing_constants_remark(const Importer& importer) {
          importer.missing_constants().begin()->second + "' stands beside the model";
 }
 
+bool sizes_differ(const InputShapes& shapes) {
+  return std::any_of(shapes.begin(), shapes.end(),
+                     [](const auto& input) { return exported_sizes(input.second) != wanted_sizes(input.second); });
+}
+
+Recording record(const Importer::Inputs& inputs) {
+  const InputShapes exported = as_exported(inputs.shapes);
+  Importer importer({.model = inputs.model,
+                     .reader = inputs.reader,
+                     .options = inputs.options,
+                     .shapes = exported,
+                     .ties = inputs.ties});
+  importer.run();
+  return std::move(importer.recording());
+}
+
+// A weight that the exporter expanded to its batch is one weight at any batch, at the exported one too. What would have
+// to repeat is seen by reading the model at another batch.
+RepeatedLeaves find_repeated(const Importer::Inputs& inputs) {
+  const auto first =
+      std::find_if(inputs.shapes.begin(), inputs.shapes.end(), [](const auto& input) { return !input.second.empty(); });
+  if (first == inputs.shapes.end()) return {};
+  const int64_t batch = exported_sizes(first->second).front();
+  const auto& tensors = inputs.model.graph().initializer();
+  const bool any = std::any_of(tensors.begin(), tensors.end(), [&](const onnx::TensorProto& t) {
+    if (t.dims_size() < 2 || t.dims(0) != batch || batch < 2) return false;
+    return element_type(t.data_type()) == DType::f32 &&
+           (inputs.reader.missing_file(t) || repeats(inputs.reader.read(t), 0));
+  });
+  if (!any) return {};
+  InputShapes other = as_exported(inputs.shapes);
+  for (auto& [name, dimensions] : other)
+    if (!dimensions.empty() && exported_sizes(dimensions)[0] == batch) dimensions[0] = {{batch, batch + 1}};
+  try {
+    const Recording recording = record(inputs);
+    Importer importer({.model = inputs.model,
+                       .reader = inputs.reader,
+                       .options = inputs.options,
+                       .shapes = other,
+                       .ties = inputs.ties,
+                       .recorded = &recording});
+    importer.run();
+    return importer.repeated_leaves();
+  } catch (const Error&) {
+    return {};  // the model cannot be read at another batch, so that nothing in it is known to stand for one
+  }
+}
+
 ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file, const ImportOptions& options) {
   Problems problems;
   validate_model(model, problems);
@@ -260,23 +307,16 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
   problems.throw_if_any();
   const TensorReader reader(file.directory);
   const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
-  const InputShapes exported = as_exported(shapes);
-  const auto sizes_differ = [](const auto& input) {
-    return exported_sizes(input.second) != wanted_sizes(input.second);
-  };
-  Recording recording;
-  const bool resized = std::any_of(shapes.begin(), shapes.end(), sizes_differ);
-  if (resized) {
-    Importer at_exported({.model = model, .reader = reader, .options = options, .shapes = exported, .ties = ties});
-    at_exported.run();
-    recording = std::move(at_exported.recording());
-  }
+  const Importer::Inputs inputs{.model = model, .reader = reader, .options = options, .shapes = shapes, .ties = ties};
+  const RepeatedLeaves repeated = options.mode == ImportMode::training ? find_repeated(inputs) : RepeatedLeaves();
+  const Recording recording = sizes_differ(shapes) ? record(inputs) : Recording();
   Importer importer({.model = model,
                      .reader = reader,
                      .options = options,
-                     .shapes = resized ? shapes : exported,
+                     .shapes = shapes,
                      .ties = ties,
-                     .recorded = resized ? &recording : nullptr});
+                     .recorded = sizes_differ(shapes) ? &recording : nullptr,
+                     .repeated = repeated});
   ImportedModel result;
   result.graph = store_parameters_as_read(importer.run());
   const auto nodes = result.graph.nodes();

@@ -146,6 +146,12 @@ class RecurrentLayer {
   }
 
   void read_geometry() {
+    const size_t batch_axis = batch_first_ ? 0 : 1;
+    std::vector<std::optional<size_t>> axes(c_.operand_count());
+    axes[0] = batch_axis;
+    for (size_t i : {5u, 6u})
+      if (c_.has_operand(i) && !c_.starts_at_zero(i) && c_.shape(i).size() == 3) axes[i] = batch_axis;
+    if (c_.shape(0).size() == 3) c_.align(axes);
     const Shape x = c_.shape(0), r = c_.shape(2);
     if (x.size() != 3) c_.fail("X of three axes expected, found " + to_string(x));
     if (r.size() != 3) c_.fail("R of three axes expected, found " + to_string(r));

@@ -89,7 +89,22 @@ int64_t opset_of(const Opsets& opsets, const std::string& domain) {
   return found == opsets.end() ? 1 : found->second;
 }
 
+// "'a', 'b'".
+template <typename Range, typename Name>
+std::string list(const Range& range, Name&& name) {
+  std::string text;
+  for (const auto& element : range) text += (text.empty() ? "'" : ", '") + name(element) + "'";
+  return text;
+}
+
 }  // namespace
+
+TensorType leaf_type(const onnx::TensorProto& tensor, const RepeatedLeaves& repeated) {
+  TensorType type = type_of(tensor);
+  if (const auto found = repeated.find(tensor.name()); found != repeated.end())
+    for (size_t axis : found->second) type.shape[axis] = 1;
+  return type;
+}
 
 const Binding* Scope::find(const std::string& name) const {
   for (const Scope* scope = this; scope; scope = scope->outer)
@@ -102,7 +117,8 @@ Importer::Importer(const Inputs& inputs)
       builder_(graph_name(inputs.model.graph())),
       constants_(builder_),
       regrowth_(builder_, constants_, [this](const Node& leaf, size_t axis) { return repeated_leaf(leaf, axis); }),
-      opsets_(opsets_of(inputs.model.opset_import())) {
+      opsets_(opsets_of(inputs.model.opset_import())),
+      repeated_leaves_(inputs.repeated) {
   for (const onnx::FunctionProto& function : inputs.model.functions())
     functions_[{canonical_domain(function.domain()), function.name()}] = &function;
 }
@@ -115,11 +131,6 @@ const onnx::TensorProto* Importer::initializer(const std::string& leaf) const {
 FreshRule Importer::fresh_rule(const std::string& leaf, const Shape& shape) const {
   const auto found = fresh_rules_.find(leaf);
   return found == fresh_rules_.end() ? default_rule(shape) : found->second;
-}
-
-std::set<size_t> Importer::repeated_axes(const std::string& leaf) const {
-  const auto found = repeated_leaves_.find(leaf);
-  return found == repeated_leaves_.end() ? std::set<size_t>() : found->second;
 }
 
 bool Importer::is_frozen(const std::string& name) const {
@@ -165,9 +176,34 @@ Value Importer::read(const Binding& binding) {
   if (!is_floating(type.dtype) || type.shape.empty() || type.element_count() == 0)
     return builder_.constant(read_constant(tensor));
   if (is_frozen(tensor.name())) return state_leaf(tensor);
+  if (masks_.contains(tensor.name()) || (!initializers_.contains(tensor.name()) && is_mask(tensor))) {
+    masks_.insert(tensor.name());
+    return builder_.constant(inputs_.reader.read(tensor));
+  }
   initializers_[tensor.name()] = &tensor;
   if (tensor.data_type() != onnx::TensorProto::FLOAT) converted_parameters_.insert(tensor.name());
-  return builder_.parameter(tensor.name(), type);
+  const Value leaf = builder_.parameter(tensor.name(), leaf_type(tensor, inputs_.repeated));
+  return builder_.broadcast(leaf, type.shape);
+}
+
+// An additive attention mask: nothing but zeros and numbers that stand for minus infinity. One that hides nothing is
+// known by its axes, [batch, 1, n, n].
+bool Importer::is_mask(const onnx::TensorProto& tensor) const {
+  const int rank = tensor.dims_size();
+  constexpr double kHidden = -1e30;
+  if (rank < 2 || tensor.dims(rank - 1) < 2 || inputs_.reader.missing_file(tensor)) return false;
+  const bool is_square = tensor.dims(rank - 1) == tensor.dims(rank - 2);
+  if (!is_square && tensor.dims(rank - 2) != 1) return false;
+  const auto is_masking = [](double v) { return v == 0 || v <= kHidden; };
+  if (!is_masking(inputs_.reader.read_first_element(tensor))) return false;
+  const Tensor value = inputs_.reader.read(tensor);
+  bool hides = false;
+  for (int64_t i = 0; i < value.type.element_count(); ++i) {
+    const double v = value.at(i);
+    if (!is_masking(v)) return false;
+    hides |= v != 0;
+  }
+  return hides || (is_square && rank == 4 && tensor.dims(1) == 1);
 }
 
 Tensor Importer::read_constant(const onnx::TensorProto& tensor) {
@@ -397,9 +433,10 @@ void Importer::add_remarks() {
   };
   if (inputs_.recorded) remarks_.push_back(describe_sizes());
   if (!repeated_leaves_.empty())
-    remarks_.push_back(count(static_cast<int64_t>(repeated_leaves_.size()), "initializer") +
-                       " that repeats one value for the exported batch is trained as that value: '" +
-                       repeated_leaves_.begin()->first + "'");
+    remarks_.push_back("copies of one value, made for the exported batch, are trained as that value: " +
+                       list(repeated_leaves_, [](const auto& leaf) { return leaf.first; }));
+  if (!masks_.empty())
+    remarks_.push_back("attention masks stay as they are: " + list(masks_, [](const auto& name) { return name; }));
   if (dropped_casts_ > 0)
     remarks_.push_back(count(dropped_casts_, "cast") + " to half precision dropped: precision is assigned by Halfstep");
   if (!converted_parameters_.empty())

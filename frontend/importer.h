@@ -23,6 +23,12 @@
 
 namespace halfstep {
 
+// Initializers that repeat one value along axes, by name: their leaves have size 1 there.
+using RepeatedLeaves = std::map<std::string, std::set<size_t>>;
+
+// Of the initializer's leaf, before it is permuted.
+TensorType leaf_type(const onnx::TensorProto& tensor, const RepeatedLeaves& repeated);
+
 // Nodes refused for the same reason are one problem.
 using Refusals = std::map<std::string, std::vector<std::string>>;
 
@@ -35,6 +41,7 @@ class Importer {
     const std::map<std::string, Dimensions>& shapes;  // of every data input
     const std::map<std::string, Tie>& ties;
     const Recording* recorded = nullptr;  // of the import at the exported sizes, if these are others
+    RepeatedLeaves repeated = {};         // known from the start
   };
 
   explicit Importer(const Inputs& inputs);
@@ -48,8 +55,7 @@ class Importer {
   // The initializer behind each leaf of the graph, and how it is initialised afresh.
   const onnx::TensorProto* initializer(const std::string& leaf) const;
   FreshRule fresh_rule(const std::string& leaf, const Shape& shape) const;
-  // The axes along which a leaf has one of the initializer's equal slices.
-  std::set<size_t> repeated_axes(const std::string& leaf) const;
+  const RepeatedLeaves& repeated_leaves() const { return repeated_leaves_; }
   // Constants that the file names but has no data for, and the file that should hold it.
   const std::map<std::string, std::string>& missing_constants() const { return missing_constants_; }
 
@@ -90,6 +96,7 @@ class Importer {
   Value folded(Value v);
   std::string unique_name(const std::string& name);
   Value repeated_leaf(const Node& leaf, size_t axis);
+  bool is_mask(const onnx::TensorProto& tensor) const;
   void check_repeated_leaves(const Graph& graph) const;
   std::string describe_sizes() const;
   void throw_problems();
@@ -105,7 +112,7 @@ class Importer {
   std::vector<const onnx::FunctionProto*> calls_;  // that are being inlined, the outermost first
   std::unordered_map<std::string, const onnx::TensorProto*> initializers_;
   std::map<std::string, FreshRule> fresh_rules_;
-  std::map<std::string, std::set<size_t>> repeated_leaves_;
+  RepeatedLeaves repeated_leaves_;
   std::map<std::string, std::string> missing_constants_;
   std::map<Value, Value> updates_;
   std::set<std::string> node_names_;
@@ -120,7 +127,7 @@ class Importer {
   int64_t imported_nodes_ = 0;
   int64_t inlined_bytes_ = 0;
   int64_t dropped_casts_ = 0;
-  std::set<std::string> converted_parameters_;
+  std::set<std::string> converted_parameters_, masks_;
   int64_t folded_batch_norms_ = 0;
   int64_t reordered_graphs_ = 0;
   int depth_ = 0;

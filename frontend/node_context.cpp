@@ -200,7 +200,11 @@ bool NodeContext::wants(size_t i) const {
 Dimensions NodeContext::dimensions(size_t i) {
   if (regrown_.contains(i)) return numbers(shape(i));
   const Binding& from = binding(i);
-  if (from.kind == Binding::initializer) return numbers(type_of(*from.tensor).shape);
+  if (from.kind == Binding::initializer) {
+    Shape stored = type_of(*from.tensor).shape;
+    if (from.orientation == Tie::transposed) std::reverse(stored.begin(), stored.end());
+    return numbers(stored);
+  }
   return from.dimensions.empty() ? numbers(shape(i)) : from.dimensions;
 }
 
@@ -241,14 +245,18 @@ void NodeContext::align(const std::vector<std::optional<size_t>>& axis_of_operan
   if (joint.is_number()) return;
   for (size_t i = 0; i < sizes.size(); ++i) {
     if (!axis_of_operand[i] || sizes[i].exported != joint.exported || !sizes[i].is_number()) continue;
-    const Value v = operand(i);
-    try {
-      regrown_[i] = importer_.regrowth().resize(v, *axis_of_operand[i], joint.wanted);
-    } catch (const Error& error) {
-      fail("operand '" + node_.input(static_cast<int>(i)) + "' " + to_string(b.shape(v)) + " was made for size " +
-           std::to_string(joint.exported) + " of axis " + std::to_string(*axis_of_operand[i]) +
-           ", and how it follows to " + std::to_string(joint.wanted) + " cannot be proven: " + error.what());
-    }
+    follow(i, *axis_of_operand[i], joint);
+  }
+}
+
+void NodeContext::follow(size_t i, size_t axis, Factor size) {
+  const Value v = operand(i);
+  try {
+    regrown_[i] = importer_.regrowth().resize(v, axis, size.wanted);
+  } catch (const Error& error) {
+    fail("operand '" + node_.input(static_cast<int>(i)) + "' " + to_string(b.shape(v)) + " was made for size " +
+         std::to_string(size.exported) + " of axis " + std::to_string(axis) + ", and how it follows to " +
+         std::to_string(size.wanted) + " cannot be proven: " + error.what());
   }
 }
 

@@ -167,7 +167,7 @@ std::filesystem::path TensorReader::external_path(const TensorProto& tensor) con
   return path;
 }
 
-std::string TensorReader::read_external(const TensorProto& tensor, int64_t expected) const {
+std::string TensorReader::read_external(const TensorProto& tensor, int64_t expected, int64_t most) const {
   const std::filesystem::path path = external_path(tensor);
   const int64_t offset = number_entry(tensor, "offset", 0), length = number_entry(tensor, "length", expected);
   if (length != expected)
@@ -181,22 +181,28 @@ std::string TensorReader::read_external(const TensorProto& tensor, int64_t expec
   if (error || checked_add(offset, length, place(tensor)) > size)
     throw Error(place(tensor) + ": external data ends at byte " + std::to_string(offset + length) + ", but '" +
                 path.filename().string() + "' has " + std::to_string(size));
-  std::string bytes(static_cast<size_t>(length), '\0');
+  const int64_t wanted = std::min(length, most);
+  std::string bytes(static_cast<size_t>(wanted), '\0');
   std::ifstream stream(path, std::ios::binary);
   stream.seekg(offset);
-  if (!stream.read(bytes.data(), length)) throw Error("cannot read '" + path.string() + "'");
+  if (!stream.read(bytes.data(), wanted)) throw Error("cannot read '" + path.string() + "'");
   return bytes;
 }
 
-std::string TensorReader::read_bytes(const TensorProto& tensor) const {
+std::string TensorReader::read_first_bytes(const TensorProto& tensor, int64_t most) const {
   const int64_t expected = type_of(tensor).element_count() * find_row(tensor.data_type())->size;
-  if (tensor.data_location() == TensorProto::EXTERNAL) return read_external(tensor, expected);
+  if (tensor.data_location() == TensorProto::EXTERNAL) return read_external(tensor, expected, most);
   std::string bytes = tensor.has_raw_data() ? tensor.raw_data() : typed_bytes(tensor);
   if (static_cast<int64_t>(bytes.size()) != expected)
     throw Error(place(tensor) + ": " + std::to_string(bytes.size()) + " bytes of data, " + std::to_string(expected) +
                 " expected for " + element_type_name(tensor.data_type()) +
                 to_string(Shape(tensor.dims().begin(), tensor.dims().end())));
   return bytes;
+}
+
+double TensorReader::read_first_element(const TensorProto& tensor) const {
+  const ElementTypeRow& row = *find_row(tensor.data_type());
+  return element(row.onnx, read_first_bytes(tensor, row.size).data());
 }
 
 Tensor TensorReader::read(const TensorProto& tensor) const {

@@ -14,22 +14,24 @@ MemoryPlan plan_memory(std::span<const Lifetime> lifetimes, int64_t alignment) {
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
-  std::vector<size_t> placed, neighbours;
+  struct Placed {
+    int first, last;
+    int64_t begin, end;
+  };
+  std::vector<Placed> placed;  // by begin
+  placed.reserve(lifetimes.size());
   for (size_t value : order) {
     const Lifetime& life = lifetimes[value];
-    neighbours.clear();
-    for (size_t other : placed)
-      if (lifetimes[other].first <= life.last && life.first <= lifetimes[other].last) neighbours.push_back(other);
-    std::sort(neighbours.begin(), neighbours.end(),
-              [&](size_t a, size_t b) { return plan.offsets[a] < plan.offsets[b]; });
     int64_t at = 0;
-    for (size_t other : neighbours) {
-      if (at + life.bytes <= plan.offsets[other]) break;
-      at = std::max(at, round_up(plan.offsets[other] + lifetimes[other].bytes, alignment));
+    for (const Placed& other : placed) {
+      if (other.last < life.first || life.last < other.first) continue;
+      if (at + life.bytes <= other.begin) break;
+      at = std::max(at, other.end);
     }
+    const Placed mine{life.first, life.last, at, round_up(at + life.bytes, alignment)};
+    placed.insert(std::ranges::upper_bound(placed, at, {}, &Placed::begin), mine);
     plan.offsets[value] = at;
     plan.bytes = std::max(plan.bytes, at + life.bytes);
-    placed.push_back(value);
   }
   int last = 0;
   for (const Lifetime& life : lifetimes) last = std::max(last, life.last);

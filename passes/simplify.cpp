@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "ir/interpret.h"
+#include "ir/views.h"
 #include "passes/rules.h"
 
 namespace halfstep {
@@ -218,9 +219,14 @@ Value slice_of_concat(const Context& c) {
   return {};
 }
 
+// A slice of a view stays apart, unless it is one itself: the view costs nothing, and the readers of the steps of a
+// sequence differ in it alone.
 Value slice_of_slice(const Context& c) {
   if (!is(c.node, "slice") || !is(c.maker(0), "slice")) return {};
   const Node inner = c.maker(0);
+  Node outer = c.node;
+  outer.operands.assign(c.operands.begin(), c.operands.end());
+  if (is_view(c.builder.graph(), inner) && !is_view(c.builder.graph(), outer)) return {};
   const Ints &from = inner.attributes.ints("starts"), &by = inner.attributes.ints("steps");
   Ints starts = c.node.attributes.ints("starts"), steps = c.node.attributes.ints("steps"), limits;
   for (size_t i = 0; i < starts.size(); ++i) {

@@ -92,14 +92,27 @@ void check_finite(const NamedTensors& weights) {
   problems.throw_if_any();
 }
 
+// Where the values of indices come from: through copies of other shapes, and past what makes negative ones count from
+// the end.
+Value chosen_from(const Graph& model, Value indices) {
+  for (;;) {
+    const Node& node = model.node(indices);
+    if (node.operands.size() == 1)
+      indices = node.operands[0];
+    else if (node.op->name == "select")
+      indices = node.operands[2];
+    else
+      return indices;
+  }
+}
+
 // Rows of the table that an input's values choose from, where they do: an id beyond them would be read from elsewhere.
 std::map<std::string, int64_t> table_rows(const Graph& model) {
   std::map<std::string, int64_t> rows;
   for (const Node& node : model.nodes()) {
     if (node.op->name != "gather") continue;
     const size_t axis = static_cast<size_t>(node.attributes.integer("axis"));
-    Value indices = node.operands[1];
-    while (model.node(indices).operands.size() == 1) indices = model.node(indices).operands[0];
+    const Value indices = chosen_from(model, node.operands[1]);
     if (model.node(indices).op->name != "input") continue;
     const int64_t found = model.type(node.operands[0]).shape[axis];
     const auto [entry, fresh] = rows.emplace(model.node(indices).attributes.text("name"), found);

@@ -28,6 +28,24 @@ TEST(RateSchedule, StepFallsAfterEveryFewEpochs) {
   EXPECT_NEAR(learning_rate(s, kLength, 40), 0.01, 1e-15);
 }
 
+TEST(RateSchedule, LinearFallsInEqualParts) {
+  const RateSchedule s{.kind = ScheduleKind::linear, .learning_rate = 1, .warmup_steps = 8, .final_rate = 0.2};
+  EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 7), 1);
+  EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 8), 1);
+  EXPECT_NEAR(learning_rate(s, kLength, 16), 0.8, 1e-12);
+  EXPECT_NEAR(learning_rate(s, kLength, 40), 0.2, 1e-12);
+  EXPECT_NEAR(learning_rate(s, kLength, 1000), 0.2, 1e-12);
+}
+
+TEST(RateSchedule, DecayCanEndEarlierThanTheEpochs) {
+  for (const ScheduleKind kind : {ScheduleKind::linear, ScheduleKind::cosine}) {
+    const RateSchedule s{.kind = kind, .learning_rate = 1, .warmup_steps = 2, .final_rate = 0.2, .decay_steps = 12};
+    EXPECT_NEAR(learning_rate(s, kLength, 7), 0.6, 1e-12);
+    EXPECT_NEAR(learning_rate(s, kLength, 12), 0.2, 1e-12);
+    EXPECT_NEAR(learning_rate(s, kLength, 30), 0.2, 1e-12);
+  }
+}
+
 TEST(RateSchedule, CosineFallsFromThePeakToTheFinalRate) {
   const RateSchedule s{.kind = ScheduleKind::cosine, .learning_rate = 1, .warmup_steps = 8, .final_rate = 0.2};
   EXPECT_DOUBLE_EQ(learning_rate(s, kLength, 0), 0.125);

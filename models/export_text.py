@@ -26,7 +26,13 @@ def make(name):
     torch.manual_seed(0)
     configuration = transformers.GPT2Config(vocab_size=BYTES, use_cache=False, bos_token_id=0, eos_token_id=0,
                                             **CONFIGURATIONS[name])
-    return families.Logits(transformers.GPT2LMHeadModel(configuration), use_cache=False).train()
+    model = families.Logits(transformers.GPT2LMHeadModel(configuration), use_cache=False).train()
+    # The exporter merges parameters of equal values, such as fresh biases and norms, into one.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(1e-4 * torch.randn_like(parameter))
+    return model
 
 
 def export(name, out):

@@ -42,39 +42,6 @@ ExitCode run_info(const CommandOptions& options) {
   return ExitCode::success;
 }
 
-ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
-  Readiness ready = check_model(read_onnx_file(recipe.model), import_options(recipe));
-  // What imports may still lack a gradient or a loss: the passes say so.
-  if (ready.problems.empty()) try {
-      CompileOptions compile = options.compile;
-      compile.stop_after = "differentiate";
-      compile_training(recipe, DeviceKind::cpu, compile);
-    } catch (const Error& e) {
-      ready.problems.push_back(e.what());
-    }
-  if (options.format == Format::json) {
-    fmt::print("{}\n", nlohmann::json{{"model", recipe.model},
-                                      {"ready", ready.problems.empty()},
-                                      {"problems", ready.problems},
-                                      {"remarks", ready.remarks},
-                                      {"parameters", ready.parameters},
-                                      {"operators", ready.operators}}
-                           .dump());
-  } else {
-    Table table({"operator", "nodes"});
-    for (const auto& [op, count] : ready.operators) table.add({op, std::to_string(count)});
-    fmt::print("{}\n{}", recipe.model, table.empty() ? "" : table.text());
-    if (ready.parameters > 0) fmt::print("  {} trainable values\n", count_text(ready.parameters));
-    for (const std::string& remark : ready.remarks) fmt::print("  note: {}\n", remark);
-    for (const std::string& problem : ready.problems) fmt::print("  problem: {}\n", problem);
-    const size_t count = ready.problems.size();
-    fmt::print("{}\n", count == 0
-                           ? "ready to train"
-                           : fmt::format("not ready to train: {} {}", count, count == 1 ? "problem" : "problems"));
-  }
-  return ready.problems.empty() ? ExitCode::success : ExitCode::not_ready;
-}
-
 ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
   CompileOptions compile = options.compile;
   compile.stop_after = "autocast";

@@ -96,14 +96,19 @@ std::string canonical_argument(const std::string& argument) {
   return key ? "--" + key->name + argument.substr(end) : argument;
 }
 
-// `--init` alone is `--init absent`; what follows it may be the model.
+// What an option means without a value; what follows it may be the model.
+std::string value_if_alone(const std::string& option, const std::string& next) {
+  if (option == "--init") return next == "from_file" || next == "absent" || next == "fresh" ? "" : "absent";
+  const RecipeKey* key = option.starts_with("--") ? recipe_key(option.substr(2)) : nullptr;
+  return key && key->unit == "true|false" && next != "true" && next != "false" ? "true" : "";
+}
+
 std::vector<std::string> canonical_arguments(int argc, const char* const* argv) {
   std::vector<std::string> arguments;
   for (int i = 1; i < argc; ++i) {
-    arguments.push_back(canonical_argument(argv[i]));
-    const std::string next = i + 1 < argc ? argv[i + 1] : "";
-    const bool has_value = next == "from_file" || next == "absent" || next == "fresh";
-    if (arguments.back() == "--init" && !has_value) arguments.back() = "--init=absent";
+    const std::string option = canonical_argument(argv[i]);
+    const std::string value = value_if_alone(option, i + 1 < argc ? argv[i + 1] : "");
+    arguments.push_back(value.empty() ? option : option + "=" + value);
   }
   return arguments;
 }

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "codegen/lower.h"
 #include "codegen/module.h"
+#include "frontend/folded_batch_norm.h"
 #include "ir/op.h"
 #include "ir/text.h"
 #include "runtime/cuda_probe.h"
@@ -181,6 +182,11 @@ DeviceKind choose_device(const Recipe& recipe) {
   return probe_cuda(0).available ? DeviceKind::cuda : DeviceKind::cpu;
 }
 
+OnnxFile onnx_file_of(const Recipe& recipe) {
+  const OnnxFile file = read_onnx_file(model_path(recipe));
+  return recipe.bn_insert ? insert_batch_norms(file) : file;
+}
+
 ImportOptions import_options(const Recipe& recipe) {
   ImportOptions options;
   options.batch = recipe.batch;
@@ -194,14 +200,12 @@ ImportOptions import_options(const Recipe& recipe) {
   return options;
 }
 
-ImportedModel import_for(const Recipe& recipe) {
-  return import_model(read_onnx_file(model_path(recipe)), import_options(recipe));
-}
+ImportedModel import_for(const Recipe& recipe) { return import_model(onnx_file_of(recipe), import_options(recipe)); }
 
 ImportedModel import_graph(const Recipe& recipe) {
   ImportOptions options = import_options(recipe);
   options.weights = InitialWeights::none;
-  return import_model(read_onnx_file(model_path(recipe)), options);
+  return import_model(onnx_file_of(recipe), options);
 }
 
 TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {

@@ -42,6 +42,8 @@ struct CompiledTraining {
 inline constexpr std::string_view kTableRows = "table_rows.";
 
 // The model as the recipe wants it imported.
+// The recipe's model as it is trained and written back: with batch norms put back where it says so.
+OnnxFile onnx_file_of(const Recipe& recipe);
 ImportOptions import_options(const Recipe& recipe);
 ImportedModel import_for(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.

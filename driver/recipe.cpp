@@ -125,6 +125,8 @@ const std::vector<RecipeKey>& keys() {
       key<&R::model>(kModel, "model", "PATH", "the ONNX file, or a directory that `compile` made"),
       key<&R::init>(kModel, "init", "from_file|absent|fresh",
                     "where weights come from; alone: absent, fresh where missing"),
+      key<&R::bn_insert>(kModel, "bn_insert", "true|false",
+                         "put batch norms back that the export folded into convolutions"),
       key<&R::shapes>(kModel, "shape", "[NAME=]D,D,...", "an input's shape; -1 leaves an axis as exported"),
       key<&R::freeze>(kModel, "freeze", "PATTERN,...", "patterns of parameters that are not trained"),
       key<&R::scale>(kModel, "scale", "NUMBER", "the image input takes bytes, multiplied by this (1/255: 0.00392157)"),

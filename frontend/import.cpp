@@ -343,26 +343,6 @@ ImportedModel import_model(const OnnxFile& file, const ImportOptions& options) {
   return import_parsed(parse_model(file), file, options);
 }
 
-Readiness check_model(const OnnxFile& file, const ImportOptions& options) {
-  const onnx::ModelProto model = parse_model(file);
-  Readiness result;
-  for (const onnx::NodeProto& node : model.graph().node()) ++result.operators[operator_name(node)];
-  try {
-    const ImportedModel imported = import_parsed(model, file, options);
-    result.remarks = imported.remarks;
-    for (const Node& node : imported.graph.nodes())
-      if (node.op->name == "parameter") result.parameters += node.results[0].element_count();
-  } catch (const Error& error) {
-    const std::string text = error.what();
-    for (size_t begin = 0; begin <= text.size();) {
-      const size_t end = std::min(text.find('\n', begin), text.size());
-      result.problems.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
-  }
-  return result;
-}
-
 NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored) {
   NamedTensors result = stored;
   for (const Node& node : graph.nodes()) {

@@ -55,16 +55,6 @@ struct ImportedModel {
 // Throws Error with every problem of the model at once, each naming its node and what to do.
 ImportedModel import_model(const OnnxFile& file, const ImportOptions& options = {});
 
-struct Readiness {
-  std::vector<std::string> problems;  // empty: the model can be imported with these options
-  std::vector<std::string> remarks;
-  int64_t parameters = 0;                    // elements of trainable leaves
-  std::map<std::string, int64_t> operators;  // how many nodes each ONNX operator has
-};
-
-// Throws Error only if the file is no ONNX model at all.
-Readiness check_model(const OnnxFile& file, const ImportOptions& options = {});
-
 // Stored tensors of `graph` in the layout of their ONNX initializers, for export.
 NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored);
 

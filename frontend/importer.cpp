@@ -26,20 +26,6 @@ std::string graph_name(const onnx::GraphProto& graph) {
   return name;
 }
 
-// The exporter folds a batch norm into the convolution before it, which keeps the name or the history of the batch
-// norm.
-bool took_in_batch_norm(const onnx::NodeProto& node) {
-  if (node.op_type() != "Conv" || node.output().empty()) return false;
-  if (node.output(0).starts_with("getitem")) return true;
-  for (int i = 0; i < node.unknown_fields().field_count(); ++i) {
-    const google::protobuf::UnknownField& field = node.unknown_fields().field(i);
-    if (field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED &&
-        field.length_delimited().find("batch_norm") != std::string::npos)
-      return true;
-  }
-  return false;
-}
-
 // Attributes that a function's body takes from its call. A default is the function's own.
 std::map<std::string, onnx::AttributeProto> call_attributes(const onnx::FunctionProto& function,
                                                             const onnx::NodeProto& call) {
@@ -387,7 +373,24 @@ void Importer::import_nodes(const NodeList& nodes, Scope& scope) {
   for (int i : order) import_node(nodes[i], i, scope);
 }
 
+// Where the model is refused anyway, what could not be differentiated is said in the same run.
+void Importer::refuse_missing_gradients() {
+  if (inputs_.options.mode != ImportMode::training || (problems_.empty() && refusals_.empty())) return;
+  const Graph& graph = builder_.graph();
+  std::vector<char> depends(graph.nodes().size(), 0);  // on a parameter
+  for (NodeId id = 0; id < graph.size(); ++id) {
+    const Node& node = graph.node(id);
+    bool on_parameter = node.op->name == "parameter";
+    for (Value v : node.operands) on_parameter |= v && depends[static_cast<size_t>(v.node)];
+    depends[static_cast<size_t>(id)] = on_parameter && is_floating(node.results[0].dtype);
+    if (depends[static_cast<size_t>(id)] && !node.operands.empty() && !node.op->not_differentiable.empty())
+      refusals_["'" + std::string(node.op->name) + "' has no gradient: " + std::string(node.op->not_differentiable)]
+          .push_back(node.origin.name);
+  }
+}
+
 void Importer::throw_problems() {
+  refuse_missing_gradients();
   for (const auto& [reason, names] : refusals_) {
     constexpr size_t kMostNamed = 8;
     std::string list;
@@ -442,9 +445,6 @@ void Importer::add_remarks() {
   if (!converted_parameters_.empty())
     remarks_.push_back(count(static_cast<int64_t>(converted_parameters_.size()), "parameter") +
                        " of another floating type trained in float32");
-  for (const auto& [name, tie] : inputs_.ties)
-    remarks_.push_back("initializer '" + name + "' repeats '" + tie.to +
-                       (tie.orientation == Tie::transposed ? "' transposed" : "'") + " and is tied to it");
   if (reordered_graphs_ > 0) remarks_.push_back("the nodes of the file are not in order of use; they were sorted");
   const auto& nodes = inputs_.model.graph().node();
   const bool keeps_batch_norm = std::any_of(
@@ -452,7 +452,7 @@ void Importer::add_remarks() {
   if (folded_batch_norms_ > 0 && !keeps_batch_norm)
     remarks_.push_back(count(folded_batch_norms_, "convolution") +
                        " took in a batch norm at export and train without it; to keep them, export with optimize=False "
-                       "or TrainingMode.TRAINING");
+                       "or TrainingMode.TRAINING, or put them back with --bn-insert");
 }
 
 Graph Importer::run() {

@@ -99,6 +99,7 @@ class Importer {
   bool is_mask(const onnx::TensorProto& tensor) const;
   void check_repeated_leaves(const Graph& graph) const;
   std::string describe_sizes() const;
+  void refuse_missing_gradients();
   void throw_problems();
   void add_remarks();
 

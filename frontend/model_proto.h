@@ -25,6 +25,12 @@ std::string node_name(const onnx::NodeProto& node, int index);
 // "Conv 'conv1'": messages about a node begin with this behind the word "node".
 std::string describe(const onnx::NodeProto& node, int index);
 
+// Whether a convolution took in a batch norm: PyTorch's default exporter leaves traces of it in names and metadata.
+bool took_in_batch_norm(const onnx::NodeProto& node);
+// Whether an initializer got its name from PyTorch's exporters, which number what they fold: "val_12",
+// "onnx::MatMul_34".
+bool is_exporters_name(const std::string& name);
+
 using Opsets = std::map<std::string, int64_t>;  // version by canonical domain
 template <typename Entries>
 Opsets opsets_of(const Entries& entries) {

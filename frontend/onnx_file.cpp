@@ -50,6 +50,8 @@ onnx::ModelProto parse_model(const OnnxFile& file) {
   return model;
 }
 
+bool is_exporters_name(const std::string& name) { return name.starts_with("val_") || name.starts_with("onnx::"); }
+
 std::string canonical_domain(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
 
 std::string operator_name(const onnx::NodeProto& node) {

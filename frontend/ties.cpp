@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "frontend/model_proto.h"
 #include "ir/attributes.h"
 
 namespace halfstep {
@@ -19,9 +20,6 @@ bool may_be_tied(const onnx::TensorProto& tensor, const TensorReader& reader) {
   return rows > 1 && columns > 1 && rows < INT32_MAX && columns < INT32_MAX && rows * columns >= kFewestElements &&
          !reader.missing_file(tensor);
 }
-
-// Exporters number what they fold: "val_12", "onnx::MatMul_34".
-bool is_invented(const std::string& name) { return name.starts_with("val_") || name.starts_with("onnx::"); }
 
 bool equal(const Tensor& a, const Tensor& b) {
   return a.type == b.type && std::memcmp(a.data.data(), b.data.data(), a.data.size()) == 0;
@@ -42,7 +40,7 @@ std::map<std::string, Tie> find_ties(const onnx::GraphProto& graph, const Tensor
   std::map<std::string, Tie> ties;
   for (auto& [size, tensors] : by_size) {
     if (tensors.size() < 2) continue;
-    std::stable_partition(tensors.begin(), tensors.end(), [](const auto* t) { return !is_invented(t->name()); });
+    std::stable_partition(tensors.begin(), tensors.end(), [](const auto* t) { return !is_exporters_name(t->name()); });
     // The corners on the diagonal stay where they are when a matrix is transposed.
     std::map<std::pair<float, float>, std::vector<std::pair<std::string, Tensor>>> firsts;
     for (const onnx::TensorProto* proto : tensors) {

@@ -287,14 +287,5 @@ TEST(FreshWeights, FollowTheirOperatorsAndTheSeed) {
   EXPECT_EQ(first.at("variance"), ramp({64}, 1, 0));
 }
 
-TEST(Check, ListsProblemsOperatorsAndParameters) {
-  const Readiness good = check_model(convolution().file());
-  EXPECT_TRUE(good.problems.empty());
-  EXPECT_EQ(good.parameters, 4 * 2 * 9 + 4);
-  EXPECT_EQ(good.operators, (std::map<std::string, int64_t>{{"Conv", 1}}));
-  const Readiness bad = check_model(convolution().node("Foo", {"y"}, {"a"}).node("Bar", {"a"}, {"b"}).file());
-  EXPECT_EQ(bad.problems.size(), 2u);
-}
-
 }  // namespace
 }  // namespace halfstep::test

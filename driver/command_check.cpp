@@ -1,0 +1,86 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "driver/commands.h"
+#include "driver/report.h"
+#include "driver/table.h"
+#include "frontend/readiness.h"
+
+namespace halfstep {
+namespace {
+
+nlohmann::json readiness_json(const Recipe& recipe, const Readiness& ready) {
+  nlohmann::json findings = nlohmann::json::array();
+  for (const Finding& f : ready.findings)
+    findings.push_back({{"kind", f.kind}, {"text", f.text}, {"remedy", f.remedy}});
+  const auto weights = [](const WeightCount& count) {
+    return nlohmann::json{{"tensors", count.tensors}, {"values", count.elements}};
+  };
+  return {{"model", recipe.model},
+          {"ready", ready.problems.empty()},
+          {"problems", ready.problems},
+          {"findings", findings},
+          {"remarks", ready.remarks},
+          {"producer", ready.producer},
+          {"opset", ready.opset},
+          {"nodes", ready.nodes},
+          {"inputs", ready.inputs},
+          {"weights",
+           {{"trainable", weights(ready.trainable)},
+            {"frozen", weights(ready.frozen)},
+            {"statistics", weights(ready.statistics)}}},
+          {"operators", ready.operators}};
+}
+
+std::string weights_text(const Readiness& ready) {
+  std::string text;
+  const auto add = [&](const WeightCount& count, std::string_view what) {
+    if (count.tensors == 0) return;
+    text +=
+        fmt::format("{}{} values in {} {}", text.empty() ? "" : "; ", count_text(count.elements), count.tensors, what);
+  };
+  add(ready.trainable, "trainable tensors");
+  add(ready.frozen, "frozen tensors");
+  add(ready.statistics, "running statistics");
+  return text;
+}
+
+void print_readiness(const Recipe& recipe, const Readiness& ready) {
+  fmt::print("{}\n  {} nodes of opset {}{}\n", recipe.model, count_text(ready.nodes), ready.opset,
+             ready.producer.empty() ? "" : ", written by " + ready.producer);
+  for (const auto& [name, type] : ready.inputs) fmt::print("  input {}: {}\n", name, type);
+  if (const std::string weights = weights_text(ready); !weights.empty()) fmt::print("  {}\n", weights);
+  Table operators({"operator", "nodes"});
+  for (const auto& [op, count] : ready.operators) operators.add({op, std::to_string(count)});
+  if (!operators.empty()) fmt::print("{}", operators.text());
+  for (const Finding& f : ready.findings)
+    fmt::print("  {}: {}{}{}\n", f.kind, f.text, f.remedy.empty() ? "" : "; ", f.remedy);
+  for (const std::string& remark : ready.remarks) fmt::print("  note: {}\n", remark);
+  for (const std::string& problem : ready.problems) fmt::print("  problem: {}\n", problem);
+  const size_t count = ready.problems.size();
+  fmt::print("{}\n", count == 0 ? "ready to train"
+                                : fmt::format("not ready to train: {} {}", count, count == 1 ? "problem" : "problems"));
+}
+
+}  // namespace
+
+ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
+  Readiness ready = check_model(onnx_file_of(recipe), import_options(recipe));
+  // What imports may still lack a gradient or a loss: the passes say so.
+  if (ready.problems.empty()) try {
+      CompileOptions compile = options.compile;
+      compile.stop_after = "differentiate";
+      compile_training(recipe, DeviceKind::cpu, compile);
+    } catch (const Error& e) {
+      ready.problems.push_back(e.what());
+    }
+  if (options.format == Format::json)
+    fmt::print("{}\n", readiness_json(recipe, ready).dump());
+  else
+    print_readiness(recipe, ready);
+  return ready.problems.empty() ? ExitCode::success : ExitCode::not_ready;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,168 @@
+#include "frontend/readiness.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "frontend/folded_batch_norm.h"
+#include "frontend/model_proto.h"
+#include "frontend/tensor_data.h"
+#include "frontend/ties.h"
+#include "ir/op.h"
+
+namespace halfstep {
+namespace {
+
+// "'a', 'b', 'c' and 2 more".
+std::string listed(const std::vector<std::string>& names) {
+  constexpr size_t kMostNamed = 3;
+  std::string list;
+  for (size_t i = 0; i < std::min(names.size(), kMostNamed); ++i) list += (i ? ", '" : "'") + names[i] + "'";
+  if (names.size() > kMostNamed) list += " and " + std::to_string(names.size() - kMostNamed) + " more";
+  return list;
+}
+
+std::string counted(size_t n, const std::string& what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+
+std::string exported_type(const onnx::ValueInfoProto& input) {
+  const auto& type = input.type().tensor_type();
+  const std::optional<DType> dtype = element_type(type.elem_type());
+  std::string text = (dtype ? std::string(name(*dtype)) : element_type_name(type.elem_type())) + "[";
+  for (int i = 0; i < type.shape().dim_size(); ++i) {
+    const auto& dim = type.shape().dim(i);
+    text += (i ? "," : "") + (dim.has_dim_value()       ? std::to_string(dim.dim_value())
+                              : dim.dim_param().empty() ? "?"
+                                                        : dim.dim_param());
+  }
+  return text + "]";
+}
+
+bool is_dropout(const onnx::NodeProto& node) {
+  return node.op_type() == "Dropout" || node.op_type() == "Bernoulli" || node.op_type().starts_with("Random");
+}
+
+class Inspection {
+ public:
+  Inspection(const onnx::ModelProto& model, const std::filesystem::path& directory) : model_(model) {
+    result_.producer = model.producer_name() + (model.producer_version().empty() ? "" : " " + model.producer_version());
+    for (const auto& opset : model.opset_import())
+      if (canonical_domain(opset.domain()).empty()) result_.opset = opset.version();
+    std::set<std::string> initializers;
+    for (const onnx::TensorProto& tensor : model.graph().initializer()) initializers.insert(tensor.name());
+    for (const onnx::ValueInfoProto& input : model.graph().input())
+      if (!initializers.contains(input.name())) result_.inputs[input.name()] = exported_type(input);
+    for (const onnx::NodeProto& node : model.graph().node()) {
+      ++result_.operators[operator_name(node)];
+      ++result_.nodes;
+    }
+    look_at_batch_norms();
+    look_at_batch(initializers);
+    look_at_dropout();
+    for (const auto& [name, tie] : find_ties(model.graph(), TensorReader(directory)))
+      add("tied weights",
+          "'" + name + "' repeats '" + tie.to + (tie.orientation == Tie::transposed ? "' transposed" : "'") +
+              ": one parameter, written back to both",
+          "");
+  }
+
+  // What only the imported graph tells.
+  void look_at_weights(const Graph& graph) {
+    std::set<NodeId> updated;
+    for (const StateUpdate& update : graph.updates()) updated.insert(update.state.node);
+    const auto users = graph.users();
+    std::vector<std::string> renamed, shared;
+    for (NodeId id = 0; id < graph.size(); ++id) {
+      const Node& node = graph.node(id);
+      const bool parameter = node.op->name == "parameter";
+      if (!parameter && node.op->name != "state") continue;
+      WeightCount& count = parameter ? result_.trainable : updated.contains(id) ? result_.statistics : result_.frozen;
+      ++count.tensors;
+      count.elements += node.results[0].element_count();
+      if (!parameter) continue;
+      const std::string& leaf = node.attributes.text("name");
+      if (is_exporters_name(leaf)) renamed.push_back(leaf);
+      std::set<std::string> readers;
+      for (NodeId user : users[static_cast<size_t>(id)]) readers.insert(graph.node(user).origin.name);
+      if (readers.size() > 1) shared.push_back(leaf + "' (" + counted(readers.size(), "node") + ")");
+    }
+    if (!renamed.empty())
+      add("renamed weights",
+          counted(renamed.size(), "parameter") + " bear names of the exporter, not of the model: " + listed(renamed),
+          "to keep the names, export with optimize=False (default exporter) or do_constant_folding=False "
+          "(TorchScript)");
+    if (!shared.empty()) {
+      for (std::string& name : shared) name.pop_back();
+      std::string list;
+      for (size_t i = 0; i < std::min<size_t>(shared.size(), 3); ++i) list += (i ? ", '" : "'") + shared[i] + ")";
+      if (shared.size() > 3) list += " and " + std::to_string(shared.size() - 3) + " more";
+      add("shared weights",
+          counted(shared.size(), "parameter") + " read by several nodes: " + list +
+              "; either one weight, or equal ones that the exporter merged: trained as one",
+          "");
+    }
+  }
+
+  Readiness& result() { return result_; }
+
+ private:
+  void add(const std::string& kind, const std::string& text, const std::string& remedy) {
+    result_.findings.push_back({kind, text, remedy});
+  }
+
+  void look_at_batch_norms() {
+    std::vector<std::string> names;
+    for (int i = 0; i < model_.graph().node_size(); ++i)
+      if (took_in_batch_norm(model_.graph().node(i))) names.push_back(node_name(model_.graph().node(i), i));
+    if (!names.empty() && !result_.operators.contains("BatchNormalization"))
+      add("folded batch norms",
+          counted(names.size(), "convolution") +
+              " took in a batch norm at export and train without it: " + listed(names),
+          "export with optimize=False or TrainingMode.TRAINING, or put batch norms back with --bn-insert");
+  }
+
+  void look_at_batch(const std::set<std::string>& initializers) {
+    for (const onnx::ValueInfoProto& input : model_.graph().input()) {
+      const auto& shape = input.type().tensor_type().shape();
+      if (initializers.contains(input.name()) || shape.dim_size() == 0 || !shape.dim(0).has_dim_value()) continue;
+      add("baked-in sizes", "input '" + input.name() + "' was exported as " + exported_type(input),
+          "other sizes are chosen with --batch or --shape, where they can be proven; dynamic_shapes at export always "
+          "can");
+    }
+  }
+
+  void look_at_dropout() {
+    size_t nodes = 0;
+    for (const onnx::NodeProto& node : model_.graph().node()) nodes += is_dropout(node);
+    for (const onnx::FunctionProto& function : model_.functions())
+      for (const onnx::NodeProto& node : function.node()) nodes += is_dropout(node);
+    if (nodes == 0)
+      add("missing dropout", "the file drops nothing: if the model has dropout, it was exported for inference",
+          "call model.train() before the export (TorchScript: TrainingMode.TRAINING)");
+  }
+
+  const onnx::ModelProto& model_;
+  Readiness result_;
+};
+
+}  // namespace
+
+Readiness check_model(const OnnxFile& file, const ImportOptions& options) {
+  const onnx::ModelProto model = parse_model(file);
+  Inspection inspection(model, file.directory);
+  Readiness& result = inspection.result();
+  try {
+    const ImportedModel imported = import_model(file, options);
+    inspection.look_at_weights(imported.graph);
+    result.remarks = imported.remarks;
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    for (size_t begin = 0; begin <= text.size();) {
+      const size_t end = std::min(text.find('\n', begin), text.size());
+      result.problems.push_back(text.substr(begin, end - begin));
+      begin = end + 1;
+    }
+  }
+  return result;
+}
+
+}  // namespace halfstep

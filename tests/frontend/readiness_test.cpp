@@ -1,0 +1,100 @@
+// What `check` tells about a file: how it was exported, what trains, and everything that is missing at once.
+#include "frontend/readiness.h"
+
+#include <gmock/gmock.h>
+
+#include "base/file.h"
+#include "frontend/export.h"
+#include "frontend/folded_batch_norm.h"
+#include "frontend/model_proto.h"
+#include "ir/interpret.h"
+#include "test_model.h"
+
+namespace halfstep::test {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+
+// Two convolutions; the first took in a batch norm, as the name of its result tells.
+TestModel folded() {
+  TestModel model;
+  model.input("x", {2, 3, 5, 5}).weight("w", ramp({4, 3, 3, 3}, -1, 0.01)).weight("b", ramp({4}));
+  model.weight("val_7", ramp({2, 4, 1, 1}));
+  model.node("Conv", {"x", "w", "b"}, {"getitem"}, {}, "c1").node("Relu", {"getitem"}, {"r"});
+  model.node("Conv", {"r", "val_7"}, {"y"}, {}, "c2").output("y");
+  return model;
+}
+
+const Finding* finding(const Readiness& ready, const std::string& kind) {
+  for (const Finding& f : ready.findings)
+    if (f.kind == kind) return &f;
+  return nullptr;
+}
+
+TEST(Readiness, CountsOperatorsAndWeights) {
+  const Readiness ready = check_model(folded().file(), {.freeze = {"val_*"}});
+  EXPECT_TRUE(ready.problems.empty());
+  EXPECT_EQ(ready.operators, (std::map<std::string, int64_t>{{"Conv", 2}, {"Relu", 1}}));
+  EXPECT_EQ(ready.trainable.elements, 4 * 27 + 4);
+  EXPECT_EQ(ready.frozen.tensors, 1);
+  EXPECT_EQ(ready.inputs, (std::map<std::string, std::string>{{"x", "f32[2,3,5,5]"}}));
+}
+
+TEST(Readiness, TellsHowTheFileWasExported) {
+  const Readiness ready = check_model(folded().file());
+  ASSERT_NE(finding(ready, "folded batch norms"), nullptr);
+  EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("1 convolution took in a batch norm"));
+  EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("'c1'"));
+  EXPECT_THAT(finding(ready, "renamed weights")->text, HasSubstr("'val_7'"));
+  EXPECT_THAT(finding(ready, "baked-in sizes")->text, HasSubstr("'x' was exported as f32[2,3,5,5]"));
+  EXPECT_NE(finding(ready, "missing dropout"), nullptr);
+  EXPECT_EQ(finding(ready, "shared weights"), nullptr);
+}
+
+TEST(Readiness, NamesWeightsThatSeveralNodesRead) {
+  TestModel model;
+  model.input("x", {2, 4}).weight("w", ramp({4, 4}));
+  model.node("MatMul", {"x", "w"}, {"h"}, {}, "a").node("MatMul", {"h", "w"}, {"y"}, {}, "b").output("y");
+  const Readiness ready = check_model(model.file());
+  ASSERT_NE(finding(ready, "shared weights"), nullptr);
+  EXPECT_THAT(finding(ready, "shared weights")->text, HasSubstr("'w' (2 nodes)"));
+}
+
+TEST(Readiness, ReportsMissingOperatorsAndGradientsTogether) {
+  TestModel model;
+  model.input("x", {2, 4}).weight("w", ramp({4, 4}));
+  model.node("MatMul", {"x", "w"}, {"h"}, {}, "a").node("Floor", {"h"}, {"f"}, {}, "down");
+  model.node("Foo", {"f"}, {"p"}, {}, "foo").node("Bar", {"p"}, {"y"}, {}, "bar").output("y");
+  const std::vector<std::string> problems = check_model(model.file()).problems;
+  EXPECT_THAT(problems, Contains(HasSubstr("Foo")));
+  EXPECT_THAT(problems, Contains(HasSubstr("Bar")));
+  EXPECT_THAT(problems, Contains(testing::AllOf(HasSubstr("has no gradient"), HasSubstr("down"))));
+}
+
+TEST(BatchNorms, ComeBackAsIdentitiesOfInference) {
+  const OnnxFile file = folded().file(), with = insert_batch_norms(file);
+  const ImportedModel before = import_model(file, {.mode = ImportMode::as_exported}),
+                      after = import_model(with, {.mode = ImportMode::as_exported}), trained = import_model(with);
+  const auto run = [](const ImportedModel& model) {
+    NamedTensors leaves = model.weights;
+    leaves["x"] = ramp({2, 3, 5, 5}, -1, 0.02);
+    return interpret(model.graph, leaves).outputs.at("y").values;
+  };
+  const std::vector<double> a = run(before), b = run(after);
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4 * (1 + std::abs(a[i])));
+  EXPECT_EQ(trained.graph.updates().size(), 2u) << "running mean and variance";
+  EXPECT_TRUE(trained.weights.contains("c1.bn.scale"));
+  EXPECT_TRUE(trained.weights.contains("b")) << "the convolution's bias is the batch norm's";
+  EXPECT_FALSE(trained.weights.contains("c2.bn.scale"));
+}
+
+TEST(BatchNorms, AreNotMadeUp) {
+  TestModel model;
+  model.input("x", {1, 3, 5, 5}).weight("w", ramp({4, 3, 3, 3})).node("Conv", {"x", "w"}, {"y"}).output("y");
+  EXPECT_THROW(insert_batch_norms(model.file()), Error);
+}
+
+}  // namespace
+}  // namespace halfstep::test

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "frontend/inference_form.h"
 #include "frontend/model_proto.h"
 #include "frontend/regrow.h"
 #include "frontend/tensor_data.h"
@@ -65,7 +66,7 @@ class Exporter {
     write_weights(*model_.mutable_graph(), problems);
     for (const auto& [name, tensor] : trained_)
       if (!written_.contains(name)) problems.add("trained tensor '" + name + "' is no initializer of the model");
-    make_inference(*model_.mutable_graph(), problems);
+    make_inference(model_, reader_, problems);
     problems.throw_if_any();
     return std::move(model_);
   }
@@ -105,42 +106,6 @@ class Exporter {
     if (result.type != type)
       throw Error("trained tensor '" + name + "' is " + to_string(trained.type) + ", the model has " + to_string(type));
     return result;
-  }
-
-  void make_inference(onnx::GraphProto& graph, Problems& problems) {
-    std::set<std::string> read;
-    for (const onnx::NodeProto& node : graph.node()) read.insert(node.input().begin(), node.input().end());
-    for (const onnx::ValueInfoProto& output : graph.output()) read.insert(output.name());
-    const auto unread = [&](const onnx::NodeProto& node, int from) {
-      return std::none_of(node.output().begin() + std::min(from, node.output_size()), node.output().end(),
-                          [&](const std::string& name) { return !name.empty() && read.contains(name); });
-    };
-    for (int i = 0; i < graph.node_size(); ++i) {
-      onnx::NodeProto& node = *graph.mutable_node(i);
-      for (onnx::AttributeProto& attribute : *node.mutable_attribute())
-        if (attribute.has_g()) make_inference(*attribute.mutable_g(), problems);
-      if (!canonical_domain(node.domain()).empty()) continue;
-      if (node.op_type() == "Dropout" && unread(node, 1)) {
-        node.set_op_type("Identity");
-        node.clear_attribute();
-        keep_first(*node.mutable_input());
-        keep_first(*node.mutable_output());
-      } else if (node.op_type() == "Dropout" && node.input_size() > 2) {
-        node.mutable_input()->RemoveLast();  // training_mode: absent means false
-      } else if (node.op_type() == "BatchNormalization") {
-        if (!unread(node, 1))
-          problems.add("node " + describe(node, i) +
-                       ": its statistics are read by other nodes or are outputs, which an "
-                       "inference model cannot have");
-        keep_first(*node.mutable_output());
-        for (onnx::AttributeProto& attribute : *node.mutable_attribute())
-          if (attribute.name() == "training_mode") attribute.set_i(0);
-      }
-    }
-  }
-
-  static void keep_first(google::protobuf::RepeatedPtrField<std::string>& list) {
-    if (list.size() > 1) list.DeleteSubrange(1, list.size() - 1);
   }
 
   onnx::ModelProto model_;

@@ -33,6 +33,7 @@ std::span<const OnnxOperator> indexing_operators();
 std::span<const OnnxOperator> contraction_operators();
 std::span<const OnnxOperator> pooling_operators();
 std::span<const OnnxOperator> spatial_operators();
+std::span<const OnnxOperator> grid_operators();
 std::span<const OnnxOperator> random_operators();
 std::span<const OnnxOperator> reduction_operators();
 std::span<const OnnxOperator> normalization_operators();

@@ -9,8 +9,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 
 #include "driver/compile.h"
+#include "ir/op.h"
 #include "runtime/checkpoint_state.h"
 #include "tests/compiled_graph.h"
 #include "tests/recorded.h"
@@ -66,14 +68,30 @@ inline NamedTensors reference_weights(Executor& executor, const ReferenceCase& c
   return weights;
 }
 
+// By the names of running statistics: what the batch's own one was multiplied with.
+inline std::map<std::string, double> statistics_rates(const Recipe& recipe) {
+  std::map<std::string, double> rates;
+  const ImportedModel imported = import_graph(recipe);
+  for (const Node& node : imported.graph.nodes()) {
+    if (node.op->name != "batch_norm") continue;
+    const auto name_of = [&](size_t i) { return imported.graph.node(node.operands[i]).attributes.text("name"); };
+    const double count =
+        static_cast<double>(node.results[0].element_count()) / static_cast<double>(node.results[1].element_count());
+    rates[name_of(3)] = kStatisticsRate;
+    rates[name_of(4)] = kStatisticsRate * count / (count - 1);
+  }
+  return rates;
+}
+
 // Evaluates with this batch's own statistics, which the first step left: the logits of training.
-inline Tensor training_logits(Executor& executor, const NamedTensors& inputs, NamedTensors weights) {
+inline Tensor training_logits(Executor& executor, const NamedTensors& inputs, NamedTensors weights,
+                              const std::map<std::string, double>& rates) {
   const ModelState after_step = read_model_state(executor);
   for (auto& [name, value] : weights)
     if (std::ranges::find(executor.model().parameters, name, &ParameterSlice::name) ==
         executor.model().parameters.end())
       for (int64_t i = 0; i < value.type.element_count(); ++i)
-        value.set(i, after_step.weights.at(name).at(i) / kStatisticsRate);
+        value.set(i, after_step.weights.at(name).at(i) / rates.at(name));
   write_weights(executor, weights, "weights for evaluation");
   const NamedTensors outputs = run_program(executor, "evaluate", inputs);
   write_model_state(executor, after_step, "the state after one step");
@@ -97,7 +115,8 @@ inline ReferenceRun run_reference(const ReferenceCase& c, const nlohmann::json& 
     constexpr std::string_view kSlot = "momentum/";
     for (auto& [name, slot] : read_model_state(*executor).slots)
       if (name.starts_with(kSlot)) run.gradients[name.substr(kSlot.size() + c.prefix.size())] = slot;
-    run.logits = training_logits(*executor, inputs, weights);
+    run.logits =
+        training_logits(*executor, inputs, weights, statistics_rates(reference_recipe(c, reference, precision)));
   }
   return run;
 }

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "frontend/model_proto.h"
 #include "frontend/tensor_data.h"
+#include "frontend/validate.h"
 #include "test_model.h"
 
 namespace halfstep::test {
@@ -69,6 +70,74 @@ TEST_F(Export, IsAnInferenceModel) {
   EXPECT_EQ(drop.output(0), "y");
   const ImportedModel inference = import_model(read_onnx_file(path()), {.mode = ImportMode::as_exported});
   EXPECT_TRUE(inference.graph.updates().empty());
+}
+
+std::vector<std::string> operators(const NodeList& nodes) {
+  std::vector<std::string> names;
+  for (const onnx::NodeProto& node : nodes) names.push_back(node.op_type());
+  return names;
+}
+
+using ::testing::ElementsAre;
+
+TEST_F(Export, ADropoutWithinTheModelIsLeftOut) {
+  TestModel model;
+  model.input("x", {2}).weight("ratio", floats({}, {0.5}));
+  model.node("Relu", {"x"}, {"a"}).node("Dropout", {"a", "ratio"}, {"b"}).node("Dropout", {"b"}, {"c"});
+  model.node("Neg", {"c"}, {"y"}).output("y");
+  export_model(model.file(), {}, path());
+  const onnx::ModelProto written = parse_model(read_onnx_file(path()));
+  EXPECT_THAT(operators(written.graph().node()), ElementsAre("Relu", "Neg"));
+  EXPECT_EQ(written.graph().node(1).input(0), "a");
+}
+
+TEST_F(Export, LocalFunctionsAreOfInferenceToo) {
+  TestModel model;
+  model.proto.add_opset_import()->set_domain("local");
+  model.proto.mutable_opset_import(1)->set_version(1);
+  for (const char* name : {"scale", "bias", "mean", "variance"}) model.weight(name, ramp({2}, 1));
+  onnx::FunctionProto& function = *model.proto.add_functions();
+  function.set_name("Block"), function.set_domain("local");
+  *function.add_opset_import() = model.proto.opset_import(0);
+  for (const char* name : {"x", "s", "b", "m", "v"}) function.add_input(name);
+  function.add_output("y");
+  *function.add_node() =
+      node_proto("BatchNormalization", {"x", "s", "b", "m", "v"}, {"n", "nm", "nv"}, {{"training_mode", int64_t{1}}});
+  *function.add_node() = node_proto("Dropout", {"n"}, {"d", "mask"});
+  *function.add_node() = node_proto("Relu", {"d"}, {"y"});
+  model.input("x", {1, 2, 3}).node("local.Block", {"x", "scale", "bias", "mean", "variance"}, {"y"}).output("y");
+  export_model(model.file(), {}, path());
+  const onnx::FunctionProto written = parse_model(read_onnx_file(path())).functions(0);
+  EXPECT_THAT(operators(written.node()), ElementsAre("BatchNormalization", "Relu"));
+  EXPECT_EQ(written.node(0).output_size(), 1);
+  EXPECT_EQ(written.node(0).attribute(0).i(), 0);
+  EXPECT_EQ(written.node(1).input(0), "n");
+  EXPECT_NO_THROW(import_model(read_onnx_file(path()), {.mode = ImportMode::as_exported}));
+}
+
+TEST_F(Export, StochasticDepthIsLeftOutWithItsRandomNumbers) {
+  TestModel model;
+  model.input("x", {4, 3}).weight("like", ramp({4, 1})).weight("p", floats({}, {0.75}));
+  model.node("Neg", {"x"}, {"h"}).node("RandomUniformLike", {"like"}, {"u"});
+  model.node("Less", {"u", "p"}, {"kept"}).node("Cast", {"kept"}, {"mask"}, {{"to", int64_t{1}}});
+  model.node("Div", {"mask", "p"}, {"scaled"}).node("Mul", {"h", "scaled"}, {"once"});
+  model.node("RandomUniform", {}, {"u2"}, {{"shape", Ints{4, 1}}}).node("Add", {"p", "u2"}, {"sum"});
+  model.node("Floor", {"sum"}, {"mask2"}).node("Div", {"once", "p"}, {"whole"});
+  model.node("Mul", {"mask2", "whole"}, {"twice"}).node("Relu", {"twice"}, {"y"}).output("y");
+  export_model(model.file(), {}, path());
+  const onnx::ModelProto written = parse_model(read_onnx_file(path()));
+  EXPECT_THAT(operators(written.graph().node()), ElementsAre("Neg", "Relu"));
+  EXPECT_EQ(written.graph().node(1).input(0), "h");
+}
+
+TEST_F(Export, RandomNumbersThatAreNoStochasticDepthStay) {
+  TestModel model;
+  model.input("x", {4, 3}).weight("p", floats({}, {0.75})).weight("q", floats({}, {0.5}));
+  model.node("RandomUniformLike", {"x"}, {"u"}).node("Less", {"u", "p"}, {"kept"});
+  model.node("Cast", {"kept"}, {"mask"}, {{"to", int64_t{1}}}).node("Div", {"mask", "q"}, {"scaled"});
+  model.node("Mul", {"x", "scaled"}, {"y"}).output("y");
+  export_model(model.file(), {}, path());
+  EXPECT_EQ(parse_model(read_onnx_file(path())).graph().node_size(), 5);
 }
 
 TEST_F(Export, AMaskThatIsReadKeepsItsDropout) {

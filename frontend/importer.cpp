@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "frontend/node_context.h"
 #include "frontend/operators.h"
+#include "frontend/tables.h"
 
 namespace halfstep {
 namespace {
@@ -162,34 +163,14 @@ Value Importer::read(const Binding& binding) {
   if (!is_floating(type.dtype) || type.shape.empty() || type.element_count() == 0)
     return builder_.constant(read_constant(tensor));
   if (is_frozen(tensor.name())) return state_leaf(tensor);
-  if (masks_.contains(tensor.name()) || (!initializers_.contains(tensor.name()) && is_mask(tensor))) {
-    masks_.insert(tensor.name());
+  if (tables_.contains(tensor.name()) || (!initializers_.contains(tensor.name()) && is_table(tensor, inputs_.reader))) {
+    tables_.insert(tensor.name());
     return builder_.constant(inputs_.reader.read(tensor));
   }
   initializers_[tensor.name()] = &tensor;
   if (tensor.data_type() != onnx::TensorProto::FLOAT) converted_parameters_.insert(tensor.name());
   const Value leaf = builder_.parameter(tensor.name(), leaf_type(tensor, inputs_.repeated));
   return builder_.broadcast(leaf, type.shape);
-}
-
-// An additive attention mask: nothing but zeros and numbers that stand for minus infinity. One that hides nothing is
-// known by its axes, [batch, 1, n, n].
-bool Importer::is_mask(const onnx::TensorProto& tensor) const {
-  const int rank = tensor.dims_size();
-  constexpr double kHidden = -1e30;
-  if (rank < 2 || tensor.dims(rank - 1) < 2 || inputs_.reader.missing_file(tensor)) return false;
-  const bool is_square = tensor.dims(rank - 1) == tensor.dims(rank - 2);
-  if (!is_square && tensor.dims(rank - 2) != 1) return false;
-  const auto is_masking = [](double v) { return v == 0 || v <= kHidden; };
-  if (!is_masking(inputs_.reader.read_first_element(tensor))) return false;
-  const Tensor value = inputs_.reader.read(tensor);
-  bool hides = false;
-  for (int64_t i = 0; i < value.type.element_count(); ++i) {
-    const double v = value.at(i);
-    if (!is_masking(v)) return false;
-    hides |= v != 0;
-  }
-  return hides || (is_square && rank == 4 && tensor.dims(1) == 1);
 }
 
 Tensor Importer::read_constant(const onnx::TensorProto& tensor) {
@@ -438,8 +419,9 @@ void Importer::add_remarks() {
   if (!repeated_leaves_.empty())
     remarks_.push_back("copies of one value, made for the exported batch, are trained as that value: " +
                        list(repeated_leaves_, [](const auto& leaf) { return leaf.first; }));
-  if (!masks_.empty())
-    remarks_.push_back("attention masks stay as they are: " + list(masks_, [](const auto& name) { return name; }));
+  if (!tables_.empty())
+    remarks_.push_back("masks, tables of positions and coefficients stay as they are: " +
+                       list(tables_, [](const auto& name) { return name; }));
   if (dropped_casts_ > 0)
     remarks_.push_back(count(dropped_casts_, "cast") + " to half precision dropped: precision is assigned by Halfstep");
   if (!converted_parameters_.empty())

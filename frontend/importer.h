@@ -96,7 +96,6 @@ class Importer {
   Value folded(Value v);
   std::string unique_name(const std::string& name);
   Value repeated_leaf(const Node& leaf, size_t axis);
-  bool is_mask(const onnx::TensorProto& tensor) const;
   void check_repeated_leaves(const Graph& graph) const;
   std::string describe_sizes() const;
   void refuse_missing_gradients();
@@ -128,7 +127,7 @@ class Importer {
   int64_t imported_nodes_ = 0;
   int64_t inlined_bytes_ = 0;
   int64_t dropped_casts_ = 0;
-  std::set<std::string> converted_parameters_, masks_;
+  std::set<std::string> converted_parameters_, tables_;
   int64_t folded_batch_norms_ = 0;
   int64_t reordered_graphs_ = 0;
   int depth_ = 0;

@@ -1,0 +1,13 @@
+// Initializers that are no weights: what an exporter computed once and wrote down. Training leaves them as they are.
+#pragma once
+
+#include "frontend/tensor_data.h"
+
+namespace halfstep {
+
+// Seen in the data, where there is any. A mask holds nothing but zeros and numbers that stand for minus infinity, or
+// only zeros [batch, 1, n, n]; a table of positions holds cosines and sines of multiples of the row; a coefficient is
+// one number under the name of a folded constant. Names that end in "weight" or "bias" are weights.
+bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader);
+
+}  // namespace halfstep

@@ -1,0 +1,70 @@
+// Which initializers are weights, and which an exporter computed.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "ir/op.h"
+#include "test_model.h"
+
+namespace halfstep::test {
+namespace {
+
+Tensor filled(const Shape& shape, const std::function<double(int64_t row, int64_t column)>& element) {
+  Tensor tensor(TensorType{DType::f32, shape});
+  for (int64_t i = 0; i < tensor.type.element_count(); ++i)
+    tensor.set(i, element(i / shape.back() % shape[shape.size() - 2], i % shape.back()));
+  return tensor;
+}
+
+// The shape of the parameter that the initializer becomes; absent if it becomes none.
+std::optional<Shape> parameter(const std::string& name, const Tensor& tensor, const Shape& input = {2, 4, 4}) {
+  TestModel model;
+  model.input("x", input).weight(name, tensor).weight("fc.weight", ramp({4}));
+  model.node("Mul", {"x", "fc.weight"}, {"a"}).node("Add", {"a", name}, {"y"}).output("y");
+  const Graph graph = import_model(model.file(), {.weights = InitialWeights::none}).graph;
+  const Value leaf = graph.leaf(name);
+  return leaf ? std::optional(graph.type(leaf).shape) : std::nullopt;
+}
+
+TEST(Tables, WhatPeopleTrainIsAParameter) {
+  EXPECT_EQ(parameter("pos_embedding", ramp({4, 4}, 0, 0.1)), (Shape{4, 4}));
+  EXPECT_EQ(parameter("val_7", ramp({4, 4}, 0, 0.1)), (Shape{4, 4}));
+  EXPECT_EQ(parameter("gain", floats({1}, {2})), Shape{1}) << "one number, but nobody's temporary";
+  EXPECT_EQ(parameter("head.bias", floats({1}, {2})), Shape{1});
+  EXPECT_EQ(parameter("ones", filled({4, 4}, [](auto, auto) { return 1; })), (Shape{4, 4}));
+}
+
+TEST(Tables, MasksAreConstants) {
+  const auto causal = [](int64_t row, int64_t column) { return column > row ? -INFINITY : 0; };
+  EXPECT_FALSE(parameter("val_140", filled({2, 4, 4}, causal)));
+  EXPECT_FALSE(parameter("attention.causal_mask", filled({4, 4}, causal)));
+  EXPECT_FALSE(parameter("val_3", filled({2, 1, 4, 4}, [](auto, auto) { return 0; }), {2, 2, 4, 4}));
+  EXPECT_TRUE(parameter("fc2.weight", filled({4, 4}, causal))) << "a broken weight is the user's to see";
+}
+
+TEST(Tables, RotaryAndSinusoidalTablesAreConstants) {
+  const auto cosine = [](int64_t row, int64_t column) {
+    return std::cos(static_cast<double>(row) / (1 + 9.0 * static_cast<double>(column % 2)));
+  };
+  EXPECT_FALSE(parameter("unsqueeze_16", filled({1, 4, 4}, cosine)));
+  const auto mixed = [](int64_t row, int64_t column) {
+    const double angle = static_cast<double>(row) / std::pow(100.0, static_cast<double>(column / 2));
+    return column % 2 ? std::cos(angle) : std::sin(angle);
+  };
+  EXPECT_FALSE(parameter("encoder.pe", filled({4, 4}, mixed)));
+  EXPECT_TRUE(parameter("encoder.table", filled({4, 4}, [&](int64_t r, int64_t c) {
+                          return mixed(r, c) + 0.01 * static_cast<double>(r);
+                        })));
+}
+
+TEST(Tables, OneCoefficientUnderANumberIsAConstant) { EXPECT_FALSE(parameter("val_82", floats({1}, {0.5}))); }
+
+TEST(Tables, CopiesForTheExportedBatchAreOneWeight) {
+  const Tensor copies = floats({2, 1, 4}, {1, 2, 3, 4, 1, 2, 3, 4});
+  EXPECT_EQ(parameter("expand", copies), (Shape{1, 1, 4}));
+  EXPECT_EQ(parameter("expand", floats({2, 1, 4}, {1, 2, 3, 4, 5, 6, 7, 8})), (Shape{2, 1, 4}));
+}
+
+}  // namespace
+}  // namespace halfstep::test

@@ -1,4 +1,5 @@
 // Pointwise operators: arithmetic, comparison, logic, activations.
+#include <algorithm>
 #include <cmath>
 
 #include "frontend/operators.h"
@@ -39,7 +40,25 @@ const Op& ir_op(NodeContext& c) {
 
 std::vector<Value> import_unary(NodeContext& c) { return {c.b.call_all(ir_op(c), {c.operand(0)})}; }
 
-std::vector<Value> import_nary(NodeContext& c) { return {c.b.call_all(ir_op(c), broadcast_together(c))}; }
+// A layer written out: the bias of a linear layer as its Linear's, a norm's scale 1.
+void initialise_coefficients(NodeContext& c) {
+  if (c.operand_count() != 2) return;
+  for (size_t i : {0u, 1u}) {
+    const Value coefficients = c.operand(i), other = c.operand(1 - i);
+    if (c.b.graph().node(coefficients).op->name != "parameter") continue;
+    if (c.op_type() == "Mul" && std::ranges::count_if(c.shape(i), [](int64_t size) { return size > 1; }) <= 1)
+      c.initialise(coefficients, {FreshRule::constant, 1});
+    Node product = c.b.graph().node(other);
+    if (product.op->name == "reshape") product = c.b.graph().node(product.operands[0]);
+    if (c.op_type() == "Add" && product.op->name == "matmul" && c.shape(i).size() == 1)
+      c.initialise(coefficients, fan_in_uniform(c.b.shape(product.operands[0]).back()));
+  }
+}
+
+std::vector<Value> import_nary(NodeContext& c) {
+  initialise_coefficients(c);
+  return {c.b.call_all(ir_op(c), broadcast_together(c))};
+}
 
 // Neg and Abs of integers, which occur in shape arithmetic.
 std::vector<Value> import_neg(NodeContext& c) {

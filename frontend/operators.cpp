@@ -39,7 +39,20 @@ std::string operators_markdown() {
     const int64_t since = std::max<int64_t>(row->versions.front(), standard ? kOldestOpset : 1);
     text += "| " + std::string(row->name) + " | " + std::to_string(since) + " | " + std::string(row->limits) + " |\n";
   }
-  return text;
+  return text +
+         "\n## Fresh weights\n\n"
+         "`--init` gives a weight that the file has no data for what PyTorch gives its layer: Conv, ConvTranspose, "
+         "Gemm and "
+         "MatMul with\n"
+         "their biases (an Add behind them too) uniform within 1 / sqrt(inputs of one output); LSTM, GRU and RNN "
+         "uniform "
+         "within 1 / sqrt(hidden\n"
+         "size); a table read by Gather normal with deviation 1; scales of norms (a vector in a Mul too) and running "
+         "variances 1, biases of norms and\n"
+         "running means 0; PRelu 0.25. Anything else: vectors 0, more axes uniform by the product of the trailing "
+         "ones. "
+         "A weight with several uses\n"
+         "follows the first in the file. Missing integers are 0 and missing booleans true, with a warning.\n";
 }
 
 }  // namespace halfstep

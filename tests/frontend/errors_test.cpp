@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "ir/interpret.h"
 #include "test_model.h"
 
 namespace halfstep::test {
@@ -297,6 +298,28 @@ TEST_F(ExternalData, MissingFileNamesTheRemedyAndFreshWeightsReplaceIt) {
               AllOf(HasSubstr("external data 'w.bin' of tensor 'w' is missing"), HasSubstr("with --init")));
   const ImportedModel fresh = import_model(model("w.bin"), {.weights = InitialWeights::fresh_where_absent});
   EXPECT_EQ(fresh.weights.at("w").type.shape, (Shape{3, 4}));
+}
+
+TEST_F(ExternalData, MissingConstantsAreZerosWithAWarningWhereWeightsAreFresh) {
+  TestModel lookup;
+  lookup.input("x", {2, 3}).weight("table", ramp({5, 3})).weight("ids", ints({2}, {4, 1}));
+  lookup.weight("visible", floats({2, 1}, {0, 0}).cast(DType::boolean));
+  lookup.node("Gather", {"table", "ids"}, {"rows"}).node("Where", {"visible", "rows", "x"}, {"y"}).output("y");
+  for (onnx::TensorProto& tensor : *lookup.proto.mutable_graph()->mutable_initializer()) {
+    tensor.clear_raw_data();
+    tensor.set_data_location(onnx::TensorProto::EXTERNAL);
+    onnx::StringStringEntryProto& entry = *tensor.add_external_data();
+    entry.set_key("location"), entry.set_value("w.bin");
+  }
+  EXPECT_THAT(error(lookup.file()),
+              HasSubstr("external data 'w.bin' of 3 tensors 'ids', 'visible', 'table' is missing"));
+  const ImportedModel model = import_model(lookup.file(), {.weights = InitialWeights::fresh_where_absent});
+  EXPECT_THAT(model.remarks, ::testing::Contains(AllOf(HasSubstr("WARNING"), HasSubstr("2 tensors 'ids', 'visible'"),
+                                                       HasSubstr("results mean nothing until 'w.bin'"))));
+  NamedTensors leaves = model.weights;
+  leaves["x"] = ramp({2, 3}, 100);
+  leaves["table"] = ramp({5, 3});
+  EXPECT_EQ(interpret(model.graph, leaves).outputs.at("y").values, (std::vector<double>{0, 1, 2, 0, 1, 2}));
 }
 
 TEST_F(ExternalData, TooShortOrWrongLength) {

@@ -287,5 +287,21 @@ TEST(FreshWeights, FollowTheirOperatorsAndTheSeed) {
   EXPECT_EQ(first.at("variance"), ramp({64}, 1, 0));
 }
 
+TEST(FreshWeights, LayersThatAreWrittenOutStartAsTheirLayers) {
+  TestModel model;
+  model.input("x", {2, 4})
+      .weight("w", ramp({4, 5}))
+      .weight("b", ramp({5}))
+      .weight("g", ramp({5}))
+      .weight("s", ramp({5}));
+  model.node("MatMul", {"x", "w"}, {"p"}).node("Add", {"p", "b"}, {"q"}).node("Mul", {"q", "g"}, {"r"});
+  model.node("Add", {"r", "s"}, {"y"}).output("y");
+  const NamedTensors weights = import_model(model.file(), {.weights = InitialWeights::fresh}).weights;
+  EXPECT_EQ(weights.at("g"), ramp({5}, 1, 0));
+  EXPECT_EQ(weights.at("s"), ramp({5}, 0, 0));
+  EXPECT_NE(weights.at("b"), ramp({5}, 0, 0));
+  for (double v : weights.at("b").values()) EXPECT_LE(std::abs(v), 0.5);
+}
+
 }  // namespace
 }  // namespace halfstep::test

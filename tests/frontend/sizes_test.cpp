@@ -166,6 +166,26 @@ TEST(OtherSizes, CausalMasksFollow) {
             (std::vector<double>{0, -9, -9, -9, 0, 0, -9, -9, 0, 0, 0, -9, 0, 0, 0, 0}));
 }
 
+TEST(OtherSizes, AdditiveMasksAreNoWeights) {
+  const double hidden = -3.4e38;
+  TestModel model;
+  model.input("x", {2, 3, 3}).weight("w", ramp({3}, 1));
+  model.weight("mask", floats({1, 3, 3}, {0, hidden, hidden, 0, 0, hidden, 0, 0, 0}));
+  model.node("Mul", {"x", "w"}, {"a"}).node("Add", {"a", "mask"}, {"y"}).output("y");
+  const ImportedModel imported = import_model(model.file(), {.shapes = {{"x", {5, 2, 3}}}});
+  EXPECT_EQ(imported.weights.size(), 1u);
+  EXPECT_THAT(imported.remarks, Contains("attention masks stay as they are: 'mask'"));
+  EXPECT_EQ(imported.graph.type(imported.graph.output("y")).shape, (Shape{5, 2, 3}));
+}
+
+TEST(OtherSizes, WhatWasMadeForTheBatchFollowsAComputedExpand) {
+  // The recurrent state of an export by tracing: zeros of the exported batch, expanded to the batch of x.
+  TestModel model;
+  model.input("x", {2, 3}).weight("state", floats({2, 3}, {4, 5, 6, 4, 5, 6})).node("Shape", {"x"}, {"s"});
+  model.node("Expand", {"state", "s"}, {"e"}).node("Add", {"x", "e"}, {"y"}).output("y");
+  EXPECT_EQ(result_shape(model, {7, 3}), (Shape{7, 3}));
+}
+
 TestModel class_token(const Tensor& tokens) {
   TestModel model;
   model.input("x", {2, 3, 2}).weight("tokens", tokens).weight("unused", ramp({1}));
@@ -178,6 +198,9 @@ TEST(OtherSizes, AWeightThatRepeatsOneValueIsTrainedAsThatValue) {
   EXPECT_EQ(imported.weights.at("tokens"), floats({1, 1, 2}, {7, 8}));
   EXPECT_EQ(imported.graph.type(imported.graph.output("y")).shape, (Shape{3, 4, 2}));
   EXPECT_THAT(imported.remarks, Contains(HasSubstr("trained as that value: 'tokens'")));
+  EXPECT_EQ(import_model(model.file()).weights.at("tokens"), floats({1, 1, 2}, {7, 8})) << "at the exported batch too";
+  EXPECT_EQ(import_model(class_token(floats({2, 1, 2}, {7, 8, 7, 9})).file()).weights.at("tokens").type.shape,
+            (Shape{2, 1, 2}));
   EXPECT_THAT(error_at(class_token(floats({2, 1, 2}, {7, 8, 7, 9})), {3, 3, 2}),
               HasSubstr("initializer 'tokens' of [2,1,2] has a value of its own for every place of axis 0"));
 }

@@ -13,6 +13,19 @@ Value slice_axis(Builder& b, Value x, size_t axis, int64_t first, int64_t count)
   return b.slice(x, starts, limits);
 }
 
+// The indices of a strided view: all elements of an axis in order, in the shape of the indices. It follows that axis.
+std::optional<Dimensions> whole_axis(NodeContext& c, size_t axis, const Tensor& indices) {
+  const Dimensions from = c.dimensions(0);
+  if (indices.type.element_count() != exported_sizes(from)[axis]) return std::nullopt;
+  for (int64_t i = 0; i < indices.type.element_count(); ++i)
+    if (indices.at(i) != static_cast<double>(i)) return std::nullopt;
+  std::optional<Dimensions> to = read_target({from[axis]}, indices.type.shape);
+  const auto at = static_cast<std::ptrdiff_t>(axis);
+  if (to) to->insert(to->begin(), from.begin(), from.begin() + at);
+  if (to) to->insert(to->end(), from.begin() + at + 1, from.end());
+  return to;
+}
+
 // Constant indices, which may be a slice: that has a gradient and needs no table.
 Value gather_constant(NodeContext& c, size_t axis, Tensor indices) {
   Builder& b = c.b;
@@ -21,6 +34,11 @@ Value gather_constant(NodeContext& c, size_t axis, Tensor indices) {
   const int64_t size = shape[axis], count = indices.type.element_count();
   const std::span<int64_t> values = indices.as<int64_t>();
   const bool baked = indices.type.shape.size() > 1 || c.sizes(1, "indices").is_baked();
+  if (exported_sizes(c.dimensions(0))[axis] != size && baked)
+    if (const std::optional<Dimensions> whole = whole_axis(c, axis, indices)) {
+      c.set_dimensions(0, *whole);
+      return b.reshape(x, wanted_sizes(*whole));
+    }
   bool consecutive = count > 0;
   for (int64_t& v : values) {
     if (baked) c.check_position(v, 0, axis);

@@ -247,6 +247,13 @@ TEST(OtherSizes, TheModelsOwnArithmeticStands) {
   EXPECT_EQ(result_shape(model, {6, 5}), (Shape{5, 6}));
 }
 
+TEST(OtherSizes, AStridedViewOfEverythingFollows) {
+  TestModel model;
+  model.input("x", {2, 3}).weight("flat", ints({1}, {-1})).weight("i", ramp({2, 3, 1}).cast(DType::i64));
+  model.node("Reshape", {"x", "flat"}, {"f"}).node("Gather", {"f", "i"}, {"y"}).output("y");
+  EXPECT_EQ(result_shape(model, {7, 3}), (Shape{7, 3, 1}));
+}
+
 TEST(OtherSizes, AConvolutionsExtentIsASizeOfItsOwn) {
   TestModel model;
   model.input("x", {2, 1, 8, 8}).weight("w", ramp({3, 1, 2, 2})).weight("target", ints({3}, {2, 3, 16}));

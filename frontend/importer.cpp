@@ -192,9 +192,12 @@ Tensor Importer::read_constant(const onnx::TensorProto& tensor) {
 Value Importer::repeated_leaf(const Node& leaf, size_t axis) {
   const std::string& name = leaf.attributes.text("name");
   const onnx::TensorProto& tensor = *initializers_.at(name);
-  // Where there is no data, or it is not used, the content is ours to choose.
-  const bool chosen = inputs_.options.weights == InitialWeights::fresh || inputs_.reader.missing_file(tensor);
-  if (!chosen && !repeats(inputs_.reader.read(tensor), axis))
+  // Where there is no data, only a batch is taken for one.
+  const bool is_batch = std::any_of(inputs_.shapes.begin(), inputs_.shapes.end(), [&](const auto& input) {
+    return !input.second.empty() && exported_sizes(input.second)[0] == leaf.results[0].shape[axis];
+  });
+  const bool proven = inputs_.reader.missing_file(tensor) ? is_batch : repeats(inputs_.reader.read(tensor), axis);
+  if (!proven)
     throw Error("initializer '" + name + "' of " + to_string(type_of(tensor).shape) + " has a value of its own for " +
                 "every place of axis " + std::to_string(axis));
   repeated_leaves_[name].insert(axis);

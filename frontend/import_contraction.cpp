@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "frontend/matrix_product.h"
 #include "frontend/operators.h"
 #include "frontend/resampling.h"
 #include "frontend/window.h"
@@ -155,30 +156,11 @@ Value as_batch(Builder& b, Value v, Shape batch) {
 }
 
 std::vector<Value> import_matmul(NodeContext& c) {
-  Builder& b = c.b;
   if (c.shape(0).empty() || c.shape(1).empty()) c.fail("a scalar operand has no matrix product");
   const size_t x_rank = c.shape(0).size(), y_rank = c.shape(1).size();
   c.align_broadcast(2);
   c.align({x_rank - 1, y_rank == 1 ? 0 : y_rank - 2});
-  Value x = c.operand(0), y = c.operand(1);
-  if (c.shape(0).size() == 1) x = b.reshape(x, {1, c.shape(0)[0]});
-  if (c.shape(1).size() == 1) y = b.reshape(y, {c.shape(1)[0], 1});
-  const Shape xs = b.shape(x), ys = b.shape(y);
-  if (xs.back() != ys[ys.size() - 2])
-    c.fail("inner dimensions differ: " + std::to_string(xs.back()) + " and " + std::to_string(ys[ys.size() - 2]));
-  c.initialise(c.operand(1), fan_in_uniform(xs.back()));
-  Shape result(xs.begin(), xs.end() - 1);
-  Value z;
-  if (ys.size() == 2) {
-    z = b.matmul(b.reshape(x, {product(xs, 0, xs.size() - 1), xs.back()}), y);
-  } else {
-    result = joint_batch(c, xs, ys);
-    z = b.matmul(as_batch(b, x, result), as_batch(b, y, result));
-    result.push_back(xs[xs.size() - 2]);
-  }
-  if (c.shape(0).size() == 1) result.pop_back();
-  if (c.shape(1).size() > 1) result.push_back(ys.back());
-  return {b.reshape(z, result)};
+  return {matrix_product(c, c.operand(0), c.operand(1))};
 }
 
 const std::vector<OnnxOperator> kRows{
@@ -190,6 +172,29 @@ const std::vector<OnnxOperator> kRows{
 };
 
 }  // namespace
+
+Value matrix_product(NodeContext& c, Value x, Value y) {
+  Builder& b = c.b;
+  const size_t x_rank = b.shape(x).size(), y_rank = b.shape(y).size();
+  c.initialise(y, fan_in_uniform(b.shape(y)[y_rank == 1 ? 0 : y_rank - 2]));
+  if (x_rank == 1) x = b.reshape(x, {1, b.shape(x)[0]});
+  if (y_rank == 1) y = b.reshape(y, {b.shape(y)[0], 1});
+  const Shape xs = b.shape(x), ys = b.shape(y);
+  if (xs.back() != ys[ys.size() - 2])
+    c.fail("inner dimensions differ: " + std::to_string(xs.back()) + " and " + std::to_string(ys[ys.size() - 2]));
+  Shape result(xs.begin(), xs.end() - 1);
+  Value z;
+  if (ys.size() == 2) {
+    z = b.matmul(b.reshape(x, {product(xs, 0, xs.size() - 1), xs.back()}), y);
+  } else {
+    result = joint_batch(c, xs, ys);
+    z = b.matmul(as_batch(b, x, result), as_batch(b, y, result));
+    result.push_back(xs[xs.size() - 2]);
+  }
+  if (x_rank == 1) result.pop_back();
+  if (y_rank > 1) result.push_back(ys.back());
+  return b.reshape(z, result);
+}
 
 std::span<const OnnxOperator> contraction_operators() { return kRows; }
 

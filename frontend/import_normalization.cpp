@@ -1,16 +1,10 @@
 // Normalisation.
-#include <numeric>
+#include <algorithm>
 
 #include "frontend/operators.h"
 
 namespace halfstep {
 namespace {
-
-double product(const Shape& shape, const Ints& axes) {
-  double count = 1;
-  for (int64_t axis : axes) count *= static_cast<double>(shape[static_cast<size_t>(axis)]);
-  return count;
-}
 
 // ---- batch norm ----
 
@@ -58,68 +52,54 @@ std::vector<Value> import_batch_norm(NodeContext& c) {
 
 // ---- norms over axes of one sample ----
 
-struct Moments {
-  Value centred, mean, inverse_deviation;  // the statistics keep the axes with size 1
-};
-
-Value mean_over(Builder& b, Value x, const Ints& axes) {
-  return b.mul(b.reduce("reduce_sum", x, axes), 1 / product(b.shape(x), axes));
-}
-
-Moments moments(Builder& b, Value x, const Ints& axes, double epsilon) {
-  const Value mean = mean_over(b, x, axes);
-  const Value centred = b.sub(x, mean);
-  return {centred, mean, b.unary("rsqrt", b.add(mean_over(b, b.mul(centred, centred), axes), epsilon))};
-}
-
-Value normalised(Builder& b, const Moments& m) { return b.mul(m.centred, m.inverse_deviation); }
-
 void initialise_affine(NodeContext& c) {
   c.initialise(c.operand(1), {FreshRule::constant, 1});
   if (c.has_operand(2)) c.initialise(c.operand(2), {FreshRule::constant, 0});
 }
 
-Ints axes_from(size_t first, size_t rank) {
-  Ints axes(rank - first);
-  std::iota(axes.begin(), axes.end(), static_cast<int64_t>(first));
-  return axes;
+// The operand broadcast to the normalised axes `row`; absent if it has others too, or is left out.
+Value row_operand(NodeContext& c, size_t i, const Shape& row) {
+  if (!c.has_operand(i)) return {};
+  const Shape shape = c.shape(i);
+  bool fits = shape.size() <= row.size();
+  for (size_t k = 0; fits && k < shape.size(); ++k)
+    fits = shape[k] == 1 || shape[k] == row[row.size() - shape.size() + k];
+  return fits ? c.b.broadcast(c.operand(i), row) : Value{};
 }
 
-std::vector<Value> import_layer_norm(NodeContext& c) {
+// layer_norm or rms_norm with scale and, where the operator has one, bias.
+std::vector<Value> import_row_norm(NodeContext& c, std::string_view norm) {
   c.ignore({"stash_type"});  // statistics are in f32 here
   const Shape shape = c.shape(0);
   const size_t first = c.axis(c.integer("axis", -1), shape.size());
   initialise_affine(c);
-  const Moments m = moments(c.b, c.operand(0), axes_from(first, shape.size()), c.number("epsilon", 1e-5));
-  Value y = c.b.mul(normalised(c.b, m), c.operand(1));
-  if (c.has_operand(2)) y = c.b.add(y, c.operand(2));
-  return {y, m.mean, m.inverse_deviation};
+  const Shape row(shape.begin() + static_cast<std::ptrdiff_t>(first), shape.end());
+  std::vector<Value> operands{c.operand(0)}, later;
+  for (size_t i = 1; i < c.operand_count(); ++i) {
+    const Value v = later.empty() ? row_operand(c, i, row) : Value{};
+    (v ? operands : later).push_back(v ? v : c.optional_operand(i));
+  }
+  std::vector<Value> results =
+      c.b.call_all(op(norm), operands, {{"axis", static_cast<int64_t>(first)}, {"epsilon", c.number("epsilon", 1e-5)}});
+  for (Value v : later)
+    if (v) results[0] = c.b.binary(v == c.optional_operand(1) ? "mul" : "add", results[0], v);
+  return results;
 }
 
-std::vector<Value> import_rms_norm(NodeContext& c) {
-  c.ignore({"stash_type"});
-  const Value x = c.operand(0);
-  const Shape shape = c.b.shape(x);
-  const Ints axes = axes_from(c.axis(c.integer("axis", -1), shape.size()), shape.size());
-  initialise_affine(c);
-  const Value square = mean_over(c.b, c.b.mul(x, x), axes);
-  const Value inverse = c.b.unary("rsqrt", c.b.add(square, c.number("epsilon", 1e-5)));
-  return {c.b.mul(c.b.mul(x, inverse), c.operand(1))};
-}
+std::vector<Value> import_layer_norm(NodeContext& c) { return import_row_norm(c, "layer_norm"); }
+std::vector<Value> import_rms_norm(NodeContext& c) { return import_row_norm(c, "rms_norm"); }
 
-// [C] beside [N, C, spatial...].
-Value per_channel(NodeContext& c, size_t operand) {
-  Shape shape(c.shape(0).size() - 1, 1);
-  shape[0] = c.b.type(c.operand(operand)).element_count();
-  return c.b.reshape(c.operand(operand), shape);
+Value group_norm(NodeContext& c, Value scale, Value bias, int64_t groups) {
+  return c.b.call(
+      "group_norm", {c.operand(0), scale, bias},
+      {{"axis", int64_t{1}}, {"batch", int64_t{0}}, {"groups", groups}, {"epsilon", c.number("epsilon", 1e-5)}});
 }
 
 std::vector<Value> import_instance_norm(NodeContext& c) {
   const Shape shape = c.shape(0);
   if (shape.size() < 3) c.fail("[N, C, spatial...] expected, found " + to_string(shape));
   initialise_affine(c);
-  const Moments m = moments(c.b, c.operand(0), axes_from(2, shape.size()), c.number("epsilon", 1e-5));
-  return {c.b.add(c.b.mul(normalised(c.b, m), per_channel(c, 1)), per_channel(c, 2))};
+  return {group_norm(c, c.operand(1), c.operand(2), shape[1])};
 }
 
 std::vector<Value> import_group_norm(NodeContext& c) {
@@ -129,19 +109,30 @@ std::vector<Value> import_group_norm(NodeContext& c) {
   if (shape.size() < 2 || groups <= 0 || shape[1] % groups != 0)
     c.fail(to_string(shape) + " does not split into " + std::to_string(groups) + " groups of channels");
   initialise_affine(c);
-  Shape grouped = shape;
-  grouped[1] = shape[1] / groups;
-  grouped.insert(grouped.begin() + 1, groups);
-  const Moments m =
-      moments(c.b, c.b.reshape(c.operand(0), grouped), axes_from(2, grouped.size()), c.number("epsilon", 1e-5));
-  if (c.version >= 21)  // scale and bias are per channel
-    return {c.b.add(c.b.mul(c.b.reshape(normalised(c.b, m), shape), per_channel(c, 1)), per_channel(c, 2))};
-  const auto per_group = [&](size_t operand) {
-    Shape one(grouped.size() - 1, 1);
-    one[0] = groups;
-    return c.b.reshape(c.operand(operand), one);
+  if (c.version >= 21) return {group_norm(c, c.operand(1), c.operand(2), groups)};
+  const auto per_channel = [&](size_t operand) {  // was per group
+    const Value v = c.b.reshape(c.operand(operand), {groups, 1});
+    return c.b.reshape(c.b.broadcast(v, {groups, shape[1] / groups}), {shape[1]});
   };
-  return {c.b.reshape(c.b.add(c.b.mul(normalised(c.b, m), per_group(1)), per_group(2)), shape)};
+  return {group_norm(c, per_channel(1), per_channel(2), groups)};
+}
+
+// A layer norm over axes that need not be the last ones.
+std::vector<Value> import_mean_variance_norm(NodeContext& c) {
+  constexpr double kEpsilon = 1e-18;  // the specification adds 1e-9 to the deviation
+  const Shape shape = c.shape(0);
+  std::vector<char> normalised(shape.size(), 0);
+  for (int64_t a : c.int_list("axes", {0, 2, 3})) normalised[c.axis(a, shape.size())] = 1;
+  Ints order;
+  for (const char wanted : {0, 1})
+    for (size_t i = 0; i < shape.size(); ++i)
+      if (normalised[i] == wanted) order.push_back(static_cast<int64_t>(i));
+  const int64_t kept = std::count(normalised.begin(), normalised.end(), 0);
+  if (kept == static_cast<int64_t>(shape.size())) c.fail("no axes to normalise over");
+  const Value y = c.b.call("layer_norm", {permute(c.b, c.operand(0), order)}, {{"axis", kept}, {"epsilon", kEpsilon}});
+  Ints back(order.size());
+  for (size_t i = 0; i < order.size(); ++i) back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
+  return {permute(c.b, y, back)};
 }
 
 const std::vector<OnnxOperator> kRows{
@@ -154,7 +145,9 @@ const std::vector<OnnxOperator> kRows{
     {"GroupNormalization", {18, 21}, 3, 3, import_group_norm},
     {"InstanceNormalization", {6}, 3, 3, import_instance_norm},
     {"LayerNormalization", {17}, 2, 3, import_layer_norm},
+    {"MeanVarianceNormalization", {9}, 1, 1, import_mean_variance_norm},
     {"RMSNormalization", {23}, 2, 2, import_rms_norm},
+    {"SimplifiedLayerNormalization", {1}, 2, 2, import_rms_norm},
 };
 
 }  // namespace

@@ -37,6 +37,8 @@ std::span<const OnnxOperator> grid_operators();
 std::span<const OnnxOperator> random_operators();
 std::span<const OnnxOperator> reduction_operators();
 std::span<const OnnxOperator> normalization_operators();
+std::span<const OnnxOperator> attention_operators();
+std::span<const OnnxOperator> microsoft_operators();
 std::span<const OnnxOperator> loss_operators();
 std::span<const OnnxOperator> recurrent_operators();
 

@@ -6,34 +6,13 @@
 #include <cmath>
 #include <set>
 
-#include "test_model.h"
+#include "operator_cases.h"
 
 namespace halfstep::test {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 const double kNaN = std::nan("");
-
-// An operand: fed when the model runs, known when it is compiled, or left out.
-struct Operand {
-  enum Kind { data, known, absent } kind;
-  Tensor tensor;
-};
-Operand x(const Shape& shape, const std::vector<double>& values) { return {Operand::data, floats(shape, values)}; }
-Operand x(const Tensor& tensor) { return {Operand::data, tensor}; }
-Operand known(const Tensor& tensor) { return {Operand::known, tensor}; }
-Operand absent() { return {Operand::absent, {}}; }
-Operand bools(const Shape& shape, const std::vector<double>& values) {
-  return {Operand::data, Tensor::from_values({DType::boolean, shape}, values)};
-}
-
-struct Case {
-  std::string op;
-  int64_t opset;
-  std::vector<Operand> operands;
-  AttributeList attributes;
-  std::vector<std::vector<double>> results;  // "" of a result that is not asked for: empty
-};
 
 onnx::GraphProto branch(double value) {
   onnx::GraphProto graph;
@@ -418,8 +397,14 @@ TestModel one_node(const Case& c, NamedTensors& inputs) {
   return model.node(c.op, operands, results, c.attributes);
 }
 
+std::vector<Case> all_cases() {
+  std::vector<Case> all = cases();
+  for (Case& c : attention_cases()) all.push_back(std::move(c));
+  return all;
+}
+
 TEST(Operators, ComputeWhatOnnxSays) {
-  for (const Case& c : cases()) {
+  for (const Case& c : all_cases()) {
     SCOPED_TRACE(c.op + " of opset " + std::to_string(c.opset));
     NamedTensors inputs;
     const TestModel model = one_node(c, inputs);
@@ -434,9 +419,9 @@ TEST(Operators, ComputeWhatOnnxSays) {
 
 TEST(Operators, EveryRowHasACase) {
   std::set<std::string, std::less<>> tried;
-  for (const Case& c : cases()) tried.insert(c.op);
+  for (const Case& c : all_cases()) tried.insert(c.op);
   for (const OnnxOperator* row : onnx_operators())
-    EXPECT_TRUE(tried.contains(row->name)) << row->name << " has no case in operators_test.cpp";
+    EXPECT_TRUE(tried.contains(row->name)) << row->name << " has no case in operators_test.cpp or attention_cases.cpp";
 }
 
 TEST(Operators, LaterOpsetsMeanTheSame) {

@@ -1,6 +1,7 @@
 // Pointwise operators: arithmetic, comparison, logic, activations.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "frontend/operators.h"
 #include "frontend/stochastic_depth.h"
@@ -58,6 +59,16 @@ void initialise_coefficients(NodeContext& c) {
 std::vector<Value> import_nary(NodeContext& c) {
   initialise_coefficients(c);
   return {c.b.call_all(ir_op(c), broadcast_together(c))};
+}
+
+// PyTorch's exporter adds the boolean mask of an attention to its scores: what is not visible counts as -infinity.
+std::vector<Value> import_add(NodeContext& c) {
+  std::vector<Value> v = broadcast_together(c);
+  for (size_t i : {0u, 1u})
+    if (c.b.dtype(v[i]) == DType::boolean && is_floating(c.b.dtype(v[1 - i])))
+      v[i] = c.b.select(v[i], c.b.constant_like(v[1 - i], 0),
+                        c.b.constant_like(v[1 - i], -std::numeric_limits<double>::infinity()));
+  return {c.b.call_all(ir_op(c), v)};
 }
 
 // Neg and Abs of integers, which occur in shape arithmetic.
@@ -215,7 +226,7 @@ std::vector<Value> import_where(NodeContext& c) { return {c.b.call("select", bro
 
 const std::vector<OnnxOperator> kRows{
     {"Abs", {1}, 1, 1, import_abs},
-    {"Add", {7}, 2, 2, import_nary},
+    {"Add", {7}, 2, 2, import_add},
     {"And", {7}, 2, 2, import_nary},
     {"Ceil", {1}, 1, 1, import_unary},
     {"Clip", {1, 11}, 1, 3, import_clip, "bounds must be known when the model is compiled"},

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 #include <set>
+#include <unordered_map>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -45,11 +46,15 @@ LossScaling loss_scaling(const Recipe& r) {
   return s;
 }
 
-Ints stored_permutation(const Graph& graph, const std::string& parameter) {
-  const Value leaf = graph.leaf(parameter);
-  require(bool(leaf), "every parameter is a leaf of the imported graph");
-  const Attribute* permutation = graph.node(leaf).attributes.find("permutation");
-  return permutation ? std::get<Ints>(*permutation) : Ints();
+// By the parameters' names.
+std::unordered_map<std::string_view, Ints> stored_permutations(const Graph& graph) {
+  std::unordered_map<std::string_view, Ints> result;
+  for (const Node& node : graph.nodes())
+    if (is_leaf(*node.op)) {
+      const Attribute* permutation = node.attributes.find("permutation");
+      result.emplace(node.attributes.text("name"), permutation ? std::get<Ints>(*permutation) : Ints());
+    }
+  return result;
 }
 
 // `stored` is the ONNX tensor with its axes in the order `from`; the result has them in the order `to`.
@@ -166,10 +171,12 @@ const std::string& model_path(const Recipe& recipe) {
 
 Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported, const NamedTensors& weights) {
   Tensor arena(TensorType{DType::f32, {arenas.size}});
+  const auto permutations = stored_permutations(imported);
   for (const ArenaSlice& slice : arenas.slices) {
     const auto found = weights.find(slice.name);
-    require(found != weights.end(), "every parameter has a value");
-    const Tensor stored = restored(found->second, stored_permutation(imported, slice.name), slice.permutation);
+    const auto permutation = permutations.find(slice.name);
+    require(found != weights.end() && permutation != permutations.end(), "every parameter is a leaf with a value");
+    const Tensor stored = restored(found->second, permutation->second, slice.permutation);
     require(stored.type == TensorType{DType::f32, slice.shape}, "a parameter has the type of its slice");
     std::ranges::copy(stored.as<float>(), arena.as<float>().begin() + slice.offset);
   }

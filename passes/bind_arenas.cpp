@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -31,12 +32,6 @@ bool matches(const Node& parameter, const std::string& pattern) {
 }
 
 }  // namespace
-
-const ArenaSlice& ArenaLayout::at(std::string_view name) const {
-  for (const ArenaSlice& slice : slices)
-    if (slice.name == name) return slice;
-  throw InternalError("no parameter '" + std::string(name) + "' in the arenas");
-}
 
 std::string arena_name(DType dtype) {
   return dtype == DType::f32 ? "parameters" : "parameters." + std::string(name(dtype));
@@ -74,10 +69,17 @@ ArenaLayout plan_arenas(const Graph& graph, const std::vector<std::string>& no_d
 }
 
 Graph bind_arenas(const Graph& graph, const ArenaLayout& layout) {
+  std::unordered_map<std::string_view, const ArenaSlice*> slices;
+  for (const ArenaSlice& slice : layout.slices) slices.emplace(slice.name, &slice);
+  const auto view = [&](Builder& b, const Node& parameter, DType dtype) {
+    const auto found = slices.find(parameter.attributes.text("name"));
+    require(found != slices.end(), "every parameter has a slice of the arenas");
+    return std::vector<Value>{arena_view(b, layout, *found->second, dtype)};
+  };
   return rewrite(graph, [&](Builder& b, const Node& node, std::span<const Value>) -> std::vector<Value> {
-    if (is(node, "parameter")) return {arena_view(b, layout, layout.at(node.attributes.text("name")), DType::f32)};
+    if (is(node, "parameter")) return view(b, node, DType::f32);
     if (const Node* parameter = narrowed_parameter(graph, node))
-      return {arena_view(b, layout, layout.at(parameter->attributes.text("name")), node.attributes.dtype("to"))};
+      return view(b, *parameter, node.attributes.dtype("to"));
     return {};
   });
 }

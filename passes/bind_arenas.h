@@ -30,8 +30,6 @@ struct ArenaLayout {
   int64_t size = 0;  // elements of an arena
   std::vector<ArenaSlice> slices;
   int64_t decayed = 0;  // elements with weight decay: those before this one
-
-  const ArenaSlice& at(std::string_view name) const;
 };
 
 inline constexpr int64_t kSliceAlignment = 64;    // elements; 128 bytes in f16

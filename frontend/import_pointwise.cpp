@@ -63,6 +63,7 @@ std::vector<Value> import_nary(NodeContext& c) {
 
 // PyTorch's exporter adds the boolean mask of an attention to its scores: what is not visible counts as -infinity.
 std::vector<Value> import_add(NodeContext& c) {
+  initialise_coefficients(c);
   std::vector<Value> v = broadcast_together(c);
   for (size_t i : {0u, 1u})
     if (c.b.dtype(v[i]) == DType::boolean && is_floating(c.b.dtype(v[1 - i])))

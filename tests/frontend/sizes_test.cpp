@@ -174,7 +174,7 @@ TEST(OtherSizes, AdditiveMasksAreNoWeights) {
   model.node("Mul", {"x", "w"}, {"a"}).node("Add", {"a", "mask"}, {"y"}).output("y");
   const ImportedModel imported = import_model(model.file(), {.shapes = {{"x", {5, 2, 3}}}});
   EXPECT_EQ(imported.weights.size(), 1u);
-  EXPECT_THAT(imported.remarks, Contains("attention masks stay as they are: 'mask'"));
+  EXPECT_THAT(imported.remarks, Contains("masks, tables of positions and coefficients stay as they are: 'mask'"));
   EXPECT_EQ(imported.graph.type(imported.graph.output("y")).shape, (Shape{5, 2, 3}));
 }
 

@@ -440,6 +440,27 @@ void Importer::add_remarks() {
                        "or TrainingMode.TRAINING, or put them back with --bn-insert");
 }
 
+namespace {
+
+// Random numbers that were read as a dropout, or switched off, leave the inputs behind that they were drawn from.
+Graph without_unread_step_inputs(const Graph& graph) {
+  const auto users = graph.users();
+  const auto unread = [&](NodeId id) {
+    const Node& node = graph.node(id);
+    return node.op->name == "input" && node.attributes.text("name").starts_with("step.") &&
+           users[static_cast<size_t>(id)].empty();
+  };
+  bool any = false;
+  for (NodeId id = 0; id < graph.size(); ++id) any |= unread(id);
+  if (!any) return graph;
+  NodeId next = 0;
+  return rewrite(graph, [&](Builder&, const Node&, std::span<const Value>) {
+    return unread(next++) ? std::vector<Value>{Value{}} : std::vector<Value>();
+  });
+}
+
+}  // namespace
+
 Graph Importer::run() {
   const onnx::GraphProto& graph = inputs_.model.graph();
   Scope scope{.opsets = &opsets_};
@@ -456,7 +477,7 @@ Graph Importer::run() {
   throw_problems();
   for (const auto& [state, value] : updates_) builder_.update(state, value);
   add_remarks();
-  Graph result = std::move(builder_).finish();
+  Graph result = without_unread_step_inputs(std::move(builder_).finish());
   check_repeated_leaves(result);
   return result;
 }

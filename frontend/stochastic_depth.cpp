@@ -60,9 +60,12 @@ std::optional<Shape> shape_beside(Shape mask, const Shape& x) {
 Value dropped(NodeContext& c, Value x, Value mask, double p) {
   const std::optional<Shape> shape = shape_beside(c.b.shape(mask), c.b.shape(x));
   if (!shape || !(p > 0) || p > 1 || !is_floating(c.b.dtype(x))) return {};
-  if (p == 1 || c.importer().inputs().options.dropout == 0.0) return x;
+  // A mask of every element is a dropout that the exporter took apart, and has the ratio that dropouts are given.
+  const std::optional<double> chosen = c.importer().inputs().options.dropout;
+  const double ratio = *shape == c.b.shape(x) || chosen == 0.0 ? chosen.value_or(1 - p) : 1 - p;
+  if (ratio == 0) return x;
   return c.b.call("dropout", {x, c.step_seed(), c.step_iteration()},
-                  {{"ratio", 1 - p}, {"site", c.importer().next_random_site()}, {"shape", *shape}});
+                  {{"ratio", ratio}, {"site", c.importer().next_random_site()}, {"shape", *shape}});
 }
 
 Value dropped_by(NodeContext& c, Value x, Value mask) {

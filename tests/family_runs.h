@@ -76,6 +76,8 @@ inline FamilyRun run_family(const FamilyCase& c, const nlohmann::json& reference
   const nlohmann::json& labels = reference.at("labels");
   inputs["labels"] = Tensor(TensorType{DType::i64, labels.at("shape").get<Shape>()});
   std::ranges::copy(labels.at("values").get<std::vector<int64_t>>(), inputs["labels"].as<int64_t>().begin());
+  inputs["step.seed"] = Tensor::scalar(DType::i64, 1);
+  inputs["step.iteration"] = Tensor::scalar(DType::i32, 0);
   inputs["step.learning_rate"] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
   FamilyRun run;
   for (int step = 0; step < steps; ++step) {

@@ -6,7 +6,8 @@ Each model is made by torchvision or transformers with seeded weights and export
 gets the file and the batches that PyTorch gets. OUT_DIR/compare_models.md is the table, compare_models.json all numbers.
 
   loss, gradient   |ours - PyTorch| / |PyTorch|, fp32 with TF32 off; the gradient of a parameter as a whole tensor (L2).
-                   One that is zero in theory is measured against the largest gradient's norm, times 1e-3.
+                   One that is zero in theory is measured against the largest gradient's norm, times 1e-3. Beside it
+                   how far both are from PyTorch in fp64: the worst parameter of each.
   AMP curve        fp16 autocast and dynamic loss scaling, 100 steps over ten batches in order, dropout off. `ours`:
                    mean and largest |loss - PyTorch's| / PyTorch's over the steps; `spread`: the same between two
                    PyTorch runs from the same weights whose libraries sum in another order.
@@ -108,10 +109,10 @@ def halfstep(*arguments):
     return done.stdout
 
 
-def torch_gradients(name, x, y):
+def torch_gradients(name, x, y, dtype):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    model = families.without_dropout(make(name)).to(DEVICE)
-    loss = families.loss_of(model(x.to(DEVICE)), y.to(DEVICE))
+    model = families.without_dropout(make(name)).to(DEVICE, dtype)
+    loss = families.loss_of(model(x.to(DEVICE, dtype if x.is_floating_point() else None)), y.to(DEVICE))
     loss.backward()
     return loss.item(), {key: p.grad.cpu().double().numpy() for key, p in model.named_parameters() if p.grad is not None}
 
@@ -128,9 +129,11 @@ def compare_gradients(name, path, kept, directory):
              "--dropout", 0, "--ignore_index", families.IGNORED, "--device", DEVICE, "-o", directory / "g.safetensors")
     seconds = time.time() - started
     ours = read_safetensors(directory / "g.safetensors")
-    loss, theirs = torch_gradients(name, x, y)
+    loss, theirs = torch_gradients(name, x, y, torch.float32)
+    exact_loss, exact = torch_gradients(name, x, y, torch.float64)
     largest = max(np.linalg.norm(g) for g in theirs.values())
     worst, where, compared = 0.0, "-", 0
+    own, own_error = 0.0, 0.0
     for parameter, truth in theirs.items():
         found = None
         for initializer, permutation in kept[parameter]:
@@ -143,11 +146,14 @@ def compare_gradients(name, path, kept, directory):
         if found is None:
             continue
         compared += 1
-        distance = np.linalg.norm(found - truth) / max(np.linalg.norm(truth), 1e-3 * largest)
+        size = max(np.linalg.norm(truth), 1e-3 * largest)
+        distance = np.linalg.norm(found - truth) / size
         if distance > worst:
             worst, where = distance, parameter
-    return dict(loss=abs(float(ours["loss"].ravel()[0]) - loss) / loss, gradient=worst, where=where,
-                compared=compared, parameters=len(theirs), seconds=seconds)
+        own = max(own, np.linalg.norm(found - exact[parameter]) / size)
+        own_error = max(own_error, np.linalg.norm(truth - exact[parameter]) / size)
+    return dict(loss=abs(float(ours["loss"].ravel()[0]) - loss) / loss, gradient=worst, where=where, to_fp64=own,
+                torch_to_fp64=own_error, compared=compared, parameters=len(theirs), seconds=seconds)
 
 
 def torch_curve(name, x, y, other_order):
@@ -209,8 +215,8 @@ def main():
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     results = {}
-    lines = ["| model | form | loss | worst gradient | of | AMP, 100 steps: ours mean (max) | PyTorch's spread mean (max) "
-             "| loss first, last (ours) |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| model | form | loss | worst gradient | to fp64: ours, PyTorch | of | AMP, 100 steps: ours mean (max) | PyTorch's spread mean (max) "
+             "| loss first, last (ours) |", "|---|---|---|---|---|---|---|---|---|"]
     for name in sys.argv[2:] or table():
         directory = out / "work"
         subprocess.run(["rm", "-rf", directory])
@@ -223,6 +229,7 @@ def main():
             row.update(compare_curves(name, path, directory))
             lines.append(
                 f"| {name} | {table()[name][1]} | {row['loss']:.1e} | {row['gradient']:.1e} `{row['where']}` | "
+                f"{row['to_fp64']:.1e}, {row['torch_to_fp64']:.1e} | "
                 f"{row['compared']}/{row['parameters']} | {row['ours_mean']:.1e} ({row['ours_max']:.1e}) | "
                 f"{row['spread_mean']:.1e} ({row['spread_max']:.1e}) | {row['first']:.4f}, {row['last']:.4f} "
                 f"({row['ours_last']:.4f}) |")

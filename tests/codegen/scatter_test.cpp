@@ -1,4 +1,5 @@
 // Scatters beyond the op table: long lists of indices, rows that many of them name, indices out of range.
+#include "codegen/lower.h"
 #include "codegen/schedule.h"
 #include "tests/codegen/compare.h"
 
@@ -63,6 +64,50 @@ TEST(Scatter, ComputedDataAndUpdatesAreReadInPlace) {
     output "0" = %y
   })",
                         -2, 2, 7);
+}
+
+// A table that a contraction and a gather read: its gradient is summed where the contraction wrote it, in the arena.
+std::string tied(const std::string& more) {
+  return R"(graph step {
+  %h = input() {name="h"} : f32[64,16]
+  %dy = input() {name="dy"} : f32[64,40]
+  %i = input() {name="i"} : i64[64]
+  %w = matmul(%dy, %h) {transpose_a=1}
+  %s = fused(%w, %i, %h) {body=graph body {
+    %0 = input() {name="0"} : f32[40,16]
+    %1 = input() {name="1"} : i64[64]
+    %2 = input() {name="2"} : f32[64,16]
+    %3 = scatter(%0, %1, %2) {axis=0, reduction="add"}
+    output "0" = %3
+  }}
+  %r = reshape(%s) {shape=[640]}
+  %g = reshape(%h) {shape=[1024]}
+  %a = concat(%g, %r) {axis=0}
+  output "arena" = %a
+)" + more +
+         "}\n";
+}
+
+int copies(const Program& program, int64_t bytes) {
+  int count = 0;
+  for (const Step& step : program.steps)
+    if (const Copy* copy = std::get_if<Copy>(&step.call)) count += copy->bytes == bytes;
+  return count;
+}
+
+TEST(Scatter, WritesOverWhatNobodyElseReads) {
+  KernelModule module({DeviceKind::cpu, host_cpu()});
+  const Program program = lower(parse_graph(tied("")), "train", module).program;
+  EXPECT_EQ(copies(program, 640 * 4), 0) << print(program);
+  const Gemm& gemm = std::get<Gemm>(program.steps[0].call);
+  EXPECT_EQ(program.buffers[static_cast<size_t>(gemm.c.buffer)].name, ".arena.train.0") << print(program);
+  EXPECT_EQ(gemm.c.offset, 1024 * 4);
+}
+
+TEST(Scatter, WritesOverACopyOfWhatIsReadLater) {
+  KernelModule module({DeviceKind::cpu, host_cpu()});
+  const Program program = lower(parse_graph(tied("  output \"weight\" = %w\n")), "train", module).program;
+  EXPECT_EQ(copies(program, 640 * 4), 1) << print(program);
 }
 
 }  // namespace

@@ -188,6 +188,7 @@ void Lowering::find_last_uses() {
 }
 
 bool Lowering::fills_gaps(NodeId id) const {
+  if (last_use_[static_cast<size_t>(id)] == graph_.size()) return false;
   for (NodeId user : users_[static_cast<size_t>(id)])
     if (!is_arena(node(user))) return false;
   const std::vector<std::byte>& data = node(id).attributes.tensor("value").data;

@@ -266,12 +266,40 @@ std::vector<Value> import_tile(NodeContext& c) {
   return {c.b.reshape(c.b.broadcast(c.b.reshape(c.operand(0), apart), copied), wanted_sizes(together))};
 }
 
+// Blocks of space are [h, r, w, r] apart; depth holds them as [r, r, channels], or as [channels, r, r] in mode CRD.
+std::vector<Value> import_depth_to_space(NodeContext& c) {
+  const Shape s = c.shape(0);
+  const int64_t r = c.integer("blocksize");
+  const std::string mode = c.text("mode", "DCR");
+  if (mode != "DCR" && mode != "CRD") c.fail("mode '" + mode + "' is not DCR or CRD");
+  if (s.size() != 4 || r < 1 || s[1] % checked_mul(r, r, "blocksize") != 0)
+    c.fail("[N, channels * " + std::to_string(r) + "^2, H, W] expected, found " + to_string(s));
+  const int64_t channels = s[1] / (r * r);
+  const bool depth_first = mode == "DCR";
+  const Value apart = c.b.reshape(
+      c.operand(0), depth_first ? Shape{s[0], r, r, channels, s[2], s[3]} : Shape{s[0], channels, r, r, s[2], s[3]});
+  const Value blocks = c.b.transpose(apart, depth_first ? Ints{0, 3, 4, 1, 5, 2} : Ints{0, 1, 4, 2, 5, 3});
+  return {c.b.reshape(blocks, {s[0], channels, s[2] * r, s[3] * r})};
+}
+
+std::vector<Value> import_space_to_depth(NodeContext& c) {
+  const Shape s = c.shape(0);
+  const int64_t r = c.integer("blocksize");
+  if (s.size() != 4 || r < 1 || s[2] % r != 0 || s[3] % r != 0)
+    c.fail("[N, C, H, W] with H and W divisible by " + std::to_string(r) + " expected, found " + to_string(s));
+  const Value apart = c.b.reshape(c.operand(0), {s[0], s[1], s[2] / r, r, s[3] / r, r});
+  const Value blocks = c.b.transpose(apart, {0, 3, 5, 1, 2, 4});
+  return {c.b.reshape(blocks, {s[0], checked_mul(s[1], checked_mul(r, r, "blocksize"), "depth"), s[2] / r, s[3] / r})};
+}
+
 const std::vector<OnnxOperator> kRows{
     {"Concat", {4}, 1, kVariadic, import_concat},
+    {"DepthToSpace", {1, 11}, 1, 1, import_depth_to_space, "two spatial axes"},
     {"Expand", {8}, 2, 2, import_expand, "the shape must be known when the model is compiled"},
     {"Flatten", {1}, 1, 1, import_flatten},
     {"Reshape", {5, 14}, 2, 2, import_reshape, "the shape must be known when the model is compiled"},
     {"Slice", {1, 10}, 1, 5, import_slice, "bounds must be known when the model is compiled"},
+    {"SpaceToDepth", {1}, 1, 1, import_space_to_depth, "two spatial axes"},
     {"Split", {2, 13, 18}, 1, 2, import_split, "sizes must be known when the model is compiled"},
     {"Squeeze", {1, 13}, 1, 2, import_squeeze},
     {"Tile", {6}, 2, 2, import_tile, "repeats must be known when the model is compiled"},

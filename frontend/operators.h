@@ -30,6 +30,7 @@ std::span<const OnnxOperator> shape_operators();
 std::span<const OnnxOperator> pointwise_operators();
 std::span<const OnnxOperator> movement_operators();
 std::span<const OnnxOperator> indexing_operators();
+std::span<const OnnxOperator> order_operators();
 std::span<const OnnxOperator> contraction_operators();
 std::span<const OnnxOperator> pooling_operators();
 std::span<const OnnxOperator> spatial_operators();

@@ -55,7 +55,7 @@ def table():
         "bert": (lambda: text_model("BertForMaskedLM", "BertConfig"), "ts17", (128,), 30000, 8, "adamw", 3e-5),
         "distilbert": (lambda: text_model("DistilBertForSequenceClassification", "DistilBertConfig"), "dynamo",
                        (128,), 30000, 8, "adamw", 3e-5),
-        "gpt2": (lambda: text_model("GPT2LMHeadModel", "GPT2Config", use_cache=False), "raw", (256,), 50000, 4,
+        "gpt2": (lambda: text_model("GPT2LMHeadModel", "GPT2Config", use_cache=False), "dynamo", (256,), 50000, 4,
                  "adamw", 1e-4),
         "lstm": (lambda: families.Recurrent(torch.nn.LSTM, 1000, 64, 128), "raw", (32,), 1000, 32, "adamw", 1e-3),
     }

@@ -9,29 +9,6 @@
 namespace halfstep {
 namespace {
 
-// numpy broadcasting of all operands to one shape.
-std::vector<Value> broadcast_together(NodeContext& c) {
-  c.align_broadcast();
-  std::vector<Value> values = c.operands();
-  Shape joint;
-  for (Value v : values) {
-    const Shape s = c.b.shape(v);
-    if (s.size() > joint.size()) joint.insert(joint.begin(), s.size() - joint.size(), 1);
-    for (size_t i = 1; i <= s.size(); ++i) {
-      int64_t& size = joint[joint.size() - i];
-      const int64_t other = s[s.size() - i];
-      if (size != other && size != 1 && other != 1) {
-        std::string shapes;
-        for (Value w : values) shapes += (shapes.empty() ? "" : " and ") + to_string(c.b.shape(w));
-        c.fail("shapes " + shapes + " do not broadcast");
-      }
-      if (size == 1) size = other;
-    }
-  }
-  for (Value& v : values) v = c.b.broadcast(v, joint);
-  return values;
-}
-
 // The IR op that the ONNX operator is, by its row's `onnx` column.
 const Op& ir_op(NodeContext& c) {
   for (const Op* op : all_ops())
@@ -58,13 +35,13 @@ void initialise_coefficients(NodeContext& c) {
 
 std::vector<Value> import_nary(NodeContext& c) {
   initialise_coefficients(c);
-  return {c.b.call_all(ir_op(c), broadcast_together(c))};
+  return {c.b.call_all(ir_op(c), c.broadcast_operands())};
 }
 
 // PyTorch's exporter adds the boolean mask of an attention to its scores: what is not visible counts as -infinity.
 std::vector<Value> import_add(NodeContext& c) {
   initialise_coefficients(c);
-  std::vector<Value> v = broadcast_together(c);
+  std::vector<Value> v = c.broadcast_operands();
   for (size_t i : {0u, 1u})
     if (c.b.dtype(v[i]) == DType::boolean && is_floating(c.b.dtype(v[1 - i])))
       v[i] = c.b.select(v[i], c.b.constant_like(v[1 - i], 0),
@@ -90,7 +67,7 @@ std::vector<Value> import_mul(NodeContext& c) {
 }
 
 Value reduce_pairs(NodeContext& c, std::string_view op) {
-  const std::vector<Value> values = broadcast_together(c);
+  const std::vector<Value> values = c.broadcast_operands();
   Value result = values[0];
   for (size_t i = 1; i < values.size(); ++i) result = c.b.binary(op, result, values[i]);
   return result;
@@ -117,7 +94,7 @@ std::vector<Value> import_pow(NodeContext& c) {
     if (exponent == -0.5) return {c.b.unary("rsqrt", x)};
     if (exponent == -1) return {c.b.unary("reciprocal", x)};
   }
-  std::vector<Value> operands = broadcast_together(c);
+  std::vector<Value> operands = c.broadcast_operands();
   if (is_floating(type)) operands[1] = c.b.cast(operands[1], type);
   const Value base = is_floating(type) ? operands[0] : c.b.cast(operands[0], DType::f32);
   return {c.b.cast(c.b.binary("pow", base, c.b.cast(operands[1], c.b.dtype(base))), type)};
@@ -129,7 +106,7 @@ Value truncated(Builder& b, Value x) {
 
 std::vector<Value> import_mod(NodeContext& c) {
   const bool c_style = c.integer("fmod", 0) != 0;
-  const std::vector<Value> v = broadcast_together(c);
+  const std::vector<Value> v = c.broadcast_operands();
   const bool floating = is_floating(c.b.dtype(v[0]));
   if (floating && !c_style) c.fail("fmod=0 is for integers");
   const Value quotient = c.b.div(v[0], v[1]);  // of integers it is truncated already
@@ -144,12 +121,12 @@ std::vector<Value> import_mod(NodeContext& c) {
 }
 
 std::vector<Value> import_greater(NodeContext& c) {
-  const std::vector<Value> v = broadcast_together(c);
+  const std::vector<Value> v = c.broadcast_operands();
   return {c.b.binary(c.op_type() == "Greater" ? "less" : "less_equal", v[1], v[0])};
 }
 
 std::vector<Value> import_xor(NodeContext& c) {
-  const std::vector<Value> v = broadcast_together(c);
+  const std::vector<Value> v = c.broadcast_operands();
   return {c.b.unary("not", c.b.binary("eq", v[0], v[1]))};
 }
 
@@ -165,112 +142,48 @@ std::vector<Value> import_is_inf(NodeContext& c) {
 
 // x where lo <= x <= hi: the gradient passes at the bounds, as in PyTorch's clamp.
 std::vector<Value> import_clip(NodeContext& c) {
-  Value x = c.operand(0);
-  const bool operands = c.version >= 11;
-  const auto bound = [&](size_t i, const char* name) -> std::optional<double> {
-    if (operands) return c.has_operand(i) ? std::optional(c.number(i, name)) : std::nullopt;
-    return c.has_attribute(name) ? std::optional(c.number(name, 0.0)) : std::nullopt;
+  Builder& b = c.b;
+  const Value from = c.operand(0);
+  const auto bound = [&](size_t i, const char* name) -> Value {
+    if (c.version >= 11) return c.has_operand(i) ? b.broadcast(c.operand(i), b.shape(from)) : Value{};
+    return c.has_attribute(name) ? b.constant_like(from, c.number(name, 0.0)) : Value{};
   };
-  const std::optional<double> low = bound(1, "min"), high = bound(2, "max");
-  if (low == 0.0 && !high && is_floating(c.b.dtype(x))) return {c.b.unary("relu", x)};
-  const Value from = x;
-  if (low) x = c.b.select(c.b.binary("less", from, c.b.constant_like(x, *low)), c.b.constant_like(x, *low), x);
-  if (high) x = c.b.select(c.b.binary("less", c.b.constant_like(x, *high), x), c.b.constant_like(x, *high), x);
+  const Value low = bound(1, "min"), high = bound(2, "max");
+  if (low && !high && is_floating(b.dtype(from)) && c.version >= 11 && c.is_constant(1) && c.number(1, "min") == 0)
+    return {b.unary("relu", from)};
+  Value x = from;
+  if (low) x = b.select(b.binary("less", from, low), low, x);
+  if (high) x = b.select(b.binary("less", high, x), high, x);
   return {x};
 }
 
-Value where_negative(Builder& b, Value x, Value if_negative, Value otherwise) {
-  return b.select(b.binary("less", x, b.constant_like(x, 0)), if_negative, otherwise);
-}
-
-std::vector<Value> import_leaky_relu(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {where_negative(c.b, x, c.b.mul(x, c.number("alpha", 0.01)), x)};
-}
-
-std::vector<Value> import_prelu(NodeContext& c) {
-  c.initialise(c.operand(1), {FreshRule::constant, 0.25});
-  const std::vector<Value> v = broadcast_together(c);
-  return {where_negative(c.b, v[0], c.b.mul(v[0], v[1]), v[0])};
-}
-
-std::vector<Value> import_elu(NodeContext& c) {
-  const Value x = c.operand(0);
-  // exp only of what is negative: a large positive x would overflow, and its gradient be 0 * inf.
-  const Value negative = c.b.binary("min", x, c.b.constant_like(x, 0));
-  const Value curve = c.b.mul(c.b.add(c.b.unary("exp", negative), -1), c.number("alpha", 1));
-  return {where_negative(c.b, x, curve, x)};
-}
-
-Value clamp_to_unit(Builder& b, Value x) {
-  return b.binary("max", b.binary("min", x, b.constant_like(x, 1)), b.constant_like(x, 0));
-}
-
-std::vector<Value> import_hard_sigmoid(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {clamp_to_unit(c.b, c.b.add(c.b.mul(x, c.number("alpha", 0.2)), c.number("beta", 0.5)))};
-}
-
-std::vector<Value> import_hard_swish(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {c.b.mul(x, clamp_to_unit(c.b, c.b.add(c.b.mul(x, 1.0 / 6), 0.5)))};
-}
-
-std::vector<Value> import_gelu(NodeContext& c) {
-  const std::string approximate = c.text("approximate", "none");
-  if (approximate != "none" && approximate != "tanh")
-    c.fail("attribute 'approximate' is '" + approximate + "'; 'none' or 'tanh' expected");
-  return {c.b.unary(approximate == "tanh" ? "gelu_tanh" : "gelu", c.operand(0))};
-}
-
-std::vector<Value> import_where(NodeContext& c) { return {c.b.call("select", broadcast_together(c))}; }
+std::vector<Value> import_where(NodeContext& c) { return {c.b.call("select", c.broadcast_operands())}; }
 
 const std::vector<OnnxOperator> kRows{
-    {"Abs", {1}, 1, 1, import_abs},
-    {"Add", {7}, 2, 2, import_add},
-    {"And", {7}, 2, 2, import_nary},
-    {"Ceil", {1}, 1, 1, import_unary},
-    {"Clip", {1, 11}, 1, 3, import_clip, "bounds must be known when the model is compiled"},
-    {"Cos", {7}, 1, 1, import_unary},
-    {"Div", {7}, 2, 2, import_nary},
-    {"Elu", {1}, 1, 1, import_elu},
-    {"Equal", {7}, 2, 2, import_nary},
-    {"Erf", {9}, 1, 1, import_unary},
-    {"Exp", {1}, 1, 1, import_unary},
-    {"Floor", {1}, 1, 1, import_unary},
-    {"Gelu", {20}, 1, 1, import_gelu},
-    {"Greater", {7}, 2, 2, import_greater},
-    {"GreaterOrEqual", {12}, 2, 2, import_greater},
-    {"HardSigmoid", {1}, 1, 1, import_hard_sigmoid},
-    {"HardSwish", {14}, 1, 1, import_hard_swish},
-    {"IsInf", {10}, 1, 1, import_is_inf},
-    {"IsNaN", {9}, 1, 1, import_unary},
-    {"LeakyRelu", {1}, 1, 1, import_leaky_relu},
-    {"Less", {7}, 2, 2, import_nary},
-    {"LessOrEqual", {12}, 2, 2, import_nary},
-    {"Log", {1}, 1, 1, import_unary},
-    {"Max", {1}, 1, kVariadic, import_max},
-    {"Mean", {1}, 1, kVariadic, import_mean},
-    {"Min", {1}, 1, kVariadic, import_min},
-    {"Mod", {10}, 2, 2, import_mod},
-    {"Mul", {7}, 2, 2, import_mul},
-    {"Neg", {1}, 1, 1, import_neg},
-    {"Not", {1}, 1, 1, import_unary},
-    {"Or", {7}, 2, 2, import_nary},
-    {"PRelu", {7}, 2, 2, import_prelu},
-    {"Pow", {7}, 2, 2, import_pow},
-    {"Reciprocal", {1}, 1, 1, import_unary},
-    {"Relu", {1}, 1, 1, import_unary},
-    {"Round", {11}, 1, 1, import_unary},
-    {"Sigmoid", {1}, 1, 1, import_unary},
-    {"Sign", {9}, 1, 1, import_unary},
-    {"Sin", {7}, 1, 1, import_unary},
-    {"Softplus", {1}, 1, 1, import_unary},
-    {"Sqrt", {1}, 1, 1, import_unary},
-    {"Sub", {7}, 2, 2, import_nary},
-    {"Sum", {1}, 1, kVariadic, import_sum},
-    {"Tanh", {1}, 1, 1, import_unary},
-    {"Where", {9}, 3, 3, import_where},
+    {"Abs", {1}, 1, 1, import_abs},           {"Acos", {7}, 1, 1, import_unary},
+    {"Acosh", {9}, 1, 1, import_unary},       {"Add", {7}, 2, 2, import_add},
+    {"And", {7}, 2, 2, import_nary},          {"Asin", {7}, 1, 1, import_unary},
+    {"Asinh", {9}, 1, 1, import_unary},       {"Atan", {7}, 1, 1, import_unary},
+    {"Atanh", {9}, 1, 1, import_unary},       {"Ceil", {1}, 1, 1, import_unary},
+    {"Clip", {1, 11}, 1, 3, import_clip},     {"Cos", {7}, 1, 1, import_unary},
+    {"Cosh", {9}, 1, 1, import_unary},        {"Div", {7}, 2, 2, import_nary},
+    {"Equal", {7}, 2, 2, import_nary},        {"Erf", {9}, 1, 1, import_unary},
+    {"Exp", {1}, 1, 1, import_unary},         {"Floor", {1}, 1, 1, import_unary},
+    {"Greater", {7}, 2, 2, import_greater},   {"GreaterOrEqual", {12}, 2, 2, import_greater},
+    {"IsInf", {10}, 1, 1, import_is_inf},     {"IsNaN", {9}, 1, 1, import_unary},
+    {"Less", {7}, 2, 2, import_nary},         {"LessOrEqual", {12}, 2, 2, import_nary},
+    {"Log", {1}, 1, 1, import_unary},         {"Max", {1}, 1, kVariadic, import_max},
+    {"Mean", {1}, 1, kVariadic, import_mean}, {"Min", {1}, 1, kVariadic, import_min},
+    {"Mod", {10}, 2, 2, import_mod},          {"Mul", {7}, 2, 2, import_mul},
+    {"Neg", {1}, 1, 1, import_neg},           {"Not", {1}, 1, 1, import_unary},
+    {"Or", {7}, 2, 2, import_nary},           {"Pow", {7}, 2, 2, import_pow},
+    {"Reciprocal", {1}, 1, 1, import_unary},  {"Relu", {1}, 1, 1, import_unary},
+    {"Round", {11}, 1, 1, import_unary},      {"Sigmoid", {1}, 1, 1, import_unary},
+    {"Sign", {9}, 1, 1, import_unary},        {"Sin", {7}, 1, 1, import_unary},
+    {"Sinh", {9}, 1, 1, import_unary},        {"Softplus", {1}, 1, 1, import_unary},
+    {"Sqrt", {1}, 1, 1, import_unary},        {"Sub", {7}, 2, 2, import_nary},
+    {"Sum", {1}, 1, kVariadic, import_sum},   {"Tan", {7}, 1, 1, import_unary},
+    {"Tanh", {1}, 1, 1, import_unary},        {"Where", {9}, 3, 3, import_where},
     {"Xor", {7}, 2, 2, import_xor},
 };
 

@@ -58,8 +58,6 @@ std::vector<Value> import_range(NodeContext& c) {
   return {c.b.constant(values)};
 }
 
-std::vector<Value> import_identity(NodeContext& c) { return {c.operand(0)}; }
-
 // Precision is assigned by the compiler: floating casts of an export under autocast are decisions of its exporter.
 Value cast_to(NodeContext& c, Value x, DType to) {
   return is_floating(c.b.dtype(x)) && is_floating(to) ? x : c.b.cast(x, to);
@@ -81,19 +79,11 @@ std::vector<Value> import_cast_like(NodeContext& c) {
   return {cast_to(c, c.operand(0), c.b.dtype(c.operand(1)))};
 }
 
-std::vector<Value> import_if(NodeContext& c) {
-  const bool condition = c.number(0, "condition") != 0;
-  const onnx::GraphProto &then_branch = c.subgraph("then_branch"), &else_branch = c.subgraph("else_branch");
-  return c.import_branch(condition ? then_branch : else_branch);
-}
-
 const std::vector<OnnxOperator> kRows{
     {"Cast", {6}, 1, 1, import_cast, "between floating types nothing is cast: precision is assigned by Halfstep"},
     {"CastLike", {15}, 2, 2, import_cast_like, "as Cast"},
     {"Constant", {1}, 0, 0, import_constant, "no strings, no sparse tensors"},
     {"ConstantOfShape", {9}, 1, 1, import_constant_of_shape, "the shape must be known when the model is compiled"},
-    {"Identity", {1}, 1, 1, import_identity},
-    {"If", {1}, 1, 1, import_if, "the condition must be known when the model is compiled"},
     {"Range", {11}, 3, 3, import_range, "operands must be known when the model is compiled"},
     {"Shape", {1}, 1, 1, import_shape_of},
     {"Size", {1}, 1, 1, import_size},

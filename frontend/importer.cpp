@@ -285,18 +285,23 @@ std::vector<Binding> Importer::read_results(const Scope& scope, const std::vecto
   std::vector<Binding> results;
   for (const std::string& name : names) {
     const Binding& binding = *scope.find(name);
-    if (binding.kind == Binding::unsupported || binding.kind == Binding::left_out)
-      throw Error("result '" + scope.prefix + name + "' of its operator is not supported or left out");
+    if (binding.kind == Binding::unsupported)
+      throw Error("result '" + scope.prefix + name + "' of its operator is not supported");
     results.push_back(binding);
     if (binding.kind == Binding::initializer) results.back() = {.kind = Binding::value, .as_value = read(binding)};
   }
   return results;
 }
 
-std::vector<Binding> Importer::import_branch(const onnx::GraphProto& graph, const Scope& outer) {
-  if (!graph.input().empty()) throw Error("branch '" + graph.name() + "' has inputs, which a branch cannot have");
-  Scope scope{.outer = &outer, .prefix = outer.prefix, .opsets = outer.opsets};
+std::vector<Binding> Importer::import_body(const onnx::GraphProto& graph, const Scope& outer,
+                                           const std::vector<Binding>& arguments, const std::string& suffix) {
+  if (static_cast<size_t>(graph.input_size()) != arguments.size())
+    throw Error("body '" + graph.name() + "' has " + std::to_string(graph.input_size()) + " inputs, " +
+                std::to_string(arguments.size()) + " expected");
+  Scope scope{.outer = &outer, .prefix = outer.prefix + suffix, .opsets = outer.opsets};
   bind_initializers(graph, scope);
+  for (int i = 0; i < graph.input_size(); ++i)
+    scope.bindings[graph.input(i).name()] = arguments[static_cast<size_t>(i)];
   import_nodes(graph.node(), scope);
   std::vector<std::string> names;
   for (const onnx::ValueInfoProto& output : graph.output()) names.push_back(output.name());
@@ -319,10 +324,13 @@ std::optional<std::vector<Binding>> Importer::import_results(const onnx::NodePro
   if (function != functions_.end()) return call_function(*function->second, node, scope, name);
   NodeContext context(*this, node, scope, name, version);
   context.check_operands(row->least_operands, row->most_operands);
+  if (row->bind) {
+    std::vector<Binding> results = row->bind(context);
+    context.check_attributes_known();
+    return results;
+  }
   std::vector<Value> values = row->import(context);
   context.check_attributes_known();
-  for (Value& v : values)
-    if (v) v = folded(v);
   return context.bind(values);
 }
 
@@ -342,10 +350,7 @@ void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope)
   --depth_;
   for (size_t i = 0; i < static_cast<size_t>(node.output_size()); ++i) {
     Binding binding;
-    if (results && i >= results->size())
-      binding.kind = Binding::unsupported;
-    else if (results)
-      binding = (*results)[i];
+    if (results) binding = i < results->size() ? (*results)[i] : Binding{Binding::unsupported};
     if (!node.output(static_cast<int>(i)).empty()) scope.bindings[node.output(static_cast<int>(i))] = binding;
   }
   folded_batch_norms_ += took_in_batch_norm(node);
@@ -471,6 +476,8 @@ Graph Importer::run() {
     const Binding& binding = *scope.find(output.name());
     if (binding.kind == Binding::unsupported)
       problems_.add("output '" + output.name() + "': this result of its operator is not supported");
+    else if (binding.kind == Binding::sequence || binding.kind == Binding::left_out)
+      problems_.add("output '" + output.name() + "': a tensor expected, found a sequence or an empty optional");
     else if (binding.kind != Binding::failed)
       builder_.output(output.name(), read(binding));
   }

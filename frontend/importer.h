@@ -70,7 +70,9 @@ class Importer {
   Tensor read_constant(const onnx::TensorProto& tensor);
   Value state_leaf(const onnx::TensorProto& tensor);
   bool is_frozen(const std::string& name) const;
-  std::vector<Binding> import_branch(const onnx::GraphProto& graph, const Scope& outer);
+  Value folded(Value v);  // a constant, if v is a small constant expression
+  std::vector<Binding> import_body(const onnx::GraphProto& graph, const Scope& outer,
+                                   const std::vector<Binding>& arguments, const std::string& suffix);
   Regrowth& regrowth() { return regrowth_; }
   // The current value of a state within the step, and its next one.
   Value state_value(Value state) const;
@@ -93,7 +95,6 @@ class Importer {
   std::vector<Binding> call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node,
                                      const Scope& scope, const std::string& name);
   void refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope);
-  Value folded(Value v);
   std::string unique_name(const std::string& name);
   Value repeated_leaf(const Node& leaf, size_t axis);
   void check_repeated_leaves(const Graph& graph) const;

@@ -60,6 +60,8 @@ const Binding& NodeContext::binding(size_t i) const { return *scope_.find(node_.
 
 Value NodeContext::operand(size_t i) {
   if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");
+  if (binding(i).kind == Binding::sequence)
+    fail("operand '" + node_.input(static_cast<int>(i)) + "': a tensor expected, found a sequence");
   const auto regrown = regrown_.find(i);
   return regrown == regrown_.end() ? importer_.read(binding(i)) : regrown->second;
 }
@@ -100,6 +102,13 @@ double NodeContext::number(size_t i, const std::string& what) {
 }
 
 bool NodeContext::is_constant(size_t i) { return importer_.constants().is_constant(operand(i)); }
+
+const std::vector<Binding>& NodeContext::sequence(size_t i) {
+  if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");
+  if (binding(i).kind != Binding::sequence)
+    fail("operand '" + node_.input(static_cast<int>(i)) + "': a sequence expected, found a tensor");
+  return binding(i).elements;
+}
 
 // ---- attributes ----
 
@@ -272,7 +281,31 @@ void NodeContext::align_broadcast(size_t except_last) {
   }
 }
 
-std::vector<Binding> NodeContext::bind(const std::vector<Value>& results) {
+std::vector<Value> NodeContext::broadcast_operands() {
+  align_broadcast();
+  std::vector<Value> values = operands();
+  Shape joint;
+  for (Value v : values) {
+    const Shape s = b.shape(v);
+    if (s.size() > joint.size()) joint.insert(joint.begin(), s.size() - joint.size(), 1);
+    for (size_t i = 1; i <= s.size(); ++i) {
+      int64_t& size = joint[joint.size() - i];
+      const int64_t other = s[s.size() - i];
+      if (size != other && size != 1 && other != 1) {
+        std::string shapes;
+        for (Value w : values) shapes += (shapes.empty() ? "" : " and ") + to_string(b.shape(w));
+        fail("shapes " + shapes + " do not broadcast");
+      }
+      if (size == 1) size = other;
+    }
+  }
+  for (Value& v : values) v = b.broadcast(v, joint);
+  return values;
+}
+
+std::vector<Binding> NodeContext::bind(std::vector<Value> results) {
+  for (Value& v : results)
+    if (v) v = importer_.folded(v);
   std::vector<Shape> shapes;
   for (Value v : results) shapes.push_back(v ? b.shape(v) : Shape());
   const Recording* recorded = importer_.inputs().recorded;
@@ -281,7 +314,7 @@ std::vector<Binding> NodeContext::bind(const std::vector<Value>& results) {
     if (const auto found = recorded->results.find(name_); found != recorded->results.end()) exported = &found->second;
   std::vector<Dimensions> operands;
   for (size_t i = 0; exported && i < operand_count(); ++i)
-    if (has_operand(i)) operands.push_back(dimensions(i));
+    if (has_operand(i) && binding(i).kind != Binding::sequence) operands.push_back(dimensions(i));
   std::vector<Binding> bindings;
   for (size_t i = 0; i < results.size(); ++i) {
     bindings.push_back({.kind = results[i] ? Binding::value : Binding::failed, .as_value = results[i]});
@@ -296,15 +329,6 @@ std::vector<Binding> NodeContext::bind(const std::vector<Value>& results) {
 }
 
 // ---- the model around the node ----
-
-std::vector<Value> NodeContext::import_branch(const onnx::GraphProto& graph) {
-  std::vector<Value> values;
-  for (const Binding& result : importer_.import_branch(graph, scope_)) {
-    if (!result.dimensions.empty()) set_dimensions(values.size(), result.dimensions);
-    values.push_back(result.as_value);
-  }
-  return values;
-}
 
 Value NodeContext::state_operand(size_t i) {
   if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");
@@ -339,6 +363,16 @@ Value permute(Builder& b, Value v, Ints permutation) {
   const Ints& first = node.attributes.ints("permutation");
   for (int64_t& axis : permutation) axis = first[static_cast<size_t>(axis)];
   return b.transpose(node.operands[0], std::move(permutation));
+}
+
+Value stacked(Builder& b, const std::vector<Value>& values, size_t axis) {
+  std::vector<Value> parts;
+  for (Value v : values) {
+    Shape shape = b.shape(v);
+    shape.insert(shape.begin() + static_cast<std::ptrdiff_t>(axis), 1);
+    parts.push_back(b.reshape(v, shape));
+  }
+  return parts.size() == 1 ? parts[0] : b.call("concat", parts, {{"axis", static_cast<int64_t>(axis)}});
 }
 
 }  // namespace halfstep

@@ -34,6 +34,8 @@ class NodeContext {
   Ints ints(size_t i, const std::string& what);
   double number(size_t i, const std::string& what);
   bool is_constant(size_t i);
+  const std::vector<Binding>& sequence(size_t i);
+  const Binding& binding(size_t i) const;  // of an operand that is given
 
   // ---- attributes; one that is never asked for is an Error ----
   bool has_attribute(const std::string& name) const;
@@ -75,6 +77,7 @@ class NodeContext {
   // The same for one axis of one operand.
   void follow(size_t i, size_t axis, Factor size);
   void align_broadcast(size_t except_last = 0);  // the axes of all operands, counted from the end
+  std::vector<Value> broadcast_operands();       // all of them to one shape, as numpy does
   // A position on an axis of operand i that the file holds as a number must mean the same at any size, or be counted
   // from the end; throws Error if it may have been computed from the exported size.
   void check_position(int64_t position, size_t i, size_t axis);
@@ -91,14 +94,19 @@ class NodeContext {
   // What random numbers are drawn from, with a site of their own.
   Value step_seed() { return importer_.step_input("step.seed", DType::i64); }
   Value step_iteration() { return importer_.step_input("step.iteration", DType::i32); }
-  std::vector<Value> import_branch(const onnx::GraphProto& graph);
-  // The results as what their names stand for.
-  std::vector<Binding> bind(const std::vector<Value>& results);
+  std::vector<Binding> import_branch(const onnx::GraphProto& graph) {
+    return importer_.import_body(graph, scope_, {}, "");
+  }
+  // The body's results in iteration i, with its inputs bound to `arguments`.
+  std::vector<Binding> import_iteration(const onnx::GraphProto& body, const std::vector<Binding>& arguments, size_t i) {
+    return importer_.import_body(body, scope_, arguments, name_ + "/" + std::to_string(i) + "/");
+  }
+  // The results as what their names stand for, constants folded.
+  std::vector<Binding> bind(std::vector<Value> results);
   // How the parameters behind `v` (through movement and casts) are initialised afresh; the first rule stays.
   void initialise(Value v, FreshRule rule);
 
  private:
-  const Binding& binding(size_t i) const;
   const onnx::AttributeProto* attribute(const std::string& name, onnx::AttributeProto::AttributeType type);
   std::string record_key(size_t i) const { return name_ + "#" + std::to_string(i); }
 
@@ -113,5 +121,7 @@ class NodeContext {
 
 // Axis i of the result is axis permutation[i] of v; a transpose of a transpose is one, or none.
 Value permute(Builder& b, Value v, Ints permutation);
+// Values of one shape as the elements of a new axis.
+Value stacked(Builder& b, const std::vector<Value>& values, size_t axis);
 
 }  // namespace halfstep

@@ -13,6 +13,9 @@ namespace halfstep {
 // Builds the node's results in order; results at the end that nobody wants may be left out.
 using ImportFunction = std::vector<Value> (*)(NodeContext&);
 
+// The same for operators whose operands and results need not be tensors.
+using BindFunction = std::vector<Binding> (*)(NodeContext&);
+
 inline constexpr int kVariadic = 1 << 30;
 
 struct OnnxOperator {
@@ -24,10 +27,14 @@ struct OnnxOperator {
   int most_operands;
   ImportFunction import;
   std::string_view limits = "";  // what is refused, for the documentation
+  BindFunction bind = nullptr;   // instead of `import`
 };
 
 std::span<const OnnxOperator> shape_operators();
+std::span<const OnnxOperator> control_operators();
+std::span<const OnnxOperator> sequence_operators();
 std::span<const OnnxOperator> pointwise_operators();
+std::span<const OnnxOperator> activation_operators();
 std::span<const OnnxOperator> movement_operators();
 std::span<const OnnxOperator> indexing_operators();
 std::span<const OnnxOperator> order_operators();

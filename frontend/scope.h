@@ -16,7 +16,8 @@ struct Binding {
   enum Kind : uint8_t {
     value,
     initializer,
-    left_out,     // an operand that a function's call does not give
+    sequence,     // of tensors; its length is known while importing
+    left_out,     // an operand that a function's call does not give, an optional without its element
     unsupported,  // a result that its operator's row does not make
     failed,       // its node's problem is reported already
   } kind = failed;
@@ -24,6 +25,7 @@ struct Binding {
   const onnx::TensorProto* tensor = nullptr;  // of an initializer: becomes a leaf or a constant where it is read
   Tie::Orientation orientation = Tie::same;   // of an initializer that repeats `tensor`
   Dimensions dimensions = {};                 // of a value that is read at other sizes than exported
+  std::vector<Binding> elements = {};         // of a sequence
 };
 
 // The names that are visible in a graph, a branch or a function body.

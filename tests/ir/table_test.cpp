@@ -81,6 +81,7 @@ TEST(OpTable, VjpEqualsCentralDifferences) {
   int checked = 0;
   for (const OpSample& sample : op_samples()) {
     SCOPED_TRACE(std::string(sample.op) + " {" + std::string(sample.attributes) + "}");
+    if (sample.op == "round_through") continue;  // its vjp is an estimate where the derivative is zero
     const Graph forward = parse_graph(sample_text(sample, "f64"));
     const Node& node = forward.node(forward.size() - 1);
     if (!node.op->vjp || !is_floating(forward.node(0).results[0].dtype) || !is_floating(node.results[0].dtype) ||

@@ -30,6 +30,8 @@ std::vector<Case> cases() {
   return {
       {"Abs", 13, {x({2}, {-1, 2})}, {}, {{1, 2}}},
       {"Abs", 13, {x(ints({2}, {-3, 2}))}, {}, {{3, 2}}},
+      {"Acos", 7, {x({2}, {1, -0.5})}, {}, {{0, std::acos(-0.5)}}},
+      {"Acosh", 9, {x({3}, {1, 1.5, 1e20})}, {}, {{0, std::acosh(1.5), std::acosh(1e20)}}},
       {"Add", 7, {x({2, 1}, {1, 2}), x({3}, {10, 20, 30})}, {}, {{11, 21, 31, 12, 22, 32}}},
       {"AffineGrid",
        20,
@@ -43,6 +45,10 @@ std::vector<Case> cases() {
       {"ArgMin", 13, {x({2, 3}, {1, 5, 1, 9, 2, 3})}, {{"axis", int64_t{-1}}}, {{0, 1}}},
       {"ArgMin", 12, {x({3}, {1, 5, 1})}, {{"select_last_index", int64_t{1}}}, {{2}}},
       {"ArgMin", 13, {x(ints({3}, {1, -5, 5}))}, {}, {{1}}},
+      {"Asin", 7, {x({2}, {1, -0.5})}, {}, {{std::asin(1.0), std::asin(-0.5)}}},
+      {"Asinh", 9, {x({3}, {-1e-3, 2, -1e30})}, {}, {{std::asinh(-1e-3), std::asinh(2.0), std::asinh(-1e30)}}},
+      {"Atan", 7, {x({3}, {-kInfinity, 0.5, 3})}, {}, {{-std::asin(1.0), std::atan(0.5), std::atan(3.0)}}},
+      {"Atanh", 9, {x({3}, {0.5, -1e-4, 1})}, {}, {{std::atanh(0.5), -1e-4, kInfinity}}},
       {"AveragePool", 11, {x(kSquare)}, {{"kernel_shape", Ints{2, 2}}}, {{3, 4, 6, 7}}},
       {"AveragePool",
        11,
@@ -86,10 +92,12 @@ std::vector<Case> cases() {
       {"Cast", 13, {x({3}, {-1.5, 0, 2.5})}, {{"to", int64_t{onnx::TensorProto::BOOL}}}, {{1, 0, 1}}},
       {"CastLike", 15, {x({2}, {1.5, -2}), x(ints({1}, {0}))}, {}, {{1, -2}}},
       {"Ceil", 13, {x({2}, {1.2, -1.2})}, {}, {{2, -1}}},
+      {"Celu", 12, {x({2}, {-1, 2})}, {{"alpha", 2.0}}, {{2 * (std::exp(-0.5) - 1), 2}}},
       {"CenterCropPad", 18, {x(ramp({2, 5})), known(ints({2}, {3, 2}))}, {}, {{1, 2, 6, 7, 0, 0}}},
       {"Clip", 7, {x({3}, {-5, 0.5, 5})}, {{"min", -1.0}, {"max", 1.0}}, {{-1, 0.5, 1}}},
       {"Clip", 13, {x({3}, {-5, 0.5, 5}), absent(), known(floats({}, {1}))}, {}, {{-5, 0.5, 1}}},
       {"Clip", 13, {x({2}, {-5, 5}), known(floats({}, {0}))}, {}, {{0, 5}}},
+      {"Clip", 13, {x({2, 2}, {-5, 5, 1, 2}), x({}, {0}), x({}, {1.5})}, {}, {{0, 1.5, 1, 1.5}}},
       {"Col2Im", 18, {x({1, 2, 2}, {1, 2, 3, 4}), known(ints({1}, {3})), known(ints({1}, {2}))}, {}, {{1, 5, 4}}},
       {"Compress",
        9,
@@ -145,6 +153,7 @@ std::vector<Case> cases() {
        {x(ramp({1, 8, 1, 1}))},
        {{"blocksize", int64_t{2}}, {"mode", std::string("CRD")}},
        {{0, 1, 2, 3, 4, 5, 6, 7}}},
+      {"Cosh", 9, {x({2}, {0, -2})}, {}, {{1, std::cosh(2.0)}}},
       {"Div", 7, {x({2}, {1, 3}), x({1}, {2})}, {}, {{0.5, 1.5}}},
       {"Div", 7, {x(ints({2}, {7, -7})), x(ints({1}, {2}))}, {}, {{3, -3}}},
       {"Dropout", 7, {x({2}, {1, 2})}, {{"ratio", 0.5}}, {{1, 2}}},
@@ -296,6 +305,7 @@ std::vector<Case> cases() {
        {{0, 5, 6, 0}}},
       {"Mean", 13, {x({1}, {1}), x({1}, {4})}, {}, {{2.5}}},
       {"Min", 13, {x({2}, {1, 5}), x({1}, {3})}, {}, {{1, 3}}},
+      {"Mish", 18, {x({1}, {1})}, {}, {{std::tanh(std::log1p(kE))}}},
       {"Mod", 13, {x(ints({2}, {-7, 7})), x(ints({2}, {3, -3}))}, {}, {{2, -2}}},
       {"Mod", 13, {x({2}, {-7.5, 7.5}), x({1}, {2})}, {{"fmod", int64_t{1}}}, {{-1.5, 1.5}}},
       {"Mul", 7, {x({2}, {1, 3}), x({1}, {2})}, {}, {{2, 6}}},
@@ -411,10 +421,13 @@ std::vector<Case> cases() {
        {x({2, 2}, {1, 2, 3, 4}), x(ints({2, 2}, {1, 0, 1, 0})), x({2}, {2, 5})},
        {{"reduction", std::string("mul")}},
        {{1, 2, 30, 4}}},
+      {"Selu", 7, {x({2}, {-1, 2})}, {{"alpha", 2.0}, {"gamma", 3.0}}, {{6 * (std::exp(-1.0) - 1), 6}}},
       {"Shape", 15, {x(ramp({2, 3, 4}))}, {{"start", int64_t{-2}}, {"end", int64_t{2}}}, {{3}}},
+      {"Shrink", 9, {x({3}, {-2, 0.5, 2})}, {{"lambd", 1.0}, {"bias", 0.5}}, {{-1.5, 0, 1.5}}},
       {"Sigmoid", 13, {x({1}, {0})}, {}, {{0.5}}},
       {"Sign", 13, {x({3}, {-2, 0, 3})}, {}, {{-1, 0, 1}}},
       {"Sin", 7, {x({1}, {0})}, {}, {{0}}},
+      {"Sinh", 9, {x({3}, {1e-3, -2, 0})}, {}, {{std::sinh(1e-3), std::sinh(-2.0), 0}}},
       {"Size", 13, {x(ramp({2, 3}))}, {}, {{6}}},
       {"Slice", 7, {x(ramp({5}))}, {{"starts", Ints{1}}, {"ends", Ints{-1}}}, {{1, 2, 3}}},
       {"Slice",
@@ -442,6 +455,7 @@ std::vector<Case> cases() {
        {{std::log(2.0), std::log(2.0)}}},
       {"Softplus", 7, {x({2}, {0, 1000})}, {}, {{std::log(2.0), 1000}}},
       {"SpaceToDepth", 13, {x(ramp({1, 1, 4, 2}))}, {{"blocksize", int64_t{2}}}, {{0, 4, 1, 5, 2, 6, 3, 7}}},
+      {"Softsign", 7, {x({2}, {-3, 1})}, {}, {{-0.75, 0.5}}},
       {"Split", 11, {x(ramp({4}))}, {}, {{0, 1}, {2, 3}}},
       {"Split", 13, {x(ramp({3})), known(ints({2}, {1, 2}))}, {}, {{0}, {1, 2}}},
       {"Split", 18, {x(ramp({3}))}, {{"num_outputs", int64_t{2}}}, {{0, 1}, {2}}},
@@ -450,7 +464,11 @@ std::vector<Case> cases() {
       {"Squeeze", 13, {x(ramp({1, 2, 1}))}, {}, {{0, 1}}},
       {"Sub", 7, {x({2}, {1, 3}), x({1}, {2})}, {}, {{-1, 1}}},
       {"Sum", 13, {x({1}, {1}), x({1}, {2}), x({2}, {3, 4})}, {}, {{6, 7}}},
+      {"Swish", 24, {x({2}, {0, 1})}, {}, {{0, 1 / (1 + 1 / kE)}}},
+      {"Swish", 24, {x({1}, {1})}, {{"alpha", 2.0}}, {{1 / (1 + 1 / (kE * kE))}}},
+      {"Tan", 7, {x({1}, {1})}, {}, {{std::tan(1.0)}}},
       {"Tanh", 13, {x({1}, {1})}, {}, {{std::tanh(1.0)}}},
+      {"ThresholdedRelu", 10, {x({3}, {1, 2, 3})}, {{"alpha", 2.0}}, {{0, 0, 3}}},
       {"Tile", 13, {x({2}, {1, 2}), known(ints({1}, {2}))}, {}, {{1, 2, 1, 2}}},
       {"TopK", 11, {x({4}, {1, 7, 3, 7}), known(ints({1}, {3}))}, {}, {{7, 7, 3}, {1, 3, 2}}},
       {"TopK",
@@ -519,7 +537,8 @@ TEST(Operators, EveryRowHasACase) {
   std::set<std::string, std::less<>> tried;
   for (const Case& c : all_cases()) tried.insert(c.op);
   for (const OnnxOperator* row : onnx_operators())
-    EXPECT_TRUE(tried.contains(row->name)) << row->name << " has no case in operators_test.cpp or attention_cases.cpp";
+    EXPECT_TRUE(row->bind || tried.contains(row->name))
+        << row->name << " has no case in operators_test.cpp or attention_cases.cpp";
 }
 
 TEST(Operators, LaterOpsetsMeanTheSame) {

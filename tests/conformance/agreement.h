@@ -13,6 +13,6 @@ using Outputs = std::map<std::string, InterpretedTensor>;
 
 // "" if every output agrees, else what is wrong. Outputs of random operators need not be the suite's: they obey what
 // the operator promises.
-std::string disagreement(const SuiteCase& suite_case, const CaseData& data, const Outputs& found);
+std::string disagreement(const SuiteCase& suite_case, const Outputs& found);
 
 }  // namespace halfstep::conformance

@@ -12,10 +12,14 @@
 
 namespace halfstep::conformance {
 
+// All inputs and outputs are tensors: a sequence that is fed is built of its elements inside the model, one that is
+// expected is taken apart there.
 struct SuiteCase {
   std::string name;
   std::filesystem::path directory;
   onnx::ModelProto model;
+  std::vector<onnx::TensorProto> inputs;  // those that are fed, by name
+  std::vector<onnx::TensorProto> expected;
 };
 
 // Every case at or below `root`, by name.
@@ -23,19 +27,5 @@ std::vector<SuiteCase> read_suite(const std::filesystem::path& root);
 
 // Every operator in the model and its branches.
 std::set<std::string> operators_of(const onnx::ModelProto& model);
-
-struct ExpectedOutput {
-  std::string name;
-  Tensor value;
-  double tolerance;  // relative
-};
-
-struct CaseData {
-  std::vector<onnx::TensorProto> inputs;  // named as the model's inputs
-  std::vector<ExpectedOutput> outputs;
-};
-
-// Throws Error where a value has no type of ours.
-CaseData read_data(const SuiteCase& suite_case);
 
 }  // namespace halfstep::conformance

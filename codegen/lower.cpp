@@ -16,6 +16,7 @@ namespace halfstep {
 namespace {
 
 constexpr int64_t kAlignment = 256;
+constexpr int64_t kArgumentAlignment = 16;  // of what kernels and libraries take
 
 // A piece of memory that values live in: a buffer of its own, or a stretch of the planned scratch arena.
 struct Storage {
@@ -121,9 +122,23 @@ class Lowering {
   // What a library call reads is not overwritten by the next kernels, so that these can run beside it.
   Place resolve_for_library(Value v) {
     constexpr int kOverlappingSteps = 3;
-    const Place p = resolve(v);
+    const Place p = resolve_aligned(v);
     touch(p.storage, module_.target().device == DeviceKind::cuda ? kOverlappingSteps : 0);
     return p;
+  }
+  // A view that starts where no argument may is copied.
+  Place resolve_aligned(Value v) {
+    const Place from = resolve(v);
+    if (from.offset % kArgumentAlignment == 0) return from;
+    const int64_t bytes = graph_.type(v).byte_count();
+    const Place copy{add_scratch(bytes), 0};
+    add_copy(from, copy, bytes, node(v.node).origin);
+    touch(copy.storage);
+    return copy;
+  }
+  // A copy that aligns one operand is a step behind which the others still live.
+  void keep_through_copies(std::initializer_list<Ref> references) {
+    for (const Ref& r : references) touch(static_cast<StorageId>(r.buffer));
   }
   int step_index() const { return static_cast<int>(result_.program.steps.size()); }
 
@@ -233,8 +248,8 @@ void Lowering::place_arenas() {
         whole &= node(source.node).op->name == "reshape";
         source = node(source.node).operands[0];
       }
-      if (whole && !has_place(source) && node(source.node).op->kernel != KernelKind::leaf &&
-          !is_arena(node(source.node)))
+      if (whole && offset % kArgumentAlignment == 0 && !has_place(source) &&
+          node(source.node).op->kernel != KernelKind::leaf && !is_arena(node(source.node)))
         set_place(source, {storage, offset});
       offset += graph_.type(v).byte_count();
     }
@@ -335,7 +350,7 @@ void Lowering::lower_fused(NodeId id) {
   const EmittedRegion region = module_.emit(n.attributes.region("body"));
   std::vector<Place> operands, results;
   std::vector<StorageId> partials;
-  for (Value v : n.operands) operands.push_back(resolve(v));
+  for (Value v : n.operands) operands.push_back(resolve_aligned(v));
   for (int32_t r = 0; r < static_cast<int32_t>(n.results.size()); ++r) results.push_back(result_place({id, r}));
   for (int64_t bytes : region.partial_bytes) partials.push_back(add_scratch(bytes));
   // Operands and results of a region are alive through all of its launches: a later launch may read what an earlier
@@ -382,6 +397,7 @@ void Lowering::lower_gemm(NodeId id) {
   gemm.operand = b.dtype, gemm.result = gemm.bias_type = c.dtype;
   gemm.a = ref(resolve_for_library(n.operands[0])), gemm.b = ref(resolve_for_library(n.operands[1])),
   gemm.c = ref(result_place({id, 0}));
+  keep_through_copies({gemm.a, gemm.b, gemm.c});
   add_step(std::move(gemm), n.origin);
 }
 
@@ -413,6 +429,7 @@ void Lowering::lower_convolution(NodeId id) {
   c.operand = graph_.type(n.operands[0]).dtype, c.result = c.bias_type = n.results[0].dtype;
   const auto at = [&](Value v) { return v == result ? ref(result_place(v)) : ref(resolve_for_library(v)); };
   c.x = at(x), c.w = at(w), c.y = at(y);
+  keep_through_copies({c.x, c.w, c.y});
   add_step(std::move(c), n.origin);
 }
 

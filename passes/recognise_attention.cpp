@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kDeepest = 16;                             // nodes between the two products
 constexpr double kHidden = -1e4;                         // a score this low or lower means that the key is not seen
+constexpr size_t kMostParts = 16;                        // of a mask
 constexpr int64_t kMostMaskElements = int64_t{1} << 22;  // of a constant mask that is looked into
 
 bool is_hidden(std::optional<double> score) { return score && *score <= kHidden; }
@@ -266,7 +267,7 @@ class RecogniseAttention {
   std::optional<Value> joined_mask(Builder& b, const Weights& weights, const Heads& heads, bool& causal) {
     Value visible, added;
     for (const Mask& mask : weights.masks) {
-      for (const Mask& part : parts(b, mask)) {
+      for (const Mask& part : parts(b.graph(), mask)) {
         const Effect effect = effect_of(b, part);
         causal |= effect == Effect::causal;
         if (effect != Effect::other) continue;
@@ -287,39 +288,41 @@ class RecogniseAttention {
     return b.add(added, b.select(visible, b.constant(type, 0), hidden));
   }
 
-  // A mask whose parts are joined by `and`, or that selects between 0 and a hidden score, as its conditions.
-  static std::vector<Mask> parts(Builder& b, Mask mask) {
-    const Graph& graph = b.graph();
-    if (mask.kind == Mask::added) {
-      const Node& node = graph.node(unspread(graph, mask.value));
-      if (!is(node, "select") || mask.factor <= 0) return {mask};
-      const auto first = splat(graph, node.operands[1]), second = splat(graph, node.operands[2]);
-      if (!first || !second) return {mask};
-      if (*first == 0 && is_hidden(*second * mask.factor))
-        mask.kind = Mask::visible;
-      else if (*second == 0 && is_hidden(*first * mask.factor))
-        mask.kind = Mask::hidden;
-      else
-        return {mask};
-      mask.value = node.operands[0];
-    }
-    std::vector<Mask> result{mask};
-    for (size_t i = 0; i < result.size() && result.size() < kDeepest;) {
-      const Node& node = graph.node(unspread(graph, result[i].value));
-      const bool inverted = is(node, "not"), joined = is(node, result[i].kind == Mask::visible ? "and" : "or");
-      if (inverted) {
-        result[i].value = node.operands[0];
-        result[i].kind = result[i].kind == Mask::visible ? Mask::hidden : Mask::visible;
-      } else if (joined) {
-        Mask other = result[i];
-        other.value = node.operands[1];
-        result[i].value = node.operands[0];
-        result.push_back(other);
-      } else {
-        ++i;
-      }
+  // The mask's terms; one that selects between a score and a hidden one is a condition and that score.
+  static std::vector<Mask> parts(const Graph& graph, const Mask& mask) {
+    std::vector<Mask> result, open{mask};
+    while (!open.empty()) {
+      const Mask part = open.back();
+      open.pop_back();
+      const std::vector<Mask> finer =
+          result.size() + open.size() < kMostParts ? taken_apart(graph, part) : std::vector<Mask>();
+      if (finer.empty()) result.push_back(part);
+      open.insert(open.end(), finer.rbegin(), finer.rend());
     }
     return result;
+  }
+
+  static std::vector<Mask> taken_apart(const Graph& graph, const Mask& mask) {
+    const Node& node = graph.node(unspread(graph, mask.value));
+    const auto as = [&](size_t operand, Mask::Kind kind) {
+      Mask part = mask;
+      part.value = node.operands[operand], part.kind = kind;
+      return part;
+    };
+    if (mask.kind != Mask::added) {
+      if (is(node, "not")) return {as(0, mask.kind == Mask::visible ? Mask::hidden : Mask::visible)};
+      if (is(node, mask.kind == Mask::visible ? "and" : "or")) return {as(0, mask.kind), as(1, mask.kind)};
+      return {};
+    }
+    if (is(node, "add")) return {as(0, Mask::added), as(1, Mask::added)};
+    if (!is(node, "select") || mask.factor <= 0) return {};
+    const auto hides = [&](size_t operand) {
+      const std::optional<double> score = splat(graph, node.operands[operand]);
+      return score && is_hidden(*score * mask.factor);
+    };
+    if (hides(2)) return {as(0, Mask::visible), as(1, Mask::added)};
+    if (hides(1)) return {as(0, Mask::hidden), as(2, Mask::added)};
+    return {};
   }
 
   static Value unspread(const Graph& graph, Value v) {

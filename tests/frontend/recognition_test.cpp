@@ -2,7 +2,7 @@
 // model was made of, which computes what the file says.
 #include <gtest/gtest.h>
 
-#include <functional>
+#include <algorithm>
 #include <map>
 
 #include "ir/builder.h"
@@ -133,18 +133,26 @@ TEST_P(OneGraph, WhoeverExportedIt) {
     EXPECT_EQ(content(recognised(import_family(model).graph)), first) << model;
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, OneGraph,
-                         testing::Values(std::vector<std::string>{"vit.ts17", "vit.raw", "vit.dynamo"},
-                                         std::vector<std::string>{"distilbert.ts17", "distilbert.raw"},
-                                         std::vector<std::string>{"t5.ts17", "t5.raw"},
-                                         std::vector<std::string>{"resnet.ts17", "resnet.raw"},
-                                         std::vector<std::string>{"resnet_bottleneck.ts17", "resnet_bottleneck.raw"},
-                                         std::vector<std::string>{"densenet.ts17", "densenet.raw"},
-                                         std::vector<std::string>{"mobilenet_v2.ts17", "mobilenet_v2.raw"},
-                                         std::vector<std::string>{"regnet.ts17", "regnet.raw"},
-                                         std::vector<std::string>{"squeezenet.ts17", "squeezenet.raw"},
-                                         std::vector<std::string>{"unet.ts17", "unet.raw"}),
-                         [](const auto& info) { return info.param.front().substr(0, info.param.front().find('.')); });
+INSTANTIATE_TEST_SUITE_P(
+    Families, OneGraph,
+    testing::Values(std::vector<std::string>{"vit.ts17", "vit.raw", "vit.dynamo"},
+                    std::vector<std::string>{"distilbert.ts17", "distilbert.raw"},
+                    std::vector<std::string>{"t5.ts17", "t5.raw"}, std::vector<std::string>{"t5.dynamo", "t5.dynamo23"},
+                    std::vector<std::string>{"convnext.ts17", "convnext.raw", "convnext.dynamo"},
+                    std::vector<std::string>{"squeezenet.ts17", "squeezenet.raw", "squeezenet.dynamo"},
+                    std::vector<std::string>{"resnet.ts17", "resnet.raw"},
+                    std::vector<std::string>{"resnet_bottleneck.ts17", "resnet_bottleneck.raw"},
+                    std::vector<std::string>{"densenet.ts17", "densenet.raw"},
+                    std::vector<std::string>{"mobilenet_v2.ts17", "mobilenet_v2.raw"},
+                    std::vector<std::string>{"mobilenet_v3.ts17", "mobilenet_v3.raw"},
+                    std::vector<std::string>{"efficientnet.ts17", "efficientnet.raw"},
+                    std::vector<std::string>{"regnet.ts17", "regnet.raw"},
+                    std::vector<std::string>{"unet.ts17", "unet.raw"}, std::vector<std::string>{"gru.ts17", "gru.raw"}),
+    [](const auto& info) {
+      std::string name = info.param.front();
+      std::ranges::replace(name, '.', '_');
+      return name;
+    });
 
 }  // namespace
 }  // namespace halfstep::test

@@ -1,10 +1,9 @@
 #include "frontend/node_context.h"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <iterator>
 
+#include "base/as_written.h"
 #include "base/error.h"
 #include "frontend/operators.h"
 
@@ -14,15 +13,6 @@ namespace {
 using Type = onnx::AttributeProto;
 
 std::string type_name(Type::AttributeType type) { return Type::AttributeType_Name(type); }
-
-// The shortest decimal number that is this float: what its author wrote, 1e-05 and not 9.99999974e-06.
-double as_written(float value) {
-  std::array<char, 32> text{};
-  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-  double result = value;
-  std::from_chars(text.data(), end, result);
-  return result;
-}
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numbers>
 
+#include "base/as_written.h"
 #include "passes/picture.h"
 #include "passes/recognise_attention.h"
 #include "passes/rules.h"
@@ -126,7 +127,9 @@ Value norm(Builder& b, const Captures& c, std::string_view op) {
   if (std::abs(c.numbers[0] * count - 1) > kConstantTolerance || c.numbers[1] < 0 ||
       (c.values[2] && last_axes(b.graph(), c.values[2], shape) != axis))
     return {};
-  return b.call(op, {c.values[0]}, {{"axis", *axis}, {"epsilon", c.numbers[1]}});
+  const bool stored_low = b.dtype(c.values[0]) != DType::f64;
+  const double epsilon = stored_low ? as_written(static_cast<float>(c.numbers[1])) : c.numbers[1];
+  return b.call(op, {c.values[0]}, {{"axis", *axis}, {"epsilon", epsilon}});
 }
 
 // of / sqrt(mean(of^2) + epsilon)

@@ -223,7 +223,8 @@ class RecogniseAttention {
                 k = unrepeated(b, in_heads(b, key.unscaled, batch, count, !flag(first, "transpose_b"))),
                 v = unrepeated(b, in_heads(b, value, batch, count, flag(second, "transpose_b")));
     if (b.shape(k)[1] != b.shape(v)[1]) return {};
-    Attributes attributes{{"scale", weights.scale * query.factor * key.factor}, {"softcap", weights.softcap}};
+    const double scale = unrounded(weights.scale * query.factor * key.factor, b.shape(q)[3]);
+    Attributes attributes{{"scale", scale}, {"softcap", weights.softcap}};
     std::vector<Value> operands{q, k, v};
     bool causal = false;
     const std::optional<Value> mask = joined_mask(b, weights, heads, causal);
@@ -235,6 +236,12 @@ class RecogniseAttention {
       operands.insert(operands.end(), {weights.seed, weights.iteration});
     }
     return b.call("attention", std::move(operands), std::move(attributes));
+  }
+
+  // The usual scale comes as a product of two rounded roots.
+  static double unrounded(double scale, int64_t depth) {
+    const double usual = 1 / std::sqrt(static_cast<double>(depth));
+    return std::abs(scale - usual) <= 1e-6 * usual ? usual : scale;
   }
 
   // [batch * heads, m, n] as [batch, heads, m, n], with the last two axes exchanged if they are `swapped`.

@@ -117,12 +117,20 @@ TEST_P(Recognition, KeepsTheValues) {
 INSTANTIATE_TEST_SUITE_P(
     Transformers, Recognition,
     testing::Values(
-        Expected{.model = "bert", .forms = {"dynamo"}, .attention = 2, .layer_norm = 6, .gelu = 3},
-        Expected{.model = "distilbert", .forms = {"dynamo", "raw", "ts17"}, .attention = 2, .layer_norm = 5, .gelu = 2},
-        Expected{.model = "gpt2", .forms = {"dynamo"}, .attention = 2, .layer_norm = 5, .gelu = 2},
-        Expected{.model = "llama", .forms = {"dynamo"}, .attention = 2, .rms_norm = 5, .silu = 2},
+        Expected{.model = "bert", .forms = {"dynamo", "dynamo23"}, .attention = 2, .layer_norm = 6, .gelu = 3},
+        Expected{.model = "distilbert",
+                 .forms = {"dynamo", "dynamo23", "raw", "ts17"},
+                 .attention = 2,
+                 .layer_norm = 5,
+                 .gelu = 2},
+        Expected{.model = "gpt2", .forms = {"dynamo", "dynamo23"}, .attention = 2, .layer_norm = 5, .gelu = 2},
+        Expected{.model = "llama", .forms = {"dynamo", "dynamo23"}, .attention = 2, .rms_norm = 5, .silu = 2},
         Expected{.model = "t5", .forms = {"dynamo", "dynamo23", "raw", "ts17"}, .attention = 6, .rms_norm = 12},
-        Expected{.model = "vit", .forms = {"dynamo", "raw", "ts17"}, .attention = 2, .layer_norm = 5, .gelu = 2}),
+        Expected{.model = "vit",
+                 .forms = {"dynamo", "dynamo23", "raw", "ts17"},
+                 .attention = 2,
+                 .layer_norm = 5,
+                 .gelu = 2}),
     [](const auto& info) { return info.param.model; });
 
 class OneGraph : public testing::TestWithParam<std::vector<std::string>> {};
@@ -135,9 +143,13 @@ TEST_P(OneGraph, WhoeverExportedIt) {
 
 INSTANTIATE_TEST_SUITE_P(
     Families, OneGraph,
-    testing::Values(std::vector<std::string>{"vit.ts17", "vit.raw", "vit.dynamo"},
+    testing::Values(std::vector<std::string>{"vit.ts17", "vit.raw", "vit.dynamo", "vit.dynamo23"},
                     std::vector<std::string>{"distilbert.ts17", "distilbert.raw"},
                     std::vector<std::string>{"t5.ts17", "t5.raw"}, std::vector<std::string>{"t5.dynamo", "t5.dynamo23"},
+                    std::vector<std::string>{"distilbert.dynamo", "distilbert.dynamo23"},
+                    std::vector<std::string>{"llama.dynamo", "llama.dynamo23"},
+                    std::vector<std::string>{"gpt2.dynamo", "gpt2.dynamo23"},
+                    std::vector<std::string>{"bert.dynamo", "bert.dynamo23"},
                     std::vector<std::string>{"convnext.ts17", "convnext.raw", "convnext.dynamo"},
                     std::vector<std::string>{"squeezenet.ts17", "squeezenet.raw", "squeezenet.dynamo"},
                     std::vector<std::string>{"resnet.ts17", "resnet.raw"},

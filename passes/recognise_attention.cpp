@@ -8,6 +8,7 @@
 
 #include "ir/builder.h"
 #include "ir/interpret.h"
+#include "ir/op.h"
 #include "passes/rules.h"
 
 namespace halfstep {
@@ -202,30 +203,52 @@ class RecogniseAttention {
 
   Graph run() {
     return rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) -> std::vector<Value> {
+      if (is(node, "attention")) return simpler(b, node, operands);
       if (!is(node, "matmul") || node.results[0].shape.size() != 3 || node.attributes.integer("transpose_a") != 0)
         return {};
       const std::optional<Weights> weights = WeightsReader(b.graph()).read(operands[0]);
       if (!weights) return {};
-      const Value y = attention(b, *weights, operands[1], node);
-      if (!y) return {};
-      return {b.reshape(y, node.results[0].shape)};
+      const std::vector<Value> results = recognised(b, *weights, operands[1], node);
+      if (results.empty()) return {};
+      return {b.reshape(results[0], node.results[0].shape)};
     });
   }
 
  private:
-  Value attention(Builder& b, const Weights& weights, Value value, const Node& second) {
+  std::vector<Value> recognised(Builder& b, const Weights& weights, Value value, const Node& second) {
     const Node first = b.graph().node(weights.product);
     const Heads heads = find_heads(weights);
-    const int64_t batch = heads.batch(), count = heads.heads();
     const auto flag = [](const Node& node, const char* name) { return node.attributes.integer(name) != 0; };
     const Scaled query = without_scale(b, first.operands[0]), key = without_scale(b, first.operands[1]);
-    const Value q = in_heads(b, query.unscaled, batch, count, flag(first, "transpose_a")),
-                k = unrepeated(b, in_heads(b, key.unscaled, batch, count, !flag(first, "transpose_b"))),
-                v = unrepeated(b, in_heads(b, value, batch, count, flag(second, "transpose_b")));
-    if (b.shape(k)[1] != b.shape(v)[1]) return {};
-    const double scale = unrounded(weights.scale * query.factor * key.factor, b.shape(q)[3]);
-    Attributes attributes{{"scale", scale}, {"softcap", weights.softcap}};
-    std::vector<Value> operands{q, k, v};
+    const Value q = in_heads(b, query.unscaled, heads, flag(first, "transpose_a")),
+                k = in_heads(b, key.unscaled, heads, !flag(first, "transpose_b")),
+                v = in_heads(b, value, heads, flag(second, "transpose_b"));
+    const double scale = weights.scale * query.factor * key.factor;
+    return attention(b, {q, k, v}, weights, heads, {{"scale", scale}, {"softcap", weights.softcap}});
+  }
+
+  // An attention that the model has as one operator.
+  std::vector<Value> simpler(Builder& b, const Node& node, std::span<const Value> operands) {
+    const Shape q = b.shape(operands[0]), k = b.shape(operands[1]);
+    const auto given = [&](size_t i) { return i < operands.size() ? operands[i] : Value{}; };
+    Weights weights;
+    weights.ratio = node.attributes.number("ratio"), weights.site = node.attributes.integer("site");
+    weights.seed = given(4), weights.iteration = given(5);
+    if (const Value mask = given(3)) {
+      Shape shape = b.shape(mask);
+      shape.insert(shape.begin(), 4 - shape.size(), 1);
+      const Mask::Kind kind = b.dtype(mask) == DType::boolean ? Mask::visible : Mask::added;
+      weights.masks.push_back({b.reshape(mask, shape), {q[0], q[1], q[2], k[2]}, 1, kind});
+    }
+    return attention(b, {operands[0], operands[1], operands[2]}, weights, {{q[0], q[1]}, 1}, node.attributes);
+  }
+
+  // No results if the masks do not fit.
+  std::vector<Value> attention(Builder& b, std::vector<Value> operands, const Weights& weights, const Heads& heads,
+                               Attributes attributes) {
+    const Value k = unrepeated(b, operands[1]), v = unrepeated(b, operands[2]);
+    if (b.shape(k)[1] == b.shape(v)[1]) operands[1] = k, operands[2] = v;
+    attributes.set("scale", unrounded(attributes.number("scale"), b.shape(operands[0])[3]));
     bool causal = false;
     const std::optional<Value> mask = joined_mask(b, weights, heads, causal);
     if (!mask) return {};
@@ -235,19 +258,19 @@ class RecogniseAttention {
       attributes.set("ratio", weights.ratio), attributes.set("site", weights.site);
       operands.insert(operands.end(), {weights.seed, weights.iteration});
     }
-    return b.call("attention", std::move(operands), std::move(attributes));
+    return b.call_all(op("attention"), std::move(operands), std::move(attributes));
   }
 
-  // The usual scale comes as a product of two rounded roots.
+  // The usual scale comes rounded to f32, or as a product of two rounded roots.
   static double unrounded(double scale, int64_t depth) {
     const double usual = 1 / std::sqrt(static_cast<double>(depth));
     return std::abs(scale - usual) <= 1e-6 * usual ? usual : scale;
   }
 
   // [batch * heads, m, n] as [batch, heads, m, n], with the last two axes exchanged if they are `swapped`.
-  static Value in_heads(Builder& b, Value v, int64_t batch, int64_t heads, bool swapped) {
+  static Value in_heads(Builder& b, Value v, const Heads& heads, bool swapped) {
     const Shape shape = b.shape(v);
-    const Value apart = reshaped(b, v, {batch, heads, shape[1], shape[2]});
+    const Value apart = reshaped(b, v, {heads.batch(), heads.heads(), shape[1], shape[2]});
     return swapped ? permuted_axes(b, apart, {0, 1, 3, 2}) : apart;
   }
 

@@ -55,6 +55,16 @@ bool holds_waves(const Tensor& tensor) {
   return moves;
 }
 
+// The frequencies of a rotary embedding that is computed in the graph: 1, r, r^2, ...
+bool is_geometric(const Tensor& tensor) {
+  const int64_t count = tensor.type.element_count();
+  if (count < kFewestRows || tensor.at(0) != 1) return false;
+  const double ratio = tensor.at(1);
+  for (int64_t i = 1; i < count; ++i)
+    if (!(std::abs(tensor.at(i) - ratio * tensor.at(i - 1)) <= kTolerance * tensor.at(i))) return false;
+  return ratio > 0 && ratio < 1;
+}
+
 }  // namespace
 
 bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
@@ -62,9 +72,8 @@ bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
   if (is_named_weight(tensor.name()) || type.element_count() > kLargestTable || reader.missing_file(tensor))
     return false;
   if (type.element_count() == 1) return is_numbered(tensor.name());
-  if (type.shape.size() < 2) return false;
   const Tensor value = reader.read(tensor);
-  return is_mask(value) || holds_waves(value);
+  return type.shape.size() == 1 ? is_geometric(value) : is_mask(value) || holds_waves(value);
 }
 
 }  // namespace halfstep

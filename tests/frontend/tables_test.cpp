@@ -58,6 +58,12 @@ TEST(Tables, RotaryAndSinusoidalTablesAreConstants) {
                         })));
 }
 
+TEST(Tables, FrequenciesOfARotaryEmbeddingAreConstants) {
+  EXPECT_FALSE(parameter("rotary.inv_freq", floats({4}, {1, 0.1, 0.01, 0.001})));
+  EXPECT_TRUE(parameter("rotary.gain", floats({4}, {1, 1, 1, 1})));
+  EXPECT_TRUE(parameter("rotary.gain", floats({4}, {1, 0.1, 0.01, 0.002})));
+}
+
 TEST(Tables, OneCoefficientUnderANumberIsAConstant) { EXPECT_FALSE(parameter("val_82", floats({1}, {0.5}))); }
 
 TEST(Tables, CopiesForTheExportedBatchAreOneWeight) {

@@ -12,6 +12,9 @@ bool is_view(const Graph& graph, const Node& node) {
   while (axis < to.size() && to[axis] == 1) ++axis;
   for (size_t i = axis + 1; i < to.size(); ++i)
     if (to[i] != from[i]) return false;
+  // Kernels and libraries read vectors from where a value begins.
+  constexpr int64_t kAlignment = 16;  // bytes
+  if (view_offset(graph, node) * size_of(node.results[0].dtype) % kAlignment != 0) return false;
   return axis == to.size() || node.attributes.ints("steps")[axis] == 1;
 }
 

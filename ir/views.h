@@ -5,7 +5,7 @@
 
 namespace halfstep {
 
-// A reshape, a slice of consecutive elements, or an `after`.
+// A reshape, a slice of consecutive elements that begins at an aligned one, or an `after`.
 bool is_view(const Graph& graph, const Node& node);
 // Elements between the operand's first one and the view's.
 int64_t view_offset(const Graph& graph, const Node& view);

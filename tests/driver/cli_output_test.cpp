@@ -95,9 +95,9 @@ TEST_F(CliOutput, CheckCountsOperatorsAndParameters) {
   write("m.onnx", tiny_mlp());
   const json checked = json::parse(succeed({"check", "m.onnx", "--json"}));
   EXPECT_EQ(checked["ready"], true);
-  EXPECT_EQ(checked["parameters"], 8 * 4 + 8 + 3 * 8 + 3);
+  EXPECT_EQ(checked["weights"]["trainable"]["values"], 8 * 4 + 8 + 3 * 8 + 3);
   EXPECT_EQ(checked["operators"]["Gemm"], 2);
-  EXPECT_THAT(succeed({"check", "m.onnx"}), AllOf(HasSubstr("67 trainable values"), HasSubstr("ready to train\n")));
+  EXPECT_THAT(succeed({"check", "m.onnx"}), AllOf(HasSubstr("67 values in 4 trainable tensors"), HasSubstr("ready to train\n")));
 }
 
 TEST_F(CliOutput, AShapeWithoutANameIsTheOnlyInputs) {

@@ -398,7 +398,7 @@ LaunchShape DeviceKernel::scatter() {
     e().bind_linear(outer, ir_.CreateUDiv(warp, constant(tiles)));
     const VariableSet walked = kernel_.space.atom(step).variables;
     e().hoist({&kernel_.condition, 1}, walked);
-    e().hoist_stores(Store::Domain::kept, walked);
+    // What is stored reads what earlier steps stored, also where its place is the same for all steps: it stays inside.
     e().loop(constant(0), constant(steps), kWarp, {}, [&](llvm::Value* first, const Values&) {
       llvm::Value* mine = ir_.CreateAdd(first, number);
       llvm::Value* exists = ir_.CreateICmpSLT(mine, constant(steps));

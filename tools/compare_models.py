@@ -75,7 +75,7 @@ def samples(name, count):
     generator = torch.Generator().manual_seed(2)
     if bound is None:
         return torch.randn((count, *shape), generator=generator)
-    return torch.randint(0, bound, (count, *shape), generator=generator)
+    return torch.randint(1, bound, (count, *shape), generator=generator)  # 0 is padding: PyTorch drops its gradient
 
 
 def export(name, path):

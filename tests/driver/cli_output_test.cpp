@@ -97,7 +97,8 @@ TEST_F(CliOutput, CheckCountsOperatorsAndParameters) {
   EXPECT_EQ(checked["ready"], true);
   EXPECT_EQ(checked["weights"]["trainable"]["values"], 8 * 4 + 8 + 3 * 8 + 3);
   EXPECT_EQ(checked["operators"]["Gemm"], 2);
-  EXPECT_THAT(succeed({"check", "m.onnx"}), AllOf(HasSubstr("67 values in 4 trainable tensors"), HasSubstr("ready to train\n")));
+  EXPECT_THAT(succeed({"check", "m.onnx"}),
+              AllOf(HasSubstr("67 values in 4 trainable tensors"), HasSubstr("ready to train\n")));
 }
 
 TEST_F(CliOutput, AShapeWithoutANameIsTheOnlyInputs) {

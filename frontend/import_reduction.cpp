@@ -71,6 +71,51 @@ std::vector<Value> import_reduce_log_sum(NodeContext& c) {
   return {c.b.unary("log", reduce(c, reduced_axes(c), "reduce_sum", floating_operand(c)))};
 }
 
+// By products of halves, in as many steps as the length has digits: no division, so that the gradient is right at
+// zeros.
+Value product_along(Builder& b, Value x, size_t axis) {
+  const Shape shape = b.shape(x);
+  const auto part = [&](Value v, int64_t begin, int64_t end) {
+    Ints starts(shape.size(), 0), limits = b.shape(v);
+    starts[axis] = begin, limits[axis] = end;
+    return b.slice(v, starts, limits);
+  };
+  int64_t n = shape[axis];
+  if (n == 0) {
+    Shape single = shape;
+    single[axis] = 1;
+    return b.broadcast(b.constant(b.dtype(x), 1), single);
+  }
+  Value odd;  // the product of what no half took
+  for (; n > 1; n /= 2) {
+    if (n % 2 == 1) {
+      const Value last = part(x, n - 1, n);
+      odd = odd ? b.mul(odd, last) : last;
+    }
+    x = b.mul(part(x, 0, n / 2), part(x, n / 2, n / 2 * 2));
+  }
+  return odd ? b.mul(x, odd) : x;
+}
+
+std::vector<Value> import_reduce_prod(NodeContext& c) {
+  const ReducedAxes r = reduced_axes(c);
+  Value x = c.operand(0);
+  for (int64_t axis : r.axes) x = product_along(c.b, x, static_cast<size_t>(axis));
+  return {c.b.reshape(x, r.result)};
+}
+
+// A vector of zeros stays one.
+std::vector<Value> import_lp_normalization(NodeContext& c) {
+  Builder& b = c.b;
+  const Value x = floating_operand(c);
+  const int64_t p = c.integer("p", 2);
+  const Ints axes{static_cast<int64_t>(c.axis(c.integer("axis", -1), c.shape(0).size()))};
+  if (p != 1 && p != 2) c.fail("attribute 'p' is " + std::to_string(p) + "; 1 or 2 expected");
+  const Value sum = b.reduce("reduce_sum", p == 1 ? b.unary("abs", x) : b.mul(x, x), axes);
+  const Value one_for_zeros = b.select(b.binary("eq", sum, b.constant_like(sum, 0)), b.constant_like(sum, 1), sum);
+  return {b.div(x, p == 1 ? one_for_zeros : b.unary("sqrt", one_for_zeros))};
+}
+
 // The maximum is taken out first, so that no exponential overflows.
 std::vector<Value> import_reduce_log_sum_exp(NodeContext& c) {
   const Value x = floating_operand(c);
@@ -96,6 +141,7 @@ std::vector<Value> import_softmax(NodeContext& c) {
 
 const std::vector<OnnxOperator> kRows{
     {"LogSoftmax", {1, 13}, 1, 1, import_softmax},
+    {"LpNormalization", {1}, 1, 1, import_lp_normalization},
     {"ReduceL1", {1, 18}, 1, 2, import_reduce_l1},
     {"ReduceL2", {1, 18}, 1, 2, import_reduce_l2},
     {"ReduceLogSum", {1, 18}, 1, 2, import_reduce_log_sum},
@@ -103,6 +149,7 @@ const std::vector<OnnxOperator> kRows{
     {"ReduceMax", {1, 18}, 1, 2, import_reduce_max},
     {"ReduceMean", {1, 18}, 1, 2, import_reduce_mean},
     {"ReduceMin", {1, 18}, 1, 2, import_reduce_min},
+    {"ReduceProd", {1, 18}, 1, 2, import_reduce_prod},
     {"ReduceSum", {1, 13}, 1, 2, import_reduce_sum},
     {"ReduceSumSquare", {1, 18}, 1, 2, import_reduce_sum_square},
     {"Softmax", {1, 13}, 1, 1, import_softmax},

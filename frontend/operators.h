@@ -39,6 +39,7 @@ std::span<const OnnxOperator> movement_operators();
 std::span<const OnnxOperator> indexing_operators();
 std::span<const OnnxOperator> order_operators();
 std::span<const OnnxOperator> contraction_operators();
+std::span<const OnnxOperator> einsum_operators();
 std::span<const OnnxOperator> pooling_operators();
 std::span<const OnnxOperator> spatial_operators();
 std::span<const OnnxOperator> grid_operators();

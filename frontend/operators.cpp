@@ -12,7 +12,8 @@ const std::vector<const OnnxOperator*>& onnx_operators() {
           pointwise_operators(),   movement_operators(),  indexing_operators(),  order_operators(),
           contraction_operators(), einsum_operators(),    pooling_operators(),   spatial_operators(),
           grid_operators(),        random_operators(),    reduction_operators(), normalization_operators(),
-          loss_operators(),        recurrent_operators(), attention_operators(), microsoft_operators()})
+          loss_operators(),        recurrent_operators(), attention_operators(), microsoft_operators(),
+          training_operators()})
       for (const OnnxOperator& row : family) all.push_back(&row);
     std::sort(all.begin(), all.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
     return all;

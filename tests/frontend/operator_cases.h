@@ -33,5 +33,7 @@ struct Case {
 
 // Norms, attention and the fused operators of com.microsoft.
 std::vector<Case> attention_cases();
+// Optimizer steps.
+std::vector<Case> training_cases();
 
 }  // namespace halfstep::test

@@ -1,10 +1,106 @@
-// One optimizer step as a node of the model, of the domain ai.onnx.preview.training.
+// Training as nodes of the model, of the domain ai.onnx.preview.training: gradients and optimizer steps.
+#include <algorithm>
 #include <functional>
+#include <map>
 
 #include "frontend/operators.h"
+#include "ir/gradients.h"
 
 namespace halfstep {
 namespace {
+
+// ---- gradients ----
+
+// What makes a value, as a function of its own: first of the tensors that are declared, then of the inputs of the model
+// that it reads besides.
+class ExtractedFunction {
+ public:
+  explicit ExtractedFunction(const Builder& model) : model_(model.graph()), b_(model.graph().name()) {}
+
+  // False if the tensor is declared already.
+  bool declare(Value tensor, Value argument) {
+    const Value input = b_.input(std::to_string(arguments_.size()), model_.type(tensor));
+    arguments_.push_back(argument);
+    return in_function_.emplace(tensor, input).second;
+  }
+
+  Graph finish(Value result) && {
+    std::vector<char> needed(static_cast<size_t>(result.node) + 1);
+    const auto need = [&](Value v) {
+      if (v && !in_function_.contains(v)) needed[static_cast<size_t>(v.node)] = 1;
+    };
+    need(result);
+    for (NodeId id = result.node; id >= 0; --id)
+      if (needed[static_cast<size_t>(id)]) std::ranges::for_each(model_.node(id).operands, need);
+    for (NodeId id = 0; id <= result.node; ++id)
+      if (needed[static_cast<size_t>(id)]) copy(id);
+    b_.output("result", in_function_.at(result));
+    return std::move(b_).finish();
+  }
+
+  // One for each input of the function.
+  const std::vector<Value>& arguments() const { return arguments_; }
+
+ private:
+  void copy(NodeId id) {
+    const Node& node = model_.node(id);
+    if (node.op->name == "input") {
+      declare({id, 0}, {id, 0});
+      return;
+    }
+    std::vector<Value> operands;
+    for (Value v : node.operands) operands.push_back(v ? in_function_.at(v) : Value{});
+    OriginScope scope(b_, node.origin);
+    const std::vector<Value> results = b_.call_all(*node.op, operands, node.attributes);
+    for (size_t i = 0; i < results.size(); ++i) in_function_.emplace(Value{id, static_cast<int32_t>(i)}, results[i]);
+  }
+
+  const Graph& model_;
+  Builder b_;
+  std::map<Value, Value> in_function_;
+  std::vector<Value> arguments_;
+};
+
+// The derivatives of the sum of y by its first `count` inputs, as outputs.
+Graph gradient_graph(const Graph& function, size_t count) {
+  const Graph graph = expand_for_vjp(function);
+  Builder b(graph.name());
+  const ValueMap map = copy_nodes(graph, b);
+  std::vector<Value> sources;
+  for (NodeId id = 0; sources.size() < count; ++id)
+    if (graph.node(id).op->name == "input") sources.push_back(map[static_cast<size_t>(id)][0]);
+  const Value result = graph.output("result"),
+              y = map[static_cast<size_t>(result.node)][static_cast<size_t>(result.result)];
+  const std::vector<Value> found = gradients(
+      b,
+      {.y = y, .cotangent = b.constant_like(y, 1), .sources = sources, .y_name = "'y'", .source_name = "one of 'xs'"});
+  for (size_t i = 0; i < count; ++i) b.output(std::to_string(i), found[i] ? found[i] : b.constant_like(sources[i], 0));
+  return std::move(b).finish();
+}
+
+std::vector<Value> import_gradient(NodeContext& c) {
+  const std::vector<std::string> xs = c.text_list("xs", {});
+  std::vector<std::string> names = xs;
+  for (const std::string& name : c.text_list("zs", {})) names.push_back(name);
+  const Value y = c.named_tensor(c.text("y", ""));
+  if (xs.empty() || names.size() != c.operand_count())
+    c.fail("an operand for each name in 'xs' and 'zs' expected, found " + std::to_string(c.operand_count()) +
+           " operands and " + std::to_string(names.size()) + " names");
+  ExtractedFunction function(c.b);
+  for (size_t i = 0; i < names.size(); ++i) {
+    const Value tensor = c.named_tensor(names[i]), argument = c.operand(i);
+    if (c.b.type(tensor) != c.b.type(argument))
+      c.fail("operand " + std::to_string(i) + ": " + to_string(c.b.type(tensor)) + " expected, as '" + names[i] +
+             "', found " + to_string(c.b.type(argument)));
+    if (i < xs.size() && !is_floating(c.b.dtype(tensor))) c.fail("'" + names[i] + "' in 'xs' is not of floating type");
+    if (!function.declare(tensor, argument)) c.fail("'" + names[i] + "' names the same tensor as another one");
+  }
+  if (!is_floating(c.b.dtype(y))) c.fail("'y' is not of floating type");
+  const Graph graph = gradient_graph(std::move(function).finish(y), xs.size());
+  return inline_graph(graph, c.b, function.arguments());
+}
+
+// ---- optimizer steps ----
 
 // The learning rate R and the number T of updates before this one, in the type of the tensor that is updated.
 class StepOperands {
@@ -115,6 +211,7 @@ std::vector<Value> import_adagrad(NodeContext& c) {
 const std::vector<OnnxOperator> kRows{
     {"ai.onnx.preview.training.Adagrad", {1}, 5, kVariadic, import_adagrad},
     {"ai.onnx.preview.training.Adam", {1}, 6, kVariadic, import_adam},
+    {"ai.onnx.preview.training.Gradient", {1}, 1, kVariadic, import_gradient, "'y' must be made before the node"},
     {"ai.onnx.preview.training.Momentum", {1}, 5, kVariadic, import_momentum},
 };
 

@@ -58,6 +58,13 @@ Value NodeContext::operand(size_t i) {
 
 Value NodeContext::optional_operand(size_t i) { return has_operand(i) ? operand(i) : Value{}; }
 
+Value NodeContext::named_tensor(const std::string& name) {
+  const Binding* found = scope_.find(name);
+  if (!found || (found->kind != Binding::value && found->kind != Binding::initializer))
+    fail("'" + name + "' is no tensor that is known before this node");
+  return importer_.read(*found);
+}
+
 std::vector<Value> NodeContext::operands() {
   std::vector<Value> values;
   for (size_t i = 0; i < operand_count(); ++i) values.push_back(operand(i));

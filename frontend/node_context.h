@@ -36,6 +36,8 @@ class NodeContext {
   bool is_constant(size_t i);
   const std::vector<Binding>& sequence(size_t i);
   const Binding& binding(size_t i) const;  // of an operand that is given
+  // A tensor that the node names in an attribute; Error if nothing before the node makes it.
+  Value named_tensor(const std::string& name);
 
   // ---- attributes; one that is never asked for is an Error ----
   bool has_attribute(const std::string& name) const;

@@ -1,13 +1,11 @@
-// Reverse-mode differentiation of output "loss" by the rows' vjp:
+// Reverse-mode differentiation of output "loss", by ir/gradients.h:
 //
 //   %y = matmul(%x, %w)                    output "gradient/fc.weight" = matmul(%x, %dy) {transpose_a=1}
 //   output "loss" = f(%y)           ->     output "loss" = f(%y)
 //
 // adds, for each parameter leaf, its gradient in f32 and in the layout in which it is stored, multiplied by the loss
-// scale and divided by the number of accumulated batches. Several uses of a value add up in its type; for parameters,
-// and values computed of parameters alone, in f32. Backward nodes carry the name of their forward node. Runs after
-// autocast, so that they inherit its precision, and before add_update, which consumes the gradients. A composite
-// without a vjp of its own is differentiated through its expansion.
+// scale and divided by the number of accumulated batches. Runs after autocast, so that backward nodes inherit its
+// precision, and before add_update, which consumes the gradients.
 #pragma once
 
 #include "ir/graph.h"

@@ -18,7 +18,9 @@ constexpr const char* kPreface =
     "case\n"
     "feeds them; a sequence is given as its elements. Outputs of random operators are checked against what the "
     "operator\n"
-    "promises. A case counts for every operator in it.\n";
+    "promises. `test_adam_multiple` is given the epsilon of its outputs, which its node leaves out. A case counts for "
+    "every\n"
+    "operator in it.\n";
 
 std::string heading(const std::string& suite) { return "\n## " + suite + "\n"; }
 

@@ -158,9 +158,9 @@ inline void check_family(const FamilyCase& c, DeviceKind device) {
   EXPECT_NEAR(run.losses[0], losses[0], 1e-5 * losses[0]);
   expect_family_gradients(run, c, reference, 1e-3);
   if (!keeps_every_parameter(c, reference)) return;
-  const double error = *std::ranges::max_element(errors);  // of PyTorch's own fp32 run
+  const double error = *std::ranges::max_element(errors);  // of PyTorch's own fp32 run: chaos where it is large
   for (size_t i = 0; i < losses.size(); ++i)
-    EXPECT_NEAR(run.losses[i], losses[i], std::max(1e-4, 10 * error) * losses[0]) << "step " << i + 1;
+    EXPECT_NEAR(run.losses[i], losses[i], std::max(1e-4, 50 * error) * losses[0]) << "step " << i + 1;
 }
 
 }  // namespace halfstep

@@ -12,6 +12,7 @@
 #include "frontend/import.h"
 #include "frontend/model_proto.h"
 #include "frontend/tensor_data.h"
+#include "tests/recorded.h"
 #include "tests/compiled_graph.h"
 #include "tests/conformance/agreement.h"
 #include "tests/conformance/table.h"
@@ -190,7 +191,7 @@ void check_suites(DeviceKind device) {
       EXPECT_TRUE(outcome.kind != Outcome::refused || named(outcome.why)) << name << ": " << outcome.why;
     }
     EXPECT_GE(agree, suite.floor);
-    const fs::path path = fs::path(HALFSTEP_SOURCE_DIR) / "docs" / "conformance.md";
+    const fs::path path = source_directory() / "docs" / "conformance.md";
     const std::string text = run.text(), page = fs::exists(path) ? read_file(path) : "";
     std::cout << text;
     if (std::getenv("UPDATE_EXPECTED"))

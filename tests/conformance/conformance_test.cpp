@@ -12,11 +12,11 @@
 #include "frontend/import.h"
 #include "frontend/model_proto.h"
 #include "frontend/tensor_data.h"
-#include "tests/recorded.h"
 #include "tests/compiled_graph.h"
 #include "tests/conformance/agreement.h"
 #include "tests/conformance/table.h"
 #include "tests/gpu/gpu_test.h"
+#include "tests/recorded.h"
 
 namespace halfstep::conformance {
 namespace {

@@ -51,6 +51,7 @@ std::span<const OnnxOperator> microsoft_operators();
 std::span<const OnnxOperator> loss_operators();
 std::span<const OnnxOperator> recurrent_operators();
 std::span<const OnnxOperator> training_operators();
+std::span<const OnnxOperator> quantization_operators();
 
 // All rows, sorted by name.
 const std::vector<const OnnxOperator*>& onnx_operators();

@@ -17,6 +17,9 @@ struct Operand {
 Operand trained(const Shape& shape) { return {Operand::trained, ramp(shape)}; }
 Operand known(const Tensor& tensor) { return {Operand::known, tensor}; }
 Operand absent() { return {Operand::absent}; }
+Tensor small(const Shape& shape, const std::vector<double>& values) {
+  return Tensor::from_values({DType::i8, shape}, values);
+}
 
 struct Case {
   std::string op;
@@ -49,6 +52,7 @@ std::vector<Case> cases() {
        {trained({1, 1, 2}), trained({1, 1, 2})},
        {{"output_shape", Ints{5}}, {"strides", Ints{2}}}},
       {"ConvTranspose", 11, {trained({1, 1, 2, 1, 2}), trained({1, 2, 1, 2, 2})}},
+      {"DequantizeLinear", 13, {known(small({2, 2}, {1, -3, 4, 100})), trained({2}), known(small({2}, {5, 0}))}},
       {"Einsum", 12, {trained({2, 2, 3}), trained({3, 2, 4})}, {{"equation", Text("bij,jbk->kib")}}},
       {"Einsum", 12, {trained({2, 3, 3})}, {{"equation", Text("...ii->...i")}}},
       {"Einsum", 12, {trained({3}), trained({2, 3}), trained({2})}, {{"equation", Text("i,ji,j->j")}}},

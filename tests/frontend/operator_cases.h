@@ -35,5 +35,6 @@ struct Case {
 std::vector<Case> attention_cases();
 // Optimizer steps.
 std::vector<Case> training_cases();
+std::vector<Case> quantization_cases();
 
 }  // namespace halfstep::test

@@ -41,12 +41,16 @@ Value floating_operand(NodeContext& c) {
 std::vector<Value> import_reduce_sum(NodeContext& c) {
   return {reduce(c, reduced_axes(c), "reduce_sum", c.operand(0))};
 }
-std::vector<Value> import_reduce_max(NodeContext& c) {
-  return {reduce(c, reduced_axes(c), "reduce_max", c.operand(0))};
+// The maximum of no booleans is false and the minimum true: those of numbers, held against 0.
+std::vector<Value> reduce_to_extreme(NodeContext& c, std::string_view op) {
+  const Value x = c.operand(0);
+  if (c.b.dtype(x) != DType::boolean) return {reduce(c, reduced_axes(c), op, x)};
+  const Value extreme = reduce(c, reduced_axes(c), op, c.b.cast(x, DType::i32));
+  return {c.b.call("less", {c.b.constant_like(extreme, 0), extreme})};
 }
-std::vector<Value> import_reduce_min(NodeContext& c) {
-  return {reduce(c, reduced_axes(c), "reduce_min", c.operand(0))};
-}
+
+std::vector<Value> import_reduce_max(NodeContext& c) { return reduce_to_extreme(c, "reduce_max"); }
+std::vector<Value> import_reduce_min(NodeContext& c) { return reduce_to_extreme(c, "reduce_min"); }
 
 std::vector<Value> import_reduce_mean(NodeContext& c) {
   const ReducedAxes r = reduced_axes(c);

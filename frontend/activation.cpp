@@ -8,16 +8,10 @@
 namespace halfstep {
 namespace {
 
-Value below_zero(Builder& b, Value x, Value if_below, Value otherwise) {
-  return b.select(b.binary("less", x, b.constant_like(x, 0)), if_below, otherwise);
-}
-
 Value affine(Builder& b, Value x, const Activation& a) { return b.add(b.mul(x, a.alpha), a.beta); }
 
 Value elu(Builder& b, Value x, const Activation& a) {
-  // exp only of what is negative: a large positive x would overflow, and its gradient be 0 * inf.
-  const Value negative = b.binary("min", x, b.constant_like(x, 0));
-  return below_zero(b, x, b.mul(b.add(b.unary("exp", negative), -1), a.alpha), x);
+  return where_negative(b, x, b.mul(negative_curve(b, x), a.alpha), x);
 }
 
 Value hard_sigmoid(Builder& b, Value x, const Activation& a) {
@@ -25,7 +19,7 @@ Value hard_sigmoid(Builder& b, Value x, const Activation& a) {
   return b.binary("max", b.binary("min", line, b.constant_like(x, 1)), b.constant_like(x, 0));
 }
 
-Value leaky_relu(Builder& b, Value x, const Activation& a) { return below_zero(b, x, b.mul(x, a.alpha), x); }
+Value leaky_relu(Builder& b, Value x, const Activation& a) { return where_negative(b, x, b.mul(x, a.alpha), x); }
 
 Value thresholded_relu(Builder& b, Value x, const Activation& a) {
   return b.select(b.binary("less", b.constant_like(x, a.alpha), x), x, b.constant_like(x, 0));
@@ -57,6 +51,11 @@ const Row kRows[] = {
     {"thresholdedrelu", thresholded_relu, 1, {}},
 };
 
+std::string lower_case(std::string name) {
+  for (char& letter : name) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  return name;
+}
+
 const Row* find_row(std::string_view name) {
   const auto* found = std::ranges::find(kRows, name, &Row::name);
   return found == std::end(kRows) ? nullptr : found;
@@ -72,8 +71,7 @@ std::vector<Activation> read_activations(NodeContext& c, const std::vector<std::
   auto alpha = alphas.begin(), beta = betas.begin();
   std::vector<Activation> result;
   for (const std::string& name : names) {
-    Activation a{name};
-    for (char& letter : a.name) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+    Activation a{lower_case(name)};
     const Row* row = find_row(a.name);
     if (!row) c.fail("activation '" + name + "' is not known");
     if (row->alpha) a.alpha = alpha != alphas.end() ? *alpha++ : *row->alpha;
@@ -87,6 +85,30 @@ Value activate(Builder& b, Value x, const Activation& activation) {
   const Row* row = find_row(activation.name);
   require(row != nullptr, "an activation comes from the table");
   return row->build(b, x, activation);
+}
+
+Value activate(NodeContext& c) {
+  Activation a{lower_case(c.op_type())};
+  const Row* row = find_row(a.name);
+  require(row != nullptr, "the operator is in the table");
+  if (row->alpha) a.alpha = c.number("alpha", *row->alpha);
+  if (row->beta) a.beta = c.number("beta", *row->beta);
+  return row->build(c.b, c.operand(0), a);
+}
+
+Value swish(NodeContext& c, double default_alpha) {
+  const Value x = c.operand(0);
+  const double alpha = c.number("alpha", default_alpha);
+  if (alpha == 1) return c.b.unary("silu", x);
+  return c.b.mul(x, c.b.unary("sigmoid", c.b.mul(x, alpha)));
+}
+
+Value where_negative(Builder& b, Value x, Value if_negative, Value otherwise) {
+  return b.select(b.binary("less", x, b.constant_like(x, 0)), if_negative, otherwise);
+}
+
+Value negative_curve(Builder& b, Value x) {
+  return b.add(b.unary("exp", b.binary("min", x, b.constant_like(x, 0))), -1);
 }
 
 }  // namespace halfstep

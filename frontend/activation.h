@@ -1,4 +1,4 @@
-// The activations that recurrent layers name in an attribute.
+// Activation functions by name: operators of their own, and what recurrent layers name in an attribute.
 #pragma once
 
 #include <optional>
@@ -22,5 +22,13 @@ struct Activation {
 std::vector<Activation> read_activations(NodeContext& c, const std::vector<std::string>& defaults);
 
 Value activate(Builder& b, Value x, const Activation& activation);
+// What the operator of that name makes of operand 0, with its attributes 'alpha' and 'beta'.
+Value activate(NodeContext& c);
+// x * sigmoid(alpha * x), with the attribute 'alpha'.
+Value swish(NodeContext& c, double default_alpha);
+
+Value where_negative(Builder& b, Value x, Value if_negative, Value otherwise);
+// e^x - 1 of what is negative, 0 elsewhere: of a large positive x it would overflow, and its gradient be 0 * inf.
+Value negative_curve(Builder& b, Value x);
 
 }  // namespace halfstep

@@ -1,32 +1,18 @@
 // Activations: pointwise operators of one operand and a few coefficients.
+#include "frontend/activation.h"
 #include "frontend/operators.h"
 
 namespace halfstep {
 namespace {
 
-Value where_negative(Builder& b, Value x, Value if_negative, Value otherwise) {
-  return b.select(b.binary("less", x, b.constant_like(x, 0)), if_negative, otherwise);
-}
+std::vector<Value> import_by_name(NodeContext& c) { return {activate(c)}; }
 
-// e^x - 1 of what is negative, 0 elsewhere: of a large positive x it would overflow, and its gradient be 0 * inf.
-Value negative_curve(Builder& b, Value x) {
-  return b.add(b.unary("exp", b.binary("min", x, b.constant_like(x, 0))), -1);
-}
-
-std::vector<Value> import_leaky_relu(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {where_negative(c.b, x, c.b.mul(x, c.number("alpha", 0.01)), x)};
-}
+std::vector<Value> import_swish(NodeContext& c) { return {swish(c, 1)}; }
 
 std::vector<Value> import_prelu(NodeContext& c) {
   c.initialise(c.operand(1), {FreshRule::constant, 0.25});
   const std::vector<Value> v = c.broadcast_operands();
   return {where_negative(c.b, v[0], c.b.mul(v[0], v[1]), v[0])};
-}
-
-std::vector<Value> import_elu(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {where_negative(c.b, x, c.b.mul(negative_curve(c.b, x), c.number("alpha", 1)), x)};
 }
 
 std::vector<Value> import_selu(NodeContext& c) {
@@ -42,18 +28,9 @@ std::vector<Value> import_celu(NodeContext& c) {
   return {where_negative(c.b, x, c.b.mul(negative_curve(c.b, c.b.mul(x, 1 / alpha)), alpha), x)};
 }
 
-Value clamp_to_unit(Builder& b, Value x) {
-  return b.binary("max", b.binary("min", x, b.constant_like(x, 1)), b.constant_like(x, 0));
-}
-
-std::vector<Value> import_hard_sigmoid(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {clamp_to_unit(c.b, c.b.add(c.b.mul(x, c.number("alpha", 0.2)), c.number("beta", 0.5)))};
-}
-
 std::vector<Value> import_hard_swish(NodeContext& c) {
   const Value x = c.operand(0);
-  return {c.b.mul(x, clamp_to_unit(c.b, c.b.add(c.b.mul(x, 1.0 / 6), 0.5)))};
+  return {c.b.mul(x, activate(c.b, x, {"hardsigmoid", 1.0 / 6, 0.5}))};
 }
 
 std::vector<Value> import_gelu(NodeContext& c) {
@@ -68,23 +45,6 @@ std::vector<Value> import_mish(NodeContext& c) {
   return {c.b.mul(x, c.b.unary("tanh", c.b.unary("softplus", x)))};
 }
 
-std::vector<Value> import_swish(NodeContext& c) {
-  const Value x = c.operand(0);
-  const double alpha = c.number("alpha", 1);
-  if (alpha == 1) return {c.b.unary("silu", x)};
-  return {c.b.mul(x, c.b.unary("sigmoid", c.b.mul(x, alpha)))};
-}
-
-std::vector<Value> import_softsign(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {c.b.div(x, c.b.add(c.b.unary("abs", x), 1))};
-}
-
-std::vector<Value> import_thresholded_relu(NodeContext& c) {
-  const Value x = c.operand(0), alpha = c.b.constant_like(x, c.number("alpha", 1));
-  return {c.b.select(c.b.binary("less", alpha, x), x, c.b.constant_like(x, 0))};
-}
-
 std::vector<Value> import_shrink(NodeContext& c) {
   Builder& b = c.b;
   const Value x = c.operand(0);
@@ -97,18 +57,18 @@ std::vector<Value> import_shrink(NodeContext& c) {
 
 const std::vector<OnnxOperator> kRows{
     {"Celu", {12}, 1, 1, import_celu},
-    {"Elu", {1}, 1, 1, import_elu},
+    {"Elu", {1}, 1, 1, import_by_name},
     {"Gelu", {20}, 1, 1, import_gelu},
-    {"HardSigmoid", {1}, 1, 1, import_hard_sigmoid},
+    {"HardSigmoid", {1}, 1, 1, import_by_name},
     {"HardSwish", {14}, 1, 1, import_hard_swish},
-    {"LeakyRelu", {1}, 1, 1, import_leaky_relu},
+    {"LeakyRelu", {1}, 1, 1, import_by_name},
     {"Mish", {18}, 1, 1, import_mish},
     {"PRelu", {7}, 2, 2, import_prelu},
     {"Selu", {1}, 1, 1, import_selu},
     {"Shrink", {9}, 1, 1, import_shrink},
-    {"Softsign", {1}, 1, 1, import_softsign},
+    {"Softsign", {1}, 1, 1, import_by_name},
     {"Swish", {24}, 1, 1, import_swish},
-    {"ThresholdedRelu", {1}, 1, 1, import_thresholded_relu},
+    {"ThresholdedRelu", {1}, 1, 1, import_by_name},
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "frontend/activation.h"
 #include "frontend/attention.h"
 #include "frontend/matrix_product.h"
 #include "frontend/operators.h"
@@ -16,12 +17,7 @@ Value biased(NodeContext& c) { return c.has_operand(1) ? c.b.add(c.operand(0), c
 std::vector<Value> import_gelu(NodeContext& c) { return {c.b.unary("gelu", biased(c))}; }
 std::vector<Value> import_fast_gelu(NodeContext& c) { return {c.b.unary("gelu_tanh", biased(c))}; }
 
-std::vector<Value> import_quick_gelu(NodeContext& c) {
-  const Value x = c.operand(0);
-  const double alpha = c.number("alpha", 1.702);
-  if (alpha == 1) return {c.b.unary("silu", x)};
-  return {c.b.mul(x, c.b.unary("sigmoid", c.b.mul(x, alpha)))};
-}
+std::vector<Value> import_quick_gelu(NodeContext& c) { return {swish(c, 1.702)}; }
 
 // ---- products ----
 

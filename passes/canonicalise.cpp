@@ -106,6 +106,44 @@ Value slice_before_split(const Context& c) {
   return c.builder.reshape(c.builder.slice(reshape.operands[0], first, limit), c.node.results[0].shape);
 }
 
+// Whether `v` is made of the results of a reduction, element by element.
+bool is_statistic(const Graph& graph, Value v) {
+  constexpr int kDeepest = 8;
+  for (int depth = 0; depth < kDeepest; ++depth) {
+    const Node& node = graph.node(v);
+    if (node.op->kernel == KernelKind::reduction) return true;
+    if (node.op->kernel != KernelKind::pointwise) return false;
+    const auto open = std::ranges::find_if(node.operands, [&](Value operand) { return !splat(graph, operand); });
+    if (open == node.operands.end()) return false;
+    v = *open;
+  }
+  return false;
+}
+
+// Arithmetic on what a reduction gives is done before its axes of size 1 are dropped, since they often come back.
+Value squeeze_after_arithmetic(const Context& c) {
+  if (c.node.op->kernel != KernelKind::pointwise) return {};
+  Builder& b = c.builder;
+  const auto axes_dropped = [](Shape shape) {
+    std::erase(shape, 1);
+    return shape;
+  };
+  for (size_t i = 0; i < c.operands.size(); ++i) {
+    const Node& reshape = c.maker(i);
+    if (!is(reshape, "reshape") || !is_statistic(b.graph(), reshape.operands[0])) continue;
+    const Shape from = b.shape(reshape.operands[0]), to = reshape.results[0].shape;
+    if (from.size() <= to.size() || axes_dropped(from) != axes_dropped(to)) continue;
+    std::vector<Value> operands;
+    for (Value operand : c.operands) {
+      const std::optional<double> number = splat(b.graph(), operand);
+      operands.push_back(number ? b.broadcast(b.constant(b.dtype(operand), *number), from)
+                                : reshaped(b, operand, from));
+    }
+    return b.reshape(b.call_all(*c.node.op, std::move(operands), c.node.attributes).front(), to);
+  }
+  return {};
+}
+
 // ---- linear layers ----
 
 // Whether `v` is a matrix product, reshaped or its rows moved.
@@ -163,8 +201,8 @@ Value rows_in_order(const Context& c) {
 }
 
 constexpr Rule kRules[] = {
-    weight_second,          equal_elements,     split_before_transpose, merge_after_transpose,
-    slice_before_transpose, slice_before_split, bias_before_movement,   rows_in_order,
+    weight_second,      equal_elements,       split_before_transpose, merge_after_transpose,    slice_before_transpose,
+    slice_before_split, bias_before_movement, rows_in_order,          squeeze_after_arithmetic,
 };
 
 // Weights that are only read [in, out] by matrix products.

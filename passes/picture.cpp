@@ -9,16 +9,18 @@
 namespace halfstep {
 namespace {
 
-constexpr int kDeepest = 8;  // nodes of one sum or product that are taken apart
+constexpr int kDeepest = 10;  // nodes of one sum or product that are taken apart
 
 bool is_commutative(std::string_view op) { return op == "add" || op == "mul" || op == "max" || op == "min"; }
 
-bool is_near(double found, double wanted) { return std::abs(found - wanted) <= kConstantTolerance * std::abs(wanted); }
+bool is_near(double found, double wanted, double tolerance) {
+  return std::abs(found - wanted) <= tolerance * std::abs(wanted);
+}
 
 bool fits(const PictureNumber& number, double found, Captures& captures) {
-  if (number.slot < 0) return is_near(found, number.value);
+  if (number.slot < 0) return is_near(found, number.value, kConstantTolerance);
   const auto slot = static_cast<size_t>(number.slot);
-  if (captures.has_number[slot]) return is_near(found, captures.numbers[slot]);
+  if (captures.has_number[slot]) return is_near(found, captures.numbers[slot], kSameTolerance);
   captures.numbers[slot] = found, captures.has_number[slot] = true;
   return true;
 }
@@ -46,6 +48,8 @@ bool take_apart(const Graph& graph, const Node& node, Picture::Kind kind, Terms&
   }
   if (is(node, "mul")) {
     terms.open.insert(terms.open.end(), node.operands.begin(), node.operands.end());
+  } else if (is(node, "broadcast")) {
+    terms.open.push_back(node.operands[0]);
   } else if (is(node, "neg")) {
     terms.folded = -terms.folded;
     terms.open.push_back(node.operands[0]);

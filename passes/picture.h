@@ -17,10 +17,11 @@
 namespace halfstep {
 
 inline constexpr double kConstantTolerance = 1e-4;  // relative
+inline constexpr double kSameTolerance = 1e-6;      // of two constants that should be one, rounded to f32
 
 // What a match found, by slot.
 struct Captures {
-  std::array<Value, 4> values{};
+  std::array<Value, 6> values{};
   std::array<double, 4> numbers{};
   std::array<bool, 4> has_number{};
 };
@@ -49,7 +50,8 @@ struct Picture {
 Picture any(int slot);
 // A node of the op. Operands of add, mul, max and min in either order.
 Picture call(std::string_view op, std::vector<Picture> parts);
-// number * parts..., made of mul, div by a constant, neg and small integer powers.
+// number * parts..., made of mul, div by a constant, neg and small integer powers; also of factors that are multiplied
+// before they are repeated along axes.
 Picture product(PictureNumber number, std::vector<Picture> parts);
 // number + parts..., made of add and sub of a constant.
 Picture sum(PictureNumber number, std::vector<Picture> parts);

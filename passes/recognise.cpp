@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <numbers>
+#include <numeric>
 
 #include "base/as_written.h"
 #include "passes/picture.h"
 #include "passes/recognise_attention.h"
+#include "passes/recognise_loss.h"
 #include "passes/rules.h"
 
 namespace halfstep {
@@ -34,7 +36,14 @@ Value of_x(Builder& b, const Captures& c, std::string_view op) { return b.unary(
 
 constexpr double kTanhScale = 0.7978845608028654, kTanhCubic = 0.044715;  // of gelu_tanh
 
-// log(e^0 + e^x) is safe for large x in f32 only as an operator of its own; so is 1 / (1 + e^-x).
+Value minus_softplus(Builder& b, Value x) { return b.unary("neg", b.unary("softplus", x)); }
+Value log_sigmoid(Builder& b, const Captures& c, std::string_view) {
+  return minus_softplus(b, b.unary("neg", c.values[0]));
+}
+Value log_one_minus_sigmoid(Builder& b, const Captures& c, std::string_view) { return minus_softplus(b, c.values[0]); }
+
+// log(e^0 + e^x) is safe for large x in f32 only as an operator of its own; so are 1 / (1 + e^-x) and the logarithms of
+// a sigmoid. Others (hard swish, mish of a softplus) gain nothing from a name: they are one kernel anyway.
 std::vector<Meaning> activations() {
   const Picture cube = product(kTanhCubic, {x, x, x}), square = product(kTanhCubic, {x, x});
   const Picture tanh_argument =
@@ -47,6 +56,9 @@ std::vector<Meaning> activations() {
       {either({product(1, {x, sigmoid(x)}), quotient(x, denominator)}), "silu", of_x},
       {inverse(denominator), "sigmoid", of_x},
       {call("log", {sum(1, {exp(x)})}), "softplus", of_x},
+      {call("log", {sigmoid(x)}), "softplus", log_sigmoid},
+      {call("log", {either({call("sub", {sum(1, {}), sigmoid(x)}), sum(1, {product(-1, {sigmoid(x)})})})}), "softplus",
+       log_one_minus_sigmoid},
   };
 }
 
@@ -85,93 +97,121 @@ std::vector<Meaning> softmaxes() {
   };
 }
 
-// The element of row i that label i chooses, of the logarithms of a softmax over classes. Slots: 0 the logits, 1 the
-// labels, 2 the classes' numbers, 3 the log_softmax.
-Value chosen_logarithm(Builder& b, const Captures& c, std::string_view op) {
-  const Value logits = c.values[0], labels = c.values[1], classes = c.values[2];
-  const Shape shape = b.shape(logits);
-  const auto along = [&](Value v, std::string_view name, int64_t axis) {
-    return b.graph().node(v).attributes.integer(name) == axis;
-  };
-  if (shape.size() != 2 || !along(classes, "axis", 1) || !along(c.values[3], "axis", 1) ||
-      b.type(labels) != TensorType{DType::i64, {shape[0], 1}})
-    return {};
-  const Value loss = b.call(op, {logits, b.reshape(labels, {shape[0]})});
-  return b.reshape(b.unary("neg", loss), {shape[0], 1});
-}
-
-std::vector<Meaning> losses() {
-  const Picture chosen = call("eq", {kept(2, call("iota", {})), spread(any(1))});
-  return {{total(call("select", {chosen, kept(3, call("log_softmax", {x})), sum(0, {})})), "softmax_cross_entropy",
-           chosen_logarithm}};
-}
-
 // ---- norms ----
 
-// The first axis of a reduction over the last axes of `x`.
-std::optional<int64_t> last_axes(const Graph& graph, Value reduction, const Shape& shape) {
-  const Ints& axes = graph.node(reduction).attributes.ints("axes");
-  const auto rank = static_cast<int64_t>(shape.size()), count = static_cast<int64_t>(axes.size());
-  for (int64_t i = 0; i < count; ++i)
-    if (axes[static_cast<size_t>(i)] != rank - count + i) return std::nullopt;
-  return rank - count;
+constexpr int kX = 0, kSquares = 1, kSums = 2, kCentred = 3, kScale = 4, kBias = 5;
+
+// A norm of x over `axes`: over the last axes, over the channels' axis 1, or over all axes but the channels'. Absent:
+// no operator for these.
+Value norm_over(Builder& b, Value x, const Ints& axes, std::string_view op, double epsilon) {
+  const auto rank = static_cast<int64_t>(b.shape(x).size()), count = static_cast<int64_t>(axes.size());
+  const auto over_rows = [&](Value v, int64_t axis) { return b.call(op, {v}, {{"axis", axis}, {"epsilon", epsilon}}); };
+  Ints order(static_cast<size_t>(rank));
+  std::iota(order.begin(), order.end(), 0);
+  if (std::equal(axes.begin(), axes.end(), order.end() - count)) return over_rows(x, rank - count);
+  if (axes == Ints{1}) {
+    std::rotate(order.begin() + 1, order.begin() + 2, order.end());
+    return b.transpose(over_rows(b.transpose(x, order), rank - 1), halfstep::inverse(order));
+  }
+  if (count + 1 != rank || op != "layer_norm" || b.dtype(x) == DType::f64) return {};
+  int64_t channel = 0;
+  while (channel < count && axes[static_cast<size_t>(channel)] == channel) ++channel;
+  const Shape channels{b.shape(x)[static_cast<size_t>(channel)]};
+  const auto all = [&](double value) { return b.broadcast(b.constant(DType::f32, value), channels); };
+  return b.call("batch_norm", {x, all(1), all(0)}, {{"axis", channel}, {"epsilon", epsilon}});
 }
 
-// Slots: 0 x, 1 the reduction of its squares, 2 the reduction of x itself, if there is one.
+// Slots: the reduction of the squares of x or of centred x, that of x itself if there is one, scale and bias likewise.
 Value norm(Builder& b, const Captures& c, std::string_view op) {
-  const Shape shape = b.shape(c.values[0]);
-  const std::optional<int64_t> axis = last_axes(b.graph(), c.values[1], shape);
-  if (!axis) return {};
+  const Value x = c.values[kX];
+  const auto axes_of = [&](int slot) { return b.graph().node(c.values[slot]).attributes.ints("axes"); };
+  const Ints axes = axes_of(kSquares);
   double count = 1;
-  for (size_t i = static_cast<size_t>(*axis); i < shape.size(); ++i) count *= static_cast<double>(shape[i]);
-  if (std::abs(c.numbers[0] * count - 1) > kConstantTolerance || c.numbers[1] < 0 ||
-      (c.values[2] && last_axes(b.graph(), c.values[2], shape) != axis))
+  for (int64_t axis : axes) count *= static_cast<double>(b.shape(x)[static_cast<size_t>(axis)]);
+  if (std::abs(c.numbers[0] * count - 1) > kSameTolerance || c.numbers[1] < 0 ||
+      (c.values[kSums] && axes_of(kSums) != axes))
     return {};
-  const bool stored_low = b.dtype(c.values[0]) != DType::f64;
-  const double epsilon = stored_low ? as_written(static_cast<float>(c.numbers[1])) : c.numbers[1];
-  return b.call(op, {c.values[0]}, {{"axis", *axis}, {"epsilon", epsilon}});
+  const bool stored_low = b.dtype(x) != DType::f64;
+  Value y = norm_over(b, x, axes, op, stored_low ? as_written(static_cast<float>(c.numbers[1])) : c.numbers[1]);
+  if (y && c.values[kScale]) y = b.mul(y, c.values[kScale]);
+  if (y && c.values[kBias]) y = b.add(y, c.values[kBias]);
+  return y;
 }
 
-// of / sqrt(mean(of^2) + epsilon)
-Picture normalised(const Picture& of) {
-  const Picture mean_square = product(kCount, {kept(1, total(product(1, {of, of})))});
-  const Picture variance = sum(kEpsilon, {mean_square}), deviation = call("sqrt", {variance});
-  return either({product(1, {of, spread(either({call("rsqrt", {variance}), inverse(deviation)}))}),
-                 quotient(of, spread(deviation))});
+// 1 / sqrt(variance + epsilon), and of times that, also where a scale is multiplied in between.
+Picture inverse_deviation(const Picture& variance) {
+  const Picture under = sum(kEpsilon, {variance});
+  return either({call("rsqrt", {under}), inverse(call("sqrt", {under}))});
+}
+Picture normalised(const Picture& of, const Picture& variance) {
+  const Picture deviation = call("sqrt", {sum(kEpsilon, {variance})}), factor = spread(inverse_deviation(variance));
+  return either({product(1, {of, factor}), quotient(of, spread(deviation)), product(1, {of, factor, any(kScale)}),
+                 quotient(product(1, {of, any(kScale)}), spread(deviation))});
 }
 
+// The variance as the mean of the squares of x - mean, or as mean(x^2) - mean^2, perhaps held above 0: that loses all
+// digits where the mean is large. An affine norm may be one product and one sum: x * a + (bias - mean * a).
 std::vector<Meaning> norms() {
-  const Picture mean = product(kCount, {kept(2, total(x))});
-  return {{normalised(kept(3, call("sub", {x, spread(mean)}))), "layer_norm", norm}, {normalised(x), "rms_norm", norm}};
+  const Picture mean = product(kCount, {kept(kSums, total(x))});
+  const Picture centred = kept(kCentred, call("sub", {x, spread(mean)}));
+  const auto mean_square = [](const Picture& of) {
+    return product(kCount, {kept(kSquares, total(product(1, {of, of})))});
+  };
+  const Picture difference = call("sub", {mean_square(x), product(1, {mean, mean})});
+  const Picture variance =
+      either({mean_square(centred), difference, call("max", {difference, sum(0, {})}), call("relu", {difference})});
+  const Picture factor = spread(inverse_deviation(variance)), scale = any(kScale), bias = any(kBias);
+  const auto affine = [&](const std::vector<Picture>& a) {
+    std::vector<Picture> of_x = a, of_mean = a;
+    of_x.push_back(x), of_mean.push_back(spread(mean));
+    return call("add", {product(1, of_x), spread(call("sub", {bias, product(1, of_mean)}))});
+  };
+  return {{normalised(centred, variance), "layer_norm", norm},
+          {affine({factor}), "layer_norm", norm},
+          {affine({factor, scale}), "layer_norm", norm},
+          {normalised(x, mean_square(x)), "rms_norm", norm}};
 }
 
-// `v` as [last axes of `shape`], if it is the same along all others.
-Value of_last_axes(Builder& b, Value v, const Shape& shape, size_t axis) {
-  const Shape wanted(shape.begin() + static_cast<std::ptrdiff_t>(axis), shape.end());
-  Value small = v;
-  if (is(b.graph().node(v), "broadcast")) small = b.graph().node(v).operands[0];
-  Shape expected(axis, 1);
-  expected.insert(expected.end(), wanted.begin(), wanted.end());
-  return b.shape(small) == expected ? b.reshape(small, wanted) : Value{};
+// Whether the norm has no scale (operand 1) or no bias (2): it is absent, or what a batch norm has instead.
+bool lacks(const Graph& graph, const Node& norm, size_t operand) {
+  return operand >= norm.operands.size() || !norm.operands[operand] ||
+         splat(graph, norm.operands[operand]) == (operand == 1 ? 1.0 : 0.0);
 }
 
-// mul(layer_norm(x), scale) and add(layer_norm(x, scale), bias); rms_norm has no bias.
+// `v` as a scale or bias of the norm, if it is the same along all other axes. `order`: of the norm's axes in `v`.
+Value as_operand(Builder& b, Value v, const Node& norm, const Ints& order) {
+  const Shape shape = norm.results[0].shape;
+  const auto axis = static_cast<size_t>(norm.attributes.integer("axis"));
+  Shape wanted, expected(shape.size(), 1);
+  for (size_t i = axis; i < (is(norm, "batch_norm") ? axis + 1 : shape.size()); ++i)
+    wanted.push_back(shape[i]), expected[i] = shape[i];
+  if (is(b.graph().node(v), "broadcast")) v = b.graph().node(v).operands[0];
+  if (!order.empty() && (!keeps_order(expected, order) || b.shape(v) != permuted(expected, order))) return {};
+  if (order.empty() && b.shape(v) != expected) return {};
+  return b.reshape(v, wanted);
+}
+
+// mul(norm(x), scale) and add(norm(x, scale), bias), where a transpose may stand behind the norm; rms_norm has no bias.
 Value affine_norm(const RuleContext& c) {
-  const bool scales = is(c.node, "mul"), shifts = is(c.node, "add");
-  if (!scales && !shifts) return {};
+  if (!is(c.node, "mul") && !is(c.node, "add")) return {};
+  const size_t operand = is(c.node, "mul") ? 1 : 2;
+  Builder& b = c.builder;
   for (size_t i : {0u, 1u}) {
-    const Node norm = c.maker(i);
-    const bool centred = is(norm, "layer_norm");
-    if (c.operands[i].result != 0 || !(centred || is(norm, "rms_norm"))) continue;
-    const auto given = [&](size_t operand) { return operand < norm.operands.size() && norm.operands[operand]; };
-    if ((scales && (given(1) || given(2))) || (shifts && (!centred || given(2)))) continue;
-    const Value v = of_last_axes(c.builder, c.operands[1 - i], norm.results[0].shape,
-                                 static_cast<size_t>(norm.attributes.integer("axis")));
-    if (!v || c.builder.dtype(v) != norm.results[0].dtype) continue;
+    Value normal = c.operands[i];
+    Ints order;
+    if (is(c.maker(i), "transpose")) order = c.maker(i).attributes.ints("permutation"), normal = c.maker(i).operands[0];
+    const Node norm = b.graph().node(normal);
+    const bool has_bias = is(norm, "layer_norm") || is(norm, "batch_norm");
+    if (normal.result != 0 || !(has_bias || (is(norm, "rms_norm") && operand == 1)) ||
+        !lacks(b.graph(), norm, operand) || !lacks(b.graph(), norm, 2))
+      continue;
+    const Value v = as_operand(b, c.operands[1 - i], norm, order);
+    if (!v || b.dtype(v) != norm.results[0].dtype) continue;
     std::vector<Value> operands = norm.operands;
-    operands.resize(scales ? 2 : 3);
-    operands.back() = v;
-    return c.builder.call_all(*norm.op, std::move(operands), norm.attributes).front();
+    operands.resize(std::max(operands.size(), operand + 1));
+    operands[operand] = v;
+    const Value y = b.call_all(*norm.op, std::move(operands), norm.attributes).front();
+    return order.empty() ? y : b.transpose(y, order);
   }
   return {};
 }
@@ -181,7 +221,7 @@ Value affine_norm(const RuleContext& c) {
 const std::vector<Meaning>& meanings() {
   static const std::vector<Meaning> all = [] {
     std::vector<Meaning> joined;
-    for (std::vector<Meaning> some : {activations(), softmaxes(), losses(), norms()})
+    for (std::vector<Meaning> some : {activations(), softmaxes(), norms()})
       joined.insert(joined.end(), some.begin(), some.end());
     return joined;
   }();
@@ -190,7 +230,7 @@ const std::vector<Meaning>& meanings() {
 
 bool can_be_root(const Node& node) {
   return is(node, "mul") || is(node, "div") || is(node, "reciprocal") || is(node, "log") || is(node, "sub") ||
-         is(node, "reduce_sum");
+         is(node, "add");
 }
 
 Value picture_meaning(const RuleContext& c) {
@@ -205,7 +245,7 @@ Value picture_meaning(const RuleContext& c) {
   return {};
 }
 
-constexpr Rule kRules[] = {picture_meaning, affine_norm};
+constexpr Rule kRules[] = {picture_meaning, affine_norm, recognise_loss};
 
 }  // namespace
 

@@ -6,10 +6,11 @@
 //   %6 = matmul(%5, %v)
 //
 // An operator has a precision, a gradient and a kernel of its own; its parts have theirs, which cost more and lose
-// more. Recognised: gelu and its tanh form, silu, sigmoid, softplus, softmax, log_softmax, softmax_cross_entropy,
-// layer_norm, rms_norm, attention. Runs right after canonicalise, which leaves fewer spellings, and before everything
-// that looks at operators. Values stay the same up to rounding, and up to kConstantTolerance in constants that people
-// write with four digits; a row of attention whose keys are all masked gives 0. Leaves what it does not know alone.
+// more. Recognised: gelu and its tanh form, silu, sigmoid and its logarithm, softplus, softmax, log_softmax, softmax
+// cross-entropy, layer, RMS and batch norm (over the batch's statistics), attention. Hard swish, mish and the like
+// stay: fusion makes them one kernel anyway. Runs right after canonicalise, which leaves fewer spellings, and before
+// all that looks at operators. Values stay the same up to rounding, and up to kConstantTolerance in constants that
+// people write with four digits; a row of attention whose keys are all masked gives 0.
 #pragma once
 
 #include "ir/graph.h"

@@ -4,20 +4,18 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <map>
 
 #include "ir/builder.h"
-#include "ir/interpret.h"
 #include "ir/op.h"
+#include "passes/known_values.h"
 #include "passes/rules.h"
 
 namespace halfstep {
 namespace {
 
-constexpr int kDeepest = 16;                             // nodes between the two products
-constexpr double kHidden = -1e4;                         // a score this low or lower means that the key is not seen
-constexpr size_t kMostParts = 16;                        // of a mask
-constexpr int64_t kMostMaskElements = int64_t{1} << 22;  // of a constant mask that is looked into
+constexpr int kDeepest = 16;       // nodes between the two products
+constexpr double kHidden = -1e4;   // a score this low or lower means that the key is not seen
+constexpr size_t kMostParts = 16;  // of a mask
 
 bool is_hidden(std::optional<double> score) { return score && *score <= kHidden; }
 
@@ -368,7 +366,7 @@ class RecogniseAttention {
       if (mask.kind == Mask::added) return std::isfinite(*number) ? Effect::none : Effect::other;
       return (*number != 0) == (mask.kind == Mask::visible) ? Effect::none : Effect::other;
     }
-    const std::vector<double>* values = constant_values(b.graph(), v);
+    const std::vector<double>* values = constants_.of(b.graph(), v);
     const Shape shape = b.shape(v);
     if (!values || shape.size() < 2) return Effect::other;
     const int64_t queries = shape[shape.size() - 2], keys = shape.back();
@@ -385,33 +383,6 @@ class RecogniseAttention {
       causal &= seen == (at % keys <= at / keys % queries);
     }
     return all ? Effect::none : causal ? Effect::causal : Effect::other;
-  }
-
-  // The value of an expression of constants; nullptr if it is none. Remembered, since all layers share their masks.
-  const std::vector<double>* constant_values(const Graph& graph, Value v) {
-    for (auto id = static_cast<NodeId>(is_constant_.size()); id <= v.node; ++id) {
-      const Node& node = graph.node(id);
-      bool constant = (!is_leaf(*node.op) || is(node, "constant")) && node.results.size() == 1 &&
-                      node.op->kernel != KernelKind::composite && node.results[0].element_count() <= kMostMaskElements;
-      for (Value operand : node.operands) constant &= operand && is_constant_[static_cast<size_t>(operand.node)];
-      is_constant_.push_back(constant);
-    }
-    if (!is_constant_[static_cast<size_t>(v.node)]) return nullptr;
-    std::vector<NodeId> open{v.node};
-    while (!open.empty()) {
-      const NodeId id = open.back();
-      const Node& node = graph.node(id);
-      bool ready = true;
-      for (Value operand : node.operands)
-        if (!constants_.contains(operand.node)) open.push_back(operand.node), ready = false;
-      if (!ready) continue;
-      open.pop_back();
-      if (constants_.contains(id)) continue;
-      std::vector<const InterpretedTensor*> operands;
-      for (Value operand : node.operands) operands.push_back(&constants_.at(operand.node));
-      constants_.emplace(id, interpret_node(node, operands, Rounding::to_type).front());
-    }
-    return &constants_.at(v.node).values;
   }
 
   // A mask of scores [leading axes of its place, S, T] as one that broadcasts to [batch, heads, S, T]; absent if its
@@ -446,8 +417,7 @@ class RecogniseAttention {
   }
 
   const Graph& graph_;
-  std::vector<char> is_constant_;  // by node of the graph being built
-  std::map<NodeId, InterpretedTensor> constants_;
+  KnownValues constants_;  // of the graph being built: all layers share their masks
 };
 
 }  // namespace

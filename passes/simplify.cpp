@@ -61,7 +61,9 @@ Value neutral_element(const Context& c) {
 Value small_power(const Context& c) {
   if (!is(c.node, "pow")) return {};
   if (is_splat(c, 1, 2)) return c.builder.mul(c.operands[0], c.operands[0]);
-  return is_splat(c, 1, 0.5) ? c.builder.unary("sqrt", c.operands[0]) : Value{};
+  if (is_splat(c, 1, 0.5)) return c.builder.unary("sqrt", c.operands[0]);
+  if (is_splat(c, 1, -0.5)) return c.builder.unary("rsqrt", c.operands[0]);
+  return is_splat(c, 1, -1) ? c.builder.unary("reciprocal", c.operands[0]) : Value{};
 }
 
 // x / 2^n = x * 2^-n exactly.

@@ -154,6 +154,7 @@ inline const std::vector<OpSample>& op_samples() {
       {"softmax_cross_entropy", "{f}[5,7],i64[5]", "smoothing=0.25, ignore_index=1", -3, 3, 7},
       {"argmax", "{f}[6,10]", "axis=1"},
       {"batch_norm", "{f}[4,3,5],f32[5],f32[5],f32[5],f32[5]", "axis=2", 0.5, 3, 2, 3},
+      {"batch_norm", "{f}[4,3,5],f32[3],f32[3]", "axis=1", 0.5, 3, 2, 3},
       {"layer_norm", "{f}[6,33],f32[33],f32[33]", "axis=1", -2, 2, 2, 3},
       {"layer_norm", "{f}[3,5,2,7],f32[2,7],f32[2,7]", "axis=2, epsilon=0.01", -2, 2, 2, 3},
       {"layer_norm", "{f}[4,9],{f}[9]", "axis=1", 0.5, 3, 2, 3},

@@ -20,12 +20,14 @@ void expect_floating(const TensorType& x) {
 
 // ---- batch norm ----
 
-// Batch normalisation over every axis but `axis`; statistics in f32, y in x's type.
+// Batch normalisation over every axis but `axis`; statistics in f32, y in x's type. Without running statistics
+// inference takes those of its batch too.
 std::vector<TensorType> batch_norm_type(const TypeContext& c) {
   const TensorType& x = c.operand(0);
   const TensorType channel{DType::f32, {x.shape[axis_of(c.attributes, rank(x))]}};
   for (size_t i = 1; i < c.operands.size(); ++i)
-    expect(c.operand(i) == channel, to_string(channel) + " expected, found " + to_string(c.operand(i)));
+    if (c.operands[i])
+      expect(c.operand(i) == channel, to_string(channel) + " expected, found " + to_string(c.operand(i)));
   return {x, channel, channel};
 }
 
@@ -87,12 +89,15 @@ std::vector<Value> batch_norm_vjp(const VjpContext& c) {
   const Value slope = b.mul(b.reshape(c.operands[1], a.channel), inverse);
   const Value inner = b.sub(b.sub(dy, b.mul(dbias, 1 / a.count)), b.mul(normal, b.mul(dscale, 1 / a.count)));
   const Shape channel = b.shape(c.operands[1]);
-  return {b.cast(b.mul(inner, slope), b.dtype(c.operands[0])), b.reshape(dscale, channel), b.reshape(dbias, channel),
-          Value{}, Value{}};
+  std::vector<Value> gradients{b.cast(b.mul(inner, slope), b.dtype(c.operands[0])), b.reshape(dscale, channel),
+                               b.reshape(dbias, channel)};
+  gradients.resize(c.operands.size());
+  return gradients;
 }
 
 std::vector<Value> batch_norm_inference(const ExpandContext& c) {
   Builder& b = c.builder;
+  if (c.operands.size() < 5 || !c.operands[3] || !c.operands[4]) return {};
   const BatchNormAxes a = batch_norm_axes(c.node.attributes, b.shape(c.operands[0]));
   const Value x = b.cast(c.operands[0], DType::f32);
   const Value normal = normalise(b, x, c.operands[3], c.operands[4], a, c.node.attributes.number("epsilon"));
@@ -310,8 +315,8 @@ const std::vector<Op> kOps{
      .operands = {{"x"},
                   {"scale", OperandSpec::one, OperandSpec::keep},
                   {"bias", OperandSpec::one, OperandSpec::keep},
-                  {"running_mean", OperandSpec::one, OperandSpec::keep},
-                  {"running_variance", OperandSpec::one, OperandSpec::keep}},
+                  {"running_mean", OperandSpec::optional, OperandSpec::keep},
+                  {"running_variance", OperandSpec::optional, OperandSpec::keep}},
      .attributes = {kChannelAxis, kEpsilon},
      .type = batch_norm_type,
      .precision = Precision::full_inside,

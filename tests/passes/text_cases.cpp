@@ -19,6 +19,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "ir/builder.h"
 #include "ir/interpret.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -296,6 +297,40 @@ TEST_P(TextCase, KeepsTheValues) {
       EXPECT_NEAR(found.at(name).values[i], tensor.values[i], 1e-6 * std::max(1.0, std::abs(tensor.values[i])))
           << name << "[" << i << "]";
   }
+}
+
+// With the floating-point inputs as parameters, and a loss that weighs all elements of all outputs differently.
+Graph with_gradients(const Graph& graph) {
+  Builder b(graph.name());
+  const ValueMap map = copy_nodes(graph, b, [](Builder& builder, const Node& node, std::span<const Value>) {
+    const bool trained = is(node, "input") && is_floating(node.results[0].dtype);
+    return trained ? std::vector{builder.parameter(node.attributes.text("name"), node.results[0])}
+                   : std::vector<Value>();
+  });
+  Value loss = b.constant(DType::f32, 0);
+  uint64_t seed = 0;
+  for (const NamedValue& o : graph.outputs()) {
+    const Value v = map[static_cast<size_t>(o.value.node)][static_cast<size_t>(o.value.result)];
+    if (!is_floating(b.dtype(v))) continue;
+    const Value weights = b.constant(random_tensor({DType::f32, b.shape(v)}, ++seed, -1, 1, 0));
+    loss = b.add(loss, b.sum_to(b.mul(b.cast(v, DType::f32), weights), {}));
+  }
+  b.output("loss", loss);
+  return differentiate(std::move(b).finish());
+}
+
+TEST_P(TextCase, KeepsTheGradients) {
+  const Case c = read_case(GetParam());
+  const bool recognises = GetParam().parent_path().filename().string().starts_with("recognise");
+  if (!recognises || c.input.find("dropout") != std::string::npos) return;
+  const Graph before = with_gradients(parse_graph(c.input)), after = with_gradients(parse_graph(run_case(c)));
+  const NamedTensors leaves = random_leaves(before, 3);
+  const InterpretOptions exact{.rounding = Rounding::none, .observe = nullptr};
+  const auto expected = interpret(before, leaves, exact).outputs, found = interpret(after, leaves, exact).outputs;
+  for (const auto& [name, tensor] : expected)
+    for (size_t i = 0; i < tensor.values.size(); ++i)
+      EXPECT_NEAR(found.at(name).values[i], tensor.values[i], 1e-5 * std::max(1.0, std::abs(tensor.values[i])))
+          << name << "[" << i << "]";
 }
 
 std::vector<fs::path> cases() {

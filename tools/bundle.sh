@@ -28,8 +28,8 @@ strip --strip-unneeded "$stage"/bin/* "$stage"/lib/*
 for file in "$stage"/bin/*; do patchelf --set-rpath "\$ORIGIN/../lib" "$file"; done
 for file in "$stage"/lib/*; do patchelf --set-rpath "\$ORIGIN" "$file"; done
 
-# The tests read their data from the source tree, so the bundle is one: models/, tests/ and tools/ as checked in.
-git ls-files -z models tests tools | tar --null --files-from=- -c | tar -C "$stage" -x
+# The tests read their data from the source tree, so the bundle is one: models/, tests/, tools/ and generated pages.
+git ls-files -z models tests tools docs/conformance.md | tar --null --files-from=- -c | tar -C "$stage" -x
 tar -C "$stage" --sort=name --owner=0 --group=0 -c . | xz -T0 -6 >"$out"
 
 size=$(stat -c %s "$out")

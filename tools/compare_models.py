@@ -1,21 +1,30 @@
 """The twelve reference models beside PyTorch on one GPU: loss and every gradient in fp32, and 100 AMP steps.
 
-usage: python3 tools/compare_models.py OUT_DIR [NAME ...]
+usage: python3 tools/compare_models.py [--jobs N] OUT_DIR [NAME ...]
 
 Each model is made by torchvision or transformers with seeded weights and exported with them; `halfstep` (on the PATH)
-gets the file and the batches that PyTorch gets. OUT_DIR/compare_models.md is the table, compare_models.json all numbers.
+gets the file and the batches that PyTorch gets. OUT_DIR/compare_models.md is the table, compare_models.json all numbers;
+`--jobs` models run at a time.
 
   loss, gradient   |ours - PyTorch| / |PyTorch|, fp32 with TF32 off; the gradient of a parameter as a whole tensor (L2).
                    One that is zero in theory is measured against the largest gradient's norm, times 1e-3. Beside it
                    how far both are from PyTorch in fp64: the worst parameter of each.
-  AMP curve        fp16 autocast and dynamic loss scaling, 100 steps over ten batches in order, dropout off. `ours`:
-                   mean and largest |loss - PyTorch's| / PyTorch's over the steps; `spread`: the same between two
-                   PyTorch runs from the same weights whose libraries sum in another order.
+  AMP curve        fp16 autocast and dynamic loss scaling, 100 steps over ten batches in order, dropout off. PyTorch
+                   runs three times from the same weights, its kernels summing in another order each time (the samples
+                   of a batch permuted, other algorithms). `ours`: mean and largest |loss - the nearest run| / loss over
+                   the steps; `spread`: the same for the farthest two of the three. `to fp32`: the mean distance to
+                   PyTorch's fp32 losses of our run and of its three.
 """
+import argparse
+import concurrent.futures
+import copy
+import functools
 import json
+import multiprocessing
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 
@@ -61,7 +70,8 @@ def table():
     }
 
 
-def make(name):
+@functools.cache
+def fresh(name):
     torch.manual_seed(1)
     model = table()[name][0]()
     with torch.no_grad():  # no two parameters alike, so that the exported file's are found by value
@@ -70,12 +80,23 @@ def make(name):
     return model.train()
 
 
+def make(name):
+    return copy.deepcopy(fresh(name))
+
+
 def samples(name, count):
     _, _, shape, bound, *_ = table()[name]
     generator = torch.Generator().manual_seed(2)
     if bound is None:
         return torch.randn((count, *shape), generator=generator)
     return torch.randint(1, bound, (count, *shape), generator=generator)  # 0 is padding: PyTorch drops its gradient
+
+
+def draw_labels(name, x):
+    """What the model's logits for `x` can be held against: [N] classes, or [N, S] tokens of which some are ignored."""
+    with torch.no_grad():
+        shape = families.without_dropout(make(name))(x[:2]).shape
+    return families.draw_labels(torch.empty(len(x), *shape[1:], device="meta"))[0]
 
 
 def export(name, path):
@@ -120,8 +141,7 @@ def torch_gradients(name, x, y, dtype):
 def compare_gradients(name, path, kept, directory):
     batch = table()[name][4]
     x = samples(name, batch)
-    with torch.no_grad():
-        y, _ = families.draw_labels(families.without_dropout(make(name))(x))
+    y = draw_labels(name, x)
     key = "images" if table()[name][3] is None else "input_ids"
     np.savez(directory / "batch.npz", **{key: x.numpy(), "labels": y.numpy()})
     started = time.time()
@@ -156,30 +176,29 @@ def compare_gradients(name, path, kept, directory):
                 torch_to_fp64=own_error, compared=compared, parameters=len(theirs), seconds=seconds)
 
 
-def torch_curve(name, x, y, other_order):
-    """Losses of 100 AMP steps; `other_order` picks other algorithms, which sum in another order."""
-    torch.backends.cudnn.benchmark = other_order
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = other_order
+def torch_curve(name, x, y, order, dtype):
+    """Losses of 100 steps; every `order` sums in another: batches permuted but for 0, and other algorithms."""
+    torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = order == 2
     if DEVICE == "cuda":
-        torch.backends.cuda.preferred_blas_library("cublas" if other_order else "cublaslt")
-        torch.backends.cuda.enable_flash_sdp(not other_order)
+        torch.backends.cuda.preferred_blas_library("cublas" if order == 2 else "cublaslt")
+        torch.backends.cuda.enable_flash_sdp(order != 2)
         torch.backends.cuda.enable_cudnn_sdp(False)
     _, _, _, bound, batch, kind, rate = table()[name]
-    model = families.without_dropout(make(name)).to(DEVICE)
-    layout = torch.channels_last if other_order and bound is None else torch.contiguous_format
-    model = model.to(memory_format=layout)
-    parameters = model.parameters()
-    optimizer = (torch.optim.SGD(parameters, rate, momentum=0.9) if kind == "sgd" else
-                 torch.optim.AdamW(parameters, rate, weight_decay=0.01))
-    scaler = torch.amp.GradScaler(DEVICE)
+    layout = torch.channels_last if order == 2 and bound is None else torch.contiguous_format
+    model = families.without_dropout(make(name)).to(DEVICE, memory_format=layout)
+    optimizer = (torch.optim.SGD(model.parameters(), rate, momentum=0.9) if kind == "sgd" else
+                 torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01))
+    scaler = torch.amp.GradScaler(DEVICE, enabled=dtype == torch.float16)
+    generator = torch.Generator().manual_seed(order)
     losses = []
     for step in range(STEPS):
-        at = slice(step % BATCHES * batch, (step % BATCHES + 1) * batch)
-        images = x[at].to(DEVICE)
+        at = torch.arange(batch) if order == 0 else torch.randperm(batch, generator=generator)
+        at += step % BATCHES * batch
+        inputs = x[at].to(DEVICE)
         if bound is None:
-            images = images.to(memory_format=layout)
-        with torch.autocast(DEVICE, torch.float16):
-            loss = families.loss_of(model(images), y[at].to(DEVICE))
+            inputs = inputs.to(memory_format=layout)
+        with torch.autocast(DEVICE, torch.float16, enabled=dtype == torch.float16):
+            loss = families.loss_of(model(inputs), y[at].to(DEVICE))
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -191,9 +210,7 @@ def torch_curve(name, x, y, other_order):
 def compare_curves(name, path, directory):
     _, _, _, bound, batch, kind, rate = table()[name]
     x = samples(name, BATCHES * batch)
-    with torch.no_grad():
-        shape = families.without_dropout(make(name))(x[:2])
-        y, _ = families.draw_labels(shape.new_empty((len(x), *shape.shape[1:])))
+    y = draw_labels(name, x)
     key = "images" if bound is None else "input_ids"
     np.savez(directory / "batches.npz", **{key: x.numpy(), "labels": y.numpy()})
     options = ["--momentum", 0.9] if kind == "sgd" else ["--weight_decay", 0.01]
@@ -203,43 +220,66 @@ def compare_curves(name, path, directory):
              directory / "run")
     lines = [json.loads(line) for line in (directory / "run/metrics.jsonl").read_text().splitlines()]
     ours = np.array([line["loss"] for line in lines if line["kind"] == "step"][:STEPS])
-    one, other = torch_curve(name, x, y, False), torch_curve(name, x, y, True)
-    difference = np.minimum(abs(ours - one), abs(ours - other)) / one
-    spread = abs(other - one) / one
+    theirs = np.stack([torch_curve(name, x, y, order, torch.float16) for order in range(3)])
+    exact = torch_curve(name, x, y, 0, torch.float32)
+    first = theirs[0]
+    difference = abs(theirs - ours).min(axis=0) / first
+    spread = (theirs.max(axis=0) - theirs.min(axis=0)) / first
     return dict(ours_mean=difference.mean(), ours_max=difference.max(), spread_mean=spread.mean(),
-                spread_max=spread.max(), first=one[0], last=one[-1], ours_last=ours[-1],
-                curves=dict(ours=ours.tolist(), torch=one.tolist(), torch_other=other.tolist()))
+                spread_max=spread.max(), ours_to_fp32=(abs(ours - exact) / exact).mean(),
+                torch_to_fp32=(abs(theirs - exact) / exact).mean(axis=1).tolist(), first=first[0], last=first[-1],
+                ours_last=ours[-1], curves=dict(ours=ours.tolist(), torch=theirs.tolist(), fp32=exact.tolist()))
 
 
-def main():
-    out = pathlib.Path(sys.argv[1])
-    out.mkdir(parents=True, exist_ok=True)
-    results = {}
-    lines = ["| model | form | loss | worst gradient | to fp64: ours, PyTorch | of | AMP, 100 steps: ours mean (max) | PyTorch's spread mean (max) "
-             "| loss first, last (ours) |", "|---|---|---|---|---|---|---|---|---|"]
-    for name in sys.argv[2:] or table():
-        directory = out / "work"
-        subprocess.run(["rm", "-rf", directory])
-        directory.mkdir()
+def compare(name, out):
+    """All numbers of one model; what failed stands under `failed`."""
+    started = time.time()
+    row = {}
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        directory = pathlib.Path(folder)
         try:
             path = str(directory / f"{name}.onnx")
             kept = export(name, path)
-            row = dict(compare_gradients(name, path, kept, directory))
-            results[name] = row
+            row.update(compare_gradients(name, path, kept, directory))
             row.update(compare_curves(name, path, directory))
-            lines.append(
-                f"| {name} | {table()[name][1]} | {row['loss']:.1e} | {row['gradient']:.1e} `{row['where']}` | "
-                f"{row['to_fp64']:.1e}, {row['torch_to_fp64']:.1e} | "
-                f"{row['compared']}/{row['parameters']} | {row['ours_mean']:.1e} ({row['ours_max']:.1e}) | "
-                f"{row['spread_mean']:.1e} ({row['spread_max']:.1e}) | {row['first']:.4f}, {row['last']:.4f} "
-                f"({row['ours_last']:.4f}) |")
         except Exception as error:  # the other models' rows still count
-            done = {k: v for k, v in results.get(name, {}).items() if k in ("loss", "gradient", "where")}
-            lines.append(f"| {name} | {done} failed: {str(error)[-300:]!r} |")
-        print(lines[-1], flush=True)
-        (out / "compare_models.md").write_text("\n".join(lines) + "\n")
-        (out / "compare_models.json").write_text(json.dumps(results, default=float))
-    subprocess.run(["rm", "-rf", out / "work"])
+            row["failed"] = str(error)[-400:]
+    row["wall"] = time.time() - started
+    return row
+
+
+def cells(name, row):
+    if "failed" in row:
+        return f"| {name} | failed: {row['failed']!r} |"
+    to_fp32 = ", ".join(f"{v:.1e}" for v in row["torch_to_fp32"])
+    return (f"| {name} | {table()[name][1]} | {row['loss']:.1e} | {row['gradient']:.1e} `{row['where']}` | "
+            f"{row['to_fp64']:.1e}, {row['torch_to_fp64']:.1e} | {row['compared']}/{row['parameters']} | "
+            f"{row['ours_mean']:.1e} ({row['ours_max']:.1e}) | {row['spread_mean']:.1e} ({row['spread_max']:.1e}) | "
+            f"{row['ours_to_fp32']:.1e}; {to_fp32} | {row['first']:.4f}, {row['last']:.4f} ({row['ours_last']:.4f}) |")
+
+
+def main():
+    parser = argparse.ArgumentParser(usage="%(prog)s [--jobs N] OUT_DIR [NAME ...]")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", default=list(table()))
+    arguments = parser.parse_args()
+    out = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["| model | form | loss | worst gradient | to fp64: ours, PyTorch | of | AMP, 100 steps: ours mean (max) "
+             "| PyTorch's spread mean (max) | to fp32: ours; PyTorch's | loss first, last (ours) |",
+             "|---|---|---|---|---|---|---|---|---|---|"]
+    results = {}
+    spawn = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked
+    with concurrent.futures.ProcessPoolExecutor(arguments.jobs, spawn) as pool:
+        futures = {pool.submit(compare, name, out): name for name in arguments.names}
+        for future in concurrent.futures.as_completed(futures):
+            name = futures[future]
+            results[name] = future.result()
+            lines.append(cells(name, results[name]))
+            print(lines[-1], f"{results[name]['wall']:.0f} s", flush=True)
+            (out / "compare_models.md").write_text("\n".join(lines) + "\n")
+            (out / "compare_models.json").write_text(json.dumps(results, default=float))
 
 
 if __name__ == "__main__":

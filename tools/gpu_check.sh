@@ -2,7 +2,8 @@
 # Everything that only a machine with a GPU can show, from a bundle. A short table last; non-zero where a row failed.
 # usage: tools/gpu_check.sh BUNDLE.tar.xz DATA_DIR [PART ...]
 #   DATA_DIR: the four IDX files of Fashion-MNIST
-#   PART: tests demo losses bench peer sanitize (the GPU tests under compute-sanitizer); default: all but the last
+#   PART: tests, conformance (needs Debian's libonnx-testdata installed), demo, losses, bench, peer, sanitize (the GPU
+#   tests under compute-sanitizer); default: all but conformance and sanitize
 # Logs and results go to $OUT, or to out/gpu; with bench and peer also side_by_side.md.
 # shellcheck disable=SC2317 # the parts are called by name, through row
 set -euo pipefail
@@ -32,8 +33,9 @@ row() {
 }
 
 # On a machine with a GPU a skipped test is a failed one, except those of its absence.
+# gpu_tests COMMAND...
 gpu_tests() {
-  in_bundle "$@" bin/gpu_test | tee "$out/gpu_test.txt" && ! grep -F '[  SKIPPED ]' "$out/gpu_test.txt" | grep -Ev 'WithoutGpu|listed below'
+  in_bundle "$@" | tee "$out/gpu_test.txt" && ! grep -F '[  SKIPPED ]' "$out/gpu_test.txt" | grep -Ev 'WithoutGpu|listed below'
 }
 
 demo() {
@@ -63,7 +65,8 @@ PY
 
 for part in "${parts[@]}"; do
   case $part in
-    tests) row tests "gpu tests" gpu_tests ;;
+    tests) row tests "gpu tests" gpu_tests bin/gpu_test ;;
+    conformance) row conformance "ONNX conformance" gpu_tests bin/conformance_test --gtest_filter='*OnTheGpu' ;;
     demo) row demo "demo, 2 epochs" demo ;;
     losses)
       row losses.fp32 "fp32 losses, GPU = CPU" losses fp32 1e-4
@@ -81,7 +84,7 @@ for part in "${parts[@]}"; do
       # The recorded models take minutes under the sanitizer; every kernel form and library call is in the rest. A kernel
       # is looked up in several modules, which the sanitizer would report as failed calls.
       row sanitize "compute-sanitizer" gpu_tests env GTEST_FILTER='-*Reference*:*TorchSteps*' \
-        compute-sanitizer --error-exitcode 9 --report-api-errors no
+        compute-sanitizer --error-exitcode 9 --report-api-errors no bin/gpu_test
       ;;
     *)
       echo "gpu_check: no part '$part'" >&2

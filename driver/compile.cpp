@@ -14,6 +14,7 @@
 #include "codegen/lower.h"
 #include "codegen/module.h"
 #include "frontend/folded_batch_norm.h"
+#include "frontend/restore_parameters.h"
 #include "ir/op.h"
 #include "ir/text.h"
 #include "runtime/cuda_probe.h"
@@ -190,7 +191,8 @@ DeviceKind choose_device(const Recipe& recipe) {
 }
 
 OnnxFile onnx_file_of(const Recipe& recipe) {
-  const OnnxFile file = read_onnx_file(model_path(recipe));
+  OnnxFile file = read_onnx_file(model_path(recipe));
+  if (recipe.restore_parameters) file = restore_parameters(file);
   return recipe.bn_insert ? insert_batch_norms(file) : file;
 }
 

@@ -127,6 +127,8 @@ const std::vector<RecipeKey>& keys() {
                     "where weights come from; alone: absent, fresh where missing"),
       key<&R::bn_insert>(kModel, "bn_insert", "true|false",
                          "put batch norms back that the export folded into convolutions"),
+      key<&R::restore_parameters>(kModel, "restore_parameters", "true|false",
+                                  "put parameters back that the export merged or removed for their values"),
       key<&R::shapes>(kModel, "shape", "[NAME=]D,D,...", "an input's shape; -1 leaves an axis as exported"),
       key<&R::freeze>(kModel, "freeze", "PATTERN,...", "patterns of parameters that are not trained"),
       key<&R::scale>(kModel, "scale", "NUMBER", "the image input takes bytes, multiplied by this (1/255: 0.00392157)"),

@@ -18,7 +18,7 @@ struct Recipe {
   std::string model, data, test_data;
   double test_fraction = 0;
   std::string init = "from_file";
-  bool bn_insert = false;
+  bool bn_insert = false, restore_parameters = false;
   std::map<std::string, Shape> shapes;
   std::vector<std::string> freeze;
   int64_t classes = 0;

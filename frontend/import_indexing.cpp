@@ -17,6 +17,9 @@ Tensor integers(const Ints& values, Shape shape) {
 Value wrapped(NodeContext& c, Value indices, int64_t size) {
   Builder& b = c.b;
   if (is_floating(b.dtype(indices))) c.fail("integer indices expected, found " + to_string(b.type(indices)));
+  if (const std::optional<Tensor> known = c.importer().constants().evaluate(indices);
+      known && std::ranges::none_of(known->values(), [](double i) { return i < 0; }))
+    return indices;
   const Value end = b.constant_like(indices, static_cast<double>(size));
   return b.select(b.binary("less", indices, b.constant_like(indices, 0)), b.add(indices, end), indices);
 }

@@ -5,7 +5,9 @@
 
 #include "base/error.h"
 #include "frontend/folded_batch_norm.h"
+#include "frontend/merged_parameters.h"
 #include "frontend/model_proto.h"
+#include "frontend/removed_biases.h"
 #include "frontend/tensor_data.h"
 #include "frontend/ties.h"
 #include "ir/op.h"
@@ -58,7 +60,11 @@ class Inspection {
     look_at_batch_norms();
     look_at_batch(initializers);
     look_at_dropout();
-    for (const auto& [name, tie] : find_ties(model.graph(), TensorReader(directory)))
+    const TensorReader reader(directory);
+    const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
+    look_at_merged_parameters(find_merged_parameters(model.graph(), reader, ties));
+    look_at_removed_biases();
+    for (const auto& [name, tie] : ties)
       add("tied weights",
           "'" + name + "' repeats '" + tie.to + (tie.orientation == Tie::transposed ? "' transposed" : "'") +
               ": one parameter, written back to both",
@@ -83,7 +89,8 @@ class Inspection {
       if (is_exporters_name(leaf)) renamed.push_back(leaf);
       std::set<std::string> readers;
       for (NodeId user : users[static_cast<size_t>(id)]) readers.insert(graph.node(user).origin.name);
-      if (readers.size() > 1) shared.push_back(leaf + "' (" + counted(readers.size(), "node") + ")");
+      if (readers.size() > 1 && !merged_.contains(leaf))
+        shared.push_back(leaf + "' (" + counted(readers.size(), "node") + ")");
     }
     if (!renamed.empty())
       add("renamed weights",
@@ -96,8 +103,7 @@ class Inspection {
       for (size_t i = 0; i < std::min<size_t>(shared.size(), 3); ++i) list += (i ? ", '" : "'") + shared[i] + ")";
       if (shared.size() > 3) list += " and " + std::to_string(shared.size() - 3) + " more";
       add("shared weights",
-          counted(shared.size(), "parameter") + " read by several nodes: " + list +
-              "; either one weight, or equal ones that the exporter merged: trained as one",
+          counted(shared.size(), "parameter") + " read by several nodes: " + list + "; each is trained as one weight",
           "");
     }
   }
@@ -120,6 +126,30 @@ class Inspection {
           "export with optimize=False or TrainingMode.TRAINING, or put batch norms back with --bn-insert");
   }
 
+  void look_at_merged_parameters(const std::vector<SharedInitializer>& merged) {
+    std::vector<std::string> names;
+    size_t parameters = 0;
+    for (const SharedInitializer& shared : merged) {
+      names.push_back(shared.tensor->name());
+      parameters += shared.parameters.size();
+    }
+    merged_.insert(names.begin(), names.end());
+    if (!names.empty())
+      add("merged weights",
+          counted(parameters, "parameter") + " of equal values became " + counted(names.size(), "initializer") +
+              " at export and train as that many: " + listed(names),
+          kRestore);
+  }
+
+  void look_at_removed_biases() {
+    std::vector<std::string> names;
+    for (const RemovedBias& bias : find_removed_biases(model_))
+      names.push_back(node_name(model_.graph().node(bias.node), bias.node));
+    if (!names.empty())
+      add("removed biases", counted(names.size(), "node") + " lost a bias of zeros at export: " + listed(names),
+          kRestore);
+  }
+
   void look_at_batch(const std::set<std::string>& initializers) {
     for (const onnx::ValueInfoProto& input : model_.graph().input()) {
       const auto& shape = input.type().tensor_type().shape();
@@ -140,7 +170,10 @@ class Inspection {
           "call model.train() before the export (TorchScript: TrainingMode.TRAINING)");
   }
 
+  static constexpr const char* kRestore = "export with optimize=False, or put each back with --restore-parameters";
+
   const onnx::ModelProto& model_;
+  std::set<std::string> merged_;  // initializers
   Readiness result_;
 };
 

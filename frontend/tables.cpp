@@ -65,6 +65,15 @@ bool is_geometric(const Tensor& tensor) {
   return ratio > 0 && ratio < 1;
 }
 
+// The scale and shift of a norm that PyTorch computes without: weights that its default exporter folds are no vectors.
+bool is_neutral(const onnx::TensorProto& tensor, const Tensor& value) {
+  const double first = value.at(0);
+  if (!tensor.name().starts_with("val_") || (first != 0 && first != 1)) return false;
+  for (int64_t i = 1; i < value.type.element_count(); ++i)
+    if (value.at(i) != first) return false;
+  return true;
+}
+
 }  // namespace
 
 bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
@@ -73,7 +82,8 @@ bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
     return false;
   if (type.element_count() == 1) return is_numbered(tensor.name());
   const Tensor value = reader.read(tensor);
-  return type.shape.size() == 1 ? is_geometric(value) : is_mask(value) || holds_waves(value);
+  if (type.shape.size() == 1) return is_geometric(value) || is_neutral(tensor, value);
+  return is_mask(value) || holds_waves(value);
 }
 
 }  // namespace halfstep

@@ -7,8 +7,8 @@ namespace halfstep {
 
 // Seen in the data, where there is any. A mask holds nothing but zeros and numbers that stand for minus infinity, or
 // only zeros [batch, 1, n, n]; a table of positions holds cosines and sines of multiples of the row, or the powers that
-// these are computed of; a coefficient is one number under the name of a folded constant. Names that end in "weight" or
-// "bias" are weights.
+// these are computed of; a coefficient is one number under the name of a folded constant, or a vector of ones or zeros
+// under one. Names that end in "weight" or "bias" are weights.
 bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader);
 
 }  // namespace halfstep

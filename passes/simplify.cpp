@@ -254,6 +254,42 @@ Value concat_of_concat(const Context& c) {
   return c.builder.call_all(*c.node.op, std::move(pieces), c.node.attributes).front();
 }
 
+// Slices of one value that follow on one another are one slice.
+Value concat_of_slices(const Context& c) {
+  if (!is(c.node, "concat")) return {};
+  const auto axis = static_cast<size_t>(c.node.attributes.integer("axis"));
+  struct Piece {
+    Value whole, value;  // what it is a slice of, if it is one
+    Ints starts, limits;
+  };
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < c.operands.size(); ++i) {
+    const Node piece = c.maker(i);
+    const bool cut = is(piece, "slice") &&
+                     std::ranges::all_of(piece.attributes.ints("steps"), [](int64_t step) { return step == 1; });
+    if (!cut) {
+      pieces.push_back({{}, c.operands[i], {}, {}});
+      continue;
+    }
+    Ints starts = piece.attributes.ints("starts"), limits = piece.attributes.ints("limits");
+    if (!pieces.empty() && pieces.back().whole == piece.operands[0]) {
+      Piece& last = pieces.back();
+      Ints from = last.starts, to = limits;
+      from[axis] = starts[axis], to[axis] = last.limits[axis];
+      if (from == starts && to == last.limits && to[axis] == starts[axis]) {
+        last.limits = limits, last.value = {};
+        continue;
+      }
+    }
+    pieces.push_back({piece.operands[0], c.operands[i], std::move(starts), std::move(limits)});
+  }
+  if (pieces.size() == c.operands.size()) return {};
+  std::vector<Value> values;
+  for (const Piece& p : pieces)
+    values.push_back(p.value ? p.value : c.builder.slice(p.whole, p.starts, p.limits, Ints(p.starts.size(), 1)));
+  return c.builder.call_all(*c.node.op, std::move(values), c.node.attributes).front();
+}
+
 Value single_concat(const Context& c) {
   return is(c.node, "concat") && c.operands.size() == 1 ? c.operands[0] : Value{};
 }
@@ -300,7 +336,7 @@ constexpr Rule kRules[] = {
     double_inverse,    decided_select,      idle_movement,      single_concat,       movement_of_same_movement,
     transpose_of_ones, idle_reduction,      sum_into_scatter,   wide_scatter,        wide_gradient,
     folded_constant,   pointwise_of_splats, transposed_operand, product_of_products, concat_of_concat,
-    slice_of_concat,   slice_of_slice,
+    concat_of_slices,  slice_of_concat,     slice_of_slice,
 };
 
 }  // namespace

@@ -52,6 +52,10 @@ const Slot* find_slot(const onnx::NodeProto& node, int operand) {
   return slot == std::end(kSlots) ? nullptr : slot;
 }
 
+// Operators that have a matrix of weights. Masks, which layers share without being one, are matrices elsewhere.
+constexpr std::string_view kReadersOfMatrices[] = {"MatMul", "Gemm", "Conv",   "ConvTranspose",
+                                                   "LSTM",   "GRU",  "Gather", "Einsum"};
+
 int64_t long_axes(const onnx::TensorProto& tensor) {
   return std::ranges::count_if(tensor.dims(), [](int64_t size) { return size > 1; });
 }
@@ -97,7 +101,8 @@ class Wiring {
     return found == readers_.end() ? std::vector<ParameterUse>() : found->second;
   }
 
-  // The nearest node that reads a matrix; `way` says which and how it is reached. No way if there is none nearby.
+  // The nearest node that has a matrix of weights; `way` says which and how it is reached. No way if there is none
+  // nearby.
   struct Anchor {
     int node = -1;
     std::string way;
@@ -115,7 +120,9 @@ class Wiring {
     for (; !next.empty(); next.pop_front()) {
       const auto& [at, way] = next.front();
       const onnx::NodeProto& node = nodes_[at];
-      if (const std::string matrix = matrix_of(node); !matrix.empty()) return {at, way + " " + matrix};
+      if (const std::string matrix = matrix_of(node);
+          !matrix.empty() && std::ranges::find(kReadersOfMatrices, node.op_type()) != std::end(kReadersOfMatrices))
+        return {at, way + " " + matrix};
       if (direction == up) {
         for (int k = 0; k < node.input_size(); ++k)
           if (const auto maker = makers_.find(node.input(k)); maker != makers_.end())

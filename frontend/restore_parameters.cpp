@@ -22,6 +22,8 @@ class Restoration {
   Restoration(const OnnxFile& file, onnx::ModelProto& model)
       : place_("model '" + file.name + "'"), graph_(*model.mutable_graph()) {
     for (const onnx::TensorProto& tensor : graph_.initializer()) names_.insert(tensor.name());
+    for (const onnx::ValueInfoProto& input : graph_.input()) names_.insert(input.name());
+    for (const onnx::NodeProto& node : graph_.node()) names_.insert(node.output().begin(), node.output().end());
     constexpr int kInitializersAreNoInputs = 4;  // from this version of the format on
     if (model.ir_version() < kInitializersAreNoInputs) model.set_ir_version(kInitializersAreNoInputs);
   }
@@ -40,7 +42,7 @@ class Restoration {
   void put_back(const RemovedBias& bias) {
     onnx::NodeProto& node = *graph_.mutable_node(bias.node);
     std::string name = bias_name(node, bias.weight->name());
-    if (names_.contains(name)) name = node.name() + ".bias";
+    for (int i = 2; names_.contains(name); ++i) name = node.name() + ".bias_" + std::to_string(i);
     onnx::TensorProto& tensor = add(name, bias.size);
     tensor.set_name(name);
     tensor.set_data_type(onnx::TensorProto::FLOAT);

@@ -161,7 +161,10 @@ std::vector<Value> import_scatter_elements(NodeContext& c) {
   return {c.b.reshape(scatter(c, flat(c.b, c.operand(0)), number, c.operand(2)), shape)};
 }
 
+// PyTorch assigns to parts of a tensor in this way: what it assigns is computed, or a number that the exporter
+// repeated.
 std::vector<Value> import_scatter_nd(NodeContext& c) {
+  if (c.is_initializer(2)) c.importer().keep_if_folded(*c.binding(2).tensor);
   const NamedRows named = named_rows(c, 0);
   return {c.b.reshape(scatter(c, named.rows, named.number, c.operand(2)), c.shape(0))};
 }

@@ -173,6 +173,13 @@ Value Importer::read(const Binding& binding) {
   return builder_.broadcast(leaf, type.shape);
 }
 
+void Importer::keep_if_folded(const onnx::TensorProto& tensor) {
+  const TensorType type = type_of(tensor);
+  if (is_floating(type.dtype) && !type.shape.empty() && is_exporters_name(tensor.name()) &&
+      !initializers_.contains(tensor.name()) && !inputs_.reader.missing_file(tensor))
+    tables_.insert(tensor.name());
+}
+
 Tensor Importer::read_constant(const onnx::TensorProto& tensor) {
   const std::optional<std::string> missing = inputs_.reader.missing_file(tensor);
   if (!missing) return inputs_.reader.read(tensor);

@@ -69,6 +69,8 @@ class Importer {
   // The data of an initializer that is read as a constant; zeros (true for booleans) where the file has none.
   Tensor read_constant(const onnx::TensorProto& tensor);
   Value state_leaf(const onnx::TensorProto& tensor);
+  // What the exporter folded is no weight, if the operand that reads it never is one.
+  void keep_if_folded(const onnx::TensorProto& tensor);
   bool is_frozen(const std::string& name) const;
   Value folded(Value v);  // a constant, if v is a small constant expression
   std::vector<Binding> import_body(const onnx::GraphProto& graph, const Scope& outer,

@@ -66,6 +66,26 @@ TEST(Tables, FrequenciesOfARotaryEmbeddingAreConstants) {
 
 TEST(Tables, OneCoefficientUnderANumberIsAConstant) { EXPECT_FALSE(parameter("val_82", floats({1}, {0.5}))); }
 
+TEST(Tables, OnesAndZerosUnderANumberAreConstants) {
+  EXPECT_FALSE(parameter("val_8", floats({4}, {1, 1, 1, 1})));
+  EXPECT_FALSE(parameter("val_9", floats({4}, {0, 0, 0, 0})));
+  EXPECT_TRUE(parameter("val_9", floats({4}, {2, 2, 2, 2})));
+  EXPECT_TRUE(parameter("val_9", filled({4, 4}, [](auto, auto) { return 0; }))) << "a weight that starts at zero";
+  EXPECT_TRUE(parameter("norm.weight", floats({4}, {1, 1, 1, 1})));
+}
+
+// mask[1:3] = 2
+TEST(Tables, WhatIsAssignedToAPartIsAConstant) {
+  TestModel model;
+  model.input("x", {4, 2}).weight("fc.weight", ramp({2})).weight("val_1", floats({2, 2}, {2, 2, 2, 2}));
+  model.weight("rows", ints({2, 1}, {1, 2})).weight("kept", floats({2, 2}, {2, 2, 2, 2}));
+  model.node("Mul", {"x", "fc.weight"}, {"a"}).node("ScatterND", {"a", "rows", "val_1"}, {"b"});
+  model.node("ScatterND", {"b", "rows", "kept"}, {"y"}).output("y");
+  const Graph graph = import_model(model.file(), {.weights = InitialWeights::none}).graph;
+  EXPECT_FALSE(graph.leaf("val_1"));
+  EXPECT_TRUE(graph.leaf("kept"));
+}
+
 TEST(Tables, CopiesForTheExportedBatchAreOneWeight) {
   const Tensor copies = floats({2, 1, 4}, {1, 2, 3, 4, 1, 2, 3, 4});
   EXPECT_EQ(parameter("expand", copies), (Shape{1, 1, 4}));

@@ -268,6 +268,25 @@ Recording record(const Importer::Inputs& inputs) {
   return std::move(importer.recording());
 }
 
+// What was expanded to the batch may have been expanded to the length too, as the row of a table of token types is. A
+// tensor of one value, as a fresh class token, tells nothing about its other axes.
+RepeatedLeaves along_every_axis(RepeatedLeaves leaves, const onnx::GraphProto& graph, const TensorReader& reader) {
+  for (const onnx::TensorProto& tensor : graph.initializer()) {
+    const auto leaf = leaves.find(tensor.name());
+    if (leaf == leaves.end() || reader.missing_file(tensor)) continue;
+    const Tensor value = reader.read(tensor);
+    std::set<size_t> axes;
+    bool one_value = true;
+    for (size_t axis = 0; axis < value.type.shape.size(); ++axis)
+      if (repeats(value, axis))
+        axes.insert(axis);
+      else
+        one_value = false;
+    if (!one_value) leaf->second.insert(axes.begin(), axes.end());
+  }
+  return leaves;
+}
+
 // A weight that the exporter expanded to its batch is one weight at any batch, at the exported one too. What would have
 // to repeat is seen by reading the model at another batch.
 RepeatedLeaves find_repeated(const Importer::Inputs& inputs) {
@@ -294,7 +313,7 @@ RepeatedLeaves find_repeated(const Importer::Inputs& inputs) {
                        .ties = inputs.ties,
                        .recorded = &recording});
     importer.run();
-    return importer.repeated_leaves();
+    return along_every_axis(importer.repeated_leaves(), inputs.model.graph(), inputs.reader);
   } catch (const Error&) {
     return {};  // the model cannot be read at another batch, so that nothing in it is known to stand for one
   }

@@ -90,6 +90,15 @@ TEST(Tables, CopiesForTheExportedBatchAreOneWeight) {
   const Tensor copies = floats({2, 1, 4}, {1, 2, 3, 4, 1, 2, 3, 4});
   EXPECT_EQ(parameter("expand", copies), (Shape{1, 1, 4}));
   EXPECT_EQ(parameter("expand", floats({2, 1, 4}, {1, 2, 3, 4, 5, 6, 7, 8})), (Shape{2, 1, 4}));
+  EXPECT_EQ(parameter("expand", floats({2, 1, 4}, {0, 0, 0, 0, 0, 0, 0, 0})), (Shape{1, 1, 4})) << "a fresh weight";
+}
+
+TEST(Tables, CopiesForTheExportedLengthAreOneWeightToo) {
+  std::vector<double> values;
+  for (int i = 0; i < 8; ++i) values.insert(values.end(), {1, 2, 3, 4});
+  EXPECT_EQ(parameter("embedding_1", floats({2, 4, 4}, values)), (Shape{1, 1, 4}));
+  for (size_t i : {5, 21}) values[i] = 7;
+  EXPECT_EQ(parameter("embedding_1", floats({2, 4, 4}, values)), (Shape{1, 4, 4}));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "base/tensor.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/parallel.h"
 
@@ -10,19 +12,38 @@ void narrow(DType dtype, std::span<const float> from, uint16_t* to) {
   for (float value : from) *to++ = dtype == DType::f16 ? half_from_float(value) : bfloat16_from_float(value);
 }
 
-// Element by element of `to`, whose axis i has stride step[i] in `from`.
+// Of `to`, axis i has stride step[i] in `from`. Goes by squares of the axis that is dense in `from` and the one that is
+// dense in `to`, so that a cache line is read and written whole while it is there.
 template <typename T>
 void permute(const Tensor& from, Tensor& to, const std::vector<int64_t>& step) {
+  constexpr int64_t kSide = 32;
   const Shape& shape = to.type.shape;
+  if (shape.empty() || to.type.element_count() == 0) {
+    to.data = from.data;
+    return;
+  }
+  const std::vector<int64_t> stride = row_major_strides(shape);
+  const size_t last = shape.size() - 1;
+  size_t dense = last;
+  for (size_t axis = 0; axis < last; ++axis)
+    if (step[axis] == 1 && shape[axis] > 1) dense = axis;
+  const int64_t rows = dense == last ? 1 : shape[dense], columns = shape[last];
+  const int64_t row_stride = dense == last ? 0 : stride[dense];
   const T* source = from.as<T>().data();
+  T* target = to.as<T>().data();
+  const int64_t squares = to.type.element_count() / (rows * columns);
   std::vector<int64_t> index(shape.size(), 0);
-  int64_t at = 0;
-  for (T& element : to.as<T>()) {
-    element = source[at];
-    for (size_t axis = index.size(); axis-- > 0;) {
-      at += step[axis];
+  for (int64_t n = 0, at = 0, out = 0; n < squares; ++n) {
+    for (int64_t r0 = 0; r0 < rows; r0 += kSide)
+      for (int64_t c0 = 0; c0 < columns; c0 += kSide)
+        for (int64_t r = r0; r < std::min(rows, r0 + kSide); ++r)
+          for (int64_t c = c0; c < std::min(columns, c0 + kSide); ++c)
+            target[out + r * row_stride + c] = source[at + r + c * step[last]];
+    for (size_t axis = last; axis-- > 0;) {
+      if (axis == dense) continue;
+      at += step[axis], out += stride[axis];
       if (++index[axis] < shape[axis]) break;
-      at -= step[axis] * index[axis];
+      at -= step[axis] * shape[axis], out -= stride[axis] * shape[axis];
       index[axis] = 0;
     }
   }

@@ -1,5 +1,7 @@
 #include "frontend/fresh.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/parallel.h"
@@ -15,20 +17,50 @@ uint64_t stable_hash(std::string_view text) {
   return hash;
 }
 
-double unit(uint32_t word) { return static_cast<double>(word >> 8) * 0x1p-24; }  // in [0, 1)
-
-PhiloxBlock block(uint64_t seed, uint64_t name, uint64_t index) {
-  return philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), static_cast<uint32_t>(name),
+PhiloxBlock block(uint64_t seed, uint64_t name, int64_t index) {
+  const auto i = static_cast<uint64_t>(index);
+  return philox({static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), static_cast<uint32_t>(name),
                  static_cast<uint32_t>(name >> 32)},
                 seed);
 }
 
-// The sum of twelve uniform numbers, less 6: variance 1, and only exact arithmetic.
-double near_normal(uint64_t seed, uint64_t name, uint64_t index) {
-  double sum = -6;
-  for (uint64_t i = 0; i < 3; ++i)
-    for (uint32_t word : block(seed, name, 3 * index + i)) sum += unit(word);
-  return sum;
+constexpr int64_t kGroup = 4;  // values that are drawn together
+using Group = std::array<double, kGroup>;
+
+// In [-1, 1): the words of one block.
+Group uniform_group(uint64_t seed, uint64_t name, int64_t group) {
+  Group values;
+  const PhiloxBlock words = block(seed, name, group);
+  for (size_t i = 0; i < words.size(); ++i) values[i] = static_cast<double>(words[i] >> 8) * 0x1p-23 - 1;
+  return values;
+}
+
+// Sums of twelve uniform numbers, less their mean: variance 1, and only exact arithmetic. The halves of the words of
+// three blocks are two sums.
+Group near_normal_group(uint64_t seed, uint64_t name, int64_t group) {
+  Group values;
+  for (int64_t pair = 0; pair < kGroup / 2; ++pair) {
+    uint32_t low = 0, high = 0;
+    for (int64_t i = 0; i < 3; ++i)
+      for (uint32_t word : block(seed, name, 3 * (kGroup / 2 * group + pair) + i))
+        low += word & 0xffff, high += word >> 16;
+    const auto centred = [](uint32_t sum) { return (static_cast<double>(sum) + 6) * 0x1p-16 - 6; };
+    values[static_cast<size_t>(2 * pair)] = centred(low);
+    values[static_cast<size_t>(2 * pair + 1)] = centred(high);
+  }
+  return values;
+}
+
+Group draw(FreshRule::Kind kind, uint64_t seed, uint64_t name, int64_t group) {
+  switch (kind) {
+    case FreshRule::uniform:
+      return uniform_group(seed, name, group);
+    case FreshRule::normal:
+      return near_normal_group(seed, name, group);
+    case FreshRule::constant:
+      break;
+  }
+  return {1, 1, 1, 1};
 }
 
 }  // namespace
@@ -45,20 +77,13 @@ FreshRule default_rule(const Shape& shape) {
 Tensor fresh_tensor(const TensorType& type, FreshRule rule, uint64_t seed, std::string_view name) {
   Tensor tensor(type);
   const uint64_t hash = stable_hash(name);
-  const auto value = [&](int64_t i) {
-    const auto index = static_cast<uint64_t>(i);
-    switch (rule.kind) {
-      case FreshRule::constant:
-        return rule.parameter;
-      case FreshRule::uniform:
-        return rule.parameter * (2 * unit(block(seed, hash, index)[0]) - 1);
-      case FreshRule::normal:
-        return rule.parameter * near_normal(seed, hash, index);
+  const int64_t count = type.element_count();
+  parallel_stretches((count + kGroup - 1) / kGroup, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      const Group values = draw(rule.kind, seed, hash, group);
+      for (int64_t i = kGroup * group; i < std::min(count, kGroup * (group + 1)); ++i)
+        tensor.set(i, rule.parameter * values[static_cast<size_t>(i - kGroup * group)]);
     }
-    return 0.0;
-  };
-  parallel_stretches(type.element_count(), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) tensor.set(i, value(i));
   });
   return tensor;
 }

@@ -78,11 +78,17 @@ Tensor fresh_tensor(const TensorType& type, FreshRule rule, uint64_t seed, std::
   Tensor tensor(type);
   const uint64_t hash = stable_hash(name);
   const int64_t count = type.element_count();
+  float* const floats = type.dtype == DType::f32 ? tensor.as<float>().data() : nullptr;
   parallel_stretches((count + kGroup - 1) / kGroup, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
       const Group values = draw(rule.kind, seed, hash, group);
-      for (int64_t i = kGroup * group; i < std::min(count, kGroup * (group + 1)); ++i)
-        tensor.set(i, rule.parameter * values[static_cast<size_t>(i - kGroup * group)]);
+      for (int64_t i = kGroup * group; i < std::min(count, kGroup * (group + 1)); ++i) {
+        const double value = rule.parameter * values[static_cast<size_t>(i - kGroup * group)];
+        if (floats)
+          floats[i] = static_cast<float>(value);
+        else
+          tensor.set(i, value);
+      }
     }
   });
   return tensor;

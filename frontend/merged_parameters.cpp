@@ -1,7 +1,5 @@
 #include "frontend/merged_parameters.h"
 
-#include <google/protobuf/unknown_field_set.h>
-
 #include <algorithm>
 #include <deque>
 #include <map>
@@ -9,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "frontend/exporter_metadata.h"
 #include "frontend/tables.h"
 #include "frontend/validate.h"
 
@@ -239,27 +238,6 @@ class Search {
 };
 
 }  // namespace
-
-std::string module_of(const onnx::NodeProto& node) {
-  constexpr int kMetadataField = 9;  // metadata_props, added to the format after our messages
-  for (int i = 0; i < node.unknown_fields().field_count(); ++i) {
-    const google::protobuf::UnknownField& field = node.unknown_fields().field(i);
-    onnx::StringStringEntryProto entry;
-    if (field.number() != kMetadataField || field.type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED ||
-        !entry.ParseFromString(field.length_delimited()) || entry.key() != "pkg.torch.onnx.name_scopes")
-      continue;
-    // ['', 'encoder', 'encoder.norm', 'layer_norm']: modules from the outermost on, and the node's value.
-    std::vector<std::string> scopes;
-    for (size_t begin = entry.value().find('\''); begin != std::string::npos;) {
-      const size_t end = entry.value().find('\'', begin + 1);
-      if (end == std::string::npos) break;
-      scopes.push_back(entry.value().substr(begin + 1, end - begin - 1));
-      begin = entry.value().find('\'', end + 1);
-    }
-    return scopes.size() < 2 ? "" : scopes[scopes.size() - 2];
-  }
-  return "";
-}
 
 std::vector<SharedInitializer> find_merged_parameters(const onnx::GraphProto& graph, const TensorReader& reader,
                                                       const std::map<std::string, Tie>& ties) {

@@ -35,7 +35,4 @@ struct SharedInitializer {
 std::vector<SharedInitializer> find_merged_parameters(const onnx::GraphProto& graph, const TensorReader& reader,
                                                       const std::map<std::string, Tie>& ties);
 
-// The module that a node belongs to as PyTorch's default exporter writes it: "encoder.layers.0.norm". Empty if unknown.
-std::string module_of(const onnx::NodeProto& node);
-
 }  // namespace halfstep

@@ -13,8 +13,9 @@ struct RemovedBias {
   int64_t size = 0;
 };
 
-// Known is this of products: PyTorch writes one without a bias as another operator, or under another name. A
-// convolution looks the same whether its bias was removed or never there.
+// Known is this of products, which PyTorch writes as another operator or under another name if they have no bias, and
+// of convolutions beside which the exporter wrote the call: without that they look the same whether their bias was
+// removed or never there.
 std::vector<RemovedBias> find_removed_biases(const onnx::ModelProto& model);
 
 }  // namespace halfstep

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "frontend/exporter_metadata.h"
 #include "frontend/merged_parameters.h"
 #include "frontend/model_proto.h"
 #include "frontend/removed_biases.h"

@@ -7,6 +7,8 @@ OUT_DIR/NAME.FORM.onnx holds the weights; it is exported at batch 2. Forms:
   dynamo23  the same at opset 23: Attention and RMSNormalization are operators
   raw       the default exporter with optimize=False: batch norms and shape arithmetic kept
   ts17      the TorchScript exporter, opset 17, TrainingMode.TRAINING, no constant folding
+  fresh     the default exporter, of the model as it is initialised: parameters of equal values merged, biases of zeros
+            removed; modules and calls stand beside the nodes as the exporter wrote them. Only its losses are recorded
 OUT_DIR/NAME.json records, at batch 3, in fp64 (the truth) and fp32: logits, losses of ten SGD steps on one batch, and of
 the first step norm, sum and sampled elements of every parameter's gradient; and where each form keeps each parameter.
 Batch norm is in training mode; dropout and stochastic depth are off (the exported files have them on).
@@ -36,6 +38,8 @@ nn, F = torch.nn, torch.nn.functional
 EXPORTED, RECORDED = 2, 3  # batch sizes
 STEPS = 10
 IGNORED = -100
+FRESH = ["bert", "convnext", "gpt2", "swin", "vit"]
+NOTES = ["pkg.torch.onnx.name_scopes", "pkg.torch.onnx.fx_node"]  # of the exporter, kept in fresh files
 ATTENTION = ["vit", "bert", "distilbert", "gpt2", "llama", "t5"]  # exported with Attention as an operator too
 
 
@@ -204,15 +208,21 @@ def input_specs(name):
     return {n: ((length,), bound) for n, bound in zip(INPUT_NAMES.get(name, ["input_ids"]), bounds)}
 
 
-def make(name):
-    """The model in training mode with seeded weights, no two of which are equal and none 0 or 1."""
+def initialise(name):
+    """The model in training mode with seeded weights."""
     torch.manual_seed(zlib.crc32(name.encode()))
     families = image_families()
     model = families[name]() if name in families else text_families()[name][0]()
+    return model.train()
+
+
+def make(name):
+    """The model with weights no two of which are equal and none 0 or 1."""
+    model = initialise(name)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.02 * torch.randn_like(p))
-    return model.train()
+    return model
 
 
 def draw(name, batch):
@@ -265,8 +275,8 @@ def rate(name):
 class Run:
     """Ten SGD steps on one batch: logits and gradients of the first, losses of all."""
 
-    def __init__(self, name, dtype):
-        model = without_dropout(make(name)).to(dtype)
+    def __init__(self, name, dtype, making=make):
+        model = without_dropout(making(name)).to(dtype)
         inputs = [x.to(dtype) if x.is_floating_point() else x for x in draw(name, RECORDED)]
         optimizer = torch.optim.SGD(model.parameters(), lr=rate(name), momentum=0.9)
         self.losses = []
@@ -334,13 +344,15 @@ def forms(name):
     return ["dynamo", "dynamo23", "raw", "ts17"] if name in ATTENTION else ["dynamo", "raw", "ts17"]
 
 
-def strip(path, out):
+def strip(path, out, kept=()):
     """Drops what names the exporting machine, and everything that is not the model."""
     model = onnx.load(path)
     model.ClearField("metadata_props")
     for graph in (model.graph, *model.functions):
         for node in graph.node:
+            notes = [note for note in node.metadata_props if note.key in kept]
             node.ClearField("metadata_props")
+            node.metadata_props.extend(notes)
             node.ClearField("doc_string")
     model.graph.ClearField("metadata_props")
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
@@ -351,7 +363,7 @@ def strip(path, out):
 
 
 def export(name, form, out):
-    model, inputs = make(name), tuple(draw(name, EXPORTED))
+    model, inputs = initialise(name) if form == "fresh" else make(name), tuple(draw(name, EXPORTED))
     names = list(input_specs(name))
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "model.onnx")
@@ -362,7 +374,7 @@ def export(name, form, out):
             torch.onnx.export(model, inputs, path, dynamo=True, external_data=False, optimize=form != "raw",
                               opset_version=23 if form == "dynamo23" else 20, input_names=names,
                               output_names=["logits"], verbose=False)
-        strip(path, out)
+        strip(path, out, NOTES if form == "fresh" else ())
     return places(model, out)
 
 
@@ -376,6 +388,10 @@ def record(name, out):
         except Exception as error:
             path.unlink(missing_ok=True)
             print(f"{path.name}: not exported: {str(error)[:200]!r}", flush=True)
+    fresh = {}
+    if name in FRESH:
+        export(name, "fresh", out / f"{name}.fresh.onnx")
+        fresh = dict(fresh_losses=tidy(Run(name, torch.float64, initialise).losses))
     truth, single = Run(name, torch.float64), Run(name, torch.float32)
     labels, classes = draw_labels(truth.logits)
     inputs = {key: dict(shape=[RECORDED, *shape], **(dict(low=-1.0, high=1.0) if bound is None else dict(bound=bound)))
@@ -386,7 +402,7 @@ def record(name, out):
         sgd=dict(lr=rate(name), momentum=0.9), losses=tidy(truth.losses),
         logits=tidy(truth.logits.flatten().tolist()) if truth.logits.numel() <= 4096 else None,
         logits_norm=tidy(truth.logits.norm().item()),
-        gradients=recorded_gradients(truth), fp32_error=single.distance(truth), parameters=kept))
+        gradients=recorded_gradients(truth), fp32_error=single.distance(truth), parameters=kept, **fresh))
 
 
 def main():

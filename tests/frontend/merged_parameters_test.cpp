@@ -165,12 +165,15 @@ TEST(MergedParameters, OfParallelNormsAreTwo) {
   EXPECT_THAT(parameters(restore_parameters(model.file())), testing::Contains("w.norm.weight: w.norm 1"));
 }
 
-void set_module(onnx::NodeProto& node, const std::string& module) {
+void add_note(onnx::NodeProto& node, const std::string& key, const std::string& value) {
   constexpr int kMetadataField = 9;
   onnx::StringStringEntryProto entry;
-  entry.set_key("pkg.torch.onnx.name_scopes");
-  entry.set_value("['', 'outer', '" + module + "', 'value']");
+  entry.set_key("pkg.torch.onnx." + key), entry.set_value(value);
   node.mutable_unknown_fields()->AddLengthDelimited(kMetadataField, entry.SerializeAsString());
+}
+
+void set_module(onnx::NodeProto& node, const std::string& module) {
+  add_note(node, "name_scopes", "['', 'outer', '" + module + "', 'value']");
 }
 
 TEST(MergedParameters, BelongToTheModulesThatTheExporterWroteDown) {
@@ -273,6 +276,29 @@ TEST(RemovedBiases, AreKnownOfProductsThatTheExporterWroteAnew) {
   EXPECT_EQ(restored.weights.size(), 5u);
   model.proto.set_producer_name("another");
   EXPECT_THAT(find_removed_biases(model.proto), IsEmpty());
+}
+
+TEST(RemovedBiases, OfConvolutionsAreKnownFromTheCall) {
+  TestModel model;
+  model.proto.set_producer_name("pytorch");
+  model.input("x", {2, 3, 4, 4}).weight("a.weight", ramp({5, 3, 1, 1})).weight("b.weight", ramp({4, 5, 1, 1}));
+  model.weight("c.weight", ramp({4, 3, 2, 2}));
+  model.node("Conv", {"x", "a.weight"}, {"conv2d"}, {}, "node_Conv_7");
+  model.node("Conv", {"conv2d", "b.weight"}, {"conv2d_1"}, {}, "node_Conv_8");
+  model.node("ConvTranspose", {"conv2d_1", "c.weight"}, {"y"}, {{"group", int64_t{2}}}, "node_ConvTranspose_9");
+  model.output("y");
+  const auto call = [&](int node, const std::string& function, const std::string& bias) {
+    add_note(*model.proto.mutable_graph()->mutable_node(node), "fx_node",
+             "%y : [num_users=1] = call_function[target=torch.ops.aten." + function + "](args = (%x, %w, " + bias +
+                 ", [1, 1]), kwargs = {})");
+  };
+  call(0, "conv2d.default", "%p_a_bias");
+  call(1, "conv2d.default", "None");
+  call(2, "conv_transpose2d.input", "%p_c_bias");
+  const ImportedModel restored = import_model(restore_parameters(model.file()));
+  EXPECT_EQ(restored.weights.at("a.bias").values(), std::vector<double>(5, 0));
+  EXPECT_EQ(restored.weights.at("c.bias").values(), std::vector<double>(6, 0));
+  EXPECT_FALSE(restored.weights.contains("b.bias"));
 }
 
 }  // namespace

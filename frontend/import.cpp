@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "frontend/importer.h"
 #include "frontend/validate.h"
+#include "frontend/written_statistics.h"
 
 namespace halfstep {
 namespace {
@@ -319,6 +320,18 @@ RepeatedLeaves find_repeated(const Importer::Inputs& inputs) {
   }
 }
 
+Graph with_written_statistics(const Graph& graph, Importer& importer, std::vector<std::string>& remarks) {
+  WrittenStatistics statistics;
+  Graph result = keep_written_statistics(graph, statistics);
+  if (statistics.means.empty()) return result;
+  for (const std::string& mean : statistics.means) importer.set_fresh_rule(mean, {FreshRule::constant, 0});
+  for (const std::string& variance : statistics.variances) importer.set_fresh_rule(variance, {FreshRule::constant, 1});
+  std::vector<std::string> all = statistics.means;
+  all.insert(all.end(), statistics.variances.begin(), statistics.variances.end());
+  remarks.push_back("batch norms written out with running statistics keep them as they are: " + list_tensors(all));
+  return result;
+}
+
 ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file, const ImportOptions& options) {
   Problems problems;
   validate_model(model, problems);
@@ -337,7 +350,10 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
                      .recorded = sizes_differ(shapes) ? &recording : nullptr,
                      .repeated = repeated});
   ImportedModel result;
-  result.graph = store_parameters_as_read(importer.run());
+  const Graph graph = importer.run();
+  result.remarks = importer.remarks();
+  result.graph = store_parameters_as_read(
+      options.mode == ImportMode::training ? with_written_statistics(graph, importer, result.remarks) : graph);
   const auto nodes = result.graph.nodes();
   const bool trainable =
       std::any_of(nodes.begin(), nodes.end(), [](const Node& node) { return node.op->name == "parameter"; });
@@ -345,7 +361,6 @@ ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file,
     throw Error("model '" + file.name +
                 "' has nothing to train: none of its outputs depends on a floating-point initializer" +
                 (options.freeze.empty() ? "" : " that is not frozen"));
-  result.remarks = importer.remarks();
   if (options.weights != InitialWeights::none)
     result.weights = load_weights(result.graph, importer, reader, options, result.remarks);
   if (!importer.missing_constants().empty() && options.weights != InitialWeights::from_file)

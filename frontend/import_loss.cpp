@@ -36,8 +36,8 @@ Rows loss_rows(NodeContext& c) {
   r.scores = b.reshape(permute(b, c.operand(0), classes_last), {rows, classes});
   r.labels = b.cast(b.reshape(c.operand(1), {rows}), DType::i64);
   r.weights = b.broadcast(b.constant(DType::f32, 1), {rows});
-  if (c.has_operand(2)) {
-    const Value table = b.broadcast(b.reshape(c.operand(2), {1, classes}), {rows, classes});
+  if (c.has_operand(2)) {  // no parameter: a loss is not made smaller by weighing it less
+    const Value table = b.broadcast(b.reshape(c.state_operand(2), {1, classes}), {rows, classes});
     r.weights = picked(b, table, r.labels);
   }
   if (c.has_attribute("ignore_index")) {
@@ -71,8 +71,8 @@ std::vector<Value> import_softmax_cross_entropy(NodeContext& c) {
 }
 
 const std::vector<OnnxOperator> kRows{
-    {"NegativeLogLikelihoodLoss", {12}, 2, 3, import_negative_log_likelihood},
-    {"SoftmaxCrossEntropyLoss", {12}, 2, 3, import_softmax_cross_entropy},
+    {"NegativeLogLikelihoodLoss", {12}, 2, 3, import_negative_log_likelihood, "class weights are not trained"},
+    {"SoftmaxCrossEntropyLoss", {12}, 2, 3, import_softmax_cross_entropy, "class weights are not trained"},
 };
 
 }  // namespace

@@ -80,6 +80,7 @@ class Importer {
   Value state_value(Value state) const;
   void update_state(Value state, Value value) { updates_[state] = value; }
   void set_fresh_rule(Value parameter, FreshRule rule);
+  void set_fresh_rule(const std::string& leaf, FreshRule rule) { fresh_rules_.try_emplace(leaf, rule); }
   Value step_input(const std::string& name, DType dtype);
   int64_t next_random_site() { return random_sites_++; }
   void count_dropped_cast() { ++dropped_casts_; }

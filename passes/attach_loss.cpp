@@ -74,8 +74,11 @@ int64_t class_axis(const Graph& graph, const NamedValue& output, const LossOptio
   const int64_t chosen = options.class_axis.value_or(rank == 3 && takes_tokens(graph) ? -1 : 1);
   const int64_t axis = chosen < 0 ? chosen + rank : chosen;
   if (!is_floating(type.dtype) || axis < 1 || axis >= rank)
-    throw Error(fmt::format("loss: output '{}' is {}; logits [N, ...] with classes on axis {} expected", output.name,
-                            to_string(type), chosen));
+    throw Error(fmt::format("loss: output '{}' is {}; logits [N, ...] with classes on axis {} expected{}", output.name,
+                            to_string(type), chosen,
+                            is_floating(type.dtype) && type.element_count() == 1
+                                ? "; if it is the model's own loss, set loss to from_graph"
+                                : ""));
   return axis;
 }
 

@@ -53,6 +53,29 @@ TEST_F(Gradients, TheLossIsThatOfTheFirstBatch) {
   EXPECT_FALSE(printed["overflow"]);
 }
 
+TEST_F(Gradients, ALossInsideTheFileIsTheSameLoss) {
+  TestModel with_loss = tiny_mlp();
+  with_loss.proto.mutable_graph()->clear_output();
+  with_loss.input("labels", {2}, onnx::TensorProto::INT64).weight("last", ints({1}, {1}));
+  with_loss.node("LogSoftmax", {"logits"}, {"logarithms"}).node("Unsqueeze", {"labels", "last"}, {"column"});
+  with_loss.node("GatherElements", {"logarithms", "column"}, {"chosen"}, {{"axis", int64_t{1}}});
+  with_loss.node("ReduceMean", {"chosen"}, {"mean"}, {{"keepdims", int64_t{0}}});
+  with_loss.node("Neg", {"mean"}, {"nll"}).output("nll");
+  write("inside.onnx", with_loss);
+  write("m.onnx", tiny_mlp());
+  for (const std::string precision : {"fp32", "fp16"}) {
+    const auto found = [&](const std::string& model, const Arguments& more) {
+      succeed(Arguments{"gradients", model, "--batch", "8", "--precision", precision, "-o", "g.safetensors"} +
+              data({4}) + more);
+      return read_safetensors(path("g.safetensors")).tensors;
+    };
+    const NamedTensors beside = found("m.onnx", {}), inside = found("inside.onnx", {"--loss", "from_graph"});
+    for (const auto& [name, tensor] : beside)
+      for (int64_t i = 0; i < tensor.type.element_count() && !name.starts_with("outputs/"); ++i)
+        EXPECT_NEAR(inside.at(name).at(i), tensor.at(i), 1e-6) << precision << " " << name << "[" << i << "]";
+  }
+}
+
 TEST_F(Gradients, DropoutIsOffUnlessAskedFor) {
   write("m.onnx", tiny_mlp());
   const Arguments command =

@@ -145,6 +145,58 @@ TEST(Import, FrozenBatchNormUsesItsStatistics) {
   EXPECT_EQ(interpret(model.graph, leaves).outputs.at("y").values, (std::vector<double>{1, -2}));
 }
 
+// (x - mean) / sqrt(variance + epsilon) * scale + bias in two forms, and what only looks like it.
+TestModel written_norm(const std::string& form) {
+  TestModel model;
+  model.input("x", {2, 3, 2})
+      .weight("mean", ramp({3, 1}, 1))
+      .weight("variance", ramp({3, 1}, 1))
+      .weight("scale", ramp({3, 1}, 2))
+      .weight("bias", ramp({3, 1}, 0))
+      .weight("epsilon", floats({}, {1e-5}));
+  if (form == "no variance") return model.node("Add", {"x", "mean"}, {"y"}).output("y");
+  model.node("Add", {"variance", "epsilon"}, {"v"}).node("Sqrt", {"v"}, {"deviation"});
+  if (form == "quotient")
+    return model.node("Sub", {"x", "mean"}, {"centred"})
+        .node("Mul", {"scale", "centred"}, {"scaled"})
+        .node("Div", {"scaled", "deviation"}, {"normal"})
+        .node("Add", {"normal", "bias"}, {"y"})
+        .output("y");
+  if (form == "uncentred") return model.node("Div", {"x", "deviation"}, {"y"}).output("y");
+  model.node("Div", {"scale", "deviation"}, {"a"}).node("Mul", {"x", "a"}, {"scaled"});
+  model.node("Mul", {"mean", "a"}, {"shift"}).node("Sub", {"bias", "shift"}, {"offset"});
+  model.node("Add", {"scaled", "offset"}, {"y"}).output("y");
+  if (form == "mean read elsewhere") model.node("Mul", {"x", "mean"}, {"z"}).output("z");
+  return model;
+}
+
+TEST(Import, StatisticsOfAWrittenOutBatchNormAreNotTrained) {
+  for (const char* form : {"quotient", "product and sum"}) {
+    const ImportedModel model = import_model(written_norm(form).file());
+    for (const char* name : {"mean", "variance"}) EXPECT_EQ(leaf(model.graph, name).op->name, "state") << form;
+    for (const char* name : {"scale", "bias"}) EXPECT_EQ(leaf(model.graph, name).op->name, "parameter") << form;
+    EXPECT_TRUE(model.graph.updates().empty());
+    EXPECT_THAT(model.remarks, Contains(HasSubstr("2 tensors 'mean', 'variance'")));
+    const ImportedModel fresh = import_model(written_norm(form).file(), {.weights = InitialWeights::fresh});
+    EXPECT_EQ(fresh.weights.at("variance").values(), std::vector<double>(3, 1));
+  }
+  for (const char* form : {"uncentred", "mean read elsewhere"}) {
+    const Graph graph = import_model(written_norm(form).file()).graph;
+    EXPECT_EQ(leaf(graph, "variance").op->name, "parameter") << form;
+  }
+  EXPECT_EQ(leaf(import_model(written_norm("no variance").file()).graph, "mean").op->name, "parameter");
+}
+
+TEST(Import, ClassWeightsOfALossAreNotTrained) {
+  TestModel model;
+  model.input("x", {2, 3}).input("labels", {2}, onnx::TensorProto::INT64).weight("w", ramp({3, 3}));
+  model.weight("class_weights", ramp({3}, 1)).node("MatMul", {"x", "w"}, {"logits"});
+  model.node("SoftmaxCrossEntropyLoss", {"logits", "labels", "class_weights"}, {"loss"}).output("loss");
+  const Graph graph = import_model(model.file()).graph;
+  EXPECT_EQ(leaf(graph, "class_weights").op->name, "state");
+  EXPECT_EQ(leaf(graph, "w").op->name, "parameter");
+}
+
 TEST(Import, DropoutOfTrainingDrawsFromTheStepsSeed) {
   TestModel model;
   model.input("x", {1000}).weight("w", ramp({1}, 1)).weight("ratio", floats({}, {0.25}));

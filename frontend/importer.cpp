@@ -413,12 +413,21 @@ std::string Importer::describe_sizes() const {
   return "the model was exported at " + exported + " and is read at " + wanted;
 }
 
-// A weight is one leaf: not repeated in one place and read as the file has it in another.
-void Importer::check_repeated_leaves(const Graph& graph) const {
-  std::map<std::string, int> leaves;
-  for (const Node& node : graph.nodes())
-    if (node.op->name == "parameter" || node.op->name == "state") ++leaves[node.attributes.text("name")];
+// A weight is one leaf: not repeated in one place and read as the file has it in another, and not trained as a
+// parameter here and updated as a statistic there.
+void Importer::check_leaves(const Graph& graph) const {
+  std::map<std::string, int> leaves, parameters;
+  for (const Node& node : graph.nodes()) {
+    const bool parameter = node.op->name == "parameter";
+    if (!parameter && node.op->name != "state") continue;
+    ++leaves[node.attributes.text("name")];
+    parameters[node.attributes.text("name")] += parameter;
+  }
   Problems problems;
+  for (const auto& [name, count] : parameters)
+    if (count > 0 && count < leaves.at(name))
+      problems.add("initializer '" + name + "' is both a parameter and a running statistic, merged at export because " +
+                   "their values were equal: put each back with --restore-parameters, or export with optimize=False");
   for (const auto& [name, axes] : repeated_leaves_)
     if (leaves[name] > 1)
       problems.add("initializer '" + name + "' is read both as the exported copies of one value and whole; " +
@@ -492,7 +501,7 @@ Graph Importer::run() {
   for (const auto& [state, value] : updates_) builder_.update(state, value);
   add_remarks();
   Graph result = without_unread_step_inputs(std::move(builder_).finish());
-  check_repeated_leaves(result);
+  check_leaves(result);
   return result;
 }
 

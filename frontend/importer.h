@@ -100,7 +100,7 @@ class Importer {
   void refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope);
   std::string unique_name(const std::string& name);
   Value repeated_leaf(const Node& leaf, size_t axis);
-  void check_repeated_leaves(const Graph& graph) const;
+  void check_leaves(const Graph& graph) const;
   std::string describe_sizes() const;
   void refuse_missing_gradients();
   void throw_problems();

@@ -38,7 +38,7 @@ nn, F = torch.nn, torch.nn.functional
 EXPORTED, RECORDED = 2, 3  # batch sizes
 STEPS = 10
 IGNORED = -100
-FRESH = ["bert", "convnext", "gpt2", "swin", "vit"]
+FRESH = ["bert", "convnext", "densenet", "gpt2", "swin", "vit"]
 NOTES = ["pkg.torch.onnx.name_scopes", "pkg.torch.onnx.fx_node"]  # of the exporter, kept in fresh files
 ATTENTION = ["vit", "bert", "distilbert", "gpt2", "llama", "t5"]  # exported with Attention as an operator too
 

@@ -57,6 +57,7 @@ inline Recipe family_recipe(const FamilyCase& c, const nlohmann::json& reference
   recipe.dropout = 0;
   recipe.momentum = reference.at("sgd").at("momentum");
   recipe.restore_parameters = c.form == "fresh";
+  recipe.bn_insert = c.form == "fresh" && reference.at("batch_norm");
   recipe.precision = precision;
   recipe.loss_scale = precision == "fp16" ? "fixed" : "none";
   recipe.initial_scale = 1024;
@@ -177,7 +178,7 @@ inline void expect_evaluation_of_raw(const FamilyCase& c, const nlohmann::json& 
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-4 * largest) << "logit " << i;
 }
 
-// What the exporter merged and removed is back, and trains as in PyTorch.
+// What the exporter merged, removed and folded is back, and trains as in PyTorch.
 inline void check_fresh_family(const FamilyCase& c, const nlohmann::json& reference, DeviceKind device) {
   const std::vector<double> losses = reference.at("fresh_losses");
   const FamilyRun run = run_family(c, reference, "fp32", device, static_cast<int>(losses.size()));

@@ -165,6 +165,18 @@ TEST(MergedParameters, OfParallelNormsAreTwo) {
   EXPECT_THAT(parameters(restore_parameters(model.file())), testing::Contains("w.norm.weight: w.norm 1"));
 }
 
+// A fresh batch norm's shift and mean are zeros.
+TEST(MergedParameters, WithRunningStatisticsAreRefusedUntilTheyAreApart) {
+  TestModel model;
+  model.input("x", {2, 4, 3, 3}).weight("zeros", vector_of(4, 0)).weight("ones", vector_of(4, 1));
+  model.node("BatchNormalization", {"x", "ones", "zeros", "zeros", "ones"}, {"h"}, {}, "a.norm");
+  model.node("BatchNormalization", {"h", "ones", "zeros", "zeros", "ones"}, {"y"}, {}, "b.norm").output("y");
+  EXPECT_THAT(import_error(model, {}), HasSubstr("'zeros' is both a parameter and a running statistic"));
+  const ImportedModel restored = import_model(restore_parameters(model.file()));
+  EXPECT_EQ(restored.graph.updates().size(), 4u);
+  EXPECT_TRUE(restored.weights.contains("b.norm.running_mean"));
+}
+
 void add_note(onnx::NodeProto& node, const std::string& key, const std::string& value) {
   constexpr int kMetadataField = 9;
   onnx::StringStringEntryProto entry;

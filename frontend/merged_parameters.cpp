@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <set>
+#include <span>
 
 #include "base/error.h"
 #include "frontend/exporter_metadata.h"
@@ -95,47 +97,50 @@ class Wiring {
     }
   }
 
-  std::vector<ParameterUse> uses_of(const std::string& value) const {
+  std::span<const ParameterUse> uses_of(const std::string& value) const {
     const auto found = readers_.find(value);
-    return found == readers_.end() ? std::vector<ParameterUse>() : found->second;
+    return found == readers_.end() ? std::span<const ParameterUse>() : found->second;
   }
 
-  // The nearest node that has a matrix of weights; `way` says which and how it is reached. No way if there is none
-  // nearby.
+  // The nearest node that has a matrix of weights; `way` is a hash of which, and of how it is reached.
   struct Anchor {
-    int node = -1;
-    std::string way;
+    int node = -1;  // none nearby
+    size_t way = 0;
   };
   Anchor anchor(ParameterUse use, Direction direction) const {
     constexpr size_t kMostNodes = 32;
-    const auto step = [](int operand, const onnx::NodeProto& node) {
-      return " " + std::to_string(operand) + node.op_type();
+    const auto along = [&](size_t way, ParameterUse step) {
+      return combined(combined(way, static_cast<size_t>(step.operand)), hash(nodes_[step.node].op_type()));
     };
-    std::deque<Anchor> next{{use.node, step(use.operand, nodes_[use.node])}};
+    std::deque<Anchor> next{{use.node, along(direction, use)}};
     std::set<int> seen{use.node};
-    const auto go_to = [&](int node, const std::string& way) {
-      if (seen.size() < kMostNodes && seen.insert(node).second) next.push_back({node, way});
+    const auto go_to = [&](ParameterUse step, size_t way) {
+      if (seen.size() < kMostNodes && seen.insert(step.node).second) next.push_back({step.node, along(way, step)});
+      return seen.size() < kMostNodes;
     };
     for (; !next.empty(); next.pop_front()) {
-      const auto& [at, way] = next.front();
+      const auto [at, way] = next.front();
       const onnx::NodeProto& node = nodes_[at];
       if (const std::string matrix = matrix_of(node);
           !matrix.empty() && std::ranges::find(kReadersOfMatrices, node.op_type()) != std::end(kReadersOfMatrices))
-        return {at, way + " " + matrix};
+        return {at, combined(way, hash(matrix))};
       if (direction == up) {
         for (int k = 0; k < node.input_size(); ++k)
           if (const auto maker = makers_.find(node.input(k)); maker != makers_.end())
-            go_to(maker->second, way + step(k, nodes_[maker->second]));
+            if (!go_to({maker->second, k}, way)) break;
       } else {
         for (const std::string& output : node.output())
           for (const ParameterUse& reader : uses_of(output))
-            go_to(reader.node, way + step(reader.operand, nodes_[reader.node]));
+            if (!go_to(reader, way)) break;
       }
     }
     return {};
   }
 
  private:
+  static size_t hash(const std::string& text) { return std::hash<std::string>()(text); }
+  static size_t combined(size_t a, size_t b) { return a * 0x9e3779b97f4a7c15u + b; }
+
   std::string matrix_of(const onnx::NodeProto& node) const {
     for (const std::string& input : node.input())
       if (const auto found = matrices_.find(input); found != matrices_.end()) return found->second;
@@ -161,10 +166,10 @@ class Search {
     std::vector<SharedInitializer> result;
     for (const onnx::TensorProto& tensor : graph_.initializer()) {
       if (!is_float(tensor) || long_axes(tensor) != 1) continue;
-      std::vector<ParameterUse> uses = wiring_.uses_of(tensor.name());
-      const size_t all = uses.size();
+      const std::span<const ParameterUse> all = wiring_.uses_of(tensor.name());
+      std::vector<ParameterUse> uses(all.begin(), all.end());
       std::erase_if(uses, [&](const ParameterUse& use) { return !slot(use); });
-      if (uses.size() < 2 || !may_be_merged(tensor, uses.size() == all)) continue;
+      if (uses.size() < 2 || !may_be_merged(tensor, uses.size() == all.size())) continue;
       const std::vector<std::vector<ParameterUse>> groups = grouped(uses);
       if (groups.size() < 2) continue;
       SharedInitializer shared{&tensor, {}};
@@ -192,11 +197,11 @@ class Search {
 
   // Uses of one parameter, each.
   std::vector<std::vector<ParameterUse>> grouped(const std::vector<ParameterUse>& uses) const {
-    std::vector<size_t> first(uses.size());  // of the use's group
-    std::iota(first.begin(), first.end(), size_t{0});
-    const auto join = [&](size_t a, size_t b) {
-      const size_t from = std::max(first[a], first[b]), to = std::min(first[a], first[b]);
-      std::ranges::replace(first, from, to);
+    std::vector<size_t> earlier(uses.size());  // a use of the same group, or itself
+    std::iota(earlier.begin(), earlier.end(), size_t{0});
+    const auto first = [&](size_t use) {
+      while (earlier[use] != use) use = earlier[use] = earlier[earlier[use]];
+      return use;
     };
     std::map<std::string, std::vector<std::pair<int, size_t>>> alike;  // anchor and use, by the way between them
     for (size_t i = 0; i < uses.size(); ++i) {
@@ -208,14 +213,17 @@ class Search {
       }
       for (Wiring::Direction direction : {Wiring::up, Wiring::down})
         if (const Wiring::Anchor anchor = wiring_.anchor(uses[i], direction); anchor.node >= 0)
-          alike[module + (direction == Wiring::up ? " <" : " >") + anchor.way].emplace_back(anchor.node, i);
+          alike[module + " " + std::to_string(anchor.way)].emplace_back(anchor.node, i);
     }
     // What hangs on the same node, as parallel norms do, is used in one call: by several modules.
     for (const auto& [way, members] : alike)
       for (const auto& [anchor, use] : members)
-        if (anchor != members.front().first) join(members.front().second, use);
+        if (anchor != members.front().first) {
+          const size_t a = first(use), b = first(members.front().second);
+          earlier[std::max(a, b)] = std::min(a, b);
+        }
     std::map<size_t, std::vector<ParameterUse>> groups;
-    for (size_t i = 0; i < uses.size(); ++i) groups[first[i]].push_back(uses[i]);
+    for (size_t i = 0; i < uses.size(); ++i) groups[first(i)].push_back(uses[i]);
     std::vector<std::vector<ParameterUse>> result;
     for (auto& [index, group] : groups) result.push_back(std::move(group));
     return result;
@@ -227,7 +235,8 @@ class Search {
     const std::string module = module_of(node), by_node = node_name(node, use.node) + last;
     std::string name = module.empty() ? by_node : module + last;
     if (names_.contains(name)) name = by_node;
-    for (int i = 2; !names_.insert(name).second; ++i) name = by_node + "_" + std::to_string(i);
+    for (int& count = name_uses_[by_node]; !names_.insert(name).second;)
+      name = by_node + "_" + std::to_string(++count + 1);
     return name;
   }
 
@@ -235,6 +244,7 @@ class Search {
   const TensorReader& reader_;
   Wiring wiring_;
   std::set<std::string> names_;
+  std::map<std::string, int> name_uses_;  // how often a name was made unique
 };
 
 }  // namespace

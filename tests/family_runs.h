@@ -162,7 +162,7 @@ inline bool keeps_every_parameter(const FamilyCase& c, const nlohmann::json& ref
 inline void expect_slope_of_loss(const FamilyRun& run, const FamilyCase& c, const nlohmann::json& reference) {
   const Slope slope = slope_of_loss(family_recipe(c, reference, "fp32"), family_inputs(reference), run.gradients);
   EXPECT_NEAR(run.losses[0], slope.loss, 1e-5 * slope.loss);
-  EXPECT_NEAR(slope.by_gradients, slope.by_differences, 1e-5 * slope.scale);
+  EXPECT_NEAR(slope.by_gradients, slope.by_differences, 1e-4 * slope.scale);
 }
 
 // Batch norms that were folded away are those of inference: the file evaluates as the one that kept them.
@@ -183,7 +183,7 @@ inline void check_fresh_family(const FamilyCase& c, const nlohmann::json& refere
   const std::vector<double> losses = reference.at("fresh_losses");
   const FamilyRun run = run_family(c, reference, "fp32", device, static_cast<int>(losses.size()));
   for (size_t i = 0; i < losses.size(); ++i)
-    EXPECT_NEAR(run.losses[i], losses[i], 1e-5 * losses[0]) << "step " << i + 1;
+    EXPECT_NEAR(run.losses[i], losses[i], 1e-4 * losses[0]) << "step " << i + 1;
 }
 
 inline void check_family(const FamilyCase& c, DeviceKind device) {

@@ -10,6 +10,7 @@
 #include "frontend/node_context.h"
 #include "frontend/operators.h"
 #include "frontend/tables.h"
+#include "ir/gradients.h"
 
 namespace halfstep {
 namespace {
@@ -502,6 +503,11 @@ Graph Importer::run() {
   add_remarks();
   Graph result = without_unread_step_inputs(std::move(builder_).finish());
   check_leaves(result);
+  const std::vector<NodeId> still = parameters_without_gradient(result);
+  if (inputs_.options.mode == ImportMode::training && !still.empty())
+    remarks_.push_back("parameters that no gradient reaches, since only integers, booleans or functions of derivative "
+                       "zero lie between them and the outputs: " +
+                       list(still, [&](NodeId id) { return result.node(id).attributes.text("name"); }));
   return result;
 }
 

@@ -98,4 +98,20 @@ std::vector<Value> gradients(Builder& builder, const GradientRequest& request) {
   return ReverseMode(builder, request).run();
 }
 
+std::vector<NodeId> parameters_without_gradient(const Graph& graph) {
+  std::vector<char> reached(graph.nodes().size());
+  for (const NamedValue& o : graph.outputs()) reached[static_cast<size_t>(o.value.node)] = 1;
+  std::vector<NodeId> found;
+  for (NodeId id = graph.size(); id-- > 0;) {
+    const Node& node = graph.node(id);
+    const bool here = reached[static_cast<size_t>(id)] && is_floating(node.results[0].dtype);
+    if (node.op->name == "parameter" && !here) found.push_back(id);
+    if (!here || node.op->vjp == zero_vjp) continue;
+    for (Value v : node.operands)
+      if (v) reached[static_cast<size_t>(v.node)] = 1;
+  }
+  std::ranges::reverse(found);
+  return found;
+}
+
 }  // namespace halfstep

@@ -23,4 +23,8 @@ struct GradientRequest {
 };
 std::vector<Value> gradients(Builder& builder, const GradientRequest& request);
 
+// The parameters that no gradient of an output reaches: unread, read for integers or booleans only, or behind
+// functions whose derivative is zero.
+std::vector<NodeId> parameters_without_gradient(const Graph& graph);
+
 }  // namespace halfstep

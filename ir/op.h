@@ -78,6 +78,8 @@ struct ExpandContext {
 // Throws Error "<what is wrong>"; the builder adds the op and the node's name.
 using TypeRule = std::vector<TensorType> (*)(const TypeContext&);
 using VjpRule = std::vector<Value> (*)(const VjpContext&);  // one per operand; absent: zero
+// The rule of a function whose derivative is zero almost everywhere: no cotangent reaches an operand.
+std::vector<Value> zero_vjp(const VjpContext& c);
 using ExpandRule = std::vector<Value> (*)(const ExpandContext&);
 using ScalarBody = Scalar (*)(const Attributes&, std::span<const Scalar>);
 // Operand and result elements as doubles, row-major; results come in sized.

@@ -267,16 +267,13 @@ bool Fusion::legal(const Kernel& kernel) const {
     } else if (n.op->name == "broadcast" && tag == reduced) {
       // Back to the full domain: only rows can be read twice, and only along the reduced axes.
       if (kernel.scheme != ReductionScheme::row || count(n) != kernel.elements) return false;
-      const Shape& from = graph_.type(n.operands[0]).shape;
-      int64_t outer = 1;
-      size_t i = 0;
-      while (i < from.size() && outer < kernel.split->outer) outer *= from[i++];
-      for (; i < from.size(); ++i)
-        if (from[i] != 1) return false;
-      int64_t broadcast_outer = 1;
-      for (size_t k = 0; k < n.results[0].shape.size() && broadcast_outer < outer; ++k)
-        broadcast_outer *= n.results[0].shape[k];
-      if (broadcast_outer != outer) return false;
+      // The leading axes are the rows, in both.
+      const Shape &from = graph_.type(n.operands[0]).shape, &to = n.results[0].shape;
+      int64_t rows = 1;
+      for (size_t i = 0; i < from.size(); ++i) {
+        if (rows == kernel.split->outer ? from[i] != 1 : from[i] != to[i]) return false;
+        rows *= from[i];
+      }
       tag = full;
     } else if (!elementwise && tag != free) {
       return false;

@@ -153,7 +153,6 @@ std::vector<Value> cast_vjp(const VjpContext& c) {
   return {c.builder.cast(dy(c), c.builder.dtype(x(c)))};
 }
 
-constexpr std::string_view kPiecewiseConstant = "its derivative is zero almost everywhere";
 constexpr std::string_view kDiscrete = "its result is discrete";
 
 Op unary(std::string_view name, std::string_view onnx, Precision precision, ScalarBody body, VjpRule vjp) {
@@ -171,7 +170,7 @@ Op step_function(std::string_view name, std::string_view onnx, ScalarBody body) 
           .onnx = onnx,
           .operands = {{"x"}},
           .type = floating_type,
-          .not_differentiable = kPiecewiseConstant,
+          .vjp = zero_vjp,
           .body = body};
 }
 

@@ -34,6 +34,8 @@ std::string_view name(KernelKind kind) {
   return names[static_cast<size_t>(kind)];
 }
 
+std::vector<Value> zero_vjp(const VjpContext& c) { return std::vector<Value>(c.operands.size()); }
+
 std::span<const Op* const> all_ops() { return table(); }
 
 const Op* find_op(std::string_view wanted) {

@@ -63,13 +63,24 @@ TEST(Readiness, NamesWeightsThatSeveralNodesRead) {
 
 TEST(Readiness, ReportsMissingOperatorsAndGradientsTogether) {
   TestModel model;
-  model.input("x", {2, 4}).weight("w", ramp({4, 4}));
-  model.node("MatMul", {"x", "w"}, {"h"}, {}, "a").node("Floor", {"h"}, {"f"}, {}, "down");
-  model.node("Foo", {"f"}, {"p"}, {}, "foo").node("Bar", {"p"}, {"y"}, {}, "bar").output("y");
+  model.input("x", {1, 2, 4}).weight("w", ramp({4, 4})).node("MatMul", {"x", "w"}, {"h"}, {}, "a");
+  model.node("MaxPool", {"h"}, {"m"}, {{"kernel_shape", Ints{2}}}, "pool").node("Mul", {"m", "m"}, {"s"});
+  model.node("ai.onnx.preview.training.Gradient", {"h"}, {"g"},
+             {{"xs", std::vector<std::string>{"h"}}, {"y", std::string("s")}});
+  model.node("Foo", {"g"}, {"p"}, {}, "foo").node("Bar", {"p"}, {"y"}, {}, "bar").output("y");
   const std::vector<std::string> problems = check_model(model.file()).problems;
   EXPECT_THAT(problems, Contains(HasSubstr("Foo")));
   EXPECT_THAT(problems, Contains(HasSubstr("Bar")));
-  EXPECT_THAT(problems, Contains(testing::AllOf(HasSubstr("has no gradient"), HasSubstr("down"))));
+  EXPECT_THAT(problems, Contains(testing::AllOf(HasSubstr("has no gradient"), HasSubstr("pool"))));
+}
+
+TEST(Readiness, NamesParametersThatNoGradientReaches) {
+  TestModel model;
+  model.input("x", {2, 4}).weight("w", ramp({4, 4})).weight("v", ramp({4, 4})).weight("u", ramp({2, 4}));
+  model.node("MatMul", {"x", "w"}, {"h"}).node("Floor", {"h"}, {"f"}).node("MatMul", {"f", "v"}, {"p"});
+  model.node("Less", {"u", "x"}, {"less"}).node("Where", {"less", "p", "x"}, {"y"}).output("y");
+  EXPECT_THAT(check_model(model.file()).remarks,
+              Contains(testing::AllOf(HasSubstr("no gradient reaches"), testing::EndsWith(": 'w', 'u'"))));
 }
 
 TEST(BatchNorms, ComeBackAsIdentitiesOfInference) {

@@ -68,10 +68,20 @@ TEST(Gradient, OfAGradient) {
   EXPECT_THAT(gradient(model, {"x"}, {{"xs", Names{"x"}}, {"y", std::string("first")}}), ElementsAre(2 * 5, 2 * 7));
 }
 
+TEST(Gradient, OfAStepIsZero) {
+  TestModel model = product().node("Floor", {"h"}, {"floor"}).node("Add", {"floor", "y"}, {"sum"});
+  EXPECT_THAT(gradient(model, {"x"}, {{"xs", Names{"x"}}, {"y", std::string("sum")}}),
+              ElementsAre(2 * 1 * 5, 2 * -3 * 7));
+}
+
 TEST(Gradient, RefusesWhatHasNone) {
-  TestModel model = product().node("Floor", {"y"}, {"floor"}, {}, "down");
-  EXPECT_THAT(gradient_error(model, {"x"}, {{"xs", Names{"x"}}, {"y", std::string("floor")}}),
-              HasSubstr("floor 'down' has no gradient and lies between one of 'xs' and 'y'"));
+  TestModel model = TestModel()
+                        .input("x", {1, 1, 4})
+                        .node("MaxPool", {"x"}, {"pooled"}, {{"kernel_shape", Ints{2}}}, "pool")
+                        .node("Mul", {"pooled", "pooled"}, {"y"});
+  take_gradient(model, {"x"}, {"first"}, {{"xs", Names{"x"}}, {"y", std::string("y")}});
+  EXPECT_THAT(gradient_error(model, {"x"}, {{"xs", Names{"x"}}, {"y", std::string("first")}}),
+              HasSubstr("max_pool_grad 'pool (backward)' has no gradient and lies between one of 'xs' and 'y'"));
 }
 
 TEST(Gradient, Mistakes) {

@@ -142,12 +142,14 @@ std::string gradients_markdown() {
       "the table. Every differentiable operator's gradient equals central differences in double on at least ten "
       "shapes,\n"
       "sizes 0 and 1 among them (`tests/ir/gradients_test.cpp`). A graph in which an operator without a gradient lies\n"
-      "between a trained parameter and the loss is refused, with the operator's name and this reason.\n\n"
+      "between a trained parameter and the loss is refused, with the operator's name and this reason; parameters that\n"
+      "reach the loss only through gradients of zero are named by `check` and `train`.\n\n"
       "| operator | ONNX | gradient |\n|---|---|---|\n";
   for (const Op* row : all_ops())
     text += "| " + std::string(row->name) + " | " + std::string(row->onnx) + " | " +
             (!row->vjp                       ? "none: " + std::string(row->not_differentiable)
              : row->name == kStraightThrough ? "estimate: the identity"
+             : row->vjp == zero_vjp          ? "zero: its derivative is zero almost everywhere"
                                              : "yes") +
             " |\n";
   return text;

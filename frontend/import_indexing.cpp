@@ -151,10 +151,10 @@ Value scatter(NodeContext& c, Value data, Value indices, Value updates) {
 }
 
 std::vector<Value> import_scatter_elements(NodeContext& c) {
-  const Shape shape = c.shape(0);
-  const size_t axis = c.axis(c.integer("axis", 0), shape.size());
-  for (size_t i = 0; i < shape.size() && c.shape(1).size() == shape.size(); ++i)
+  const size_t rank = c.shape(0).size(), axis = c.axis(c.integer("axis", 0), rank);
+  for (size_t i = 0; i < rank && c.shape(1).size() == rank; ++i)
     c.align({i == axis ? std::nullopt : std::optional(i), i, i});
+  const Shape shape = c.shape(0);
   const Value number = named_elements(c, shape, axis);
   if (c.shape(2) != c.b.shape(number))
     c.fail("updates " + to_string(c.shape(2)) + " and indices " + to_string(c.b.shape(number)) + " differ");

@@ -49,7 +49,7 @@ std::vector<Value> import_add(NodeContext& c) {
   return {c.b.call_all(ir_op(c), v)};
 }
 
-// Neg and Abs of integers, which occur in shape arithmetic.
+// Neg, Abs and Sign of integers, which occur in shape arithmetic.
 std::vector<Value> import_neg(NodeContext& c) {
   const Value x = c.operand(0);
   return {is_floating(c.b.dtype(x)) ? c.b.unary("neg", x) : c.b.sub(c.b.constant_like(x, 0), x)};
@@ -58,6 +58,13 @@ std::vector<Value> import_neg(NodeContext& c) {
 std::vector<Value> import_abs(NodeContext& c) {
   const Value x = c.operand(0);
   return {is_floating(c.b.dtype(x)) ? c.b.unary("abs", x) : c.b.binary("max", x, c.b.sub(c.b.constant_like(x, 0), x))};
+}
+
+std::vector<Value> import_sign(NodeContext& c) {
+  Builder& b = c.b;
+  const Value x = c.operand(0);
+  if (is_floating(b.dtype(x))) return {b.unary("sign", x)};
+  return {b.binary("min", b.binary("max", x, b.constant_like(x, -1)), b.constant_like(x, 1))};
 }
 
 std::vector<Value> import_mul(NodeContext& c) {
@@ -179,7 +186,7 @@ const std::vector<OnnxOperator> kRows{
     {"Or", {7}, 2, 2, import_nary},           {"Pow", {7}, 2, 2, import_pow},
     {"Reciprocal", {1}, 1, 1, import_unary},  {"Relu", {1}, 1, 1, import_unary},
     {"Round", {11}, 1, 1, import_unary},      {"Sigmoid", {1}, 1, 1, import_unary},
-    {"Sign", {9}, 1, 1, import_unary},        {"Sin", {7}, 1, 1, import_unary},
+    {"Sign", {9}, 1, 1, import_sign},         {"Sin", {7}, 1, 1, import_unary},
     {"Sinh", {9}, 1, 1, import_unary},        {"Softplus", {1}, 1, 1, import_unary},
     {"Sqrt", {1}, 1, 1, import_unary},        {"Sub", {7}, 2, 2, import_nary},
     {"Sum", {1}, 1, kVariadic, import_sum},   {"Tan", {7}, 1, 1, import_unary},

@@ -505,9 +505,10 @@ Graph Importer::run() {
   check_leaves(result);
   const std::vector<NodeId> still = parameters_without_gradient(result);
   if (inputs_.options.mode == ImportMode::training && !still.empty())
-    remarks_.push_back("parameters that no gradient reaches, since only integers, booleans or functions of derivative "
-                       "zero lie between them and the outputs: " +
-                       list(still, [&](NodeId id) { return result.node(id).attributes.text("name"); }));
+    remarks_.push_back(
+        "parameters that no gradient reaches, since only integers, booleans or functions of derivative "
+        "zero lie between them and the outputs: " +
+        list(still, [&](NodeId id) { return result.node(id).attributes.text("name"); }));
   return result;
 }
 

@@ -240,30 +240,42 @@ void NodeContext::align(const std::vector<std::optional<size_t>>& axis_of_operan
   if (!importer_.inputs().recorded) return;
   std::vector<Factor> sizes(axis_of_operand.size());
   Factor joint;
+  Factors factors;  // of the joint size
   for (size_t i = 0; i < sizes.size(); ++i) {
     if (!axis_of_operand[i]) continue;
     const Dimensions all = dimensions(i);
     const size_t axis = *axis_of_operand[i];
     sizes[i] = {exported_sizes(all)[axis], wanted_sizes(all)[axis]};
     if (sizes[i].exported > joint.exported || (sizes[i].exported == joint.exported && !sizes[i].is_number()))
-      joint = sizes[i];
+      joint = sizes[i], factors = all[axis];
   }
   if (joint.is_number()) return;
   for (size_t i = 0; i < sizes.size(); ++i) {
     if (!axis_of_operand[i] || sizes[i].exported != joint.exported || !sizes[i].is_number()) continue;
-    follow(i, *axis_of_operand[i], joint);
+    follow(i, *axis_of_operand[i], factors);
   }
 }
 
-void NodeContext::follow(size_t i, size_t axis, Factor size) {
+void NodeContext::follow(size_t i, size_t axis, const Factors& size) {
   const Value v = operand(i);
+  Factor whole;
+  for (const Factor& f : size) whole.exported *= f.exported, whole.wanted *= f.wanted;
+  Value grown = v;
   try {
-    regrown_[i] = importer_.regrowth().resize(v, axis, size.wanted);
+    int64_t inner = 1, outer = whole.exported;
+    for (auto f = size.rbegin(); f != size.rend(); ++f) {
+      outer /= f->exported;
+      if (!f->is_number())
+        grown = importer_.regrowth().resize(
+            grown, {.axis = axis, .from = f->exported, .to = f->wanted, .outer = outer, .inner = inner});
+      inner *= f->wanted;
+    }
   } catch (const Error& error) {
     fail("operand '" + node_.input(static_cast<int>(i)) + "' " + to_string(b.shape(v)) + " was made for size " +
-         std::to_string(size.exported) + " of axis " + std::to_string(axis) + ", and how it follows to " +
-         std::to_string(size.wanted) + " cannot be proven: " + error.what());
+         std::to_string(whole.exported) + " of axis " + std::to_string(axis) + ", and how it follows to " +
+         std::to_string(whole.wanted) + " cannot be proven: " + error.what());
   }
+  regrown_[i] = grown;
 }
 
 void NodeContext::align_broadcast(size_t except_last) {

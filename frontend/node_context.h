@@ -77,7 +77,7 @@ class NodeContext {
   // for that of the others; `operand` gives it from here on. Throws Error if its content does not prove how.
   void align(const std::vector<std::optional<size_t>>& axis_of_operand);
   // The same for one axis of one operand.
-  void follow(size_t i, size_t axis, Factor size);
+  void follow(size_t i, size_t axis, const Factors& size);
   void align_broadcast(size_t except_last = 0);  // the axes of all operands, counted from the end
   std::vector<Value> broadcast_operands();       // all of them to one shape, as numpy does
   // A position on an axis of operand i that the file holds as a number must mean the same at any size, or be counted

@@ -142,14 +142,60 @@ Tensor continue_distances(const Tensor& tensor, size_t axis, size_t other, int64
 
 std::string quoted(const Node& leaf) { return "'" + leaf.attributes.text("name") + "'"; }
 
-// The axis of `from` that is `axis` of `to` after a reshape, if there is one.
-std::optional<size_t> same_axis(const Shape& from, const Shape& to, size_t axis) {
-  const AxisView target(to, axis);
+// Where a part of an axis of `to` was before a reshape from `from`, if one axis holds it.
+std::optional<AxisPart> before_reshape(const Shape& from, const Shape& to, const AxisPart& part) {
+  if (part.from <= 1) return std::nullopt;
+  const int64_t apart = AxisView(to, part.axis).inner * part.inner;  // elements from one of the part to the next
   for (size_t i = 0; i < from.size(); ++i) {
     const AxisView source(from, i);
-    if (source.size == target.size && source.outer == target.outer && source.inner == target.inner) return i;
+    const int64_t whole = source.size * source.inner;
+    if (source.inner > 0 && apart % source.inner == 0 && whole % (apart * part.from) == 0)
+      return AxisPart{i, part.from, part.to, whole / (apart * part.from), apart / source.inner};
   }
   return std::nullopt;
+}
+
+using OperandAxes = std::vector<std::optional<size_t>>;
+
+// Of an op that makes each slice along `axis` of the same slices of its operands: their axes; none for an operand that
+// all slices share. Nothing for any other op.
+std::optional<OperandAxes> slicewise(const Node& node, size_t axis) {
+  const std::string_view op = node.op->name;
+  const auto names = [&](std::string_view attribute) { return node.attributes.integer(attribute); };
+  const auto first = [&](bool slicewise) {
+    OperandAxes axes(node.operands.size());
+    axes[0] = axis;
+    return slicewise ? std::optional(axes) : std::nullopt;
+  };
+  const auto at = static_cast<int64_t>(axis);
+  if (node.op->kernel == KernelKind::pointwise || op == "broadcast" || (op == "concat" && names("axis") != at))
+    return OperandAxes(node.operands.size(), axis);
+  if (op == "matmul") {
+    const size_t rank = node.results[0].shape.size();
+    if (axis + 2 < rank) return OperandAxes{axis, axis};
+    const bool rows = axis + 2 == rank, transposed = names(rows ? "transpose_a" : "transpose_b") != 0;
+    const size_t own = transposed == rows ? rank - 1 : rank - 2;
+    return rows ? OperandAxes{own, std::nullopt} : OperandAxes{std::nullopt, own};
+  }
+  if (node.op->kernel == KernelKind::reduction) return first(!std::ranges::count(node.attributes.ints("axes"), at));
+  if (op == "softmax" || op == "log_softmax") return first(names("axis") != at);
+  if (op == "layer_norm" || op == "rms_norm") return first(at < names("axis"));
+  if (op == "dropout") return first(node.attributes.ints("shape").empty());
+  if (op == "convolution" || node.op->kernel == KernelKind::window) return first(axis == 0);
+  return std::nullopt;
+}
+
+Tensor reshaped(Tensor tensor, Shape shape) {
+  tensor.type.shape = std::move(shape);
+  return tensor;
+}
+
+// The axis as three: outer, the part, inner.
+Shape split(Shape shape, const AxisPart& part, int64_t size) {
+  shape[part.axis] = part.inner;
+  const auto at = shape.begin() + static_cast<std::ptrdiff_t>(part.axis);
+  shape.insert(at, {part.outer, size});
+  return shape;
 }
 
 }  // namespace
@@ -184,17 +230,17 @@ std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_
   return other ? std::optional(continue_distances(tensor, axis, *other, size)) : std::nullopt;
 }
 
-Value Regrowth::resize(Value v, size_t axis, int64_t size) {
+Value Regrowth::resize(Value v, const AxisPart& part) {
   const Shape shape = builder_.shape(v);
-  if (shape[axis] == size) return v;
-  if (shape[axis] == 1) return builder_.broadcast(v, with_size(shape, axis, size));
-  const auto key = std::tuple(v, axis, size);
+  if (shape[part.axis] == part.size()) return v;
+  if (shape[part.axis] == 1) return builder_.broadcast(v, with_size(shape, part.axis, part.size()));
+  const auto key = std::pair(v, part);
   if (const auto found = resized_.find(key); found != resized_.end()) return found->second;
   if (depth_ == kDeepest) throw Error("the expression that makes it is too deep");
   ++depth_;
   Value result;
   try {
-    result = resize_node(v, axis, size);
+    result = resize_node(v, part);
   } catch (const Error&) {
     --depth_;
     throw;
@@ -204,97 +250,110 @@ Value Regrowth::resize(Value v, size_t axis, int64_t size) {
   return result;
 }
 
-Value Regrowth::resize_node(Value v, size_t axis, int64_t size) {
+Value Regrowth::resize_node(Value v, const AxisPart& part) {
   const Node node = builder_.graph().node(v);
   const std::string_view op = node.op->name;
-  if (op == "parameter" || op == "state")
-    return builder_.broadcast(repeated_leaf_(node, axis), with_size(node.results[0].shape, axis, size));
-  if (op == "reshape") return resize_reshape(node, axis, size);
-  if (op == "slice") return resize_slice(node, axis, size);
-  if (op == "gather") return resize_gather(node, axis, size);
+  const Shape shape = with_size(node.results[0].shape, part.axis, part.size());
+  if (op == "parameter" || op == "state") return builder_.broadcast(repeated_leaf_(node, part.axis), shape);
+  if (op == "reshape") return resize_reshape(node, part);
+  if (op == "slice") return resize_slice(node, part);
+  if (op == "gather") return resize_gather(node, part);
   if (op == "transpose") {
     const Ints& permutation = node.attributes.ints("permutation");
-    const auto from = static_cast<size_t>(permutation[axis]);
-    return builder_.transpose(resize(node.operands[0], from, size), permutation);
+    AxisPart before = part;
+    before.axis = static_cast<size_t>(permutation[part.axis]);
+    return builder_.transpose(resize(node.operands[0], before), permutation);
   }
   if (node.op->kernel == KernelKind::random) {
     Attributes attributes = node.attributes;
-    attributes.set("shape", with_size(node.results[0].shape, axis, size));
+    attributes.set("shape", shape);
     return builder_.call_all(*node.op, node.operands, std::move(attributes)).front();
   }
-  const bool joins_elsewhere = op == "concat" && node.attributes.integer("axis") != static_cast<int64_t>(axis);
-  if (op == "broadcast" || node.op->kernel == KernelKind::pointwise || joins_elsewhere)
-    return resize_operands(node, axis, size);
   if (op == "input")
     throw Error("it comes from input " + quoted(node) + " of " + to_string(node.results[0].shape) +
                 "; give that input's shape too");
+  // Copies of one slice need no computing; anything else that does not depend on data may be a pattern.
   const std::optional<Tensor> value = constants_.evaluate(v);
+  if (const auto axes = slicewise(node, part.axis); axes && !(value && repeats(*value, part.axis)))
+    return resize_operands(node, *axes, part);
   if (!value) throw Error("it is computed by '" + node.origin.name + "' from the model's data or weights");
-  return resize_constant(v, *value, axis, size);
+  return resize_constant(v, *value, part);
 }
 
-Value Regrowth::resize_constant(Value v, const Tensor& value, size_t axis, int64_t size) {
-  if (repeats(value, axis))
-    return builder_.broadcast(builder_.constant(first_slice(value, axis)), with_size(value.type.shape, axis, size));
+Value Regrowth::resize_constant(Value v, const Tensor& value, const AxisPart& part) {
+  const Shape shape = with_size(value.type.shape, part.axis, part.size());
+  if (repeats(value, part.axis)) return builder_.broadcast(builder_.constant(first_slice(value, part.axis)), shape);
   const auto found = proofs_.find(v);
   const Tensor proof = found == proofs_.end() ? value : found->second;
-  const std::optional<Tensor> continued = continue_pattern(value, axis, size, proof);
+  std::optional<Tensor> continued;
+  if (!part.is_whole())  // the elements inside and outside of the part are what they are
+    continued = continue_pattern(reshaped(value, split(value.type.shape, part, part.from)), part.axis + 1, part.to,
+                                 reshaped(proof, split(proof.type.shape, part, part.from)));
+  if (!continued) continued = continue_pattern(value, part.axis, part.size(), proof);
   if (!continued)
     throw Error("its content is no repetition, sequence or causal mask that could be continued from " +
-                std::to_string(value.type.shape[axis]) + " to " + std::to_string(size));
-  const Value result = builder_.constant(*continued);
+                std::to_string(value.type.shape[part.axis]) + " to " + std::to_string(part.size()));
+  const Value result = builder_.constant(reshaped(std::move(*continued), shape));
   proofs_.emplace(result, proof);
   return result;
 }
 
-Value Regrowth::resize_operands(const Node& node, size_t axis, int64_t size) {
+Value Regrowth::resize_operands(const Node& node, const OperandAxes& axes, const AxisPart& part) {
   Attributes attributes = node.attributes;
   std::vector<Value> operands = node.operands;
-  if (node.op->name == "broadcast") attributes.set("shape", with_size(attributes.ints("shape"), axis, size));
-  for (Value& v : operands)
-    if (node.op->name != "broadcast" || builder_.shape(v)[axis] != 1) v = resize(v, axis, size);
+  const bool is_broadcast = node.op->name == "broadcast";
+  if (is_broadcast) attributes.set("shape", with_size(attributes.ints("shape"), part.axis, part.size()));
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (!axes[i] || !operands[i] || (is_broadcast && builder_.shape(operands[i])[part.axis] == 1)) continue;
+    AxisPart own = part;
+    own.axis = *axes[i];
+    operands[i] = resize(operands[i], own);
+  }
   return builder_.call_all(*node.op, operands, attributes).front();
 }
 
-Value Regrowth::resize_reshape(const Node& node, size_t axis, int64_t size) {
+Value Regrowth::resize_reshape(const Node& node, const AxisPart& part) {
   const Value from = node.operands[0];
   const Shape& to = node.results[0].shape;
-  const std::optional<size_t> source = same_axis(builder_.shape(from), to, axis);
-  if (!source) throw Error("it was reshaped from " + to_string(builder_.shape(from)) + " to " + to_string(to));
-  return builder_.reshape(resize(from, *source, size), with_size(to, axis, size));
+  const std::optional<AxisPart> before = before_reshape(builder_.shape(from), to, part);
+  if (!before) throw Error("it was reshaped from " + to_string(builder_.shape(from)) + " to " + to_string(to));
+  return builder_.reshape(resize(from, *before), with_size(to, part.axis, part.size()));
 }
 
 // The first elements of an axis: a table of positions, of which a shorter or longer piece is taken.
-Value Regrowth::resize_slice(const Node& node, size_t axis, int64_t size) {
+Value Regrowth::resize_slice(const Node& node, const AxisPart& part) {
   Ints starts = node.attributes.ints("starts"), limits = node.attributes.ints("limits");
   const Ints& steps = node.attributes.ints("steps");
   Value x = node.operands[0];
   const Shape shape = builder_.shape(x);
-  if (starts[axis] != 0 || steps[axis] != 1)
+  const size_t axis = part.axis;
+  const bool whole = limits[axis] == shape[axis];
+  if (starts[axis] != 0 || steps[axis] != 1 || (!whole && !part.is_whole()))
     throw Error("it is a piece from " + std::to_string(starts[axis]) + " on, not the beginning, of " +
                 to_string(shape));
-  const bool whole = limits[axis] == shape[axis];
   if (whole) {
-    x = resize(x, axis, size);
-  } else if (size > shape[axis]) {
+    x = resize(x, part);
+  } else if (part.size() > shape[axis]) {
     const Node& table = builder_.graph().node(x);
     throw Error("it is read from a table" +
                 (is_leaf(*table.op) && table.op->name != "constant" ? " " + quoted(table) : "") + " of " +
                 std::to_string(shape[axis]) + " positions; choose at most that many");
   }
-  limits[axis] = size;
+  limits[axis] = part.size();
   return builder_.slice(x, starts, limits, steps);
 }
 
-Value Regrowth::resize_gather(const Node& node, size_t axis, int64_t size) {
+Value Regrowth::resize_gather(const Node& node, const AxisPart& part) {
   const Value x = node.operands[0], indices = node.operands[1];
   const auto gathered = static_cast<size_t>(node.attributes.integer("axis"));
   const size_t rank = builder_.shape(indices).size();
-  if (axis < gathered || axis >= gathered + rank) {
-    const size_t source = axis < gathered ? axis : axis - rank + 1;
-    return builder_.call("gather", {resize(x, source, size), indices}, node.attributes);
+  AxisPart own = part;
+  if (part.axis < gathered || part.axis >= gathered + rank) {
+    if (part.axis > gathered) own.axis = part.axis - rank + 1;
+    return builder_.call("gather", {resize(x, own), indices}, node.attributes);
   }
-  const Value wider = resize(indices, axis - gathered, size);
+  own.axis = part.axis - gathered;
+  const Value wider = resize(indices, own);
   const int64_t rows = builder_.shape(x)[gathered];
   const std::optional<Tensor> value = constants_.evaluate(wider);
   if (!value) throw Error("its indices are computed by '" + node.origin.name + "'");

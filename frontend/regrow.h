@@ -6,12 +6,25 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "frontend/constants.h"
 #include "ir/builder.h"
 
 namespace halfstep {
+
+// What of an axis is to have another size: the axis is [outer, from, inner], and `from` becomes `to`. Where a reshape
+// merged the batch into it, the rest of it stands outside or inside.
+struct AxisPart {
+  size_t axis;
+  int64_t from, to;
+  int64_t outer = 1, inner = 1;
+  int64_t size_before() const { return outer * from * inner; }
+  int64_t size() const { return outer * to * inner; }
+  bool is_whole() const { return outer == 1 && inner == 1; }
+  auto operator<=>(const AxisPart&) const = default;
+};
 
 // `tensor` with `axis` of another size. Proven are equal slices; an arithmetic sequence of integers; a function of the
 // distance to another axis (a causal mask, relative positions), whose growth must be a single step. `proof` is what
@@ -31,21 +44,22 @@ class Regrowth {
   Regrowth(Builder& builder, ConstantEvaluator& constants, RepeatedLeaf repeated_leaf)
       : builder_(builder), constants_(constants), repeated_leaf_(std::move(repeated_leaf)) {}
 
-  // `v` with `axis` of another size. Throws Error that says what cannot be proven.
-  Value resize(Value v, size_t axis, int64_t size);
+  // `v` with a part of an axis of another size. Throws Error that says what cannot be proven.
+  Value resize(Value v, const AxisPart& part);
 
  private:
-  Value resize_node(Value v, size_t axis, int64_t size);
-  Value resize_constant(Value v, const Tensor& value, size_t axis, int64_t size);
-  Value resize_operands(const Node& node, size_t axis, int64_t size);
-  Value resize_reshape(const Node& node, size_t axis, int64_t size);
-  Value resize_slice(const Node& node, size_t axis, int64_t size);
-  Value resize_gather(const Node& node, size_t axis, int64_t size);
+  Value resize_node(Value v, const AxisPart& part);
+  Value resize_constant(Value v, const Tensor& value, const AxisPart& part);
+  // `axes`: the axis of each operand whose slices make the result's; none: it is the same for all of them.
+  Value resize_operands(const Node& node, const std::vector<std::optional<size_t>>& axes, const AxisPart& part);
+  Value resize_reshape(const Node& node, const AxisPart& part);
+  Value resize_slice(const Node& node, const AxisPart& part);
+  Value resize_gather(const Node& node, const AxisPart& part);
 
   Builder& builder_;
   ConstantEvaluator& constants_;
   RepeatedLeaf repeated_leaf_;
-  std::map<std::tuple<Value, size_t, int64_t>, Value> resized_;
+  std::map<std::pair<Value, AxisPart>, Value> resized_;
   std::map<Value, Tensor> proofs_;  // of constants made here
   int depth_ = 0;
 };

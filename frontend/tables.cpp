@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 namespace halfstep {
 namespace {
 
 constexpr int64_t kLargestTable = int64_t{1} << 24;  // elements; what is larger is not looked into
 constexpr double kHidden = -1e30;                    // a score this low means that a key is not seen
+constexpr double kUsuallyHidden = -100;              // so does this one, if it is the only one
 constexpr int64_t kFewestRows = 4;                   // any two rows may be a cosine's
 constexpr double kTolerance = 1e-4;                  // of the amplitude
 
@@ -15,18 +17,38 @@ bool is_named_weight(const std::string& name) { return name.ends_with("weight") 
 // Exporters number what they fold.
 bool is_numbered(const std::string& name) { return name.starts_with("val_") || name.starts_with("onnx::"); }
 
-bool is_masking(double v) { return v == 0 || v <= kHidden; }
+// PyTorch's default exporter names what it folds after the operator: these make numbers of no weights.
+bool is_named_fill(const std::string& name) {
+  static const std::set<std::string> kFills{
+      "full",        "full_like", "zeros", "zeros_like", "ones", "ones_like", "where",      "new_full",     "new_zeros",
+      "masked_fill", "new_ones",  "fill",  "sub",        "rsub", "empty",     "empty_like", "scalar_tensor"};
+  const size_t number = name.find_last_not_of("0123456789");
+  const bool numbered = number != std::string::npos && number > 0 && number + 1 < name.size() && name[number] == '_';
+  return kFills.contains(numbered ? name.substr(0, number) : name);
+}
+
+bool is_constant(const Tensor& tensor) {
+  for (int64_t i = 1; i < tensor.type.element_count(); ++i)
+    if (tensor.at(i) != tensor.at(0)) return false;
+  return true;
+}
 
 bool is_mask(const Tensor& tensor) {
   const Shape& shape = tensor.type.shape;
   const bool is_square = shape.back() == shape[shape.size() - 2];
   if (shape.back() < 2 || (!is_square && shape[shape.size() - 2] != 1)) return false;
-  bool hides = false;
+  double hidden = 0;
   for (int64_t i = 0; i < tensor.type.element_count(); ++i) {
-    if (!is_masking(tensor.at(i))) return false;
-    hides |= tensor.at(i) != 0;
+    const double v = tensor.at(i);
+    if (v == 0 || (v <= kHidden && (hidden == 0 || hidden <= kHidden)) || (v == hidden && v <= kUsuallyHidden)) {
+      if (v != 0) hidden = v;
+    } else if (hidden == 0 && v <= kUsuallyHidden) {
+      hidden = v;
+    } else {
+      return false;
+    }
   }
-  return hides || (is_square && shape.size() == 4 && shape[1] == 1);
+  return hidden != 0 || (is_square && shape.size() == 4 && shape[1] == 1);
 }
 
 // Whether the column holds a multiple of cos(p f) or sin(p f), p the row: v[p + 1] + v[p - 1] = 2 cos(f) v[p].
@@ -55,6 +77,29 @@ bool holds_waves(const Tensor& tensor) {
   return moves;
 }
 
+// Linear biases: along some axis every line counts up from or down to zero, and not all of them as fast.
+bool holds_linear_biases(const Tensor& tensor) {
+  const Shape& shape = tensor.type.shape;
+  const std::vector<int64_t> strides = row_major_strides(shape);
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    const int64_t stride = strides[axis], size = shape[axis];
+    std::set<double> steps;
+    bool holds = size >= kFewestRows;
+    for (int64_t first = 0; holds && first < tensor.type.element_count(); ++first) {
+      if (first / stride % size != 0) continue;
+      const double start = tensor.at(first), end = tensor.at(first + (size - 1) * stride);
+      const double step = (end - start) / static_cast<double>(size - 1);
+      holds = start == 0 || end == 0;
+      for (int64_t i = 1; holds && i < size; ++i)
+        holds = std::abs(tensor.at(first + i * stride) - start - static_cast<double>(i) * step) <=
+                kTolerance * std::abs(end - start);
+      steps.insert(step);
+    }
+    if (holds && steps.size() > 1) return true;
+  }
+  return false;
+}
+
 // The frequencies of a rotary embedding that is computed in the graph: 1, r, r^2, ...
 bool is_geometric(const Tensor& tensor) {
   const int64_t count = tensor.type.element_count();
@@ -68,10 +113,7 @@ bool is_geometric(const Tensor& tensor) {
 // The scale and shift of a norm that PyTorch computes without: weights that its default exporter folds are no vectors.
 bool is_neutral(const onnx::TensorProto& tensor, const Tensor& value) {
   const double first = value.at(0);
-  if (!tensor.name().starts_with("val_") || (first != 0 && first != 1)) return false;
-  for (int64_t i = 1; i < value.type.element_count(); ++i)
-    if (value.at(i) != first) return false;
-  return true;
+  return tensor.name().starts_with("val_") && (first == 0 || first == 1) && is_constant(value);
 }
 
 }  // namespace
@@ -83,7 +125,8 @@ bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
   if (type.element_count() == 1) return is_numbered(tensor.name());
   const Tensor value = reader.read(tensor);
   if (type.shape.size() == 1) return is_geometric(value) || is_neutral(tensor, value);
-  return is_mask(value) || holds_waves(value);
+  return is_mask(value) || holds_waves(value) || holds_linear_biases(value) ||
+         (is_named_fill(tensor.name()) && is_constant(value));
 }
 
 }  // namespace halfstep

@@ -186,6 +186,43 @@ TEST(OtherSizes, WhatWasMadeForTheBatchFollowsAComputedExpand) {
   EXPECT_EQ(result_shape(model, {7, 3}), (Shape{7, 3}));
 }
 
+TEST(OtherSizes, LayersOverWhatWasMadeForTheBatchFollow) {
+  // Learned queries, the same for every sample, normalised and projected before they meet the data.
+  TestModel model;
+  model.input("x", {2, 3, 4}).weight("queries", ramp({1, 3, 4})).weight("sizes", ints({3}, {2, 3, 4}));
+  model.weight("scale", ramp({4}, 1)).weight("w", ramp({4, 4}, -1, 0.3)).weight("rows", ints({2}, {6, 4}));
+  model.node("Expand", {"queries", "sizes"}, {"q"}).node("LayerNormalization", {"q", "scale"}, {"n"});
+  model.node("Reshape", {"n", "rows"}, {"r"}).node("MatMul", {"r", "w"}, {"p"}).node("Reshape", {"p", "sizes"}, {"b"});
+  model.node("Softmax", {"b"}, {"s"}).node("Add", {"x", "s"}, {"y"}).output("y");
+  EXPECT_EQ(result_shape(model, {7, 3, 4}), (Shape{7, 3, 4}));
+  const auto at_zero = [&](int64_t batch) {
+    const ImportedModel imported = import_model(model.file(), {.shapes = {{"x", {batch, 3, 4}}}});
+    NamedTensors leaves = imported.weights;
+    leaves["x"] = ramp({batch, 3, 4}, 0, 0);
+    return interpret(imported.graph, leaves).outputs.at("y").values;
+  };
+  std::vector<double> twice = at_zero(1);
+  twice.insert(twice.end(), twice.begin(), twice.begin() + 12);
+  EXPECT_EQ(at_zero(2), twice);
+}
+
+// A bias of each of two heads, written out for batch * heads.
+TestModel biased_heads(double last) {
+  TestModel model;
+  model.input("x", {2, 2, 3}).weight("merged", ints({3}, {4, 1, 3}));
+  model.weight("bias", ints({4, 1, 3}, {0, 1, 2, 0, 4, 9, 0, 1, 2, 0, 4, last}));
+  model.node("Cast", {"bias"}, {"b"}, {{"to", int64_t{onnx::TensorProto::FLOAT}}});
+  return model.node("Reshape", {"x", "merged"}, {"r"}).node("Add", {"r", "b"}, {"y"}, {}, "add").output("y");
+}
+
+TEST(OtherSizes, APatternThatTheBatchRepeatsFollows) {
+  const Graph graph = read_at(biased_heads(9), {{"x", {3, 2, 3}}});
+  EXPECT_EQ(interpret(graph, {{"x", ramp({3, 2, 3}, 0, 0)}}).outputs.at("y").values,
+            (std::vector<double>{0, 1, 2, 0, 4, 9, 0, 1, 2, 0, 4, 9, 0, 1, 2, 0, 4, 9}));
+  EXPECT_THAT(error_at(biased_heads(8), {3, 2, 3}),
+              HasSubstr("node Add 'add': operand 'b' [4,1,3] was made for size 4 of axis 0"));
+}
+
 TestModel class_token(const Tensor& tokens) {
   TestModel model;
   model.input("x", {2, 3, 2}).weight("tokens", tokens).weight("unused", ramp({1}));

@@ -32,7 +32,7 @@ TEST(Tables, WhatPeopleTrainIsAParameter) {
   EXPECT_EQ(parameter("val_7", ramp({4, 4}, 0, 0.1)), (Shape{4, 4}));
   EXPECT_EQ(parameter("gain", floats({1}, {2})), Shape{1}) << "one number, but nobody's temporary";
   EXPECT_EQ(parameter("head.bias", floats({1}, {2})), Shape{1});
-  EXPECT_EQ(parameter("ones", filled({4, 4}, [](auto, auto) { return 1; })), (Shape{4, 4}));
+  EXPECT_EQ(parameter("scale", filled({4, 4}, [](auto, auto) { return 1; })), (Shape{4, 4}));
 }
 
 TEST(Tables, MasksAreConstants) {
@@ -40,7 +40,24 @@ TEST(Tables, MasksAreConstants) {
   EXPECT_FALSE(parameter("val_140", filled({2, 4, 4}, causal)));
   EXPECT_FALSE(parameter("attention.causal_mask", filled({4, 4}, causal)));
   EXPECT_FALSE(parameter("val_3", filled({2, 1, 4, 4}, [](auto, auto) { return 0; }), {2, 2, 4, 4}));
+  EXPECT_FALSE(parameter("unsqueeze_11", filled({4, 4}, [&](int64_t r, int64_t c) { return c > r ? -100 : 0; })));
+  EXPECT_TRUE(parameter("unsqueeze_12", filled({4, 4}, [&](int64_t r, int64_t c) { return c > r ? -100 - r : 0; })));
   EXPECT_TRUE(parameter("fc2.weight", filled({4, 4}, causal))) << "a broken weight is the user's to see";
+}
+
+TEST(Tables, BiasesThatGrowWithTheDistanceAreConstants) {
+  const auto linear = [](int64_t row, int64_t column) { return std::pow(0.5, row) * static_cast<double>(column); };
+  EXPECT_FALSE(parameter("view", filled({4, 4}, linear)));
+  EXPECT_FALSE(parameter("alibi", filled({4, 4}, [&](int64_t r, int64_t c) { return -linear(r, 3 - c); })));
+  EXPECT_TRUE(parameter("alibi", filled({4, 4}, [&](int64_t r, int64_t c) { return linear(r, c * c); })));
+}
+
+TEST(Tables, OneNumberIsAConstantWhereAnOperatorMadeIt) {
+  const auto number = [](auto, auto) { return 0.5; };
+  for (const char* name : {"full_like", "zeros_3", "where_12"}) EXPECT_FALSE(parameter(name, filled({4, 4}, number)));
+  for (const char* name : {"full_like_", "expand_3", "m.zeros", "where"})
+    EXPECT_TRUE(parameter(name, filled({4, 4}, [&](int64_t r, int64_t) { return number(0, 0) + static_cast<double>(r); })));
+  EXPECT_TRUE(parameter("expand_3", filled({4, 4}, number)));
 }
 
 TEST(Tables, RotaryAndSinusoidalTablesAreConstants) {

@@ -55,7 +55,8 @@ std::vector<Value> import_affine_grid(NodeContext& c) {
 // ---- GridSample ----
 
 struct Sampling {
-  bool nearest, corners;
+  enum Filter : uint8_t { nearest, linear, cubic } filter;
+  bool corners;
   std::string padding;
 };
 
@@ -82,12 +83,17 @@ Value reflected(Builder& b, Value x, double low, double high) {
   return b.select(b.binary("eq", odd, b.constant_like(odd, 0)), forward, backward);
 }
 
-// Where along an axis of `size` elements the samples lie; grid is in [-1, 1].
-Value sample_position(Builder& b, Value grid, int64_t size, const Sampling& s) {
+// Positions along an axis of `size` elements brought into it, where the padding does not mean zeros outside.
+Value padded(Builder& b, Value at, int64_t size, const Sampling& s) {
   const double n = static_cast<double>(size), low = s.corners ? 0 : -0.5, high = s.corners ? n - 1 : n - 0.5;
-  Value at = s.corners ? b.mul(b.add(grid, 1), (n - 1) / 2) : b.add(b.mul(b.add(grid, 1), n / 2), -0.5);
   if (s.padding == "reflection") at = reflected(b, at, low, high);
   return s.padding == "zeros" ? at : clamped(b, at, 0, n - 1);
+}
+
+// Where along an axis of `size` elements the samples lie, also outside; grid is in [-1, 1].
+Value sample_position(Builder& b, Value grid, int64_t size, const Sampling& s) {
+  const double n = static_cast<double>(size);
+  return s.corners ? b.mul(b.add(grid, 1), (n - 1) / 2) : b.add(b.mul(b.add(grid, 1), n / 2), -0.5);
 }
 
 // One of the elements around each sample, along one axis: its index, and its weight, which is 0 outside.
@@ -101,9 +107,33 @@ Neighbour neighbour(Builder& b, Value whole, Value weight, int64_t size) {
   return {b.cast(b.select(inside, whole, zero), DType::i64), b.select(inside, weight, b.constant_like(weight, 0))};
 }
 
+// Keys 1981, equation 4, with a = -0.75: the weight of an element at a distance below 1, or from 1 to 2.
+Value cubic_weight(Builder& b, Value distance, bool is_near) {
+  constexpr double a = -0.75;
+  const auto times = [&](Value v, double constant) { return b.add(b.mul(v, distance), constant); };
+  if (is_near) return times(times(b.add(b.mul(distance, a + 2), -(a + 3)), 0), 1);
+  return times(times(b.add(b.mul(distance, a), -5 * a), 8 * a), -4 * a);
+}
+
+// Two elements before each sample and two behind it, each padded for itself, as PyTorch does.
+std::vector<Neighbour> cubic_neighbours(Builder& b, Value at, int64_t size, const Sampling& s) {
+  const double beyond = s.padding == "reflection" ? kMostTurns : 4;  // all four elements are one, or zeros
+  at = clamped(b, at, -beyond, static_cast<double>(size) + beyond);
+  const Value below = whole_number(b, "floor", at, -beyond, static_cast<double>(size) + beyond);
+  std::vector<Neighbour> four;
+  for (int i = -1; i <= 2; ++i) {
+    const Value whole = b.add(below, i), distance = b.unary("abs", b.sub(at, whole));
+    four.push_back(neighbour(b, padded(b, whole, size, s), cubic_weight(b, distance, i == 0 || i == 1), size));
+  }
+  return four;
+}
+
 std::vector<Neighbour> neighbours(Builder& b, Value at, int64_t size, const Sampling& s) {
+  if (s.filter == Sampling::cubic) return cubic_neighbours(b, at, size, s);
+  at = padded(b, at, size, s);
   const auto outside = static_cast<double>(size);  // as good as anything beyond
-  if (s.nearest) return {neighbour(b, whole_number(b, "round", at, -1, outside), b.constant_like(at, 1), size)};
+  if (s.filter == Sampling::nearest)
+    return {neighbour(b, whole_number(b, "round", at, -1, outside), b.constant_like(at, 1), size)};
   const Value below = whole_number(b, "floor", at, -2, outside), fraction = b.sub(at, below);
   return {neighbour(b, below, b.sub(b.constant_like(at, 1), fraction), size),
           neighbour(b, b.add(below, 1), fraction, size)};
@@ -111,9 +141,13 @@ std::vector<Neighbour> neighbours(Builder& b, Value at, int64_t size, const Samp
 
 Sampling read_sampling(NodeContext& c) {
   const std::string mode = c.text("mode", "linear");
-  if (mode == "bicubic" || mode == "cubic") c.fail("mode '" + mode + "' is not supported; linear and nearest are");
-  if (mode != "linear" && mode != "bilinear" && mode != "nearest") c.fail("mode '" + mode + "' is unknown");
-  Sampling s{mode == "nearest", c.integer("align_corners", 0) != 0, c.text("padding_mode", "zeros")};
+  const bool is_cubic = mode == "bicubic" || mode == "cubic";  // opset 16 had the names of two axes
+  if (!is_cubic && mode != "linear" && mode != "bilinear" && mode != "nearest")
+    c.fail("mode '" + mode + "' is unknown");
+  const Sampling s{is_cubic            ? Sampling::cubic
+                   : mode == "nearest" ? Sampling::nearest
+                                       : Sampling::linear,
+                   c.integer("align_corners", 0) != 0, c.text("padding_mode", "zeros")};
   if (s.padding != "zeros" && s.padding != "border" && s.padding != "reflection")
     c.fail("padding_mode '" + s.padding + "' is unknown");
   return s;
@@ -181,7 +215,12 @@ std::vector<Value> import_max_unpool(NodeContext& c) {
 
 const std::vector<OnnxOperator> kRows{
     {"AffineGrid", {20}, 2, 2, import_affine_grid, "the size must be known when the model is compiled"},
-    {"GridSample", {16, 20}, 2, 2, import_grid_sample, "1 to 3 spatial axes; mode linear or nearest"},
+    {"GridSample",
+     {16, 20},
+     2,
+     2,
+     import_grid_sample,
+     "1 to 3 spatial axes; cubic pads each element it reads, as PyTorch does"},
     {"MaxUnpool", {9}, 2, 3, import_max_unpool, "the output shape must be known when the model is compiled"},
 };
 

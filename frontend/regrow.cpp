@@ -47,10 +47,12 @@ Tensor resized(const Tensor& tensor, size_t axis, int64_t size, Element&& elemen
 
 constexpr int64_t kFewestProving = 3;  // two elements are always a sequence
 
+// Of two elements only multiples of the place, as the rows of a batch in x[arange(batch), i].
 bool is_arithmetic(const Tensor& tensor, const AxisView& view) {
-  if (is_floating(tensor.type.dtype) || tensor.type.dtype == DType::boolean || view.size < kFewestProving) return false;
+  if (is_floating(tensor.type.dtype) || tensor.type.dtype == DType::boolean || view.size < 2) return false;
   return view.all_lines([&](int64_t o, int64_t k) {
-    const double step = tensor.at(view.at(o, 1, k)) - tensor.at(view.at(o, 0, k));
+    const double first = tensor.at(view.at(o, 0, k)), step = tensor.at(view.at(o, 1, k)) - first;
+    if (view.size < kFewestProving && (first != 0 || step < 1)) return false;
     for (int64_t i = 2; i < view.size; ++i)
       if (tensor.at(view.at(o, i, k)) - tensor.at(view.at(o, i - 1, k)) != step) return false;
     return true;

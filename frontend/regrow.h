@@ -26,9 +26,10 @@ struct AxisPart {
   auto operator<=>(const AxisPart&) const = default;
 };
 
-// `tensor` with `axis` of another size. Proven are equal slices; an arithmetic sequence of integers; a function of the
-// distance to another axis (a causal mask, relative positions), whose growth must be a single step. `proof` is what
-// `tensor` was before other axes of it were resized, which may leave too few elements to prove anything.
+// `tensor` with `axis` of another size. Proven are equal slices; an arithmetic sequence of integers (of two: 0 and
+// another); a function of the distance to another axis (a causal mask, relative positions), whose growth must be a
+// single step. `proof` is what `tensor` was before other axes of it were resized, which may leave too few elements to
+// prove anything.
 std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_t size, const Tensor& proof);
 // Whether every slice along `axis` is the same.
 bool repeats(const Tensor& tensor, size_t axis);

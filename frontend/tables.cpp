@@ -100,6 +100,27 @@ bool holds_linear_biases(const Tensor& tensor) {
   return false;
 }
 
+// Coordinates of a grid: the last axis holds as many numbers as there are moving axes, each a function of one of them.
+bool holds_coordinates(const Tensor& tensor) {
+  const Shape& shape = tensor.type.shape;
+  const int64_t count = shape.back(), elements = tensor.type.element_count();
+  if (shape.size() < 3 || count < 2 || count > 3) return false;
+  const std::vector<int64_t> strides = row_major_strides(shape);
+  std::set<size_t> moving;
+  for (int64_t k = 0; k < count; ++k) {
+    std::vector<size_t> axes;  // along which number k is not the same everywhere
+    for (size_t axis = 0; axis + 1 < shape.size(); ++axis)
+      for (int64_t at = k; at < elements; at += count)
+        if (at / strides[axis] % shape[axis] > 0 && tensor.at(at) != tensor.at(at - strides[axis])) {
+          axes.push_back(axis);
+          break;
+        }
+    if (axes.size() != 1 || shape[axes[0]] < kFewestRows) return false;
+    moving.insert(axes[0]);
+  }
+  return moving.size() == static_cast<size_t>(count);
+}
+
 // The frequencies of a rotary embedding that is computed in the graph: 1, r, r^2, ...
 bool is_geometric(const Tensor& tensor) {
   const int64_t count = tensor.type.element_count();
@@ -125,7 +146,7 @@ bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
   if (type.element_count() == 1) return is_numbered(tensor.name());
   const Tensor value = reader.read(tensor);
   if (type.shape.size() == 1) return is_geometric(value) || is_neutral(tensor, value);
-  return is_mask(value) || holds_waves(value) || holds_linear_biases(value) ||
+  return is_mask(value) || holds_waves(value) || holds_linear_biases(value) || holds_coordinates(value) ||
          (is_named_fill(tensor.name()) && is_constant(value));
 }
 

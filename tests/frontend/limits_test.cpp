@@ -14,6 +14,7 @@ using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 constexpr int kMany = 100'000;
+constexpr double kMostSeconds = 6;  // linear takes up to 3 on a shared core, quadratic minutes
 
 // Of the processor: other tests may run beside this one.
 template <typename Run>
@@ -37,7 +38,7 @@ TEST(Limits, AChainOfManyNodesIsLinear) {
     model.node(i % 2 ? "Relu" : "Add", i % 2 ? std::vector{last} : std::vector{last, std::string("w")}, {next});
     last = next;
   }
-  EXPECT_LT(import_seconds(model.output(last)), 3);
+  EXPECT_LT(import_seconds(model.output(last)), kMostSeconds);
 }
 
 TEST(Limits, AWideGraphOfManyWeightsAndOutputsIsLinear) {
@@ -51,14 +52,14 @@ TEST(Limits, AWideGraphOfManyWeightsAndOutputsIsLinear) {
     if (i % 100 == 0) model.output(y);
   }
   model.node("Sum", names, {"sum"}).output("sum");
-  EXPECT_LT(import_seconds(model), 3);
+  EXPECT_LT(import_seconds(model), kMostSeconds);
 }
 
 TEST(Limits, ConstantArithmeticOfManyNodesIsLinear) {
   TestModel model;
   model.input("x", {2, 4}).node("Shape", {"x"}, {"v0"}).weight("one", ints({1}, {1}));
   for (int i = 0; i < kMany; ++i) model.node("Add", {"v" + std::to_string(i), "one"}, {"v" + std::to_string(i + 1)});
-  EXPECT_LT(import_seconds(model.output("v" + std::to_string(kMany))), 3);
+  EXPECT_LT(import_seconds(model.output("v" + std::to_string(kMany))), kMostSeconds);
 }
 
 TEST(Limits, ManyBranchesAreLinear) {
@@ -69,7 +70,7 @@ TEST(Limits, ManyBranchesAreLinear) {
   model.input("x", {2}).weight("yes", floats({}, {1}).cast(DType::boolean));
   for (int i = 0; i < kMany / 10; ++i)
     model.node("If", {"yes"}, {"y" + std::to_string(i)}, {{"then_branch", then_branch}, {"else_branch", then_branch}});
-  EXPECT_LT(import_seconds(model.output("y0")), 3);
+  EXPECT_LT(import_seconds(model.output("y0")), kMostSeconds);
 }
 
 TEST(Limits, ACycleThroughManyNodesIsFoundInLinearTime) {
@@ -79,7 +80,7 @@ TEST(Limits, ACycleThroughManyNodesIsFoundInLinearTime) {
   model.node("Relu", {"v2"}, {"v0"}, {}, "back").output("v9");
   const double found =
       seconds([&] { EXPECT_THAT(import_error(model), AllOf(HasSubstr("cycle"), HasSubstr("'back'"))); });
-  EXPECT_LT(found, 3);
+  EXPECT_LT(found, kMostSeconds);
 }
 
 TEST(Limits, DeepBranchesAreRefused) {

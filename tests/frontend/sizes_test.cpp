@@ -85,6 +85,7 @@ TEST(Patterns, RepetitionsSequencesAndMasksContinue) {
   EXPECT_EQ(continued(floats({2, 2}, {7, 8, 7, 8}), 0, 3), floats({3, 2}, {7, 8, 7, 8, 7, 8}));
   EXPECT_EQ(continued(ramp({1, 4}).cast(DType::i64), 1, 6), ramp({1, 6}).cast(DType::i64));
   EXPECT_EQ(continued(ramp({1, 4}).cast(DType::i64), 1, 2), ramp({1, 2}).cast(DType::i64));
+  EXPECT_EQ(continued(ints({2, 1}, {0, 7}), 0, 3), ints({3, 1}, {0, 7, 14})) << "the rows of a batch of two";
   const Tensor causal = floats({1, 3, 3}, {1, 0, 0, 1, 1, 0, 1, 1, 1}).cast(DType::boolean);
   const Tensor wider = continued(causal, 2, 4).value();
   EXPECT_EQ(wider.cast(DType::f32), floats({1, 3, 4}, {1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0}));
@@ -102,7 +103,7 @@ TEST(Patterns, RelativePositionsShrinkOnly) {
 
 TEST(Patterns, AnythingElseIsNotContinued) {
   EXPECT_EQ(continued(ints({3}, {0, 1, 3}), 0, 2), std::nullopt);
-  EXPECT_EQ(continued(ints({2}, {0, 1}), 0, 3), std::nullopt) << "two numbers are no sequence";
+  EXPECT_EQ(continued(ints({2}, {1, 2}), 0, 3), std::nullopt) << "two numbers are no sequence";
   EXPECT_EQ(continued(floats({3}, {0, 1, 2}), 0, 2), std::nullopt) << "weights are none";
 }
 

@@ -20,7 +20,7 @@ Tensor filled(const Shape& shape, const std::function<double(int64_t row, int64_
 // The shape of the parameter that the initializer becomes; absent if it becomes none.
 std::optional<Shape> parameter(const std::string& name, const Tensor& tensor, const Shape& input = {2, 4, 4}) {
   TestModel model;
-  model.input("x", input).weight(name, tensor).weight("fc.weight", ramp({4}));
+  model.input("x", input).weight(name, tensor).weight("fc.weight", ramp({input.back()}));
   model.node("Mul", {"x", "fc.weight"}, {"a"}).node("Add", {"a", name}, {"y"}).output("y");
   const Graph graph = import_model(model.file(), {.weights = InitialWeights::none}).graph;
   const Value leaf = graph.leaf(name);
@@ -52,11 +52,24 @@ TEST(Tables, BiasesThatGrowWithTheDistanceAreConstants) {
   EXPECT_TRUE(parameter("alibi", filled({4, 4}, [&](int64_t r, int64_t c) { return linear(r, c * c); })));
 }
 
+TEST(Tables, CoordinatesAreConstants) {
+  const auto grid = [](const std::function<double(int64_t, int64_t)>& second) {
+    Tensor tensor(TensorType{DType::f32, {1, 4, 4, 2}});
+    for (int64_t i = 0; i < 16; ++i)
+      tensor.set(2 * i, std::log(1.5 + static_cast<double>(i / 4))), tensor.set(2 * i + 1, second(i / 4, i % 4));
+    return tensor;
+  };
+  const auto wave = [](int64_t, int64_t column) { return std::sqrt(static_cast<double>(column)); };
+  EXPECT_FALSE(parameter("attn.relative_coords_table", grid(wave), {1, 4, 4, 2}));
+  EXPECT_TRUE(parameter("map", grid([](int64_t row, int64_t column) { return row * column * column; }), {1, 4, 4, 2}));
+}
+
 TEST(Tables, OneNumberIsAConstantWhereAnOperatorMadeIt) {
   const auto number = [](auto, auto) { return 0.5; };
   for (const char* name : {"full_like", "zeros_3", "where_12"}) EXPECT_FALSE(parameter(name, filled({4, 4}, number)));
   for (const char* name : {"full_like_", "expand_3", "m.zeros", "where"})
-    EXPECT_TRUE(parameter(name, filled({4, 4}, [&](int64_t r, int64_t) { return number(0, 0) + static_cast<double>(r); })));
+    EXPECT_TRUE(
+        parameter(name, filled({4, 4}, [&](int64_t r, int64_t) { return number(0, 0) + static_cast<double>(r); })));
   EXPECT_TRUE(parameter("expand_3", filled({4, 4}, number)));
 }
 

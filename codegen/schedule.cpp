@@ -233,9 +233,12 @@ class Scheduler {
     chunks = std::min(chunks, positions / std::max<int64_t>(1, rule.shortest / each));
     if (device_ == DeviceKind::cpu) chunks = std::min(chunks, std::max<int64_t>(full_ / 32768, least));
     if (chunks < 2) return 0;
-    // Rows begin their chunks at a whole vector of lanes; the threads of a column get equal shares.
+    // Rows whose lanes are chunked begin each at a whole vector; the threads of a column get equal shares.
     const int64_t length = ceil_div(positions, chunks), share = std::max<int64_t>(1, rule.shortest / each / 2);
-    if (k.form == Kernel::Form::rows) return std::min(round_up(length, 64), positions);
+    if (k.form == Kernel::Form::rows) {
+      const int64_t whole = k.reduced.size() == 1 ? round_up(length, 64) : length;
+      return whole < positions ? whole : 0;
+    }
     return std::max((length + share / 2) / share * share, int64_t{1});
   }
 

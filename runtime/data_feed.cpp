@@ -217,7 +217,8 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
   if (const int64_t found = sample_elements(type); found != binding.elements)
     problems.add(where + to_string(input.type) + " takes " + std::to_string(binding.elements) +
                  " elements a sample, but data array '" + array.name + "' " + to_string(type) + " has " +
-                 std::to_string(found));
+                 std::to_string(found) +
+                 (input.name == "labels" ? "; class_axis chooses the output's axis that labels do not have" : ""));
   if (!can_convert(type.dtype, input.type.dtype))
     problems.add(where + "expected " + std::string(name(input.type.dtype)) + ", but data array '" + array.name +
                  "' is " + std::string(name(type.dtype)));

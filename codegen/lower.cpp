@@ -33,6 +33,25 @@ struct Place {
   int64_t offset = 0;
 };
 
+// The memory that a step names, before its places are planned: Ref::buffer is a StorageId.
+template <typename Visit>
+void for_each_ref(Step& step, Visit&& visit) {
+  struct Visitor {
+    Visit& f;
+    void operator()(KernelLaunch& c) const { std::for_each(c.arguments.begin(), c.arguments.end(), f); }
+    void operator()(Gemm& c) const {
+      f(c.a), f(c.b), f(c.c);
+      if (c.bias) f(*c.bias);
+    }
+    void operator()(Convolution& c) const {
+      f(c.x), f(c.w), f(c.y);
+      if (c.bias) f(*c.bias);
+    }
+    void operator()(Copy& c) const { f(c.from), f(c.to); }
+  };
+  std::visit(Visitor{visit}, step.call);
+}
+
 // Whether element i of `output` depends on `input` only through its element i, so that both may share memory.
 bool elementwise_only(const Graph& body, NodeId input, const std::vector<std::vector<NodeId>>& users) {
   std::vector<NodeId> stack{input};
@@ -98,7 +117,7 @@ class Lowering {
   }
   void set_place(Value v, Place p) { place(v) = p; }
 
-  // The place of a value, looking through views; its storage is used by the step being lowered.
+  // The place of a value, looking through views.
   Place resolve(Value v) {
     int64_t offset = 0;
     while (is_view(graph_, node(v.node))) {
@@ -108,22 +127,6 @@ class Lowering {
     require(has_place(v), "a value is lowered before it is read");
     Place p = place(v);
     p.offset += offset;
-    touch(p.storage);
-    return p;
-  }
-
-  // In use in the step being lowered and `longer` ones after it.
-  void touch(StorageId id, int longer = 0) {
-    if (storages_[id].buffer >= 0) return;
-    Lifetime& life = lifetimes_[storages_[id].life];
-    life.first = std::min(life.first, step_index());
-    life.last = std::max(life.last, step_index() + longer);
-  }
-  // What a library call reads is not overwritten by the next kernels, so that these can run beside it.
-  Place resolve_for_library(Value v) {
-    constexpr int kOverlappingSteps = 3;
-    const Place p = resolve_aligned(v);
-    touch(p.storage, module_.target().device == DeviceKind::cuda ? kOverlappingSteps : 0);
     return p;
   }
   // A view that starts where no argument may is copied.
@@ -133,21 +136,14 @@ class Lowering {
     const int64_t bytes = graph_.type(v).byte_count();
     const Place copy{add_scratch(bytes), 0};
     add_copy(from, copy, bytes, node(v.node).origin);
-    touch(copy.storage);
     return copy;
   }
-  // A copy that aligns one operand is a step behind which the others still live.
-  void keep_through_copies(std::initializer_list<Ref> references) {
-    for (const Ref& r : references) touch(static_cast<StorageId>(r.buffer));
-  }
-  int step_index() const { return static_cast<int>(result_.program.steps.size()); }
 
   StorageId add_buffer(std::string name, BufferKind kind, TensorType type) {
     result_.program.buffers.push_back({std::move(name), kind, type});
     storages_.push_back({static_cast<int>(result_.program.buffers.size()) - 1, 0, 0, type.byte_count()});
     return storages_.size() - 1;
   }
-  // Alive in the steps that touch it and between them.
   StorageId add_scratch(int64_t bytes) {
     lifetimes_.push_back({bytes, std::numeric_limits<int>::max(), 0});
     storages_.push_back({-1, 0, lifetimes_.size() - 1, bytes});
@@ -174,6 +170,7 @@ class Lowering {
   void lower_convolution(NodeId id);
   void lower_arena(NodeId id);
   void finish_outputs_and_updates();
+  void find_lifetimes();
   void plan_scratch();
   bool safe_in_place(const StateUpdate& update) const;
   void add_step(std::variant<KernelLaunch, Gemm, Convolution, Copy> call, const Origin& origin) {
@@ -325,7 +322,6 @@ Place Lowering::result_place(Value v) {
     set_place(v, {add_scratch(type.byte_count()), 0});
     result_.values.emplace_back(type.byte_count(), to_string(type) + " of '" + to_string(node(v.node).origin) + "'");
   }
-  touch(place(v).storage);
   return place(v);
 }
 
@@ -353,13 +349,6 @@ void Lowering::lower_fused(NodeId id) {
   for (Value v : n.operands) operands.push_back(resolve_aligned(v));
   for (int32_t r = 0; r < static_cast<int32_t>(n.results.size()); ++r) results.push_back(result_place({id, r}));
   for (int64_t bytes : region.partial_bytes) partials.push_back(add_scratch(bytes));
-  // Operands and results of a region are alive through all of its launches: a later launch may read what an earlier
-  // one could otherwise overwrite.
-  const auto keep_alive = [&] {
-    for (const Place& p : operands) touch(p.storage);
-    for (const Place& p : results) touch(p.storage);
-    for (StorageId p : partials) touch(p);
-  };
   if (const auto written_over = operand_written_over(n.attributes.region("body"))) {
     const Place from = operands[*written_over], to = results[0];
     const int64_t bytes = n.results[0].byte_count();
@@ -373,14 +362,12 @@ void Lowering::lower_fused(NodeId id) {
       const Place p = a.kind == EmittedArgument::Kind::operand  ? operands[number]
                       : a.kind == EmittedArgument::Kind::output ? results[number]
                                                                 : Place{partials[number], 0};
-      touch(p.storage);
       if (a.kind != EmittedArgument::Kind::operand) step.written.push_back(static_cast<int64_t>(step.arguments.size()));
       step.extents.push_back(a.kind == EmittedArgument::Kind::operand  ? graph_.type(n.operands[number]).byte_count()
                              : a.kind == EmittedArgument::Kind::output ? n.results[number].byte_count()
                                                                        : region.partial_bytes[number]);
       step.arguments.push_back(ref(p));
     }
-    keep_alive();
     add_step(std::move(step), n.origin);
   }
 }
@@ -395,9 +382,8 @@ void Lowering::lower_gemm(NodeId id) {
   gemm.batch = rank == 3 ? c.shape[0] : 1;
   gemm.stride_a = gemm.m * gemm.k, gemm.stride_b = gemm.k * gemm.n, gemm.stride_c = gemm.m * gemm.n;
   gemm.operand = b.dtype, gemm.result = gemm.bias_type = c.dtype;
-  gemm.a = ref(resolve_for_library(n.operands[0])), gemm.b = ref(resolve_for_library(n.operands[1])),
+  gemm.a = ref(resolve_aligned(n.operands[0])), gemm.b = ref(resolve_aligned(n.operands[1])),
   gemm.c = ref(result_place({id, 0}));
-  keep_through_copies({gemm.a, gemm.b, gemm.c});
   add_step(std::move(gemm), n.origin);
 }
 
@@ -427,9 +413,8 @@ void Lowering::lower_convolution(NodeId id) {
   c.strides = list("strides", 1), c.dilations = list("dilations", 1);
   c.pads_begin = list("pads_begin", 0), c.pads_end = list("pads_end", 0);
   c.operand = graph_.type(n.operands[0]).dtype, c.result = c.bias_type = n.results[0].dtype;
-  const auto at = [&](Value v) { return v == result ? ref(result_place(v)) : ref(resolve_for_library(v)); };
+  const auto at = [&](Value v) { return v == result ? ref(result_place(v)) : ref(resolve_aligned(v)); };
   c.x = at(x), c.w = at(w), c.y = at(y);
-  keep_through_copies({c.x, c.w, c.y});
   add_step(std::move(c), n.origin);
 }
 
@@ -470,7 +455,29 @@ void Lowering::finish_outputs_and_updates() {
   }
 }
 
+// What a value in memory is, each step that names it is alive in, and those between. What a library call names is not
+// overwritten by the next kernels on the GPU, so that these can run beside it.
+void Lowering::find_lifetimes() {
+  constexpr int kOverlappingSteps = 3;
+  int number = 0;
+  for (Step& step : result_.program.steps) {
+    const bool is_library = std::holds_alternative<Gemm>(step.call) || std::holds_alternative<Convolution>(step.call);
+    const int longer = is_library && module_.target().device == DeviceKind::cuda ? kOverlappingSteps : 0;
+    for_each_ref(step, [&](const Ref& r) {
+      const Storage& s = storages_[static_cast<size_t>(r.buffer)];
+      if (s.buffer >= 0) return;
+      Lifetime& life = lifetimes_[s.life];
+      life.first = std::min(life.first, number);
+      life.last = std::max(life.last, number + longer);
+    });
+    ++number;
+  }
+  for (Lifetime& life : lifetimes_)
+    if (life.first > life.last) life = {};  // of values that no step makes: they are empty
+}
+
 void Lowering::plan_scratch() {
+  find_lifetimes();
   const MemoryPlan plan = plan_memory(lifetimes_, kAlignment);
   result_.scratch_floor = plan.floor;
   const int32_t scratch = static_cast<int32_t>(result_.program.buffers.size());
@@ -482,20 +489,7 @@ void Lowering::plan_scratch() {
     else
       r = {scratch, r.offset + plan.offsets[s.life]};
   };
-  struct Settle {
-    const decltype(settle)& f;
-    void operator()(KernelLaunch& c) const { std::for_each(c.arguments.begin(), c.arguments.end(), f); }
-    void operator()(Gemm& c) const {
-      f(c.a), f(c.b), f(c.c);
-      if (c.bias) f(*c.bias);
-    }
-    void operator()(Convolution& c) const {
-      f(c.x), f(c.w), f(c.y);
-      if (c.bias) f(*c.bias);
-    }
-    void operator()(Copy& c) const { f(c.from), f(c.to); }
-  };
-  for (Step& step : result_.program.steps) std::visit(Settle{settle}, step.call);
+  for (Step& step : result_.program.steps) for_each_ref(step, settle);
 }
 
 }  // namespace

@@ -120,6 +120,8 @@ class Candidates {
       return;
     if (is_number(factors)) {
       number_ = true;
+    } else if (factors.size() == 1) {  // of which nothing is known, or nothing more than is here
+      whole_ = true;
     } else {
       agree_ &= !symbols_ || *symbols_ == factors;
       symbols_ = factors;
@@ -128,13 +130,13 @@ class Candidates {
 
   std::optional<Factors> choice() const {
     if (symbols_) return agree_ ? *symbols_ : Factors{sizes_};
-    return number_ ? std::optional(Factors{sizes_}) : std::nullopt;
+    return number_ || whole_ ? std::optional(Factors{sizes_}) : std::nullopt;
   }
 
  private:
   Factor sizes_;
   std::optional<Factors> symbols_;
-  bool agree_ = true, number_ = false;
+  bool agree_ = true, number_ = false, whole_ = false;
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 
 namespace halfstep {
@@ -100,25 +101,33 @@ bool holds_linear_biases(const Tensor& tensor) {
   return false;
 }
 
-// Coordinates of a grid: the last axis holds as many numbers as there are moving axes, each a function of one of them.
+// How many elements of a column follow each other that are the same, if every change comes after as many and the
+// changes repeat or end with the column; the whole length, if there is none. Column k of [rows, columns].
+std::optional<int64_t> run_length(const Tensor& tensor, int64_t k, int64_t rows, int64_t columns) {
+  const auto at = [&](int64_t row) { return tensor.at(row * columns + k); };
+  int64_t run = 1;
+  while (run < rows && at(run) == at(0)) ++run;
+  if (rows % run != 0) return std::nullopt;
+  int64_t period = run;  // in rows, until the first value comes again
+  while (period < rows && at(period) != at(0)) period += run;
+  for (int64_t row = run; row < rows; ++row)
+    if (at(row) != at(row % period / run * run)) return std::nullopt;
+  return run;
+}
+
+// Coordinates of the places of a grid, two to four numbers each, of which at least two move: one fast, one slowly.
 bool holds_coordinates(const Tensor& tensor) {
-  const Shape& shape = tensor.type.shape;
-  const int64_t count = shape.back(), elements = tensor.type.element_count();
-  if (shape.size() < 3 || count < 2 || count > 3) return false;
-  const std::vector<int64_t> strides = row_major_strides(shape);
-  std::set<size_t> moving;
-  for (int64_t k = 0; k < count; ++k) {
-    std::vector<size_t> axes;  // along which number k is not the same everywhere
-    for (size_t axis = 0; axis + 1 < shape.size(); ++axis)
-      for (int64_t at = k; at < elements; at += count)
-        if (at / strides[axis] % shape[axis] > 0 && tensor.at(at) != tensor.at(at - strides[axis])) {
-          axes.push_back(axis);
-          break;
-        }
-    if (axes.size() != 1 || shape[axes[0]] < kFewestRows) return false;
-    moving.insert(axes[0]);
+  Shape shape = tensor.type.shape;
+  while (!shape.empty() && shape.back() == 1) shape.pop_back();
+  if (shape.size() < 2 || shape.back() < 2 || shape.back() > 4) return false;
+  const int64_t columns = shape.back(), rows = tensor.type.element_count() / columns;
+  std::set<int64_t> runs;
+  for (int64_t k = 0; k < columns; ++k) {
+    const std::optional<int64_t> run = run_length(tensor, k, rows, columns);
+    if (!run) return false;
+    if (*run < rows) runs.insert(*run);
   }
-  return moving.size() == static_cast<size_t>(count);
+  return rows >= kFewestRows && runs.size() > 1;
 }
 
 // The frequencies of a rotary embedding that is computed in the graph: 1, r, r^2, ...

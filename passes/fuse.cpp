@@ -71,6 +71,7 @@ class Fusion {
   // A reader of `id` reads memory: it is stored, external, or a view of such.
   bool in_memory(NodeId id) const { return external(storage(id)) || stored(storage(id)); }
 
+  Value read_operand(NodeId user, size_t i) const;
   bool is_zero_gap(NodeId arena, Value piece) const;
   void store(NodeId id);
   void deliver(Value v);
@@ -103,6 +104,26 @@ class Fusion {
   std::map<std::pair<int, int>, std::pair<size_t, size_t>> refused_;  // with how many roots
   std::set<Value> delivered_;                                         // what outputs and updates read, through views
 };
+
+// What `user` reads as operand i. The event of an `after` need not be stored itself: then it is the latest of the
+// values in memory that it is made of.
+Value Fusion::read_operand(NodeId user, size_t i) const {
+  const std::vector<Value>& operands = node(user).operands;
+  if (i == 0 || node(user).op->name != "after") return operands[i];
+  Value latest = operands[0];
+  std::vector<Value> stack{operands[i]};
+  std::set<Value> seen;
+  while (!stack.empty()) {
+    const Value v = stack.back();
+    stack.pop_back();
+    if (!v || !seen.insert(v).second) continue;
+    if (in_memory(v.node))
+      latest = std::max(latest, v);
+    else
+      stack.insert(stack.end(), node(v.node).operands.begin(), node(v.node).operands.end());
+  }
+  return latest;
+}
 
 // A piece of an arena that fills the gap between two slices: its memory is zero from the start and nobody writes it.
 bool Fusion::is_zero_gap(NodeId arena, Value piece) const {
@@ -493,8 +514,8 @@ Graph Fusion::build() {
     if (stored(id))
       for (NodeId r : reads(kernel_at(id))) list.push_back(r);
     else
-      for (Value v : node(id).operands)
-        if (v && !is_zero_gap(id, v)) list.push_back(v.node);
+      for (size_t i = 0; i < node(id).operands.size(); ++i)
+        if (const Value v = read_operand(id, i); v && !is_zero_gap(id, v)) list.push_back(v.node);
     return list;
   };
   const auto emit = [&](NodeId id) {
@@ -505,10 +526,12 @@ Graph Fusion::build() {
     }
     std::vector<Value> operands;
     builder.set_origin(node(id).origin);
-    for (Value v : node(id).operands)
+    for (size_t i = 0; i < node(id).operands.size(); ++i) {
+      const Value v = read_operand(id, i);
       operands.push_back(!v                   ? v
                          : is_zero_gap(id, v) ? builder.constant(Tensor(graph_.type(v)))
                                               : map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]);
+    }
     map[static_cast<size_t>(id)] = builder.call_all(*node(id).op, std::move(operands), node(id).attributes);
     done[static_cast<size_t>(id)] = 1;
     emitted.push_back(id);

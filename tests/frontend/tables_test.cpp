@@ -61,6 +61,10 @@ TEST(Tables, CoordinatesAreConstants) {
   };
   const auto wave = [](int64_t, int64_t column) { return std::sqrt(static_cast<double>(column)); };
   EXPECT_FALSE(parameter("attn.relative_coords_table", grid(wave), {1, 4, 4, 2}));
+  EXPECT_FALSE(parameter(
+      "view_4", floats({6, 3, 1}, {-0.5, -1, 1, 0.5, -1, 1, -0.5, 0, 1, 0.5, 0, 1, -0.5, 1, 1, 0.5, 1, 1}), {6, 3, 1}))
+      << "the points that an affine transformation moves";
+  EXPECT_TRUE(parameter("copies", floats({2, 2, 2}, {1, 2, 3, 4, 1, 2, 3, 4}), {2, 2, 2}));
   EXPECT_TRUE(parameter("map", grid([](int64_t row, int64_t column) { return row * column * column; }), {1, 4, 4, 2}));
 }
 

@@ -30,7 +30,8 @@ TIMM = """bat_resnext26ts beit_base_patch16_224 botnet26t_256 caformer_s18 cait_
     vit_base_patch16_siglip_224 vit_relpos_small_patch16_224 vit_small_patch16_dinov3 vit_tiny_patch16_224 volo_d1_224
     xception41 xcit_nano_12_p16_224""".split()
 LIBRARIES = ["networks", "transformers", "torchvision", "timm"]
-NEEDS_ITS_SIZE = ("vit", "mixer", "halo", "lambda", "bot", "coat", "volo", "nest", "levit", "mlp", "swin", "hiera", "eva")
+NEEDS_ITS_SIZE = ("vit", "mixer", "halo", "lambda", "bot", "coat", "volo", "nest", "levit", "mlp", "swin", "hiera", "eva", "bat_",
+                  "inception_r")
 
 
 class OneResult(nn.Module):
@@ -67,8 +68,9 @@ def make_torchvision(name):
         make = getattr(torchvision.models.segmentation, name.split(".")[1])
         return make(weights=None, weights_backbone=None, num_classes=5), images(3, 64, 64)
     if name.startswith("video."):
-        frames = 16 if name == "video.s3d" else 8
-        return getattr(torchvision.models.video, name.split(".")[1])(weights=None, num_classes=10), images(3, frames, 64, 64)
+        frames, size = (16, 224) if name == "video.s3d" else (8, 64)
+        make = getattr(torchvision.models.video, name.split(".")[1])
+        return make(weights=None, num_classes=10), images(3, frames, size, size)
     options = dict(aux_logits=False, init_weights=False) if name in ("googlenet", "inception_v3") else {}
     size = 224 if name.startswith(("maxvit", "vit")) else 128 if name.startswith(("swin", "inc", "alex", "vgg")) else 64
     return getattr(torchvision.models, name)(weights=None, num_classes=10, **options), images(3, size, size)

@@ -8,7 +8,8 @@ PATH) reads both at batch 3 and computes loss and gradients of one batch in fp32
 OUT_DIR/NAME.json all numbers; a model that is there already is not run again.
 
   loss, gradient   |ours - PyTorch in fp64| / |PyTorch in fp64|: the loss, and the worst parameter that the file keeps (a
-                   whole tensor, L2; against the largest norm times 1e-3 at least). PyTorch's own fp32 stands beside it.
+                   whole tensor, L2; against the largest norm times 1e-3 at least). PyTorch's own fp32 stands beside it
+                   (0 where it has no fp64 to be held against).
   not the model's  parameters that are trained although the model has none of their values: what the exporter folded
 """
 import argparse
@@ -58,7 +59,10 @@ class Reference:
         classes, positions = (shape[-1], shape[1:-1]) if self.sequence else (shape[1], shape[2:])
         self.y = torch.randint(0, classes, (BATCH, *positions), generator=torch.Generator().manual_seed(7))
         loss, gradients = self.run(torch.float32)
-        self.loss, self.gradients = self.run(torch.float64)
+        try:
+            self.loss, self.gradients = self.run(torch.float64)
+        except RuntimeError:  # kernels without a double form
+            self.loss, self.gradients = loss, gradients
         largest = max(np.linalg.norm(g) for g in self.gradients.values())
         self.size = {key: max(np.linalg.norm(g), 1e-3 * largest) for key, g in self.gradients.items()}
         self.own_error = max(np.linalg.norm(gradients[key] - g) / self.size[key] for key, g in self.gradients.items())

@@ -166,12 +166,7 @@ Op unary(std::string_view name, std::string_view onnx, Precision precision, Scal
 }
 
 Op step_function(std::string_view name, std::string_view onnx, ScalarBody body) {
-  return {.name = name,
-          .onnx = onnx,
-          .operands = {{"x"}},
-          .type = floating_type,
-          .vjp = zero_vjp,
-          .body = body};
+  return {.name = name, .onnx = onnx, .operands = {{"x"}}, .type = floating_type, .vjp = zero_vjp, .body = body};
 }
 
 Op arithmetic(std::string_view name, std::string_view onnx, ScalarBody body, VjpRule vjp,

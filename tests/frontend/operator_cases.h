@@ -36,5 +36,7 @@ std::vector<Case> attention_cases();
 // Optimizer steps.
 std::vector<Case> training_cases();
 std::vector<Case> quantization_cases();
+// Samples of images.
+std::vector<Case> grid_cases();
 
 }  // namespace halfstep::test

@@ -24,8 +24,6 @@ onnx::GraphProto branch(double value) {
 double sigmoid(double v) { return 1 / (1 + std::exp(-v)); }
 
 const Tensor kSquare = ramp({1, 1, 3, 3}, 1);  // 1 2 3 / 4 5 6 / 7 8 9
-const Tensor kPhoto = floats({1, 1, 3, 4}, {1, -2, 4, 3, 0, 5, -1, 2, 7, 1, 1, -3});
-const Tensor kPoints = floats({1, 1, 3, 2}, {-0.3, 0.2, 0.9, -1.4, 1.7, 0.1});  // of which two are outside
 const double kE = std::exp(1.0);
 
 std::vector<Case> cases() {
@@ -238,47 +236,6 @@ std::vector<Case> cases() {
       {"GlobalMaxPool", 7, {x(kSquare)}, {}, {{9}}},
       {"Greater", 9, {x({2}, {1, 2}), x({1}, {1})}, {}, {{0, 1}}},
       {"GreaterOrEqual", 12, {x({2}, {1, 0}), x({1}, {1})}, {}, {{1, 0}}},
-      {"GridSample",
-       16,
-       {x({1, 1, 2, 2}, {1, 2, 3, 4}), x({1, 1, 2, 2}, {0, 0, -1, 1})},
-       {{"align_corners", int64_t{1}}},
-       {{2.5, 3}}},
-      {"GridSample",
-       20,
-       {x({1, 1, 2}, {1, 2}), x({1, 3, 1}, {-0.5, 0.5, 3})},
-       {{"mode", std::string("nearest")}},
-       {{1, 2, 0}}},
-      // Cubic: as PyTorch 2.11's grid_sample.
-      {"GridSample",
-       16,
-       {x(kPhoto), x(kPoints)},
-       {{"mode", std::string("bicubic")}, {"padding_mode", std::string("zeros")}, {"align_corners", int64_t{0}}},
-       {{4.853428, -0.124704, -0.008352}}},
-      {"GridSample",
-       20,
-       {x(kPhoto), x(kPoints)},
-       {{"mode", std::string("cubic")}, {"padding_mode", std::string("zeros")}, {"align_corners", int64_t{1}}},
-       {{4.873504, 2.306576, -0.05107}}},
-      {"GridSample",
-       16,
-       {x(kPhoto), x(kPoints)},
-       {{"mode", std::string("bicubic")}, {"padding_mode", std::string("border")}, {"align_corners", int64_t{0}}},
-       {{4.76826, 2.889751, 1.280279}}},
-      {"GridSample",
-       20,
-       {x(kPhoto), x(kPoints)},
-       {{"mode", std::string("cubic")}, {"padding_mode", std::string("border")}, {"align_corners", int64_t{1}}},
-       {{4.854207, 3.395499, 1.529249}}},
-      {"GridSample",
-       16,
-       {x(kPhoto), x(kPoints)},
-       {{"mode", std::string("bicubic")}, {"padding_mode", std::string("reflection")}, {"align_corners", int64_t{0}}},
-       {{4.76826, 2.853353, -1.328875}}},
-      {"GridSample",
-       20,
-       {x(kPhoto), x(kPoints)},
-       {{"mode", std::string("cubic")}, {"padding_mode", std::string("reflection")}, {"align_corners", int64_t{1}}},
-       {{4.755234, 3.082714, -0.963346}}},
       {"GroupNormalization",
        18,
        {x({1, 2, 2}, {1, 3, 5, 9}), x({2}, {1, 2}), x({2}, {0, 1})},
@@ -572,7 +529,7 @@ TestModel one_node(const Case& c, NamedTensors& inputs) {
 
 std::vector<Case> all_cases() {
   std::vector<Case> all = cases();
-  for (std::vector<Case> family : {attention_cases(), training_cases(), quantization_cases()})
+  for (std::vector<Case> family : {attention_cases(), training_cases(), quantization_cases(), grid_cases()})
     for (Case& c : family) all.push_back(std::move(c));
   return all;
 }

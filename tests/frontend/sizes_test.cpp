@@ -73,9 +73,9 @@ TEST(Factors, AreInheritedFromTheOperandWithThatDimension) {
                                {2048, 768}),
             (Dimensions{{{256, 2048}}, {n(768)}}))
       << "in an order that is not known";
-  EXPECT_EQ(inherit_dimensions(std::vector<Dimensions>{tokens, Dimensions{{{256, 2048}}, {n(768)}}}, {256, 768},
-                               {2048, 768}),
-            (Dimensions{{kBatch, kLength}, {n(768)}}))
+  EXPECT_EQ(
+      inherit_dimensions(std::vector<Dimensions>{tokens, Dimensions{{{256, 2048}}, {n(768)}}}, {256, 768}, {2048, 768}),
+      (Dimensions{{kBatch, kLength}, {n(768)}}))
       << "one operand knows more than the other";
 }
 

@@ -222,7 +222,7 @@ std::vector<Value> import_expand(NodeContext& c) {
   for (size_t from_end = 1; from_end <= std::min(target.now.size(), c.shape(0).size()); ++from_end) {
     const size_t t = target.now.size() - from_end, i = c.shape(0).size() - from_end;
     const Shape exported = exported_sizes(c.dimensions(0)), now = c.shape(0);
-    if (!target.is_baked(t) && exported[i] != 1 && exported[i] == target.exported[t] && now[i] == exported[i])
+    if (!target.is_baked(t) && exported[i] > 1 && exported[i] == target.exported[t] && now[i] == exported[i])
       c.follow(0, i, {{target.exported[t], target.now[t]}});
   }
   const Dimensions from = c.dimensions(0);

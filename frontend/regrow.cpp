@@ -148,6 +148,7 @@ std::string quoted(const Node& leaf) { return "'" + leaf.attributes.text("name")
 std::optional<AxisPart> before_reshape(const Shape& from, const Shape& to, const AxisPart& part) {
   if (part.from <= 1) return std::nullopt;
   const int64_t apart = AxisView(to, part.axis).inner * part.inner;  // elements from one of the part to the next
+  if (apart == 0) return std::nullopt;
   for (size_t i = 0; i < from.size(); ++i) {
     const AxisView source(from, i);
     const int64_t whole = source.size * source.inner;

@@ -150,7 +150,8 @@ bool is_neutral(const onnx::TensorProto& tensor, const Tensor& value) {
 
 bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
   const TensorType type = type_of(tensor);
-  if (is_named_weight(tensor.name()) || type.element_count() > kLargestTable || reader.missing_file(tensor))
+  if (is_named_weight(tensor.name()) || type.element_count() == 0 || type.element_count() > kLargestTable ||
+      reader.missing_file(tensor))
     return false;
   if (type.element_count() == 1) return is_numbered(tensor.name());
   const Tensor value = reader.read(tensor);

@@ -164,25 +164,25 @@ using OperandAxes = std::vector<std::optional<size_t>>;
 // all slices share. Nothing for any other op.
 std::optional<OperandAxes> slicewise(const Node& node, size_t axis) {
   const std::string_view op = node.op->name;
-  const auto names = [&](std::string_view attribute) { return node.attributes.integer(attribute); };
-  const auto first = [&](bool slicewise) {
+  const auto attribute = [&](std::string_view name) { return node.attributes.integer(name); };
+  const auto first = [&](bool applies) {
     OperandAxes axes(node.operands.size());
     axes[0] = axis;
-    return slicewise ? std::optional(axes) : std::nullopt;
+    return applies ? std::optional(axes) : std::nullopt;
   };
   const auto at = static_cast<int64_t>(axis);
-  if (node.op->kernel == KernelKind::pointwise || op == "broadcast" || (op == "concat" && names("axis") != at))
+  if (node.op->kernel == KernelKind::pointwise || op == "broadcast" || (op == "concat" && attribute("axis") != at))
     return OperandAxes(node.operands.size(), axis);
   if (op == "matmul") {
     const size_t rank = node.results[0].shape.size();
     if (axis + 2 < rank) return OperandAxes{axis, axis};
-    const bool rows = axis + 2 == rank, transposed = names(rows ? "transpose_a" : "transpose_b") != 0;
+    const bool rows = axis + 2 == rank, transposed = attribute(rows ? "transpose_a" : "transpose_b") != 0;
     const size_t own = transposed == rows ? rank - 1 : rank - 2;
     return rows ? OperandAxes{own, std::nullopt} : OperandAxes{std::nullopt, own};
   }
   if (node.op->kernel == KernelKind::reduction) return first(!std::ranges::count(node.attributes.ints("axes"), at));
-  if (op == "softmax" || op == "log_softmax") return first(names("axis") != at);
-  if (op == "layer_norm" || op == "rms_norm") return first(at < names("axis"));
+  if (op == "softmax" || op == "log_softmax") return first(attribute("axis") != at);
+  if (op == "layer_norm" || op == "rms_norm") return first(at < attribute("axis"));
   if (op == "dropout") return first(node.attributes.ints("shape").empty());
   if (op == "convolution" || node.op->kernel == KernelKind::window) return first(axis == 0);
   return std::nullopt;

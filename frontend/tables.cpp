@@ -39,15 +39,13 @@ bool is_mask(const Tensor& tensor) {
   const bool is_square = shape.back() == shape[shape.size() - 2];
   if (shape.back() < 2 || (!is_square && shape[shape.size() - 2] != 1)) return false;
   double hidden = 0;
+  bool far = true, alike = true;
   for (int64_t i = 0; i < tensor.type.element_count(); ++i) {
     const double v = tensor.at(i);
-    if (v == 0 || (v <= kHidden && (hidden == 0 || hidden <= kHidden)) || (v == hidden && v <= kUsuallyHidden)) {
-      if (v != 0) hidden = v;
-    } else if (hidden == 0 && v <= kUsuallyHidden) {
-      hidden = v;
-    } else {
-      return false;
-    }
+    if (v == 0) continue;
+    if (hidden == 0) hidden = v;
+    far &= v <= kHidden, alike &= v == hidden;
+    if (!far && !(alike && hidden <= kUsuallyHidden)) return false;
   }
   return hidden != 0 || (is_square && shape.size() == 4 && shape[1] == 1);
 }

@@ -10,12 +10,11 @@ gets the file and the batches that PyTorch gets. OUT_DIR/compare_models.md is th
                    One that is zero in theory is measured against the largest gradient's norm, times 1e-3. Beside it
                    how far both are from PyTorch in fp64: the worst parameter of each.
   AMP curve        fp16 autocast and dynamic loss scaling (from 65536, GPT-2's from 4096), 100 steps over ten
-                   batches in order, dropout off. PyTorch
-                   runs three times from the same weights, its kernels summing in another order each time (the samples
-                   of a batch permuted, other algorithms, the transformers' attention written out). `ours`: mean
-                   and largest |loss - the nearest run| / loss over
-                   the steps; `spread`: the same for the farthest two of the three. `to fp32`: the mean distance to
-                   PyTorch's fp32 losses of our run and of its three.
+                   batches in order, dropout off. PyTorch runs three times from the same weights, its kernels summing in
+                   another order each time (the samples of a batch permuted, other algorithms, the transformers'
+                   attention written out). `ours`: mean and largest |loss - the nearest run| / loss over the steps;
+                   `spread`: the same for the farthest two of the three. `to fp32`: the mean distance to PyTorch's
+                   fp32 losses of our run and of its three.
 """
 import argparse
 import concurrent.futures

@@ -20,7 +20,6 @@ struct AxisPart {
   size_t axis;
   int64_t from, to;
   int64_t outer = 1, inner = 1;
-  int64_t size_before() const { return outer * from * inner; }
   int64_t size() const { return outer * to * inner; }
   bool is_whole() const { return outer == 1 && inner == 1; }
   auto operator<=>(const AxisPart&) const = default;

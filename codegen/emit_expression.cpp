@@ -1,5 +1,6 @@
 #include "codegen/emit_expression.h"
 
+#include <llvm/Analysis/VectorUtils.h>
 #include <llvm/IR/Intrinsics.h>
 
 #include <algorithm>
@@ -12,6 +13,12 @@ namespace {
 
 // Buffers and their pieces begin at multiples of this.
 constexpr int64_t kArgumentAlignment = 16;
+
+llvm::SmallVector<int> lane_range(unsigned first, unsigned count) {
+  llvm::SmallVector<int> lanes(count);
+  std::iota(lanes.begin(), lanes.end(), static_cast<int>(first));
+  return lanes;
+}
 
 }  // namespace
 
@@ -204,6 +211,37 @@ llvm::Instruction* ExpressionEmitter::load(int32_t argument, llvm::Type* type, l
   return load;
 }
 
+// LLVM 19 gives the halves of a masked access that it must split the wrong memory operands: lanes of one half read or
+// write what belongs to others. So none is wider than a register.
+std::vector<ExpressionEmitter::Piece> ExpressionEmitter::pieces(int32_t argument, llvm::Value* position,
+                                                                llvm::Align align, llvm::Value* mask) {
+  const auto size = static_cast<unsigned>(size_of(kernel_.arguments[static_cast<size_t>(argument)].type.dtype));
+  const unsigned lanes = std::min(config_.lanes, config_.register_bytes / size);
+  std::vector<Piece> result;
+  for (unsigned first = 0; first < config_.lanes; first += lanes)
+    result.push_back({pointer(argument, ir_.CreateAdd(position, index(first))),
+                      ir_.CreateShuffleVector(mask, lane_range(first, lanes)), first, lanes,
+                      llvm::commonAlignment(align, first * size)});
+  return result;
+}
+
+llvm::Value* ExpressionEmitter::masked_load(int32_t argument, llvm::Value* position, llvm::Align align,
+                                            llvm::Value* mask) {
+  const DType dtype = kernel_.arguments[static_cast<size_t>(argument)].type.dtype;
+  Values loads;
+  for (const Piece& p : pieces(argument, position, align, mask)) {
+    llvm::Type* type = memory_type(dtype, p.lanes);
+    loads.push_back(ir_.CreateMaskedLoad(type, p.pointer, p.align, p.mask, llvm::Constant::getNullValue(type)));
+  }
+  return llvm::concatenateVectors(ir_, loads);
+}
+
+void ExpressionEmitter::masked_store(int32_t argument, llvm::Value* value, llvm::Value* position, llvm::Align align,
+                                     llvm::Value* mask) {
+  for (const Piece& p : pieces(argument, position, align, mask))
+    ir_.CreateMaskedStore(ir_.CreateShuffleVector(value, lane_range(p.first, p.lanes)), p.pointer, p.align, p.mask);
+}
+
 llvm::Value* ExpressionEmitter::emit_load(const Expression& e) {
   const LaneIndex at = emit_index(e.index);
   llvm::Value* guard = e.operands.empty() ? nullptr : emit(e.operands[0]);
@@ -229,7 +267,7 @@ llvm::Value* ExpressionEmitter::load_lanes(const Expression& e, const LaneIndex&
   if (each_guarded) mask = mask ? ir_.CreateAnd(mask, guard) : guard;
   llvm::Value* position = guard && !each_guarded ? ir_.CreateSelect(guard, at.base, index(0)) : at.base;
   if (!mask) return load(e.id, type, position, align);
-  return ir_.CreateMaskedLoad(type, pointer(e.id, position), align, mask, llvm::Constant::getNullValue(type));
+  return masked_load(e.id, position, align, mask);
 }
 
 llvm::Value* ExpressionEmitter::load_each(const Expression& e, const LaneIndex& at, llvm::Value* guard) {
@@ -275,7 +313,7 @@ void ExpressionEmitter::emit_store(const Store& s, llvm::Value* value) {
       ir_.CreateAlignedStore(value, pointer(s.argument, at.base), align);
       return;
     }
-    ir_.CreateMaskedStore(value, pointer(s.argument, at.base), align, mask);
+    masked_store(s.argument, value, at.base, align, mask);
     return;
   }
   llvm::Value* positions = lane_values(at);
@@ -322,6 +360,8 @@ llvm::Value* ExpressionEmitter::emit_new(ExpressionId id) {
       llvm::Value *condition = emit(e.operands[0]), *if_true = emit(e.operands[1]);
       return scalars_.select(condition, if_true, emit(e.operands[2]));
     }
+    case Expression::Kind::rounded:
+      return scalars_.convert(DType::f32, e.stored, emit(e.operands[0]));
     case Expression::Kind::node: {
       std::vector<DType> dtypes;
       Values operands;

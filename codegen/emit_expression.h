@@ -15,6 +15,7 @@ struct LaneConfig {
   AtomId variable = -1;  // -1: none
   unsigned lanes = 1;    // every base of the lane variable is a multiple of this
   llvm::IntegerType* index_type = nullptr;
+  unsigned register_bytes = 64;  // of the widest vector register; no masked access is wider
 };
 
 using Values = std::vector<llvm::Value*>;
@@ -93,6 +94,14 @@ class ExpressionEmitter {
     return stored_type(ir_.getContext(), dtype, lanes, config_.device);
   }
   llvm::Value* pointer(int32_t argument, llvm::Value* position);
+  struct Piece {  // of a masked access
+    llvm::Value *pointer, *mask;
+    unsigned first, lanes;
+    llvm::Align align;
+  };
+  std::vector<Piece> pieces(int32_t argument, llvm::Value* position, llvm::Align align, llvm::Value* mask);
+  llvm::Value* masked_load(int32_t argument, llvm::Value* position, llvm::Align align, llvm::Value* mask);
+  void masked_store(int32_t argument, llvm::Value* value, llvm::Value* position, llvm::Align align, llvm::Value* mask);
   llvm::Instruction* load(int32_t argument, llvm::Type* type, llvm::Value* position, llvm::Align align);
   llvm::Align alignment(int32_t argument, const Index& index) const;
   bool varies(ExpressionId id) const { return (kernel_.expressions.variables(id) & lane_set_) != 0; }

@@ -38,7 +38,8 @@ class HostKernel {
       const unsigned most = vector_floats * (kernel.form == Kernel::Form::columns ? 4 : 2);
       lanes_ = choose_lanes(lane_extent_, vector_floats, most);
     }
-    LaneConfig config{DeviceKind::cpu, lane_, lanes_, llvm::Type::getInt64Ty(context)};
+    LaneConfig config{DeviceKind::cpu, lane_, lanes_, llvm::Type::getInt64Ty(context),
+                      vector_floats * static_cast<unsigned>(sizeof(float))};
     emitter_ = make_emitter(ir_, kernel, config, argument_pointers(module, kernel, body_, 0), uses);
     begin_ = body_->getArg(body_->arg_size() - 2);
     end_ = body_->getArg(body_->arg_size() - 1);

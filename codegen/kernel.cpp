@@ -10,7 +10,7 @@ namespace halfstep {
 
 bool operator<(const Expression& a, const Expression& b) {
   const auto key = [](const Expression& e) {
-    return std::tie(e.kind, e.dtype, e.op, e.id, e.slot, e.low, e.high, e.node, e.operands, e.index);
+    return std::tie(e.kind, e.dtype, e.stored, e.op, e.id, e.slot, e.low, e.high, e.node, e.operands, e.index);
   };
   if (key(a) < key(b)) return true;
   if (key(b) < key(a)) return false;
@@ -123,6 +123,15 @@ ExpressionId Kernel::select(ExpressionId condition, ExpressionId if_true, Expres
   e.kind = Expression::Kind::select;
   e.dtype = expressions[if_true].dtype;
   e.operands = {condition, if_true, if_false};
+  return expressions.add(std::move(e), space);
+}
+
+ExpressionId Kernel::rounded(DType type, ExpressionId x) {
+  if (!is_low(type)) return x;
+  Expression e;
+  e.kind = Expression::Kind::rounded;
+  e.stored = type;
+  e.operands = {x};
   return expressions.add(std::move(e), space);
 }
 

@@ -29,6 +29,7 @@ struct Expression {
     in_range,   // low <= index < high
     primitive,  // `op` of the operands
     select,     // operands: condition, if true, if false
+    rounded,    // operand 0 as a value of the low type `stored`
     node,       // the body of `node`'s op on the operands
     uniform,    // philox_uniform(operand 0: seed, operand 1: step, site `id`, index)
     reduction,  // the result of reduction `id`
@@ -36,7 +37,8 @@ struct Expression {
     fold,       // slot `slot` of fold `id`, after its loop
   };
   Kind kind = Kind::constant;
-  DType dtype = DType::f32;  // never f16 or bf16
+  DType dtype = DType::f32;   // never f16 or bf16
+  DType stored = DType::f32;  // rounded: f16 or bf16
   ScalarOp op = ScalarOp::add;
   int32_t id = 0;
   int32_t slot = 0;
@@ -138,6 +140,8 @@ struct Kernel {
   ExpressionId in_range(const Index& index, int64_t low, int64_t high);  // kNoExpression where it always holds
   ExpressionId primitive(ScalarOp op, std::vector<ExpressionId> operands);
   ExpressionId select(ExpressionId condition, ExpressionId if_true, ExpressionId if_false);
+  // `x` as every reader of a value of `type` sees it: rounded, if the type is low.
+  ExpressionId rounded(DType type, ExpressionId x);
   // Conditions, where kNoExpression means "holds".
   ExpressionId both(ExpressionId a, ExpressionId b);
   bool never(ExpressionId condition) const;

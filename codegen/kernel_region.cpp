@@ -23,6 +23,36 @@ double identity_of(ScalarOp combine, DType dtype) {
   return round_to(dtype, combine == ScalarOp::maximum ? -infinity : infinity);
 }
 
+namespace {
+
+// Whether an op's result is a value of `type` without being rounded, as its operands are: it selects among them and
+// constants. Found by running the body over a carrier whose number says so.
+bool is_exact(const Node& node, DType type) {
+  class Exactness final : public ScalarArithmetic {
+   public:
+    explicit Exactness(DType type) : type_(type) {}
+    Scalar constant(double value) override { return exact(round_to(type_, value) == value); }
+    Scalar unary(ScalarOp op, Scalar x) override {
+      return exact(x.number != 0 && (op == ScalarOp::negate || op == ScalarOp::absolute || op >= ScalarOp::round_down));
+    }
+    Scalar binary(ScalarOp op, Scalar x, Scalar y) override {
+      const bool selects = op == ScalarOp::maximum || op == ScalarOp::minimum;
+      return exact(selects && x.number != 0 && y.number != 0);
+    }
+    Scalar select(Scalar, Scalar x, Scalar y) override { return exact(x.number != 0 && y.number != 0); }
+    Scalar convert(DType to, Scalar) override { return exact(to == type_); }
+    Scalar exact(bool is) { return {this, is ? 1.0 : 0.0, nullptr}; }
+
+   private:
+    DType type_;
+  } arithmetic(type);
+  std::vector<Scalar> operands;
+  for (size_t i = 0; i < node.operands.size(); ++i) operands.push_back(arithmetic.exact(true));
+  return node.op->body(node.attributes, operands).number != 0;
+}
+
+}  // namespace
+
 const std::vector<RegionReader::Row>& RegionReader::rows() {
   static const std::vector<Row> rows{
       {"input", &RegionReader::read_leaf},          {"constant", &RegionReader::read_constant},
@@ -46,21 +76,23 @@ ExpressionId RegionReader::evaluate(Value v, const std::vector<Index>& index, Ex
 
 ExpressionId RegionReader::read(Value v, const Point& p) {
   const Op& op = *p.node.op;
+  const DType type = p.node.results[static_cast<size_t>(v.result)].dtype;
   if (op.kernel == KernelKind::reduction)
-    return read_reduction_(v.node, kernel_.space.linear(p.index, p.node.results[0].shape));
+    return kernel_.rounded(type, read_reduction_(v.node, kernel_.space.linear(p.index, p.node.results[0].shape)));
   if (op.kernel == KernelKind::pointwise) {
     Expression e;
     e.kind = Expression::Kind::node;
     e.dtype = computed_as(p.node.results[0].dtype);
     e.node = &p.node;
     for (Value operand : p.node.operands) e.operands.push_back(evaluate(operand, p.index, p.guard));
-    return kernel_.expressions.add(std::move(e), kernel_.space);
+    const ExpressionId result = kernel_.expressions.add(std::move(e), kernel_.space);
+    return is_low(type) && is_exact(p.node, type) ? result : kernel_.rounded(type, result);
   }
   for (const Row& row : rows()) {
     if (row.op != op.name) continue;
     const ExpressionId first = (this->*row.read)(p);
     // The one op with several results: max_pool's index is slot 1 of the fold that gives its maximum.
-    if (v.result == 0) return first;
+    if (v.result == 0) return op.kernel == KernelKind::window ? kernel_.rounded(type, first) : first;
     return known_.at({Value{v.node, v.result}, p.index, p.guard});
   }
   throw InternalError("region '" + region_.name() + "' holds '" + std::string(op.name) +
@@ -146,7 +178,9 @@ ExpressionId RegionReader::read_pad(const Point& p) {
     from.push_back(std::move(at));
   }
   const ExpressionId value = evaluate(p.node.operands[0], from, kernel_.both(p.guard, inside));
-  return kernel_.select(inside, value, kernel_.constant(p.node.results[0].dtype, p.node.attributes.number("value")));
+  const DType type = p.node.results[0].dtype;
+  const double fill = round_to(type, p.node.attributes.number("value"));
+  return kernel_.select(inside, value, kernel_.constant(type, fill));
 }
 
 ExpressionId RegionReader::read_concat(const Point& p) {

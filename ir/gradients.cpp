@@ -63,9 +63,33 @@ class ReverseMode {
     OriginScope scope(b_, {node.origin.name, Phase::backward});
     std::vector<Value> results;
     for (size_t i = 0; i < node.results.size(); ++i) results.push_back({id, static_cast<int32_t>(i)});
-    const std::vector<Value> found = node.op->vjp({b_, node, node.operands, results, cotangents});
+    const std::vector<Value> found = node.op->kernel == KernelKind::pointwise
+                                         ? wide_vjp(node, results)
+                                         : node.op->vjp({b_, node, node.operands, results, cotangents});
     for (size_t i = 0; i < found.size(); ++i)
       if (found[i] && depends_[static_cast<size_t>(node.operands[i].node)]) accumulate(node.operands[i], found[i]);
+  }
+
+  // A pointwise vjp of low values computes in f32 and rounds once, as its op does: a square that it takes on the way
+  // may be out of the low type's range, a difference from 1 below its digits.
+  std::vector<Value> wide_vjp(const Node& node, const std::vector<Value>& results) {
+    const auto wide = [&](const std::vector<Value>& values) {
+      std::vector<Value> cast;
+      for (Value v : values) cast.push_back(v && is_low(b_.dtype(v)) ? b_.cast(v, DType::f32) : v);
+      return cast;
+    };
+    const std::vector<Value> cotangents = cotangents_[static_cast<size_t>(results[0].node)];
+    std::vector<Value> found = node.op->vjp({b_, node, wide(node.operands), wide(results), wide(cotangents)});
+    for (size_t i = 0; i < found.size(); ++i)
+      if (found[i]) found[i] = narrowed(found[i], b_.dtype(node.operands[i]));
+    return found;
+  }
+
+  Value narrowed(Value v, DType type) {
+    if (b_.dtype(v) == type) return v;
+    const Node& node = graph().node(v);
+    const bool was_widened = node.op->name == "cast" && b_.dtype(node.operands[0]) == type;
+    return was_widened ? node.operands[0] : b_.cast(v, type);
   }
 
   void accumulate(Value v, Value contribution) {

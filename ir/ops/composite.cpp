@@ -159,7 +159,9 @@ std::vector<Value> expand_dropout(const ExpandContext& c) {
       b.call("uniform", {c.operands[1], c.operands[2]},
              {{"shape", mask_shape(c.node.attributes, shape)}, {"site", c.node.attributes.integer("site")}});
   const Value kept = b.broadcast(b.call("less_equal", {b.constant_like(u, ratio), u}), shape);
-  return {b.select(kept, b.mul(c.operands[0], 1 / (1 - ratio)), b.constant_like(c.operands[0], 0))};
+  const Value x = c.operands[0], wide = is_low(b.dtype(x)) ? b.cast(x, DType::f32) : x;
+  const Value scaled = b.cast(b.mul(wide, 1 / (1 - ratio)), b.dtype(x));
+  return {b.select(kept, scaled, b.constant_like(x, 0))};
 }
 
 // Dropout is linear in x with the same mask.

@@ -132,14 +132,50 @@ std::vector<Value> extremum_vjp(const VjpContext& c) {
   return {share(c.operands[0]), share(c.operands[1])};
 }
 
+// Whether `v` is a sum or mean of powers of magnitudes, scaled or reshaped: then its root is a norm or a deviation.
+bool is_sum_of_powers(const Graph& graph, Value v) {
+  const auto is = [](const Node& node, std::string_view op) { return node.op->name == op; };
+  const Node* node = &graph.node(v);
+  while (is(*node, "reshape") || is(*node, "broadcast") || is(*node, "cast") || is(*node, "mul") || is(*node, "div")) {
+    const auto is_constant = [&](Value operand) {
+      const Node* made = &graph.node(operand);
+      while (is(*made, "broadcast") || is(*made, "reshape")) made = &graph.node(made->operands[0]);
+      return is(*made, "constant");
+    };
+    const bool product = node->operands.size() == 2;
+    if (product && !is_constant(node->operands[1]) && !(is(*node, "mul") && is_constant(node->operands[0])))
+      return false;
+    node = &graph.node(node->operands[product && is_constant(node->operands[0]) ? 1 : 0]);
+  }
+  if (!is(*node, "reduce_sum") && !is(*node, "avg_pool")) return false;
+  node = &graph.node(node->operands[0]);
+  while (is(*node, "transpose") || is(*node, "pad") || is(*node, "reshape")) node = &graph.node(node->operands[0]);
+  return is(*node, "abs") || is(*node, "pow") || (is(*node, "mul") && node->operands[0] == node->operands[1]);
+}
+
+// A norm has no slope at 0; the subgradient 0 is PyTorch's. Every other root's is infinite there.
+Value flat_at_zero_norm(const VjpContext& c, Value slope) {
+  Builder& b = c.builder;
+  if (!is_sum_of_powers(b.graph(), c.node.operands[0])) return slope;
+  const Value zero = b.constant_like(slope, 0);
+  return b.select(b.call("eq", {y(c), b.constant_like(y(c), 0)}), zero, slope);
+}
+
+std::vector<Value> sqrt_vjp(const VjpContext& c) {
+  return {flat_at_zero_norm(c, c.builder.div(c.builder.mul(dy(c), 0.5), y(c)))};
+}
+
 std::vector<Value> pow_vjp(const VjpContext& c) {
   Builder& b = c.builder;
   const Value base = c.operands[0], exponent = c.operands[1];
-  const Value d_base = b.mul(exponent, b.call("pow", {base, b.add(exponent, -1)}));
+  // x^0 is 1 everywhere: its slope is 0 at 0 too, where the formula says 0 / 0.
+  const Value slope = b.mul(exponent, b.call("pow", {base, b.add(exponent, -1)}));
+  const Value flat = b.call("eq", {exponent, b.constant_like(exponent, 0)});
+  const Value d_base = b.select(flat, b.constant_like(slope, 0), slope);
   // base 0 contributes 0 to the exponent's gradient, as in PyTorch.
   const Value positive = b.call("less", {b.constant_like(base, 0), base});
   const Value d_exponent = b.select(positive, b.mul(y(c), b.unary("log", base)), b.constant_like(base, 0));
-  return {b.mul(dy(c), d_base), b.mul(dy(c), d_exponent)};
+  return {flat_at_zero_norm(c, b.mul(dy(c), d_base)), b.mul(dy(c), d_exponent)};
 }
 
 std::vector<Value> select_vjp(const VjpContext& c) {
@@ -281,8 +317,7 @@ const std::vector<Op> kOps{
         "log", "Log", Precision::full, [](const Attributes&, Args a) { return log(a[0]); },
         [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(dy(c), x(c))}; }),
     unary(
-        "sqrt", "Sqrt", Precision::follow, [](const Attributes&, Args a) { return sqrt(a[0]); },
-        [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(c.builder.mul(dy(c), 0.5), y(c))}; }),
+        "sqrt", "Sqrt", Precision::follow, [](const Attributes&, Args a) { return sqrt(a[0]); }, sqrt_vjp),
     unary(
         "rsqrt", "", Precision::full, [](const Attributes&, Args a) { return 1.0 / sqrt(a[0]); },
         [](const VjpContext& c) -> std::vector<Value> {

@@ -47,14 +47,17 @@ std::vector<Value> sum_vjp(const VjpContext& c) {
   return {c.builder.broadcast(c.cotangents[0], c.builder.shape(c.operands[0]))};
 }
 
-// The cotangent is split evenly among the elements that attain the extremum.
+// The cotangent is split evenly among the elements that attain the extremum; their count may be beyond a low type's
+// digits.
 std::vector<Value> extremum_vjp(const VjpContext& c) {
   Builder& b = c.builder;
   const Value x = c.operands[0];
   const Shape shape = b.shape(x);
-  const Value attained = b.cast(b.call("eq", {x, b.broadcast(c.results[0], shape)}), b.dtype(x));
+  const DType type = b.dtype(x), wide = is_low(type) ? DType::f32 : type;
+  const Value attained = b.cast(b.call("eq", {x, b.broadcast(c.results[0], shape)}), wide);
   const Value count = b.call("reduce_sum", {attained}, {{"axes", c.node.attributes.ints("axes")}});
-  return {b.mul(attained, b.broadcast(b.div(c.cotangents[0], count), shape))};
+  const Value share = b.div(b.cast(c.cotangents[0], wide), count);
+  return {b.cast(b.mul(attained, b.broadcast(share, shape)), type)};
 }
 
 double reduction_cost(const Node&, std::span<const TensorType> types) {

@@ -12,7 +12,7 @@
 
 namespace halfstep {
 
-// What one rounding to the type may cost, twice over: kernels keep f32 inside a region where the interpreter rounds.
+// What one rounding to the type may cost, twice over: functions computed in f32 may round the other way.
 inline double tolerance(DType type) {
   switch (type) {
     case DType::f16:

@@ -34,9 +34,9 @@ void AttentionMask::see_window(Value offset, std::optional<int64_t> low, std::op
   if (high) see_where(b_.binary("less_equal", key, moved(*high)));
 }
 
-void AttentionMask::see_first(Value lengths) {
+Value AttentionMask::among_first(Value lengths) const {
   const Value key = b_.call("iota", {}, {{"shape", Shape{keys_}}, {"axis", int64_t{0}}});
-  see_where(b_.binary("less", key, b_.reshape(lengths, {b_.type(lengths).element_count(), 1, 1, 1})));
+  return b_.binary("less", key, b_.reshape(lengths, {b_.type(lengths).element_count(), 1, 1, 1}));
 }
 
 Value AttentionMask::value() const {

@@ -20,8 +20,8 @@ class AttentionMask {
   // Query i sees key j where low <= j - i - offset <= high; an absent bound is none. `offset` is the position of the
   // first query among the keys: i64 [] or [batch, 1, 1, 1].
   void see_window(Value offset, std::optional<int64_t> low, std::optional<int64_t> high);
-  // i64 [batch]: the keys that a sample has.
-  void see_first(Value lengths);
+  // Whether a key is among those that a sample has, of lengths i64 [batch].
+  Value among_first(Value lengths) const;
 
   Value value() const;  // absent if every query sees every key as it is
 

@@ -60,7 +60,8 @@ Heads read_heads(NodeContext& c) {
 }
 
 // What qk_matmul_output shows: the scores, capped (1), masked (2), or the weights (3).
-Value scores_output(NodeContext& c, const Heads& h, Value mask, Value log_sum, const Attributes& attributes) {
+Value scores_output(NodeContext& c, const Heads& h, Value mask, std::span<const Value> attended,
+                    const Attributes& attributes) {
   Builder& b = c.b;
   const int64_t mode = c.integer("qk_matmul_output_mode", 0);
   const Shape q = b.shape(h.q), k = b.shape(h.k);
@@ -77,8 +78,9 @@ Value scores_output(NodeContext& c, const Heads& h, Value mask, Value log_sum, c
   all.add(b.constant(b.dtype(scores), 0));
   scores = b.add(scores, all.value());
   if (mode == 2) return scores;
-  const Value weights = b.unary("exp", b.sub(scores, b.reshape(log_sum, {q[0], q[1], q[2], 1})));
-  return b.cast(weights, b.dtype(h.q));
+  const auto column = [&](Value row) { return b.reshape(row, {q[0], q[1], q[2], 1}); };
+  const Value exponentials = b.unary("exp", b.sub(scores, column(attended[1])));
+  return b.cast(b.div(exponentials, column(attended[2])), b.dtype(h.q));
 }
 
 std::vector<Value> import_attention(NodeContext& c) {
@@ -100,7 +102,7 @@ std::vector<Value> import_attention(NodeContext& c) {
   if (c.has_operand(kLengths)) {
     if (c.has_operand(kPastKey)) c.fail("nonpad_kv_seqlen and past_key exclude each other");
     const Value lengths = b.cast(c.operand(kLengths), DType::i64);
-    seen.see_first(lengths);
+    seen.see_where(seen.among_first(lengths));
     const Value column = b.reshape(lengths, {b.type(lengths).element_count(), 1, 1, 1});
     offset = b.sub(column, b.constant(DType::i64, static_cast<double>(queries)));
   }
@@ -122,7 +124,7 @@ std::vector<Value> import_attention(NodeContext& c) {
   if (mask) operands.push_back(mask);
   const std::vector<Value> attended = b.call_all(op("attention"), operands, attributes);
   std::vector<Value> results{c.shape(kQ).size() == 3 ? merge_heads(b, attended[0]) : attended[0], h.k, h.v};
-  if (c.wants(3)) results.push_back(scores_output(c, h, mask, attended[1], attributes));
+  if (c.wants(3)) results.push_back(scores_output(c, h, mask, attended, attributes));
   return results;
 }
 

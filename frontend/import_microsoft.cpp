@@ -110,11 +110,15 @@ void add_padding(NodeContext& c, size_t operand, AttentionMask& mask) {
   const double hidden = c.number("mask_filter_value", -10000);
   Shape shape = c.shape(operand);
   const Value given = c.operand(operand);
-  if (shape.size() == 1) return mask.see_first(b.cast(given, DType::i64));
-  if (shape.size() < 2 || shape.size() > 4)
+  if (shape.empty() || shape.size() > 4)
     c.fail("a mask [batch, keys] or [batch, queries, keys] expected, found " + to_string(shape));
-  while (shape.size() < 4) shape.insert(shape.begin() + 1, 1);
-  const Value seen = b.cast(b.reshape(given, shape), DType::boolean);
+  Value seen;
+  if (shape.size() == 1) {
+    seen = mask.among_first(b.cast(given, DType::i64));
+  } else {
+    while (shape.size() < 4) shape.insert(shape.begin() + 1, 1);
+    seen = b.cast(b.reshape(given, shape), DType::boolean);
+  }
   mask.add(b.select(seen, b.constant(DType::f32, 0), b.constant(DType::f32, hidden)));
 }
 

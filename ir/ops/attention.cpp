@@ -1,7 +1,7 @@
 // Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), one node until it is expanded, and its gradient,
 // which computes the weights again (Dao et al. 2022, section 3.1). Contractions in the operands' type, everything
 // between them in f32.
-#include <array>
+#include <cmath>
 #include <limits>
 
 #include "ir/ops/families.h"
@@ -58,8 +58,8 @@ void check_options(const TypeContext& c, const AttentionSizes& s, size_t first) 
 std::vector<TensorType> attention_type(const TypeContext& c) {
   const AttentionSizes s = attention_sizes(c.operand(0), c.operand(1), c.operand(2));
   check_options(c, s, 3);
-  return {{c.operand(0).dtype, {s.batch, s.heads, s.queries, s.value_depth}},
-          {DType::f32, {s.batch, s.heads, s.queries}}};
+  const TensorType row{DType::f32, {s.batch, s.heads, s.queries}};
+  return {{c.operand(0).dtype, {s.batch, s.heads, s.queries, s.value_depth}}, row, row};
 }
 
 // The steps that forward and backward share.
@@ -104,13 +104,17 @@ class AttentionSteps {
     const double cap = attributes_.number("softcap");
     return cap == 0 ? scores : b_.mul(b_.unary("tanh", b_.mul(scores, 1 / cap)), cap);
   }
-  // -infinity where the query does not see the key.
+  // `fill` where the query does not see the key.
   Value masked(Value scores) const {
-    const Value hidden = b_.constant_like(scores, -std::numeric_limits<double>::infinity());
+    if (mask_ && b_.dtype(mask_) != DType::boolean) scores = b_.add(scores, b_.cast(mask_, DType::f32));
+    return where_seen(scores, attributes_.number("fill"));
+  }
+  // The cotangent of what `masked` takes; weights of 0 pass none on.
+  Value masked_cotangent(Value ds) const { return std::isfinite(attributes_.number("fill")) ? where_seen(ds, 0) : ds; }
+  Value where_seen(Value scores, double otherwise) const {
+    const Value hidden = b_.constant_like(scores, otherwise);
     const Shape shape = b_.shape(scores);
-    if (mask_)
-      scores = b_.dtype(mask_) == DType::boolean ? b_.select(b_.broadcast(mask_, shape), scores, hidden)
-                                                 : b_.add(scores, b_.cast(mask_, DType::f32));
+    if (mask_ && b_.dtype(mask_) == DType::boolean) scores = b_.select(b_.broadcast(mask_, shape), scores, hidden);
     if (attributes_.integer("causal") == 0) return scores;
     const Value key = b_.call("iota", {}, {{"shape", Shape{sizes_.queries, sizes_.keys}}, {"axis", int64_t{1}}}),
                 query = b_.call("iota", {}, {{"shape", Shape{sizes_.queries, sizes_.keys}}, {"axis", int64_t{0}}});
@@ -129,8 +133,9 @@ class AttentionSteps {
   AttentionSizes sizes_;
 };
 
-// A row without a visible key: its maximum is held above -infinity, so that all its exponentials are 0, and its sum,
-// which is at least 1 in any other row, above 0.
+// The softmax's maximum and sum stay apart: in a row that hides all keys by a large number their logarithm would lose
+// how many there are. A row of -infinity: its maximum is held above that, so that all its exponentials are 0, and its
+// sum, which is at least 1 in any other row, above 0.
 std::vector<Value> expand_attention(const ExpandContext& c) {
   Builder& b = c.builder;
   const AttentionSteps steps(b, c.node.attributes, c.operands.first(3), c.operands.subspan(3));
@@ -142,20 +147,25 @@ std::vector<Value> expand_attention(const ExpandContext& c) {
   const Value sum = b.call("max", {total, b.constant_like(total, 1)});
   const Value weights = steps.dropped(b.div(exponentials, sum));
   const Value y = steps.product(b.cast(weights, b.dtype(c.operands[2])), c.operands[2], {});
-  const Value log_sum = b.add(finite, b.unary("log", sum));
-  return {b.reshape(y, c.node.results[0].shape), b.reshape(log_sum, c.node.results[1].shape)};
+  const auto row = [&](Value v) { return b.reshape(v, c.node.results[1].shape); };
+  return {b.reshape(y, c.node.results[0].shape), row(finite), row(sum)};
 }
 
+// Operands of attention_grad: dy, y, maximum and sum come first.
+enum GradOperand : size_t { kGradQ = 4, kGradK, kGradV, kGradMask, kGradSeed };
+
 std::vector<TensorType> attention_grad_type(const TypeContext& c) {
-  const AttentionSizes s = attention_sizes(c.operand(3), c.operand(4), c.operand(5));
-  check_options(c, s, 6);
-  const TensorType y{c.operand(3).dtype, {s.batch, s.heads, s.queries, s.value_depth}},
-      log_sum{DType::f32, {s.batch, s.heads, s.queries}};
-  expect(c.operand(0) == y && c.operand(1) == y && c.operand(2) == log_sum,
-         "dy and y " + to_string(y) + " and log_sum " + to_string(log_sum) + " expected, found " +
-             to_string(c.operand(0)) + ", " + to_string(c.operand(1)) + " and " + to_string(c.operand(2)));
-  std::vector<TensorType> results{c.operand(3), c.operand(4), c.operand(5)};
-  if (c.operands.size() > 6 && c.operands[6] && is_floating(c.operand(6).dtype)) results.push_back(c.operand(6));
+  const AttentionSizes s = attention_sizes(c.operand(kGradQ), c.operand(kGradK), c.operand(kGradV));
+  check_options(c, s, kGradMask);
+  const TensorType y{c.operand(kGradQ).dtype, {s.batch, s.heads, s.queries, s.value_depth}},
+      row{DType::f32, {s.batch, s.heads, s.queries}};
+  expect(c.operand(0) == y && c.operand(1) == y && c.operand(2) == row && c.operand(3) == row,
+         "dy and y " + to_string(y) + ", maximum and sum " + to_string(row) + " expected, found " +
+             to_string(c.operand(0)) + ", " + to_string(c.operand(1)) + ", " + to_string(c.operand(2)) + " and " +
+             to_string(c.operand(3)));
+  std::vector<TensorType> results{c.operand(kGradQ), c.operand(kGradK), c.operand(kGradV)};
+  if (c.operands.size() > kGradMask && c.operands[kGradMask] && is_floating(c.operand(kGradMask).dtype))
+    results.push_back(c.operand(kGradMask));
   return results;
 }
 
@@ -163,20 +173,21 @@ std::vector<TensorType> attention_grad_type(const TypeContext& c) {
 // ds = P (dP - sum(P dP)) = P (dP - sum(dy y)); dq = scale ds k, dk = scale ds^T q.
 std::vector<Value> expand_attention_grad(const ExpandContext& c) {
   Builder& b = c.builder;
-  const Value dy = c.operands[0], y = c.operands[1], log_sum = c.operands[2], q = c.operands[3], k = c.operands[4],
-              v = c.operands[5];
+  const Value dy = c.operands[0], y = c.operands[1], q = c.operands[kGradQ], k = c.operands[kGradK],
+              v = c.operands[kGradV];
   const Attributes& attributes = c.node.attributes;
   // The weights are computed again when dy is there.
-  std::vector<Value> again(c.operands.begin() + 3, c.operands.end());
+  std::vector<Value> again(c.operands.begin() + kGradQ, c.operands.end());
   again[0] = b.call("after", {q, dy});
-  if (attributes.number("ratio") > 0) again[4] = b.call("after", {again[4], dy});
+  if (attributes.number("ratio") > 0) again[kGradSeed - kGradQ] = b.call("after", {c.operands[kGradSeed], dy});
   const AttentionSteps steps(b, attributes, std::span(again).first(3), std::span(again).subspan(3));
   const AttentionSizes& s = steps.sizes();
   const Value capped = steps.capped_scores();
-  const Value row_log_sum = b.reshape(log_sum, {s.batch, s.heads, s.queries, 1});
-  const Value weights = b.unary("exp", b.sub(steps.masked(capped), row_log_sum));
+  const auto column = [&](Value row) { return b.reshape(row, {s.batch, s.heads, s.queries, 1}); };
+  const Value exponentials = b.unary("exp", b.sub(steps.masked(capped), column(c.operands[2])));
+  const Value weights = b.div(exponentials, column(c.operands[3]));
   const Value inner = b.call("reduce_sum", {b.mul(b.cast(dy, DType::f32), b.cast(y, DType::f32))}, {{"axes", Ints{3}}});
-  const Value ds = b.mul(weights, b.sub(steps.dropped(steps.similarity(dy, v)), inner));
+  const Value ds = steps.masked_cotangent(b.mul(weights, b.sub(steps.dropped(steps.similarity(dy, v)), inner)));
   Value dz = b.mul(ds, attributes.number("scale"));
   if (const double cap = attributes.number("softcap"); cap > 0) {
     const Value bounded = b.mul(capped, 1 / cap);
@@ -189,16 +200,16 @@ std::vector<Value> expand_attention_grad(const ExpandContext& c) {
                                b.reshape(steps.product(dz, q, transpose_first), b.shape(k)),
                                b.reshape(steps.product(used, dy, transpose_first), b.shape(v))};
   if (c.node.results.size() > 3) {
-    const Value mask = c.operands[6];
+    const Value mask = c.operands[kGradMask];
     gradients.push_back(b.cast(b.sum_to(ds, b.shape(mask)), b.dtype(mask)));
   }
   return gradients;
 }
 
 std::vector<Value> attention_vjp(const VjpContext& c) {
-  expect(!c.cotangents[1], "a gradient through the logarithms of the sums is not supported");
+  expect(!c.cotangents[1] && !c.cotangents[2], "a gradient through the maxima and sums is not supported");
   if (!c.cotangents[0]) return std::vector<Value>(c.operands.size());
-  std::vector<Value> operands{c.cotangents[0], c.results[0], c.results[1]};
+  std::vector<Value> operands{c.cotangents[0], c.results[0], c.results[1], c.results[2]};
   operands.insert(operands.end(), c.operands.begin(), c.operands.end());
   std::vector<Value> gradients = c.builder.call_all(op("attention_grad"), std::move(operands), c.node.attributes);
   gradients.resize(c.operands.size());
@@ -223,11 +234,13 @@ double contraction_cost(const TensorType& q, const TensorType& v, double product
 
 const OperandSpec kMask{"mask", OperandSpec::optional, OperandSpec::keep};
 const OperandSpec kSeed{"seed", OperandSpec::optional}, kIteration{"iteration", OperandSpec::optional};
-const std::vector<AttributeSpec> kAttributes{{"scale", 1.0},
-                                             {"causal", int64_t{0}, AttributeSpec::defaulted},
-                                             {"softcap", 0.0, AttributeSpec::defaulted},
-                                             {"ratio", 0.0, AttributeSpec::defaulted},
-                                             {"site", int64_t{0}, AttributeSpec::defaulted}};
+const std::vector<AttributeSpec> kAttributes{
+    {"scale", 1.0},
+    {"causal", int64_t{0}, AttributeSpec::defaulted},
+    {"softcap", 0.0, AttributeSpec::defaulted},
+    {"fill", -std::numeric_limits<double>::infinity(), AttributeSpec::defaulted},
+    {"ratio", 0.0, AttributeSpec::defaulted},
+    {"site", int64_t{0}, AttributeSpec::defaulted}};
 
 const std::vector<Op> kOps{
     {.name = "attention",
@@ -244,7 +257,8 @@ const std::vector<Op> kOps{
     {.name = "attention_grad",
      .operands = {{"dy"},
                   {"y"},
-                  {"log_sum", OperandSpec::one, OperandSpec::keep},
+                  {"maximum", OperandSpec::one, OperandSpec::keep},
+                  {"sum", OperandSpec::one, OperandSpec::keep},
                   {"q"},
                   {"k"},
                   {"v"},
@@ -257,7 +271,7 @@ const std::vector<Op> kOps{
      .not_differentiable = "second derivatives are not built",
      .kernel = KernelKind::composite,
      .expand = expand_attention_grad,
-     .cost = [](const Node&, std::span<const TensorType> t) { return contraction_cost(t[3], t[5], 5); }},
+     .cost = [](const Node&, std::span<const TensorType> t) { return contraction_cost(t[kGradQ], t[kGradV], 5); }},
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Work on independent stretches of a long range, on all processors.
+// Work on independent stretches of a long range, on all processors, by threads that end with it.
 #pragma once
 
 #include <algorithm>
@@ -6,14 +6,15 @@
 #include <thread>
 #include <vector>
 
+#include "base/processors.h"
+
 namespace halfstep {
 
-// Calls body(begin, end) for stretches that cover [0, count). The body must not throw.
+// Calls body(begin, end) for stretches that cover [0, count), of at least `shortest` where there are several: what is
+// worth a thread, which takes some 50 us to start. The body must not throw.
 template <typename Body>
-void parallel_stretches(int64_t count, const Body& body) {
-  constexpr int64_t kShortest = 1 << 16;  // elements worth a thread
-  const int64_t processors = std::max<int64_t>(1, std::thread::hardware_concurrency());
-  const int64_t threads = std::clamp<int64_t>(count / kShortest, 1, processors);
+void parallel_stretches(int64_t count, const Body& body, int64_t shortest = 1 << 16) {
+  const int64_t threads = std::clamp<int64_t>(count / std::max<int64_t>(shortest, 1), 1, usable_processors());
   std::vector<std::jthread> others;
   for (int64_t i = 1; i < threads; ++i)
     others.emplace_back([&body, begin = count * i / threads, end = count * (i + 1) / threads] { body(begin, end); });

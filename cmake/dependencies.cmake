@@ -6,7 +6,6 @@ find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(tomlplusplus REQUIRED)
-find_package(TBB REQUIRED)
 find_package(OpenMP REQUIRED) # oneDNN's own threads: one team serves its primitives and our kernels
 
 find_library(DNNL_LIBRARY dnnl REQUIRED)

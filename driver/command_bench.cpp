@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "driver/commands.h"
+#include "driver/output.h"
 #include "driver/report.h"
 #include "driver/session.h"
 #include "driver/table.h"
@@ -72,7 +73,7 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   const int64_t planned = memory.state_bytes + memory.scratch_bytes;
   const size_t calls = model.find("train")->steps.size();
   if (session.report && options.timing == CommandOptions::time_passes)
-    fmt::print(stderr, "{}", pass_times_table(*session.report));
+    print_err("{}", pass_times_table(*session.report));
   if (options.format == Format::json) {
     nlohmann::json json{{"model", given.model},
                         {"device", name(model.device)},
@@ -90,14 +91,14 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
     if (session.report)
       json["compile_seconds"] = session.report->seconds, json["compile"] = compile_json(*session.report);
     if (!m.calls.empty()) json["profile"] = calls_json(m.calls);
-    fmt::print("{}\n", json.dump());
+    print_out("{}\n", json_text(json));
     return ExitCode::success;
   }
   const auto row = [](const char* label, const std::string& value, const std::string& meaning) {
-    fmt::print("  {:<10}  {:>12}  {}\n", label, value, meaning);
+    print_out("  {:<10}  {:>12}  {}\n", label, value, meaning);
   };
-  fmt::print("{}: {} at batch {} on {} ({})\n", given.model, recipe.precision, samples, name(model.device),
-             model.architecture);
+  print_out("{}: {} at batch {} on {} ({})\n", given.model, recipe.precision, samples, name(model.device),
+            model.architecture);
   row("step", fmt::format("{:.4f} ms", m.median_ms),
       fmt::format("median of {} steps, {} calls each", m.repeats, calls));
   row("", fmt::format("{:.4f} ms", m.p90_ms), "nine of ten are faster");
@@ -108,7 +109,7 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   row("", bytes_text(memory.workspace_bytes), "for the libraries' workspaces");
   row("", bytes_text(memory.measured_bytes), "measured");
   if (session.report) row("compile", fmt::format("{:.3f} s", session.report->seconds), "passes and kernels");
-  if (!m.calls.empty()) fmt::print("\n{}", calls_table(m.calls));
+  if (!m.calls.empty()) print_out("\n{}", calls_table(m.calls));
   return ExitCode::success;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "driver/commands.h"
+#include "driver/output.h"
 #include "driver/report.h"
 #include "driver/table.h"
 #include "frontend/readiness.h"
@@ -48,20 +49,20 @@ std::string weights_text(const Readiness& ready) {
 }
 
 void print_readiness(const Recipe& recipe, const Readiness& ready) {
-  fmt::print("{}\n  {} nodes of opset {}{}\n", recipe.model, count_text(ready.nodes), ready.opset,
-             ready.producer.empty() ? "" : ", written by " + ready.producer);
-  for (const auto& [name, type] : ready.inputs) fmt::print("  input {}: {}\n", name, type);
-  if (const std::string weights = weights_text(ready); !weights.empty()) fmt::print("  {}\n", weights);
+  print_out("{}\n  {} nodes of opset {}{}\n", recipe.model, count_text(ready.nodes), ready.opset,
+            ready.producer.empty() ? "" : ", written by " + ready.producer);
+  for (const auto& [name, type] : ready.inputs) print_out("  input {}: {}\n", name, type);
+  if (const std::string weights = weights_text(ready); !weights.empty()) print_out("  {}\n", weights);
   Table operators({"operator", "nodes"});
   for (const auto& [op, count] : ready.operators) operators.add({op, std::to_string(count)});
-  if (!operators.empty()) fmt::print("{}", operators.text());
+  if (!operators.empty()) print_out("{}", operators.text());
   for (const Finding& f : ready.findings)
-    fmt::print("  {}: {}{}{}\n", f.kind, f.text, f.remedy.empty() ? "" : "; ", f.remedy);
-  for (const std::string& remark : ready.remarks) fmt::print("  note: {}\n", remark);
-  for (const std::string& problem : ready.problems) fmt::print("  problem: {}\n", problem);
+    print_out("  {}: {}{}{}\n", f.kind, f.text, f.remedy.empty() ? "" : "; ", f.remedy);
+  for (const std::string& remark : ready.remarks) print_out("  note: {}\n", remark);
+  for (const std::string& problem : ready.problems) print_out("  problem: {}\n", problem);
   const size_t count = ready.problems.size();
-  fmt::print("{}\n", count == 0 ? "ready to train"
-                                : fmt::format("not ready to train: {} {}", count, count == 1 ? "problem" : "problems"));
+  print_out("{}\n", count == 0 ? "ready to train"
+                               : fmt::format("not ready to train: {} {}", count, count == 1 ? "problem" : "problems"));
 }
 
 }  // namespace
@@ -77,7 +78,7 @@ ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
       ready.problems.push_back(e.what());
     }
   if (options.format == Format::json)
-    fmt::print("{}\n", readiness_json(recipe, ready).dump());
+    print_out("{}\n", json_text(readiness_json(recipe, ready)));
   else
     print_readiness(recipe, ready);
   return ready.problems.empty() ? ExitCode::success : ExitCode::not_ready;

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "codegen/target.h"
 #include "driver/commands.h"
+#include "driver/output.h"
 #include "driver/report.h"
 #include "driver/table.h"
 #include "ir/text.h"
@@ -16,29 +17,28 @@ namespace halfstep {
 ExitCode run_info(const CommandOptions& options) {
   const CudaProbe cuda = probe_cuda(0);
   if (options.format == Format::json) {
-    fmt::print("{}\n", nlohmann::json{{"version", HALFSTEP_VERSION},
-                                      {"models", onnx_versions()},
-                                      {"compiler", llvm_version()},
-                                      {"cpu", {{"name", host_cpu()}, {"libraries", cpu_libraries()}}},
-                                      {"cuda",
-                                       {{"available", cuda.available},
-                                        {"device", cuda.device},
-                                        {"architecture", cuda.architecture},
-                                        {"memory_bytes", cuda.memory_bytes},
-                                        {"libraries", cuda.libraries},
-                                        {"reason", cuda.reason}}}}
-                           .dump());
+    print_out("{}\n", json_text({{"version", HALFSTEP_VERSION},
+                                 {"models", onnx_versions()},
+                                 {"compiler", llvm_version()},
+                                 {"cpu", {{"name", host_cpu()}, {"libraries", cpu_libraries()}}},
+                                 {"cuda",
+                                  {{"available", cuda.available},
+                                   {"device", cuda.device},
+                                   {"architecture", cuda.architecture},
+                                   {"memory_bytes", cuda.memory_bytes},
+                                   {"libraries", cuda.libraries},
+                                   {"reason", cuda.reason}}}}));
     return ExitCode::success;
   }
-  fmt::print("halfstep  {}\n", HALFSTEP_VERSION);
-  fmt::print("models    {}\n", onnx_versions());
-  fmt::print("compiler  {}\n", llvm_version());
-  fmt::print("cpu       {}; {}\n", host_cpu(), cpu_libraries());
+  print_out("halfstep  {}\n", HALFSTEP_VERSION);
+  print_out("models    {}\n", onnx_versions());
+  print_out("compiler  {}\n", llvm_version());
+  print_out("cpu       {}; {}\n", host_cpu(), cpu_libraries());
   if (cuda.available)
-    fmt::print("cuda      {}, {}, {}\n          {}\n", cuda.device, cuda.architecture, bytes_text(cuda.memory_bytes),
-               cuda.libraries);
+    print_out("cuda      {}, {}, {}\n          {}\n", cuda.device, cuda.architecture, bytes_text(cuda.memory_bytes),
+              cuda.libraries);
   else
-    fmt::print("cuda      {}\n", cuda.reason);
+    print_out("cuda      {}\n", cuda.reason);
   return ExitCode::success;
 }
 
@@ -47,18 +47,17 @@ ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
   compile.stop_after = "autocast";
   const CompileReport report = compile_training(recipe, DeviceKind::cpu, compile).report;
   const AutocastReport nodes = by_onnx_node(report.precision, report.onnx_nodes);
-  if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(report));
+  if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(report));
   if (options.format == Format::json) {
-    fmt::print("{}\n", nlohmann::json{{"model", recipe.model},
-                                      {"precision", recipe.precision},
-                                      {"summary", precision_summary(nodes)},
-                                      {"nodes", precision_json(nodes)},
-                                      {"ir_nodes", precision_json(report.precision)}}
-                           .dump());
+    print_out("{}\n", json_text({{"model", recipe.model},
+                                 {"precision", recipe.precision},
+                                 {"summary", precision_summary(nodes)},
+                                 {"nodes", precision_json(nodes)},
+                                 {"ir_nodes", precision_json(report.precision)}}));
     return ExitCode::success;
   }
-  fmt::print("{}\n  {}\n", precision_table(options.detail == CommandOptions::all ? report.precision : nodes),
-             precision_summary(nodes));
+  print_out("{}\n  {}\n", precision_table(options.detail == CommandOptions::all ? report.precision : nodes),
+            precision_summary(nodes));
   return ExitCode::success;
 }
 
@@ -69,10 +68,10 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
   compile.model_outputs = LossOptions::dropped;
   const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), compile);
   if (options.format == Format::text)
-    for (const std::string& remark : compiled.report.remarks) fmt::print(stderr, "halfstep: note: {}\n", remark);
-  if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(compiled.report));
+    for (const std::string& remark : compiled.report.remarks) print_err("halfstep: note: {}\n", remark);
+  if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(compiled.report));
   if (!options.compile.stop_after.empty()) {
-    for (const Graph& graph : compiled.stopped.graphs) fmt::print("{}", print(graph));
+    for (const Graph& graph : compiled.stopped.graphs) print_out("{}", print(graph));
     return ExitCode::success;
   }
   if (!options.target.empty()) save_compiled(compiled.model, options.target);
@@ -80,13 +79,13 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
     nlohmann::json json = compile_json(compiled.report);
     json["model"] = recipe.model, json["target"] = options.target;
     json["device"] = name(compiled.model.device), json["architecture"] = compiled.model.architecture;
-    fmt::print("{}\n", json.dump());
+    print_out("{}\n", json_text(json));
     return ExitCode::success;
   }
-  fmt::print("{}", compile_summary(compiled.report));
+  print_out("{}", compile_summary(compiled.report));
   if (!options.target.empty())
-    fmt::print(stderr, "halfstep: wrote {} for {} ({}); next: halfstep train {}\n", options.target,
-               name(compiled.model.device), compiled.model.architecture, options.target);
+    print_err("halfstep: wrote {} for {} ({}); next: halfstep train {}\n", options.target, name(compiled.model.device),
+              compiled.model.architecture, options.target);
   return ExitCode::success;
 }
 

@@ -1,10 +1,10 @@
 #include <fmt/format.h>
 
-#include <csignal>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "driver/commands.h"
+#include "driver/output.h"
 #include "driver/report.h"
 #include "driver/session.h"
 #include "driver/table.h"
@@ -21,7 +21,7 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
   const Dataset data = open_evaluation_data(recipe);
   const Session session = open_session(job, options.compile);
   if (session.report && options.timing == CommandOptions::time_passes)
-    fmt::print(stderr, "{}", pass_times_table(*session.report));
+    print_err("{}", pass_times_table(*session.report));
   if (!options.checkpoint.empty())
     write_weights(*session.executor, read_checkpoint_weights(options.checkpoint),
                   "checkpoint '" + options.checkpoint + "'");
@@ -32,16 +32,16 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
                                  .ranges = value_ranges(recipe, model),
                                  .seed = static_cast<uint64_t>(recipe.seed),
                                  .signals = &signals});
-  if (e.interrupted) return signals.received() == SIGTERM ? ExitCode::terminated : ExitCode::interrupted;
+  if (e.interrupted) return stopped_by(signals.received());
   if (options.format == Format::json) {
     nlohmann::json json{{"model", given.model}, {"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
     if (e.accuracy) json["accuracy"] = *e.accuracy;
     if (e.tokens) json.update(tokens_json(*e.tokens, ""));
-    fmt::print("{}\n", json.dump());
+    print_out("{}\n", json_text(json));
   } else {
-    fmt::print("{} samples in {:.1f} s: loss {:.4f}{}{}\n", count_text(e.samples), e.seconds, e.loss,
-               e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
-               e.tokens ? ", " + tokens_text(*e.tokens) : "");
+    print_out("{} samples in {:.1f} s: loss {:.4f}{}{}\n", count_text(e.samples), e.seconds, e.loss,
+              e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
+              e.tokens ? ", " + tokens_text(*e.tokens) : "");
   }
   return ExitCode::success;
 }
@@ -51,9 +51,9 @@ ExitCode run_export(const Recipe& given, const CommandOptions& options) {
   const Recipe recipe = open_job(given).recipe;
   export_model(onnx_file_of(recipe), read_checkpoint_weights(options.checkpoint), options.target);
   if (options.format == Format::json)
-    fmt::print("{}\n", nlohmann::json{{"model", recipe.model}, {"trained_model", options.target}}.dump());
+    print_out("{}\n", json_text({{"model", recipe.model}, {"trained_model", options.target}}));
   else
-    fmt::print(stderr, "halfstep: wrote {}\n", options.target);
+    print_err("halfstep: wrote {}\n", options.target);
   return ExitCode::success;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "driver/commands.h"
+#include "driver/output.h"
 #include "driver/session.h"
 #include "driver/table.h"
 #include "runtime/checkpoint.h"
@@ -84,20 +85,18 @@ ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
   const size_t parameters = executor.model().parameters.size();
   const double norm = gradient_norm(results);
   if (options.format == Format::json)
-    fmt::print("{}\n", nlohmann::json{{"model", given.model},
-                                      {"loss", loss},
-                                      {"parameters", parameters},
-                                      {"gradient_norm", norm},
-                                      {"loss_scale", scale},
-                                      {"overflow", overflow},
-                                      {"gradients", options.target}}
-                           .dump());
+    print_out("{}\n", json_text({{"model", given.model},
+                                 {"loss", loss},
+                                 {"parameters", parameters},
+                                 {"gradient_norm", norm},
+                                 {"loss_scale", scale},
+                                 {"overflow", overflow},
+                                 {"gradients", options.target}}));
   else
-    fmt::print("loss {:.6f}, gradients of {} parameters with norm {:.6g}, written to {}\n", loss,
-               count_text(static_cast<int64_t>(parameters)), norm, options.target);
+    print_out("loss {:.6f}, gradients of {} parameters with norm {:.6g}, written to {}\n", loss,
+              count_text(static_cast<int64_t>(parameters)), norm, options.target);
   if (overflow && options.format == Format::text)
-    fmt::print(stderr, "halfstep: note: gradients overflowed at loss scale {:g}: give a smaller --initial_scale\n",
-               scale);
+    print_err("halfstep: note: gradients overflowed at loss scale {:g}: give a smaller --initial_scale\n", scale);
   return ExitCode::success;
 }
 

@@ -4,8 +4,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <sstream>
 
 #include "base/error.h"
+#include "driver/output.h"
 
 namespace halfstep {
 namespace {
@@ -17,7 +19,7 @@ constexpr const char* kExitCodes = R"(exit codes:
     2  the command line is wrong
     3  a bug in halfstep
     4  check found problems
-  130  stopped by SIGINT after writing a checkpoint (143: by SIGTERM)
+  130  stopped by SIGINT after writing a checkpoint (129: by SIGHUP, 143: by SIGTERM)
 )";
 
 // One row per command: the only place that lists them.
@@ -231,7 +233,9 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv)
     app.parse(arguments);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() != 0) throw UsageError(usage_message(app, error));
-    app.exit(error);
+    std::ostringstream text;
+    app.exit(error, text, text);
+    write_out(text.str());
     return std::nullopt;
   }
   line.command = app.get_subcommands().front()->get_name();

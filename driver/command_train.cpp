@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +7,7 @@
 #include "base/file.h"
 #include "driver/commands.h"
 #include "driver/find_non_finite.h"
+#include "driver/output.h"
 #include "driver/progress.h"
 #include "driver/report.h"
 #include "driver/session.h"
@@ -134,7 +134,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   if (const std::optional<CompileReport>& compiled = session.report) {
     narration.say(fmt::format("  compiled in {:.2f} s to {} calls\n", compiled->seconds, compiled->steps));
     for (const std::string& remark : compiled->remarks) narration.note(remark);
-    if (options.timing == CommandOptions::time_passes) fmt::print(stderr, "{}", pass_times_table(*compiled));
+    if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(*compiled));
     precision = by_onnx_node(compiled->precision, compiled->onnx_nodes);
     json["compile"] = compile_json(*compiled), json["precision"] = precision_json(precision);
   }
@@ -145,10 +145,10 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const TrainReport report = run_recorded(executor, data, recipe, options.format, *signals);
   json.update(train_json(report));
   if (report.reason == StopReason::interrupted) {
-    if (options.format == Format::json) fmt::print("{}\n", json.dump());
+    if (options.format == Format::json) print_out("{}\n", json_text(json));
     narration.note(fmt::format("stopped by a signal after step {}; go on with --resume {}", report.steps,
                                report.checkpoint.string()));
-    return signals->received() == SIGTERM ? ExitCode::terminated : ExitCode::interrupted;
+    return stopped_by(signals->received());
   }
   signals.reset();
 
@@ -159,7 +159,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const fs::path trained = export_trained(recipe, state.weights, narration);
   if (options.format == Format::json) {
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();
-    fmt::print("{}\n", json.dump());
+    print_out("{}\n", json_text(json));
     return ExitCode::success;
   }
   if (data.test && !data.test->tokens)

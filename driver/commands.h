@@ -14,9 +14,13 @@ enum class ExitCode : int {
   usage = 2,          // the command line
   internal = 3,       // a bug of ours
   not_ready = 4,      // check: the model has problems
-  interrupted = 130,  // SIGINT: a checkpoint was written
+  hung_up = 129,      // SIGHUP: a checkpoint was written
+  interrupted = 130,  // SIGINT: likewise
   terminated = 143,   // SIGTERM: likewise
 };
+
+// Of a run that `signal` stopped.
+constexpr ExitCode stopped_by(int signal) { return static_cast<ExitCode>(128 + signal); }
 
 enum class Format : uint8_t { text, json };
 

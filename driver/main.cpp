@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <csignal>
 #include <filesystem>
 #include <map>
 #include <new>
@@ -7,6 +8,8 @@
 
 #include "base/error.h"
 #include "driver/command_line.h"
+#include "driver/output.h"
+#include "runtime/signals.h"
 
 namespace halfstep {
 namespace {
@@ -29,11 +32,9 @@ ExitCode fail(ExitCode code, const std::string& message, Format format) {
     begin = end + 1;
   }
   if (format == Format::json)
-    fmt::print(stderr, "{}\n",
-               nlohmann::json{{"error", message}, {"problems", lines}, {"exit_code", static_cast<int>(code)}}.dump(
-                   -1, ' ', false, nlohmann::json::error_handler_t::replace));
+    print_err("{}\n", json_text({{"error", message}, {"problems", lines}, {"exit_code", static_cast<int>(code)}}));
   else
-    for (const std::string& line : lines) fmt::print(stderr, "halfstep: {}\n", line);
+    for (const std::string& line : lines) print_err("halfstep: {}\n", line);
   return code;
 }
 
@@ -41,7 +42,9 @@ ExitCode guarded(int argc, char** argv) {
   const Format format = format_of(argc, argv);
   try {
     const std::optional<CommandLine> line = parse_command_line(argc, argv);
-    return line ? run(*line) : ExitCode::success;
+    const ExitCode code = line ? run(*line) : ExitCode::success;
+    finish_output();
+    return code;
   } catch (const UsageError& e) {
     return fail(ExitCode::usage, e.what(), format);
   } catch (const Error& e) {
@@ -59,4 +62,11 @@ ExitCode guarded(int argc, char** argv) {
 }  // namespace
 }  // namespace halfstep
 
-int main(int argc, char** argv) { return static_cast<int>(halfstep::guarded(argc, argv)); }
+int main(int argc, char** argv) {
+  halfstep::open_standard_descriptors();
+  const halfstep::SignalThread signals;
+  // What cannot be written is told by the write.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  return static_cast<int>(halfstep::guarded(argc, argv));
+}

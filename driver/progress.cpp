@@ -5,6 +5,8 @@
 
 #include <cstdio>
 
+#include "driver/output.h"
+
 namespace halfstep {
 namespace {
 
@@ -28,7 +30,7 @@ TerminalObserver::TerminalObserver(int64_t epochs)
       last_line_(std::chrono::steady_clock::now()) {}
 
 void TerminalObserver::clear_line() {
-  if (line_open_) std::fputs("\r\033[K", stderr);
+  if (line_open_) write_controls("\r\033[K");
   line_open_ = false;
 }
 
@@ -45,9 +47,10 @@ void TerminalObserver::progressed(const Progress& p) {
   const std::string state =
       fmt::format("{:>5}/{}  loss {:.4f}{}  {}", p.step_in_epoch, p.steps_per_epoch, p.last.loss, scale, rate);
   if (medium_ == log) {
-    fmt::print(stderr, "epoch {}/{}  step {}\n", epoch_, epochs_, state);
+    print_err("epoch {}/{}  step {}\n", epoch_, epochs_, state);
   } else {
-    fmt::print(stderr, "\r\033[K  epoch {}/{}  {} {}", epoch_, epochs_, bar(p.step_in_epoch, p.steps_per_epoch), state);
+    write_controls("\r\033[K");
+    print_err("  epoch {}/{}  {} {}", epoch_, epochs_, bar(p.step_in_epoch, p.steps_per_epoch), state);
     line_open_ = true;
   }
   std::fflush(stderr);
@@ -56,15 +59,13 @@ void TerminalObserver::progressed(const Progress& p) {
 void TerminalObserver::epoch_finished(const EpochRow& row) {
   clear_line();
   if (!header_printed_)
-    fmt::print("  {:>5}  {:>10}  {:>9}  {:>9}  {:>9}  {:>10}  {:>7}  {:>9}  {:>7}\n", "epoch", "train loss",
-               "train acc", "test loss", "test acc", "loss scale", "skipped", row.tokens ? "tokens/s" : "samples/s",
-               "seconds");
+    print_out("  {:>5}  {:>10}  {:>9}  {:>9}  {:>9}  {:>10}  {:>7}  {:>9}  {:>7}\n", "epoch", "train loss", "train acc",
+              "test loss", "test acc", "loss scale", "skipped", row.tokens ? "tokens/s" : "samples/s", "seconds");
   header_printed_ = true;
-  fmt::print("  {:>5}  {:>10.4f}  {:>9}  {:>9}  {:>9}  {:>10}  {:>7}  {:>9.0f}  {:>7.1f}\n", row.epoch, row.loss,
-             percent(row.accuracy), row.test ? fmt::format("{:.4f}", row.test->loss) : "-",
-             row.test ? percent(row.test->accuracy) : "-", row.loss_scale ? fmt::format("{:g}", *row.loss_scale) : "-",
-             row.skipped, row.tokens ? row.tokens->per_second : row.samples_per_second, row.seconds);
-  std::fflush(stdout);
+  print_out("  {:>5}  {:>10.4f}  {:>9}  {:>9}  {:>9}  {:>10}  {:>7}  {:>9.0f}  {:>7.1f}\n", row.epoch, row.loss,
+            percent(row.accuracy), row.test ? fmt::format("{:.4f}", row.test->loss) : "-",
+            row.test ? percent(row.test->accuracy) : "-", row.loss_scale ? fmt::format("{:g}", *row.loss_scale) : "-",
+            row.skipped, row.tokens ? row.tokens->per_second : row.samples_per_second, row.seconds);
 }
 
 }  // namespace halfstep

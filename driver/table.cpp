@@ -6,6 +6,8 @@
 #include <array>
 #include <string_view>
 
+#include "base/printable.h"
+
 namespace halfstep {
 namespace {
 
@@ -23,6 +25,11 @@ size_t width(const std::string& cell) {
 }
 
 }  // namespace
+
+void Table::add(std::vector<std::string> row) {
+  for (std::string& cell : row) cell = printable(cell);
+  rows_.push_back(std::move(row));
+}
 
 std::string Table::text(const std::string& indent) const {
   std::vector<size_t> widths;

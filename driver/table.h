@@ -10,7 +10,7 @@ namespace halfstep {
 class Table {
  public:
   explicit Table(std::vector<std::string> header) : header_(std::move(header)) {}
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  void add(std::vector<std::string> row);  // a cell is one line, whatever a name holds
   bool empty() const { return rows_.empty(); }
   std::string text(const std::string& indent = "  ") const;
 

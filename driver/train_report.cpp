@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "driver/output.h"
 #include "driver/table.h"
 
 namespace halfstep {
@@ -24,12 +25,11 @@ void Narration::stage(int number, const std::string& title) const { say(fmt::for
 
 void Narration::say(const std::string& text) const {
   if (format_ == Format::json) return;
-  fmt::print("{}", text);
-  std::fflush(stdout);
+  print_out("{}", text);
 }
 
 void Narration::note(const std::string& text) const {
-  if (format_ == Format::text) fmt::print(stderr, "halfstep: note: {}\n", text);
+  if (format_ == Format::text) print_err("halfstep: note: {}\n", text);
 }
 
 std::string data_text(const Data& data) {

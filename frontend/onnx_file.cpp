@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "frontend/check_names.h"
 #include "frontend/model_proto.h"
 
 namespace halfstep {
@@ -47,6 +48,9 @@ onnx::ModelProto parse_model(const OnnxFile& file) {
     throw Error(place + ": not a whole ONNX model; the file of " + std::to_string(bytes.size()) +
                 " bytes is truncated, damaged or of another format");
   if (!model.has_graph()) throw Error(place + ": it has no graph; the file is truncated or of another format");
+  Problems names;
+  check_names(model, names);
+  names.throw_if_any();
   return model;
 }
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "frontend/folded_batch_norm.h"
 #include "frontend/merged_parameters.h"
 #include "frontend/model_proto.h"
@@ -46,7 +47,8 @@ bool is_dropout(const onnx::NodeProto& node) {
 class Inspection {
  public:
   Inspection(const onnx::ModelProto& model, const std::filesystem::path& directory) : model_(model) {
-    result_.producer = model.producer_name() + (model.producer_version().empty() ? "" : " " + model.producer_version());
+    const std::string& version = model.producer_version();
+    result_.producer = printable(model.producer_name() + (version.empty() ? "" : " " + version));
     for (const auto& opset : model.opset_import())
       if (canonical_domain(opset.domain()).empty()) result_.opset = opset.version();
     std::set<std::string> initializers;

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "runtime/cpu/host_cpu.h"
+#include "runtime/host_cpu.h"
 #include "runtime/program.h"
 #include "runtime/safetensors.h"
 

@@ -1,18 +1,16 @@
 #include "runtime/data_feed.h"
 
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
-
 #include <algorithm>
 #include <cstring>
 #include <string_view>
 #include <utility>
 
+#include "base/parallel.h"
+
 namespace halfstep {
 namespace {
 
-// Batches below this size are copied by the calling thread: waking others would take longer.
-constexpr int64_t kParallelBytes = 1 << 20;
+constexpr int64_t kBytesWorthAThread = 1 << 20;
 
 bool can_convert(DType from, DType to) {
   if (from == to || is_floating(to)) return true;
@@ -303,12 +301,7 @@ void DataFeed::fill(std::span<const int64_t> samples, const StepInputs& step,
         copy_sample(binding, binding.array->data.data() + sample * from_bytes, to.data() + row * to_bytes);
       }
     };
-    if (to_bytes * batch_ < kParallelBytes) {
-      copy_rows(0, batch_);
-    } else {
-      tbb::parallel_for(tbb::blocked_range<int64_t>(0, batch_),
-                        [&](const tbb::blocked_range<int64_t>& rows) { copy_rows(rows.begin(), rows.end()); });
-    }
+    parallel_stretches(batch_, copy_rows, kBytesWorthAThread / std::max<int64_t>(to_bytes, 1));
   }
   if (tokens_) tokens_->fill(samples, step.seed, step.iteration, staging);
   for (const Constant& constant : constants_) std::ranges::copy(constant.bytes, staging[constant.input].begin());

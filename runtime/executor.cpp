@@ -3,7 +3,9 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <filesystem>
+#include <mutex>
 
 #include "base/error.h"
 #include "runtime/cuda_probe.h"
@@ -11,44 +13,83 @@
 namespace halfstep {
 namespace {
 
-constexpr const char* kCudaLibrary = "libhalfstep_cuda.so";
+struct DeviceLibrary {
+  const char* file;
+  const char* device;
+  const char* remedy;
+};
+constexpr DeviceLibrary kCuda{"libhalfstep_cuda.so", "cuda",
+                              "install the CUDA libraries and driver, or run on the CPU instead (--device cpu)"};
+constexpr DeviceLibrary kCpu{"libhalfstep_cpu.so", "cpu", "install oneDNN and an OpenMP runtime"};
 
 // Beside the library or executable that holds this code; the system's search finds it elsewhere.
-std::string cuda_library_path() {
+std::string path_of(const DeviceLibrary& library) {
   Dl_info info{};
-  if (::dladdr(reinterpret_cast<const void*>(&cuda_library_path), &info) == 0 || info.dli_fname == nullptr)
-    return kCudaLibrary;
-  const std::filesystem::path beside = std::filesystem::path(info.dli_fname).parent_path() / kCudaLibrary;
+  if (::dladdr(reinterpret_cast<const void*>(&path_of), &info) == 0 || info.dli_fname == nullptr) return library.file;
+  const std::filesystem::path beside = std::filesystem::path(info.dli_fname).parent_path() / library.file;
   std::error_code ignored;
-  return std::filesystem::exists(beside, ignored) ? beside.string() : kCudaLibrary;
+  return std::filesystem::exists(beside, ignored) ? beside.string() : library.file;
 }
 
-// A function of the CUDA library, which is never closed: the executor's code and the CUDA libraries' threads live in
-// it.
+// A function of a device's library, which is never closed: the executor's code and the libraries' threads live in it.
 template <typename Function>
-Function* cuda_function(const char* symbol) {
-  void* const library = ::dlopen(cuda_library_path().c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr)
-    throw Error(
-        fmt::format("device 'cuda': {}; install the CUDA libraries and driver, or run on the CPU instead "
-                    "(--device cpu)",
-                    ::dlerror()));
+Function* device_function(const DeviceLibrary& device, const char* symbol) {
+  void* const library = ::dlopen(path_of(device).c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) throw Error(fmt::format("device '{}': {}; {}", device.device, ::dlerror(), device.remedy));
   const auto function = reinterpret_cast<Function*>(::dlsym(library, symbol));
-  if (function == nullptr) throw Error(fmt::format("{} is of another version: {}", kCudaLibrary, ::dlerror()));
+  if (function == nullptr) throw Error(fmt::format("{} is of another version: {}", device.file, ::dlerror()));
   return function;
+}
+
+// While it lives, GNU's OpenMP runtime would be loaded with a spin of about what a wake-up costs. Its own, of
+// milliseconds, makes a step wait for threads whose core another process holds. A user's own choice stands, and so does
+// that of a program that has loaded OpenMP already.
+class BoundedSpin {
+ public:
+  BoundedSpin() : sets_(::getenv("OMP_WAIT_POLICY") == nullptr && ::getenv(kSpin) == nullptr) {
+    if (sets_) ::setenv(kSpin, "2000", 0);  // some 50 us
+  }
+  ~BoundedSpin() {
+    if (sets_) ::unsetenv(kSpin);
+  }
+  BoundedSpin(const BoundedSpin&) = delete;
+  BoundedSpin& operator=(const BoundedSpin&) = delete;
+
+ private:
+  static constexpr const char* kSpin = "GOMP_SPINCOUNT";
+  bool sets_;
+};
+
+template <typename Function>
+Function* cpu_function(const char* symbol) {
+  static std::mutex environment;
+  const std::lock_guard lock(environment);
+  const BoundedSpin spin;
+  return device_function<Function>(kCpu, symbol);
 }
 
 }  // namespace
 
+std::unique_ptr<Executor> make_cpu_executor(CompiledModel model, const ExecutorOptions& options) {
+  const auto make = cpu_function<decltype(halfstep_make_cpu_executor)>("halfstep_make_cpu_executor");
+  return std::unique_ptr<Executor>(make(model, options));
+}
+
+std::string cpu_libraries() {
+  std::string libraries;
+  cpu_function<decltype(halfstep_cpu_libraries)>("halfstep_cpu_libraries")(libraries);
+  return libraries;
+}
+
 std::unique_ptr<Executor> make_cuda_executor(CompiledModel model, const ExecutorOptions& options) {
-  const auto make = cuda_function<decltype(halfstep_make_cuda_executor)>("halfstep_make_cuda_executor");
+  const auto make = device_function<decltype(halfstep_make_cuda_executor)>(kCuda, "halfstep_make_cuda_executor");
   return std::unique_ptr<Executor>(make(model, options));
 }
 
 CudaProbe probe_cuda(int device_index) {
   CudaProbe probe;
   try {
-    cuda_function<decltype(halfstep_probe_cuda)>("halfstep_probe_cuda")(device_index, &probe);
+    device_function<decltype(halfstep_probe_cuda)>(kCuda, "halfstep_probe_cuda")(device_index, &probe);
   } catch (const Error& e) {
     probe.reason = e.what();
   }

@@ -76,14 +76,14 @@ class Executor {
 };
 
 struct ExecutorOptions {
-  int threads = 0;          // CPU: 0 means all cores
+  int threads = 0;          // CPU: 0 means as many as usable_processors()
   bool allow_tf32 = false;  // CUDA, fp32 contractions
   int device_index = 0;
   int autotune = 8;  // CUDA: library algorithms timed per shape
 };
 
-// Copies the model. Throws Error where the device is missing, its memory is too small (with the largest buffers), or
-// the kernels need another CPU or GPU.
+// Loads libhalfstep_cpu.so beside this library. Throws Error where the device is missing, its memory is too small (with
+// the largest buffers), or the kernels need another CPU or GPU.
 std::unique_ptr<Executor> make_cpu_executor(CompiledModel model, const ExecutorOptions& options);
 // Versions, and how many threads a step gets by default: "oneDNN 2.7.4, OpenMP with 8 threads".
 std::string cpu_libraries();
@@ -91,7 +91,9 @@ std::string cpu_libraries();
 std::unique_ptr<Executor> make_cuda_executor(CompiledModel model, const ExecutorOptions& options);
 std::unique_ptr<Executor> make_executor(CompiledModel model, const ExecutorOptions& options);  // by model.device
 
-// The one symbol of libhalfstep_cuda.so. Moves from `model`; throws as make_cuda_executor does.
+// The symbols of the devices' libraries. Executors move from `model`; they throw as the functions above do.
 extern "C" Executor* halfstep_make_cuda_executor(CompiledModel& model, const ExecutorOptions& options);
+extern "C" Executor* halfstep_make_cpu_executor(CompiledModel& model, const ExecutorOptions& options);
+extern "C" void halfstep_cpu_libraries(std::string& libraries);
 
 }  // namespace halfstep

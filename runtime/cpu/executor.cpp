@@ -11,8 +11,9 @@
 
 #include "base/error.h"
 #include "runtime/cpu/dnnl_call.h"
-#include "runtime/cpu/host_cpu.h"
 #include "runtime/cpu/host_memory.h"
+#include "runtime/host_cpu.h"
+#include "runtime/signals.h"
 
 namespace halfstep {
 namespace {
@@ -130,6 +131,7 @@ CpuExecutor::CpuExecutor(CompiledModel model, const ExecutorOptions& options)
       kernels_(model_.kernels),
       dnnl_{team_, dnnl::engine(dnnl::engine::kind::cpu, 0), {}} {
   dnnl_.stream = dnnl::stream(dnnl_.engine);
+  const SignalsBlocked blocked;
   team_.enter();  // primitives are planned for a number of threads
   for (const Program& program : model_.programs) load(program);
   bind_workspace();
@@ -209,6 +211,7 @@ std::vector<std::span<std::byte>> CpuExecutor::begin_step(int program) {
 }
 
 void CpuExecutor::run(LoadedProgram& program) {
+  const SignalsBlocked blocked;
   team_.enter();
   for (const auto& call : program.calls) call->run();
 }
@@ -266,6 +269,7 @@ std::vector<StepTime> CpuExecutor::profile(int program, int repeats) {
   LoadedProgram& timed = loaded(program);
   std::vector<std::vector<double>> times(timed.calls.size());
   keeping_state([&] {
+    const SignalsBlocked blocked;
     team_.enter();
     for (int repeat = 0; repeat < repeats; ++repeat)
       for (size_t i = 0; i < timed.calls.size(); ++i) {
@@ -298,19 +302,19 @@ std::vector<double> CpuExecutor::time_steps(int program, int repeats) {
 
 }  // namespace
 
-std::string cpu_libraries() {
+extern "C" void halfstep_cpu_libraries(std::string& libraries) {
   const dnnl_version_t& dnnl = *dnnl_version();
-  return fmt::format("oneDNN {}.{}.{}, OpenMP with {} threads", dnnl.major, dnnl.minor, dnnl.patch,
-                     ThreadTeam(0).size());
+  libraries =
+      fmt::format("oneDNN {}.{}.{}, OpenMP with {} threads", dnnl.major, dnnl.minor, dnnl.patch, ThreadTeam(0).size());
 }
 
-std::unique_ptr<Executor> make_cpu_executor(CompiledModel model, const ExecutorOptions& options) {
+extern "C" Executor* halfstep_make_cpu_executor(CompiledModel& model, const ExecutorOptions& options) {
   if (model.device != DeviceKind::cpu)
     throw Error(fmt::format("the step is compiled for device {}: compile it for cpu", name(model.device)));
   check(model);
   check_host_runs(model);
   check_fits(model);
-  return std::make_unique<CpuExecutor>(std::move(model), options);
+  return new CpuExecutor(std::move(model), options);
 }
 
 }  // namespace halfstep

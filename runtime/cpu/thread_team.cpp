@@ -3,14 +3,27 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <thread>
+#include <optional>
+
+#include "base/processors.h"
+#include "runtime/signals.h"
 
 namespace halfstep {
 
-ThreadTeam::ThreadTeam(int threads)
-    : size_(threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))) {}
+ThreadTeam::ThreadTeam(int threads) : size_(threads > 0 ? threads : usable_processors()) {}
 
-void ThreadTeam::enter() const { omp_set_num_threads(size_); }
+void ThreadTeam::enter() const {
+  omp_set_num_threads(size_);
+  // A program that uses OpenMP itself may have started the team without our mask of signals.
+  thread_local int masked = 1;
+  if (masked >= size_) return;
+  masked = size_;
+#pragma omp parallel num_threads(size_)
+  {
+    thread_local std::optional<SignalsBlocked> blocked;
+    if (omp_get_thread_num() > 0 && !blocked) blocked.emplace();
+  }
+}
 
 void ThreadTeam::run(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body) const {
   const int64_t parts = std::min<int64_t>(size_, count / std::max<int64_t>(grain, 1));

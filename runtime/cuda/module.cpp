@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/processors.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/ptx.h"
 
@@ -72,7 +73,7 @@ CUmodule CudaModule::compile(const std::string& ptx) const {
 }
 
 CudaModule::CudaModule(const std::string& ptx) {
-  const size_t cores = std::max(1u, std::thread::hardware_concurrency());
+  const size_t cores = static_cast<size_t>(usable_processors());
   const std::vector<std::string> parts = split_kernels(ptx, std::min(cores, 1 + ptx.size() / kBytesWorthAThread));
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");

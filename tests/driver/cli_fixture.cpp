@@ -22,15 +22,17 @@ std::filesystem::path executable() {
 
 // In the child: only calls that are safe after a fork.
 [[noreturn]] void execute(const std::vector<char*>& arguments, const std::string& directory, const std::string& out,
-                          const std::string& err, rlim_t largest_file) {
+                          const std::string& err, const RunOptions& options) {
   const int out_fd = ::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   const int err_fd = ::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   ::dup2(out_fd, STDOUT_FILENO);
   ::dup2(err_fd, STDERR_FILENO);
+  if (options.out_file == "closed")
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, out_fd, err_fd}) ::close(fd);
+  if (!options.preload.empty()) ::setenv("LD_PRELOAD", options.preload.c_str(), 1);
   ::signal(SIGINT, SIG_DFL);
-  if (largest_file != RLIM_INFINITY) {
-    ::signal(SIGXFSZ, SIG_IGN);  // the write fails instead
-    const rlimit limit{largest_file, RLIM_INFINITY};
+  if (options.largest_file != RLIM_INFINITY) {
+    const rlimit limit{options.largest_file, RLIM_INFINITY};
     ::setrlimit(RLIMIT_FSIZE, &limit);
   }
   if (::chdir(directory.c_str()) == 0) ::execv(arguments[0], arguments.data());
@@ -70,14 +72,16 @@ Finished Cli::run(const Arguments& arguments, const RunOptions& options) const {
   for (const std::string& argument : all) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);
   const TemporaryDirectory captured;
-  const std::string out = (captured.path() / "out").string(), err = (captured.path() / "err").string();
+  const bool elsewhere = !options.out_file.empty() && options.out_file != "closed";
+  const std::string out = elsewhere ? options.out_file : (captured.path() / "out").string(),
+                    err = (captured.path() / "err").string();
   const std::string directory = directory_.path().string();
   ::setenv("CUDA_VISIBLE_DEVICES", "", 1);  // the CPU is what these tests are about
   const pid_t child = ::fork();
-  if (child == 0) execute(pointers, directory, out, err, options.largest_file);
+  if (child == 0) execute(pointers, directory, out, err, options);
   Finished finished;
   finished.exit_code = wait_for(child, options);
-  finished.out = read_file(out);
+  if (!elsewhere) finished.out = read_file(out);
   finished.err = read_file(err);
   return finished;
 }

@@ -22,6 +22,8 @@ struct RunOptions {
   rlim_t largest_file = RLIM_INFINITY;        // writes beyond fail, as on a full disk
   std::function<bool()> interrupt_when = {};  // polled while it runs; true: it gets `signal` once
   int signal = SIGINT;
+  std::string out_file = {};  // takes stdout instead of Finished.out; "closed": no standard descriptor is open
+  std::string preload = {};   // a shared object
 };
 
 struct Finished {

@@ -1,10 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include <set>
 
 #include "base/file.h"
-#include "runtime/cpu/host_cpu.h"
+#include "runtime/host_cpu.h"
 #include "tests/runtime/contraction_program.h"
 #include "tests/runtime/error_message.h"
 
@@ -118,6 +120,23 @@ TEST_P(Splitting, CoversEveryUnitOnce) {
       EXPECT_EQ(ranges, bytes == 64 ? 1u : static_cast<size_t>(std::min<int64_t>(units, GetParam())));
     }
   }
+}
+
+// oneDNN 2.6's generated products use the stack pointer for their own ends.
+TEST_P(Splitting, NoThreadOfAStepTakesASignal) {
+  ExecutorOptions options;
+  options.threads = GetParam();
+  Program p;
+  p.name = "train";
+  p.buffers = {{"open", BufferKind::state, {DType::i64, {1000}}}};
+  p.steps = {{KernelLaunch{"open_to_signals", {{0, 0}}, {1, 1, 1}, 1, 1000, int64_t{1} << 30}, ""}};
+  const auto executor = make_cpu_executor(kernel_model({p}), options);
+  run_step(*executor);
+  executor->time_steps(0, 1);
+  EXPECT_EQ(executor->read_state("open").values(), std::vector<double>(1000, 0.0));
+  sigset_t mask;
+  ::pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  EXPECT_FALSE(sigismember(&mask, SIGTERM)) << "between steps the caller's mask is its own again";
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, Splitting, testing::Values(1, 2, 3));

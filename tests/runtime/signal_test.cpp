@@ -1,4 +1,8 @@
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <thread>
 
 #include "runtime/signals.h"
 
@@ -28,6 +32,53 @@ TEST(SignalGuard, NotesTheFirstSignalAndGivesTheHandlersBack) {
   EXPECT_EQ(former_calls, 1);
   sigaction(SIGINT, &original, nullptr);
   EXPECT_EQ(SignalGuard().received(), 0) << "a new guard starts without a signal";
+}
+
+TEST(SignalGuard, AClosingTerminalMayTellTwice) {
+  const SignalGuard guard;
+  raise(SIGHUP);
+  raise(SIGHUP);
+  EXPECT_EQ(guard.received(), SIGHUP);
+}
+
+TEST(SignalGuard, WhatNohupIgnoresStaysIgnored) {
+  ::signal(SIGHUP, SIG_IGN);
+  {
+    const SignalGuard guard;
+    raise(SIGHUP);
+    EXPECT_EQ(guard.received(), 0);
+  }
+  ::signal(SIGHUP, SIG_DFL);
+}
+
+pthread_t handled_in;
+volatile sig_atomic_t handled = 0;
+void note_thread(int) {
+  handled_in = pthread_self();
+  handled = 1;
+}
+
+TEST(SignalThread, TakesTheSignalsOfAllThreads) {
+  struct sigaction action{}, original{};
+  action.sa_handler = note_thread;
+  sigaction(SIGUSR1, &action, &original);
+  sigset_t before, after;
+  pthread_sigmask(SIG_SETMASK, nullptr, &before);
+  {
+    const SignalThread signals;
+    bool taken_here = false;
+    std::thread other([&] {
+      kill(getpid(), SIGUSR1);
+      while (handled == 0) std::this_thread::yield();
+      taken_here = pthread_equal(handled_in, pthread_self()) != 0;
+    });
+    other.join();
+    EXPECT_FALSE(taken_here);
+    EXPECT_FALSE(pthread_equal(handled_in, pthread_self()));
+  }
+  pthread_sigmask(SIG_SETMASK, nullptr, &after);
+  EXPECT_EQ(sigismember(&before, SIGUSR1), sigismember(&after, SIGUSR1));
+  sigaction(SIGUSR1, &original, nullptr);
 }
 
 }  // namespace

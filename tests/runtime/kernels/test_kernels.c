@@ -1,4 +1,7 @@
 // What codegen would emit: void kernel(void* const* arguments, int64_t begin, int64_t end).
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 
 void affine(void* const* arguments, int64_t begin, int64_t end) {
@@ -15,4 +18,14 @@ void visit(void* const* arguments, int64_t begin, int64_t end) {
     ++visits[i];
     begins[i] = begin;
   }
+}
+
+// Of every unit: how many of the signals that a timer, a terminal or another process sends would interrupt it.
+void open_to_signals(void* const* arguments, int64_t begin, int64_t end) {
+  const int signals[] = {SIGALRM, SIGPROF, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD, SIGWINCH};
+  int64_t* open = arguments[0];
+  sigset_t blocked;
+  pthread_sigmask(SIG_SETMASK, 0, &blocked);
+  for (int64_t i = begin; i < end; ++i)
+    for (int s = 0; s < 8; ++s) open[i] += !sigismember(&blocked, signals[s]);
 }

@@ -1,4 +1,4 @@
-#include "runtime/cpu/host_cpu.h"
+#include "runtime/host_cpu.h"
 
 #include <fmt/format.h>
 #include <zlib.h>

@@ -1,4 +1,4 @@
-"""The twelve reference models beside PyTorch on one GPU: loss and every gradient in fp32, and 100 AMP steps.
+"""The reference models beside PyTorch on one GPU: loss and every gradient in fp32, and 100 AMP steps.
 
 usage: python3 tools/compare_models.py [--jobs N] OUT_DIR [NAME ...]
 
@@ -62,6 +62,9 @@ def table():
         "resnet50": image("resnet50", "ts17", 16, 0.02),
         "mobilenet_v2": image("mobilenet_v2", "ts17", 16, 0.02),
         "shufflenet_v2_x1_0": image("shufflenet_v2_x1_0", "ts17", 16, 0.02),
+        "squeeze_excite": image("squeeze_excite", "dynamo", 64, 0.02),
+        "mobilenet_v3_small": image("mobilenet_v3_small", "ts17", 16, 0.02),
+        "efficientnet_b0": image("efficientnet_b0", "ts17", 16, 0.02),
         "squeezenet1_1": image("squeezenet1_1", "dynamo", 16, 0.01),
         "vit_b_16": (lambda: zoo.make("vit_b_16"), "dynamo", (3, 224, 224), None, 16, "adamw", 3e-5),
         "bert": (lambda: text_model("BertForMaskedLM", "BertConfig"), "ts17", (128,), 30000, 8, "adamw", 3e-5),

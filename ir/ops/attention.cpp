@@ -145,7 +145,7 @@ std::vector<Value> expand_attention(const ExpandContext& c) {
   const Value exponentials = b.unary("exp", b.sub(scores, finite));
   const Value total = b.call("reduce_sum", {exponentials}, {{"axes", Ints{3}}});
   const Value sum = b.call("max", {total, b.constant_like(total, 1)});
-  const Value weights = steps.dropped(b.div(exponentials, sum));
+  const Value weights = steps.dropped(b.mul(exponentials, b.unary("reciprocal", sum)));
   const Value y = steps.product(b.cast(weights, b.dtype(c.operands[2])), c.operands[2], {});
   const auto row = [&](Value v) { return b.reshape(v, c.node.results[1].shape); };
   return {b.reshape(y, c.node.results[0].shape), row(finite), row(sum)};
@@ -185,7 +185,7 @@ std::vector<Value> expand_attention_grad(const ExpandContext& c) {
   const Value capped = steps.capped_scores();
   const auto column = [&](Value row) { return b.reshape(row, {s.batch, s.heads, s.queries, 1}); };
   const Value exponentials = b.unary("exp", b.sub(steps.masked(capped), column(c.operands[2])));
-  const Value weights = b.div(exponentials, column(c.operands[3]));
+  const Value weights = b.mul(exponentials, b.unary("reciprocal", column(c.operands[3])));
   const Value inner = b.call("reduce_sum", {b.mul(b.cast(dy, DType::f32), b.cast(y, DType::f32))}, {{"axes", Ints{3}}});
   const Value ds = steps.masked_cotangent(b.mul(weights, b.sub(steps.dropped(steps.similarity(dy, v)), inner)));
   Value dz = b.mul(ds, attributes.number("scale"));

@@ -10,7 +10,7 @@
 
 namespace halfstep {
 
-// Throws Error naming the path and the system's reason; refuses directories and files above `limit` bytes.
+// Throws Error naming the path and the system's reason; refuses what is no regular file and files above `limit` bytes.
 std::string read_file(const std::filesystem::path& path, int64_t limit = int64_t{1} << 40);
 
 // Receives pieces in order; throws Error on a failed write (full disk, quota).
@@ -22,9 +22,22 @@ class FileSink {
 };
 
 // Writes to a temporary name beside `path`, syncs, renames over `path`, syncs the directory. On any error the temporary
-// file is removed and what stood at `path` is untouched.
+// file is removed and what stood at `path` is untouched. A device, FIFO or directory is not replaced: Error. The file's
+// permissions are those of the user's mask.
 void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileSink&)>& fill);
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
+
+// So that the names in it are there after a loss of power. Error where they may not be.
+void sync_directory(const std::filesystem::path& directory);
+
+// Makes an empty directory ".NAME.xxxxxx" beside `target` and returns its path.
+std::filesystem::path create_directory_beside(const std::filesystem::path& target);
+
+// Moves directory `fresh` to `path` and syncs. What stands at `path` changes places with it in one step, or, where the
+// filesystem cannot do that, moves to `aside`: between the two renames nothing stands at `path`. On an Error `path` is
+// as it was.
+void put_in_place(const std::filesystem::path& fresh, const std::filesystem::path& path,
+                  const std::filesystem::path& aside);
 
 // A directory of its own under the system's temporary folder, removed with everything in it at the end.
 class TemporaryDirectory {

@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "driver/commands.h"
 #include "driver/find_non_finite.h"
 #include "driver/output.h"
@@ -23,18 +25,22 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A new run beside the checkpoints of another would be taken for its end, or remove it.
-void prepare_output_directory(const Recipe& recipe) {
+// Makes the directory this run's alone, until the lock ends. A new run beside the checkpoints of another would be taken
+// for its end, or remove it.
+std::unique_ptr<FileLock> take_output_directory(const Recipe& recipe) {
   const fs::path out = recipe.out;
   std::error_code failed;
   fs::create_directories(out, failed);
   if (failed) throw Error("cannot create output directory '" + out.string() + "': " + failed.message());
+  auto lock = std::make_unique<FileLock>(out / ".lock", fmt::format("output directory '{}'", out.string()));
   const fs::path checkpoints = out / "checkpoints";
+  if (fs::exists(checkpoints, failed)) recover_checkpoints(checkpoints);
   if (recipe.resume.empty() && fs::exists(checkpoints, failed) && !list_checkpoints(checkpoints).empty())
     throw Error(
         fmt::format("output directory '{0}' holds the checkpoints of another run: go on with that by --resume "
                     "{0}/checkpoints, or choose another directory with --out",
                     out.string()));
+  return lock;
 }
 
 TrainOptions train_options(const Recipe& r, const CompiledModel& model, const SignalGuard& signals) {
@@ -113,7 +119,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const Narration narration(options.format);
   Job job = open_job(given);
   const Recipe& recipe = job.recipe;
-  prepare_output_directory(recipe);
+  const std::unique_ptr<FileLock> lock = take_output_directory(recipe);
   narration.stage(1, "data");
   const Data data = open_data(recipe);
   narration.say(data_text(data));

@@ -177,6 +177,10 @@ std::string TensorReader::read_external(const TensorProto& tensor, int64_t expec
   if (!std::filesystem::is_regular_file(path, error))
     throw Error(place(tensor) + ": its external data '" + path.filename().string() +
                 "' is missing; put the file beside the model");
+  // A link to a file elsewhere, as an archive can hold, has no path that shows it.
+  if (std::filesystem::hard_link_count(path, error) > 1)
+    throw Error(place(tensor) + ": its external data '" + path.filename().string() +
+                "' is a hard link to a file that has other names too; put a copy beside the model");
   const auto size = static_cast<int64_t>(std::filesystem::file_size(path, error));
   if (error || checked_add(offset, length, place(tensor)) > size)
     throw Error(place(tensor) + ": external data ends at byte " + std::to_string(offset + length) + ", but '" +

@@ -1,6 +1,5 @@
 #include "runtime/checkpoint.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -26,8 +25,9 @@ using Json = nlohmann::json;
 constexpr int kVersion = 1;
 constexpr int64_t kMostManifestBytes = 1 << 28;
 constexpr std::string_view kPrefix = "step-";
-// Names of unfinished and of replaced checkpoints; the dot keeps them out of listings.
-constexpr std::string_view kPartialPrefix = ".partial-", kReplacedPrefix = ".replaced-";
+// Names of checkpoints that are being written, replaced (where two directories cannot change places) and removed; the
+// dot keeps them out of listings. A run that dies may leave the first two whole.
+constexpr std::string_view kPartialPrefix = ".partial-", kReplacedPrefix = ".replaced-", kRemovedPrefix = ".removed-";
 
 struct TensorFile {
   const char* name;
@@ -166,55 +166,84 @@ std::optional<fs::path> next_older_intact(const fs::path& path, int64_t step) {
   return std::nullopt;
 }
 
-fs::path resolve(const fs::path& path) {
-  const fs::path clean = path.has_filename() ? path : path.parent_path();
-  if (step_of(clean) || fs::exists(clean / "manifest.json")) return clean;
-  const std::vector<CheckpointEntry> entries = list_checkpoints(clean);
-  if (entries.empty()) throw Error("'" + clean.string() + "' holds no checkpoint (step-*)");
-  return entries.front().path;
+bool is_intact(const fs::path& path) {
+  try {
+    read_intact(path);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
-void sync_directory(const fs::path& directory) {
-  const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
+fs::path hidden_path(const fs::path& directory, std::string_view prefix, const std::string& name) {
+  return directory / (std::string(prefix) + name);
 }
 
-// What a run that died left unfinished.
-void remove_leftovers(const fs::path& directory) {
+// Names of the checkpoints that have a copy under `prefix`.
+std::vector<std::string> hidden_names(const fs::path& directory, std::string_view prefix) {
+  std::vector<std::string> names;
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory, ignored)) {
     const std::string name = entry.path().filename().string();
-    for (const std::string_view prefix : {kPartialPrefix, kReplacedPrefix})
-      if (name.starts_with(prefix) && step_of(name.substr(prefix.size()))) fs::remove_all(entry.path(), ignored);
+    if (name.starts_with(prefix) && step_of(name.substr(prefix.size()))) names.push_back(name.substr(prefix.size()));
   }
+  return names;
+}
+
+// The newest one, which a run that died may have left hidden. Nothing is moved: the run may be alive.
+fs::path newest_checkpoint(const fs::path& directory) {
+  const std::vector<CheckpointEntry> entries = list_checkpoints(directory);
+  int64_t newest = entries.empty() ? -1 : entries.front().step;
+  fs::path found = entries.empty() ? fs::path() : entries.front().path;
+  for (const std::string_view prefix : {kPartialPrefix, kReplacedPrefix})
+    for (const std::string& name : hidden_names(directory, prefix))
+      if (const fs::path path = hidden_path(directory, prefix, name); *step_of(name) > newest && is_intact(path))
+        newest = *step_of(name), found = path;
+  if (newest < 0) throw Error("'" + directory.string() + "' holds no checkpoint (step-*)");
+  return found;
+}
+
+fs::path resolve(const fs::path& path) {
+  const fs::path clean = path.has_filename() ? path : path.parent_path();
+  if (step_of(clean) || fs::exists(clean / "manifest.json")) return clean;
+  return newest_checkpoint(clean);
 }
 
 // The rename comes first, so that a removal cut short leaves nothing that looks like a checkpoint.
 void remove_checkpoint(const fs::path& directory, const fs::path& path) {
-  const fs::path hidden = directory / (std::string(kReplacedPrefix) + path.filename().string());
+  const fs::path hidden = hidden_path(directory, kRemovedPrefix, path.filename().string());
   std::error_code ignored;
+  fs::remove_all(hidden, ignored);
   fs::rename(path, hidden, ignored);
   fs::remove_all(hidden, ignored);
 }
 
-void rename_into_place(const fs::path& directory, const fs::path& partial, const fs::path& final_path) {
-  std::error_code error;
-  const fs::path replaced = directory / (std::string(kReplacedPrefix) + final_path.filename().string());
-  const bool replaces = fs::exists(final_path);
-  if (replaces) fs::rename(final_path, replaced, error);
-  if (!error) fs::rename(partial, final_path, error);
-  if (error) {
-    std::error_code ignored;
-    if (replaces && !fs::exists(final_path)) fs::rename(replaced, final_path, ignored);
-    throw Error("cannot write checkpoint '" + final_path.string() + "': " + error.message());
+// Whether the checkpoint is there already, byte for byte.
+bool is_written(const fs::path& path, const Json& manifest) {
+  try {
+    Json written = read_manifest(path / "manifest.json"), wanted = manifest;
+    wanted.erase("crc32");
+    return written == wanted && is_intact(path);
+  } catch (const Error&) {
+    return false;
+  } catch (const Json::exception&) {
+    return false;
   }
-  sync_directory(directory);
-  if (replaces) fs::remove_all(replaced, error);
 }
 
 }  // namespace
+
+void recover_checkpoints(const fs::path& directory) {
+  std::error_code ignored;
+  for (const std::string_view prefix : {kPartialPrefix, kReplacedPrefix, kRemovedPrefix})
+    for (const std::string& name : hidden_names(directory, prefix)) {
+      const fs::path path = hidden_path(directory, prefix, name);
+      if (prefix != kRemovedPrefix && !fs::exists(directory / name) && is_intact(path))
+        put_in_place(path, directory / name, path);
+      else
+        fs::remove_all(path, ignored);
+    }
+}
 
 void prepare_checkpoint_directory(const fs::path& directory) {
   std::error_code error;
@@ -226,21 +255,24 @@ void prepare_checkpoint_directory(const fs::path& directory) {
 
 fs::path save_checkpoint(const fs::path& directory, Executor& executor, const TrainState& state, int keep) {
   prepare_checkpoint_directory(directory);
-  remove_leftovers(directory);
+  recover_checkpoints(directory);
   const Checkpoint checkpoint{state, read_model_state(executor)};
-  const fs::path final_path = directory / directory_name(state.step);
-  const fs::path partial = directory / (std::string(kPartialPrefix) + directory_name(state.step));
-  try {
-    prepare_checkpoint_directory(partial);
-    for (const TensorFile& file : kTensorFiles)
-      write_safetensors(partial / file.name, {checkpoint.model.*file.tensors, {}});
-    write_file_atomically(partial / "manifest.json", manifest_of(checkpoint).dump(1) + "\n");
-    rename_into_place(directory, partial, final_path);
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(partial, ignored);
-    throw;
-  }
+  const Json manifest = manifest_of(checkpoint);
+  const std::string name = directory_name(state.step);
+  const fs::path final_path = directory / name, partial = hidden_path(directory, kPartialPrefix, name),
+                 replaced = hidden_path(directory, kReplacedPrefix, name);
+  std::error_code ignored;
+  if (!is_written(final_path, manifest)) try {
+      prepare_checkpoint_directory(partial);
+      for (const TensorFile& file : kTensorFiles)
+        write_safetensors(partial / file.name, {checkpoint.model.*file.tensors, {}});
+      write_file_atomically(partial / "manifest.json", manifest.dump(1) + "\n");
+      put_in_place(partial, final_path, replaced);
+      for (const fs::path& old : {partial, replaced}) fs::remove_all(old, ignored);
+    } catch (...) {
+      fs::remove_all(partial, ignored);
+      throw;
+    }
   const std::vector<CheckpointEntry> entries = list_checkpoints(directory);
   for (size_t i = static_cast<size_t>(keep); keep > 0 && i < entries.size(); ++i)
     if (entries[i].path != final_path) remove_checkpoint(directory, entries[i].path);

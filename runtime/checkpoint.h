@@ -42,9 +42,14 @@ struct CheckpointEntry {
 
 // Creates `directory` where it is missing; throws Error where checkpoints could not be written into it.
 void prepare_checkpoint_directory(const std::filesystem::path& directory);
+// Gives whole checkpoints that a run left hidden when it died their names and removes its other remains. For the one
+// run that writes here.
+void recover_checkpoints(const std::filesystem::path& directory);
 
-// Writes to a temporary name in `directory`, syncs, renames; then removes all but the newest `keep` (0: keeps all).
-// Returns the checkpoint's path. On an Error (full disk, say) the older ones are untouched.
+// Writes to a temporary name in `directory`, syncs, renames; then removes all but the newest `keep` (0: keeps all). One
+// of the same step changes places with it; where it is the same already, nothing is written. Returns the checkpoint's
+// path. On an Error (full disk, say) the older ones are untouched. At every moment of it a run may die: the checkpoint
+// that stood here or the new one is found when resuming.
 std::filesystem::path save_checkpoint(const std::filesystem::path& directory, Executor& executor,
                                       const TrainState& state, int keep);
 

@@ -1,14 +1,9 @@
 // A compiled step as a directory: the texts, kernels and weights, and a manifest that names them with sizes and
 // checksums.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -128,36 +123,25 @@ CompiledModel load(const fs::path& directory) {
 class PartialDirectory {
  public:
   explicit PartialDirectory(const fs::path& target) : target_(target) {
-    std::string pattern = (target.parent_path() / ("." + target.filename().string() + ".XXXXXX")).string();
-    if (::mkdtemp(pattern.data()) == nullptr) throw Error(std::strerror(errno));
-    path_ = pattern;
-    fs::permissions(path_, fs::perms(0755));
+    path_ = create_directory_beside(target), aside_ = path_.string() + ".replaced";
   }
   ~PartialDirectory() {
     std::error_code ignored;
     fs::remove_all(path_, ignored);
+    fs::remove_all(aside_, ignored);
   }
   PartialDirectory(const PartialDirectory&) = delete;
   PartialDirectory& operator=(const PartialDirectory&) = delete;
 
   const fs::path& path() const { return path_; }
-  // What stood at the target lies here afterwards, and goes with this object.
+  // What stood at the target goes with this object.
   void exchange_with_target() {
-    sync(path_);
-    const unsigned flags = fs::exists(target_) ? RENAME_EXCHANGE : RENAME_NOREPLACE;
-    if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target_.c_str(), flags) != 0) throw Error(std::strerror(errno));
-    sync(target_.parent_path());
+    sync_directory(path_);
+    put_in_place(path_, target_, aside_);
   }
 
  private:
-  static void sync(const fs::path& directory) {
-    const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    ::fsync(fd);
-    ::close(fd);
-  }
-
-  fs::path target_, path_;
+  fs::path target_, path_, aside_;
 };
 
 void save(const CompiledModel& model, const fs::path& target) {

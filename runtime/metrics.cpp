@@ -1,6 +1,7 @@
 #include "runtime/metrics.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -28,8 +29,13 @@ void put(Json& object, const std::string& prefix, const std::optional<TokenMeasu
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t every_steps)
     : path_(path.string()), every_steps_(every_steps) {
-  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd_ < 0) throw Error("cannot open metrics file '" + path_ + "': " + std::strerror(errno));
+  // A pipe without a reader must not hang.
+  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+  struct stat info{};
+  if (fd_ >= 0 && ::fstat(fd_, &info) == 0 && (S_ISREG(info.st_mode) || S_ISCHR(info.st_mode))) return;
+  const std::string reason = fd_ < 0 ? std::strerror(errno) : "it is not a file";
+  if (fd_ >= 0) ::close(fd_);
+  throw Error("cannot open metrics file '" + path_ + "': " + reason);
 }
 
 MetricsFile::~MetricsFile() { ::close(fd_); }

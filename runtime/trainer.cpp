@@ -14,6 +14,7 @@
 namespace halfstep {
 namespace {
 
+namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kProgressInterval(100);
 
@@ -90,7 +91,10 @@ class Training {
           fmt::format("one step takes {} samples (batch {}, accumulation {}), but the training set has {}: "
                       "choose a smaller batch",
                       step_samples_, train_.feed.batch(), options.accumulation, state_.samples));
-    if (!options.checkpoints.directory.empty()) prepare_checkpoint_directory(options.checkpoints.directory);
+    if (const fs::path& directory = options.checkpoints.directory; !directory.empty()) {
+      prepare_checkpoint_directory(directory);
+      recover_checkpoints(directory);
+    }
     if (!options.resume.empty()) resume();
   }
 

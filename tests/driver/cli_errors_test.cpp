@@ -74,6 +74,8 @@ TEST_F(CliErrors, ExternalDataThatIsMissingOrElsewhere) {
   std::filesystem::create_symlink(path("secret"), path("link"));
   for (const std::string location : {"../secret", "/etc/passwd", "sub/../../secret"})
     check_refuses(external(location), {"tensor 'w1'", "outside"});
+  std::filesystem::create_hard_link(path("secret"), path("hard"));
+  check_refuses(external("hard"), {"tensor 'w1'", "'hard' is a hard link"});
 }
 
 TEST_F(CliErrors, CyclicGraphAndDuplicateNames) {

@@ -1,5 +1,6 @@
 // What the executable does where its output goes nowhere, where names are hostile, and where signals arrive.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "tests/driver/cli_fixture.h"
 
@@ -45,6 +46,14 @@ TEST_F(Streams, NamesCannotReachTheTerminalOrForgeALine) {
   EXPECT_THAT(succeed({"check", "said.onnx"}),
               AllOf(HasSubstr("written by x\\u001b[2J\\u000aready"), Not(HasSubstr("\x1b"))));
   fail(1, {"check", "gone\x1b[2J.onnx"}, {"gone\\u001b[2J.onnx"});
+}
+
+TEST_F(Streams, AnExportReplacesNoDevice) {
+  succeed(train());
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  for (const std::string target : {"pipe", "/dev/null"})
+    fail(1, {"export", "m.onnx", "--checkpoint", "run/checkpoints", "-o", target},
+         {"cannot write '" + target + "': it is a "});
 }
 
 TEST_F(Streams, AHandlerEveryMillisecondHarmsNoStep) {

@@ -82,6 +82,21 @@ TEST_F(Resume, ATerminatedRunHasItsOwnExitCode) {
   EXPECT_EQ(stopped.err, "");
 }
 
+TEST_F(Resume, TwoRunsDoNotShareADirectory) {
+  write("m.onnx", tiny_mlp());
+  const Arguments train =
+      Arguments{"train", "m.onnx", "--batch", "8", "--epochs", "100000", "--out", "run"} + data({4});
+  Finished second;
+  const Finished first = run(train, {.interrupt_when = [&] {
+                               if (!reached("run", 20)()) return false;
+                               second = run(train + Arguments{"--resume", "run/checkpoints"});
+                               return true;
+                             }});
+  EXPECT_EQ(first.exit_code, 130);
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_THAT(second.err, testing::HasSubstr("output directory 'run' is in use by another run (process "));
+}
+
 TEST_F(Resume, OfAFinishedRunSaysSo) {
   write("m.onnx", tiny_mlp());
   const Arguments train = Arguments{"train", "m.onnx", "--batch", "8", "--out", "run"} + data({4});

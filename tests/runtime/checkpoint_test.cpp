@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -162,6 +163,50 @@ TEST_F(Checkpoints, LeftoversOfADeadRunAreRemoved) {
   fs::create_directories(directory_.path() / "run" / ".partial-other");
   save(executor, 5);
   EXPECT_THAT(names(), ElementsAre(".partial-other", "step-000000005"));
+}
+
+// Where two directories cannot change places, a run may die when both copies are hidden.
+TEST_F(Checkpoints, AWholeCopyThatADeadRunHidIsFound) {
+  FakeExecutor first, second = used_executor();
+  const fs::path run = directory_.path() / "run", old = save(first, 5), fresh = save(second, 6);
+  fs::rename(old, run / ".replaced-step-000000005");
+  fs::rename(fresh, run / ".partial-step-000000005");
+  fs::create_directories(run / ".partial-step-000000007");  // begun, not whole
+  write_file_atomically(run / ".partial-step-000000007" / "manifest.json", "{");
+  FakeExecutor reader;
+  EXPECT_EQ(load_checkpoint(run, reader).step, 6) << "as its manifest says";
+  EXPECT_EQ(reader.state(), second.state()) << "the newer of two hidden copies";
+  recover_checkpoints(run);
+  EXPECT_THAT(names(), ElementsAre("step-000000005"));
+  EXPECT_EQ(read_checkpoint(run).model.weights, read_model_state(second).weights);
+}
+
+TEST_F(Checkpoints, OnlyANewerHiddenCopyIsTaken) {
+  FakeExecutor executor;
+  const fs::path run = directory_.path() / "run";
+  save(executor, 5);
+  fs::rename(save(executor, 3), run / ".partial-step-000000003");
+  EXPECT_EQ(read_checkpoint(run).train.step, 5);
+  fs::rename(save(executor, 7), run / ".removed-step-000000007");
+  EXPECT_EQ(read_checkpoint(run).train.step, 5) << "that one was not wanted any more";
+}
+
+TEST_F(Checkpoints, WhatIsThereIsNotWrittenAgain) {
+  FakeExecutor executor = used_executor();
+  const fs::path file = save(executor, 5) / "weights.safetensors";
+  const auto written = fs::last_write_time(file);
+  const auto inode = [&] {
+    struct stat info{};
+    ::stat(file.c_str(), &info);
+    return info.st_ino;
+  };
+  const ino_t former = inode();
+  save(executor, 5);
+  EXPECT_EQ(inode(), former);
+  EXPECT_EQ(fs::last_write_time(file), written);
+  flip_byte(file, -1);
+  save(executor, 5);
+  EXPECT_EQ(read_checkpoint(directory_.path() / "run").model.weights, read_model_state(executor).weights);
 }
 
 TEST_F(Checkpoints, AFullDiskLeavesTheOldOne) {

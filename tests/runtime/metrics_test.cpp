@@ -1,6 +1,7 @@
 #include "runtime/metrics.h"
 
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -70,6 +71,13 @@ TEST(Metrics, AppendToWhatIsThere) {
   EXPECT_EQ(lines_of(path).size(), 2u);
   MetricsFile(path, 0).step_finished({.step = 3});
   EXPECT_EQ(lines_of(path).size(), 2u);
+}
+
+TEST(Metrics, APipeIsRefusedAndDoesNotHang) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "metrics.jsonl";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  EXPECT_THAT([&] { MetricsFile(path, 1); }, testing::ThrowsMessage<Error>(testing::HasSubstr("metrics.jsonl'")));
 }
 
 TEST(Metrics, FilesThatCannotBeWrittenAreNamed) {

@@ -64,7 +64,9 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   Job job = open_job(given);
   Recipe& recipe = job.recipe;
   if (recipe.init == "from_file") recipe.init = "absent";
-  const Session session = open_session(job, options.compile);
+  CompileOptions compile = options.compile;
+  compile.constants = MissingConstants::zeros;  // values do not matter for times
+  const Session session = open_session(job, compile);
   const CompiledModel& model = session.executor->model();
   const Measurement m = measure(*session.executor, options);
   const int64_t samples = recipe.batch;

@@ -96,7 +96,11 @@ ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
     print_out("loss {:.6f}, gradients of {} parameters with norm {:.6g}, written to {}\n", loss,
               count_text(static_cast<int64_t>(parameters)), norm, options.target);
   if (overflow && options.format == Format::text)
-    print_err("halfstep: note: gradients overflowed at loss scale {:g}: give a smaller --initial_scale\n", scale);
+    print_err("halfstep: note: {}\n",
+              !std::isfinite(loss) ? "the loss is not finite, and so no loss scale makes the gradients finite"
+              : scale > 1
+                  ? fmt::format("gradients overflowed at loss scale {:g}: give a smaller --initial_scale", scale)
+                  : std::string("gradients are not finite"));
   return ExitCode::success;
 }
 

@@ -60,8 +60,11 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
                 .decay_steps = r.decay_steps};
   o.feed = feed_options(r, model);
   o.ranges = value_ranges(r, model);
-  o.min_scale = r.loss_scale == "fixed" ? r.initial_scale : r.min_scale;  // a fixed scale has nowhere to go
-  o.overflow_limit = r.overflow_limit;
+  const LossScaling scaling = loss_scaling(r);
+  o.min_scale =
+      scaling.mode == LossScaleMode::fixed ? scaling.initial : r.min_scale;  // a fixed scale has nowhere to go
+  // Without a scale it is no matter of range.
+  o.overflow_limit = scaling.mode == LossScaleMode::fixed && scaling.initial == 1 ? 1 : r.overflow_limit;
   o.checkpoints = {.directory = fs::path(r.out) / "checkpoints",
                    .every_steps = r.checkpoint_every,
                    .keep = static_cast<int>(r.keep)};

@@ -33,20 +33,6 @@ std::optional<DType> low_type(const std::string& precision) {
   return std::nullopt;
 }
 
-LossScaling loss_scaling(const Recipe& r) {
-  LossScaling s{.mode = r.loss_scale == "dynamic" ? LossScaleMode::dynamic
-                        : r.loss_scale == "fixed" ? LossScaleMode::fixed
-                                                  : LossScaleMode::none,
-                .initial = r.initial_scale,
-                .growth = r.growth_factor,
-                .backoff = r.backoff_factor,
-                .interval = r.growth_interval,
-                .floor = r.min_scale};
-  // Only fp16 underflows; the exponents of bf16 and fp32 reach as far as the gradients do.
-  if (r.precision != "fp16" && s.mode == LossScaleMode::dynamic) s.mode = LossScaleMode::none;
-  return s;
-}
-
 // By the parameters' names.
 std::unordered_map<std::string_view, Ints> stored_permutations(const Graph& graph) {
   std::unordered_map<std::string_view, Ints> result;
@@ -209,7 +195,24 @@ ImportOptions import_options(const Recipe& recipe) {
   return options;
 }
 
-ImportedModel import_for(const Recipe& recipe) { return import_model(onnx_file_of(recipe), import_options(recipe)); }
+ImportedModel import_for(const Recipe& recipe, MissingConstants constants) {
+  ImportOptions options = import_options(recipe);
+  options.constants = constants;
+  return import_model(onnx_file_of(recipe), options);
+}
+
+LossScaling loss_scaling(const Recipe& r) {
+  if (r.loss_scale == "none") return {.mode = LossScaleMode::none};
+  // Only fp16 underflows; the exponents of bf16 and fp32 reach as far as the gradients do. They are checked all the
+  // same: a step whose gradients are not finite changes nothing.
+  if (r.loss_scale == "auto" && r.precision != "fp16") return {.mode = LossScaleMode::fixed, .initial = 1};
+  return {.mode = r.loss_scale == "fixed" ? LossScaleMode::fixed : LossScaleMode::dynamic,
+          .initial = r.initial_scale,
+          .growth = r.growth_factor,
+          .backoff = r.backoff_factor,
+          .interval = r.growth_interval,
+          .floor = r.min_scale};
+}
 
 ImportedModel import_graph(const Recipe& recipe) {
   ImportOptions options = import_options(recipe);
@@ -262,7 +265,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   const Clock::time_point start = Clock::now();
   CompiledTraining result;
   CompileReport& report = result.report;
-  ImportedModel imported = options.stop_after.empty() ? import_for(recipe) : import_graph(recipe);
+  ImportedModel imported = options.stop_after.empty() ? import_for(recipe, options.constants) : import_graph(recipe);
   check_finite(imported.weights);
   report.remarks = imported.remarks;
   report.onnx_nodes = imported.nodes;

@@ -18,6 +18,7 @@ struct CompileOptions {
   TrainingPipelineOptions::Programs programs = TrainingPipelineOptions::training;
   // Dropped where only measures are wanted: a language model's logits are the largest of its values.
   LossOptions::ModelOutputs model_outputs = LossOptions::kept;
+  MissingConstants constants = MissingConstants::refused;
 };
 
 struct CompileReport {
@@ -45,7 +46,9 @@ inline constexpr std::string_view kTableRows = "table_rows.";
 // The recipe's model as it is trained and written back: with batch norms put back where it says so.
 OnnxFile onnx_file_of(const Recipe& recipe);
 ImportOptions import_options(const Recipe& recipe);
-ImportedModel import_for(const Recipe& recipe);
+ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused);
+// What the step does about gradients that are not finite.
+LossScaling loss_scaling(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.
 ImportedModel import_graph(const Recipe& recipe);
 TrainingPipelineOptions pipeline_options(const Recipe& recipe, const Graph& model);

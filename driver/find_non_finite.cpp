@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
+#include <span>
 
+#include "driver/compile.h"
 #include "driver/replay.h"
 #include "ir/op.h"
 
@@ -13,8 +16,10 @@ namespace halfstep {
 namespace {
 
 struct NonFinite {
+  NodeId node = 0;
   Origin origin;
   TensorType type;
+  size_t result = 0, element = 0;
   double value = 0;
   double largest_operand = 0;  // magnitude of what the node read
   int64_t row = -1;            // of the batch; -1: the value is not one a sample
@@ -27,20 +32,27 @@ class Watch {
 
   void operator()(NodeId id, const std::vector<InterpretedTensor>& results) {
     const Node& node = replay_.graph().node(id);
-    for (const InterpretedTensor& result : results) {
+    for (size_t r = 0; r < results.size(); ++r) {
+      const InterpretedTensor& result = results[r];
       if (!is_floating(result.type.dtype)) continue;
       for (size_t i = 0; i < result.values.size(); ++i) {
         const double value = result.values[i];
         // An infinite constant, such as an attention mask, is meant.
-        if (!std::isfinite(value) && node.op->kernel != KernelKind::leaf) throw found(node, result, i);
+        if (!std::isfinite(value) && node.op->kernel != KernelKind::leaf) throw found(id, r, result, i);
         largest_[static_cast<size_t>(id)] = std::max(largest_[static_cast<size_t>(id)], std::abs(value));
       }
     }
   }
 
  private:
-  NonFinite found(const Node& node, const InterpretedTensor& result, size_t element) const {
-    NonFinite found{node.origin, result.type, result.values[element], /*largest_operand=*/0, /*row=*/-1};
+  NonFinite found(NodeId id, size_t index, const InterpretedTensor& result, size_t element) const {
+    const Node& node = replay_.graph().node(id);
+    NonFinite found{.node = id,
+                    .origin = node.origin,
+                    .type = result.type,
+                    .result = index,
+                    .element = element,
+                    .value = result.values[element]};
     for (Value v : node.operands)
       if (v) found.largest_operand = std::max(found.largest_operand, largest_[static_cast<size_t>(v.node)]);
     const size_t batch = static_cast<size_t>(replay_.batch());
@@ -53,25 +65,59 @@ class Watch {
   std::vector<double> largest_;
 };
 
+// What a step is replayed with.
+struct Replayed {
+  const ModelState& state;
+  const Dataset& dataset;
+  const FeedOptions& feed;
+  StepInputs inputs;
+  double loss_scale = 1;  // of the step
+};
+
 // nullptr for what we added to the model.
 const OnnxNode* find_node(const Replay& replay, const Origin& origin) {
   const auto found = std::ranges::find(replay.onnx_nodes(), origin.name, &OnnxNode::name);
   return found == replay.onnx_nodes().end() ? nullptr : &*found;
 }
 
-// What the user can do about it.
-std::string remedy(const NonFinite& found, const Replay& replay, double loss_scale) {
-  if (found.type.dtype != DType::f16) return "";
-  const std::string range = "; f16 ends at 65504";
-  if (found.origin.phase == Phase::backward && loss_scale > 1)
-    return fmt::format("{}: a loss scale below {:g} keeps it in range", range, loss_scale);
+// The value that was found, had no value on the way to it been rounded to its type.
+double unrounded(const NonFinite& found, const Replay& replay, const Replayed& step, std::span<const int64_t> samples) {
+  struct Reached {
+    double value;
+  };
+  const auto until = [&](NodeId id, const std::vector<InterpretedTensor>& results) {
+    if (id == found.node) throw Reached{results[found.result].values[found.element]};
+  };
+  try {
+    replay.run(step.state, step.dataset, step.feed, samples, step.inputs, until, Rounding::none);
+  } catch (const Reached& reached) {
+    return reached.value;
+  }
+  return found.value;
+}
+
+double largest_of(DType type) {
+  return type == DType::f16 ? 65504 : type == DType::bf16 ? 0x1.fep127 : type == DType::f32 ? 0x1.fffffep127 : 0x1p1023;
+}
+
+// Why it is not finite, and what the user can do about it.
+std::string reason(const NonFinite& found, double exact, const Replay& replay, double loss_scale) {
+  if (!std::isfinite(exact)) return "; it is not finite in double precision either";
+  const double most = largest_of(found.type.dtype);
+  if (std::abs(exact) <= most) return fmt::format("; without rounding it is {:.3g}", exact);
+  const std::string range =
+      fmt::format("; it is {:.3g}, and {} ends at {:g}", exact, name(found.type.dtype), std::floor(most));
+  if (found.type.dtype != DType::f16) return range;
+  const double scale = std::exp2(std::floor(std::log2(loss_scale * most / std::abs(exact))));
+  if (found.origin.phase == Phase::backward && loss_scale > 1 && scale >= 1)
+    return fmt::format("{}: a loss scale of at most {:g} keeps it in range", range, scale);
   if (find_node(replay, found.origin) != nullptr)
     return fmt::format("{}: --deny {} keeps it in f32", range, found.origin.name);
   return range;
 }
 
-std::string describe(const NonFinite& found, const Replay& replay, std::span<const int64_t> samples,
-                     double loss_scale) {
+std::string describe(const NonFinite& found, const Replay& replay, const Replayed& step,
+                     std::span<const int64_t> samples) {
   const OnnxNode* onnx = find_node(replay, found.origin);
   const std::string node =
       onnx ? fmt::format("'{}' ({})", onnx->name, onnx->op) : fmt::format("the {}", found.origin.name);
@@ -81,7 +127,21 @@ std::string describe(const NonFinite& found, const Replay& replay, std::span<con
                                  backward ? "gradient that " : "output of ", node, backward ? " hands back" : "");
   if (found.row >= 0) text += fmt::format(" for sample {}", samples[static_cast<size_t>(found.row)]);
   return text + fmt::format(", {}, computed from values up to {:.3g}", to_string(found.type), found.largest_operand) +
-         remedy(found, replay, loss_scale);
+         reason(found, unrounded(found, replay, step, samples), replay, step.loss_scale);
+}
+
+// Of the first of these batches that has a value that is not finite; nullopt: none has.
+std::optional<std::string> search(const Replay& replay, const Replayed& step, std::span<const int64_t> samples) {
+  const auto batch = static_cast<size_t>(replay.batch());
+  for (; samples.size() >= batch; samples = samples.subspan(batch)) {
+    const auto part = samples.first(batch);
+    try {
+      replay.run(step.state, step.dataset, step.feed, part, step.inputs, Watch(replay));
+    } catch (const NonFinite& found) {
+      return describe(found, replay, step, part);
+    }
+  }
+  return std::nullopt;
 }
 
 // The weights that are not finite, or "".
@@ -112,30 +172,32 @@ std::string explain_non_finite(const Recipe& recipe, const ModelState& state, co
     return "the model's file is gone, so that the node at fault cannot be found";
   const auto samples = static_cast<int64_t>(step.samples.size());
   const int64_t chunk = std::min(kChunk, samples);
-  // The mean over fewer samples would make cotangents larger than they were.
-  const double share = static_cast<double>(chunk) / static_cast<double>(recipe.batch);
+  const LossScaling scaling = loss_scaling(recipe);
   Recipe replayed = recipe;
   ModelState scaled = state;
-  double loss_scale = recipe.loss_scale == "fixed" ? recipe.initial_scale : 1;
-  replayed.initial_scale *= share;
-  if (const auto scale = scaled.slots.find("loss_scale.scale"); scale != scaled.slots.end()) {
-    loss_scale = scale->second.at(0);
-    scale->second.set(0, loss_scale * share);
-  }
-  const Replay replay(replayed, chunk, "differentiate", "train");
-  const auto chunks =
-      std::min(samples / chunk, static_cast<int64_t>(kMostOperations / std::max(replay.operations(), 1.0)));
-  for (int64_t i = 0; i < chunks; ++i) {
-    const auto part = std::span(step.samples).subspan(static_cast<size_t>(i * chunk), static_cast<size_t>(chunk));
-    try {
-      replay.run(scaled, dataset, feed, part, {.iteration = step.iteration, .seed = step.seed}, Watch(replay));
-    } catch (const NonFinite& found) {
-      return describe(found, replay, part, loss_scale);
-    }
-  }
-  if (chunks == 0) return "the model is too large to look for the node at fault";
-  return fmt::format("a replay of {} of the step's {} samples stayed finite, forward and backward{}", chunks * chunk,
-                     samples, chunks * chunk == samples ? ": only sums over the whole batch overflow" : "");
+  const double loss_scale = step.loss_scale.value_or(scaling.mode == LossScaleMode::none ? 1 : scaling.initial);
+  const auto set_scale = [&](double scale) {
+    if (const auto slot = scaled.slots.find("loss_scale.scale"); slot != scaled.slots.end()) slot->second.set(0, scale);
+    if (scaling.mode == LossScaleMode::fixed) replayed.loss_scale = "fixed", replayed.initial_scale = scale;
+  };
+  // The mean over fewer samples would make cotangents larger than they were.
+  set_scale(loss_scale * static_cast<double>(chunk) / static_cast<double>(recipe.batch));
+  const Replayed parts{scaled, dataset, feed, {.iteration = step.iteration, .seed = step.seed}, loss_scale};
+  const Replay in_parts(replayed, chunk, "differentiate", "train");
+  const double affordable = kMostOperations / std::max(in_parts.operations(), 1.0);
+  const int64_t count = std::min(samples / chunk, static_cast<int64_t>(affordable));
+  if (count == 0) return "the model is too large to look for the node at fault";
+  if (const auto found = search(in_parts, parts, std::span(step.samples).first(static_cast<size_t>(count * chunk))))
+    return *found;
+  const std::string finite =
+      fmt::format("a replay of {} of the step's {} samples, {} at a time, stayed finite, forward and backward",
+                  count * chunk, samples, chunk);
+  if (affordable * static_cast<double>(chunk) < static_cast<double>(samples))
+    return finite + "; the others, and sums over the whole batch, would take too long";
+  set_scale(loss_scale);
+  const Replay whole(replayed, recipe.batch, "differentiate", "train");
+  if (const auto found = search(whole, parts, step.samples)) return *found;
+  return finite + ", and so did one of whole batches: the kernels compute in another order than the reference";
 }
 
 }  // namespace halfstep

@@ -97,6 +97,8 @@ void expect_choice(const std::string& choices, const std::string& text) {
 }
 
 constexpr double kNone = std::numeric_limits<double>::infinity();
+// Loss scales are f32, and so are their reciprocals.
+constexpr double kLeastScale = 0x1p-126, kMostScale = 0x1p126;
 
 struct Group {
   const char* name;
@@ -175,12 +177,15 @@ const std::vector<RecipeKey>& keys() {
       key<&R::allow>(kPrecision, "allow", "PATTERN,...", "operators or node-name patterns that run low"),
       key<&R::deny>(kPrecision, "deny", "PATTERN,...", "operators or node-name patterns that run in fp32"),
       key<&R::infer>(kPrecision, "infer", "PATTERN,...", "operators or node-name patterns that follow their operands"),
-      key<&R::loss_scale>(kPrecision, "loss_scale", "dynamic|fixed|none", "keeps gradients out of fp16's underflow"),
-      key<&R::initial_scale>(kPrecision, "initial_scale", "NUMBER", "the first, or fixed, loss scale", 0),
+      key<&R::loss_scale>(kPrecision, "loss_scale", "auto|dynamic|fixed|none",
+                          "keeps gradients out of fp16's underflow; auto: dynamic there, 1 elsewhere; none: nor are "
+                          "steps skipped whose gradients are not finite"),
+      key<&R::initial_scale>(kPrecision, "initial_scale", "NUMBER", "the first, or fixed, loss scale", kLeastScale,
+                             kMostScale),
       key<&R::growth_factor>(kPrecision, "growth_factor", "NUMBER", "dynamic scaling", 1),
       key<&R::backoff_factor>(kPrecision, "backoff_factor", "NUMBER", "dynamic scaling", 0, 1),
       key<&R::growth_interval>(kPrecision, "growth_interval", "NUMBER", "steps without overflow until it grows", 1),
-      key<&R::min_scale>(kPrecision, "min_scale", "NUMBER", "the scale's floor", 0),
+      key<&R::min_scale>(kPrecision, "min_scale", "NUMBER", "the scale's floor", kLeastScale, kMostScale),
 
       key<&R::device>(kTarget, "device", "auto|cpu|cuda", "where the step runs; auto: cuda where there is a GPU"),
       key<&R::architecture>(kTarget, "architecture", "NAME",

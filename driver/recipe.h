@@ -44,7 +44,7 @@ struct Recipe {
   std::vector<std::string> no_decay;
 
   // Precision.
-  std::string precision = "fp16", preset = "default", loss_scale = "dynamic";
+  std::string precision = "fp16", preset = "default", loss_scale = "auto";
   std::vector<std::string> allow, deny, infer;
   double initial_scale = 65536, growth_factor = 2, backoff_factor = 0.5, min_scale = 1;
   int64_t growth_interval = 2000, overflow_limit = 50;

@@ -64,7 +64,8 @@ Replay::Replay(const Recipe& recipe, int64_t batch, const std::string& pass, con
 }
 
 InterpretResult Replay::run(const ModelState& state, const Dataset& dataset, const FeedOptions& feed,
-                            std::span<const int64_t> samples, const StepInputs& step, const Observer& observe) const {
+                            std::span<const int64_t> samples, const StepInputs& step, const Observer& observe,
+                            Rounding rounding) const {
   const Program program = inputs_of(graph_);
   NamedTensors leaves;
   std::vector<std::span<std::byte>> staging;
@@ -73,7 +74,7 @@ InterpretResult Replay::run(const ModelState& state, const Dataset& dataset, con
   DataFeed(dataset, program, feed).fill(samples, step, staging);
   for (const Node& node : graph_.nodes())
     if (is_leaf(*node.op) && !is_input(node)) leaves[node.attributes.text("name")] = stored_value(node, state);
-  return interpret(graph_, leaves, {.rounding = Rounding::to_type, .observe = observe});
+  return interpret(graph_, leaves, {.rounding = rounding, .observe = observe});
 }
 
 }  // namespace halfstep

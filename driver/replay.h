@@ -29,7 +29,8 @@ class Replay {
   using Observer = std::function<void(NodeId, const std::vector<InterpretedTensor>&)>;
   // `samples`: 1 to batch() of them.
   InterpretResult run(const ModelState& state, const Dataset& dataset, const FeedOptions& feed,
-                      std::span<const int64_t> samples, const StepInputs& step, const Observer& observe) const;
+                      std::span<const int64_t> samples, const StepInputs& step, const Observer& observe,
+                      Rounding rounding = Rounding::to_type) const;
 
  private:
   Graph graph_;

@@ -189,10 +189,23 @@ std::string list_tensors(const std::vector<std::string>& names) {
   return (names.size() == 1 ? "tensor " : std::to_string(names.size()) + " tensors ") + list;
 }
 
-void add_problems(const MissingFiles& missing, Problems& problems) {
+void add_problems(const MissingFiles& missing, const std::string& remedy, Problems& problems) {
   for (const auto& [file, tensors] : missing)
-    problems.add("external data '" + file + "' of " + list_tensors(tensors) +
-                 " is missing; put the file beside the model, or start from fresh weights with --init");
+    problems.add("external data '" + file + "' of " + list_tensors(tensors) + " is missing; " + remedy);
+}
+
+// Of initializers that are no weights: what the graph reads, and what only a trained model would hold again.
+MissingFiles missing_constants(const Graph& graph, const Importer& importer, const TensorReader& reader) {
+  std::set<std::string> weights;
+  for (const Node& node : graph.nodes())
+    if (is_weight(node)) weights.insert(node.attributes.text("name"));
+  std::map<std::string, std::string> constants = importer.missing_constants();
+  for (const onnx::TensorProto& tensor : importer.inputs().model.graph().initializer())
+    if (const auto file = reader.missing_file(tensor); file && !weights.contains(tensor.name()))
+      constants.emplace(tensor.name(), *file);
+  MissingFiles missing;
+  for (const auto& [name, file] : constants) missing[file].push_back(name);
+  return missing;
 }
 
 // The initializer's data or fresh values, in the leaf's shape before its permutation.
@@ -212,8 +225,13 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
   NamedTensors weights;
   Problems problems;
   MissingFiles missing;
-  if (options.weights == InitialWeights::from_file)
-    for (const auto& [name, file] : importer.missing_constants()) missing[file].push_back(name);
+  if (options.constants == MissingConstants::refused) {
+    MissingFiles constants = missing_constants(graph, importer, reader);
+    if (options.weights == InitialWeights::from_file)
+      missing = std::move(constants);
+    else
+      add_problems(constants, "put the file beside the model: these are constants, which --init cannot make", problems);
+  }
   int64_t made = 0;
   for (const Node& node : graph.nodes()) {
     if (!is_weight(node)) continue;
@@ -237,7 +255,7 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
       problems.add(error.what());
     }
   }
-  add_problems(missing, problems);
+  add_problems(missing, "put the file beside the model, or start from fresh weights with --init", problems);
   problems.throw_if_any();
   if (made > 0)
     remarks.push_back(std::to_string(made) + " tensors start fresh, from seed " + std::to_string(options.seed));

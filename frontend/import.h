@@ -24,12 +24,20 @@ enum class ImportMode : uint8_t {
   as_exported,  // batch norm and dropout do what the file says
 };
 
+// What becomes of constants whose external data is missing where weights are fresh: no fresh value stands for one, and
+// a trained model cannot be written without them.
+enum class MissingConstants : uint8_t {
+  refused,
+  zeros,  // booleans true, with a remark: for times, not for results
+};
+
 struct ImportOptions {
   std::optional<int64_t> batch = {};         // default: the one the model was exported at
   std::map<std::string, Shape> shapes = {};  // of an input, by its name; "": of the only one; -1: as the rest says
   std::map<std::string, int64_t> dimensions = {};  // of an open dimension, by its symbol
   ImportMode mode = ImportMode::training;
   InitialWeights weights = InitialWeights::from_file;
+  MissingConstants constants = MissingConstants::refused;
   uint64_t seed = 0;                     // of fresh weights
   std::optional<double> dropout = {};    // replaces the ratio of every dropout
   std::vector<std::string> freeze = {};  // patterns (* ? []) of initializer names that training leaves as they are

@@ -30,24 +30,40 @@ class HeadwayWatch {
     const bool at_floor = row.loss_scale && *row.loss_scale <= min_scale_;
     overflows_ = row.skipped && at_floor ? overflows_ + 1 : 0;
     bad_losses_ = !row.skipped && !std::isfinite(row.loss) ? bad_losses_ + 1 : 0;
+    ++steps_, skipped_ += row.skipped, sound_ += !row.skipped && std::isfinite(row.loss);
     if (overflows_ >= limit_)
-      return fmt::format(
-          "training stopped at step {}: the gradients of the last {} steps overflowed with the loss scale at its floor "
-          "{:g}: lower the learning rate, clip the gradients, or deny low precision to the operator that overflows",
-          row.step, overflows_, min_scale_);
-    if (bad_losses_ >= limit_)
-      return fmt::format(
-          "training stopped at step {}: the loss of the last {} steps is not finite: lower the learning rate or clip "
-          "the gradients, and resume from a checkpoint",
-          row.step, bad_losses_);
+      return fmt::format("training stopped at step {}: {} {} are not finite, with the loss scale at its floor {:g}: {}",
+                         row.step, std::isfinite(row.loss) ? "the gradients" : "the loss and the gradients",
+                         of_the_last(overflows_), min_scale_, remedy());
+    if (bad_losses_ >= (row.loss_scale ? limit_ : 1))
+      return fmt::format("training stopped at step {}: the loss {} is not finite: {}", row.step,
+                         of_the_last(bad_losses_), remedy());
     return std::nullopt;
+  }
+  // At the end of a run.
+  std::optional<std::string> see_end(const StepRow& last) const {
+    if (steps_ == 0 || skipped_ < steps_) return std::nullopt;
+    return fmt::format(
+        "training has changed nothing: in each of its {} steps, up to step {}, gradients were not finite and the "
+        "update "
+        "was left out",
+        steps_, last.step);
   }
 
  private:
+  std::string remedy() const {
+    return sound_ > 0 ? "lower the learning rate or clip the gradients, and go on from a checkpoint"
+                      : "no step of this run was finite: its model, weights or data are at fault";
+  }
+  static std::string of_the_last(int64_t steps) {
+    return steps == 1 ? "of this step" : fmt::format("of the last {} steps", steps);
+  }
+
   double min_scale_;
   int64_t limit_;
   int64_t overflows_ = 0;
   int64_t bad_losses_ = 0;
+  int64_t steps_ = 0, skipped_ = 0, sound_ = 0;  // of this run
 };
 
 // A program with the inputs it is fed.
@@ -101,6 +117,9 @@ class Training {
   TrainReport run() {
     const Clock::time_point start = Clock::now();
     while (report_.reason == StopReason::completed && state_.epoch < options_.epochs && !at_step_limit()) run_epoch();
+    if (report_.reason == StopReason::completed)
+      if (const std::optional<std::string> problem = headway_.see_end(last_row_))
+        throw stuck(*problem, last_submitted_);
     report_.steps = state_.step;
     report_.seconds = seconds_since(start);
     report_.counters = executor_.counters();
@@ -259,6 +278,7 @@ class Training {
     totals.loss_scale = row.loss_scale;
     last_row_ = row;
     observer_.step_finished(row);
+    last_submitted_ = submitted;
     if (const std::optional<std::string> problem = headway_.see(row)) throw stuck(*problem, submitted);
   }
 
@@ -269,6 +289,7 @@ class Training {
             {.step = last.row.step,
              .iteration = last.iteration + 1 - options_.accumulation,
              .seed = state_.seed,
+             .loss_scale = last_row_.loss_scale,
              .samples = {end - step_samples_, end},
              .checkpoint = report_.checkpoint}};
   }
@@ -318,6 +339,7 @@ class Training {
   std::optional<double> step_correct_;
   double step_counted_ = 0;
   StepRow last_row_;
+  InFlight last_submitted_;  // of the same step
   Clock::time_point epoch_start_;
   int64_t epoch_samples_ = 0;  // in this run
   Clock::time_point last_progress_;

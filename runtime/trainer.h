@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -30,15 +31,18 @@ struct TrainOptions {
   SampleOrder order = SampleOrder::shuffled;
   RateSchedule schedule;
   FeedOptions feed{};
-  ValueRanges ranges{};         // what labels, tokens and ids are checked against
-  double min_scale = 1;         // the graph's floor of the loss scale
-  int64_t overflow_limit = 50;  // steps in a row that may overflow at the floor, or have a loss that is not finite
+  ValueRanges ranges{};  // what labels, tokens and ids are checked against
+  double min_scale = 1;  // the graph's floor of the loss scale
+  // Steps in a row that may overflow at the floor, or have a loss that is not finite. Where the graph does not check
+  // its gradients (no output "overflow") the first such loss has ruined the weights.
+  int64_t overflow_limit = 50;
   CheckpointPolicy checkpoints;
   std::filesystem::path resume;          // a checkpoint or a directory of them; empty: start anew
   const SignalGuard* signals = nullptr;  // checked after each step
 };
 
-// Training makes no headway: its gradients keep overflowing at the floor of the loss scale, or its loss is not finite.
+// Training makes no headway: its gradients keep overflowing at the floor of the loss scale, its loss is not finite, or
+// none of its steps changed the weights.
 // Holds what it takes to look for the reason in the last such step, whose state the executor still has.
 class HeadwayError : public Error {
  public:
@@ -46,6 +50,7 @@ class HeadwayError : public Error {
     int64_t step = 0;
     int64_t iteration = 0;               // of its first batch
     uint64_t seed = 0;                   // of the graph's random numbers
+    std::optional<double> loss_scale{};  // that its gradients had; absent: none
     std::vector<int64_t> samples{};      // of the training set
     std::filesystem::path checkpoint{};  // the last one written; empty: none
   };

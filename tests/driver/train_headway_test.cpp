@@ -33,7 +33,7 @@ TEST_F(Headway, AnOverflowInTheForwardNamesItsNode) {
   fail(1, train({}),
        {"training stopped at step", "with the loss scale at its floor 1",
         "the first value that is not finite: an infinity in the output of 'burst' (MatMul) for sample ", "f16[8,4]",
-        "f16 ends at 65504: --deny burst keeps it in f32"});
+        "e+06, and f16 ends at 65504: --deny burst keeps it in f32"});
   EXPECT_EQ(run(train({"--deny", "*", "--out", "other", "--learning_rate", "1e-12"})).exit_code, 0);
 }
 
@@ -46,13 +46,53 @@ TEST_F(Headway, AnOverflowInTheBackwardNamesItsNode) {
   write("m.onnx", m);
   fail(1, train({"--loss_scale", "fixed", "--initial_scale", "100000", "--learning_rate", "0"}),
        {"the first value that is not finite: an infinity in the gradient that 'fc2' (Gemm) hands back for sample ",
-        "a loss scale below 100000 keeps it in range"});
+        "and f16 ends at 65504: a loss scale of at most ", " keeps it in range"});
+}
+
+// A scale or a type does not help there, and is not offered.
+TEST_F(Headway, WhatNoPrecisionHoldsIsSaid) {
+  TestModel m = tiny_mlp();
+  m.proto.mutable_graph()->mutable_node(0)->set_input(0, "x2");
+  m.weight("k", floats({4}, {0, 0, 0, 0}));
+  m.node("Div", {"x", "k"}, {"x2"}, {}, "ratio");
+  write("m.onnx", m);
+  for (const std::string precision : {"fp32", "bf16", "fp16"}) {
+    const Finished finished = run(train({"--precision", precision, "--out", precision}));
+    EXPECT_EQ(finished.exit_code, 1) << precision;
+    EXPECT_THAT(finished.err, AllOf(HasSubstr("an infinity in the output of 'ratio' (Div) for sample"),
+                                    HasSubstr("it is not finite in double precision either"),
+                                    HasSubstr("its model, weights or data are at fault"),
+                                    testing::Not(HasSubstr("loss scale of at most"))));
+    EXPECT_FALSE(std::filesystem::exists(path(precision + "/m.trained.onnx")));
+  }
+}
+
+TEST_F(Headway, WithoutAScaleTheFirstStepThatIsNotFiniteEndsTheRunAndChangesNothing) {
+  write("m.onnx", tiny_mlp());
+  for (const std::string precision : {"fp32", "bf16"})
+    fail(1, train({"--precision", precision, "--learning_rate", "1e30", "--checkpoint_every", "1", "--out", precision}),
+         {"training stopped at step ", "of this step are not finite", "lower the learning rate or clip the gradients",
+          "the first value that is not finite: ",
+          "the last checkpoint is '" + precision + "/checkpoints/step-00000000"});
+}
+
+TEST_F(Headway, ARunWithoutAFiniteStepWritesNoTrainedModel) {
+  write("m.onnx", overflowing());
+  fail(1, train({"--max_steps", "3"}),
+       {"training has changed nothing: in each of its 3 steps", "--deny burst keeps it in f32"});
+  EXPECT_FALSE(std::filesystem::exists(path("run/m.trained.onnx")));
+}
+
+TEST_F(Headway, LossScalesThatRuinARunAreRefused) {
+  write("m.onnx", tiny_mlp());
+  for (const std::string scale : {"0", "-1", "-0", "3.5e38", "1e-40", "nan", "inf"})
+    fail(1, train({"--initial_scale", scale}), {"initial_scale: "});
 }
 
 TEST_F(Headway, WeightsThatAreGoneAreNamed) {
   write("m.onnx", tiny_mlp());
-  fail(1, train({"--precision", "fp32", "--learning_rate", "1e30"}),
-       {"the loss of the last 3 steps is not finite", "weights are not finite any more: 'b1' ("});
+  fail(1, train({"--precision", "fp32", "--loss_scale", "none", "--learning_rate", "1e30"}),
+       {"the loss of this step is not finite", "weights are not finite any more: 'b1' ("});
 }
 
 class Explanation : public Cli {
@@ -78,8 +118,8 @@ TEST_F(Explanation, NamesTheSampleOfTheDataSet) {
 }
 
 TEST_F(Explanation, OfAFiniteStepSaysWhatIsLeft) {
-  EXPECT_THAT(explain(tiny_mlp(), 1), AllOf(HasSubstr("a replay of 8 of the step's 8 samples stayed finite"),
-                                            HasSubstr("only sums over the whole batch overflow")));
+  EXPECT_THAT(explain(tiny_mlp(), 1), HasSubstr("a replay of 8 of the step's 8 samples, 8 at a time, stayed finite, "
+                                                "forward and backward, and so did one of whole batches"));
 }
 
 TEST_F(Explanation, WithoutTheModelsFileIsSaid) {

@@ -300,7 +300,7 @@ TEST_F(ExternalData, MissingFileNamesTheRemedyAndFreshWeightsReplaceIt) {
   EXPECT_EQ(fresh.weights.at("w").type.shape, (Shape{3, 4}));
 }
 
-TEST_F(ExternalData, MissingConstantsAreZerosWithAWarningWhereWeightsAreFresh) {
+TEST_F(ExternalData, MissingConstantsAreRefusedOrZerosWithAWarningWhereWeightsAreFresh) {
   TestModel lookup;
   lookup.input("x", {2, 3}).weight("table", ramp({5, 3})).weight("ids", ints({2}, {4, 1}));
   lookup.weight("visible", floats({2, 1}, {0, 0}).cast(DType::boolean));
@@ -313,7 +313,16 @@ TEST_F(ExternalData, MissingConstantsAreZerosWithAWarningWhereWeightsAreFresh) {
   }
   EXPECT_THAT(error(lookup.file()),
               HasSubstr("external data 'w.bin' of 3 tensors 'ids', 'visible', 'table' is missing"));
-  const ImportedModel model = import_model(lookup.file(), {.weights = InitialWeights::fresh_where_absent});
+  lookup.weight("unread", floats({2}, {0, 0}));
+  onnx::TensorProto& unread = *lookup.proto.mutable_graph()->mutable_initializer(3);
+  unread = lookup.proto.graph().initializer(0), unread.set_name("unread");
+  EXPECT_THAT(
+      [&] { import_model(lookup.file(), {.weights = InitialWeights::fresh_where_absent}); },
+      ::testing::ThrowsMessage<Error>("external data 'w.bin' of 3 tensors 'ids', 'unread', 'visible' is missing; "
+                                      "put the file beside the model: these are constants, which --init "
+                                      "cannot make"));
+  const ImportedModel model = import_model(
+      lookup.file(), {.weights = InitialWeights::fresh_where_absent, .constants = MissingConstants::zeros});
   EXPECT_THAT(model.remarks, ::testing::Contains(AllOf(HasSubstr("WARNING"), HasSubstr("2 tensors 'ids', 'visible'"),
                                                        HasSubstr("results mean nothing until 'w.bin'"))));
   NamedTensors leaves = model.weights;

@@ -178,7 +178,7 @@ TEST(Trainer, StopsWhenTheScaleSitsAtItsFloor) {
   Recorder recorder;
   EXPECT_THAT([&] { train(executor, samples(), nullptr, o, recorder); },
               ThrowsMessage<Error>(AllOf(HasSubstr("training stopped at step 34"), HasSubstr("last 20 steps"),
-                                         HasSubstr("at its floor 1:"))));
+                                         HasSubstr("at its floor 1: lower the learning rate"))));
   FakeExecutor sometimes;
   sometimes.overflows = [](int64_t step) { return step % 19 != 0; };
   EXPECT_NO_THROW(train(sometimes, samples(), nullptr, o, recorder));
@@ -203,6 +203,19 @@ TEST(Trainer, TheStepThatStopsARunIsHandedOver) {
     both.insert(both.end(), second.begin(), second.end());
     EXPECT_EQ(e.step().samples, both);
   }
+}
+
+TEST(Trainer, ARunThatSkippedEveryStepHasNotTrained) {
+  FakeExecutor executor;
+  executor.overflows = [](int64_t) { return true; };
+  Recorder recorder;
+  TrainOptions o = options(1);
+  EXPECT_THAT(
+      [&] { train(executor, samples(), nullptr, o, recorder); },
+      ThrowsMessage<HeadwayError>(HasSubstr("training has changed nothing: in each of its 5 steps, up to step 5,")));
+  FakeExecutor once;
+  once.overflows = [](int64_t step) { return step != 2; };
+  EXPECT_NO_THROW(train(once, samples(), nullptr, o, recorder));
 }
 
 TEST(Trainer, StopsWhenTheLossStaysNonFinite) {

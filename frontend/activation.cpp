@@ -1,6 +1,7 @@
 #include "frontend/activation.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 #include "frontend/node_context.h"
@@ -10,6 +11,10 @@ namespace {
 
 Value affine(Builder& b, Value x, const Activation& a) { return b.add(b.mul(x, a.alpha), a.beta); }
 
+Value clip(Builder& b, Value x, const Activation& a) {
+  return b.binary("min", b.binary("max", x, b.constant_like(x, a.alpha)), b.constant_like(x, a.beta));
+}
+
 Value elu(Builder& b, Value x, const Activation& a) {
   return where_negative(b, x, b.mul(negative_curve(b, x), a.alpha), x);
 }
@@ -18,6 +23,8 @@ Value hard_sigmoid(Builder& b, Value x, const Activation& a) {
   const Value line = affine(b, x, a);
   return b.binary("max", b.binary("min", line, b.constant_like(x, 1)), b.constant_like(x, 0));
 }
+
+Value hard_swish(Builder& b, Value x, const Activation&) { return b.mul(x, hard_sigmoid(b, x, {"", 1.0 / 6, 0.5})); }
 
 Value leaky_relu(Builder& b, Value x, const Activation& a) { return where_negative(b, x, b.mul(x, a.alpha), x); }
 
@@ -39,8 +46,10 @@ struct Row {
 
 const Row kRows[] = {
     {"affine", affine, 1, 0},
+    {"clip", clip, std::numeric_limits<float>::lowest(), std::numeric_limits<float>::max()},
     {"elu", elu, 1, {}},
     {"hardsigmoid", hard_sigmoid, 0.2, 0.5},
+    {"hardswish", hard_swish, {}, {}},
     {"leakyrelu", leaky_relu, 0.01, {}},
     {"relu", [](Builder& b, Value x, const Activation&) { return b.unary("relu", x); }, {}, {}},
     {"scaledtanh", scaled_tanh, 1, 1},
@@ -79,6 +88,18 @@ std::vector<Activation> read_activations(NodeContext& c, const std::vector<std::
     result.push_back(std::move(a));
   }
   return result;
+}
+
+Activation activation_named(NodeContext& c, const std::string& name, const std::vector<double>& coefficients) {
+  Activation a{lower_case(name)};
+  const Row* row = find_row(a.name);
+  if (!row) c.fail("activation '" + name + "' is not known");
+  auto next = coefficients.begin();
+  if (row->alpha) a.alpha = next != coefficients.end() ? *next++ : *row->alpha;
+  if (row->beta) a.beta = next != coefficients.end() ? *next++ : *row->beta;
+  if (next != coefficients.end())
+    c.fail("activation '" + name + "' takes no " + std::to_string(coefficients.size()) + " coefficients");
+  return a;
 }
 
 Value activate(Builder& b, Value x, const Activation& activation) {

@@ -21,6 +21,8 @@ struct Activation {
 // that have such a coefficient take in turn; `defaults` where the attribute is left out. Error if their number differs.
 std::vector<Activation> read_activations(NodeContext& c, const std::vector<std::string>& defaults);
 
+// The function of that name with its coefficients in order, the others their defaults. Error if there is none.
+Activation activation_named(NodeContext& c, const std::string& name, const std::vector<double>& coefficients);
 Value activate(Builder& b, Value x, const Activation& activation);
 // What the operator of that name makes of operand 0, with its attributes 'alpha' and 'beta'.
 Value activate(NodeContext& c);

@@ -28,11 +28,6 @@ std::vector<Value> import_celu(NodeContext& c) {
   return {where_negative(c.b, x, c.b.mul(negative_curve(c.b, c.b.mul(x, 1 / alpha)), alpha), x)};
 }
 
-std::vector<Value> import_hard_swish(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {c.b.mul(x, activate(c.b, x, {"hardsigmoid", 1.0 / 6, 0.5}))};
-}
-
 std::vector<Value> import_gelu(NodeContext& c) {
   const std::string approximate = c.text("approximate", "none");
   if (approximate != "none" && approximate != "tanh")
@@ -60,7 +55,7 @@ const std::vector<OnnxOperator> kRows{
     {"Elu", {1}, 1, 1, import_by_name},
     {"Gelu", {20}, 1, 1, import_gelu},
     {"HardSigmoid", {1}, 1, 1, import_by_name},
-    {"HardSwish", {14}, 1, 1, import_hard_swish},
+    {"HardSwish", {14}, 1, 1, import_by_name},
     {"LeakyRelu", {1}, 1, 1, import_by_name},
     {"Mish", {18}, 1, 1, import_mish},
     {"PRelu", {7}, 2, 2, import_prelu},

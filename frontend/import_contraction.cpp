@@ -33,24 +33,8 @@ Value with_channel_bias(NodeContext& c, Value y, int64_t channels, const FreshRu
   return c.b.add(y, c.operand(2));
 }
 
-std::vector<Value> import_conv(NodeContext& c) {
-  const Shape x_shape = c.shape(0), w_shape = c.shape(1), spatial = spatial_shape(c, x_shape);
-  if (w_shape.size() != x_shape.size())
-    c.fail("x " + to_string(x_shape) + " and w " + to_string(w_shape) + " differ in rank");
-  const Shape window(w_shape.begin() + 2, w_shape.end());
-  if (c.int_list("kernel_shape", window) != window)
-    c.fail("kernel_shape " + to_string(c.int_list("kernel_shape")) + " and w " + to_string(w_shape) + " differ");
-  const Window w = read_window(c, spatial, window, CeilMode::absent);
-  const Value y = c.b.call("convolution", {to_channels_last(c.b, c.operand(0)), to_channels_last(c.b, c.operand(1))},
-                           {{"strides", w.strides},
-                            {"pads_begin", w.pads_begin},
-                            {"pads_end", w.pads_end},
-                            {"dilations", w.dilations},
-                            {"groups", c.integer("group", 1)}});
-  const FreshRule fresh = fan_in_uniform(product(w_shape, 1, w_shape.size()));
-  c.initialise(c.operand(1), fresh);
-  return {to_channels_first(c.b, with_channel_bias(c, y, w_shape[0], fresh))};
-}
+std::vector<Value> import_conv(NodeContext& c) { return {convolution(c)}; }
+std::vector<Value> import_gemm(NodeContext& c) { return {general_product(c)}; }
 
 // The whole gradient of a convolution without padding, cut or padded to `output`.
 Value transposed_convolution(Builder& b, Value x, Value w, const TransposedWindow& t, int64_t groups) {
@@ -119,22 +103,6 @@ std::vector<Value> import_col2im(NodeContext& c) {
   return {to_channels_first(b, y)};
 }
 
-std::vector<Value> import_gemm(NodeContext& c) {
-  const int64_t transpose_a = c.integer("transA", 0) != 0, transpose_b = c.integer("transB", 0) != 0;
-  const double alpha = c.number("alpha", 1), beta = c.number("beta", 1);
-  const Shape b_shape = c.shape(1);
-  if (c.shape(0).size() != 2 || b_shape.size() != 2)
-    c.fail("two matrices expected, found " + to_string(c.shape(0)) + " and " + to_string(b_shape));
-  const Value product =
-      c.b.matmul(c.operand(0), c.operand(1), {{"transpose_a", transpose_a}, {"transpose_b", transpose_b}});
-  const FreshRule fresh = fan_in_uniform(b_shape[transpose_b ? 1 : 0]);
-  c.initialise(c.operand(1), fresh);
-  const Value y = scaled(c.b, product, alpha);
-  if (!c.has_operand(2)) return {y};
-  c.initialise(c.operand(2), fresh);
-  return {c.b.add(y, c.b.broadcast(scaled(c.b, c.operand(2), beta), c.b.shape(y)))};
-}
-
 // The leading axes of two operands, broadcast together.
 Shape joint_batch(NodeContext& c, const Shape& x, const Shape& y) {
   Shape joint(std::max(x.size(), y.size()) - 2, 1);
@@ -172,6 +140,41 @@ const std::vector<OnnxOperator> kRows{
 };
 
 }  // namespace
+
+Value convolution(NodeContext& c) {
+  const Shape x_shape = c.shape(0), w_shape = c.shape(1), spatial = spatial_shape(c, x_shape);
+  if (w_shape.size() != x_shape.size())
+    c.fail("x " + to_string(x_shape) + " and w " + to_string(w_shape) + " differ in rank");
+  const Shape window(w_shape.begin() + 2, w_shape.end());
+  if (c.int_list("kernel_shape", window) != window)
+    c.fail("kernel_shape " + to_string(c.int_list("kernel_shape")) + " and w " + to_string(w_shape) + " differ");
+  const Window w = read_window(c, spatial, window, CeilMode::absent);
+  const Value y = c.b.call("convolution", {to_channels_last(c.b, c.operand(0)), to_channels_last(c.b, c.operand(1))},
+                           {{"strides", w.strides},
+                            {"pads_begin", w.pads_begin},
+                            {"pads_end", w.pads_end},
+                            {"dilations", w.dilations},
+                            {"groups", c.integer("group", 1)}});
+  const FreshRule fresh = fan_in_uniform(product(w_shape, 1, w_shape.size()));
+  c.initialise(c.operand(1), fresh);
+  return to_channels_first(c.b, with_channel_bias(c, y, w_shape[0], fresh));
+}
+
+Value general_product(NodeContext& c) {
+  const int64_t transpose_a = c.integer("transA", 0) != 0, transpose_b = c.integer("transB", 0) != 0;
+  const double alpha = c.number("alpha", 1), beta = c.number("beta", 1);
+  const Shape b_shape = c.shape(1);
+  if (c.shape(0).size() != 2 || b_shape.size() != 2)
+    c.fail("two matrices expected, found " + to_string(c.shape(0)) + " and " + to_string(b_shape));
+  const Value product =
+      c.b.matmul(c.operand(0), c.operand(1), {{"transpose_a", transpose_a}, {"transpose_b", transpose_b}});
+  const FreshRule fresh = fan_in_uniform(b_shape[transpose_b ? 1 : 0]);
+  c.initialise(c.operand(1), fresh);
+  const Value y = scaled(c.b, product, alpha);
+  if (!c.has_operand(2)) return y;
+  c.initialise(c.operand(2), fresh);
+  return c.b.add(y, c.b.broadcast(scaled(c.b, c.operand(2), beta), c.b.shape(y)));
+}
 
 Value matrix_product(NodeContext& c, Value x, Value y) {
   Builder& b = c.b;

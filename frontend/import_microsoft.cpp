@@ -1,4 +1,5 @@
 // The fused operators of the domain com.microsoft, as ONNX Runtime's optimizer writes them.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -21,22 +22,39 @@ std::vector<Value> import_quick_gelu(NodeContext& c) { return {swish(c, 1.702)};
 
 // ---- products ----
 
+// transBatch: the rows of a matrix stand before the batch, [m, batch..., k].
 std::vector<Value> import_fused_matmul(NodeContext& c) {
-  if (c.integer("transBatchA", 0) != 0 || c.integer("transBatchB", 0) != 0)
-    c.fail("transBatchA and transBatchB are not supported");
-  const auto operand = [&](size_t i, const char* transposes) {
+  const auto operand = [&](size_t i, const char* transposes, const char* batch_last) {
     const Value v = c.operand(i);
     const size_t rank = c.b.shape(v).size();
     if (rank == 0) c.fail("a scalar operand has no matrix product");
-    if (c.integer(transposes, 0) == 0 || rank < 2) return v;
-    Ints swapped;
-    for (size_t k = 0; k < rank; ++k) swapped.push_back(static_cast<int64_t>(k));
-    std::swap(swapped[rank - 1], swapped[rank - 2]);
-    return permute(c.b, v, swapped);
+    Ints permutation;
+    for (size_t k = 0; k < rank; ++k) permutation.push_back(static_cast<int64_t>(k));
+    const bool moved = c.integer(batch_last, 0) != 0, swapped = c.integer(transposes, 0) != 0;
+    if (moved && rank > 2) std::rotate(permutation.begin(), permutation.begin() + 1, permutation.end() - 1);
+    if (swapped && rank > 1) std::swap(permutation[rank - 1], permutation[rank - 2]);
+    return permute(c.b, v, permutation);
   };
   const double alpha = c.number("alpha", 1);
-  const Value product = matrix_product(c, operand(0, "transA"), operand(1, "transB"));
+  const Value product = matrix_product(c, operand(0, "transA", "transBatchA"), operand(1, "transB", "transBatchB"));
   return {alpha == 1 ? product : c.b.mul(product, alpha)};
+}
+
+std::vector<Value> import_fused_conv(NodeContext& c) {
+  Value y = convolution(c);
+  if (c.has_operand(3)) y = c.b.add(y, c.operand(3));
+  const std::string name = c.text("activation", "");
+  const std::vector<double> coefficients = c.number_list("activation_params");
+  return {name.empty() ? y : activate(c.b, y, activation_named(c, name, coefficients))};
+}
+
+std::vector<Value> import_fused_gemm(NodeContext& c) {
+  const Value y = general_product(c);
+  const std::string name = c.text("activation", "");
+  std::vector<double> coefficients;
+  for (const char* coefficient : {"activation_alpha", "activation_beta", "activation_gamma"})
+    if (c.has_attribute(coefficient)) coefficients.push_back(c.number(coefficient, 0));
+  return {name.empty() ? y : activate(c.b, y, activation_named(c, name, coefficients))};
 }
 
 // ---- norms of sums ----
@@ -269,7 +287,9 @@ const std::vector<OnnxOperator> kRows{
     {"com.microsoft.BiasGelu", {1}, 2, 2, import_gelu},
     {"com.microsoft.EmbedLayerNormalization", {1}, 7, 9, import_embed_layer_norm},
     {"com.microsoft.FastGelu", {1}, 1, 2, import_fast_gelu},
-    {"com.microsoft.FusedMatMul", {1}, 2, 2, import_fused_matmul, "no transBatchA, transBatchB"},
+    {"com.microsoft.FusedConv", {1}, 2, 4, import_fused_conv, "1 to 3 spatial axes"},
+    {"com.microsoft.FusedGemm", {1}, 2, 3, import_fused_gemm},
+    {"com.microsoft.FusedMatMul", {1}, 2, 2, import_fused_matmul},
     {"com.microsoft.Gelu", {1}, 1, 1, import_gelu},
     {"com.microsoft.GroupQueryAttention", {1}, 7, 12, import_group_query_attention, "no cache, no head sink"},
     {"com.microsoft.MultiHeadAttention", {1}, 1, 10, import_multi_head_attention, "not packed, no past"},

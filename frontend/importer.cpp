@@ -252,7 +252,11 @@ Value Importer::folded(Value v) {
 void Importer::refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope) {
   const std::string op = operator_name(node), domain = canonical_domain(node.domain());
   const OnnxOperator* row = find_onnx_operator(op);
-  std::string reason = "operator " + op + " is not supported; rewrite the model without it";
+  const bool optimised = domain.starts_with("com.microsoft.") || domain.starts_with("com.ms.internal");
+  std::string reason =
+      "operator " + op + " is not supported; " +
+      (optimised ? "ONNX Runtime's optimizer wrote it for one processor: take the file from before that"
+                 : "rewrite the model without it");
   if (row)
     reason = "operator " + op + " is not in opset " + std::to_string(opset_of(*scope.opsets, domain)) +
              " but from opset " + std::to_string(row->versions.front()) +

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "frontend/inference_form.h"
+#include "frontend/local_names.h"
 #include "frontend/model_proto.h"
 #include "frontend/regrow.h"
 #include "frontend/tensor_data.h"
@@ -57,6 +58,7 @@ class Exporter {
  public:
   Exporter(const OnnxFile& original, const NamedTensors& trained)
       : model_(parse_model(original)),
+        local_names_(separate_local_names(model_)),
         reader_(original.directory),
         ties_(find_ties(model_.graph(), reader_)),
         trained_(trained) {}
@@ -68,6 +70,7 @@ class Exporter {
       if (!written_.contains(name)) problems.add("trained tensor '" + name + "' is no initializer of the model");
     make_inference(model_, reader_, problems);
     problems.throw_if_any();
+    restore_local_names(model_, local_names_);
     return std::move(model_);
   }
 
@@ -109,6 +112,7 @@ class Exporter {
   }
 
   onnx::ModelProto model_;
+  LocalNames local_names_;
   TensorReader reader_;
   std::map<std::string, Tie> ties_;
   const NamedTensors& trained_;

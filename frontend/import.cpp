@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "frontend/importer.h"
+#include "frontend/local_names.h"
 #include "frontend/validate.h"
 #include "frontend/written_statistics.h"
 
@@ -350,9 +351,10 @@ Graph with_written_statistics(const Graph& graph, Importer& importer, std::vecto
   return result;
 }
 
-ImportedModel import_parsed(const onnx::ModelProto& model, const OnnxFile& file, const ImportOptions& options) {
+ImportedModel import_parsed(onnx::ModelProto model, const OnnxFile& file, const ImportOptions& options) {
   Problems problems;
   validate_model(model, problems);
+  separate_local_names(model);
   const InputShapes shapes = InputResolver(model.graph(), options, problems).resolve();
   problems.throw_if_any();
   const TensorReader reader(file.directory);

@@ -21,12 +21,18 @@ void for_each_subgraph(const onnx::NodeProto& node, const std::function<void(con
   }
 }
 
-// Every name the node reads, also from inside its subgraphs.
+// Every name the node reads, also from inside its subgraphs, less what these define themselves.
 void collect_reads(const onnx::NodeProto& node, Names& names) {
   names.insert(node.input().begin(), node.input().end());
   for_each_subgraph(node, [&](const onnx::GraphProto& graph) {
-    for (const onnx::NodeProto& inner : graph.node()) collect_reads(inner, names);
-    for (const onnx::ValueInfoProto& output : graph.output()) names.insert(output.name());
+    Names inner;
+    for (const onnx::NodeProto& n : graph.node()) collect_reads(n, inner);
+    for (const onnx::ValueInfoProto& output : graph.output()) inner.insert(output.name());
+    for (const onnx::NodeProto& n : graph.node())
+      for (const std::string& output : n.output()) inner.erase(output);
+    for (const onnx::TensorProto& tensor : graph.initializer()) inner.erase(tensor.name());
+    for (const onnx::ValueInfoProto& input : graph.input()) inner.erase(input.name());
+    names.merge(inner);
   });
 }
 
@@ -34,10 +40,17 @@ void collect_reads(const onnx::NodeProto& node, Names& names) {
 struct Visible {
   const Visible* outer = nullptr;
   std::unordered_set<std::string_view> names = {};
+  std::unordered_set<std::string_view> before = {};  // of `names`: where the node stands that holds the graph
 
   bool contains(std::string_view name) const {
     for (const Visible* scope = this; scope; scope = scope->outer)
       if (scope->names.contains(name)) return true;
+    return false;
+  }
+  // Whether a graph around this one has a value of that name already: a later one may have it too.
+  bool is_shadowed(std::string_view name) const {
+    for (const Visible* scope = outer; scope; scope = scope->outer)
+      if (scope->before.contains(name)) return true;
     return false;
   }
 };
@@ -54,8 +67,12 @@ class Validator {
       if (tensor.name().empty()) problems_.add("an initializer has no name");
       if (!initialized.insert(tensor.name()).second)
         problems_.add("value '" + tensor.name() + "' is defined twice: by two initializers");
+      if (visible.is_shadowed(tensor.name()))
+        problems_.add("value '" + tensor.name() + "' is defined twice: again by an initializer of graph '" +
+                      graph.name() + "'");
       visible.names.insert(tensor.name());  // an input of this name only declares it
     }
+    visible.before = visible.names;
     for (const onnx::SparseTensorProto& tensor : graph.sparse_initializer())
       problems_.add("initializer '" + tensor.values().name() + "' is sparse; store it dense");
     check_nodes(graph.node(), visible);
@@ -67,6 +84,7 @@ class Validator {
   void check_function(const onnx::FunctionProto& function) {
     Visible visible;
     visible.names.insert(function.input().begin(), function.input().end());
+    visible.before = visible.names;
     check_nodes(function.node(), visible);
     for (const std::string& output : function.output())
       if (!visible.contains(output))
@@ -75,8 +93,8 @@ class Validator {
 
  private:
   void define(Visible& visible, const std::string& name, const std::string& by) {
-    if (visible.contains(name)) problems_.add("value '" + name + "' is defined twice: again by " + by);
-    visible.names.insert(name);
+    if (!visible.names.insert(name).second || visible.is_shadowed(name))
+      problems_.add("value '" + name + "' is defined twice: again by " + by);
   }
 
   // Adds what the nodes define to `visible`.
@@ -84,14 +102,16 @@ class Validator {
     for (int i = 0; i < nodes.size(); ++i)
       for (const std::string& output : nodes[i].output())
         if (!output.empty()) define(visible, output, "node " + describe(nodes[i], i));
-    for (int i = 0; i < nodes.size(); ++i) {
+    for (int i = 0; i < nodes.size(); ++i)
       for (const std::string& input : nodes[i].input())
         if (!input.empty() && !visible.contains(input))
           problems_.add("node " + describe(nodes[i], i) + ": operand '" + input +
                         "' is nowhere defined: no node, input or initializer has this name");
-      for_each_subgraph(nodes[i], [&](const onnx::GraphProto& graph) { check_graph(graph, &visible); });
-    }
     const NodeOrder order = order_nodes(nodes);
+    for (int i : order.order) {
+      for_each_subgraph(nodes[i], [&](const onnx::GraphProto& graph) { check_graph(graph, &visible); });
+      visible.before.insert(nodes[i].output().begin(), nodes[i].output().end());
+    }
     if (order.cyclic.empty()) return;
     std::string names;
     for (int i : order.cyclic) names += (names.empty() ? "" : ", ") + describe(nodes[i], i);

@@ -57,6 +57,24 @@ TEST_F(Export, ComesBackWithTheNewWeightsAndTheSameNames) {
   EXPECT_EQ(after.outputs, before.outputs);
 }
 
+TEST_F(Export, BranchesKeepTheirOwnWeightsUnderOneName) {
+  const OnnxFile original = read_onnx_file(std::filesystem::path(HALFSTEP_SOURCE_DIR) /
+                                           "tests/cases/branches-with-weights-of-one-name/model.onnx");
+  const ImportedModel before = import_model(original, {.batch = 4});
+  NamedTensors trained = before.weights;
+  ASSERT_TRUE(trained.contains("if_h/then_branch/ws"));
+  ASSERT_TRUE(trained.contains("if_out/then_branch/ws"));
+  for (auto& [name, tensor] : trained)
+    for (int64_t i = 0; i < tensor.type.element_count(); ++i) tensor.set(i, tensor.at(i) * 2 + 0.25);
+  export_model(original, in_onnx_layout(before.graph, trained), path());
+  const OnnxFile exported = read_onnx_file(path());
+  EXPECT_EQ(import_model(exported, {.batch = 4}).weights, trained);
+  const onnx::ModelProto model = parse_model(exported);
+  for (const onnx::NodeProto& node : model.graph().node())
+    for (const onnx::AttributeProto& branch : node.attribute())
+      for (const onnx::TensorProto& tensor : branch.g().initializer()) EXPECT_EQ(tensor.name(), "ws");
+}
+
 TEST_F(Export, IsAnInferenceModel) {
   export_model(trained_form().file(), {}, path());
   const onnx::ModelProto model = parse_model(read_onnx_file(path()));

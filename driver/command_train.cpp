@@ -165,6 +165,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   if (report.epochs.empty())
     narration.note("the checkpoint is at the end of the run already; give more --epochs to go on");
   const ModelState state = read_model_state(executor);
+  if (const std::string ruined = non_finite_weights(state); !ruined.empty())
+    throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");
   const fs::path trained = export_trained(recipe, state.weights, narration);
   if (options.format == Format::json) {
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();

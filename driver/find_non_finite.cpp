@@ -144,7 +144,8 @@ std::optional<std::string> search(const Replay& replay, const Replayed& step, st
   return std::nullopt;
 }
 
-// The weights that are not finite, or "".
+}  // namespace
+
 std::string non_finite_weights(const ModelState& state) {
   std::string names;
   int64_t count = 0;
@@ -160,8 +161,6 @@ std::string non_finite_weights(const ModelState& state) {
   return fmt::format("weights are not finite any more: {}{}", names,
                      count > 3 ? fmt::format(" and {} more", count - 3) : "");
 }
-
-}  // namespace
 
 std::string explain_non_finite(const Recipe& recipe, const ModelState& state, const Dataset& dataset,
                                const FeedOptions& feed, const HeadwayError::Step& step) {

@@ -204,7 +204,7 @@ const std::vector<RecipeKey>& keys() {
       key<&R::seed>(kRun, "seed", "NUMBER", "of data order, dropout and fresh weights", 0),
       key<&R::shuffle>(kRun, "shuffle", "true|false", "samples in a new order each epoch; false: in the files' order"),
       key<&R::overflow_limit>(kRun, "overflow_limit", "NUMBER", "overflows in a row at the floor that end training", 1),
-      key<&R::threads>(kRun, "threads", "NUMBER", "CPU threads; 0: all cores", 0),
+      key<&R::threads>(kRun, "threads", "NUMBER", "CPU threads; 0: as many as its affinity and quota let run", 0),
       key<&R::autotune>(kRun, "autotune", "NUMBER", "library algorithms timed per shape on CUDA", 1),
       key<&R::tf32>(kRun, "tf32", "true|false", "let fp32 contractions use TF32 on CUDA"),
       key<&R::out>(kRun, "out", "PATH", "directory for checkpoints, metrics and the trained model"),

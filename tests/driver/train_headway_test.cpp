@@ -83,6 +83,13 @@ TEST_F(Headway, ARunWithoutAFiniteStepWritesNoTrainedModel) {
   EXPECT_FALSE(std::filesystem::exists(path("run/m.trained.onnx")));
 }
 
+TEST_F(Headway, WeightsThatTheLastStepRuinedAreNotWritten) {
+  write("m.onnx", tiny_mlp());
+  fail(1, train({"--precision", "fp32", "--learning_rate", "1e38", "--weight_decay", "1e38", "--max_steps", "1"}),
+       {"weights are not finite any more: 'b1' (", "no trained model is written"});
+  EXPECT_FALSE(std::filesystem::exists(path("run/m.trained.onnx")));
+}
+
 TEST_F(Headway, LossScalesThatRuinARunAreRefused) {
   write("m.onnx", tiny_mlp());
   for (const std::string scale : {"0", "-1", "-0", "3.5e38", "1e-40", "nan", "inf"})

@@ -191,6 +191,8 @@ def main():
     parser.add_argument("--ticker", type=lambda p: pathlib.Path(p).resolve())
     options = parser.parse_args()
     options.halfstep = options.halfstep.resolve()
+    for chosen in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # under nohup it is ignored, and so by every run
+        signal.signal(chosen, signal.SIG_DFL)
     failures = []
     with tempfile.TemporaryDirectory() as directory:
         work = pathlib.Path(directory)

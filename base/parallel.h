@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -16,8 +17,12 @@ template <typename Body>
 void parallel_stretches(int64_t count, const Body& body, int64_t shortest = 1 << 16) {
   const int64_t threads = std::clamp<int64_t>(count / std::max<int64_t>(shortest, 1), 1, usable_processors());
   std::vector<std::jthread> others;
-  for (int64_t i = 1; i < threads; ++i)
-    others.emplace_back([&body, begin = count * i / threads, end = count * (i + 1) / threads] { body(begin, end); });
+  for (int64_t i = 1; i < threads; ++i) try {
+      others.emplace_back([&body, begin = count * i / threads, end = count * (i + 1) / threads] { body(begin, end); });
+    } catch (const std::system_error&) {  // no more threads for this user
+      body(count * i / threads, count);
+      break;
+    }
   body(int64_t{0}, count / threads);
 }
 

@@ -247,8 +247,9 @@ void recover_checkpoints(const fs::path& directory) {
 
 void prepare_checkpoint_directory(const fs::path& directory) {
   std::error_code error;
-  fs::create_directories(directory, error);
+  const bool created = fs::create_directories(directory, error);
   if (error) throw Error("cannot create checkpoint directory '" + directory.string() + "': " + error.message());
+  if (created) sync_directory(directory.has_parent_path() ? directory.parent_path() : ".");
   if (::access(directory.c_str(), W_OK | X_OK) != 0)
     throw Error("cannot write checkpoint directory '" + directory.string() + "': " + std::strerror(errno));
 }

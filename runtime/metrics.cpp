@@ -33,7 +33,7 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t every_steps)
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
   struct stat info{};
   if (fd_ >= 0 && ::fstat(fd_, &info) == 0 && (S_ISREG(info.st_mode) || S_ISCHR(info.st_mode))) return;
-  const std::string reason = fd_ < 0 ? std::strerror(errno) : "it is not a file";
+  const std::string reason = fd_ < 0 && errno != ENXIO ? std::strerror(errno) : "it is not a file";
   if (fd_ >= 0) ::close(fd_);
   throw Error("cannot open metrics file '" + path_ + "': " + reason);
 }

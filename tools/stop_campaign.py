@@ -86,15 +86,15 @@ class Campaign:
     def trains(self):
         return self.metrics().exists() and self.metrics().stat().st_size > self.metrics_start
 
+    def last_row(self):
+        """Of this run's metrics; an empty one: there is none yet."""
+        if not self.trains():
+            return {"kind": "", "step": 0}
+        return json.loads(self.metrics().read_bytes().splitlines()[-1])
+
     def evaluates(self):
         """The last step of an epoch is the last line of the metrics."""
-        if not self.trains():
-            return False
-        lines = self.metrics().read_bytes().splitlines()
-        try:
-            last = json.loads(lines[-1])
-        except ValueError:
-            return False
+        last = self.last_row()
         return last["kind"] == "step" and last["step"] % (TRAIN // BATCH) == 0
 
     def stop(self):
@@ -140,7 +140,7 @@ class Campaign:
         step = self.saved()
         partial = self.out / "checkpoints" / f".partial-step-{step:09}"
         run = self.start()
-        if not self.wait_until(run, partial.exists):
+        if not self.wait_until(run, lambda: partial.exists() or self.last_row()["step"] > step):
             self.fail(run, "cannot go on")
             return False
         time.sleep(self.rng.random() * 0.012)

@@ -12,7 +12,8 @@
 namespace halfstep {
 namespace {
 
-constexpr float kEpsilon = 1e-5f;  // PyTorch's default
+constexpr float kEpsilon = 1e-5f;           // PyTorch's default
+constexpr int64_t kMostChannels = 1 << 24;  // of a filter
 
 void add_channel_tensor(onnx::GraphProto& graph, const std::string& name, int64_t channels, float value) {
   onnx::TensorProto& tensor = *graph.add_initializer();
@@ -50,6 +51,8 @@ OnnxFile insert_batch_norms(const OnnxFile& file) {
     convolution = nodes[i];
     const auto filter = convolution.input_size() > 1 ? channels.find(convolution.input(1)) : channels.end();
     if (!took_in_batch_norm(convolution) || filter == channels.end()) continue;
+    if (filter->second < 0 || filter->second > kMostChannels)
+      throw Error("node " + describe(convolution, i) + ": a filter of " + std::to_string(filter->second) + " channels");
     ++inserted;
     const std::string name = node_name(convolution, i) + ".bn", output = convolution.output(0);
     std::string bias = name + ".bias";

@@ -100,6 +100,12 @@ const Binding* Scope::find(const std::string& name) const {
   return nullptr;
 }
 
+const Binding& Scope::at(const std::string& name) const {
+  const Binding* found = find(name);
+  if (!found) throw Error("value '" + prefix + name + "' is nowhere defined");
+  return *found;
+}
+
 Importer::Importer(const Inputs& inputs)
     : inputs_(inputs),
       builder_(graph_name(inputs.model.graph())),
@@ -281,7 +287,7 @@ std::vector<Binding> Importer::call_function(const onnx::FunctionProto& function
                       std::to_string(function.input_size()));
   for (int i = 0; i < function.input_size(); ++i) {
     const bool given = i < node.input_size() && !node.input(i).empty();
-    body.bindings[function.input(i)] = given ? *scope.find(node.input(i)) : Binding{.kind = Binding::left_out};
+    body.bindings[function.input(i)] = given ? scope.at(node.input(i)) : Binding{.kind = Binding::left_out};
   }
   inlined_bytes_ = checked_add(inlined_bytes_, static_cast<int64_t>(function.ByteSizeLong()), "functions");
   if (inlined_bytes_ > kMostInlined) throw refuse_call("the model's functions, inlined, take more than 1 GiB");
@@ -296,7 +302,7 @@ std::vector<Binding> Importer::call_function(const onnx::FunctionProto& function
 std::vector<Binding> Importer::read_results(const Scope& scope, const std::vector<std::string>& names) {
   std::vector<Binding> results;
   for (const std::string& name : names) {
-    const Binding& binding = *scope.find(name);
+    const Binding& binding = scope.at(name);
     if (binding.kind == Binding::unsupported)
       throw Error("result '" + scope.prefix + name + "' of its operator is not supported");
     results.push_back(binding);
@@ -331,9 +337,11 @@ std::optional<std::vector<Binding>> Importer::import_results(const onnx::NodePro
     return std::nullopt;
   }
   for (const std::string& input : node.input())
-    if (!input.empty() && scope.find(input)->kind == Binding::failed) return std::nullopt;
+    if (!input.empty() && scope.at(input).kind == Binding::failed) return std::nullopt;
   OriginScope origin(builder_, {name, Phase::forward});
   if (function != functions_.end()) return call_function(*function->second, node, scope, name);
+  const bool unread = std::ranges::all_of(node.output(), [](const std::string& output) { return output.empty(); });
+  if (unread && row->import) return std::vector<Binding>();
   NodeContext context(*this, node, scope, name, version);
   context.check_operands(row->least_operands, row->most_operands);
   if (row->bind) {
@@ -494,7 +502,7 @@ Graph Importer::run() {
   bind_inputs(graph, scope);
   import_nodes(graph.node(), scope);
   for (const onnx::ValueInfoProto& output : graph.output()) {
-    const Binding& binding = *scope.find(output.name());
+    const Binding& binding = scope.at(output.name());
     if (binding.kind == Binding::unsupported)
       problems_.add("output '" + output.name() + "': this result of its operator is not supported");
     else if (binding.kind == Binding::sequence || binding.kind == Binding::left_out)

@@ -50,7 +50,7 @@ class Body {
       if (!canonical_domain(node.domain()).empty()) continue;
       if (node.op_type() == "Dropout") {
         leave_out_dropout(node);
-      } else if (node.op_type() == "Mul" && node.input_size() == 2) {
+      } else if (node.op_type() == "Mul" && node.input_size() == 2 && !node.output().empty()) {
         if (const auto kept = undropped(node)) leave_out(node, *kept);
       } else if (node.op_type() == "BatchNormalization") {
         use_statistics(node, i, problems);
@@ -70,6 +70,7 @@ class Body {
   }
 
   void leave_out_dropout(NodeProto& node) {
+    if (node.input().empty() || node.output().empty()) return;
     if (!reads_behind_first(node)) return leave_out(node, node.input(0));
     if (node.input_size() > 2) node.mutable_input()->RemoveLast();  // training_mode: absent means false
   }
@@ -93,7 +94,7 @@ class Body {
       if (found == makers_.end()) return nullptr;
       const std::string& op = found->second->op_type();
       if (op != "Cast" && op != "CastLike" && op != "Identity" && op != "Expand") return found->second;
-      name = found->second->input(0);
+      name = operand_name(*found->second, 0);
     }
   }
   bool is_uniform(const std::string& name) const {
@@ -115,20 +116,20 @@ class Body {
   std::optional<double> survival(const std::string& mask) const {
     const NodeProto* node = maker(mask);
     if (!node) return std::nullopt;
-    if (node->op_type() == "Less" && is_uniform(node->input(0))) return scalar(node->input(1));
-    const NodeProto* sum = node->op_type() == "Floor" ? maker(node->input(0)) : nullptr;
+    if (node->op_type() == "Less" && is_uniform(operand_name(*node, 0))) return scalar(operand_name(*node, 1));
+    const NodeProto* sum = node->op_type() == "Floor" ? maker(operand_name(*node, 0)) : nullptr;
     if (!sum || sum->op_type() != "Add") return std::nullopt;
     for (int i : {0, 1})
-      if (is_uniform(sum->input(i))) return scalar(sum->input(1 - i));
+      if (is_uniform(operand_name(*sum, i))) return scalar(operand_name(*sum, 1 - i));
     return std::nullopt;
   }
   // n, if the value is n / p.
   std::optional<std::string> numerator(const std::string& name, double p) const {
     const auto found = makers_.find(name);
     if (found == makers_.end() || found->second->op_type() != "Div") return std::nullopt;
-    const std::optional<double> divisor = scalar(found->second->input(1));
+    const std::optional<double> divisor = scalar(operand_name(*found->second, 1));
     if (!divisor || std::abs(*divisor - p) > 1e-6) return std::nullopt;
-    return found->second->input(0);
+    return operand_name(*found->second, 0);
   }
   // What the product drops from, if it is a stochastic depth.
   std::optional<std::string> undropped(const NodeProto& product) const {
@@ -136,7 +137,7 @@ class Body {
       const std::string &x = product.input(i), &mask = product.input(1 - i);
       const auto quotient = makers_.find(mask);
       if (quotient != makers_.end() && quotient->second->op_type() == "Div")
-        if (const auto p = survival(quotient->second->input(0)); p && numerator(mask, *p)) return x;
+        if (const auto p = survival(operand_name(*quotient->second, 0)); p && numerator(mask, *p)) return x;
       if (const auto p = survival(mask))
         if (const auto whole = numerator(x, *p)) return whole;
     }

@@ -22,6 +22,9 @@ std::string canonical_domain(const std::string& domain);
 std::string operator_name(const onnx::NodeProto& node);
 // The node's name, or operator and position for a node without one: "Conv_12".
 std::string node_name(const onnx::NodeProto& node, int index);
+// The name of an operand or result, "" where the node has none there.
+std::string operand_name(const onnx::NodeProto& node, int i);
+std::string result_name(const onnx::NodeProto& node, int i);
 // "Conv 'conv1'": messages about a node begin with this behind the word "node".
 std::string describe(const onnx::NodeProto& node, int index);
 

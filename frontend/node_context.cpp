@@ -31,7 +31,7 @@ void NodeContext::fail(const std::string& what) const {
 
 void NodeContext::check_operands(int least, int most) const {
   for (const std::string& input : node_.input())
-    if (!input.empty() && scope_.find(input)->kind == Binding::unsupported)
+    if (!input.empty() && scope_.at(input).kind == Binding::unsupported)
       fail("operand '" + input + "': this result of its operator is not supported");
   const int given = node_.input_size();
   if (given >= least && given <= most) return;
@@ -46,7 +46,11 @@ bool NodeContext::has_operand(size_t i) const {
   return i < operand_count() && !node_.input(static_cast<int>(i)).empty() && binding(i).kind != Binding::left_out;
 }
 
-const Binding& NodeContext::binding(size_t i) const { return *scope_.find(node_.input(static_cast<int>(i))); }
+const Binding& NodeContext::binding(size_t i) const {
+  if (i >= operand_count() || node_.input(static_cast<int>(i)).empty())
+    fail("operand " + std::to_string(i) + " is left out");
+  return scope_.at(node_.input(static_cast<int>(i)));
+}
 
 Value NodeContext::operand(size_t i) {
   if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");

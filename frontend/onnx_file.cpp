@@ -63,6 +63,14 @@ std::string operator_name(const onnx::NodeProto& node) {
   return domain.empty() ? node.op_type() : domain + "." + node.op_type();
 }
 
+std::string operand_name(const onnx::NodeProto& node, int i) {
+  return i < node.input_size() ? node.input(i) : std::string();
+}
+
+std::string result_name(const onnx::NodeProto& node, int i) {
+  return i < node.output_size() ? node.output(i) : std::string();
+}
+
 std::string node_name(const onnx::NodeProto& node, int index) {
   return node.name().empty() ? node.op_type() + "_" + std::to_string(index) : node.name();
 }

@@ -35,7 +35,8 @@ struct Scope {
   const Opsets* opsets = nullptr;
   std::unordered_map<std::string, Binding> bindings = {};
 
-  const Binding* find(const std::string& name) const;
+  const Binding* find(const std::string& name) const;  // nullptr where nothing visible has the name
+  const Binding& at(const std::string& name) const;    // Error there
 };
 
 }  // namespace halfstep

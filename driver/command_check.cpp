@@ -68,7 +68,10 @@ void print_readiness(const Recipe& recipe, const Readiness& ready) {
 }  // namespace
 
 ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
-  Readiness ready = check_model(onnx_file_of(recipe), import_options(recipe));
+  ImportOptions import = import_options(recipe);
+  // Of a graph without its data all else is told; a remark says what it lacks.
+  if (recipe.init != "from_file") import.constants = MissingConstants::zeros;
+  Readiness ready = check_model(onnx_file_of(recipe), import);
   // What imports may still lack a gradient or a loss: the passes say so.
   if (ready.problems.empty()) try {
       CompileOptions compile = options.compile;

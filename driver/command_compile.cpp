@@ -66,6 +66,7 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
     throw Error("no target is given: name the directory to write with -o");
   CompileOptions compile = options.compile;
   compile.model_outputs = LossOptions::dropped;
+  if (recipe.init != "from_file") compile.constants = MissingConstants::zeros;  // runs refuse the step
   const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), compile);
   if (options.format == Format::text)
     for (const std::string& remark : compiled.report.remarks) print_err("halfstep: note: {}\n", remark);

@@ -320,6 +320,8 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   model.state.merge(graphs.initial_states);
   fill_initial_state(model, graphs.arenas, imported.graph, std::move(imported.weights));
   model.notes = notes_of(recipe, passes.loss, model, imported.graph);
+  for (const std::string& remark : imported.remarks)
+    if (remark.starts_with("WARNING: the data of the constant")) model.notes[kMissingConstants] = remark;
   model.notes["largest_tensors"] = largest_values(std::move(values));
   check(model);
   report.state_bytes = state_bytes(model);

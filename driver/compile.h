@@ -39,6 +39,8 @@ struct CompiledTraining {
   PipelineResult stopped;  // with stop_after: what the passes left
 };
 
+// A note of a step whose constants are zeros because their data was missing: what is missing.
+inline constexpr const char* kMissingConstants = "missing_constants";
 // A note "table_rows.INPUT" says below what the values of an input that chooses rows of a table must be.
 inline constexpr std::string_view kTableRows = "table_rows.";
 

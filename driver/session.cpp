@@ -58,6 +58,9 @@ Session open_session(Job& job, const CompileOptions& options) {
     session.report = std::move(compiled.report);
     job.compiled = std::move(compiled.model);
   }
+  if (const auto missing = job.compiled->notes.find(kMissingConstants);
+      missing != job.compiled->notes.end() && options.constants == MissingConstants::refused)
+    throw Error("the step was compiled without constants of its model: compile it again with them; " + missing->second);
   const ExecutorOptions executor{.threads = static_cast<int>(job.recipe.threads),
                                  .allow_tf32 = job.recipe.tf32,
                                  .device_index = 0,

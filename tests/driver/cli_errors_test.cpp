@@ -78,6 +78,26 @@ TEST_F(CliErrors, ExternalDataThatIsMissingOrElsewhere) {
   check_refuses(external("hard"), {"tensor 'w1'", "'hard' is a hard link"});
 }
 
+// A graph without its data is checked and compiled, but no run ends in a model that cannot be written.
+TEST_F(CliErrors, MissingConstantsEndARunAtItsStart) {
+  TestModel m = tiny_mlp();
+  m.node("Gather", {"logits", "order"}, {"sorted"}, {{"axis", int64_t{1}}}, "sort")
+      .weight("order", ints({3}, {2, 0, 1}));
+  m.proto.mutable_graph()->mutable_output(0)->set_name("sorted");
+  onnx::TensorProto& order = *m.proto.mutable_graph()->mutable_initializer(5);
+  order.clear_raw_data(), order.clear_int64_data();
+  order.set_data_location(onnx::TensorProto::EXTERNAL);
+  auto& entry = *order.add_external_data();
+  entry.set_key("location"), entry.set_value("gone.data");
+  write("m.onnx", m);
+  EXPECT_EQ(run({"check", "m.onnx", "--init"}).exit_code, 0);
+  EXPECT_EQ(run({"compile", "m.onnx", "--init", "-o", "step"}).exit_code, 0);
+  fail(1, train({"--init"}) + data({4}),
+       {"external data 'gone.data' of tensor 'order' is missing", "these are constants"});
+  fail(1, Arguments{"train", "step", "--out", "run"} + data({4}),
+       {"compiled without constants of its model", "'order' is missing"});
+}
+
 TEST_F(CliErrors, CyclicGraphAndDuplicateNames) {
   TestModel cyclic = tiny_mlp();
   cyclic.node("Add", {"x", "q"}, {"p"}, {}, "one").node("Relu", {"p"}, {"q"}, {}, "two");

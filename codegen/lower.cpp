@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/own_names.h"
 #include "codegen/plan_memory.h"
 #include "codegen/schedule.h"
 #include "ir/op.h"
@@ -214,7 +215,8 @@ void Lowering::place_leaves() {
     if (n.op->name == "constant") {
       if (fills_gaps(id)) continue;
       const Tensor& value = n.attributes.tensor("value");
-      const std::string name = ".constant." + result_.program.name + "." + std::to_string(id);
+      const std::string name =
+          std::string(kTransientMark) + "constant." + result_.program.name + "." + std::to_string(id);
       result_.constants.emplace(name, value);
       set_place({id, 0}, {add_buffer(name, BufferKind::state, value.type), 0});
       continue;
@@ -233,9 +235,11 @@ void Lowering::place_arenas() {
     if (!is_arena(n)) continue;
     const bool gaps = std::any_of(n.operands.begin(), n.operands.end(),
                                   [&](Value v) { return node(v.node).op->name == "constant" && fills_gaps(v.node); });
-    const StorageId storage = gaps ? add_buffer(".arena." + result_.program.name + "." + std::to_string(number++),
-                                                BufferKind::state, n.results[0])
-                                   : add_scratch(n.results[0].byte_count());
+    const StorageId storage =
+        gaps
+            ? add_buffer(std::string(kTransientMark) + "arena." + result_.program.name + "." + std::to_string(number++),
+                         BufferKind::state, n.results[0])
+            : add_scratch(n.results[0].byte_count());
     set_place({id, 0}, {storage, 0});
     int64_t offset = 0;
     for (Value v : n.operands) {

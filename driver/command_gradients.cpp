@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/own_names.h"
 #include "driver/commands.h"
 #include "driver/output.h"
 #include "driver/session.h"
@@ -34,12 +35,11 @@ NamedTensors run_first_batch(Executor& executor, const Dataset& dataset, const R
   return executor.poll(Wait::yes)->outputs;
 }
 
-// "loss", "outputs/NAME" and "gradients/PARAMETER".
+// "loss" and what else the loss counts, "outputs/NAME" and "gradients/PARAMETER".
 NamedTensors named_results(NamedTensors outputs, NamedTensors slots) {
   NamedTensors named;
-  named["loss"] = std::move(outputs.at("loss"));
   for (auto& [name, value] : outputs)
-    if (name != "loss" && name != "overflow" && name != "loss_scale") named["outputs/" + name] = std::move(value);
+    if (name != "overflow" && name != "loss_scale") named[name] = std::move(value);
   for (auto& [name, value] : slots)
     if (name.starts_with(kGradients)) named[name] = std::move(value);
   return named;

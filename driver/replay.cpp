@@ -1,6 +1,7 @@
 #include "driver/replay.h"
 
 #include "base/error.h"
+#include "base/own_names.h"
 #include "driver/compile.h"
 #include "ir/op.h"
 #include "runtime/program.h"
@@ -39,12 +40,12 @@ Program inputs_of(const Graph& graph) {
 // The value of a parameter or state in the layout that the graph stores it in.
 Tensor stored_value(const Node& leaf, const ModelState& state) {
   const std::string& name = leaf.attributes.text("name");
-  for (const NamedTensors* tensors : {&state.weights, &state.slots})
-    if (const auto found = tensors->find(name); found != tensors->end()) {
-      const Attribute* permutation = leaf.attributes.find("permutation");
-      const Ints axes = permutation ? std::get<Ints>(*permutation) : Ints();
-      return axes.empty() ? found->second : found->second.transpose(axes);
-    }
+  const NamedTensors& tensors = is_own_name(name) ? state.slots : state.weights;
+  if (const auto found = tensors.find(std::string(unmarked(name))); found != tensors.end()) {
+    const Attribute* permutation = leaf.attributes.find("permutation");
+    const Ints axes = permutation ? std::get<Ints>(*permutation) : Ints();
+    return axes.empty() ? found->second : found->second.transpose(axes);
+  }
   throw InternalError("no value for state '" + name + "'");
 }
 

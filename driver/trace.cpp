@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <numeric>
 
+#include "base/own_names.h"
 #include "driver/replay.h"
 #include "driver/report.h"
 #include "driver/table.h"
@@ -58,7 +59,8 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
   const InterpretResult result = replay.run(state, dataset, {}, samples, {}, observe);
   if (trace.label)
     for (const auto& [name, value] : result.outputs)
-      if ((name == recipe.output || recipe.output.empty()) && name != "row_loss" && name != "row_correct")
+      if (name.starts_with(kModelOutput) &&
+          (recipe.output.empty() || name.substr(kModelOutput.size()) == recipe.output))
         predict(value, trace);
   std::ranges::stable_sort(trace.rows, {},
                            [&](const TraceRow& row) { return position_of({row.node}, replay.onnx_nodes()); });

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "base/own_names.h"
 #include "driver/output.h"
 #include "driver/table.h"
 
@@ -67,7 +68,7 @@ std::string tensors_text(const Executor& executor) {
   Table table({"tensor", "kind", "type", "bytes"});
   for (BufferKind kind : {BufferKind::input, BufferKind::state, BufferKind::output})
     for (const Buffer& b : model.find("train")->buffers)
-      if (b.kind == kind && !b.name.starts_with('.'))
+      if (b.kind == kind && !is_transient(b.name))
         table.add({b.name, std::string(name(b.kind)), to_string(b.type), bytes_text(b.type.byte_count())});
   const MemoryReport m = executor.memory();
   int64_t values = 0;

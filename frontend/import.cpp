@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/own_names.h"
 #include "frontend/importer.h"
 #include "frontend/local_names.h"
 #include "frontend/validate.h"
@@ -351,6 +352,13 @@ Graph with_written_statistics(const Graph& graph, Importer& importer, std::vecto
   return result;
 }
 
+// What an operator or an export derived from a node's name; the model's own were refused before.
+void refuse_own_names(const Graph& graph) {
+  for (const Node& node : graph.nodes())
+    if ((node.op->name == "parameter" || node.op->name == "state") && is_own_name(node.attributes.text("name")))
+      throw Error(own_name_refused(node.attributes.text("name")));
+}
+
 ImportedModel import_parsed(onnx::ModelProto model, const OnnxFile& file, const ImportOptions& options) {
   Problems problems;
   validate_model(model, problems);
@@ -374,6 +382,7 @@ ImportedModel import_parsed(onnx::ModelProto model, const OnnxFile& file, const 
   result.remarks = importer.remarks();
   result.graph = store_parameters_as_read(
       options.mode == ImportMode::training ? with_written_statistics(graph, importer, result.remarks) : graph);
+  refuse_own_names(result.graph);
   const auto nodes = result.graph.nodes();
   const bool trainable =
       std::any_of(nodes.begin(), nodes.end(), [](const Node& node) { return node.op->name == "parameter"; });

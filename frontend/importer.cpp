@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/own_names.h"
 #include "frontend/node_context.h"
 #include "frontend/operators.h"
 #include "frontend/tables.h"
@@ -232,7 +233,7 @@ void Importer::set_fresh_rule(Value parameter, FreshRule rule) {
 
 Value Importer::step_input(const std::string& name, DType dtype) {
   OriginScope no_origin(builder_, {});
-  return builder_.input(name, {dtype, {}});
+  return builder_.input(kOwnMark + name, {dtype, {}});
 }
 
 void Importer::add_remark(const std::string& remark) {
@@ -481,7 +482,7 @@ Graph without_unread_step_inputs(const Graph& graph) {
   const auto users = graph.users();
   const auto unread = [&](NodeId id) {
     const Node& node = graph.node(id);
-    return node.op->name == "input" && node.attributes.text("name").starts_with("step.") &&
+    return node.op->name == "input" && is_own_name(node.attributes.text("name")) &&
            users[static_cast<size_t>(id)].empty();
   };
   bool any = false;

@@ -3,13 +3,13 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/own_names.h"
 #include "ir/builder.h"
 #include "passes/rules.h"
 
 namespace halfstep {
 namespace {
 
-constexpr std::string_view kGradient = "gradient/";
 constexpr double kClipEpsilon = 1e-6;  // torch.nn.utils.clip_grad_norm_
 
 // Copies a differentiated graph, and gathers its gradients.
@@ -24,7 +24,7 @@ class Update {
 
   Graph train() {
     if (options_.accumulation > 1) {
-      const Value sum = b_.state("gradients", arena(DType::f32));
+      const Value sum = b_.state(std::string(kGradientArena), arena(DType::f32));
       gradients_ = b_.add(gradients_, sum);
       if (overflow_) overflow_ = any_not_finite(gradients_);
       b_.update(sum, b_.broadcast(b_.constant(DType::f32, 0), {layout_.size}));
@@ -38,16 +38,16 @@ class Update {
   }
 
   Graph accumulate() {
-    const Value sum = b_.state("gradients", arena(DType::f32));
+    const Value sum = b_.state(std::string(kGradientArena), arena(DType::f32));
     b_.update(sum, b_.add(sum, gradients_));
     return finish({});
   }
 
   Graph gradients() {
     const Value scale = loss_scale(b_, options_.scaling);
-    b_.update(b_.state("gradients", arena(DType::f32)), unscaled(scale));
+    b_.update(b_.state(std::string(kGradientArena), arena(DType::f32)), unscaled(scale));
     for (const NamedValue& o : graph_.outputs())
-      if (!o.name.starts_with(kGradient)) b_.output(o.name, mapped(o.value));
+      if (!o.name.starts_with(kGradientOutput)) b_.output(o.name, mapped(o.value));
     report_scale(scale);
     return std::move(b_).finish();
   }
@@ -65,7 +65,7 @@ class Update {
       if (offset > at) pieces.push_back(b_.broadcast(scalar(0), {offset - at}));
     };
     for (const ArenaSlice& slice : layout_.slices) {
-      const Value gradient = graph_.output(std::string(kGradient) + slice.name);
+      const Value gradient = graph_.output(std::string(kGradientOutput) + slice.name);
       require(static_cast<bool>(gradient), "a gradient for each parameter");
       fill_to(slice.offset);
       pieces.push_back(b_.reshape(mapped(gradient), {slice.size()}));
@@ -98,7 +98,7 @@ class Update {
 
   void update_parameters(Value g) {
     const Value p = b_.state(arena_name(DType::f32), arena(DType::f32));
-    const Value rate = b_.input("step.learning_rate", {DType::f32, {}});
+    const Value rate = b_.input(std::string(kStepLearningRate), {DType::f32, {}});
     Value before = p;
     if (options_.weight_decay != 0 && layout_.decayed > 0) {
       if (options_.kind == OptimizerKind::adamw)
@@ -122,11 +122,11 @@ class Update {
 
   Value sgd_direction(Value g) {
     if (options_.momentum == 0) return g;
-    const Value before = b_.state("momentum", arena(DType::f32));
+    const Value before = b_.state(std::string(kMomentumArena), arena(DType::f32));
     Value after = b_.add(b_.mul(before, options_.momentum), b_.mul(g, 1 - options_.dampening));
     if (options_.dampening != 0) {
       // The first step's buffer is the gradient itself.
-      const Value started = b_.state("momentum.started", {DType::f32, {}});
+      const Value started = b_.state(std::string(kMomentumStarted), {DType::f32, {}});
       after = b_.select(b_.call("less", {scalar(0), started}), after, g);
       update(started, scalar(1));
     }
@@ -146,8 +146,9 @@ class Update {
   }
 
   Value adam_step(Value g, Value rate) {
-    const Value m = b_.state("adam.m", arena(DType::f32)), v = b_.state("adam.v", arena(DType::f32));
-    const Value count = b_.state("adam.step", {DType::f32, {}});
+    const Value m = b_.state(std::string(kAdamFirst), arena(DType::f32)),
+                v = b_.state(std::string(kAdamSecond), arena(DType::f32));
+    const Value count = b_.state(std::string(kAdamStep), {DType::f32, {}});
     const Value step = b_.add(count, 1);
     const Value first = b_.add(m, b_.mul(b_.sub(g, m), 1 - options_.beta1));
     const Value second = b_.add(b_.mul(v, options_.beta2), b_.mul(b_.mul(g, g), 1 - options_.beta2));
@@ -162,7 +163,7 @@ class Update {
 
   void update_scale(Value scale) {
     const LossScaling& s = options_.scaling;
-    const Value tracker = b_.state("loss_scale.tracker", {DType::i32, {}});
+    const Value tracker = b_.state(std::string(kLossScaleTracker), {DType::i32, {}});
     const Value zero = b_.constant(DType::i32, 0), next = b_.add(tracker, b_.constant(DType::i32, 1));
     const Value full = b_.call("eq", {next, b_.constant(DType::i32, static_cast<double>(s.interval))});
     const Value grown = b_.mul(scale, s.growth);
@@ -214,16 +215,16 @@ std::vector<std::string> arena_states(const Graph& graph, const ArenaLayout& lay
   std::vector<std::string> names;
   for (const Node& node : graph.nodes())
     if (is(node, "state") && is_floating(node.results[0].dtype) && node.results[0].shape == Shape{layout.size})
-      if (const std::string& name = node.attributes.text("name"); name == "gradients" || name == "momentum" ||
-                                                                  name == "adam.m" || name == "adam.v" ||
-                                                                  name.starts_with("parameters"))
+      if (const std::string& name = node.attributes.text("name"); name == kGradientArena || name == kMomentumArena ||
+                                                                  name == kAdamFirst || name == kAdamSecond ||
+                                                                  name.starts_with(kParameterArena))
         names.push_back(name);
   return names;
 }
 
 NamedTensors initial_states(const OptimizerOptions& options) {
   if (options.scaling.mode != LossScaleMode::dynamic) return {};
-  return {{"loss_scale.scale", Tensor::scalar(DType::f32, options.scaling.initial)}};
+  return {{std::string(kLossScale), Tensor::scalar(DType::f32, options.scaling.initial)}};
 }
 
 }  // namespace halfstep

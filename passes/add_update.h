@@ -2,7 +2,7 @@
 // scale's own update, all as ordinary nodes on flat arenas:
 //
 //   output "gradient/w" = %dw      ->     %g = concat(%dw, ...) : f32[P]       %ok = all(is_finite(%g))
-//                                         update "parameters" = select(%ok, %p - lr * %g / scale, %p)
+//                                         update ":parameters" = select(%ok, %p - lr * %g / scale, %p)
 //
 // A step that overflowed changes nothing but the loss scale: also the model's own state updates (running statistics)
 // are held back. Formulas are those of torch.optim, torch.nn.utils.clip_grad_norm_ and torch.amp.GradScaler. Runs after
@@ -35,12 +35,12 @@ struct OptimizerOptions {
   int64_t accumulation = 1;  // batches whose mean gradient makes a step
 };
 
-// The step itself, graph "train". With accumulation it adds state "gradients" to its own and clears it.
+// The step itself, graph "train". With accumulation it adds state ":gradients" to its own and clears it.
 Graph add_update(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);
-// Graph "accumulate": adds this batch's gradients to state "gradients".
+// Graph "accumulate": adds this batch's gradients to state ":gradients".
 Graph add_accumulation(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);
 
-// Graph "gradients": leaves this batch's gradients, unscaled, in state "gradients" and changes nothing else. Keeps
+// Graph "gradients": leaves this batch's gradients, unscaled, in state ":gradients" and changes nothing else. Keeps
 // every other output, so that another framework's values can be held against all of them.
 Graph add_gradients(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);
 

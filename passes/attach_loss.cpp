@@ -4,17 +4,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 
 #include "base/error.h"
+#include "base/own_names.h"
 #include "ir/builder.h"
 #include "passes/rules.h"
 
 namespace halfstep {
 namespace {
-
-constexpr std::array<std::string_view, 6> kReserved{"loss",     "correct",     "counted",
-                                                    "row_loss", "row_correct", "row_counted"};
 
 const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
   std::vector<std::string> names;
@@ -32,7 +29,8 @@ const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
 // A new input for what the output is compared with.
 Value reference(Builder& b, const char* name, TensorType type) {
   if (b.graph().leaf(name))
-    throw Error(fmt::format("loss: the model has an input '{}' of its own; rename it, that name is the loss's", name));
+    throw Error(fmt::format(
+        "loss: the model has an input or weight '{}' of its own; rename it, that name is the loss's", name));
   return b.input(name, std::move(type));
 }
 
@@ -146,8 +144,7 @@ Graph attach_loss(const Graph& graph, const LossOptions& options) {
   const ValueMap map = copy_nodes(graph, b);
   const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
   for (const NamedValue& o : graph.outputs())
-    if (options.model_outputs == LossOptions::kept && std::ranges::find(kReserved, o.name) == kReserved.end())
-      b.output(o.name, mapped(o.value));
+    if (options.model_outputs == LossOptions::kept) b.output(std::string(kModelOutput) + o.name, mapped(o.value));
   for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
 
   OriginScope scope(b, {"loss", Phase::loss});

@@ -10,7 +10,7 @@
 // Runs before choose_layouts and autocast, which then place and type the loss like any other node. Rows are samples:
 // for logits with further axes a row's loss and correctness are means over its positions. With ignore_index the loss is
 // the mean over the labels that count, outputs "counted" and "row_counted" are their share of a row's labels, and what
-// is ignored adds 0 to the other measures. Keeps the model's own outputs, except one with a name above, or drops them.
+// is ignored adds 0 to the other measures. Keeps the model's own outputs as "outputs/NAME", or drops them.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "base/own_names.h"
 #include "ir/builder.h"
 #include "passes/rules.h"
 
@@ -13,8 +14,7 @@ namespace {
 std::vector<std::string> input_names(const Graph& graph) {
   std::vector<std::string> names;
   for (const Node& node : graph.nodes())
-    if (is(node, "input") && !node.attributes.text("name").starts_with("step."))
-      names.push_back(node.attributes.text("name"));
+    if (is(node, "input") && !is_own_name(node.attributes.text("name"))) names.push_back(node.attributes.text("name"));
   return names;
 }
 

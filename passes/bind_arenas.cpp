@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/own_names.h"
 #include "ir/builder.h"
 #include "ir/op.h"
 #include "passes/rules.h"
@@ -34,7 +35,8 @@ bool matches(const Node& parameter, const std::string& pattern) {
 }  // namespace
 
 std::string arena_name(DType dtype) {
-  return dtype == DType::f32 ? "parameters" : "parameters." + std::string(name(dtype));
+  const std::string arena(kParameterArena);
+  return dtype == DType::f32 ? arena : arena + "." + std::string(name(dtype));
 }
 
 ArenaLayout plan_arenas(const Graph& graph, const std::vector<std::string>& no_decay) {

@@ -1,7 +1,7 @@
 // Puts all parameters into one flat state value, and their low copies into another:
 //
-//   %w = parameter() {name="fc.weight"} : f32[10,32]       %p = state() {name="parameters"} : f32[1024]
-//   %h = cast(%w) {to=f16}                            ->   %q = state() {name="parameters.f16"} : f16[1024]
+//   %w = parameter() {name="fc.weight"} : f32[10,32]       %p = state() {name=":parameters"} : f32[1024]
+//   %h = cast(%w) {to=f16}                            ->   %q = state() {name=":parameters.f16"} : f16[1024]
 //                                                          %h = reshape(slice(%q) {starts=[64], limits=[384]})
 //
 // so that the optimizer, the overflow check and an all-reduce are one kernel each, and a weight is narrowed once a
@@ -44,7 +44,7 @@ inline constexpr std::string_view kVectors = "vectors";
 ArenaLayout plan_arenas(const Graph& graph, const std::vector<std::string>& no_decay = {});
 Graph bind_arenas(const Graph& graph, const ArenaLayout& layout);
 
-// "parameters", and "parameters.f16" or "parameters.bf16" for its low copy.
+// ":parameters", and ":parameters.f16" or ":parameters.bf16" for its low copy.
 std::string arena_name(DType dtype);
 
 }  // namespace halfstep

@@ -1,6 +1,7 @@
 #include "passes/differentiate.h"
 
 #include "base/error.h"
+#include "base/own_names.h"
 #include "ir/builder.h"
 #include "ir/gradients.h"
 #include "passes/rules.h"
@@ -36,7 +37,8 @@ Graph differentiate(const Graph& original, const DifferentiateOptions& options) 
   for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Value zeros = found[i] ? Value{} : b.broadcast(b.constant(DType::f32, 0), b.shape(parameters[i]));
-    b.output("gradient/" + b.graph().node(parameters[i]).attributes.text("name"), found[i] ? found[i] : zeros);
+    b.output(std::string(kGradientOutput) + b.graph().node(parameters[i]).attributes.text("name"),
+             found[i] ? found[i] : zeros);
   }
   return std::move(b).finish();
 }

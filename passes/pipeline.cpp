@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/own_names.h"
 #include "ir/builder.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -85,7 +86,7 @@ void add_updates(Pipeline& p) {
   p.result.arena_states = arena_states(p.at("train"), p.result.arenas);
   if (p.options.programs == TrainingPipelineOptions::training_and_gradients) {
     p.result.graphs.push_back(add_gradients(differentiated, optimizer, p.result.arenas));
-    if (optimizer.accumulation == 1) p.result.arena_states.emplace_back("gradients");
+    if (optimizer.accumulation == 1) p.result.arena_states.emplace_back(kGradientArena);
   }
   p.result.initial_states = initial_states(optimizer);
 }

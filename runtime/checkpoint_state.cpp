@@ -1,15 +1,16 @@
 #include "runtime/checkpoint_state.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <set>
 
 #include "base/error.h"
+#include "base/own_names.h"
 
 namespace halfstep {
 namespace {
-
-constexpr std::string_view kParameters = "parameters";
 
 struct StateBuffer {
   std::string name;
@@ -28,27 +29,22 @@ std::string base_of_low_copy(const CompiledModel& model, const std::string& aren
   return "";
 }
 
-bool is_optimizer_state(std::string_view name) {
-  return name.starts_with("loss_scale.") || name.starts_with("adam.") || name.starts_with("momentum.");
-}
-
 // Every state buffer once, low copies after their bases.
 std::vector<StateBuffer> state_buffers(const CompiledModel& model) {
   std::vector<StateBuffer> buffers, copies;
   std::set<std::string> seen;
   for (const Program& program : model.programs)
     for (const Buffer& buffer : program.buffers) {
-      if (buffer.kind != BufferKind::state || buffer.name.starts_with('.') || !seen.insert(buffer.name).second)
-        continue;
+      if (buffer.kind != BufferKind::state || is_transient(buffer.name) || !seen.insert(buffer.name).second) continue;
       using Role = StateBuffer::Role;
       StateBuffer state{buffer.name, buffer.type, Role::weight, base_of_low_copy(model, buffer.name)};
       if (!state.base.empty()) {
         state.role = Role::low_copy;
-      } else if (buffer.name == kParameters) {
+      } else if (buffer.name == kParameterArena) {
         state.role = Role::parameters;
       } else if (std::ranges::find(model.arenas, buffer.name) != model.arenas.end()) {
         state.role = Role::slot_arena;
-      } else if (is_optimizer_state(buffer.name)) {
+      } else if (is_own_name(buffer.name)) {
         state.role = Role::slot;
       }
       (state.role == Role::low_copy ? copies : buffers).push_back(std::move(state));
@@ -58,7 +54,8 @@ std::vector<StateBuffer> state_buffers(const CompiledModel& model) {
 }
 
 std::string slot_name(const StateBuffer& arena, const ParameterSlice& slice) {
-  return arena.role == StateBuffer::Role::parameters ? slice.name : arena.name + "/" + slice.name;
+  return arena.role == StateBuffer::Role::parameters ? slice.name
+                                                     : fmt::format("{}/{}", unmarked(arena.name), slice.name);
 }
 
 Shape onnx_shape(const ParameterSlice& slice) {
@@ -104,7 +101,7 @@ class Restore {
     } else if (buffer.role == Role::low_copy) {
       if (const auto base = contents_.find(buffer.base); base != contents_.end())
         contents_.emplace(buffer.name, base->second.cast(buffer.type.dtype));
-    } else if (const Tensor* t = find(tensors, buffer.name, buffer.type)) {
+    } else if (const Tensor* t = find(tensors, std::string(unmarked(buffer.name)), buffer.type)) {
       contents_.emplace(buffer.name, *t);
     }
   }
@@ -160,7 +157,7 @@ ModelState read_model_state(Executor& executor) {
       for (const ParameterSlice& slice : model.parameters)
         tensors.emplace(slot_name(buffer, slice), to_onnx_layout(value, slice));
     } else {
-      tensors.emplace(buffer.name, std::move(value));
+      tensors.emplace(unmarked(buffer.name), std::move(value));
     }
   }
   return state;
@@ -178,7 +175,7 @@ void write_model_state(Executor& executor, const ModelState& state, const std::s
 void write_weights(Executor& executor, const NamedTensors& weights, const std::string& where) {
   Restore restore(executor.model(), where);
   for (const StateBuffer& buffer : state_buffers(executor.model()))
-    if (is_weight(buffer) || (buffer.role == StateBuffer::Role::low_copy && buffer.base == kParameters))
+    if (is_weight(buffer) || (buffer.role == StateBuffer::Role::low_copy && buffer.base == kParameterArena))
       restore.take(buffer, weights);
   restore.refuse_unused(weights);
   restore.write(executor);

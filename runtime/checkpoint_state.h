@@ -10,12 +10,12 @@ namespace halfstep {
 struct ModelState {
   // Parameters and non-trainable tensors in the ONNX layout under their ONNX names.
   NamedTensors weights;
-  // "<arena>/<parameter>", such as "momentum/fc1.weight", in the ONNX layout; "loss_scale.*", "adam.*" and "momentum.*"
-  // as they are.
+  // "<arena>/<parameter>", such as "momentum/fc1.weight", in the ONNX layout; the optimizer's and the loss scale's own
+  // ("adam.step", "loss_scale.scale") as they are. Names without the mark of base/own_names.h: here are no others.
   NamedTensors slots;
 };
 
-// Low copies ("parameters.f16") are left out: they follow from their base arena. Waits for the device.
+// Low copies (":parameters.f16") are left out: they follow from their base arena. Waits for the device.
 ModelState read_model_state(Executor& executor);
 
 // Replaces all of the state and rebuilds the low copies. Throws Error, every problem listed and each line beginning

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/own_names.h"
 #include "base/parallel.h"
 
 namespace halfstep {
@@ -73,11 +74,11 @@ std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& 
   };
   for (const Buffer& buffer : program.buffers) {
     if (buffer.kind != BufferKind::input) continue;
-    if (buffer.name == "step.learning_rate") {
+    if (buffer.name == kStepLearningRate) {
       reserve(buffer, DType::f32, learning_rate_);
-    } else if (buffer.name == "step.iteration") {
+    } else if (buffer.name == kStepIteration) {
       reserve(buffer, DType::i32, iteration_);
-    } else if (buffer.name == "step.seed") {
+    } else if (buffer.name == kStepSeed) {
       reserve(buffer, DType::i64, seed_);
     } else {
       inputs.push_back({&buffer, place});

@@ -26,9 +26,9 @@ struct Normalization {
 
 // The host's values for the inputs with reserved names, where a program has them.
 struct StepInputs {
-  double learning_rate = 0;  // "step.learning_rate" f32[]
-  int64_t iteration = 0;     // "step.iteration" i32[]
-  uint64_t seed = 0;         // "step.seed" i64[]
+  double learning_rate = 0;  // ":step.learning_rate" f32[]
+  int64_t iteration = 0;     // ":step.iteration" i32[]
+  uint64_t seed = 0;         // ":step.seed" i64[]
 };
 
 struct FeedOptions {

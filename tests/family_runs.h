@@ -76,9 +76,9 @@ inline NamedTensors family_inputs(const nlohmann::json& reference) {
   const nlohmann::json& labels = reference.at("labels");
   inputs["labels"] = Tensor(TensorType{DType::i64, labels.at("shape").get<Shape>()});
   std::ranges::copy(labels.at("values").get<std::vector<int64_t>>(), inputs["labels"].as<int64_t>().begin());
-  inputs["step.seed"] = Tensor::scalar(DType::i64, 1);
-  inputs["step.iteration"] = Tensor::scalar(DType::i32, 0);
-  inputs["step.learning_rate"] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
+  inputs[":step.seed"] = Tensor::scalar(DType::i64, 1);
+  inputs[":step.iteration"] = Tensor::scalar(DType::i32, 0);
+  inputs[":step.learning_rate"] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
   return inputs;
 }
 
@@ -169,7 +169,7 @@ inline void expect_slope_of_loss(const FamilyRun& run, const FamilyCase& c, cons
 inline void expect_evaluation_of_raw(const FamilyCase& c, const nlohmann::json& reference, DeviceKind device) {
   const auto evaluate = [&](const std::string& form) {
     const std::unique_ptr<Executor> executor = compile_family({c.name, form}, reference, "fp32", device);
-    return run_program(*executor, "evaluate", family_inputs(reference)).at("logits").values();
+    return run_program(*executor, "evaluate", family_inputs(reference)).at("outputs/logits").values();
   };
   const std::vector<double> expected = evaluate("raw"), found = evaluate(c.form);
   ASSERT_EQ(found.size(), expected.size());

@@ -38,24 +38,24 @@ inline void check_overflow_changes_only_the_scale(DeviceKind device) {
 
   for (int i = 0; i < 2; ++i) EXPECT_EQ(run_program(*executor, "train", good).at("overflow").at(0), 0);
   NamedTensors before = carried_states(*executor);
-  EXPECT_EQ(before.at("adam.step").at(0), 2);
-  EXPECT_GT(norm(before.at("adam.v").values()), 0);
-  EXPECT_GT(norm(before.at("parameters.f16").values()), 0);
-  EXPECT_EQ(before.at("loss_scale.tracker").at(0), 2);
+  EXPECT_EQ(before.at(":adam.step").at(0), 2);
+  EXPECT_GT(norm(before.at(":adam.v").values()), 0);
+  EXPECT_GT(norm(before.at(":parameters.f16").values()), 0);
+  EXPECT_EQ(before.at(":loss_scale.tracker").at(0), 2);
 
   const NamedTensors outputs = run_program(*executor, "train", bad);
   EXPECT_EQ(outputs.at("overflow").at(0), 1);
   EXPECT_EQ(outputs.at("loss_scale").at(0), 1024) << "the scale that the step used";
   NamedTensors after = carried_states(*executor);
-  EXPECT_EQ(after.at("loss_scale.scale").at(0), 512);
-  EXPECT_EQ(after.at("loss_scale.tracker").at(0), 0);
-  for (const char* moved : {"loss_scale.scale", "loss_scale.tracker"}) before.erase(moved), after.erase(moved);
+  EXPECT_EQ(after.at(":loss_scale.scale").at(0), 512);
+  EXPECT_EQ(after.at(":loss_scale.tracker").at(0), 0);
+  for (const char* moved : {":loss_scale.scale", ":loss_scale.tracker"}) before.erase(moved), after.erase(moved);
   EXPECT_GT(before.size(), 40u) << "running statistics among them";
   for (const auto& [name, value] : before) EXPECT_TRUE(after.at(name) == value) << name;
 
   EXPECT_EQ(run_program(*executor, "train", good).at("overflow").at(0), 0);
-  EXPECT_EQ(executor->read_state("adam.step").at(0), 3);
-  EXPECT_FALSE(executor->read_state("parameters") == before.at("parameters"));
+  EXPECT_EQ(executor->read_state(":adam.step").at(0), 3);
+  EXPECT_FALSE(executor->read_state(":parameters") == before.at(":parameters"));
 }
 
 struct TrainingCurve {
@@ -88,15 +88,15 @@ inline TrainingCurve train_faint_model(DeviceKind device, std::optional<DType> l
   const std::unique_ptr<Executor> executor = compile_step(model, options, device);
   NamedTensors batch{{"x", random_tensor({DType::f32, {16, 8}}, 1, -1, 1, 0)},
                      {"target", random_tensor({DType::f32, {16, 4}}, 2, -1, 1, 0)},
-                     {"step.learning_rate", Tensor::scalar(DType::f32, 0.2 / kShare)}};
+                     {":step.learning_rate", Tensor::scalar(DType::f32, 0.2 / kShare)}};
   write_weights(*executor, {{"w", random_tensor({DType::f32, {8, 4}}, 3, -1, 1, 0)}}, "weights");
-  const Tensor initial = executor->read_state("parameters");
+  const Tensor initial = executor->read_state(":parameters");
   TrainingCurve curve;
   for (int step = 0; step < 40; ++step) {
     curve.last = run_program(*executor, "train", batch).at("loss").at(0);
     if (step == 0) curve.first = curve.last;
   }
-  curve.moved = !(executor->read_state("parameters") == initial);
+  curve.moved = !(executor->read_state(":parameters") == initial);
   return curve;
 }
 

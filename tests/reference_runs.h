@@ -54,7 +54,7 @@ inline NamedTensors reference_inputs(const Executor& executor, const nlohmann::j
     if (buffer.kind == BufferKind::input && is_floating(buffer.type.dtype) && !buffer.name.starts_with("step."))
       inputs[buffer.name] = recorded_tensor("images", reference.at("inputs").at("images"));
   inputs["labels"] = recorded_labels(reference.at("inputs").at("labels"));
-  inputs["step.learning_rate"] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
+  inputs[":step.learning_rate"] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
   return inputs;
 }
 

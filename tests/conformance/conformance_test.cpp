@@ -71,8 +71,8 @@ ImportedCase import_knowing(const SuiteCase& suite_case, Known known) {
   for (const onnx::TensorProto& tensor : suite_case.inputs) result.leaves[tensor.name()] = reader.read(tensor);
   result.graph = with_inputs_only(imported.graph);
   for (const auto& [name, value] : imported.weights) result.leaves[name] = value;
-  result.leaves["step.seed"] = Tensor::scalar(DType::i64, 1);
-  result.leaves["step.iteration"] = Tensor::scalar(DType::i32, 0);
+  result.leaves[":step.seed"] = Tensor::scalar(DType::i64, 1);
+  result.leaves[":step.iteration"] = Tensor::scalar(DType::i32, 0);
   return result;
 }
 

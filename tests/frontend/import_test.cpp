@@ -205,8 +205,8 @@ TEST(Import, DropoutOfTrainingDrawsFromTheStepsSeed) {
   EXPECT_EQ(imported.inputs, std::vector<std::string>{"x"}) << "the step's inputs are not the user's";
   NamedTensors leaves = imported.weights;
   leaves["x"] = ramp({1000}, 3, 0);
-  leaves["step.seed"] = Tensor::scalar(DType::i64, 7);
-  leaves["step.iteration"] = Tensor::scalar(DType::i32, 0);
+  leaves[":step.seed"] = Tensor::scalar(DType::i64, 7);
+  leaves[":step.iteration"] = Tensor::scalar(DType::i32, 0);
   const InterpretResult result = interpret(imported.graph, leaves);
   int kept = 0;
   for (size_t i = 0; i < 1000; ++i) {

@@ -82,7 +82,7 @@ TEST(Exports, SqueezenetHasDropoutAndConcat) {
     EXPECT_EQ(nodes["convolution"], 26) << name;
     EXPECT_EQ(nodes["concat"], 8) << name;
     EXPECT_EQ(nodes["dropout"], 1) << name;
-    EXPECT_TRUE(model.graph.leaf("step.seed")) << name;
+    EXPECT_TRUE(model.graph.leaf(":step.seed")) << name;
     EXPECT_THAT(model.remarks, ::testing::Not(Contains(HasSubstr("batch norm")))) << name;
   }
 }

@@ -125,8 +125,8 @@ std::map<std::string, std::vector<double>> evaluate(const TestModel& model, cons
   const ImportedModel imported = import_model(model.file(), options);
   NamedTensors leaves = imported.weights;
   leaves.insert(inputs.begin(), inputs.end());
-  leaves["step.seed"] = Tensor::scalar(DType::i64, 7);
-  leaves["step.iteration"] = Tensor::scalar(DType::i32, 3);
+  leaves[":step.seed"] = Tensor::scalar(DType::i64, 7);
+  leaves[":step.iteration"] = Tensor::scalar(DType::i32, 3);
   std::map<std::string, std::vector<double>> outputs;
   for (const auto& [name, tensor] : interpret(imported.graph, leaves).outputs) outputs[name] = tensor.values;
   return outputs;

@@ -43,14 +43,14 @@ void expect_trajectory(const OptimizerOptions& options, const Reference& referen
   Tensor arena(TensorType{DType::f32, {graphs.layout.size}});
   for (size_t i = 0; i < weights.size(); ++i) arena.set(static_cast<int64_t>(i), weights[i]);
   NamedTensors initial = initial_states(options);
-  initial.emplace("parameters", arena);
+  initial.emplace(":parameters", arena);
   Stepper stepper(graphs.train, initial);
   for (int step = 1; step <= kSteps; ++step) {
     const std::vector<double> g = gradient_at(step);
-    stepper.step({{"g", tensor_of(g)}, {"step.learning_rate", Tensor::scalar(DType::f32, kRate)}});
+    stepper.step({{"g", tensor_of(g)}, {":step.learning_rate", Tensor::scalar(DType::f32, kRate)}});
     weights = reference(weights, g, step);
     for (size_t i = 0; i < weights.size(); ++i)
-      ASSERT_NEAR(stepper.at("parameters", static_cast<int64_t>(i)), weights[i], 2e-6) << "step " << step;
+      ASSERT_NEAR(stepper.at(":parameters", static_cast<int64_t>(i)), weights[i], 2e-6) << "step " << step;
   }
 }
 
@@ -161,10 +161,10 @@ TEST(LossScale, FollowsTheRecordedTrace) {
     const auto outputs = stepper.step({{"g", vector_of({1, overflow ? bad : 2, 3})}});
     EXPECT_EQ(outputs.at("overflow"), overflow ? 1 : 0);
     EXPECT_EQ(outputs.at("loss_scale"), used) << "the scale used in step " << step;
-    used = stepper.at("loss_scale.scale");
+    used = stepper.at(":loss_scale.scale");
     EXPECT_EQ(used, expected[static_cast<size_t>(step)]) << "after step " << step;
     tracker = overflow || tracker + 1 == 5 ? 0 : tracker + 1;
-    EXPECT_EQ(stepper.at("loss_scale.tracker"), tracker) << "after step " << step;
+    EXPECT_EQ(stepper.at(":loss_scale.tracker"), tracker) << "after step " << step;
   }
 }
 
@@ -187,18 +187,18 @@ TEST(LossScale, AnOverflowLeavesEverythingElseBitIdentical) {
   const StepGraphs graphs = training_step(forward, options);
   Stepper stepper(graphs.train, initial_states(options));
   const Tensor rate = Tensor::scalar(DType::f32, 0.1);
-  for (int i = 0; i < 3; ++i) stepper.step({{"g", vector_of({1, 2, 3})}, {"step.learning_rate", rate}});
+  for (int i = 0; i < 3; ++i) stepper.step({{"g", vector_of({1, 2, 3})}, {":step.learning_rate", rate}});
   NamedTensors before = stepper.states();
-  EXPECT_EQ(before.at("adam.step").at(0), 3);
+  EXPECT_EQ(before.at(":adam.step").at(0), 3);
   EXPECT_EQ(before.at("running_mean").at(1), 2);
-  EXPECT_NE(before.at("parameters.f16").at(0), 0);
+  EXPECT_NE(before.at(":parameters.f16").at(0), 0);
   const auto outputs =
-      stepper.step({{"g", vector_of({4, -std::numeric_limits<double>::infinity(), 6})}, {"step.learning_rate", rate}});
+      stepper.step({{"g", vector_of({4, -std::numeric_limits<double>::infinity(), 6})}, {":step.learning_rate", rate}});
   EXPECT_EQ(outputs.at("overflow"), 1);
-  EXPECT_EQ(stepper.at("loss_scale.scale"), 512);
-  EXPECT_EQ(stepper.at("loss_scale.tracker"), 0);
+  EXPECT_EQ(stepper.at(":loss_scale.scale"), 512);
+  EXPECT_EQ(stepper.at(":loss_scale.tracker"), 0);
   NamedTensors after = stepper.states();
-  for (const char* moved : {"loss_scale.scale", "loss_scale.tracker"}) before.erase(moved), after.erase(moved);
+  for (const char* moved : {":loss_scale.scale", ":loss_scale.tracker"}) before.erase(moved), after.erase(moved);
   EXPECT_EQ(before, after);
 }
 
@@ -209,7 +209,7 @@ TEST(LossScale, DoesNotFallBelowItsFloor) {
   Stepper stepper(graphs.train, initial_states(options));
   const Tensor bad = vector_of({1, std::numeric_limits<double>::quiet_NaN(), 3});
   for (int i = 0; i < 3; ++i) stepper.step({{"g", bad}});
-  EXPECT_EQ(stepper.at("loss_scale.scale"), 4);
+  EXPECT_EQ(stepper.at(":loss_scale.scale"), 4);
 }
 
 TEST(LossScale, DoesNotGrowToInfinity) {
@@ -218,7 +218,7 @@ TEST(LossScale, DoesNotGrowToInfinity) {
   const StepGraphs graphs = training_step(parse_graph(kLinear), options);
   Stepper stepper(graphs.train, initial_states(options));
   stepper.step({{"g", vector_of({0, 0, 0})}});
-  EXPECT_EQ(stepper.at("loss_scale.scale"), std::ldexp(1.0, 127));
+  EXPECT_EQ(stepper.at(":loss_scale.scale"), std::ldexp(1.0, 127));
 }
 
 // A cotangent of about 1e-9 passes through f16: without a scale it is zero.
@@ -244,8 +244,8 @@ double weight_after_training(const LossScaling& scaling) {
   const StepGraphs graphs = training_step(parse_graph(kUnderflowing), options);
   Stepper stepper(graphs.train, initial_states(options));
   const Tensor x = Tensor::from_values({DType::f16, {1, 1}}, std::vector<double>{1});
-  for (int i = 0; i < 20; ++i) stepper.step({{"x", x}, {"step.learning_rate", Tensor::scalar(DType::f32, 1e8)}});
-  return stepper.at("parameters");
+  for (int i = 0; i < 20; ++i) stepper.step({{"x", x}, {":step.learning_rate", Tensor::scalar(DType::f32, 1e8)}});
+  return stepper.at(":parameters");
 }
 
 TEST(LossScale, AModelThatUnderflowsTrainsOnlyWithIt) {
@@ -265,12 +265,12 @@ TEST(Accumulation, FourBatchesMakeOneStepOfTheirMean) {
   const Tensor rate = Tensor::scalar(DType::f32, 0.125);
   for (int step = 0; step < 3; ++step) {
     for (double batch : {1, 2, 3})
-      accumulated.step({{"g", vector_of({batch, 2 * batch, 0})}, {"step.learning_rate", rate}}, &graphs.accumulate);
-    accumulated.step({{"g", vector_of({6, 12, 8})}, {"step.learning_rate", rate}});
-    plain.step({{"g", vector_of({3, 6, 2})}, {"step.learning_rate", rate}});
-    EXPECT_EQ(accumulated.state("parameters"), plain.state("parameters"));
-    EXPECT_EQ(accumulated.state("loss_scale.scale"), plain.state("loss_scale.scale"));
-    EXPECT_EQ(accumulated.at("gradients", 0), 0);
+      accumulated.step({{"g", vector_of({batch, 2 * batch, 0})}, {":step.learning_rate", rate}}, &graphs.accumulate);
+    accumulated.step({{"g", vector_of({6, 12, 8})}, {":step.learning_rate", rate}});
+    plain.step({{"g", vector_of({3, 6, 2})}, {":step.learning_rate", rate}});
+    EXPECT_EQ(accumulated.state(":parameters"), plain.state(":parameters"));
+    EXPECT_EQ(accumulated.state(":loss_scale.scale"), plain.state(":loss_scale.scale"));
+    EXPECT_EQ(accumulated.at(":gradients", 0), 0);
   }
 }
 
@@ -279,12 +279,12 @@ TEST(Accumulation, OneBadBatchSkipsTheWholeStep) {
   const StepGraphs graphs = training_step(parse_graph(kLinear), options);
   Stepper stepper(graphs.train, initial_states(options));
   const Tensor rate = Tensor::scalar(DType::f32, 1);
-  stepper.step({{"g", vector_of({std::numeric_limits<double>::quiet_NaN(), 1, 1})}, {"step.learning_rate", rate}},
+  stepper.step({{"g", vector_of({std::numeric_limits<double>::quiet_NaN(), 1, 1})}, {":step.learning_rate", rate}},
                &graphs.accumulate);
-  const auto outputs = stepper.step({{"g", vector_of({1, 1, 1})}, {"step.learning_rate", rate}});
+  const auto outputs = stepper.step({{"g", vector_of({1, 1, 1})}, {":step.learning_rate", rate}});
   EXPECT_EQ(outputs.at("overflow"), 1);
-  EXPECT_EQ(stepper.at("parameters", 1), 0);
-  EXPECT_EQ(stepper.at("gradients", 0), 0);
+  EXPECT_EQ(stepper.at(":parameters", 1), 0);
+  EXPECT_EQ(stepper.at(":gradients", 0), 0);
 }
 
 }  // namespace

@@ -72,10 +72,11 @@ TEST(Pipeline, MakesTrainAccumulateAndEvaluate) {
   EXPECT_TRUE(result.find("train")->output("correct"));
   EXPECT_FALSE(result.find("train")->output("row_loss"));
   EXPECT_TRUE(result.find("evaluate")->output("row_loss"));
-  EXPECT_TRUE(result.find("evaluate")->output("logits"));
+  EXPECT_TRUE(result.find("evaluate")->output("outputs/logits"));
   EXPECT_TRUE(result.find("evaluate")->updates().empty());
-  EXPECT_EQ(result.arena_states, (std::vector<std::string>{"parameters.f16", "gradients", "parameters", "momentum"}));
-  EXPECT_EQ(result.initial_states.at("loss_scale.scale").at(0), 256);
+  EXPECT_EQ(result.arena_states,
+            (std::vector<std::string>{":parameters.f16", ":gradients", ":parameters", ":momentum"}));
+  EXPECT_EQ(result.initial_states.at(":loss_scale.scale").at(0), 256);
   EXPECT_EQ(result.arenas.slices.size(), 3u);
   const auto c1 = std::ranges::find(result.arenas.slices, "c1.weight", &ArenaSlice::name);
   ASSERT_NE(c1, result.arenas.slices.end());
@@ -87,12 +88,12 @@ TEST(Pipeline, LearnsAndEvaluatesWithTheWeightsItLearned) {
   const PipelineResult result = run_training_pipeline(parse_graph(kLeNet), momentum_options());
   NamedTensors initial = result.initial_states;
   const Tensor arena = random_tensor({DType::f32, {result.arenas.size}}, 5, -0.2, 0.2, 2);
-  initial.emplace("parameters", arena);
-  initial.emplace("parameters.f16", arena.cast(DType::f16));
+  initial.emplace(":parameters", arena);
+  initial.emplace(":parameters.f16", arena.cast(DType::f16));
   Stepper stepper(*result.find("train"), initial);
   const NamedTensors batch{{"images", random_tensor({DType::f32, {8, 1, 8, 8}}, 1, -1, 1, 2)},
                            {"labels", random_tensor({DType::i64, {8}}, 2, 0, 0, 3)},
-                           {"step.learning_rate", Tensor::scalar(DType::f32, 0.05)}};
+                           {":step.learning_rate", Tensor::scalar(DType::f32, 0.05)}};
   const double first = stepper.step(batch).at("loss");
   for (int i = 0; i < 60; ++i) EXPECT_EQ(stepper.step(batch).at("overflow"), 0);
   const auto last = stepper.step(batch);
@@ -100,7 +101,7 @@ TEST(Pipeline, LearnsAndEvaluatesWithTheWeightsItLearned) {
   EXPECT_EQ(last.at("correct"), 8);
 
   NamedTensors leaves = batch;
-  for (const char* name : {"parameters", "parameters.f16"}) leaves.emplace(name, stepper.state(name));
+  for (const char* name : {":parameters", ":parameters.f16"}) leaves.emplace(name, stepper.state(name));
   const auto rows = interpret(*result.find("evaluate"), leaves).outputs;
   double sum = 0;
   for (double row : rows.at("row_loss").values) sum += row;

@@ -20,7 +20,7 @@ class InterpretedStep : public TrainingStep {
     NamedTensors result;
     for (const ArenaSlice& slice : graphs_.layout.slices) {
       Tensor& value = result[slice.name] = Tensor(TensorType{DType::f32, slice.shape});
-      for (int64_t i = 0; i < slice.size(); ++i) value.set(i, stepper_.at("parameters", slice.offset + i));
+      for (int64_t i = 0; i < slice.size(); ++i) value.set(i, stepper_.at(":parameters", slice.offset + i));
     }
     return result;
   }
@@ -28,7 +28,7 @@ class InterpretedStep : public TrainingStep {
  private:
   NamedTensors initial(const OptimizerOptions& optimizer, const NamedTensors& parameters) const {
     NamedTensors states = initial_states(optimizer);
-    Tensor& arena = states["parameters"] = Tensor(TensorType{DType::f32, {graphs_.layout.size}});
+    Tensor& arena = states[":parameters"] = Tensor(TensorType{DType::f32, {graphs_.layout.size}});
     for (const ArenaSlice& slice : graphs_.layout.slices)
       for (int64_t i = 0; i < slice.size(); ++i) arena.set(slice.offset + i, parameters.at(slice.name).at(i));
     return states;

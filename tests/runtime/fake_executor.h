@@ -21,15 +21,15 @@ struct Submission {
 inline CompiledModel fake_model() {
   const std::vector<Buffer> inputs = {{"x", BufferKind::input, {DType::f32, {4, 3}}},
                                       {"y", BufferKind::input, {DType::i64, {4}}},
-                                      {"step.learning_rate", BufferKind::input, {DType::f32, {}}},
-                                      {"step.iteration", BufferKind::input, {DType::i32, {}}},
-                                      {"step.seed", BufferKind::input, {DType::i64, {}}}};
-  const std::vector<Buffer> state = {{"parameters", BufferKind::state, {DType::f32, {32}}},
-                                     {"parameters.f16", BufferKind::state, {DType::f16, {32}}},
-                                     {"momentum", BufferKind::state, {DType::f32, {32}}},
+                                      {":step.learning_rate", BufferKind::input, {DType::f32, {}}},
+                                      {":step.iteration", BufferKind::input, {DType::i32, {}}},
+                                      {":step.seed", BufferKind::input, {DType::i64, {}}}};
+  const std::vector<Buffer> state = {{":parameters", BufferKind::state, {DType::f32, {32}}},
+                                     {":parameters.f16", BufferKind::state, {DType::f16, {32}}},
+                                     {":momentum", BufferKind::state, {DType::f32, {32}}},
                                      {"bn.running_mean", BufferKind::state, {DType::f32, {3}}},
-                                     {"loss_scale.scale", BufferKind::state, {DType::f32, {}}},
-                                     {"loss_scale.tracker", BufferKind::state, {DType::i32, {}}}};
+                                     {":loss_scale.scale", BufferKind::state, {DType::f32, {}}},
+                                     {":loss_scale.tracker", BufferKind::state, {DType::i32, {}}}};
   const auto scalar_output = [](const char* name) { return Buffer{name, BufferKind::output, {DType::f32, {}}}; };
   Program train{"train", inputs, {}}, accumulate{"accumulate", inputs, {}};
   Program evaluate{"evaluate", {inputs[0], inputs[1]}, {}};
@@ -40,12 +40,12 @@ inline CompiledModel fake_model() {
   for (Program* p : {&train, &accumulate, &evaluate}) p->buffers.insert(p->buffers.end(), state.begin(), state.end());
   CompiledModel model;
   model.programs = {evaluate, accumulate, train};
-  model.arenas = {"parameters", "parameters.f16", "momentum"};
+  model.arenas = {":parameters", ":parameters.f16", ":momentum"};
   model.parameters = {{"conv.weight", {2, 2, 1, 3}, {0, 2, 3, 1}, 0}, {"conv/bias", {2}, {}, 16}};
-  model.state["loss_scale.scale"] = Tensor::scalar(DType::f32, 1024);
-  model.state["parameters"] = Tensor(TensorType{DType::f32, {32}});
-  for (int64_t i = 0; i < 12; ++i) model.state["parameters"].set(i, 0.01 * static_cast<double>(i + 1));
-  for (int64_t i = 16; i < 18; ++i) model.state["parameters"].set(i, -1);
+  model.state[":loss_scale.scale"] = Tensor::scalar(DType::f32, 1024);
+  model.state[":parameters"] = Tensor(TensorType{DType::f32, {32}});
+  for (int64_t i = 0; i < 12; ++i) model.state[":parameters"].set(i, 0.01 * static_cast<double>(i + 1));
+  for (int64_t i = 16; i < 18; ++i) model.state[":parameters"].set(i, -1);
   return model;
 }
 
@@ -56,7 +56,7 @@ class FakeExecutor final : public Executor {
       for (const Buffer& b : p.buffers)
         if (b.kind == BufferKind::state) state_.emplace(b.name, Tensor(b.type));
     for (const auto& [name, value] : model_.state) state_[name] = value;
-    state_["parameters.f16"] = state_["parameters"].cast(DType::f16);
+    state_[":parameters.f16"] = state_[":parameters"].cast(DType::f16);
   }
 
   std::vector<Submission> log;
@@ -123,26 +123,26 @@ class FakeExecutor final : public Executor {
     if (s.program == "accumulate") return outputs;
     const bool overflow = overflows(++train_steps_);
     outputs["overflow"] = Tensor::scalar(DType::f32, overflow);
-    outputs["loss_scale"] = state_["loss_scale.scale"];
-    update(overflow, s.inputs.at("step.learning_rate").at(0));
+    outputs["loss_scale"] = state_[":loss_scale.scale"];
+    update(overflow, s.inputs.at(":step.learning_rate").at(0));
     accumulated_ = 0;
     return outputs;
   }
 
   void update(bool overflow, double rate) {
-    Tensor &scale = state_["loss_scale.scale"], &tracker = state_["loss_scale.tracker"];
+    Tensor &scale = state_[":loss_scale.scale"], &tracker = state_[":loss_scale.tracker"];
     tracker.set(0, overflow ? 0 : tracker.at(0) + 1);
     if (overflow) {
       scale.set(0, std::max(1.0, scale.at(0) / 2));
       return;
     }
-    Tensor &parameters = state_["parameters"], &momentum = state_["momentum"];
+    Tensor &parameters = state_[":parameters"], &momentum = state_[":momentum"];
     for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 12}, {16, 18}})
       for (int64_t i = begin; i < end; ++i) {
         momentum.set(i, 0.9 * momentum.at(i) + accumulated_ * static_cast<double>(i + 1));
         parameters.set(i, parameters.at(i) - rate * momentum.at(i));
       }
-    state_["parameters.f16"] = parameters.cast(DType::f16);
+    state_[":parameters.f16"] = parameters.cast(DType::f16);
   }
 
   // Row loss: the first element of the sample; correct where the label is even.

@@ -83,10 +83,10 @@ TEST(Trainer, FeedsEachEpochInItsOrderAndReportsIt) {
   }
   for (int64_t i = 0; i < 10; ++i) {
     const NamedTensors& inputs = executor.log[static_cast<size_t>(i)].inputs;
-    EXPECT_EQ(inputs.at("step.iteration").at(0), i);
-    EXPECT_EQ(inputs.at("step.seed").at(0), 17);
+    EXPECT_EQ(inputs.at(":step.iteration").at(0), i);
+    EXPECT_EQ(inputs.at(":step.seed").at(0), 17);
     const double rate = learning_rate(options(2).schedule, {.steps_per_epoch = 5, .epochs = 2}, i);
-    EXPECT_EQ(inputs.at("step.learning_rate").at(0), static_cast<float>(rate));
+    EXPECT_EQ(inputs.at(":step.learning_rate").at(0), static_cast<float>(rate));
     EXPECT_EQ(recorder.steps[static_cast<size_t>(i)].learning_rate, rate);
     EXPECT_EQ(recorder.steps[static_cast<size_t>(i)].step, i + 1);
     EXPECT_EQ(recorder.steps[static_cast<size_t>(i)].epoch, i / 5 + 1);
@@ -136,8 +136,8 @@ TEST(Trainer, AccumulatesBatchesIntoAStep) {
   std::vector<double> iterations, rates;
   for (const Submission& s : executor.log) {
     programs.push_back(s.program);
-    iterations.push_back(s.inputs.at("step.iteration").at(0));
-    rates.push_back(s.inputs.at("step.learning_rate").at(0));
+    iterations.push_back(s.inputs.at(":step.iteration").at(0));
+    rates.push_back(s.inputs.at(":step.learning_rate").at(0));
   }
   EXPECT_THAT(programs, testing::ElementsAre("accumulate", "train", "accumulate", "train"));
   EXPECT_THAT(iterations, testing::ElementsAre(0, 1, 2, 3));

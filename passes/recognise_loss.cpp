@@ -143,6 +143,7 @@ Value chosen_logarithm(Builder& b, Value v) {
   if (is(node, "gather")) sources = {without_reshape(b.graph(), node.operands[0])};
   if (is(node, "reduce_sum")) sources = b.graph().node(node.operands[0]).operands;
   for (Value source : sources) {
+    if (!source) continue;
     const Node softmax = b.graph().node(source);
     if (!is(softmax, "log_softmax")) continue;
     const Value labels = labels_of(b, v, {source, axis_of(softmax)});

@@ -307,6 +307,15 @@ Value pointwise_of_splats(const Context& c) {
   return c.builder.broadcast(c.builder.call_all(*c.node.op, scalars, c.node.attributes).front(), shape);
 }
 
+// A contraction over nothing is zeros, and of nothing an empty tensor: there is no product to call a library for.
+Value empty_contraction(const Context& c) {
+  if (c.node.op->kernel != KernelKind::gemm && c.node.op->kernel != KernelKind::convolution) return {};
+  const TensorType& result = c.node.results[0];
+  bool empty = result.element_count() == 0;
+  for (Value v : c.operands) empty |= c.builder.type(v).element_count() == 0;
+  return empty ? c.builder.broadcast(c.builder.constant(result.dtype, 0), result.shape) : Value{};
+}
+
 // Folds small constants; never into something larger than its operands.
 Value folded_constant(const Context& c) {
   constexpr int64_t kMostElements = 1 << 16;
@@ -336,7 +345,7 @@ constexpr Rule kRules[] = {
     double_inverse,    decided_select,      idle_movement,      single_concat,       movement_of_same_movement,
     transpose_of_ones, idle_reduction,      sum_into_scatter,   wide_scatter,        wide_gradient,
     folded_constant,   pointwise_of_splats, transposed_operand, product_of_products, concat_of_concat,
-    concat_of_slices,  slice_of_concat,     slice_of_slice,
+    concat_of_slices,  slice_of_concat,     slice_of_slice,     empty_contraction,
 };
 
 }  // namespace

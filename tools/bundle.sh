@@ -12,7 +12,7 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 mkdir -p "$stage/bin" "$stage/lib" "$(dirname "$out")"
 
-cp "$build"/bin/halfstep "$build"/bin/*_test "$stage/bin/"
+cp "$build"/bin/halfstep "$build"/bin/fuzz_graphs "$build"/bin/*_test "$stage/bin/"
 cp "$build"/lib/libhalfstep*.so "$stage/lib/"
 
 # What the loader would take from this machine, less what the target has to bring.

@@ -1,0 +1,310 @@
+#include "tests/fuzz/perturbed.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "ir/op.h"
+#include "tests/fuzz/random.h"
+
+namespace halfstep::fuzz {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kUnit = 0x1p-24;  // the rounding error of f32
+
+double single(double v) { return static_cast<double>(static_cast<float>(v)); }
+double last_place(double v) { return std::max(std::abs(v) * 0x1p-23, 0x1p-149); }
+
+// A scalar body as a kernel computes it: `number` is the f32 value, and the handle's bits are how far it may be off.
+class SingleArithmetic final : public ScalarArithmetic {
+ public:
+  static double error(Scalar x) { return std::bit_cast<double>(reinterpret_cast<uintptr_t>(x.handle)); }
+
+  Scalar make(double value, double error) {
+    const double number = single(value);
+    if (error > 0 && !std::isfinite(number)) error = 0;
+    return {this, number, reinterpret_cast<void*>(std::bit_cast<uintptr_t>(error))};
+  }
+  Scalar constant(double value) override { return make(value, 0); }
+
+  Scalar unary(ScalarOp op, Scalar x) override {
+    const double v = x.number, e = error(x);
+    const auto function = [&](double r, double slope) {
+      return make(r, e * slope + kFunctionError * last_place(r) * (r == 0 || std::isinf(r) ? 0 : 1));
+    };
+    const auto step = [&](double (*round)(double)) { return make(round(v), std::abs(round(v + e) - round(v - e))); };
+    switch (op) {
+      case ScalarOp::negate:
+        return make(-v, e);
+      case ScalarOp::absolute:
+        return make(std::abs(v), e);
+      case ScalarOp::square_root:
+        return make(std::sqrt(v), e == 0 ? 0 : std::sqrt(v + e) - std::sqrt(std::max(v - e, 0.0)) + last_place(v));
+      case ScalarOp::exponential:
+        return function(std::exp(v), std::exp(v + e));
+      case ScalarOp::logarithm:
+        return function(std::log(v), e == 0 ? 0 : 1 / std::max(v - e, 0.0));
+      case ScalarOp::sine:
+        return std::abs(v) > 0x1p50 ? make(std::sin(v), 2) : function(std::sin(v), 1);
+      case ScalarOp::cosine:
+        return std::abs(v) > 0x1p50 ? make(std::cos(v), 2) : function(std::cos(v), 1);
+      case ScalarOp::hyperbolic_tangent:
+        return function(std::tanh(v), 1);
+      case ScalarOp::error_function:
+        return function(std::erf(v), 1.2);
+      case ScalarOp::round_down:
+        return step(std::floor);
+      case ScalarOp::round_up:
+        return step(std::ceil);
+      case ScalarOp::round_even:
+        return step(std::nearbyint);
+      case ScalarOp::logical_not:
+        return make(v == 0, e);
+      default:
+        throw InternalError("not a unary scalar op");
+    }
+  }
+
+  Scalar binary(ScalarOp op, Scalar x, Scalar y) override {
+    const double a = x.number, b = y.number, ea = error(x), eb = error(y);
+    const bool exact = ea == 0 && eb == 0;
+    const auto arithmetic = [&](double r, double e) { return make(r, exact ? 0 : e + last_place(r)); };
+    const auto comparison = [&](bool r) { return make(r, !exact && std::abs(a - b) <= ea + eb ? 1 : 0); };
+    switch (op) {
+      case ScalarOp::add:
+        return arithmetic(a + b, ea + eb);
+      case ScalarOp::subtract:
+        return arithmetic(a - b, ea + eb);
+      case ScalarOp::multiply:
+        return arithmetic(a * b, std::abs(a) * eb + std::abs(b) * ea + ea * eb);
+      case ScalarOp::divide:
+        return arithmetic(a / b, eb >= std::abs(b) ? kInfinity : (ea + std::abs(a / b) * eb) / (std::abs(b) - eb));
+      case ScalarOp::power: {
+        const double r = std::pow(a, b);
+        const double moved =
+            exact ? 0 : std::abs(r) * (std::abs(b) * ea / std::abs(a) + std::abs(std::log(std::abs(a))) * eb);
+        return make(r, std::isfinite(r) && r != 0 && r != 1 ? moved + last_place(r) : 0);
+      }
+      case ScalarOp::maximum:
+        return make(std::isnan(a) || a > b ? a : b, std::max(ea, eb));
+      case ScalarOp::minimum:
+        return make(std::isnan(a) || a < b ? a : b, std::max(ea, eb));
+      case ScalarOp::equal:
+        return comparison(a == b);
+      case ScalarOp::less:
+        return comparison(a < b);
+      case ScalarOp::less_equal:
+        return comparison(a <= b);
+      case ScalarOp::logical_and:
+        return make(a != 0 && b != 0, std::max(ea, eb));
+      case ScalarOp::logical_or:
+        return make(a != 0 || b != 0, std::max(ea, eb));
+      default:
+        throw InternalError("not a binary scalar op");
+    }
+  }
+
+  Scalar select(Scalar condition, Scalar if_true, Scalar if_false) override {
+    const Scalar& chosen = condition.number != 0 ? if_true : if_false;
+    if (error(condition) == 0) return chosen;
+    return make(chosen.number, std::abs(if_true.number - if_false.number) + std::max(error(if_true), error(if_false)));
+  }
+
+  Scalar convert(DType to, Scalar x) override {
+    if (is_floating(to)) return x;  // the node's own rounding
+    return make(to == DType::boolean ? x.number != 0 : round_to(to, std::trunc(x.number)), error(x) > 0 ? 1 : 0);
+  }
+};
+
+// The power of two of which every value is a multiple; 0 if all are 0.
+double quantum(const std::vector<double>& values) {
+  double q = 0;
+  for (double v : values) {
+    if (v == 0 || !std::isfinite(v)) continue;
+    int exponent = 0;
+    const auto digits = static_cast<uint64_t>(std::abs(std::frexp(v, &exponent)) * 0x1p53);
+    const double lowest = std::ldexp(1, exponent - 53 + std::countr_zero(digits));
+    q = q == 0 ? lowest : std::min(q, lowest);
+  }
+  return q;
+}
+
+class Run {
+ public:
+  Run(const Graph& graph, const NamedTensors& leaves, const Perturbation& perturbation, Observe observe)
+      : graph_(graph), leaves_(leaves), p_(perturbation), observe_(std::move(observe)), values_(graph.nodes().size()) {}
+
+  InterpretResult run() {
+    for (NodeId id = 0; id < graph_.size(); ++id) evaluate(id);
+    InterpretResult result;
+    for (const NamedValue& o : graph_.outputs()) result.outputs[o.name] = at(o.value);
+    for (const StateUpdate& u : graph_.updates())
+      result.updates[graph_.node(u.state).attributes.text("name")] = at(u.value);
+    return result;
+  }
+
+ private:
+  const InterpretedTensor& at(Value v) const {
+    return values_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)];
+  }
+
+  void evaluate(NodeId id) {
+    const Node& node = graph_.node(id);
+    std::vector<InterpretedTensor>& results = values_[static_cast<size_t>(id)];
+    require(node.op->kernel != KernelKind::composite, "composites are expanded");
+    if (is_leaf(*node.op)) {
+      results = {{node.results[0], leaves_.at(node.attributes.text("name")).values()}};
+    } else {
+      std::vector<const InterpretedTensor*> operands;
+      for (Value v : node.operands) operands.push_back(v ? &at(v) : nullptr);
+      results = interpret_node(node, operands, Rounding::none);
+      if (is_floating(results[0].type.dtype) && p_.rounded != Rounded::low_only) move(id, node, operands, results[0]);
+    }
+    for (InterpretedTensor& r : results) round(node, r);
+    if (observe_) observe_(id, results);
+  }
+
+  // +1 or -1, or less than that, the same for equal keys.
+  double sign(uint64_t key) const {
+    const uint64_t bits = mix(key, p_.run);
+    const double size = bits & 2 ? 1 : static_cast<double>(bits >> 11) * 0x1p-53;
+    return bits & 1 ? size : -size;
+  }
+
+  void move(NodeId id, const Node& node, std::span<const InterpretedTensor* const> operands,
+            InterpretedTensor& result) {
+    switch (node.op->kernel) {
+      case KernelKind::pointwise:
+        return move_pointwise(node, operands, result);
+      case KernelKind::reduction:
+        if (node.op->name == "reduce_sum") move_sum(id, node, operands, result, 0);
+        return;
+      case KernelKind::gemm:
+      case KernelKind::convolution:
+        return move_sum(id, node, operands, result, 0);
+      case KernelKind::window:
+        if (node.op->name.starts_with("avg") || node.op->name == "max_pool_grad")
+          move_sum(id, node, operands, result, 2);
+        return;
+      default:
+        if (node.op->name == "scatter") move_scatter(id, node, operands, result);
+    }
+  }
+
+  void move_pointwise(const Node& node, std::span<const InterpretedTensor* const> operands, InterpretedTensor& result) {
+    SingleArithmetic arithmetic;
+    std::vector<Scalar> arguments(operands.size());
+    for (size_t i = 0; i < result.values.size(); ++i) {
+      uint64_t key = reinterpret_cast<uintptr_t>(node.op->name.data());
+      for (size_t k = 0; k < operands.size(); ++k) {
+        const double v = operands[k]->values[i];
+        arguments[k] = arithmetic.constant(v);
+        key = mix(key, std::bit_cast<uint64_t>(v));
+      }
+      double& exact = result.values[i];
+      if (!std::isfinite(exact)) continue;
+      const Scalar found = node.op->body(node.attributes, arguments);
+      // What a kernel's body cannot compute at all is no rounding.
+      if (!std::isfinite(found.number)) continue;
+      double error = std::abs(found.number - exact) + SingleArithmetic::error(found);
+      if (single(exact) != exact || p_.rounded == Rounded::everything) error += kUnit * std::abs(exact);
+      exact += sign(key) * error;
+    }
+  }
+
+  // Whether f32 holds every partial sum. Of operands that were rounded by a perturbation nothing is known.
+  bool is_exact(double sum, double smallest) const {
+    return p_.rounded == Rounded::to_type && sum <= smallest * 0x1p24;
+  }
+
+  // A sum of products of the operands, or of operand 0 where there is one.
+  void move_sum(NodeId id, const Node& node, std::span<const InterpretedTensor* const> operands,
+                InterpretedTensor& result, double more) {
+    std::vector<InterpretedTensor> magnitudes;
+    double smallest = 1;
+    for (const InterpretedTensor* operand : operands) {
+      InterpretedTensor m = *operand;
+      if (is_floating(m.type.dtype)) {
+        smallest *= quantum(m.values);
+        for (double& v : m.values) v = std::abs(v);
+      }
+      magnitudes.push_back(std::move(m));
+    }
+    std::vector<const InterpretedTensor*> pointers;
+    for (const InterpretedTensor& m : magnitudes) pointers.push_back(&m);
+    const std::vector<double> sums = interpret_node(node, pointers, Rounding::none)[0].values;
+    const double terms = static_cast<double>(largest_sum(node, operands)) + more;
+    for (size_t i = 0; i < result.values.size(); ++i) {
+      if (!std::isfinite(result.values[i]) || (more == 0 && is_exact(sums[i], smallest))) continue;
+      const uint64_t key = mix(mix(static_cast<uint64_t>(id), 77), static_cast<uint64_t>(i));
+      result.values[i] += sign(key) * terms * kUnit * sums[i];
+    }
+  }
+
+  // An upper bound of how many terms an element sums.
+  static int64_t largest_sum(const Node& node, std::span<const InterpretedTensor* const> operands) {
+    const int64_t results = std::max<int64_t>(1, node.results[0].element_count());
+    if (node.op->kernel == KernelKind::reduction) return operands[0]->type.element_count() / results + 1;
+    int64_t most = 1;
+    for (const InterpretedTensor* operand : operands) most = std::max(most, operand->type.element_count());
+    return most;
+  }
+
+  void move_scatter(NodeId id, const Node& node, std::span<const InterpretedTensor* const> operands,
+                    InterpretedTensor& result) {
+    const std::string& reduction = node.attributes.text("reduction");
+    if (reduction != "add" && reduction != "mul") return;
+    InterpretedTensor data = *operands[0], updates = *operands[2];
+    const double smallest = std::min(quantum(data.values), quantum(updates.values));
+    for (double& v : data.values) v = std::abs(v);
+    for (double& v : updates.values) v = std::abs(v);
+    const std::vector<const InterpretedTensor*> magnitudes{&data, operands[1], &updates};
+    const std::vector<double> sums = interpret_node(node, magnitudes, Rounding::none)[0].values;
+    const double terms = static_cast<double>(operands[1]->type.element_count()) + 1;
+    for (size_t i = 0; i < result.values.size(); ++i) {
+      if (!std::isfinite(result.values[i]) || (reduction == "add" && is_exact(sums[i], smallest))) continue;
+      result.values[i] +=
+          sign(mix(mix(static_cast<uint64_t>(id), 78), static_cast<uint64_t>(i))) * terms * kUnit * sums[i];
+    }
+  }
+
+  void round(const Node& node, InterpretedTensor& result) const {
+    const DType type = result.type.dtype;
+    if (!is_floating(type) || is_low(type) || p_.rounded == Rounded::to_type)
+      for (double& v : result.values) v = round_to(type, v);
+    if (p_.rounded == Rounded::everything && is_floating(type) && node.op->kernel != KernelKind::movement &&
+        !(node.op->name == "constant" && result.values.size() == 1))
+      for (double& v : result.values) v = randomly_rounded(v);
+  }
+
+  double randomly_rounded(double v) const {
+    if (v == 0 || !std::isfinite(v)) return v;
+    const int digits = p_.type == DType::f16 ? 11 : p_.type == DType::bf16 ? 8 : 24;
+    const int least = p_.type == DType::f16 ? -24 : p_.type == DType::bf16 ? -133 : -149;
+    const double step = std::ldexp(1, std::max(std::ilogb(v) - digits + 1, least));
+    const double below = std::floor(v / step);
+    if (below * step == v) return v;
+    return (below + (sign(std::bit_cast<uint64_t>(v)) > 0 ? 1 : 0)) * step;
+  }
+
+  const Graph& graph_;
+  const NamedTensors& leaves_;
+  const Perturbation& p_;
+  const Observe observe_;
+  std::vector<std::vector<InterpretedTensor>> values_;
+};
+
+}  // namespace
+
+InterpretResult interpret_perturbed(const Graph& graph, const NamedTensors& leaves, const Perturbation& perturbation) {
+  return Run(graph, leaves, perturbation, nullptr).run();
+}
+
+InterpretResult interpret_exactly(const Graph& graph, const NamedTensors& leaves, const Observe& observe) {
+  return Run(graph, leaves, {.rounded = Rounded::low_only}, observe).run();
+}
+
+}  // namespace halfstep::fuzz

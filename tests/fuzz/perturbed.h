@@ -1,0 +1,36 @@
+// How far a correct execution of a graph may lie from the interpreter's: Monte Carlo arithmetic (Parker, Pierce and
+// Eggert 2000). Every node's result is moved by up to what one correct computation of this node may be wrong by, and
+// rounded to its type; what comes out at the end of several such runs shows how the graph amplifies that, through
+// cancellation, comparisons and ties. A node that computes the same of the same operands is moved alike, as a kernel
+// that computes a value again gets the same bits.
+#pragma once
+
+#include "ir/interpret.h"
+
+namespace halfstep::fuzz {
+
+// What one computation of a node may be wrong by, in every floating element:
+// - a pointwise body in f32: IEEE arithmetic as it is, elementary functions to kFunctionError units in the last place;
+// - a sum of n products, in any order: n * 2^-24 * sum |x y|; none where all partial sums are exact in f32;
+// - nothing where elements are moved or chosen.
+inline constexpr double kFunctionError = 2.5;  // codegen/emit_math.h
+
+enum class Rounded : uint8_t {
+  to_type,     // each result to its own type, to nearest
+  low_only,    // as the graph says where it says f16 or bf16, nothing else
+  everything,  // so, and all f32 results and leaves to one type, up or down at random, with the exponents of a double
+};
+
+struct Perturbation {
+  uint64_t run = 0;
+  Rounded rounded = Rounded::to_type;
+  DType type = DType::f32;  // of Rounded::everything
+};
+
+using Observe = std::function<void(NodeId, const std::vector<InterpretedTensor>&)>;
+// Outputs and updates of one run. `graph` holds no composites.
+InterpretResult interpret_perturbed(const Graph& graph, const NamedTensors& leaves, const Perturbation& perturbation);
+// In double, with the roundings that the graph asks for itself: Rounded::low_only, and nothing moved.
+InterpretResult interpret_exactly(const Graph& graph, const NamedTensors& leaves, const Observe& observe = nullptr);
+
+}  // namespace halfstep::fuzz

@@ -247,8 +247,26 @@ std::vector<PrecisionRule> autocast_preset(const std::string& preset) {
   throw Error(fmt::format("autocast: no preset '{}'; there are: default, torch", preset));
 }
 
+namespace {
+
+// A loss that is computed of low values alone is f32 again.
+Graph with_wide_loss(const Graph& graph) {
+  const Value loss = graph.output("loss");
+  if (!loss || !is_low(graph.type(loss).dtype)) return graph;
+  Builder b(graph.name());
+  const ValueMap map = copy_nodes(graph, b);
+  const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
+  OriginScope scope(b, graph.node(loss).origin);
+  for (const NamedValue& o : graph.outputs())
+    b.output(o.name, o.name == "loss" ? b.cast(mapped(o.value), DType::f32) : mapped(o.value));
+  for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
+  return std::move(b).finish();
+}
+
+}  // namespace
+
 Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report) {
-  return Autocast(graph, options, report).run();
+  return with_wide_loss(Autocast(graph, options, report).run());
 }
 
 }  // namespace halfstep

@@ -132,25 +132,33 @@ std::vector<Value> extremum_vjp(const VjpContext& c) {
   return {share(c.operands[0]), share(c.operands[1])};
 }
 
-// Whether `v` is a sum or mean of powers of magnitudes, scaled or reshaped: then its root is a norm or a deviation.
+// Whether `v` is a sum or mean of powers above 1 of values, or of their magnitudes, scaled or reshaped: then its root
+// is a norm or a deviation. Over one element it is the power itself: the sum may have been simplified away.
 bool is_sum_of_powers(const Graph& graph, Value v) {
   const auto is = [](const Node& node, std::string_view op) { return node.op->name == op; };
+  const auto constant = [&](Value operand) -> const Tensor* {
+    const Node* made = &graph.node(operand);
+    while (is(*made, "broadcast") || is(*made, "reshape")) made = &graph.node(made->operands[0]);
+    return is(*made, "constant") ? &made->attributes.tensor("value") : nullptr;
+  };
+  const auto is_power = [&](const Node& node) {
+    if (is(node, "abs")) return true;
+    if (is(node, "mul")) return node.operands[0] == node.operands[1];
+    if (!is(node, "pow")) return false;
+    const Tensor* exponent = constant(node.operands[1]);
+    return is(graph.node(node.operands[0]), "abs") ||
+           (exponent && exponent->type.element_count() == 1 && exponent->at(0) > 1);
+  };
   const Node* node = &graph.node(v);
   while (is(*node, "reshape") || is(*node, "broadcast") || is(*node, "cast") || is(*node, "mul") || is(*node, "div")) {
-    const auto is_constant = [&](Value operand) {
-      const Node* made = &graph.node(operand);
-      while (is(*made, "broadcast") || is(*made, "reshape")) made = &graph.node(made->operands[0]);
-      return is(*made, "constant");
-    };
     const bool product = node->operands.size() == 2;
-    if (product && !is_constant(node->operands[1]) && !(is(*node, "mul") && is_constant(node->operands[0])))
-      return false;
-    node = &graph.node(node->operands[product && is_constant(node->operands[0]) ? 1 : 0]);
+    if (product && is_power(*node)) return true;
+    if (product && !constant(node->operands[1]) && !(is(*node, "mul") && constant(node->operands[0]))) return false;
+    node = &graph.node(node->operands[product && constant(node->operands[0]) ? 1 : 0]);
   }
-  if (!is(*node, "reduce_sum") && !is(*node, "avg_pool")) return false;
-  node = &graph.node(node->operands[0]);
+  if (is(*node, "reduce_sum") || is(*node, "avg_pool")) node = &graph.node(node->operands[0]);
   while (is(*node, "transpose") || is(*node, "pad") || is(*node, "reshape")) node = &graph.node(node->operands[0]);
-  return is(*node, "abs") || is(*node, "pow") || (is(*node, "mul") && node->operands[0] == node->operands[1]);
+  return is_power(*node);
 }
 
 // A norm has no slope at 0; the subgradient 0 is PyTorch's. Every other root's is infinite there.

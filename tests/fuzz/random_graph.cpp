@@ -143,7 +143,11 @@ void movement(GraphMaker& m, const Op& op) {
   updates.insert(updates.end(), chosen.begin(), chosen.end());
   updates.insert(updates.end(), s.begin() + axis + 1, s.end());
   const std::vector<std::string> reductions{"set", "add", "mul", "min", "max"};
-  m.give(b.call("scatter", {x, indices, m.shaped(updates)}, {{"axis", axis}, {"reduction", r.pick(reductions)}}));
+  const std::string reduction = r.pick(reductions);
+  Value update = m.shaped(updates);
+  // The row's derivative by a factor is undefined where the factor is 0.
+  if (reduction == "mul") update = b.add(b.mul(update, update), 0.5);
+  m.give(b.call("scatter", {x, indices, update}, {{"axis", axis}, {"reduction", reduction}}));
 }
 
 // Window, stride, padding and dilation along one axis of a size.

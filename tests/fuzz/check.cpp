@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/own_names.h"
 #include "ir/op.h"
 #include "tests/compiled_graph.h"
 #include "tests/fuzz/reference.h"
@@ -49,7 +50,7 @@ Results run(const Prepared& prepared, CompiledModel model) {
   };
   add("", run_program(*executor, "gradients", prepared.leaves));
   add("evaluate/", run_program(*executor, "evaluate", prepared.leaves));
-  const std::vector<double> arena = executor->read_state("gradients").values();
+  const std::vector<double> arena = executor->read_state(std::string(kGradientArena)).values();
   for (const ArenaSlice& slice : prepared.pipeline.arenas.slices)
     results["gradient/" + slice.name] = {DType::f32, gradient_of(slice, arena)};
   return results;

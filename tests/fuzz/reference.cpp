@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/own_names.h"
 #include "ir/builder.h"
 #include "ir/interpret.h"
 #include "ir/op.h"
@@ -45,7 +46,7 @@ Results named_results(const PipelineResult& pipeline, const InterpretResult& gra
   for (const auto& [name, value] : gradients.outputs) results[name] = {value.type.dtype, value.values};
   for (const auto& [name, value] : evaluate.outputs)
     results[std::string(kEvaluate) + name] = {value.type.dtype, value.values};
-  const std::vector<double>& arena = gradients.updates.at("gradients").values;
+  const std::vector<double>& arena = gradients.updates.at(std::string(kGradientArena)).values;
   for (const ArenaSlice& slice : pipeline.arenas.slices)
     results[std::string(kGradient) + slice.name] = {DType::f32, gradient_of(slice, arena)};
   return results;
@@ -158,7 +159,7 @@ Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low) {
     std::ranges::copy(stored.as<float>(), arena.as<float>().begin() + slice.offset);
   }
   for (DType type : {DType::f32, DType::f16, DType::bf16}) p.leaves[arena_name(type)] = arena.cast(type);
-  p.leaves["gradients"] = Tensor({DType::f32, {p.pipeline.arenas.size}});
+  p.leaves[std::string(kGradientArena)] = Tensor({DType::f32, {p.pipeline.arenas.size}});
   for (const auto& [name, value] : p.pipeline.initial_states) p.leaves[name] = value;
   return p;
 }

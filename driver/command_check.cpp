@@ -76,7 +76,8 @@ ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
   if (ready.problems.empty()) try {
       CompileOptions compile = options.compile;
       compile.stop_after = "differentiate";
-      compile_training(recipe, DeviceKind::cpu, compile);
+      const CompiledTraining compiled = compile_training(recipe, DeviceKind::cpu, compile);
+      ready.remarks = compiled.report.remarks;
     } catch (const Error& e) {
       ready.problems.push_back(e.what());
     }

@@ -46,7 +46,7 @@ ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
   CompileOptions compile = options.compile;
   compile.stop_after = "autocast";
   const CompileReport report = compile_training(recipe, DeviceKind::cpu, compile).report;
-  const AutocastReport nodes = by_onnx_node(report.precision, report.onnx_nodes);
+  const AutocastReport nodes = by_onnx_node(report.precision, report.onnx_nodes, report.part_of);
   if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(report));
   if (options.format == Format::json) {
     print_out("{}\n", json_text({{"model", recipe.model},

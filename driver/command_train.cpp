@@ -144,7 +144,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     narration.say(fmt::format("  compiled in {:.2f} s to {} calls\n", compiled->seconds, compiled->steps));
     for (const std::string& remark : compiled->remarks) narration.note(remark);
     if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(*compiled));
-    precision = by_onnx_node(compiled->precision, compiled->onnx_nodes);
+    precision = by_onnx_node(compiled->precision, compiled->onnx_nodes, compiled->part_of);
     json["compile"] = compile_json(*compiled), json["precision"] = precision_json(precision);
   }
 

@@ -243,7 +243,7 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
   }
   o.loss.label_smoothing = r.label_smoothing;
   o.autocast.low = low_type(r.precision);
-  o.autocast.rules = autocast_preset(r.preset);
+  o.autocast.preset = r.preset;
   for (const std::string& pattern : r.allow) o.autocast.rules.push_back(allow_rule(pattern));
   for (const std::string& pattern : r.deny) o.autocast.rules.push_back(deny_rule(pattern));
   for (const std::string& pattern : r.infer) o.autocast.rules.push_back(infer_rule(pattern));
@@ -275,8 +275,12 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   passes.dump = options.dump;
   passes.programs = options.programs;
   passes.loss.model_outputs = options.model_outputs;
+  passes.autocast.sources.known_operators = onnx_operator_names();
+  for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   report.precision = graphs.precision;
+  report.part_of = graphs.part_of;
+  report.remarks.insert(report.remarks.end(), graphs.remarks.begin(), graphs.remarks.end());
   report.times.insert(report.times.end(), graphs.times.begin(), graphs.times.end());
   if (!options.stop_after.empty()) {
     result.stopped = std::move(graphs);

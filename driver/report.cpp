@@ -13,7 +13,9 @@ namespace halfstep {
 namespace {
 
 // Which of the IR nodes of an ONNX node says what it is: the library call before the loop, the loop before the move.
+// What gives a value comes before what only prepares indices for it.
 int rank(const PrecisionRow& row) {
+  if (!is_floating(row.result)) return 4;
   switch (op(row.op).kernel) {
     case KernelKind::gemm:
     case KernelKind::convolution:
@@ -43,7 +45,8 @@ size_t position_of(const Origin& origin, const std::vector<OnnxNode>& nodes) {
   return origin.phase == Phase::forward ? 0 : nodes.size() + 1;
 }
 
-AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes) {
+AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes,
+                            const std::map<std::string, std::string>& part_of) {
   AutocastReport rows;
   std::map<std::pair<std::string, Phase>, size_t> row_of;
   for (const PrecisionRow& row : report) {
@@ -52,6 +55,15 @@ AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<Onnx
       rows.push_back(row);
     else if (rank(row) < rank(rows[known->second]))
       rows[known->second] = row;
+  }
+  for (const OnnxNode& node : nodes) {
+    const auto whole = part_of.find(node.name);
+    if (whole == part_of.end() || row_of.contains({node.name, Phase::forward})) continue;
+    const auto row = row_of.find({whole->second, Phase::forward});
+    if (row == row_of.end()) continue;
+    PrecisionRow part = rows[row->second];
+    part.origin.name = node.name, part.reason = fmt::format("part of '{}'", whole->second);
+    rows.push_back(std::move(part));
   }
   std::ranges::stable_sort(rows, {}, [&](const PrecisionRow& row) { return position_of(row.origin, nodes); });
   for (PrecisionRow& row : rows) row.op = operator_of(row.origin, row.op, nodes);

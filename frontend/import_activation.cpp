@@ -36,8 +36,7 @@ std::vector<Value> import_gelu(NodeContext& c) {
 }
 
 std::vector<Value> import_mish(NodeContext& c) {
-  const Value x = c.operand(0);
-  return {c.b.mul(x, c.b.unary("tanh", c.b.unary("softplus", x)))};
+  return {c.b.unary("mish", c.operand(0))};
 }
 
 std::vector<Value> import_shrink(NodeContext& c) {

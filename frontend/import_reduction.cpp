@@ -84,6 +84,9 @@ Value product_along(Builder& b, Value x, size_t axis) {
     starts[axis] = begin, limits[axis] = end;
     return b.slice(v, starts, limits);
   };
+  const auto product = [&](Value u, Value v) {
+    return is_floating(b.dtype(u)) ? b.binary("product", u, v) : b.mul(u, v);
+  };
   int64_t n = shape[axis];
   if (n == 0) {
     Shape single = shape;
@@ -94,11 +97,11 @@ Value product_along(Builder& b, Value x, size_t axis) {
   for (; n > 1; n /= 2) {
     if (n % 2 == 1) {
       const Value last = part(x, n - 1, n);
-      odd = odd ? b.mul(odd, last) : last;
+      odd = odd ? product(odd, last) : last;
     }
-    x = b.mul(part(x, 0, n / 2), part(x, n / 2, n / 2 * 2));
+    x = product(part(x, 0, n / 2), part(x, n / 2, n / 2 * 2));
   }
-  return odd ? b.mul(x, odd) : x;
+  return odd ? product(x, odd) : x;
 }
 
 std::vector<Value> import_reduce_prod(NodeContext& c) {

@@ -28,6 +28,15 @@ const OnnxOperator* find_onnx_operator(std::string_view name) {
   return found != rows.end() && (*found)->name == name ? *found : nullptr;
 }
 
+std::set<std::string> onnx_operator_names() {
+  std::set<std::string> names;
+  for (const OnnxOperator* row : onnx_operators()) {
+    names.emplace(row->name);
+    names.emplace(row->name.substr(row->name.rfind('.') + 1));  // as reports print it
+  }
+  return names;
+}
+
 std::string operators_markdown() {
   std::string text =
       "# ONNX operators\n\n"

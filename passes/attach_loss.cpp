@@ -113,6 +113,46 @@ Losses cross_entropy(Builder& b, Value logits, int64_t axis, const LossOptions& 
           counts(valid)};
 }
 
+// ---- a model that ends in probabilities ----
+
+// The axis that `axis` of the result is of the operand of a movement; absent if there is none.
+std::optional<int64_t> axis_before(const Graph& graph, const Node& movement, int64_t axis) {
+  if (is(movement, "transpose")) return movement.attributes.ints("permutation")[static_cast<size_t>(axis)];
+  if (!is(movement, "reshape")) return std::nullopt;
+  const Shape &from = graph.type(movement.operands[0]).shape, &to = movement.results[0].shape;
+  const auto after = [](const Shape& shape, int64_t i) {
+    return TensorType{DType::u8, {shape.begin() + i + 1, shape.end()}}.element_count();
+  };
+  for (int64_t i = 0; i < static_cast<int64_t>(from.size()); ++i)
+    if (from[static_cast<size_t>(i)] == to[static_cast<size_t>(axis)] && after(from, i) == after(to, axis)) return i;
+  return std::nullopt;
+}
+
+// [1 - p, p] along the axis, where p is a sigmoid: the softmax of [0, its operand].
+Value logits_of_two(Builder& b, const Node& concat, int64_t axis) {
+  if (!is(concat, "concat") || concat.operands.size() != 2 || concat.attributes.integer("axis") != axis) return {};
+  const Node rest = b.graph().node(concat.operands[0]), sigmoid = b.graph().node(concat.operands[1]);
+  if (!is(rest, "sub") || rest.operands[1] != concat.operands[1] || splat(b.graph(), rest.operands[0]) != 1.0 ||
+      !is(sigmoid, "sigmoid"))
+    return {};
+  const Value z = sigmoid.operands[0];
+  return b.call("concat", {b.constant_like(z, 0), z}, {{"axis", axis}});
+}
+
+// The logits whose softmax, its logarithm, or sigmoids `y` is, with classes along `axis`; absent if it is none.
+Value logits_behind(Builder& b, Value y, int64_t axis) {
+  const Node node = b.graph().node(y);
+  if (is(node, "softmax") || is(node, "log_softmax"))
+    return node.attributes.integer("axis") == axis ? node.operands[0] : Value{};
+  if (is(node, "sigmoid")) return node.operands[0];
+  if (const Value two = logits_of_two(b, node, axis)) return two;
+  const bool casts = is(node, "cast") && is_floating(b.dtype(node.operands[0]));
+  const std::optional<int64_t> before = casts ? axis : axis_before(b.graph(), node, axis);
+  if (!before) return {};
+  const Value inner = logits_behind(b, node.operands[0], *before);
+  return inner ? b.call_all(*node.op, {inner}, node.attributes).front() : Value{};
+}
+
 Losses mean_squared_error(Builder& b, Value y, const std::string& name) {
   if (b.dtype(y) != DType::f32 || b.shape(y).empty())
     throw Error(fmt::format("loss: output '{}' is {}; f32 [N, ...] expected", name, to_string(b.type(y))));
@@ -138,7 +178,7 @@ Losses loss_of_graph(Builder& b, Value loss, const std::string& name) {
 
 }  // namespace
 
-Graph attach_loss(const Graph& graph, const LossOptions& options) {
+Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<std::string>* remarks) {
   const NamedValue& output = chosen_output(graph, options.output);
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
@@ -148,7 +188,15 @@ Graph attach_loss(const Graph& graph, const LossOptions& options) {
   for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
 
   OriginScope scope(b, {"loss", Phase::loss});
-  const Value y = mapped(output.value);
+  Value y = mapped(output.value);
+  if (options.kind == LossKind::softmax_cross_entropy)
+    if (const Value logits = logits_behind(b, y, class_axis(graph, output, options))) {
+      if (remarks)
+        remarks->push_back(fmt::format(
+            "output '{}' holds probabilities (of '{}'): the loss takes the logits behind them, the model keeps them",
+            output.name, graph.node(output.value).origin.name));
+      y = logits;
+    }
   const Losses losses = options.kind == LossKind::softmax_cross_entropy
                             ? cross_entropy(b, y, class_axis(graph, output, options), options)
                         : options.kind == LossKind::mean_squared_error ? mean_squared_error(b, y, output.name)

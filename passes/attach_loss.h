@@ -10,12 +10,15 @@
 // Runs before choose_layouts and autocast, which then place and type the loss like any other node. Rows are samples:
 // for logits with further axes a row's loss and correctness are means over its positions. With ignore_index the loss is
 // the mean over the labels that count, outputs "counted" and "row_counted" are their share of a row's labels, and what
-// is ignored adds 0 to the other measures. Keeps the model's own outputs as "outputs/NAME", or drops them.
+// is ignored adds 0 to the other measures. Where the output is a softmax, its logarithm or a sigmoid, cross-entropy
+// takes the logits behind it, and `remarks` (may be nullptr) says so. Keeps the model's own outputs as "outputs/NAME",
+// or drops them.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ir/graph.h"
 
@@ -41,6 +44,6 @@ struct LossOptions {
 std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options);
 
 // Error if the output is missing, ambiguous or of a type the loss does not fit.
-Graph attach_loss(const Graph& graph, const LossOptions& options);
+Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<std::string>* remarks = nullptr);
 
 }  // namespace halfstep

@@ -1,42 +1,18 @@
 #include "passes/autocast.h"
 
 #include <fmt/format.h>
-#include <fnmatch.h>
 
 #include <algorithm>
-#include <cmath>
+#include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "ir/builder.h"
+#include "passes/precision_needs.h"
 #include "passes/rules.h"
 
 namespace halfstep {
 namespace {
-
-bool is_operator(const std::string& pattern) {
-  return std::ranges::any_of(
-      all_ops(), [&](const Op* op) { return op->name == pattern || (!op->onnx.empty() && op->onnx == pattern); });
-}
-
-bool applies(const PrecisionRule& rule, const Node& node) {
-  return rule.pattern == node.op->name || (!node.op->onnx.empty() && rule.pattern == node.op->onnx) ||
-         (!node.origin.name.empty() && fnmatch(rule.pattern.c_str(), node.origin.name.c_str(), 0) == 0);
-}
-
-void check_patterns(const Graph& graph, const std::vector<PrecisionRule>& rules) {
-  Problems problems;
-  for (const PrecisionRule& rule : rules) {
-    if (is_operator(rule.pattern)) continue;
-    if (std::ranges::any_of(graph.nodes(), [&](const Node& n) { return applies(rule, n); })) continue;
-    std::vector<std::string> known;
-    for (const Op* op : all_ops()) known.push_back(std::string(op->onnx.empty() ? op->name : op->onnx));
-    for (const Node& node : graph.nodes()) known.push_back(node.origin.name);
-    const std::string suggestion = nearest(rule.pattern, known);
-    problems.add(fmt::format("autocast: {} '{}' is no operator and matches no node of the model{}", rule.source,
-                             rule.pattern, suggestion.empty() ? "" : fmt::format("; did you mean '{}'?", suggestion)));
-  }
-  problems.throw_if_any();
-}
 
 // The types autocast chooses between.
 bool is_castable(DType type) { return type == DType::f32 || is_low(type); }
@@ -45,28 +21,20 @@ const OperandSpec& spec_of(const Op& op, size_t operand) {
   return op.operands[std::min(operand, op.operands.size() - 1)];
 }
 
-struct Assignment {
-  Precision precision = Precision::follow;
-  std::string source;  // the rule that decided; "" for the row
-};
-
 // What the readers of a value want it to be.
 enum class Demand : uint8_t { none, low, full };
 
 class Autocast {
  public:
   Autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report)
-      : graph_(graph), low_(options.low), report_(report) {
-    check_patterns(graph, options.rules);
-    for (const Node& node : graph.nodes()) {
-      Assignment a{node.op->precision, ""};
-      for (const PrecisionRule& rule : options.rules)
-        if (applies(rule, node))
-          a = {rule.precision,
-               is_operator(rule.pattern) ? rule.source : fmt::format("{}: pattern '{}'", rule.source, rule.pattern)};
-      assignments_.push_back(std::move(a));
-    }
-    find_weak();
+      : graph_(graph),
+        low_(options.low),
+        as_torch_(options.preset == "torch"),
+        report_(report),
+        classes_(precision_classes(graph, rules_of(options), options.sources)),
+        needs_(graph, classes_, low_.value_or(DType::f16),
+               as_torch_ ? PrecisionNeeds::constants_beyond_range : PrecisionNeeds::all),
+        users_(graph.users()) {
     find_demands();
   }
 
@@ -75,24 +43,29 @@ class Autocast {
     return rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) {
       const NodeId id = static_cast<NodeId>(at++);
       if (is_leaf(*node.op) || node.op->operands.empty()) return std::vector<Value>();
-      std::string reason = low_ ? "" : "autocast is off";
-      std::vector<Value> cast =
-          low_ ? cast_operands(b, id, operands, reason) : std::vector<Value>(operands.begin(), operands.end());
-      std::vector<Value> results = b.call_all(*node.op, cast, node.attributes);
-      if (report_ && !weak_[static_cast<size_t>(id)])
-        report_->push_back(row(b, node, cast, results, std::move(reason)));
+      Plan plan{.inside = std::nullopt, .written = std::nullopt, .reason = "autocast is off"};
+      if (low_) plan = plan_of(b, id, operands);
+      std::vector<Value> read(operands.begin(), operands.end());
+      if (plan.inside)
+        for (size_t i : castable(b, node, operands)) read[i] = b.cast(operands[i], *plan.inside);
+      std::vector<Value> results = b.call_all(*node.op, read, node.attributes);
+      if (plan.written)
+        for (Value& v : results)
+          if (is_castable(b.dtype(v))) v = b.cast(v, *plan.written);
+      if (report_ && !is_weak(node)) report_->push_back(row(b, node, read, results, plan));
       return results;
     });
   }
 
  private:
-  // Weak values depend on no input: parameters, constants and what is computed of them alone.
-  void find_weak() {
-    for (const Node& node : graph_.nodes()) {
-      bool weak = !is(node, "input");
-      for (Value v : node.operands) weak &= !v || is_weak(v);
-      weak_.push_back(weak);
-    }
+  static std::vector<PrecisionRule> rules_of(const AutocastOptions& options) {
+    std::vector<PrecisionRule> rules = autocast_preset(options.preset);
+    rules.insert(rules.end(), options.rules.begin(), options.rules.end());
+    return rules;
+  }
+
+  bool is_weak(const Node& node) const {
+    return std::ranges::all_of(node.operands, [&](Value v) { return !v || needs_.is_weak(v); });
   }
 
   void find_demands() {
@@ -111,25 +84,19 @@ class Autocast {
   Demand demand_on_operand(NodeId id, size_t operand) const {
     const Node& node = graph_.node(id);
     if (spec_of(*node.op, operand).cast == OperandSpec::keep) return Demand::full;
-    switch (assignments_[static_cast<size_t>(id)].precision) {
+    switch (classes_[static_cast<size_t>(id)].precision) {
       case Precision::low:
         return Demand::low;
       case Precision::full:
         return Demand::full;
+      case Precision::full_inside:  // the others of its results are statistics
+        return demands_[static_cast<size_t>(id)].front();
       default:
         return *std::ranges::max_element(demands_[static_cast<size_t>(id)]);
     }
   }
 
   Demand& demand_of(Value v) { return demands_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; }
-  bool is_weak(Value v) const { return weak_[static_cast<size_t>(v.node)]; }
-
-  // Whether the low type turns the constant behind `v` into infinity.
-  bool overflows_low(const Builder& b, Value v) const {
-    const std::optional<double> value = splat(b.graph(), v);
-    return value && std::isfinite(*value) && !std::isfinite(round_to(*low_, *value));
-  }
-
   // The operands that the node's class may cast, by index.
   std::vector<size_t> castable(const Builder& b, const Node& node, std::span<const Value> operands) const {
     std::vector<size_t> result;
@@ -139,19 +106,50 @@ class Autocast {
     return result;
   }
 
-  std::vector<Value> cast_operands(Builder& b, NodeId id, std::span<const Value> operands, std::string& reason) {
+  // The type that castable operands are cast to, if any are; the type that castable results are cast to, if they are
+  // not written as they are computed; and why.
+  struct Plan {
+    std::optional<DType> inside, written;
+    std::string reason;
+  };
+
+  Plan plan_of(const Builder& b, NodeId id, std::span<const Value> operands) {
     const Node& node = graph_.node(id);
-    const Assignment& assignment = assignments_[static_cast<size_t>(id)];
-    std::vector<Value> result(operands.begin(), operands.end());
+    const PrecisionClass& c = classes_[static_cast<size_t>(id)];
     const std::vector<size_t> indices = castable(b, node, operands);
-    if (indices.empty()) {
-      reason = "keeps its types";
-      return result;
+    if (indices.empty()) return {std::nullopt, std::nullopt, "keeps its types"};
+    Plan plan;
+    plan.inside = operand_type(b, id, operands, indices, plan.reason);
+    if (!c.source.empty()) plan.reason = c.source + ": " + plan.reason;
+    if (!c.source.empty() && c.precision == Precision::follow) plan_mean(id, plan);
+    const bool follows = c.precision == Precision::follow || c.precision == Precision::widest;
+    if (follows && node.op->kernel == KernelKind::pointwise && is_low(*plan.inside) &&
+        std::ranges::any_of(indices, [&](size_t i) {
+          return needs_.is_weak(node.operands[i]) && needs_.stays_wide(node.operands[i]);
+        })) {
+      plan.written = plan.inside;
+      plan.inside = DType::f32;
     }
-    const DType type = operand_type(b, id, operands, indices, reason);
-    if (!assignment.source.empty()) reason = assignment.source + ": " + reason;
-    for (size_t i : indices) result[i] = b.cast(operands[i], type);
-    return result;
+    return plan;
+  }
+
+  // A mean is a sum and a product of one ONNX node: where that follows its operands the sum stays f32, and the product
+  // writes what the sum read.
+  void plan_mean(NodeId id, Plan& plan) {
+    const Node& node = graph_.node(id);
+    const auto same_node = [&](NodeId other) { return graph_.node(other).origin == node.origin; };
+    if (node.origin.name.empty()) return;
+    if (node.op->precision == Precision::full_inside && node.op->kernel == KernelKind::reduction) {
+      if (!is_low(*plan.inside) || !std::ranges::any_of(users_[static_cast<size_t>(id)], same_node)) return;
+      summed_[node.origin.name] = *plan.inside;
+      plan.inside = DType::f32;
+      return;
+    }
+    const auto sum = summed_.find(node.origin.name);
+    if (sum == summed_.end() || node.op->kernel != KernelKind::pointwise || *plan.inside != DType::f32) return;
+    for (Value v : node.operands)
+      if (!needs_.is_weak(v) && !same_node(v.node)) return;
+    plan.written = sum->second;
   }
 
   // The one type for the castable operands, and why.
@@ -159,7 +157,11 @@ class Autocast {
                      std::string& reason) const {
     const Node& node = graph_.node(id);
     const std::string low_name(name(*low_));
-    switch (assignments_[static_cast<size_t>(id)].precision) {
+    if (const std::string& why = needs_.reason(id); !why.empty()) {
+      reason = why;
+      return DType::f32;
+    }
+    switch (classes_[static_cast<size_t>(id)].precision) {
       case Precision::low:
         reason = node.op->precision != Precision::low       ? low_name
                  : node.op->kernel == KernelKind::composite ? "contractions, f32 between them"
@@ -205,47 +207,57 @@ class Autocast {
         met = Met{met ? DType::f32 : type, graph_.node(node.operands[i]).origin.name};
     };
     for (size_t i : indices)
-      if (!is_weak(node.operands[i]) || overflows_low(b, operands[i])) join(i);
+      if (!needs_.is_weak(node.operands[i]) || promotes(node, i)) join(i);
     if (!met)
       for (size_t i : indices) join(i);
     return *met;
   }
 
+  // torch's operators take the type of f32 tensors that are no scalars, unless they are the bias of a contraction.
+  bool promotes(const Node& node, size_t weak) const {
+    if (!as_torch_ || node.op->kernel != KernelKind::pointwise || needs_.distinct_elements(node.operands[weak]) == 1)
+      return false;
+    for (size_t i = 0; i < node.operands.size(); ++i) {
+      const Node* maker = &graph_.node(node.operands[i]);
+      while ((maker->op->kernel == KernelKind::movement || maker->op->kernel == KernelKind::window) &&
+             !maker->operands.empty())
+        maker = &graph_.node(maker->operands[0]);
+      if (i != weak && maker->op->precision == Precision::low && is_vector(node.operands[weak])) return false;
+    }
+    return true;
+  }
+
+  bool is_vector(Value v) const {
+    const Node* node = &graph_.node(v);
+    while (is(*node, "broadcast") || is(*node, "reshape")) node = &graph_.node(node->operands[0]);
+    return std::ranges::count_if(node->results[0].shape, [](int64_t size) { return size > 1; }) <= 1;
+  }
+
   static PrecisionRow row(const Builder& b, const Node& node, std::span<const Value> operands,
-                          std::span<const Value> results, std::string reason) {
+                          std::span<const Value> results, const Plan& plan) {
     DType read = DType::f32;
     for (size_t i = operands.size(); i-- > 0;)
       if (operands[i] && (spec_of(*node.op, i).cast == OperandSpec::castable || i == 0)) read = b.dtype(operands[i]);
+    if (plan.written) read = *plan.written;
     const DType written = b.dtype(results.front());
     const bool computes = node.op->kernel != KernelKind::movement && is_floating(read);
     const DType inside = read == DType::f64 ? DType::f64 : DType::f32;
-    return {node.origin, std::string(node.op->name), read, computes ? std::optional(inside) : std::nullopt,
-            written,     std::move(reason)};
+    return {node.origin, std::string(node.op->name), read, computes ? std::optional(inside) : std::nullopt, written,
+            plan.reason};
   }
 
   const Graph& graph_;
   const std::optional<DType> low_;
+  const bool as_torch_;
   AutocastReport* report_;
-  std::vector<Assignment> assignments_;
-  std::vector<char> weak_;
+  const std::vector<PrecisionClass> classes_;
+  PrecisionNeeds needs_;
+  const std::vector<std::vector<NodeId>> users_;
+  std::map<std::string, DType> summed_;  // what a mean's sum read, by its node's name
   std::vector<std::vector<Demand>> demands_;
 };
 
 }  // namespace
-
-PrecisionRule allow_rule(std::string pattern) { return {std::move(pattern), Precision::low, "allow list"}; }
-PrecisionRule deny_rule(std::string pattern) { return {std::move(pattern), Precision::full, "deny list"}; }
-PrecisionRule infer_rule(std::string pattern) { return {std::move(pattern), Precision::follow, "infer list"}; }
-
-std::vector<PrecisionRule> autocast_preset(const std::string& preset) {
-  if (preset == "default") return {};
-  // torch's softmax kernels read f16 and write f32; its batch norm writes what it reads, its other norms f32.
-  if (preset == "torch")
-    return {{"softmax", Precision::full, "torch preset"},      {"log_softmax", Precision::full, "torch preset"},
-            {"batch_norm", Precision::follow, "torch preset"}, {"layer_norm", Precision::full, "torch preset"},
-            {"group_norm", Precision::full, "torch preset"},   {"rms_norm", Precision::full, "torch preset"}};
-  throw Error(fmt::format("autocast: no preset '{}'; there are: default, torch", preset));
-}
 
 namespace {
 

@@ -4,10 +4,11 @@
 //   %2 = relu(%1) : f32                     ->    %2 = relu(%1) : f16
 //   %3 = exp(%2) : f32                            %3 = exp(cast(%2)) : f32
 //
-// What an op needs is a column of its row (ir/op.h), which rules may override by operator or node name. Parameters and
-// constants do not promote what they meet, unless the low type cannot hold the constant. Runs before differentiate, so
-// that saved activations are low, backward nodes inherit their precision, and a parameter's gradient is f32. Leaves,
-// integers, booleans, f64, explicit casts and `keep` operands (statistics) stay as they are.
+// What an op needs is a column of its row (ir/op.h), which rules may override by operator or node name, and which
+// values need beyond it says passes/precision_needs.h. Parameters and constants do not promote what they meet; what
+// meets a scalar or a small constant that the low type rounds computes in f32 with it and writes the low type. Runs
+// before differentiate, so that saved activations are low, backward nodes inherit their precision, and a parameter's
+// gradient is f32. Leaves, integers, booleans, f64, explicit casts and `keep` operands (statistics) stay as they are.
 #pragma once
 
 #include <optional>
@@ -16,28 +17,16 @@
 
 #include "ir/graph.h"
 #include "ir/op.h"
+#include "passes/precision_rules.h"
 
 namespace halfstep {
 
-// Overrides the precision class of the nodes whose IR operator or ONNX operator is `pattern` or whose ONNX name matches
-// it (`*`, `?`, `[]`). The last rule that matches decides.
-struct PrecisionRule {
-  std::string pattern;
-  Precision precision = Precision::follow;
-  std::string source;  // for the report: "deny list"
-};
-PrecisionRule allow_rule(std::string pattern);  // runs in the low type
-PrecisionRule deny_rule(std::string pattern);   // runs in f32
-PrecisionRule infer_rule(std::string pattern);  // follows its operands
-
 struct AutocastOptions {
   std::optional<DType> low = DType::f16;  // absent: everything stays f32
-  std::vector<PrecisionRule> rules = {};
+  std::string preset = "default";         // "torch": what torch.autocast does on CUDA, promotions included
+  std::vector<PrecisionRule> rules = {};  // after the preset's
+  SourceNodes sources = {};
 };
-
-// "default": the rows as they are. "torch": the rows with what torch.autocast does otherwise on CUDA. Error for
-// another.
-std::vector<PrecisionRule> autocast_preset(const std::string& name);
 
 // One row of the precision table for each operator node that computes on data.
 struct PrecisionRow {
@@ -50,7 +39,7 @@ struct PrecisionRow {
 };
 using AutocastReport = std::vector<PrecisionRow>;
 
-// Error if a rule's pattern is no operator and matches no node. `report` may be nullptr.
+// Error if a rule's pattern is no operator and matches no node, or there is no such preset. `report` may be nullptr.
 Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report = nullptr);
 
 }  // namespace halfstep

@@ -5,8 +5,9 @@
 //   %3 = max_pool(%2) : [128,14,14,32]                    %3 = relu(%2)
 //
 // Rounding is monotone, so the values stay the same; where relu makes ties no gradient flows. The activation, its saved
-// mask and the bias gradient then have the pooled size. Runs after choose_layouts and before differentiate. Leaves
-// values with other readers, and models that read the positions of the maxima, alone.
+// mask and the bias gradient then have the pooled size. Runs after autocast, whose report is in
+// the model's order, and before differentiate. Leaves values with other readers, and models that read the positions of
+// the maxima, alone.
 #pragma once
 
 #include "ir/graph.h"

@@ -31,6 +31,7 @@ namespace {
 
 struct Pipeline {
   const TrainingPipelineOptions& options;
+  const Graph& model;
   PipelineResult result;
 
   void each(Graph (*pass)(const Graph&)) {
@@ -55,10 +56,12 @@ void preprocess(Pipeline& p) {
     p.at("forward") = attach_preprocessing(p.at("forward"), options);
 }
 
-void attach_the_loss(Pipeline& p) { p.at("forward") = attach_loss(p.at("forward"), p.options.loss); }
+void attach_the_loss(Pipeline& p) { p.at("forward") = attach_loss(p.at("forward"), p.options.loss, &p.result.remarks); }
 
 void cast_automatically(Pipeline& p) {
-  p.at("forward") = autocast(p.at("forward"), p.options.autocast, &p.result.precision);
+  AutocastOptions options = p.options.autocast;
+  options.sources.part_of = p.result.part_of = parts_taken_in(p.model, p.at("forward"));
+  p.at("forward") = autocast(p.at("forward"), options, &p.result.precision);
 }
 
 // From here the training step and evaluation go their own ways, over the same arenas.
@@ -105,11 +108,11 @@ constexpr Pass kPasses[] = {
     {"attach_loss", attach_the_loss},
     {"choose_layouts", [](Pipeline& p) { p.each(choose_layouts); }},
     {"simplify_model", [](Pipeline& p) { p.each(simplify); }},
-    {"hoist_max_pool", [](Pipeline& p) { p.each(hoist_max_pool); }},
     {"autocast", cast_automatically},
     {"place_forward_casts", [](Pipeline& p) { p.each(place_casts); }},
     {"simplify_forward", [](Pipeline& p) { p.each(simplify); }},
     {"split_evaluation", split_evaluation},
+    {"hoist_max_pool", [](Pipeline& p) { p.each(hoist_max_pool); }},
     {"differentiate", differentiate_training},
     {"bind_arenas", bind_to_arenas},
     {"add_update", add_updates},
@@ -179,7 +182,7 @@ std::vector<std::string> pipeline_passes() {
 PipelineResult run_training_pipeline(const Graph& model, const TrainingPipelineOptions& options) {
   using Clock = std::chrono::steady_clock;
   check_stop(options.stop_after);
-  Pipeline pipeline{options, {}};
+  Pipeline pipeline{options, model, {}};
   pipeline.result.graphs.push_back(renamed(model, "forward"));
   Dump dump(options.dump);
   dump.write(0, "import", pipeline.result.graphs);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -38,6 +39,8 @@ struct PipelineResult {
   // still the one "forward".
   std::vector<Graph> graphs;
   AutocastReport precision;
+  std::map<std::string, std::string> part_of;  // parts_taken_in by the graph that autocast sees
+  std::vector<std::string> remarks;            // what its user should know, one sentence each
   ArenaLayout arenas;
   std::vector<std::string> arena_states;  // names of the states laid out like `arenas`
   NamedTensors initial_states;            // of states that are neither weights nor zero at first

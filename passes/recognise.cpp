@@ -43,7 +43,8 @@ Value log_sigmoid(Builder& b, const Captures& c, std::string_view) {
 Value log_one_minus_sigmoid(Builder& b, const Captures& c, std::string_view) { return minus_softplus(b, c.values[0]); }
 
 // log(e^0 + e^x) is safe for large x in f32 only as an operator of its own; so are 1 / (1 + e^-x) and the logarithms of
-// a sigmoid. Others (hard swish, mish of a softplus) gain nothing from a name: they are one kernel anyway.
+// a sigmoid; mish, which has a softplus inside, reads and writes what is there. Others (hard swish) gain nothing from a
+// name: they are one kernel anyway.
 std::vector<Meaning> activations() {
   const Picture cube = product(kTanhCubic, {x, x, x}), square = product(kTanhCubic, {x, x});
   const Picture tanh_argument =
@@ -55,6 +56,7 @@ std::vector<Meaning> activations() {
       {product(1, {x, sigmoid(product(2 * kTanhScale, {sum(0, {x, cube})}))}), "gelu_tanh", of_x},
       {either({product(1, {x, sigmoid(x)}), quotient(x, denominator)}), "silu", of_x},
       {inverse(denominator), "sigmoid", of_x},
+      {product(1, {x, tanh(call("softplus", {x}))}), "mish", of_x},
       {call("log", {sum(1, {exp(x)})}), "softplus", of_x},
       {call("log", {sigmoid(x)}), "softplus", log_sigmoid},
       {call("log", {either({call("sub", {sum(1, {}), sigmoid(x)}), sum(1, {product(-1, {sigmoid(x)})})})}), "softplus",

@@ -96,6 +96,13 @@ std::vector<Value> silu_vjp(const VjpContext& c) {
   return {b.mul(dy(c), b.mul(s, b.add(b.mul(x(c), b.sub(b.constant_like(s, 1), s)), 1)))};
 }
 
+std::vector<Value> mish_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value t = b.unary("tanh", b.unary("softplus", x(c)));
+  const Value slope = b.mul(b.sub(b.constant_like(t, 1), b.mul(t, t)), b.unary("sigmoid", x(c)));
+  return {b.mul(dy(c), b.add(t, b.mul(x(c), slope)))};
+}
+
 // 1 + sign x^2 of the operand.
 Value one_plus_square(const VjpContext& c, double sign) {
   Builder& b = c.builder;
@@ -346,10 +353,10 @@ const std::vector<Op> kOps{
     unary(
         "erf", "Erf", Precision::follow, [](const Attributes&, Args a) { return erf(a[0]); }, erf_vjp),
     unary(
-        "sin", "Sin", Precision::follow, [](const Attributes&, Args a) { return sin(a[0]); },
+        "sin", "Sin", Precision::full, [](const Attributes&, Args a) { return sin(a[0]); },
         [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), c.builder.unary("cos", x(c)))}; }),
     unary(
-        "cos", "Cos", Precision::follow, [](const Attributes&, Args a) { return cos(a[0]); },
+        "cos", "Cos", Precision::full, [](const Attributes&, Args a) { return cos(a[0]); },
         [](const VjpContext& c) -> std::vector<Value> {
           return {c.builder.unary("neg", c.builder.mul(dy(c), c.builder.unary("sin", x(c))))};
         }),
@@ -378,6 +385,9 @@ const std::vector<Op> kOps{
         gelu_tanh_vjp),
     unary(
         "silu", "", Precision::follow, [](const Attributes&, Args a) { return a[0] * sigmoid_of(a[0]); }, silu_vjp),
+    unary(
+        "mish", "Mish", Precision::follow, [](const Attributes&, Args a) { return a[0] * tanh(softplus_of(a[0])); },
+        mish_vjp),
     // Straight-through estimate (Bengio, Léonard and Courville 2013): quantisation trains as if it did not round.
     unary(
         "round_through", "", Precision::full, [](const Attributes&, Args a) { return round_even(a[0]); },
@@ -423,6 +433,13 @@ const std::vector<Op> kOps{
         [](const VjpContext& c) -> std::vector<Value> {
           return {c.builder.mul(dy(c), c.operands[1]), c.builder.mul(dy(c), c.operands[0])};
         }),
+    // x * y in a product of many, which leaves a low range in few steps.
+    arithmetic(
+        "product", "", [](const Attributes&, Args a) { return a[0] * a[1]; },
+        [](const VjpContext& c) -> std::vector<Value> {
+          return {c.builder.mul(dy(c), c.operands[1]), c.builder.mul(dy(c), c.operands[0])};
+        },
+        Precision::full),
     arithmetic(
         "div", "Div", [](const Attributes&, Args a) { return a[0] / a[1]; },
         [](const VjpContext& c) -> std::vector<Value> {

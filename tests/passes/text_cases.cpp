@@ -134,10 +134,17 @@ std::string run_autocast(const Graph& graph, Options& o) {
   AutocastOptions options;
   const std::string low = o.text("low", "f16");
   options.low = parse_dtype(low);
-  options.rules = autocast_preset(o.text("preset", "default"));
+  options.preset = o.text("preset", "default");
   for (const std::string& p : o.list("allow")) options.rules.push_back(allow_rule(p));
   for (const std::string& p : o.list("deny")) options.rules.push_back(deny_rule(p));
   for (const std::string& p : o.list("infer")) options.rules.push_back(infer_rule(p));
+  // "name:Operator" and "part:whole".
+  const auto pairs = [&](const std::string& key, std::map<std::string, std::string>& into) {
+    for (const std::string& p : o.list(key)) into[p.substr(0, p.find(':'))] = p.substr(p.find(':') + 1);
+  };
+  pairs("onnx", options.sources.operators);
+  pairs("parts", options.sources.part_of);
+  for (const auto& [name, op] : options.sources.operators) options.sources.known_operators.insert(op);
   AutocastReport report;
   const Graph result = autocast(graph, options, &report);
   return print(result) + report_text(report);

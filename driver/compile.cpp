@@ -14,6 +14,7 @@
 #include "codegen/lower.h"
 #include "codegen/module.h"
 #include "frontend/folded_batch_norm.h"
+#include "frontend/operator_names.h"
 #include "frontend/restore_parameters.h"
 #include "ir/op.h"
 #include "ir/text.h"

@@ -3,7 +3,6 @@
 
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -63,9 +62,6 @@ struct ImportedModel {
 
 // Throws Error with every problem of the model at once, each naming its node and what to do.
 ImportedModel import_model(const OnnxFile& file, const ImportOptions& options = {});
-
-// The ONNX operators that can be imported.
-std::set<std::string> onnx_operator_names();
 
 // Stored tensors of `graph` in the layout of their ONNX initializers, for export.
 NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "frontend/operator_names.h"
+
 namespace halfstep {
 
 const std::vector<const OnnxOperator*>& onnx_operators() {

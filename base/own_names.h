@@ -15,9 +15,10 @@ inline constexpr std::string_view kTransientMark = ".:";
 inline constexpr std::string_view kStepLearningRate = ":step.learning_rate", kStepIteration = ":step.iteration",
                                   kStepSeed = ":step.seed";
 inline constexpr std::string_view kParameterArena = ":parameters", kGradientArena = ":gradients",
-                                  kMomentumArena = ":momentum", kMomentumStarted = ":momentum.started",
-                                  kAdamFirst = ":adam.m", kAdamSecond = ":adam.v", kAdamStep = ":adam.step",
-                                  kLossScale = ":loss_scale.scale", kLossScaleTracker = ":loss_scale.tracker";
+                                  kCountedLabels = ":gradients.counted", kMomentumArena = ":momentum",
+                                  kMomentumStarted = ":momentum.started", kAdamFirst = ":adam.m",
+                                  kAdamSecond = ":adam.v", kAdamStep = ":adam.step", kLossScale = ":loss_scale.scale",
+                                  kLossScaleTracker = ":loss_scale.tracker";
 inline constexpr std::string_view kModelOutput = "outputs/", kGradientOutput = "gradient/";
 
 inline bool is_transient(std::string_view name) { return name.starts_with(kTransientMark); }

@@ -72,6 +72,7 @@ ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
   // Of a graph without its data all else is told; a remark says what it lacks.
   if (recipe.init != "from_file") import.constants = MissingConstants::zeros;
   Readiness ready = check_model(onnx_file_of(recipe), import);
+  if (const std::string remark = batch_norm_remark(recipe); !remark.empty()) ready.remarks.push_back(remark);
   // What imports may still lack a gradient or a loss: the passes say so.
   if (ready.problems.empty()) try {
       CompileOptions compile = options.compile;

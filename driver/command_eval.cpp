@@ -27,6 +27,9 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
                   "checkpoint '" + options.checkpoint + "'");
   const SignalGuard signals;
   const CompiledModel& model = session.executor->model();
+  if (options.format == Format::text)
+    print_remarks(DataFeed(data, model.programs[static_cast<size_t>(program_index(model, "evaluate"))],
+                           feed_options(recipe, model)));
   const Evaluation e = evaluate(*session.executor, data,
                                 {.feed = feed_options(recipe, model),
                                  .ranges = value_ranges(recipe, model),

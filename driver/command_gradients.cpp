@@ -19,11 +19,12 @@ namespace {
 constexpr std::string_view kGradients = "gradients/";
 
 // The first batch of the data, in its order.
-NamedTensors run_first_batch(Executor& executor, const Dataset& dataset, const Recipe& recipe) {
+NamedTensors run_first_batch(Executor& executor, const Dataset& dataset, const Recipe& recipe, Format format) {
   const int program = program_index(executor.model(), "gradients");
   const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)],
                       feed_options(recipe, executor.model()));
   feed.check(value_ranges(recipe, executor.model()));
+  if (format == Format::text) print_remarks(feed);
   if (feed.samples() < feed.batch())
     throw Error(fmt::format("the data holds {} samples, the batch takes {}: give --batch {}", feed.samples(),
                             feed.batch(), feed.samples()));
@@ -72,7 +73,7 @@ ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
   if (!options.checkpoint.empty())
     write_weights(executor, read_checkpoint_weights(options.checkpoint), "checkpoint '" + options.checkpoint + "'");
 
-  const NamedTensors outputs = run_first_batch(executor, dataset, recipe);
+  const NamedTensors outputs = run_first_batch(executor, dataset, recipe, options.format);
   const double loss = outputs.at("loss").at(0);
   const bool overflow = outputs.contains("overflow") && outputs.at("overflow").at(0) != 0;
   const double scale = outputs.contains("loss_scale") ? outputs.at("loss_scale").at(0) : 1;

@@ -138,6 +138,10 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     narration.say(fmt::format("  {} windows of tokens an epoch, {} in a step\n", count_text(feed.samples()),
                               recipe.batch * recipe.accumulation));
   for (const std::string& remark : feed.remarks()) narration.note(remark);
+  if (const int64_t step = recipe.batch * recipe.accumulation, rest = feed.samples() % step;
+      rest > 0 && rest < feed.samples())
+    narration.note(fmt::format("{} of {} samples do not fill a step of {} and are left out of each epoch{}", rest,
+                               feed.samples(), step, recipe.shuffle ? ", others each time" : ""));
   nlohmann::json json;
   AutocastReport precision;
   if (const std::optional<CompileReport>& compiled = session.report) {

@@ -177,16 +177,34 @@ DeviceKind choose_device(const Recipe& recipe) {
   return probe_cuda(0).available ? DeviceKind::cuda : DeviceKind::cpu;
 }
 
+void check_classes(const Recipe& recipe, int64_t logits) {
+  if (recipe.classes > logits)
+    throw Error(
+        fmt::format("classes: {} are given, but the output has {}: give at most that many, or choose the axis "
+                    "of the classes with class_axis",
+                    recipe.classes, logits));
+}
+
+std::string batch_norm_remark(const Recipe& recipe) {
+  if (!recipe.bn_insert || recipe.bn_epsilon) return "";
+  return fmt::format(
+      "batch norms come back with epsilon {:g}: files do not keep it; where the model's is another (0.001 "
+      "in Keras, MobileNetV3 and some EfficientNets) give it with bn_epsilon",
+      assumed_epsilon(read_onnx_file(model_path(recipe)), {}));
+}
+
 OnnxFile onnx_file_of(const Recipe& recipe) {
   OnnxFile file = read_onnx_file(model_path(recipe));
   if (recipe.restore_parameters) file = restore_parameters(file);
-  return recipe.bn_insert ? insert_batch_norms(file) : file;
+  if (!recipe.bn_insert) return file;
+  return insert_batch_norms(file, {.after = recipe.bn_after, .epsilon = recipe.bn_epsilon});
 }
 
 ImportOptions import_options(const Recipe& recipe) {
   ImportOptions options;
   options.batch = recipe.batch;
   options.freeze = recipe.freeze;
+  options.train = recipe.train;
   options.seed = static_cast<uint64_t>(recipe.seed);
   options.dropout = recipe.dropout;
   options.weights = recipe.init == "fresh"    ? InitialWeights::fresh
@@ -221,13 +239,34 @@ ImportedModel import_graph(const Recipe& recipe) {
   return import_model(onnx_file_of(recipe), options);
 }
 
+namespace {
+
+// The floating input; of several the one of the highest rank.
+std::string image_input(const Graph& model) {
+  std::vector<const Node*> inputs;
+  size_t rank = 0;
+  for (const Node& node : model.nodes())
+    if (node.op->name == "input" && is_floating(node.results[0].dtype)) {
+      inputs.push_back(&node);
+      rank = std::max(rank, node.results[0].shape.size());
+    }
+  std::erase_if(inputs, [&](const Node* node) { return node->results[0].shape.size() < rank; });
+  if (inputs.size() > 1)
+    throw Error(
+        fmt::format("scale, mean and std: the model has several floating inputs of {} axes, '{}' and '{}' among "
+                    "them: leave them out and store floating numbers",
+                    rank, inputs[0]->attributes.text("name"), inputs[1]->attributes.text("name")));
+  return inputs.empty() ? "" : inputs[0]->attributes.text("name");
+}
+
+}  // namespace
+
 TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
   TrainingPipelineOptions o;
   if (r.scale || !r.mean.empty() || !r.std.empty()) {
     PreprocessingOptions p{
         .input = "", .scale = r.scale.value_or(1.0 / 255), .mean = r.mean, .std = r.std, .channel_axis = 1};
-    for (const Node& node : model.nodes())
-      if (node.op->name == "input" && is_floating(node.results[0].dtype)) p.input = node.attributes.text("name");
+    p.input = image_input(model);
     o.preprocessing.push_back(std::move(p));
   }
   o.loss.kind = r.loss == "mean_squared_error" ? LossKind::mean_squared_error
@@ -269,6 +308,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   ImportedModel imported = options.stop_after.empty() ? import_for(recipe, options.constants) : import_graph(recipe);
   check_finite(imported.weights);
   report.remarks = imported.remarks;
+  if (const std::string remark = batch_norm_remark(recipe); !remark.empty()) report.remarks.push_back(remark);
   report.onnx_nodes = imported.nodes;
   report.times.push_back({"import", seconds_since(start)});
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
@@ -278,6 +318,8 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   passes.loss.model_outputs = options.model_outputs;
   passes.autocast.sources.known_operators = onnx_operator_names();
   for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
+  if (recipe.classes > 0)
+    if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   report.precision = graphs.precision;
   report.part_of = graphs.part_of;

@@ -47,6 +47,10 @@ inline constexpr std::string_view kTableRows = "table_rows.";
 
 // The model as the recipe wants it imported.
 // The recipe's model as it is trained and written back: with batch norms put back where it says so.
+// What `bn_insert` took for granted; empty: nothing.
+std::string batch_norm_remark(const Recipe& recipe);
+// Error if the recipe has more classes than the model's output.
+void check_classes(const Recipe& recipe, int64_t logits);
 OnnxFile onnx_file_of(const Recipe& recipe);
 ImportOptions import_options(const Recipe& recipe);
 ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused);

@@ -8,7 +8,9 @@
 
 #include "base/error.h"
 #include "driver/command_line.h"
+#include "driver/idle_keys.h"
 #include "driver/output.h"
+#include "driver/session.h"
 #include "runtime/signals.h"
 
 namespace halfstep {
@@ -20,7 +22,11 @@ ExitCode run(const CommandLine& line) {
   const std::map<std::string, Run> commands{{"check", run_check}, {"inspect", run_inspect},    {"compile", run_compile},
                                             {"train", run_train}, {"eval", run_eval},          {"export", run_export},
                                             {"bench", run_bench}, {"gradients", run_gradients}};
-  return commands.at(line.command)(recipe_of(line), line.options);
+  const Recipe recipe = recipe_of(line);
+  // Beside a compiled step's own keys, which are not known yet, they may have one.
+  if (line.options.format == Format::text && !is_compiled_directory(recipe.model))
+    for (const std::string& sentence : idle_keys(recipe)) print_err("halfstep: note: {}\n", sentence);
+  return commands.at(line.command)(recipe, line.options);
 }
 
 // One line for each problem.

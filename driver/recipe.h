@@ -19,8 +19,10 @@ struct Recipe {
   double test_fraction = 0;
   std::string init = "from_file";
   bool bn_insert = false, restore_parameters = false;
+  std::vector<std::string> bn_after;
+  std::optional<double> bn_epsilon;
   std::map<std::string, Shape> shapes;
-  std::vector<std::string> freeze;
+  std::vector<std::string> freeze, train;
   int64_t classes = 0;
   // Preprocessing of a u8 image input inside the graph.
   std::optional<double> scale;

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "base/error.h"
+#include "driver/output.h"
 #include "runtime/cuda_probe.h"
 
 namespace halfstep {
@@ -110,9 +111,14 @@ FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
   return options;
 }
 
+void print_remarks(const DataFeed& feed) {
+  for (const std::string& remark : feed.remarks()) print_err("halfstep: note: {}\n", remark);
+}
+
 ValueRanges value_ranges(const Recipe& recipe, const CompiledModel& model) {
   ValueRanges ranges{.classes = recipe.classes, .ignored = recipe.ignore_index, .rows = {}};
   for (const auto& [note, value] : model.notes) {
+    if (note == "classes") check_classes(recipe, count_of(value));
     if (note == "classes" && ranges.classes == 0) ranges.classes = count_of(value);
     if (note.starts_with(kTableRows)) ranges.rows[note.substr(kTableRows.size())] = count_of(value);
   }

@@ -42,5 +42,7 @@ Dataset open_evaluation_data(const Recipe& recipe);
 // How data is fed to the programs of `model`, and what its values are checked against.
 FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model);
 ValueRanges value_ranges(const Recipe& recipe, const CompiledModel& model);
+// What the user should know of how the data meets the inputs, on stderr.
+void print_remarks(const DataFeed& feed);
 
 }  // namespace halfstep

@@ -1,5 +1,7 @@
 #include "frontend/import.h"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 
 #include "base/checked.h"
@@ -7,6 +9,7 @@
 #include "base/own_names.h"
 #include "frontend/importer.h"
 #include "frontend/local_names.h"
+#include "frontend/scalar_weights.h"
 #include "frontend/validate.h"
 #include "frontend/written_statistics.h"
 
@@ -247,7 +250,9 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
         missing[*absent].push_back(name);
         continue;
       }
-      const bool fresh = options.weights == InitialWeights::fresh || absent;
+      // Where a single number starts, no rule tells.
+      const bool kept = tensor->dims().empty() && !reader.missing_file(*tensor);
+      const bool fresh = (options.weights == InitialWeights::fresh && !kept) || absent;
       made += fresh;
       Tensor value = initial_value(*tensor, importer, reader, options, fresh);
       const Attribute* permutation = node.attributes.find("permutation");
@@ -284,7 +289,8 @@ Recording record(const Importer::Inputs& inputs) {
                      .reader = inputs.reader,
                      .options = inputs.options,
                      .shapes = exported,
-                     .ties = inputs.ties});
+                     .ties = inputs.ties,
+                     .scalars = inputs.scalars});
   importer.run();
   return std::move(importer.recording());
 }
@@ -332,6 +338,7 @@ RepeatedLeaves find_repeated(const Importer::Inputs& inputs) {
                        .options = inputs.options,
                        .shapes = other,
                        .ties = inputs.ties,
+                       .scalars = inputs.scalars,
                        .recorded = &recording});
     importer.run();
     return along_every_axis(importer.repeated_leaves(), inputs.model.graph(), inputs.reader);
@@ -359,15 +366,58 @@ void refuse_own_names(const Graph& graph) {
       throw Error(own_name_refused(node.attributes.text("name")));
 }
 
+void collect_names(const onnx::GraphProto& graph, std::vector<std::string>& names) {
+  for (const onnx::TensorProto& tensor : graph.initializer()) names.push_back(tensor.name());
+  for (const onnx::NodeProto& node : graph.node())
+    for (const onnx::AttributeProto& attribute : node.attribute())
+      if (attribute.has_g()) collect_names(attribute.g(), names);
+}
+
+void check_patterns(const onnx::GraphProto& graph, const ImportOptions& options, Problems& problems) {
+  if (options.freeze.empty() && options.train.empty()) return;
+  std::vector<std::string> names;
+  collect_names(graph, names);
+  const auto check = [&](const char* key, const std::vector<std::string>& patterns) {
+    for (const std::string& pattern : patterns) {
+      if (std::any_of(names.begin(), names.end(),
+                      [&](const std::string& name) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; }))
+        continue;
+      const std::string near = nearest(pattern, names);
+      problems.add(std::string(key) + ": no initializer is called '" + pattern + "'" +
+                   (near.empty() ? "" : "; did you mean '" + near + "'?"));
+    }
+  };
+  check("freeze", options.freeze);
+  check("train", options.train);
+}
+
+// The statistics of one value say nothing: every result is the shift, and no gradient passes.
+void refuse_single_values(const Graph& graph) {
+  Problems problems;
+  for (const Node& node : graph.nodes()) {
+    if (node.op->name != "batch_norm") continue;
+    const TensorType& x = graph.type(node.operands[0]);
+    if (x.element_count() != x.shape[static_cast<size_t>(node.attributes.integer("axis"))]) continue;
+    problems.add("node BatchNormalization '" + node.origin.name + "': its input " + to_string(x) +
+                 " holds one value a channel, and training takes statistics of several: give a larger batch, or larger "
+                 "images with shape");
+  }
+  problems.throw_if_any();
+}
+
 ImportedModel import_parsed(onnx::ModelProto model, const OnnxFile& file, const ImportOptions& options) {
   Problems problems;
   validate_model(model, problems);
   separate_local_names(model);
+  check_patterns(model.graph(), options, problems);
   const InputShapes shapes = InputResolver(model.graph(), options, problems).resolve();
   problems.throw_if_any();
   const TensorReader reader(file.directory);
   const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
-  const Importer::Inputs inputs{.model = model, .reader = reader, .options = options, .shapes = shapes, .ties = ties};
+  const ScalarWeights scalars =
+      options.mode == ImportMode::training ? find_scalar_weights(model.graph(), reader) : ScalarWeights();
+  const Importer::Inputs inputs{
+      .model = model, .reader = reader, .options = options, .shapes = shapes, .ties = ties, .scalars = scalars.weights};
   const RepeatedLeaves repeated = options.mode == ImportMode::training ? find_repeated(inputs) : RepeatedLeaves();
   const Recording recording = sizes_differ(shapes) ? record(inputs) : Recording();
   Importer importer({.model = model,
@@ -375,10 +425,12 @@ ImportedModel import_parsed(onnx::ModelProto model, const OnnxFile& file, const 
                      .options = options,
                      .shapes = shapes,
                      .ties = ties,
+                     .scalars = scalars.weights,
                      .recorded = sizes_differ(shapes) ? &recording : nullptr,
                      .repeated = repeated});
   ImportedModel result;
   const Graph graph = importer.run();
+  if (options.mode == ImportMode::training) refuse_single_values(graph);
   result.remarks = importer.remarks();
   result.graph = store_parameters_as_read(
       options.mode == ImportMode::training ? with_written_statistics(graph, importer, result.remarks) : graph);

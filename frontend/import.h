@@ -40,6 +40,7 @@ struct ImportOptions {
   MissingConstants constants = MissingConstants::refused;
   uint64_t seed = 0;                     // of fresh weights
   std::optional<double> dropout = {};    // replaces the ratio of every dropout
+  std::vector<std::string> train = {};   // of those that would else be taken for no weights
   std::vector<std::string> freeze = {};  // patterns (* ? []) of initializer names that training leaves as they are
 };
 

@@ -72,6 +72,11 @@ int known_version(const std::vector<int>& versions, int64_t opset) {
   return known;
 }
 
+bool matches_any(const std::vector<std::string>& patterns, const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
+}
+
 // Extension domains are at version 1 where a file does not say.
 int64_t opset_of(const Opsets& opsets, const std::string& domain) {
   const auto found = opsets.find(domain);
@@ -128,10 +133,8 @@ FreshRule Importer::fresh_rule(const std::string& leaf, const Shape& shape) cons
   return found == fresh_rules_.end() ? default_rule(shape) : found->second;
 }
 
-bool Importer::is_frozen(const std::string& name) const {
-  return std::any_of(inputs_.options.freeze.begin(), inputs_.options.freeze.end(),
-                     [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
-}
+bool Importer::is_frozen(const std::string& name) const { return matches_any(inputs_.options.freeze, name); }
+bool Importer::is_trained(const std::string& name) const { return matches_any(inputs_.options.train, name); }
 
 void Importer::bind_initializers(const onnx::GraphProto& graph, Scope& scope) {
   for (const onnx::TensorProto& tensor : graph.initializer())
@@ -167,11 +170,15 @@ Value Importer::read(const Binding& binding) {
   const onnx::TensorProto& tensor = *binding.tensor;
   const TensorType type = type_of(tensor);
   OriginScope no_origin(builder_, {});
-  // Scalars are coefficients of a formula, not weights.
-  if (!is_floating(type.dtype) || type.shape.empty() || type.element_count() == 0)
+  const bool trained = is_trained(tensor.name());
+  const bool is_number = type.shape.empty() && !trained && !inputs_.scalars.contains(tensor.name());
+  if (!is_floating(type.dtype) || is_number || type.element_count() == 0)
     return builder_.constant(read_constant(tensor));
   if (is_frozen(tensor.name())) return state_leaf(tensor);
-  if (tables_.contains(tensor.name()) || (!initializers_.contains(tensor.name()) && is_table(tensor, inputs_.reader))) {
+  if (trained) {
+    tables_.erase(tensor.name());
+  } else if (tables_.contains(tensor.name()) ||
+             (!initializers_.contains(tensor.name()) && is_table(tensor, inputs_.reader))) {
     tables_.insert(tensor.name());
     return builder_.constant(inputs_.reader.read(tensor));
   }
@@ -184,7 +191,7 @@ Value Importer::read(const Binding& binding) {
 void Importer::keep_if_folded(const onnx::TensorProto& tensor) {
   const TensorType type = type_of(tensor);
   if (is_floating(type.dtype) && !type.shape.empty() && is_exporters_name(tensor.name()) &&
-      !initializers_.contains(tensor.name()) && !inputs_.reader.missing_file(tensor))
+      !is_trained(tensor.name()) && !initializers_.contains(tensor.name()) && !inputs_.reader.missing_file(tensor))
     tables_.insert(tensor.name());
 }
 
@@ -470,7 +477,7 @@ void Importer::add_remarks() {
   const bool keeps_batch_norm = std::any_of(
       nodes.begin(), nodes.end(), [](const onnx::NodeProto& node) { return node.op_type() == "BatchNormalization"; });
   if (folded_batch_norms_ > 0 && !keeps_batch_norm)
-    remarks_.push_back(count(folded_batch_norms_, "convolution") +
+    remarks_.push_back(count(folded_batch_norms_, "layer") +
                        " took in a batch norm at export and train without it; to keep them, export with optimize=False "
                        "or TrainingMode.TRAINING, or put them back with --bn-insert");
 }

@@ -40,8 +40,9 @@ class Importer {
     const ImportOptions& options;
     const std::map<std::string, Dimensions>& shapes;  // of every data input
     const std::map<std::string, Tie>& ties;
-    const Recording* recorded = nullptr;  // of the import at the exported sizes, if these are others
-    RepeatedLeaves repeated = {};         // known from the start
+    const std::set<std::string>& scalars;  // initializers [] that are weights
+    const Recording* recorded = nullptr;   // of the import at the exported sizes, if these are others
+    RepeatedLeaves repeated = {};          // known from the start
   };
 
   explicit Importer(const Inputs& inputs);
@@ -72,7 +73,8 @@ class Importer {
   // What the exporter folded is no weight, if the operand that reads it never is one.
   void keep_if_folded(const onnx::TensorProto& tensor);
   bool is_frozen(const std::string& name) const;
-  Value folded(Value v);  // a constant, if v is a small constant expression
+  bool is_trained(const std::string& name) const;  // because the user says so
+  Value folded(Value v);                           // a constant, if v is a small constant expression
   std::vector<Binding> import_body(const onnx::GraphProto& graph, const Scope& outer,
                                    const std::vector<Binding>& arguments, const std::string& suffix);
   Regrowth& regrowth() { return regrowth_; }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "frontend/check_names.h"
+#include "frontend/constant_weights.h"
 #include "frontend/model_proto.h"
 
 namespace halfstep {
@@ -51,6 +52,7 @@ onnx::ModelProto parse_model(const OnnxFile& file) {
   Problems names;
   check_names(model, names);
   names.throw_if_any();
+  store_constant_weights(model);
   return model;
 }
 

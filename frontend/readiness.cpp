@@ -9,6 +9,7 @@
 #include "frontend/merged_parameters.h"
 #include "frontend/model_proto.h"
 #include "frontend/removed_biases.h"
+#include "frontend/scalar_weights.h"
 #include "frontend/tensor_data.h"
 #include "frontend/ties.h"
 #include "ir/op.h"
@@ -66,6 +67,7 @@ class Inspection {
     const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
     look_at_merged_parameters(find_merged_parameters(model.graph(), reader, ties));
     look_at_removed_biases();
+    look_at_constants(find_scalar_weights(model.graph(), reader).numbers);
     for (const auto& [name, tie] : ties)
       add("tied weights",
           "'" + name + "' repeats '" + tie.to + (tie.orientation == Tie::transposed ? "' transposed" : "'") +
@@ -123,8 +125,7 @@ class Inspection {
       if (took_in_batch_norm(model_.graph().node(i))) names.push_back(node_name(model_.graph().node(i), i));
     if (!names.empty() && !result_.operators.contains("BatchNormalization"))
       add("folded batch norms",
-          counted(names.size(), "convolution") +
-              " took in a batch norm at export and train without it: " + listed(names),
+          counted(names.size(), "layer") + " took in a batch norm at export and train without it: " + listed(names),
           "export with optimize=False or TrainingMode.TRAINING, or put batch norms back with --bn-insert");
   }
 
@@ -150,6 +151,25 @@ class Inspection {
     if (!names.empty())
       add("removed biases", counted(names.size(), "node") + " lost a bias of zeros at export: " + listed(names),
           kRestore);
+  }
+
+  // What could be trained and is not.
+  void look_at_constants(std::vector<std::string> names) {
+    if (!names.empty())
+      add("numbers", "scalars that scale or shift activations and are taken for numbers of a formula: " + listed(names),
+          "to train them, name them with --train");
+    if (model_.producer_name() == "pytorch") return;
+    names.clear();
+    for (const onnx::NodeProto& node : model_.graph().node())
+      if (node.op_type() == "Constant" && node.output_size() == 1 && node.attribute_size() == 1 &&
+          node.attribute(0).has_t() && !node.attribute(0).t().dims().empty())
+        if (const TensorType type = type_of(node.attribute(0).t()); is_floating(type.dtype) && type.element_count() > 1)
+          names.push_back(node.output(0));
+    if (!names.empty())
+      add("constants",
+          counted(names.size(), "Constant node") +
+              " that no operator reads as a weight stay as they are: " + listed(names),
+          "to train them, store them as initializers");
   }
 
   void look_at_batch(const std::set<std::string>& initializers) {

@@ -10,6 +10,7 @@
 namespace halfstep {
 namespace {
 
+constexpr double kNoLabels = 1e-20;    // below any count; gradients are zero then
 constexpr double kClipEpsilon = 1e-6;  // torch.nn.utils.clip_grad_norm_
 
 // Copies a differentiated graph, and gathers its gradients.
@@ -31,6 +32,11 @@ class Update {
     }
     const Value scale = loss_scale(b_, options_.scaling);
     Value g = unscaled(scale);
+    if (const Value counted = counted_labels()) {
+      const Value before = b_.state(std::string(kCountedLabels), {DType::f32, {}});
+      g = b_.mul(g, b_.div(scalar(labels_of_step()), b_.call("max", {b_.add(before, counted), scalar(kNoLabels)})));
+      b_.update(before, scalar(0));
+    }
     if (options_.clip_norm) g = clipped(g);
     update_parameters(g);
     if (options_.scaling.mode == LossScaleMode::dynamic) update_scale(scale);
@@ -40,6 +46,10 @@ class Update {
   Graph accumulate() {
     const Value sum = b_.state(std::string(kGradientArena), arena(DType::f32));
     b_.update(sum, b_.add(sum, gradients_));
+    if (const Value counted = counted_labels()) {
+      const Value before = b_.state(std::string(kCountedLabels), {DType::f32, {}});
+      b_.update(before, b_.add(before, counted));
+    }
     return finish({});
   }
 
@@ -55,6 +65,15 @@ class Update {
  private:
   TensorType arena(DType dtype) const { return {dtype, {layout_.size}}; }
   Value mapped(Value v) const { return map_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; }
+  // How many of this batch's labels count, in samples; absent where all do, or where one batch is a step.
+  Value counted_labels() const {
+    const Value counted = graph_.output("counted");
+    return counted && options_.accumulation > 1 ? mapped(counted) : Value{};
+  }
+  double labels_of_step() const {
+    const int64_t rows = graph_.type(graph_.output("row_counted")).element_count();
+    return static_cast<double>(rows * options_.accumulation);
+  }
   Value scalar(double value) { return b_.constant(DType::f32, value); }
 
   // All gradients in the arenas' order. A concat along axis 0, so that each piece can be written in its place.

@@ -8,7 +8,7 @@
 // are held back. Formulas are those of torch.optim, torch.nn.utils.clip_grad_norm_ and torch.amp.GradScaler. Runs after
 // bind_arenas. Consumes the outputs "gradient/..."; keeps outputs "loss", "correct" and "counted", drops the others,
 // and adds "overflow" and "loss_scale" where there is a loss scale. With accumulation a second graph only adds up
-// gradients.
+// gradients; where labels can be ignored, also the shares that count, so that all of the step weigh alike.
 #pragma once
 
 #include <cstdint>

@@ -9,9 +9,11 @@
 namespace halfstep {
 namespace {
 
-Value seed(Builder& b, const Origin& loss, const DifferentiateOptions& options) {
+// Batches weigh alike, or as the share of their labels that count: the update then divides by all shares.
+Value seed(Builder& b, const Origin& loss, Value counted_share, const DifferentiateOptions& options) {
   OriginScope scope(b, {loss.name, Phase::backward});
-  return b.mul(loss_scale(b, options.scaling), 1.0 / static_cast<double>(options.accumulation));
+  const Value seed = b.mul(loss_scale(b, options.scaling), 1.0 / static_cast<double>(options.accumulation));
+  return counted_share ? b.mul(seed, counted_share) : seed;
 }
 
 }  // namespace
@@ -27,8 +29,11 @@ Graph differentiate(const Graph& original, const DifferentiateOptions& options) 
   for (NodeId id = 0; id < graph.size(); ++id)
     if (is(graph.node(id), "parameter")) parameters.push_back(mapped({id, 0}));
 
+  Value share;
+  if (const Value counted = graph.output("counted"); counted && options.accumulation > 1)
+    share = b.mul(mapped(counted), 1.0 / static_cast<double>(graph.type(graph.output("row_counted")).element_count()));
   const std::vector<Value> found = gradients(b, {.y = mapped(loss),
-                                                 .cotangent = seed(b, graph.node(loss).origin, options),
+                                                 .cotangent = seed(b, graph.node(loss).origin, share, options),
                                                  .sources = parameters,
                                                  .y_name = "the loss",
                                                  .source_name = "a parameter"});

@@ -4,8 +4,9 @@
 //   output "loss" = f(%y)           ->     output "loss" = f(%y)
 //
 // adds, for each parameter leaf, its gradient in f32 and in the layout in which it is stored, multiplied by the loss
-// scale and divided by the number of accumulated batches. Runs after autocast, so that backward nodes inherit its
-// precision, and before add_update, which consumes the gradients.
+// scale and divided by the number of accumulated batches; where labels can be ignored, each of these counts by the
+// share of its labels that do. Runs after autocast, so that backward nodes inherit its precision, and before
+// add_update, which consumes the gradients.
 #pragma once
 
 #include "ir/graph.h"

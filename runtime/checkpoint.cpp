@@ -80,6 +80,7 @@ Json manifest_of(const Checkpoint& checkpoint) {
                   {"skipped", s.totals.skipped},
                   {"samples", s.totals.samples},
                   {"loss", s.totals.loss},
+                  {"loss_labels", s.totals.loss_labels},
                   {"correct", json_of(s.totals.correct)},
                   {"counted", s.totals.counted},
                   {"loss_scale", json_of(s.totals.loss_scale)}}}};
@@ -109,14 +110,17 @@ TrainState state_of(const Json& manifest) {
   s.seed = manifest.at("seed");
   s.samples = manifest.at("samples");
   const Json& totals = manifest.at("epoch_totals");
-  s.totals = {.steps = totals.at("steps"),
-              .skipped = totals.at("skipped"),
-              .samples = totals.at("samples"),
-              // A sum that is not finite is null in JSON.
-              .loss = optional_number(totals.at("loss")).value_or(std::numeric_limits<double>::quiet_NaN()),
-              .correct = optional_number(totals.at("correct")),
-              .counted = totals.at("counted"),
-              .loss_scale = optional_number(totals.at("loss_scale"))};
+  s.totals = {
+      .steps = totals.at("steps"),
+      .skipped = totals.at("skipped"),
+      .samples = totals.at("samples"),
+      // A sum that is not finite is null in JSON.
+      .loss = optional_number(totals.at("loss")).value_or(std::numeric_limits<double>::quiet_NaN()),
+      // Before, steps counted alike.
+      .loss_labels = totals.value("loss_labels", totals.at("steps").get<double>() - totals.at("skipped").get<double>()),
+      .correct = optional_number(totals.at("correct")),
+      .counted = totals.at("counted"),
+      .loss_scale = optional_number(totals.at("loss_scale"))};
   return s;
 }
 

@@ -16,7 +16,8 @@ struct EpochTotals {
   int64_t steps = 0;
   int64_t skipped = 0;
   int64_t samples = 0;
-  double loss = 0;  // over the steps that were not skipped
+  double loss = 0;         // a sum over the labels of the steps that were not skipped,
+  double loss_labels = 0;  // how many these are, in samples
   std::optional<double> correct{};
   double counted = 0;                  // labels that could be correct, in samples
   std::optional<double> loss_scale{};  // of the last step

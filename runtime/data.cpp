@@ -13,13 +13,6 @@
 namespace halfstep {
 namespace {
 
-bool is_label_array(const Tensor& values) { return values.type.shape.size() == 1 && !is_floating(values.type.dtype); }
-
-// The labels of a loss are called so; in sets that call them otherwise they are one value a sample.
-bool holds_labels(const NamedArray& array) {
-  return is_label_array(array.values) || (array.name == "labels" && !is_floating(array.values.type.dtype));
-}
-
 Tensor read_array(const std::filesystem::path& path) {
   std::string head(kNpyMagic.size(), '\0');
   head.resize(open_data_file(path)->read(std::as_writable_bytes(std::span(head))));
@@ -121,7 +114,7 @@ Dataset make_dataset(std::vector<NamedArray> arrays) {
   if (arrays.empty()) throw Error("the data set has no arrays");
   Problems problems;
   std::optional<int64_t> samples;
-  for (NamedArray& array : arrays) {
+  for (const NamedArray& array : arrays) {
     const Shape& shape = array.values.type.shape;
     const std::string where = "data array '" + array.name + "': ";
     if (shape.empty()) {
@@ -139,7 +132,6 @@ Dataset make_dataset(std::vector<NamedArray> arrays) {
       } else if (other.name == array.name) {
         problems.add(where + "the name is given twice");
       }
-    if (is_label_array(array.values)) array.values = array.values.cast(DType::i64);
   }
   problems.throw_if_any();
   for (const NamedArray& array : arrays)
@@ -181,11 +173,11 @@ void check_ranges(const Dataset& dataset, const ValueRanges& ranges) {
     return;
   }
   for (const NamedArray& array : dataset.arrays) {
-    if (const auto rows = ranges.rows.find(array.name);
-        rows != ranges.rows.end() && !is_floating(array.values.type.dtype))
+    if (is_floating(array.values.type.dtype)) continue;
+    if (const auto rows = ranges.rows.find(array.name); rows != ranges.rows.end())
       check_values(array, {-rows->second, rows->second, std::nullopt, "value",
                            "the model's table has that many rows: was the data made for another vocabulary?"});
-    else if (ranges.classes > 0 && holds_labels(array))
+    else if (ranges.classes > 0 && array.name == ranges.labels)
       check_values(array, {0, ranges.classes, ranges.ignored, "label",
                            "repair the labels, or give the label that does not count as ignore_index"});
   }

@@ -25,7 +25,7 @@ struct Dataset {
 };
 
 // Checks that there are arrays, all with the same number of samples, at least one, and that floating values are finite
-// (an Error names the array and the sample). Integer arrays with one value a sample become i64: they are labels.
+// (an Error names the array and the sample).
 Dataset make_dataset(std::vector<NamedArray> arrays);
 
 enum class Split : uint8_t { train, test };
@@ -44,6 +44,7 @@ std::pair<Dataset, Dataset> split_tokens(const Dataset& dataset, double fraction
 
 // What the values of integer arrays may be.
 struct ValueRanges {
+  std::string labels = "labels";             // the array that holds them
   int64_t classes = 0;                       // labels and tokens are in [0, classes); 0: they are not checked
   std::optional<int64_t> ignored = {};       // is a valid label as well
   std::map<std::string, int64_t> rows = {};  // by array, of the table that its values choose from: in [-rows, rows)

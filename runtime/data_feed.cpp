@@ -7,16 +7,12 @@
 
 #include "base/own_names.h"
 #include "base/parallel.h"
+#include "runtime/sample_fit.h"
 
 namespace halfstep {
 namespace {
 
 constexpr int64_t kBytesWorthAThread = 1 << 20;
-
-bool can_convert(DType from, DType to) {
-  if (from == to || is_floating(to)) return true;
-  return !is_floating(from) && (to == DType::i32 || to == DType::i64);
-}
 
 template <typename T>
 void store(std::span<std::byte> to, T value) {
@@ -24,11 +20,12 @@ void store(std::span<std::byte> to, T value) {
   std::memcpy(to.data(), &value, sizeof value);
 }
 
-int64_t sample_elements(const TensorType& type) { return type.element_count() / type.shape[0]; }
-
-bool fits(const TensorType& array, const TensorType& input) {
-  return !input.shape.empty() && input.shape[0] > 0 && sample_elements(array) == sample_elements(input) &&
-         can_convert(array.dtype, input.dtype);
+// Row-major [rows, columns] to [columns, rows], elements of `size` bytes.
+void transpose(const std::byte* from, std::byte* to, int64_t elements, int64_t columns, int64_t size) {
+  const int64_t rows = elements / columns;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t column = 0; column < columns; ++column)
+      std::memcpy(to + (column * rows + row) * size, from + (row * columns + column) * size, static_cast<size_t>(size));
 }
 
 std::string quoted_names(const auto& named, auto name_of) {
@@ -125,8 +122,7 @@ void DataFeed::bind_arrays(const Program& program, std::vector<InputPlace> input
                 quoted_names(dataset_.arrays, [](const NamedArray& a) { return a.name; }) +
                 ": give one array for each input");
   for (const InputPlace& input : left) {
-    auto array =
-        std::ranges::find_if(spare, [&](const NamedArray* a) { return fits(a->values.type, input.buffer->type); });
+    auto array = std::ranges::find_if(spare, [&](const NamedArray* a) { return fits(*input.buffer, a->values.type); });
     if (array == spare.end()) array = spare.begin();  // the binding says what does not fit
     pairs.emplace_back(input, *array);
     spare.erase(array);
@@ -135,7 +131,7 @@ void DataFeed::bind_arrays(const Program& program, std::vector<InputPlace> input
     remarks_.push_back("data array '" + array->name + "' is not used: program '" + program.name +
                        "' has no such input");
   for (const auto& [input, array] : pairs) {
-    bind(*input.buffer, input.input, *array, problems);
+    bind(*input.buffer, input.input, *array, options, problems);
     if (const auto found = options.normalization.find(input.buffer->name);
         found != options.normalization.end() && problems.empty())
       normalize(*input.buffer, found->second, bindings_.back(), problems);
@@ -181,11 +177,14 @@ std::vector<int64_t> DataFeed::order(SampleOrder order, uint64_t seed, int64_t e
 }
 
 void DataFeed::check(const ValueRanges& ranges) const {
-  ValueRanges by_array{.classes = ranges.classes, .ignored = ranges.ignored, .rows = {}};
+  ValueRanges by_array{.labels = {}, .classes = ranges.classes, .ignored = ranges.ignored, .rows = {}};
   for (const NamedArray& array : dataset_.arrays)
-    for (const Binding& binding : bindings_)
-      if (const auto rows = ranges.rows.find(binding.name); rows != ranges.rows.end() && binding.array == &array.values)
+    for (const Binding& binding : bindings_) {
+      if (binding.array != &array.values) continue;
+      if (binding.name == ranges.labels) by_array.labels = array.name;
+      if (const auto rows = ranges.rows.find(binding.name); rows != ranges.rows.end())
         by_array.rows[array.name] = rows->second;
+    }
   check_ranges(dataset_, by_array);
 }
 
@@ -193,7 +192,8 @@ std::optional<TokenMeasures> DataFeed::measure(double loss, double samples_per_s
   return tokens_ ? std::optional(tokens_->measure(loss, samples_per_second)) : std::nullopt;
 }
 
-void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, Problems& problems) {
+void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, const FeedOptions& options,
+                    Problems& problems) {
   const std::string where = "input '" + input.name + "': ";
   const TensorType& type = array.values.type;
   if (input.type.shape.empty() || input.type.shape[0] < 1) {
@@ -208,19 +208,19 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
                   .input = index,
                   .array = &array.values,
                   .dtype = input.type.dtype,
-                  .elements = sample_elements(input.type),
-                  .channel_elements = sample_elements(input.type),
+                  .elements = input.type.element_count() / batch,
+                  .columns = 0,
+                  .channel_elements = input.type.element_count() / batch,
                   .factor = {},
                   .offset = {},
                   .table = {}};
-  if (const int64_t found = sample_elements(type); found != binding.elements)
-    problems.add(where + to_string(input.type) + " takes " + std::to_string(binding.elements) +
-                 " elements a sample, but data array '" + array.name + "' " + to_string(type) + " has " +
-                 std::to_string(found) +
-                 (input.name == "labels" ? "; class_axis chooses the output's axis that labels do not have" : ""));
-  if (!can_convert(type.dtype, input.type.dtype))
-    problems.add(where + "expected " + std::string(name(input.type.dtype)) + ", but data array '" + array.name +
-                 "' is " + std::string(name(type.dtype)));
+  const SampleFit fit = fit_sample(input, type);
+  if (fit.kind == SampleFit::none) problems.add(where + misfit(input, array));
+  if (fit.kind == SampleFit::transposed) binding.columns = fit.columns;
+  if (const std::string remark = describe(fit, input, array); !remark.empty()) remarks_.push_back(remark);
+  const bool scaled = options.normalization.contains(input.name);
+  if (const std::string problem = conversion_problem(input, array, scaled); !problem.empty())
+    problems.add(where + problem);
   bindings_.push_back(std::move(binding));
 }
 
@@ -297,9 +297,15 @@ void DataFeed::fill(std::span<const int64_t> samples, const StepInputs& step,
     const int64_t from_bytes = binding.elements * size_of(binding.array->type.dtype);
     require(static_cast<int64_t>(to.size()) == to_bytes * batch_, "staging span has the input's size");
     const auto copy_rows = [&](int64_t begin, int64_t end) {
+      std::vector<std::byte> turned(static_cast<size_t>(binding.columns > 0 ? from_bytes : 0));
       for (int64_t row = begin; row < end; ++row) {
         const int64_t sample = samples[std::min(static_cast<size_t>(row), samples.size() - 1)];
-        copy_sample(binding, binding.array->data.data() + sample * from_bytes, to.data() + row * to_bytes);
+        const std::byte* from = binding.array->data.data() + sample * from_bytes;
+        if (binding.columns > 0) {
+          transpose(from, turned.data(), binding.elements, binding.columns, size_of(binding.array->type.dtype));
+          from = turned.data();
+        }
+        copy_sample(binding, from, to.data() + row * to_bytes);
       }
     };
     parallel_stretches(batch_, copy_rows, kBytesWorthAThread / std::max<int64_t>(to_bytes, 1));

@@ -40,10 +40,10 @@ struct FeedOptions {
 // outlive it.
 class DataFeed {
  public:
-  // An input takes the array of its name; each input left over the first array left that fits it. A sample may have
-  // another shape than the input's as long as it has as many elements. Tokens go to the input that the options name and
-  // to "labels". Without data, inputs "attention_mask", "token_type_ids" and "position_ids" are ones, zeros and
-  // 0, 1, ... Throws Error listing all that does not fit.
+  // An input takes the array of its name; each input left over the first array left that fits it. A sample has the
+  // input's shape (see runtime/sample_fit.h). Tokens go to the input that the options name and to "labels". Without
+  // data, inputs "attention_mask", "token_type_ids" and "position_ids" are ones, zeros and 0, 1, ... Throws Error
+  // listing all that does not fit.
   DataFeed(const Dataset& dataset, const Program& program, const FeedOptions& options);
 
   int64_t batch() const { return batch_; }
@@ -68,6 +68,7 @@ class DataFeed {
     const Tensor* array = nullptr;
     DType dtype = DType::f32;           // of the input
     int64_t elements = 0;               // a sample
+    int64_t columns = 0;                // of the samples in the array as matrices, which are transposed; 0: are not
     int64_t channel_elements = 0;       // elements that share a mean and deviation
     std::vector<float> factor, offset;  // value * factor + offset per channel; empty: the value as it is
     std::vector<float> table;           // u8 to f32: 256 results per channel
@@ -83,7 +84,7 @@ class DataFeed {
   void bind_tokens(const TokenSpan& tokens, std::vector<InputPlace> inputs, const TokenObjective& objective);
   // Takes the inputs that have a default out of `inputs`.
   void bind_constants(std::vector<InputPlace>& inputs);
-  void bind(const Buffer& input, size_t index, const NamedArray& array, Problems& problems);
+  void bind(const Buffer& input, size_t index, const NamedArray& array, const FeedOptions& options, Problems& problems);
   static void normalize(const Buffer& input, const Normalization& normalization, Binding& binding, Problems& problems);
   static void copy_sample(const Binding& binding, const std::byte* from, std::byte* to);
 

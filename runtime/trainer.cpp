@@ -250,16 +250,17 @@ class Training {
     };
     const std::optional<double> loss = scalar("loss");
     require(loss.has_value(), "a step's result holds its loss");
-    step_loss_ += *loss;
     if (const std::optional<double> correct = scalar("correct")) step_correct_ = step_correct_.value_or(0) + *correct;
-    step_counted_ += scalar("counted").value_or(static_cast<double>(train_.feed.batch()));
+    const double batch_counted = scalar("counted").value_or(static_cast<double>(train_.feed.batch()));
+    step_counted_ += batch_counted;
+    step_loss_ += *loss * batch_counted;
     if (!submitted.ends_step) return;
     StepRow row = submitted.row;
-    row.loss = std::exchange(step_loss_, 0) / static_cast<double>(options_.accumulation);
     row.loss_scale = scalar("loss_scale");
     row.skipped = scalar("overflow").value_or(0) != 0;
     EpochTotals& totals = state_.totals;
-    const double counted = std::exchange(step_counted_, 0);
+    const double counted = std::exchange(step_counted_, 0), sum = std::exchange(step_loss_, 0);
+    row.loss = counted > 0 ? sum / counted : sum;
     totals.counted += counted;
     if (const std::optional<double> correct = std::exchange(step_correct_, std::nullopt)) {
       if (counted > 0) row.accuracy = *correct / counted;
@@ -273,7 +274,8 @@ class Training {
     if (row.skipped) {
       ++totals.skipped;
     } else {
-      totals.loss += row.loss;
+      totals.loss += sum;
+      totals.loss_labels += counted;
     }
     totals.loss_scale = row.loss_scale;
     last_row_ = row;
@@ -299,7 +301,7 @@ class Training {
     EpochRow row;
     row.epoch = state_.epoch + 1;
     row.step = state_.step;
-    row.loss = totals.loss / static_cast<double>(totals.steps - totals.skipped);
+    row.loss = totals.loss_labels > 0 || totals.skipped == totals.steps ? totals.loss / totals.loss_labels : 0;
     if (totals.correct && totals.counted > 0) row.accuracy = *totals.correct / totals.counted;
     row.loss_scale = totals.loss_scale;
     row.skipped = totals.skipped;
@@ -335,7 +337,7 @@ class Training {
   TrainState state_;
   TrainReport report_;
   std::deque<InFlight> in_flight_;
-  double step_loss_ = 0;  // over the batches of the step whose results are here
+  double step_loss_ = 0;  // over the labels of the step's batches whose results are here
   std::optional<double> step_correct_;
   double step_counted_ = 0;
   StepRow last_row_;

@@ -130,6 +130,14 @@ TEST_F(CliErrors, WeightsThatAreNotFinite) {
   EXPECT_EQ(run(train(Arguments{"--init", "fresh"} + data({4}))).exit_code, 0);
 }
 
+TEST_F(CliErrors, KeysWithoutEffectAreNamed) {
+  write("m.onnx", tiny_mlp());
+  const Finished done = run(train(data({4}) + Arguments{"--optimizer", "adam", "--momentum", "0.9", "--batch", "48"}));
+  EXPECT_EQ(done.exit_code, 0);
+  EXPECT_THAT(done.err, testing::HasSubstr("note: momentum has no effect: optimizer is adam"));
+  EXPECT_THAT(done.err, testing::HasSubstr("note: 16 of 64 samples do not fill a step of 48"));
+}
+
 TEST_F(CliErrors, ANewRunBesideTheCheckpointsOfAnother) {
   write("m.onnx", tiny_mlp());
   succeed(train(data({4})));
@@ -149,7 +157,7 @@ TEST_F(CliErrors, AStepLargerThanTheMemory) {
 TEST_F(CliErrors, DataThatDoesNotFit) {
   write("m.onnx", tiny_mlp());
   fail(1, train({}), {"no training data is given", "--data"});
-  fail(1, train(data({5})), {"input 'x'", "takes 4 elements a sample", "has 5"});
+  fail(1, train(data({5})), {"input 'x'", "takes samples of [4]", "are [5]"});
   data({4});
   write("bad_labels.npy", npy("<i8", "(64,)", [] {
           std::string bytes;
@@ -158,6 +166,11 @@ TEST_F(CliErrors, DataThatDoesNotFit) {
         }()));
   fail(1, train({"--data", "x=x.npy,labels=bad_labels.npy"}),
        {"data array 'labels': sample 17 has label 3, expected 0 to 2 (1 such samples)"});
+  fail(1, train({"--data", "x=x.npy,labels=bad_labels.npy", "--classes", "4"}),
+       {"classes: 4 are given, but the output has 3"});
+  write("bytes", idx_u8({64, 4}, std::string(256, 'a')));
+  fail(1, train({"--data", "x=bytes,labels=y.npy"}),
+       {"input 'x': expected f32, but data array 'x' is u8: say with scale"});
   write("strings.npy", npy("<U1", "(64,)", std::string(256, '\0')));
   fail(1, train({"--data", "x=x.npy,labels=strings.npy"}), {"strings.npy", "<U1"});
   fail(1, train({"--data", "x=y.npy,labels=y.npy"}), {"input 'x'"});

@@ -72,7 +72,7 @@ TEST(Exports, Resnet18KeepsItsBatchNorms) {
 TEST(Exports, Resnet18WithFoldedBatchNormsSaysSo) {
   const ImportedModel model = import_export("resnet18.dynamo", 8);
   EXPECT_EQ(counts(model.graph)["convolution"], 20);
-  EXPECT_THAT(model.remarks, Contains(HasSubstr("20 convolutions took in a batch norm at export")));
+  EXPECT_THAT(model.remarks, Contains(HasSubstr("20 layers took in a batch norm at export")));
 }
 
 TEST(Exports, SqueezenetHasDropoutAndConcat) {

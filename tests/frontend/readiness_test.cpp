@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "frontend/export.h"
 #include "frontend/folded_batch_norm.h"
@@ -44,7 +45,7 @@ TEST(Readiness, CountsOperatorsAndWeights) {
 TEST(Readiness, TellsHowTheFileWasExported) {
   const Readiness ready = check_model(folded().file());
   ASSERT_NE(finding(ready, "folded batch norms"), nullptr);
-  EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("1 convolution took in a batch norm"));
+  EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("1 layer took in a batch norm"));
   EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("'c1'"));
   EXPECT_THAT(finding(ready, "renamed weights")->text, HasSubstr("'val_7'"));
   EXPECT_THAT(finding(ready, "baked-in sizes")->text, HasSubstr("'x' was exported as f32[2,3,5,5]"));
@@ -83,22 +84,57 @@ TEST(Readiness, NamesParametersThatNoGradientReaches) {
               Contains(testing::AllOf(HasSubstr("no gradient reaches"), testing::EndsWith(": 'w', 'u'"))));
 }
 
-TEST(BatchNorms, ComeBackAsIdentitiesOfInference) {
-  const OnnxFile file = folded().file(), with = insert_batch_norms(file);
+void expect_same_inference(const OnnxFile& file, const OnnxFile& with, const Shape& x) {
   const ImportedModel before = import_model(file, {.mode = ImportMode::as_exported}),
-                      after = import_model(with, {.mode = ImportMode::as_exported}), trained = import_model(with);
-  const auto run = [](const ImportedModel& model) {
+                      after = import_model(with, {.mode = ImportMode::as_exported});
+  const auto run = [&](const ImportedModel& model) {
     NamedTensors leaves = model.weights;
-    leaves["x"] = ramp({2, 3, 5, 5}, -1, 0.02);
+    leaves["x"] = ramp(x, -1, 0.02);
     return interpret(model.graph, leaves).outputs.at("y").values;
   };
   const std::vector<double> a = run(before), b = run(after);
   ASSERT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4 * (1 + std::abs(a[i])));
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-6 * (1 + std::abs(a[i])));
+}
+
+TEST(BatchNorms, ComeBackAsIdentitiesOfInference) {
+  const OnnxFile file = folded().file();
+  for (const double epsilon : {1e-5, 1e-3, 0.1})
+    expect_same_inference(file, insert_batch_norms(file, {.epsilon = epsilon}), {2, 3, 5, 5});
+  const ImportedModel trained = import_model(insert_batch_norms(file));
   EXPECT_EQ(trained.graph.updates().size(), 2u) << "running mean and variance";
   EXPECT_TRUE(trained.weights.contains("c1.bn.scale"));
   EXPECT_TRUE(trained.weights.contains("b")) << "the convolution's bias is the batch norm's";
   EXPECT_FALSE(trained.weights.contains("c2.bn.scale"));
+}
+
+TEST(BatchNorms, ComeBackWhereTheFileOrTheUserSaysSo) {
+  TestModel model;
+  model.input("x", {2, 3}).weight("w", ramp({3, 4})).weight("fused_bn_b", ramp({4}));
+  model.weight("v", ramp({5, 4})).weight("c", ramp({5}));
+  model.node("Gemm", {"x", "w", "fused_bn_b"}, {"h"}, {}, "fc1")
+      .node("Gemm", {"h", "v", "c"}, {"y"}, {{"transB", int64_t{1}}}, "fc2");
+  model.output("y");
+  const OnnxFile file = model.file();
+  EXPECT_TRUE(import_model(insert_batch_norms(file)).weights.contains("fc1.bn.scale"));
+  const OnnxFile named = insert_batch_norms(file, {.after = {"*2"}});
+  expect_same_inference(file, named, {2, 3});
+  EXPECT_EQ(import_model(named).weights.at("fc2.bn.scale").type.shape, Shape{5});
+  EXPECT_FALSE(import_model(named).weights.contains("fc1.bn.scale"));
+  EXPECT_THAT([&] { insert_batch_norms(file, {.after = {"fc3"}}); },
+              testing::ThrowsMessage<Error>(HasSubstr("is called 'fc3'; did you mean 'fc")));
+}
+
+TEST(BatchNorms, RefuseWhatTrainingNeedsSeveralValuesFor) {
+  TestModel model;
+  model.input("x", {1, 3, 1, 1});
+  for (const char* name : {"scale", "bias", "mean", "variance"}) model.weight(name, ramp({3}, 1, 0.1));
+  model.node("BatchNormalization", {"x", "scale", "bias", "mean", "variance"}, {"y"}, {}, "bn").output("y");
+  EXPECT_THAT([&] { import_model(model.file()); },
+              testing::ThrowsMessage<Error>(HasSubstr("node BatchNormalization 'bn': its input f32[1,3,1,1] holds one "
+                                                      "value a channel")));
+  EXPECT_NO_THROW(import_model(model.file(), {.batch = 2}));
+  EXPECT_NO_THROW(import_model(model.file(), {.mode = ImportMode::as_exported}));
 }
 
 TEST(BatchNorms, AreNotMadeUp) {

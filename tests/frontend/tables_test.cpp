@@ -1,9 +1,10 @@
 // Which initializers are weights, and which an exporter computed.
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <cmath>
 #include <functional>
 
+#include "frontend/readiness.h"
 #include "ir/op.h"
 #include "test_model.h"
 
@@ -133,6 +134,90 @@ TEST(Tables, CopiesForTheExportedLengthAreOneWeightToo) {
   EXPECT_EQ(parameter("embedding_1", floats({2, 4, 4}, values)), (Shape{1, 1, 4}));
   for (size_t i : {5, 21}) values[i] = 7;
   EXPECT_EQ(parameter("embedding_1", floats({2, 4, 4}, values)), (Shape{1, 4, 4}));
+}
+
+// ---- scalars ----
+
+bool is_parameter(const TestModel& model, const std::string& name, const ImportOptions& options = {}) {
+  return static_cast<bool>(import_model(model.file(), options).graph.leaf(name));
+}
+
+// y = (x fc.weight) op scalar
+TestModel with_scalar(const std::string& name, double value, const std::string& op) {
+  TestModel model;
+  model.input("x", {2, 4}).weight("fc.weight", ramp({4, 4})).weight(name, floats({}, {value}));
+  model.node("MatMul", {"x", "fc.weight"}, {"a"}).node(op, {"a", name}, {"y"}).output("y");
+  return model;
+}
+
+TEST(Scalars, WhatScalesOrShiftsActivationsIsAParameter) {
+  EXPECT_TRUE(is_parameter(with_scalar("logit_scale", 2.6592, "Mul"), "logit_scale"));
+  EXPECT_TRUE(is_parameter(with_scalar("blocks.0.alpha", 0, "Mul"), "blocks.0.alpha")) << "ReZero starts at 0";
+  EXPECT_TRUE(is_parameter(with_scalar("temperature", 0.07, "Div"), "temperature"));
+  EXPECT_TRUE(is_parameter(with_scalar("head.bias", 0, "Add"), "head.bias"));
+  TestModel exponential = with_scalar("unread", 1.23, "Mul");
+  exponential.weight("logit_scale", floats({}, {2.6592})).node("Exp", {"logit_scale"}, {"e"});
+  exponential.node("Mul", {"e", "y"}, {"z"}).output("z");
+  EXPECT_TRUE(is_parameter(exponential, "logit_scale"));
+  EXPECT_EQ(import_model(exponential.file(), {.weights = InitialWeights::fresh}).weights.at("logit_scale").at(0),
+            static_cast<double>(2.6592f))
+      << "no rule says where else it would start";
+}
+
+TEST(Scalars, NumbersOfFormulasAreConstants) {
+  for (const double value : {2.0, 0.5, 1e-5, 0.125, 1 / std::sqrt(48.0), std::sqrt(768.0), 0.044715, 1.702, -1.0})
+    EXPECT_FALSE(is_parameter(with_scalar("scale", value, "Mul"), "scale")) << value;
+  for (const char* name : {"val_3", "onnx::Mul_12", "mul_3", "scalar_tensor_default", "Constant_output_0", "/layer/Mul",
+                           "const_fold_opt__12", "model/activation/mul/y:0", "lifted_tensor_0", "12"})
+    EXPECT_FALSE(is_parameter(with_scalar(name, 0.3, "Mul"), name)) << name;
+  EXPECT_FALSE(is_parameter(with_scalar("exponent", 1.3, "Pow"), "exponent"));
+  EXPECT_FALSE(is_parameter(with_scalar("bound", 1.3, "Max"), "bound"));
+  EXPECT_FALSE(is_parameter(with_scalar("offset", 1, "Add"), "offset")) << "1 + x";
+}
+
+TEST(Scalars, TheUserDecides) {
+  EXPECT_TRUE(is_parameter(with_scalar("val_3", 0.5, "Mul"), "val_3", {.train = {"val_*"}}));
+  const Graph graph = import_model(with_scalar("alpha", 0, "Mul").file(), {.freeze = {"al*"}}).graph;
+  EXPECT_EQ(graph.node(graph.leaf("alpha")).op->name, "state");
+  EXPECT_THAT(import_error(with_scalar("alpha", 0, "Mul"), {.train = {"gamma"}, .freeze = {"alpa"}}),
+              testing::AllOf(testing::HasSubstr("freeze: no initializer is called 'alpa'; did you mean 'alpha'?"),
+                             testing::HasSubstr("train: no initializer is called 'gamma'")));
+}
+
+// ---- Constant nodes ----
+
+TEST(ConstantNodes, WeightsAmongThemAreParameters) {
+  TestModel model;
+  model.input("x", {2, 3, 4, 4}).node("Constant", {}, {"w"}, {{"value", ramp({2, 3, 1, 1}, 0, 0.1)}});
+  model.node("Constant", {}, {"b"}, {{"value", ramp({2})}})
+      .node("Constant", {}, {"shape"}, {{"value", ints({4}, {1, 2, 1, 1})}});
+  model.node("Constant", {}, {"mask"}, {{"value", ramp({1, 1, 4, 4})}});
+  model.node("Conv", {"x", "w"}, {"c"}).node("Reshape", {"b", "shape"}, {"row"}).node("Add", {"c", "row"}, {"s"});
+  model.node("Add", {"s", "mask"}, {"y"}).output("y");
+  EXPECT_TRUE(is_parameter(model, "w"));
+  EXPECT_TRUE(is_parameter(model, "b"));
+  EXPECT_FALSE(is_parameter(model, "mask"));
+  EXPECT_THAT(check_model(model.file()).findings,
+              testing::Contains(testing::Field(&Finding::text, testing::HasSubstr("stay as they are: 'mask'"))));
+  model.proto.set_producer_name("pytorch");
+  EXPECT_THAT(import_error(model, {}), testing::HasSubstr("nothing to train"));
+}
+
+TEST(ConstantNodes, NormsWrittenOutHaveTheirScalesAndShifts) {
+  TestModel model;
+  model.input("x", {2, 8}).node("Constant", {}, {"g"}, {{"value", ramp({8}, 1, 0.1)}});
+  model.node("Constant", {}, {"b"}, {{"value", ramp({8}, 0, 0.3)}})
+      .node("Constant", {}, {"std"}, {{"value", ramp({8}, 1, 0.2)}});
+  model.node("ReduceMean", {"x"}, {"m"}, {{"axes", Ints{-1}}})
+      .node("Sub", {"x", "m"}, {"d"})
+      .node("Mul", {"d", "d"}, {"q"});
+  model.node("ReduceMean", {"q"}, {"v"}, {{"axes", Ints{-1}}})
+      .node("Sqrt", {"v"}, {"r"})
+      .node("Div", {"d", "r"}, {"n"});
+  model.node("Mul", {"n", "g"}, {"s"}).node("Add", {"s", "b"}, {"t"}).node("Mul", {"t", "std"}, {"y"}).output("y");
+  EXPECT_TRUE(is_parameter(model, "g"));
+  EXPECT_TRUE(is_parameter(model, "b"));
+  EXPECT_FALSE(is_parameter(model, "std"));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <limits>
 #include <set>
 
+#include "passes/attach_loss.h"
 #include "tests/passes/stepper.h"
 
 namespace halfstep {
@@ -272,6 +273,47 @@ TEST(Accumulation, FourBatchesMakeOneStepOfTheirMean) {
     EXPECT_EQ(accumulated.state(":loss_scale.scale"), plain.state(":loss_scale.scale"));
     EXPECT_EQ(accumulated.at(":gradients", 0), 0);
   }
+}
+
+// Logits of `rows` samples, some labels of which do not count.
+Graph classifier(int64_t rows) {
+  const std::string n = std::to_string(rows);
+  LossOptions options;
+  options.ignore_index = -1;
+  return attach_loss(parse_graph("graph model {\n  %x = input() {name=\"x\"} : f32[" + n +
+                                 ",2]\n  %w = parameter() {name=\"w\"} : f32[3,2]\n"
+                                 "  %y = matmul(%x, %w) {transpose_b=1}\n  output \"y\" = %y\n}\n"),
+                     options);
+}
+
+TEST(Accumulation, LabelsOfAllItsBatchesWeighAlike) {
+  OptimizerOptions options{
+      .momentum = 0.9, .clip_norm = 0.25, .scaling = {.initial = 8, .interval = 2}, .accumulation = 2};
+  const StepGraphs graphs = training_step(classifier(2), options);
+  Stepper accumulated(graphs.train, initial_states(options));
+  options.accumulation = 1;
+  const StepGraphs whole_graphs = training_step(classifier(4), options);
+  Stepper whole(whole_graphs.train, initial_states(options));
+  const auto tensor = [](DType dtype, const Shape& shape, const std::vector<double>& values) {
+    return Tensor::from_values({dtype, shape}, values);
+  };
+  const Tensor rate = Tensor::scalar(DType::f32, 0.5);
+  for (const std::vector<double>& labels : {std::vector<double>{0, -1, 1, 2}, {-1, -1, -1, 2}, {-1, -1, -1, -1}}) {
+    accumulated.step({{"x", tensor(DType::f32, {2, 2}, {1, 2, 3, -4})},
+                      {"labels", tensor(DType::i64, {2}, {labels[0], labels[1]})},
+                      {"step.learning_rate", rate}},
+                     &graphs.accumulate);
+    accumulated.step({{"x", tensor(DType::f32, {2, 2}, {-1, 0, 2, 2})},
+                      {"labels", tensor(DType::i64, {2}, {labels[2], labels[3]})},
+                      {"step.learning_rate", rate}});
+    whole.step({{"x", tensor(DType::f32, {4, 2}, {1, 2, 3, -4, -1, 0, 2, 2})},
+                {"labels", tensor(DType::i64, {4}, labels)},
+                {"step.learning_rate", rate}});
+    for (int64_t i = 0; i < 6; ++i)
+      EXPECT_NEAR(accumulated.at("parameters", i), whole.at("parameters", i), 1e-6) << labels[0] << " " << i;
+    EXPECT_EQ(accumulated.at(":gradients.counted"), 0);
+  }
+  EXPECT_NE(whole.at("parameters"), 0);
 }
 
 TEST(Accumulation, OneBadBatchSkipsTheWholeStep) {

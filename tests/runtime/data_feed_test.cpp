@@ -106,7 +106,9 @@ TEST(DataFeed, APartialBatchRepeatsItsLastSample) {
 TEST(DataFeed, BytesBecomeNormalizedFloats) {
   const Dataset data = make_dataset({array("x", DType::u8, {2, 2, 2}, 250)});
   const Program p = program_with({input("x", DType::f32, {1, 2, 2})});
-  EXPECT_THAT(fill(DataFeed(data, p, {}), p, {0})[0].values(), ElementsAre(250, 251, 252, 253));
+  EXPECT_THAT([&] { DataFeed(data, p, {}); },
+              ThrowsMessage<Error>(HasSubstr("input 'x': expected f32, but data array 'x' is u8: say with scale")));
+  EXPECT_THAT(fill(DataFeed(data, p, {{{"x", {}}}}), p, {0})[0].values(), ElementsAre(250, 251, 252, 253));
   const Normalization per_channel{.scale = 0.5, .mean = {100, 120}, .deviation = {2}};
   EXPECT_THAT(fill(DataFeed(data, p, {{{"x", per_channel}}}), p, {0})[0].values(), ElementsAre(12.5, 12.75, 3, 3.25));
 }
@@ -168,6 +170,45 @@ TEST(DataFeed, ValuesAreCheckedAgainstTheInputTheyFeed) {
               ThrowsMessage<Error>(HasSubstr("data array 'ids': sample 1 has value 10, expected -10 to 9")));
 }
 
+TEST(DataFeed, OnlyLabelsAreCheckedAsLabels) {
+  const Dataset data = make_dataset(
+      {array("ids", DType::i32, {2}, 50), array("digits", DType::i32, {2}, 8), array("year", DType::i32, {2}, 1970)});
+  const Program p =
+      program_with({input("year", DType::i64, {2}), input("ids", DType::i64, {2}), input("labels", DType::i64, {2})});
+  EXPECT_NO_THROW(DataFeed(data, p, {}).check({.classes = 10}));
+  EXPECT_THAT([&] { DataFeed(data, p, {}).check({.classes = 9}); },
+              ThrowsMessage<Error>(HasSubstr("data array 'digits': sample 1 has label 9, expected 0 to 8")));
+}
+
+TEST(DataFeed, SamplesOfTheOtherLayoutAreTransposed) {
+  const Dataset data = make_dataset({array("x", DType::u8, {2, 2, 3, 2}, 0)});
+  const Program first = program_with({input("x", DType::u8, {1, 2, 2, 3})});
+  const DataFeed feed(data, first, {});
+  EXPECT_THAT(fill(feed, first, {1})[0].values(), ElementsAre(12, 14, 16, 18, 20, 22, 13, 15, 17, 19, 21, 23));
+  EXPECT_THAT(feed.remarks(),
+              ElementsAre("samples of data array 'x', [2,3,2], are transposed to [2,2,3] of input 'x'"));
+  const Program last = program_with({input("x", DType::u8, {1, 3, 2, 2})});
+  EXPECT_THAT(fill(DataFeed(data, last, {}), last, {0})[0].values(), ElementsAre(0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11));
+}
+
+TEST(DataFeed, SamplesOfAnotherShapeAreRefused) {
+  const Dataset data = make_dataset({array("x", DType::f32, {2, 4, 6, 3}, 0)});
+  EXPECT_THAT([&] { DataFeed(data, program_with({input("x", DType::f32, {2, 3, 6, 4})}), {}); },
+              ThrowsMessage<Error>(HasSubstr("takes samples of [3,6,4], those of data array 'x' f32[2,4,6,3] are "
+                                             "[4,6,3]: transpose the array")));
+  const DataFeed flat(data, program_with({input("x", DType::f32, {2, 72})}), {});
+  EXPECT_THAT(flat.remarks(), ElementsAre(HasSubstr("are read in their order as [72] of input 'x'")));
+  const Dataset labels = make_dataset({array("labels", DType::i32, {2, 4, 6}, 0)});
+  EXPECT_THAT([&] { DataFeed(labels, program_with({input("labels", DType::i64, {2, 6, 4})}), {}); },
+              ThrowsMessage<Error>(HasSubstr("class_axis chooses")));
+}
+
+TEST(DataFeed, NumbersBeyondTheInputsTypeAreRefused) {
+  const Dataset data = make_dataset({array("x", DType::i64, {1, 2}, 2147483647.0)});
+  EXPECT_THAT([&] { DataFeed(data, program_with({input("x", DType::i32, {1, 2})}), {}); },
+              ThrowsMessage<Error>(HasSubstr("its element 1 is beyond i32")));
+}
+
 TEST(DataFeed, ReservedInputsAreFilled) {
   const Dataset data = make_dataset({array("x", DType::u8, {1, 1}, 0)});
   const Program p = program_with({input(":step.iteration", DType::i32, {}), input("x", DType::u8, {1, 1}),
@@ -180,10 +221,11 @@ TEST(DataFeed, ReservedInputsAreFilled) {
 TEST(DataFeed, WhatDoesNotFitIsListed) {
   const Dataset data = make_dataset({array("x", DType::f32, {2, 3}, 0), array("y", DType::f32, {2, 1}, 0)});
   const Program wrong = program_with({input("x", DType::f32, {4, 1, 2, 2}), input("y", DType::i64, {4})});
-  EXPECT_THAT([&] { DataFeed(data, wrong, {}); },
-              ThrowsMessage<Error>(AllOf(
-                  HasSubstr("input 'x': f32[4,1,2,2] takes 4 elements a sample, but data array 'x' f32[2,3] has 3"),
-                  HasSubstr("input 'y': expected i64, but data array 'y' is f32"))));
+  EXPECT_THAT(
+      [&] { DataFeed(data, wrong, {}); },
+      ThrowsMessage<Error>(
+          AllOf(HasSubstr("input 'x': f32[4,1,2,2] takes samples of [1,2,2], those of data array 'x' f32[2,3] are [3]"),
+                HasSubstr("input 'y': expected i64, but data array 'y' is f32: store it as integers"))));
   for (const Program& p : {program_with({input("pixels", DType::f32, {4, 3})}),
                            program_with({input("x", DType::f32, {4, 3}), input("labels", DType::f32, {4, 1}),
                                          input("mask", DType::f32, {4, 1})})})

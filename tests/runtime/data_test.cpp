@@ -212,7 +212,7 @@ TEST_F(Data, DirectoryOfIdxFiles) {
   EXPECT_EQ(train.arrays[0].name, "images");
   EXPECT_EQ(train.arrays[0].values.type, (TensorType{DType::u8, {2, 1, 2}}));
   EXPECT_EQ(train.arrays[1].name, "labels");
-  EXPECT_EQ(train.arrays[1].values.type, (TensorType{DType::i64, {2}}));
+  EXPECT_EQ(train.arrays[1].values.type, (TensorType{DType::u8, {2}}));
   EXPECT_EQ(train.arrays[1].values.at(1), 7);
   EXPECT_EQ(open_dataset(directory_.path().string(), Split::test).arrays[1].values.at(0), 2);
 }
@@ -222,11 +222,11 @@ TEST_F(Data, NamedFilesAndArchives) {
   const Dataset files = named(x, gzip(y));
   EXPECT_EQ(files.arrays[0].name, "x");
   EXPECT_EQ(files.arrays[0].values.at(1), 2);
-  EXPECT_EQ(files.arrays[1].values.type.dtype, DType::i64);
+  EXPECT_EQ(files.arrays[1].values.type.dtype, DType::u8);
   const auto path = write(directory_, "all.npz", zip({{"x.npy", x, 8}, {"y.npy", npy("<i4", "(2,)", "12341234")}}));
   const Dataset archive = open_dataset(path.string(), Split::train);
   EXPECT_EQ(archive.arrays[0].values, files.arrays[0].values);
-  EXPECT_EQ(archive.arrays[1].values.type, (TensorType{DType::i64, {2}}));
+  EXPECT_EQ(archive.arrays[1].values.type, (TensorType{DType::i32, {2}}));
 }
 
 TEST_F(Data, ArraysMustHaveTheSameSamples) {
@@ -256,11 +256,11 @@ TEST_F(Data, LabelsOutOfRangeAreNamed) {
                             for (const int64_t label : {0, 9, 10, -1}) append(bytes, label);
                             return bytes;
                           }()));
-  EXPECT_NO_THROW(check_ranges({{d.arrays[0]}}, {.classes = 1}));  // images are not labels
-  expect_error([&] { check_ranges(d, {.classes = 10}); },
+  EXPECT_NO_THROW(check_ranges(d, {.classes = 1}));  // nothing is called labels
+  expect_error([&] { check_ranges(d, {.labels = "y", .classes = 10}); },
                "data array 'y': sample 2 has label 10, expected 0 to 9 (2 such samples)");
-  expect_error([&] { check_ranges(d, {.classes = 11}); }, "sample 3 has label -1");
-  EXPECT_NO_THROW(check_ranges(d, {.classes = 11, .ignored = -1}));
+  expect_error([&] { check_ranges(d, {.labels = "y", .classes = 11}); }, "sample 3 has label -1");
+  EXPECT_NO_THROW(check_ranges(d, {.labels = "y", .classes = 11, .ignored = -1}));
   EXPECT_NO_THROW(check_ranges(d, {}));
   // A label for each position of a sample.
   NamedArray map{"labels", Tensor(TensorType{DType::u8, {2, 3}})};

@@ -385,6 +385,7 @@ TEST(Trainer, WhatCannotBeTrainedIsSaidBeforeTheFirstStep) {
   expect_error(samples(3), options(1),
                "one step takes 4 samples (batch 4, accumulation 1), but the training set has 3");
   TrainOptions o = options(1);
+  o.ranges.labels = "y";
   o.ranges.classes = 2;
   expect_error(samples(), o, "data array 'y': sample 2 has label 2, expected 0 to 1");
   o = options(1);

@@ -211,6 +211,8 @@ ImportOptions import_options(const Recipe& recipe) {
                     : recipe.init == "absent" ? InitialWeights::fresh_where_absent
                                               : InitialWeights::from_file;
   options.shapes = recipe.shapes;
+  options.values = recipe.values;
+  options.output = recipe.output;
   return options;
 }
 

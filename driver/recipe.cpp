@@ -65,6 +65,15 @@ void read(std::map<std::string, Shape>& to, const std::string& text) {
   }
 }
 
+// sr=16000,threshold=0.5
+void read(std::map<std::string, double>& to, const std::string& text) {
+  for (const std::string& part : split(text, ',')) {
+    const size_t equals = part.rfind('=');
+    if (equals == std::string::npos || equals == 0) throw Error("NAME=NUMBER expected, found '" + part + "'");
+    read(to[part.substr(0, equals)], part.substr(equals + 1));
+  }
+}
+
 std::string write(const std::string& v) { return v; }
 std::string write(int64_t v) { return std::to_string(v); }
 std::string write(double v) { return fmt::format("{}", v); }
@@ -83,6 +92,12 @@ std::string write(const std::map<std::string, Shape>& v) {
   std::string text;
   for (const auto& [name, shape] : v)
     text += (text.empty() ? "" : ";") + (name.empty() ? "" : name + "=") + write(shape);
+  return text;
+}
+
+std::string write(const std::map<std::string, double>& v) {
+  std::string text;
+  for (const auto& [name, number] : v) text += (text.empty() ? "" : ",") + name + "=" + write(number);
   return text;
 }
 
@@ -136,6 +151,7 @@ const std::vector<RecipeKey>& keys() {
       key<&R::restore_parameters>(kModel, "restore_parameters", "true|false",
                                   "put parameters back that the export merged or removed for their values"),
       key<&R::shapes>(kModel, "shape", "[NAME=]D,D,...", "an input's shape; -1 leaves an axis as exported"),
+      key<&R::values>(kModel, "set", "NAME=NUMBER,...", "inputs that are constants: every element has this value"),
       key<&R::freeze>(kModel, "freeze", "PATTERN,...", "patterns of parameters that are not trained"),
       key<&R::train>(kModel, "train", "PATTERN,...",
                      "patterns of constants that are trained though they look like none"),

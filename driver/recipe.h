@@ -22,6 +22,7 @@ struct Recipe {
   std::vector<std::string> bn_after;
   std::optional<double> bn_epsilon;
   std::map<std::string, Shape> shapes;
+  std::map<std::string, double> values;  // of inputs that are constants
   std::vector<std::string> freeze, train;
   int64_t classes = 0;
   // Preprocessing of a u8 image input inside the graph.

@@ -69,6 +69,20 @@ class InputResolver {
         problems_.add("a shape is given for input '" + name + "', which the model does not have" +
                       (near.empty() ? "" : "; did you mean '" + near + "'?"));
       }
+    for (const auto& [name, value] : options_.values) {
+      const auto known = std::find_if(inputs_.begin(), inputs_.end(),
+                                      [&](const onnx::ValueInfoProto* input) { return input->name() == name; });
+      if (known == inputs_.end()) {
+        const std::string near = nearest(name, names);
+        problems_.add("a value is set for input '" + name + "', which the model does not have" +
+                      (near.empty() ? "" : "; did you mean '" + near + "'?"));
+        continue;
+      }
+      const std::optional<DType> type = element_type((*known)->type().tensor_type().elem_type());
+      if (type && !is_floating(*type) && round_to(*type, value) != value)
+        problems_.add("input '" + name + "' is set to " + std::to_string(value) + ", which is no " +
+                      std::string(halfstep::name(*type)));
+    }
     if (options_.batch && *options_.batch <= 0)
       problems_.add("batch " + std::to_string(*options_.batch) + ": a positive number expected");
   }
@@ -452,10 +466,27 @@ ImportedModel import_parsed(onnx::ModelProto model, const OnnxFile& file, const 
   return result;
 }
 
+// Whether there was another one.
+bool keep_only_output(onnx::GraphProto& graph, const std::string& name) {
+  const auto outputs = graph.output();
+  graph.clear_output();
+  for (const onnx::ValueInfoProto& output : outputs)
+    if (output.name() == name) *graph.add_output() = output;
+  return graph.output_size() == 1 && outputs.size() > 1;
+}
+
 }  // namespace
 
 ImportedModel import_model(const OnnxFile& file, const ImportOptions& options) {
-  return import_parsed(parse_model(file), file, options);
+  onnx::ModelProto model = parse_model(file);
+  try {
+    return import_parsed(model, file, options);
+  } catch (const Error&) {
+    if (!keep_only_output(*model.mutable_graph(), options.output)) throw;
+  }
+  ImportedModel result = import_parsed(model, file, options);
+  result.remarks.push_back("only what output '" + options.output + "' needs is read: the rest is not supported");
+  return result;
 }
 
 NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored) {

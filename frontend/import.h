@@ -35,6 +35,9 @@ struct ImportOptions {
   std::optional<int64_t> batch = {};         // default: the one the model was exported at
   std::map<std::string, Shape> shapes = {};  // of an input, by its name; "": of the only one; -1: as the rest says
   std::map<std::string, int64_t> dimensions = {};  // of an open dimension, by its symbol
+  std::map<std::string, double> values = {};       // of an input that is a constant: every element of it
+  // Where the other outputs cannot be read, this one is read alone.
+  std::string output = {};
   ImportMode mode = ImportMode::training;
   InitialWeights weights = InitialWeights::from_file;
   MissingConstants constants = MissingConstants::refused;

@@ -9,8 +9,26 @@ std::vector<Value> import_by_name(NodeContext& c) { return {activate(c)}; }
 
 std::vector<Value> import_swish(NodeContext& c) { return {swish(c, 1)}; }
 
+std::vector<Value> import_swiglu(NodeContext& c) {
+  if (c.shape(0) != c.shape(1))
+    c.fail("operands of one shape expected, found " + to_string(c.shape(0)) + " and " + to_string(c.shape(1)));
+  return {c.b.mul(swish(c, 1), c.operand(1))};
+}
+
+// Files of the oldest exporters have one slope for each channel without the axes behind it.
+bool has_bare_channel_slopes(NodeContext& c) {
+  const Shape x = c.shape(0), slope = c.shape(1);
+  return slope.size() == 1 && x.size() > 2 && slope[0] == x[1] && slope[0] != 1 && slope[0] != x.back();
+}
+
 std::vector<Value> import_prelu(NodeContext& c) {
   c.initialise(c.operand(1), {FreshRule::constant, 0.25});
+  if (has_bare_channel_slopes(c)) {
+    Shape channels(c.shape(0).size(), 1);
+    channels[1] = c.shape(1)[0];
+    const Value x = c.operand(0), slope = c.b.broadcast(c.b.reshape(c.operand(1), channels), c.b.shape(x));
+    return {where_negative(c.b, x, c.b.mul(x, slope), x)};
+  }
   const std::vector<Value> v = c.broadcast_operands();
   return {where_negative(c.b, v[0], c.b.mul(v[0], v[1]), v[0])};
 }
@@ -50,19 +68,13 @@ std::vector<Value> import_shrink(NodeContext& c) {
 }
 
 const std::vector<OnnxOperator> kRows{
-    {"Celu", {12}, 1, 1, import_celu},
-    {"Elu", {1}, 1, 1, import_by_name},
-    {"Gelu", {20}, 1, 1, import_gelu},
-    {"HardSigmoid", {1}, 1, 1, import_by_name},
-    {"HardSwish", {14}, 1, 1, import_by_name},
-    {"LeakyRelu", {1}, 1, 1, import_by_name},
-    {"Mish", {18}, 1, 1, import_mish},
-    {"PRelu", {7}, 2, 2, import_prelu},
-    {"Selu", {1}, 1, 1, import_selu},
-    {"Shrink", {9}, 1, 1, import_shrink},
-    {"Softsign", {1}, 1, 1, import_by_name},
-    {"Swish", {24}, 1, 1, import_swish},
-    {"ThresholdedRelu", {1}, 1, 1, import_by_name},
+    {"Celu", {12}, 1, 1, import_celu},         {"Elu", {1}, 1, 1, import_by_name},
+    {"Gelu", {20}, 1, 1, import_gelu},         {"HardSigmoid", {1}, 1, 1, import_by_name},
+    {"HardSwish", {14}, 1, 1, import_by_name}, {"LeakyRelu", {1}, 1, 1, import_by_name},
+    {"Mish", {18}, 1, 1, import_mish},         {"PRelu", {7}, 2, 2, import_prelu},
+    {"Selu", {1}, 1, 1, import_selu},          {"Shrink", {9}, 1, 1, import_shrink},
+    {"Softsign", {1}, 1, 1, import_by_name},   {"SwiGLU", {28}, 2, 2, import_swiglu},
+    {"Swish", {24}, 1, 1, import_swish},       {"ThresholdedRelu", {1}, 1, 1, import_by_name},
 };
 
 }  // namespace

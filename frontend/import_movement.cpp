@@ -288,7 +288,9 @@ std::vector<Value> import_space_to_depth(NodeContext& c) {
   if (s.size() != 4 || r < 1 || s[2] % r != 0 || s[3] % r != 0)
     c.fail("[N, C, H, W] with H and W divisible by " + std::to_string(r) + " expected, found " + to_string(s));
   const Value apart = c.b.reshape(c.operand(0), {s[0], s[1], s[2] / r, r, s[3] / r, r});
-  const Value blocks = c.b.transpose(apart, {0, 3, 5, 1, 2, 4});
+  const std::string mode = c.text("mode", "DCR");
+  if (mode != "DCR" && mode != "CRD") c.fail("mode '" + mode + "' is unknown; 'DCR' or 'CRD' expected");
+  const Value blocks = c.b.transpose(apart, mode == "DCR" ? Ints{0, 3, 5, 1, 2, 4} : Ints{0, 1, 3, 5, 2, 4});
   return {c.b.reshape(blocks, {s[0], checked_mul(s[1], checked_mul(r, r, "blocksize"), "depth"), s[2] / r, s[3] / r})};
 }
 

@@ -138,6 +138,29 @@ std::vector<Value> import_cum_sum(NodeContext& c) {
   return {cumulative_sum(c.b, c.operand(0), axis, scan, direction)};
 }
 
+// x moved by `places` along `axis`, ones coming in.
+Value moved(Builder& b, Value x, size_t axis, int64_t places, Direction direction) {
+  const bool ahead = direction == Direction::forward;
+  Ints starts(b.shape(x).size(), 0), limits = b.shape(x), ones = starts;
+  (ahead ? limits[axis] : starts[axis]) += ahead ? -places : places;
+  const Ints none = ones;
+  ones[axis] = places;
+  const Value kept = b.slice(x, starts, limits);
+  return b.call("pad", {kept}, {{"low", ahead ? ones : none}, {"high", ahead ? none : ones}, {"value", 1.0}});
+}
+
+// In as many steps as the length has digits, each doubling how many factors an element has: no division.
+std::vector<Value> import_cum_prod(NodeContext& c) {
+  Builder& b = c.b;
+  Value x = c.operand(0);
+  const size_t axis = c.axis(static_cast<int64_t>(c.number(1, "axis")), c.shape(0).size());
+  const Direction direction = c.integer("reverse", 0) != 0 ? Direction::backward : Direction::forward;
+  const int64_t n = b.shape(x)[axis];
+  if (c.integer("exclusive", 0) != 0 && n > 0) x = moved(b, x, axis, 1, direction);
+  for (int64_t factors = 1; factors < n; factors *= 2) x = b.mul(x, moved(b, x, axis, factors, direction));
+  return {x};
+}
+
 // ---- triangles ----
 
 // Column - row of the last two axes.
@@ -174,6 +197,7 @@ std::vector<Value> import_eye_like(NodeContext& c) {
 const std::vector<OnnxOperator> kRows{
     {"ArgMax", {1, 12}, 1, 1, import_arg_extremum},
     {"ArgMin", {1, 12}, 1, 1, import_arg_extremum},
+    {"CumProd", {26}, 2, 2, import_cum_prod, "the axis must be known when the model is compiled"},
     {"CumSum", {11}, 2, 2, import_cum_sum, "the axis must be known when the model is compiled"},
     {"EyeLike", {9}, 1, 1, import_eye_like},
     {"Hardmax", {1, 13}, 1, 1, import_hardmax},

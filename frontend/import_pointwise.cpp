@@ -115,10 +115,14 @@ std::vector<Value> import_mod(NodeContext& c) {
   const bool c_style = c.integer("fmod", 0) != 0;
   const std::vector<Value> v = c.broadcast_operands();
   const bool floating = is_floating(c.b.dtype(v[0]));
-  if (floating && !c_style) c.fail("fmod=0 is for integers");
+  if (floating && !c_style && c.version < 28) c.fail("fmod=0 is for integers before opset 28");
   const Value quotient = c.b.div(v[0], v[1]);  // of integers it is truncated already
-  const Value remainder = c.b.sub(v[0], c.b.mul(floating ? truncated(c.b, quotient) : quotient, v[1]));
+  Value remainder = c.b.sub(v[0], c.b.mul(floating ? truncated(c.b, quotient) : quotient, v[1]));
   if (c_style) return {remainder};
+  if (floating) {  // nothing finite is as large as an infinite divisor
+    const Value endless = c.b.unary("not", c.b.binary("or", c.b.unary("is_finite", v[1]), c.b.unary("is_nan", v[1])));
+    remainder = c.b.select(c.b.binary("and", endless, c.b.unary("is_finite", v[0])), v[0], remainder);
+  }
   // Elsewhere the result has the divisor's sign.
   const Value zero = c.b.constant_like(remainder, 0);
   const auto negative = [&](Value x) { return c.b.binary("less", x, zero); };
@@ -181,7 +185,7 @@ const std::vector<OnnxOperator> kRows{
     {"Less", {7}, 2, 2, import_nary},         {"LessOrEqual", {12}, 2, 2, import_nary},
     {"Log", {1}, 1, 1, import_unary},         {"Max", {1}, 1, kVariadic, import_max},
     {"Mean", {1}, 1, kVariadic, import_mean}, {"Min", {1}, 1, kVariadic, import_min},
-    {"Mod", {10}, 2, 2, import_mod},          {"Mul", {7}, 2, 2, import_mul},
+    {"Mod", {10, 28}, 2, 2, import_mod},      {"Mul", {7}, 2, 2, import_mul},
     {"Neg", {1}, 1, 1, import_neg},           {"Not", {1}, 1, 1, import_unary},
     {"Or", {7}, 2, 2, import_nary},           {"Pow", {7}, 2, 2, import_pow},
     {"Reciprocal", {1}, 1, 1, import_unary},  {"Relu", {1}, 1, 1, import_unary},

@@ -124,7 +124,7 @@ constexpr std::string_view kKnownPosition = "positions must be known when the mo
 
 const std::vector<OnnxOperator> kRows{
     {"ConcatFromSequence", {11}, 1, 1, nullptr, "", import_concat},
-    {"Identity", {1}, 1, 1, nullptr, "", import_identity},
+    {"Identity", {1}, 1, 1, nullptr, "", import_identity, OnnxOperator::read},
     {"Optional", {15}, 0, 1, nullptr, "", import_optional},
     {"OptionalGetElement", {15}, 1, 1, nullptr, "", import_get_element},
     {"OptionalHasElement", {15}, 0, 1, nullptr, "", import_has_element},

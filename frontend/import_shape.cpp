@@ -46,13 +46,20 @@ std::vector<Value> import_size(NodeContext& c) {
   return {c.b.constant(integers({c.b.type(c.operand(0)).element_count()}, {}))};
 }
 
+// A start or step that is trained gives values; how many there are is what the file makes of it.
 std::vector<Value> import_range(NodeContext& c) {
+  c.ignore({"stash_type"});
   const DType type = c.b.dtype(c.operand(0));
   const double start = c.number(0, "start"), limit = c.number(1, "limit"), delta = c.number(2, "delta");
   if (delta == 0) c.fail("operand delta is zero");
   constexpr double kLongest = 1 << 24;
   const double length = std::max(0.0, std::ceil((limit - start) / delta));
   if (!(length <= kLongest)) c.fail("a range of " + std::to_string(length) + " elements is too long");
+  if (is_floating(type) && (!c.is_constant(0) || !c.is_constant(2))) {
+    const Shape shape{static_cast<int64_t>(length)};
+    const Value at = c.b.cast(c.b.call("iota", {}, {{"shape", shape}, {"axis", int64_t{0}}}), type);
+    return {c.b.add(c.b.reshape(c.operand(0), {}), c.b.mul(at, c.b.reshape(c.operand(2), {})))};
+  }
   Tensor values(TensorType{type, {static_cast<int64_t>(length)}});
   for (int64_t i = 0; i < values.type.element_count(); ++i) values.set(i, start + static_cast<double>(i) * delta);
   return {c.b.constant(values)};
@@ -63,9 +70,16 @@ Value cast_to(NodeContext& c, Value x, DType to) {
   return is_floating(c.b.dtype(x)) && is_floating(to) ? x : c.b.cast(x, to);
 }
 
+std::vector<Value> narrow_cast(NodeContext& c, const NarrowType& type) {
+  c.set_narrow_type(0, type);
+  const bool saturates = c.integer("saturate", 1) != 0;
+  return {narrowed(c.b, c.operand(0), type, saturates ? OutOfRange::saturates : OutOfRange::overflows)};
+}
+
 std::vector<Value> import_cast(NodeContext& c) {
   const auto to = static_cast<int32_t>(c.integer("to"));
-  c.ignore({"saturate", "round_mode"});  // of 8-bit floating types only
+  c.ignore({"saturate", "round_mode"});  // of narrow floating types only
+  if (const NarrowType* narrow = find_narrow_type(to)) return narrow_cast(c, *narrow);
   const std::optional<DType> type = element_type(to);
   if (!type) c.fail("a cast to " + element_type_name(to) + " is not supported");
   const Value x = c.operand(0);
@@ -76,15 +90,24 @@ std::vector<Value> import_cast(NodeContext& c) {
 
 std::vector<Value> import_cast_like(NodeContext& c) {
   c.ignore({"saturate", "round_mode"});
+  if (const NarrowType* narrow = c.narrow_type(1)) return narrow_cast(c, *narrow);
   return {cast_to(c, c.operand(0), c.b.dtype(c.operand(1)))};
 }
 
 const std::vector<OnnxOperator> kRows{
-    {"Cast", {6}, 1, 1, import_cast, "between floating types nothing is cast: precision is assigned by Halfstep"},
-    {"CastLike", {15}, 2, 2, import_cast_like, "as Cast"},
+    {"Cast",
+     {6},
+     1,
+     1,
+     import_cast,
+     "among 16 bits and more of floating types nothing is cast: precision is assigned by Halfstep; to and from 8- and "
+     "4-bit floating types, 4- and 2-bit integers, which only quantisation reads otherwise",
+     nullptr,
+     OnnxOperator::read},
+    {"CastLike", {15}, 2, 2, import_cast_like, "as Cast", nullptr, OnnxOperator::read},
     {"Constant", {1}, 0, 0, import_constant, "no strings, no sparse tensors"},
     {"ConstantOfShape", {9}, 1, 1, import_constant_of_shape, "the shape must be known when the model is compiled"},
-    {"Range", {11}, 3, 3, import_range, "operands must be known when the model is compiled"},
+    {"Range", {11}, 3, 3, import_range, "the length must be known when the model is compiled"},
     {"Shape", {1}, 1, 1, import_shape_of},
     {"Size", {1}, 1, 1, import_size},
 };

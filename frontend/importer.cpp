@@ -150,6 +150,12 @@ void Importer::bind_inputs(const onnx::GraphProto& graph, Scope& scope) {
     if (scope.bindings.contains(input.name())) continue;  // an initializer, declared
     const std::optional<DType> dtype = element_type(input.type().tensor_type().elem_type());
     const Dimensions& dimensions = inputs_.shapes.at(input.name());
+    if (const auto fixed = inputs_.options.values.find(input.name()); fixed != inputs_.options.values.end()) {
+      const Value number = builder_.constant(dtype.value(), fixed->second);
+      const Value all = builder_.broadcast(number, wanted_sizes(dimensions));
+      scope.bindings[input.name()] = {.kind = Binding::value, .as_value = all, .dimensions = dimensions};
+      continue;
+    }
     const Value value = builder_.input(input.name(), {dtype.value(), wanted_sizes(dimensions)});
     scope.bindings[input.name()] = {.kind = Binding::value, .as_value = value, .dimensions = dimensions};
     input_names_.push_back(input.name());
@@ -170,9 +176,9 @@ Value Importer::read(const Binding& binding) {
   const onnx::TensorProto& tensor = *binding.tensor;
   const TensorType type = type_of(tensor);
   OriginScope no_origin(builder_, {});
-  const bool trained = is_trained(tensor.name());
+  const bool trained = is_trained(tensor.name()), narrow = find_narrow_type(tensor.data_type()) != nullptr;
   const bool is_number = type.shape.empty() && !trained && !inputs_.scalars.contains(tensor.name());
-  if (!is_floating(type.dtype) || is_number || type.element_count() == 0)
+  if (!is_floating(type.dtype) || narrow || is_number || type.element_count() == 0)
     return builder_.constant(read_constant(tensor));
   if (is_frozen(tensor.name())) return state_leaf(tensor);
   if (trained) {
@@ -314,7 +320,9 @@ std::vector<Binding> Importer::read_results(const Scope& scope, const std::vecto
     if (binding.kind == Binding::unsupported)
       throw Error("result '" + scope.prefix + name + "' of its operator is not supported");
     results.push_back(binding);
-    if (binding.kind == Binding::initializer) results.back() = {.kind = Binding::value, .as_value = read(binding)};
+    if (binding.kind != Binding::initializer) continue;
+    results.back() = {.kind = Binding::value, .as_value = read(binding)};
+    if (const NarrowType* type = find_narrow_type(binding.tensor->data_type())) results.back().narrow = type->onnx;
   }
   return results;
 }
@@ -352,6 +360,7 @@ std::optional<std::vector<Binding>> Importer::import_results(const onnx::NodePro
   if (unread && row->import) return std::vector<Binding>();
   NodeContext context(*this, node, scope, name, version);
   context.check_operands(row->least_operands, row->most_operands);
+  if (row->narrow_operands == OnnxOperator::refused) context.refuse_narrow_operands();
   if (row->bind) {
     std::vector<Binding> results = row->bind(context);
     context.check_attributes_known();
@@ -508,7 +517,11 @@ Graph Importer::run() {
   Scope scope{.opsets = &opsets_};
   bind_initializers(graph, scope);
   bind_inputs(graph, scope);
-  import_nodes(graph.node(), scope);
+  const std::vector<int> order = order_nodes(graph.node()).order;
+  reordered_graphs_ += !std::is_sorted(order.begin(), order.end());
+  const std::vector<char> needed = needed_nodes(graph);
+  for (int i : order)
+    if (needed[static_cast<size_t>(i)]) import_node(graph.node(i), i, scope);
   for (const onnx::ValueInfoProto& output : graph.output()) {
     const Binding& binding = scope.at(output.name());
     if (binding.kind == Binding::unsupported)

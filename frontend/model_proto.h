@@ -11,7 +11,7 @@
 namespace halfstep {
 
 inline constexpr int64_t kOldestOpset = 7;
-inline constexpr int64_t kNewestOpset = 25;
+inline constexpr int64_t kNewestOpset = 28;
 
 // Throws Error if the bytes are no whole ModelProto, saying what they look like instead.
 onnx::ModelProto parse_model(const OnnxFile& file);

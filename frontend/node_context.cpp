@@ -52,6 +52,19 @@ const Binding& NodeContext::binding(size_t i) const {
   return scope_.at(node_.input(static_cast<int>(i)));
 }
 
+const NarrowType* NodeContext::narrow_type(size_t i) const {
+  if (!has_operand(i)) return nullptr;
+  const Binding& from = binding(i);
+  return find_narrow_type(from.kind == Binding::initializer ? from.tensor->data_type() : from.narrow);
+}
+
+void NodeContext::refuse_narrow_operands() const {
+  for (size_t i = 0; i < operand_count(); ++i)
+    if (const NarrowType* type = narrow_type(i))
+      fail("operand '" + node_.input(static_cast<int>(i)) + "': elements of type " + type->name +
+           " are not supported here; cast them first");
+}
+
 Value NodeContext::operand(size_t i) {
   if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");
   if (binding(i).kind == Binding::sequence)
@@ -166,6 +179,7 @@ std::vector<double> NodeContext::number_list(const std::string& name) {
 Tensor NodeContext::tensor(const std::string& name) {
   const onnx::AttributeProto* a = attribute(name, Type::TENSOR);
   if (!a) fail("attribute '" + name + "' is missing");
+  if (const NarrowType* type = find_narrow_type(a->t().data_type())) set_narrow_type(0, *type);
   return importer_.inputs().reader.read(a->t());
 }
 
@@ -331,6 +345,8 @@ std::vector<Binding> NodeContext::bind(std::vector<Value> results) {
   std::vector<Binding> bindings;
   for (size_t i = 0; i < results.size(); ++i) {
     bindings.push_back({.kind = results[i] ? Binding::value : Binding::failed, .as_value = results[i]});
+    if (const auto narrow = narrow_results_.find(i); narrow != narrow_results_.end())
+      bindings.back().narrow = narrow->second;
     const auto given = given_dimensions_.find(i);
     if (given != given_dimensions_.end())
       bindings.back().dimensions = given->second;

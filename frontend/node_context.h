@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "frontend/importer.h"
+#include "frontend/narrow_types.h"
 
 namespace halfstep {
 
@@ -35,7 +36,9 @@ class NodeContext {
   double number(size_t i, const std::string& what);
   bool is_constant(size_t i);
   const std::vector<Binding>& sequence(size_t i);
-  const Binding& binding(size_t i) const;  // of an operand that is given
+  const Binding& binding(size_t i) const;         // of an operand that is given
+  const NarrowType* narrow_type(size_t i) const;  // of operand i, if it is of one
+  void refuse_narrow_operands() const;
   // A tensor that the node names in an attribute; Error if nothing before the node makes it.
   Value named_tensor(const std::string& name);
 
@@ -58,6 +61,7 @@ class NodeContext {
 
   // ---- results ----
   bool wants(size_t i) const;  // result i has a name
+  void set_narrow_type(size_t result, const NarrowType& type) { narrow_results_[result] = type.onnx; }
   size_t result_count() const { return static_cast<size_t>(node_.output_size()); }
 
   // ---- sizes other than the exported ones ----
@@ -119,6 +123,7 @@ class NodeContext {
   std::set<std::string> known_attributes_;
   std::map<size_t, Value> regrown_;  // operands made again for other sizes
   std::map<size_t, Dimensions> given_dimensions_;
+  std::map<size_t, int32_t> narrow_results_;
 };
 
 // Axis i of the result is axis permutation[i] of v; a transpose of a transpose is one, or none.

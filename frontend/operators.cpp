@@ -10,12 +10,13 @@ const std::vector<const OnnxOperator*>& onnx_operators() {
   static const std::vector<const OnnxOperator*> rows = [] {
     std::vector<const OnnxOperator*> all;
     for (const std::span<const OnnxOperator> family :
-         {shape_operators(),       control_operators(),     sequence_operators(),  activation_operators(),
-          pointwise_operators(),   movement_operators(),    indexing_operators(),  order_operators(),
-          contraction_operators(), einsum_operators(),      pooling_operators(),   spatial_operators(),
-          grid_operators(),        random_operators(),      reduction_operators(), normalization_operators(),
-          loss_operators(),        recurrent_operators(),   attention_operators(), microsoft_operators(),
-          training_operators(),    quantization_operators()})
+         {shape_operators(),       control_operators(),      sequence_operators(),  activation_operators(),
+          pointwise_operators(),   movement_operators(),     indexing_operators(),  order_operators(),
+          contraction_operators(), einsum_operators(),       pooling_operators(),   spatial_operators(),
+          grid_operators(),        random_operators(),       reduction_operators(), normalization_operators(),
+          loss_operators(),        recurrent_operators(),    attention_operators(), microsoft_operators(),
+          training_operators(),    quantization_operators(), integer_operators(),   signal_operators(),
+          state_operators(),       region_operators(),       selection_operators()})
       for (const OnnxOperator& row : family) all.push_back(&row);
     std::sort(all.begin(), all.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
     return all;

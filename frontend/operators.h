@@ -28,6 +28,8 @@ struct OnnxOperator {
   ImportFunction import;
   std::string_view limits = "";  // what is refused, for the documentation
   BindFunction bind = nullptr;   // instead of `import`
+  // Whether operands may be of a type that is held in a wider one (frontend/narrow_types.h).
+  enum NarrowOperands : uint8_t { refused, read } narrow_operands = refused;
 };
 
 std::span<const OnnxOperator> shape_operators();
@@ -52,6 +54,11 @@ std::span<const OnnxOperator> loss_operators();
 std::span<const OnnxOperator> recurrent_operators();
 std::span<const OnnxOperator> training_operators();
 std::span<const OnnxOperator> quantization_operators();
+std::span<const OnnxOperator> integer_operators();
+std::span<const OnnxOperator> signal_operators();
+std::span<const OnnxOperator> state_operators();
+std::span<const OnnxOperator> region_operators();
+std::span<const OnnxOperator> selection_operators();
 
 // All rows, sorted by name.
 const std::vector<const OnnxOperator*>& onnx_operators();

@@ -26,6 +26,7 @@ struct Binding {
   Tie::Orientation orientation = Tie::same;   // of an initializer that repeats `tensor`
   Dimensions dimensions = {};                 // of a value that is read at other sizes than exported
   std::vector<Binding> elements = {};         // of a sequence
+  int32_t narrow = 0;                         // of a value whose ONNX type has fewer bits than what holds it: that type
 };
 
 // The names that are visible in a graph, a branch or a function body.

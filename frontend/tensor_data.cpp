@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "frontend/narrow_types.h"
 
 namespace halfstep {
 namespace {
@@ -21,16 +22,26 @@ struct ElementTypeRow {
   std::optional<DType> type;
 };
 
-constexpr ElementTypeRow kElementTypes[] = {
-    {TensorProto::FLOAT, "float32", 4, DType::f32},         {TensorProto::FLOAT16, "float16", 2, DType::f32},
-    {TensorProto::BFLOAT16, "bfloat16", 2, DType::f32},     {TensorProto::DOUBLE, "float64", 8, DType::f32},
-    {TensorProto::INT64, "int64", 8, DType::i64},           {TensorProto::INT32, "int32", 4, DType::i32},
-    {TensorProto::INT16, "int16", 2, DType::i32},           {TensorProto::INT8, "int8", 1, DType::i8},
-    {TensorProto::UINT64, "uint64", 8, DType::i64},         {TensorProto::UINT32, "uint32", 4, DType::i64},
-    {TensorProto::UINT16, "uint16", 2, DType::i32},         {TensorProto::UINT8, "uint8", 1, DType::u8},
-    {TensorProto::BOOL, "bool", 1, DType::boolean},         {TensorProto::STRING, "string", 0, std::nullopt},
-    {TensorProto::COMPLEX64, "complex64", 0, std::nullopt}, {TensorProto::COMPLEX128, "complex128", 0, std::nullopt},
-    {TensorProto::UNDEFINED, "undefined", 0, std::nullopt}};
+constexpr ElementTypeRow kElementTypes[] = {{TensorProto::FLOAT, "float32", 4, DType::f32},
+                                            {TensorProto::FLOAT16, "float16", 2, DType::f32},
+                                            {TensorProto::BFLOAT16, "bfloat16", 2, DType::f32},
+                                            {TensorProto::DOUBLE, "float64", 8, DType::f32},
+                                            {TensorProto::INT64, "int64", 8, DType::i64},
+                                            {TensorProto::INT32, "int32", 4, DType::i32},
+                                            {TensorProto::INT16, "int16", 2, DType::i32},
+                                            {TensorProto::INT8, "int8", 1, DType::i8},
+                                            {TensorProto::UINT64, "uint64", 8, DType::i64},
+                                            {TensorProto::UINT32, "uint32", 4, DType::i64},
+                                            {TensorProto::UINT16, "uint16", 2, DType::i32},
+                                            {TensorProto::UINT8, "uint8", 1, DType::u8},
+                                            {TensorProto::BOOL, "bool", 1, DType::boolean},
+                                            {TensorProto::STRING, "string", 0, std::nullopt},
+                                            {TensorProto::COMPLEX64, "complex64", 0, std::nullopt},
+                                            {TensorProto::COMPLEX128, "complex128", 0, std::nullopt},
+                                            {24, "float8e8m0", 0, std::nullopt},
+                                            {27, "float6e2m3", 0, std::nullopt},
+                                            {28, "float6e3m2", 0, std::nullopt},
+                                            {TensorProto::UNDEFINED, "undefined", 0, std::nullopt}};
 
 const ElementTypeRow* find_row(int32_t onnx_type) {
   for (const ElementTypeRow& row : kElementTypes)
@@ -125,12 +136,14 @@ std::optional<DType> element_type(int32_t onnx_type) {
 }
 
 std::string element_type_name(int32_t onnx_type) {
+  if (const NarrowType* narrow = find_narrow_type(onnx_type)) return narrow->name;
   const ElementTypeRow* row = find_row(onnx_type);
   return row ? row->name : "type " + std::to_string(onnx_type);
 }
 
 TensorType type_of(const TensorProto& tensor) {
-  const std::optional<DType> dtype = element_type(tensor.data_type());
+  const NarrowType* narrow = find_narrow_type(tensor.data_type());
+  const std::optional<DType> dtype = narrow ? narrow->held : element_type(tensor.data_type());
   if (!dtype)
     throw Error(place(tensor) + ": element type " + element_type_name(tensor.data_type()) + " is not supported");
   TensorType type{*dtype, Shape(tensor.dims().begin(), tensor.dims().end())};
@@ -194,7 +207,9 @@ std::string TensorReader::read_external(const TensorProto& tensor, int64_t expec
 }
 
 std::string TensorReader::read_first_bytes(const TensorProto& tensor, int64_t most) const {
-  const int64_t expected = type_of(tensor).element_count() * find_row(tensor.data_type())->size;
+  const int64_t count = type_of(tensor).element_count();  // throws if the type is unknown
+  const NarrowType* narrow = find_narrow_type(tensor.data_type());
+  const int64_t expected = ceil_div(count * (narrow ? narrow->bits : find_row(tensor.data_type())->size * 8), 8);
   if (tensor.data_location() == TensorProto::EXTERNAL) return read_external(tensor, expected, most);
   std::string bytes = tensor.has_raw_data() ? tensor.raw_data() : typed_bytes(tensor);
   if (static_cast<int64_t>(bytes.size()) != expected)
@@ -205,15 +220,21 @@ std::string TensorReader::read_first_bytes(const TensorProto& tensor, int64_t mo
 }
 
 double TensorReader::read_first_element(const TensorProto& tensor) const {
+  if (const NarrowType* narrow = find_narrow_type(tensor.data_type()))
+    return narrow_element(*narrow, read_first_bytes(tensor, 1), 0);
   const ElementTypeRow& row = *find_row(tensor.data_type());
   return element(row.onnx, read_first_bytes(tensor, row.size).data());
 }
 
 Tensor TensorReader::read(const TensorProto& tensor) const {
   const TensorType type = type_of(tensor);
-  const ElementTypeRow& row = *find_row(tensor.data_type());
   const std::string bytes = read_bytes(tensor);
   Tensor result(type);
+  if (const NarrowType* narrow = find_narrow_type(tensor.data_type())) {
+    for (int64_t i = 0; i < type.element_count(); ++i) result.set(i, narrow_element(*narrow, bytes, i));
+    return result;
+  }
+  const ElementTypeRow& row = *find_row(tensor.data_type());
   if (row.size == size_of(type.dtype) && row.onnx != TensorProto::UINT64) {
     std::ranges::copy(std::as_bytes(std::span(bytes)), result.data.begin());
   } else {

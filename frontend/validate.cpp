@@ -199,6 +199,34 @@ NodeOrder order_nodes(const NodeList& nodes) {
   return result;
 }
 
+std::vector<char> needed_nodes(const onnx::GraphProto& graph) {
+  std::unordered_map<std::string, int> producer;
+  for (int i = 0; i < graph.node_size(); ++i)
+    for (const std::string& output : graph.node(i).output())
+      if (!output.empty()) producer[output] = i;
+  std::vector<char> needed(static_cast<size_t>(graph.node_size()), 0);
+  std::vector<int> open;
+  const auto read = [&](const std::string& name) {
+    const auto found = producer.find(name);
+    if (found == producer.end() || needed[static_cast<size_t>(found->second)]) return;
+    needed[static_cast<size_t>(found->second)] = 1;
+    open.push_back(found->second);
+  };
+  for (const onnx::ValueInfoProto& output : graph.output()) read(output.name());
+  while (!open.empty()) {
+    const onnx::NodeProto& node = graph.node(open.back());
+    open.pop_back();
+    Names reads;
+    collect_reads(node, reads);
+    for (const std::string& name : reads) read(name);
+    for (const onnx::AttributeProto& attribute : node.attribute()) {  // Gradient names what it differentiates
+      read(attribute.s());
+      for (const std::string& name : attribute.strings()) read(name);
+    }
+  }
+  return needed;
+}
+
 void validate_model(const onnx::ModelProto& model, Problems& problems) {
   check_opsets(model, problems);
   const onnx::GraphProto& graph = model.graph();

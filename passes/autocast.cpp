@@ -257,10 +257,6 @@ class Autocast {
   std::vector<std::vector<Demand>> demands_;
 };
 
-}  // namespace
-
-namespace {
-
 // A loss that is computed of low values alone is f32 again.
 Graph with_wide_loss(const Graph& graph) {
   const Value loss = graph.output("loss");

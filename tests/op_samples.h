@@ -131,6 +131,8 @@ inline const std::vector<OpSample>& op_samples() {
       {"matmul", "{f}[4,3],{f}[5,4]", "transpose_a=1, transpose_b=1"},
       {"matmul", "{f}[2,3,4],{f}[2,5,4]", "transpose_b=1"},
       {"matmul", "{f}[2,4,3],{f}[2,4,5]", "transpose_a=1"},
+      {"full_matmul", "{f}[3,4],{f}[4,5]", ""},
+      {"full_matmul", "{f}[2,3,4],{f}[2,5,4]", "transpose_b=1"},
       {"convolution", "{f}[2,6,7,4],{f}[6,3,3,4]", "strides=[2,1], pads_begin=[1,1], pads_end=[1,0]"},
       {"convolution", "{f}[2,9,4],{f}[6,3,2]", "groups=2, dilations=[2]"},
       {"convolution", "{f}[1,4,5,4,2],{f}[3,2,2,2,2]", "pads_begin=[1,0,0], pads_end=[0,0,1]"},

@@ -44,6 +44,12 @@ std::vector<TensorType> matmul_type(const TypeContext& c) {
   return {{type, {s.m, s.n}}};
 }
 
+std::vector<TensorType> full_matmul_type(const TypeContext& c) {
+  expect_same_floating(c);
+  const MatmulShape s = matmul_shape(c.operand(0), c.operand(1), c.attributes);
+  return {{c.operand(0).dtype, c.operand(0).shape.size() == 3 ? Shape{s.batch, s.m, s.n} : Shape{s.m, s.n}}};
+}
+
 void evaluate_matmul(const EvaluateContext& c) {
   const MatmulShape s = matmul_shape(c.types[0], c.types[1], c.node.attributes);
   const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
@@ -69,6 +75,21 @@ std::vector<Value> matmul_vjp(const VjpContext& c) {
   const Value a = c.operands[0], b = c.operands[1], dy = builder.cast(c.cotangents[0], builder.dtype(a));
   return {ta ? builder.matmul(b, dy, transposed(tb, true)) : builder.matmul(dy, b, transposed(false, !tb)),
           tb ? builder.matmul(dy, a, transposed(true, ta)) : builder.matmul(a, dy, transposed(!ta, false))};
+}
+
+// The product with the operands that it has, and its gradients, whatever the operands' class would be.
+std::vector<Value> full_matmul_vjp(const VjpContext& c) {
+  const auto product = [&](Value a, Value b, Attributes attributes) {
+    return c.builder.call("full_matmul", {a, b}, std::move(attributes));
+  };
+  const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
+  const Value a = c.operands[0], b = c.operands[1], dy = c.cotangents[0];
+  return {ta ? product(b, dy, transposed(tb, true)) : product(dy, b, transposed(false, !tb)),
+          tb ? product(dy, a, transposed(true, ta)) : product(a, dy, transposed(!ta, false))};
+}
+
+std::vector<Value> expand_full_matmul(const ExpandContext& c) {
+  return {c.builder.matmul(c.operands[0], c.operands[1], c.node.attributes)};
 }
 
 double matmul_cost(const Node& node, std::span<const TensorType> types) {
@@ -253,6 +274,15 @@ const std::vector<Op> kOps{
      .kernel = KernelKind::gemm,
      .evaluate = evaluate_matmul,
      .cost = matmul_cost},
+    {.name = "full_matmul",
+     .operands = {{"a"}, {"b"}},
+     .attributes = {{"transpose_a", int64_t{0}, AttributeSpec::defaulted},
+                    {"transpose_b", int64_t{0}, AttributeSpec::defaulted}},
+     .type = full_matmul_type,
+     .precision = Precision::full,
+     .vjp = full_matmul_vjp,
+     .kernel = KernelKind::composite,
+     .expand = expand_full_matmul},
     {.name = "convolution",
      .onnx = "Conv",
      .operands = {{"x"}, {"w"}},

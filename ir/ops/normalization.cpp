@@ -165,24 +165,39 @@ std::vector<Value> expand_rms_norm(const ExpandContext& c) {
   return {scaled_and_shifted(c, b.mul(x, inverse)), inverse};
 }
 
-void expect_no_statistics_gradient(const VjpContext& c) {
-  for (size_t i = 1; i < c.cotangents.size(); ++i)
-    expect(!c.cotangents[i], "gradients through the statistics' outputs are not supported");
+// What reaches x through the statistics' own results: dmean / n, and for the inverse deviation
+// r = (mean(u^2) + epsilon)^-1/2 of u, which is x, centred or not: -r^3 u / n. Absent if neither is read.
+Value through_statistics(const VjpContext& c, Value centred, const RowAxes& a, bool is_centred) {
+  Builder& b = c.builder;
+  const Value dmean = is_centred ? c.cotangents[1] : Value{}, dinverse = c.cotangents.back();
+  Value sum = dmean ? b.mul(b.broadcast(dmean, b.shape(centred)), 1 / a.count) : Value{};
+  if (dinverse) {
+    const Value r = c.results.back(), cube = b.mul(r, b.mul(r, r));
+    const Value term = b.mul(centred, b.mul(b.mul(dinverse, cube), -1 / a.count));
+    sum = sum ? b.add(sum, term) : term;
+  }
+  return sum;
 }
 
 // With g = dy scale and xhat the normalised x: dx = invstd (g - mean(g) - xhat mean(g xhat)), where the middle term
 // falls away if x was not centred; dscale = sum(dy xhat), dbias = sum(dy) over the rows.
 std::vector<Value> row_norm_vjp(const VjpContext& c, Value centred, bool is_centred) {
   Builder& b = c.builder;
-  expect_no_statistics_gradient(c);
   const RowAxes a = row_axes(c.node.attributes, b.shape(c.operands[0]));
   const auto operand = [&](size_t i) { return i < c.operands.size() ? c.operands[i] : Value{}; };
+  const Value statistics = through_statistics(c, centred, a, is_centred);
+  if (!c.cotangents[0]) {
+    std::vector<Value> gradients{statistics ? b.cast(statistics, b.dtype(c.operands[0])) : Value{}};
+    gradients.resize(c.operands.size());
+    return gradients;
+  }
   const Value dy = b.cast(c.cotangents[0], DType::f32), inverse = c.results.back();
   const Value normal = b.mul(centred, inverse);
   const Value g = operand(1) ? b.mul(dy, b.cast(operand(1), DType::f32)) : dy;
   Value inner = b.sub(g, b.mul(normal, b.mul(sum(b, b.mul(g, normal), a.reduced), 1 / a.count)));
   if (is_centred) inner = b.sub(inner, b.mul(sum(b, g, a.reduced), 1 / a.count));
-  std::vector<Value> gradients{b.cast(b.mul(inner, inverse), b.dtype(c.operands[0]))};
+  const Value dx = statistics ? b.add(b.mul(inner, inverse), statistics) : b.mul(inner, inverse);
+  std::vector<Value> gradients{b.cast(dx, b.dtype(c.operands[0]))};
   for (size_t i = 1; i < c.operands.size(); ++i) {
     const Value v = c.operands[i];
     gradients.push_back(v ? b.cast(b.sum_to(i == 1 ? b.mul(dy, normal) : dy, b.shape(v)), b.dtype(v)) : Value{});
@@ -197,6 +212,11 @@ std::vector<Value> layer_norm_vjp(const VjpContext& c) {
 
 std::vector<Value> rms_norm_vjp(const VjpContext& c) {
   return row_norm_vjp(c, c.builder.cast(c.operands[0], DType::f32), false);
+}
+
+void expect_no_statistics_gradient(const VjpContext& c) {
+  for (size_t i = 1; i < c.cotangents.size(); ++i)
+    expect(!c.cotangents[i], "gradients through the statistics' outputs are not supported");
 }
 
 // ---- group norm: over the channels of a group and all other axes but `batch` ----

@@ -47,7 +47,7 @@ TEST_F(CliErrors, EveryUnknownOperatorAtOnce) {
 TEST_F(CliErrors, UnknownOpset) {
   TestModel m = tiny_mlp();
   m.proto.mutable_opset_import(0)->set_version(99);
-  check_refuses(m, {"opset 99 is not supported: 7 to 25 are; export the model again"});
+  check_refuses(m, {"opset 99 is not supported: 7 to 28 are; export the model again"});
 }
 
 TEST_F(CliErrors, MissingInitializer) {

@@ -52,7 +52,7 @@ TEST_F(CliOutput, WrongCommandLinesNameWhatIsNear) {
 
 TEST_F(CliOutput, InfoNamesEveryLibrary) {
   EXPECT_THAT(succeed({"info"}), AllOf(HasSubstr("oneDNN"), HasSubstr("LLVM 19"), HasSubstr("Protocol Buffers"),
-                                       HasSubstr("opset 7 to 25"), HasSubstr("threads"), HasSubstr("cuda")));
+                                       HasSubstr("opset 7 to 28"), HasSubstr("threads"), HasSubstr("cuda")));
   const json info = json::parse(succeed({"info", "--json"}));
   EXPECT_TRUE(info["cuda"]["available"].is_boolean());
 }

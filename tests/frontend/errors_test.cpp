@@ -62,7 +62,7 @@ TEST(ModelErrors, NoOutputs) {
 TEST(ModelErrors, OpsetTooOldTooNewOrAbsent) {
   TestModel model = linear();
   model.proto.mutable_opset_import(0)->set_version(6);
-  EXPECT_THAT(import_error(model), HasSubstr("opset 6 is not supported: 7 to 25 are"));
+  EXPECT_THAT(import_error(model), HasSubstr("opset 6 is not supported: 7 to 28 are"));
   model.proto.mutable_opset_import(0)->set_version(99);
   EXPECT_THAT(import_error(model), HasSubstr("opset 99 is not supported"));
   model.proto.clear_opset_import();

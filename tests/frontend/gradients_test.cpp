@@ -81,6 +81,34 @@ std::vector<Case> cases() {
        11,
        {trained({1, 1, 3}), known(ints({1, 1, 3}, {5, 0, 3}))},
        {{"kernel_shape", Ints{2}}, {"strides", Ints{2}}}},
+      {"DFT", 20, {trained({2, 5, 1})}, {{"onesided", int64_t{1}}}},
+      {"DFT", 20, {trained({1, 3, 2}), known(ints({}, {5}))}, {{"inverse", int64_t{1}}, {"onesided", int64_t{1}}}},
+      {"DFT", 17, {trained({1, 4, 2}), known(ints({}, {3}))}, {{"inverse", int64_t{1}}}},
+      {"STFT", 17, {trained({1, 8, 1}), known(ints({}, {2})), known(floats({4}, {0.5, 1, 1, 0.5}))}},
+      {"CumProd", 26, {trained({2, 5}), known(ints({}, {1}))}},
+      {"CumProd", 26, {trained({4}), known(ints({}, {0}))}, {{"exclusive", int64_t{1}}, {"reverse", int64_t{1}}}},
+      {"SwiGLU", 28, {trained({3}), trained({3})}, {{"alpha", 2.0}}},
+      {"PRelu", 7, {trained({2, 3, 4}), trained({3})}},
+      {"Det", 11, {trained({2, 3, 3})}},
+      {"Det", 11, {trained({1, 4, 4})}},
+      {"RoiAlign",
+       16,
+       {trained({1, 2, 4, 4}), known(floats({2, 4}, {0, 0, 3, 2.5, 1, 1, 9, 2})), known(ints({2}, {0, 0}))},
+       {{"output_height", int64_t{2}}, {"output_width", int64_t{2}}, {"sampling_ratio", int64_t{2}}}},
+      {"DeformConv",
+       19,
+       {trained({1, 2, 3, 3}), trained({2, 1, 2, 2}), trained({1, 8, 2, 2}), trained({2}), trained({1, 4, 2, 2})},
+       {{"group", int64_t{2}}}},
+      {"TensorScatter", 24, {trained({2, 3, 2}), trained({2, 2, 2}), known(ints({2}, {1, 0}))}},
+      {"CausalConvWithState",
+       27,
+       {trained({1, 2, 3}), trained({2, 1, 3}), trained({2}), trained({1, 2, 2})},
+       {{"activation", Text("silu")}}},
+      {"LinearAttention",
+       27,
+       {trained({1, 2, 8}), trained({1, 2, 4}), trained({1, 2, 6}), trained({1, 2, 2, 3}), trained({1, 2, 2}),
+        trained({1, 2, 2})},
+       {{"q_num_heads", int64_t{4}}, {"kv_num_heads", int64_t{2}}}},
       {"GlobalLpPool", 7, {trained({1, 2, 3})}, {{"p", int64_t{3}}}, {0.25, 1}},
       {"LRN", 13, {trained({1, 5, 2})}, {{"size", int64_t{4}}, {"alpha", 0.5}}},
       {"LpPool", 18, {trained({1, 2, 5})}, {{"kernel_shape", Ints{2}}, {"pads", Ints{1, 0}}}, {0.25, 1}},
@@ -119,6 +147,17 @@ TEST(ImportedGradients, EqualCentralDifferences) {
     const ImportedModel imported = import_model(model.file());
     expect_gradients_in_all_types(
         choose_layouts(attach_loss(imported.graph, {.kind = LossKind::mean_squared_error, .output = "y"})), c.range);
+  }
+}
+
+TEST(ImportedGradients, PassThroughTheStatisticsOfALayerNorm) {
+  for (const std::vector<std::string>& read : {std::vector<std::string>{"mean", "inverse"}, {"normal", "inverse"}}) {
+    TestModel model;
+    model.weight("x", ramp({3, 4})).weight("scale", ramp({4})).weight("shift", ramp({4}));
+    model.node("LayerNormalization", {"x", "scale", "shift"}, {"normal", "mean", "inverse"}, {{"epsilon", 0.1}});
+    model.node("Mul", read, {"y"}).output("y");
+    expect_gradients_in_all_types(choose_layouts(
+        attach_loss(import_model(model.file()).graph, {.kind = LossKind::mean_squared_error, .output = "y"})));
   }
 }
 

@@ -38,5 +38,7 @@ std::vector<Case> training_cases();
 std::vector<Case> quantization_cases();
 // Samples of images.
 std::vector<Case> grid_cases();
+// Signals, bits, integer products, regions, and what the newest opsets added.
+std::vector<Case> newer_cases();
 
 }  // namespace halfstep::test

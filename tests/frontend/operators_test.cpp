@@ -529,7 +529,7 @@ TestModel one_node(const Case& c, NamedTensors& inputs) {
 
 std::vector<Case> all_cases() {
   std::vector<Case> all = cases();
-  for (std::vector<Case> family : {attention_cases(), training_cases(), quantization_cases(), grid_cases()})
+  for (std::vector<Case> family : {attention_cases(), training_cases(), quantization_cases(), grid_cases(), newer_cases()})
     for (Case& c : family) all.push_back(std::move(c));
   return all;
 }
@@ -560,7 +560,7 @@ TEST(Operators, EveryRowHasACase) {
 }
 
 TEST(Operators, LaterOpsetsMeanTheSame) {
-  for (int64_t opset : {13, 17, 20, 21, 22, 23, 24, 25}) {
+  for (int64_t opset : {13, 17, 20, 21, 22, 23, 24, 25, 26, 27, 28}) {
     NamedTensors inputs;
     const Case add{"Add", opset, {x({1}, {1}), x({1}, {2})}, {}, {{3}}};
     const TestModel model = one_node(add, inputs);

@@ -65,15 +65,15 @@ TEST(Quantization, TrainsAsIfNothingWereRoundedWithinTheRange) {
   }
 }
 
-TEST(Quantization, OtherTypesAndBlocksAreRefused) {
+TEST(Quantization, OtherTypesAndBlocksThatDoNotFitAreRefused) {
   TestModel wide(21);
   wide.input("x", {2}).weight("scale", floats({}, {1}));
-  wide.node("QuantizeLinear", {"x", "scale"}, {"y"}, {{"output_dtype", int64_t{5}}}, "q").output("y");
+  wide.node("QuantizeLinear", {"x", "scale"}, {"y"}, {{"output_dtype", int64_t{6}}}, "q").output("y");
   EXPECT_NE(import_error(wide).find("node QuantizeLinear 'q': quantisation to"), std::string::npos);
   TestModel blocks(21);
-  blocks.input("x", {2}).weight("scale", floats({}, {1}));
+  blocks.input("x", {1, 5}).weight("scale", floats({1, 2}, {1, 2}));
   blocks.node("QuantizeLinear", {"x", "scale"}, {"y"}, {{"block_size", int64_t{2}}}, "q").output("y");
-  EXPECT_NE(import_error(blocks).find("blocks of one scale"), std::string::npos);
+  EXPECT_NE(import_error(blocks).find("[1,3] expected for blocks of 2, found [1,2]"), std::string::npos);
 }
 
 }  // namespace

@@ -71,6 +71,16 @@ void check_attributes(const Op& op, Attributes& attributes) {
     }
 }
 
+// The name of a result is only made for an error: every node comes through here in every pass.
+void check_sizes(std::span<const TensorType> results) {
+  for (const TensorType& type : results) {
+    int64_t count = 1;
+    bool fits = true;
+    for (int64_t d : type.shape) fits &= d >= 0 && !__builtin_mul_overflow(count, d, &count);
+    if (!fits) checked_element_count(type.shape, "result " + to_string(type));
+  }
+}
+
 }  // namespace
 
 Builder::Builder(std::string name) { graph_.name_ = std::move(name); }
@@ -83,7 +93,7 @@ std::vector<Value> Builder::call_all(const Op& op, std::vector<Value> operands, 
     std::vector<const TensorType*> types;
     for (Value v : node.operands) types.push_back(v ? &graph_.type(v) : nullptr);
     node.results = op.type({node.attributes, types});
-    for (const TensorType& t : node.results) checked_element_count(t.shape, "result " + to_string(t));
+    check_sizes(node.results);
   } catch (const Error& e) {
     throw Error(std::string(op.name) + (origin_.name.empty() ? "" : " '" + to_string(origin_) + "'") + ": " + e.what());
   }
@@ -221,6 +231,7 @@ Graph Builder::finish() && {
   }
   std::vector<NodeId> renumbered(live.size(), -1);
   std::vector<Node> kept;
+  kept.reserve(static_cast<size_t>(std::ranges::count(live, 1)));
   for (size_t i = 0; i < live.size(); ++i)
     if (live[i]) {
       renumbered[i] = static_cast<NodeId>(kept.size());

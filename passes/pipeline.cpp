@@ -66,9 +66,11 @@ void cast_automatically(Pipeline& p) {
 
 // From here the training step and evaluation go their own ways, over the same arenas.
 void split_evaluation(Pipeline& p) {
-  const Graph forward = p.at("forward");
+  const Graph forward = std::move(p.at("forward"));
   p.result.arenas = plan_arenas(forward, p.options.optimizer.no_decay);
-  p.result.graphs = {renamed(forward, "train"), inference(forward)};
+  p.result.graphs.clear();
+  p.result.graphs.push_back(renamed(forward, "train"));
+  p.result.graphs.push_back(inference(forward));
 }
 
 void differentiate_training(Pipeline& p) {

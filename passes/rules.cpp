@@ -27,12 +27,13 @@ Uses uses_of(const Graph& graph) {
 }  // namespace
 
 Graph apply_rules(const Graph& graph, std::span<const Rule> rules) {
-  Graph current = graph;
+  const Graph* current = &graph;
+  Graph last;
   for (int round = 0; round < kMostRounds; ++round) {
-    const Uses uses = uses_of(current);
+    const Uses uses = uses_of(*current);
     bool applied = false;
     size_t at = 0;
-    Graph next = rewrite(current, [&](Builder& b, const Node& node, std::span<const Value> operands) {
+    Graph next = rewrite(*current, [&](Builder& b, const Node& node, std::span<const Value> operands) {
       const size_t id = at++;
       if (node.results.size() != 1) return std::vector<Value>();
       const RuleContext context{b, node, operands, uses.users[id],
@@ -44,8 +45,9 @@ Graph apply_rules(const Graph& graph, std::span<const Rule> rules) {
         }
       return std::vector<Value>();
     });
-    current = std::move(next);
-    if (!applied) return current;
+    if (!applied) return next;
+    last = std::move(next);
+    current = &last;
   }
   throw InternalError("rewrite rules do not terminate");
 }

@@ -201,6 +201,7 @@ int64_t HostKernel::rows() {
 }
 
 Values HostKernel::row_pass(Values carried, const Body& body) {
+  if (kernel_.reduced.empty()) return body(carried);  // all points of a row stand together
   std::vector<AtomId> outer = kernel_.reduced;
   outer.pop_back();
   if (outer.empty()) {

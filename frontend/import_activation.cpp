@@ -53,9 +53,7 @@ std::vector<Value> import_gelu(NodeContext& c) {
   return {c.b.unary(approximate == "tanh" ? "gelu_tanh" : "gelu", c.operand(0))};
 }
 
-std::vector<Value> import_mish(NodeContext& c) {
-  return {c.b.unary("mish", c.operand(0))};
-}
+std::vector<Value> import_mish(NodeContext& c) { return {c.b.unary("mish", c.operand(0))}; }
 
 std::vector<Value> import_shrink(NodeContext& c) {
   Builder& b = c.b;

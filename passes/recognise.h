@@ -6,8 +6,8 @@
 //   %6 = matmul(%5, %v)
 //
 // An operator has a precision, a gradient and a kernel of its own; its parts have theirs, which cost more and lose
-// more. Recognised: gelu and its tanh form, silu, mish, sigmoid and its logarithm, softplus, softmax, log_softmax, softmax
-// cross-entropy, layer, RMS and batch norm (over the batch's statistics), attention. Hard swish and the like
+// more. Recognised: gelu and its tanh form, silu, mish, sigmoid and its logarithm, softplus, softmax, log_softmax,
+// softmax cross-entropy, layer, RMS and batch norm (over the batch's statistics), attention. Hard swish and the like
 // stay: fusion makes them one kernel anyway. Runs right after canonicalise, which leaves fewer spellings, and before
 // all that looks at operators. Values stay the same up to rounding, and up to kConstantTolerance in constants that
 // people write with four digits; a row of attention whose keys are all masked gives 0.

@@ -184,7 +184,7 @@ TEST(RecurrentReference, OutputsAndGradientsArePyTorchs) {
       ASSERT_EQ(values.size(), expected.size());
       for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], expected[i].get<double>(), 1e-6);
     };
-    expect_equal(found.at("out").values, layer.at("outputs"));
+    expect_equal(found.at("outputs/out").values, layer.at("outputs"));
     for (const auto& [name, gradient] : layer.at("gradients").items()) {
       SCOPED_TRACE(op + " " + name);
       expect_equal(found.at("gradient/" + name).values, gradient);

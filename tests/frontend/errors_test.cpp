@@ -166,19 +166,20 @@ TEST(ModelErrors, SparseInitializer) {
 }
 
 TEST(ModelErrors, WrongNumberOfOperands) {
-  EXPECT_THAT(import_error(linear().node("Relu", {"x", "w"}, {"z"}, {}, "r")),
+  EXPECT_THAT(import_error(linear().node("Relu", {"x", "w"}, {"z"}, {}, "r").output("z")),
               HasSubstr("node Relu 'r': 2 operands given, 1 expected"));
-  EXPECT_THAT(import_error(linear().node("Conv", {"x"}, {"z"}, {}, "c")),
+  EXPECT_THAT(import_error(linear().node("Conv", {"x"}, {"z"}, {}, "c").output("z")),
               HasSubstr("node Conv 'c': 1 operands given, 2 to 3 expected"));
 }
 
 TEST(ModelErrors, Attributes) {
-  EXPECT_THAT(import_error(linear().node("Relu", {"x"}, {"z"}, {{"slope", 1.0}}, "r")),
+  EXPECT_THAT(import_error(linear().node("Relu", {"x"}, {"z"}, {{"slope", 1.0}}, "r").output("z")),
               HasSubstr("node Relu 'r': attribute 'slope' has no meaning here"));
-  EXPECT_THAT(import_error(linear().node("Concat", {"x"}, {"z"}, {{"axis", 1.0}}, "c")),
+  EXPECT_THAT(import_error(linear().node("Concat", {"x"}, {"z"}, {{"axis", 1.0}}, "c").output("z")),
               HasSubstr("node Concat 'c': attribute 'axis' is of kind FLOAT, INT expected"));
-  EXPECT_THAT(import_error(linear().node("Concat", {"x"}, {"z"}, {}, "c")), HasSubstr("attribute 'axis' is missing"));
-  EXPECT_THAT(import_error(linear().node("Softmax", {"x"}, {"z"}, {{"axis", int64_t{2}}}, "s")),
+  EXPECT_THAT(import_error(linear().node("Concat", {"x"}, {"z"}, {}, "c").output("z")),
+              HasSubstr("attribute 'axis' is missing"));
+  EXPECT_THAT(import_error(linear().node("Softmax", {"x"}, {"z"}, {{"axis", int64_t{2}}}, "s").output("z")),
               HasSubstr("node Softmax 's': axis 2 is outside rank 2"));
 }
 

@@ -141,11 +141,18 @@ TEST(Limits, DeepCallsAreRefused) {
 TEST(Limits, WrongNumbersOfOperandsAndResultsAreNamed) {
   const auto relu = function("f0", node_proto("Relu", {"a"}, {"b"}));
   TestModel many = calls({relu});
-  many.node("local.f0", {"x", "x"}, {"z"}, {}, "wide").node("local.f0", {"x"}, {"u", "v"}, {}, "long").output("z");
+  many.node("local.f0", {"x", "x"}, {"z"}, {}, "wide")
+      .node("local.f0", {"x"}, {"u", "v"}, {}, "long")
+      .output("z")
+      .output("u");
   EXPECT_THAT(import_error(many), AllOf(HasSubstr("'wide': 2 operands given, the function has 1"),
                                         HasSubstr("'long': 2 results asked for, the function has 1")));
   TestModel model;
-  model.input("x", {2}).node("Relu", {"x", "x"}, {"a"}, {}, "r").node("Add", {"x"}, {"b"}, {}, "s").output("b");
+  model.input("x", {2})
+      .node("Relu", {"x", "x"}, {"a"}, {}, "r")
+      .node("Add", {"x"}, {"b"}, {}, "s")
+      .output("b")
+      .output("a");
   model.node("Neg", {"x"}, {"c", "d"}, {}, "n").output("d");
   EXPECT_THAT(import_error(model), AllOf(HasSubstr("node Relu 'r': 2 operands given, 1 expected"),
                                          HasSubstr("node Add 's': 1 operands given, 2 expected"), HasSubstr("'d'")));

@@ -110,9 +110,8 @@ TEST(Lists, AnUnknownTripCountIsRefusedByName) {
 }
 
 TEST(Lists, AnEndlessLoopIsRefusedByName) {
-  const onnx::GraphProto idle = body({"i", "go"}, {}, {"go"});
-  EXPECT_EQ(error_of({node_proto("Loop", {"", "yes"}, {}, {{"body", idle}}, "forever"),
-                      node_proto("Identity", {"x"}, {"r"})}),
+  const onnx::GraphProto idle = body({"i", "go", "state"}, {}, {"go", "state"});
+  EXPECT_EQ(error_of({node_proto("Loop", {"", "yes", "x"}, {"r"}, {{"body", idle}}, "forever")}),
             "node Loop 'forever': more than 100000 iterations");
 }
 

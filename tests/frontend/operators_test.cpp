@@ -529,7 +529,8 @@ TestModel one_node(const Case& c, NamedTensors& inputs) {
 
 std::vector<Case> all_cases() {
   std::vector<Case> all = cases();
-  for (std::vector<Case> family : {attention_cases(), training_cases(), quantization_cases(), grid_cases(), newer_cases()})
+  for (std::vector<Case> family :
+       {attention_cases(), training_cases(), quantization_cases(), grid_cases(), newer_cases()})
     for (Case& c : family) all.push_back(std::move(c));
   return all;
 }

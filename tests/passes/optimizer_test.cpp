@@ -301,19 +301,19 @@ TEST(Accumulation, LabelsOfAllItsBatchesWeighAlike) {
   for (const std::vector<double>& labels : {std::vector<double>{0, -1, 1, 2}, {-1, -1, -1, 2}, {-1, -1, -1, -1}}) {
     accumulated.step({{"x", tensor(DType::f32, {2, 2}, {1, 2, 3, -4})},
                       {"labels", tensor(DType::i64, {2}, {labels[0], labels[1]})},
-                      {"step.learning_rate", rate}},
+                      {":step.learning_rate", rate}},
                      &graphs.accumulate);
     accumulated.step({{"x", tensor(DType::f32, {2, 2}, {-1, 0, 2, 2})},
                       {"labels", tensor(DType::i64, {2}, {labels[2], labels[3]})},
-                      {"step.learning_rate", rate}});
+                      {":step.learning_rate", rate}});
     whole.step({{"x", tensor(DType::f32, {4, 2}, {1, 2, 3, -4, -1, 0, 2, 2})},
                 {"labels", tensor(DType::i64, {4}, labels)},
-                {"step.learning_rate", rate}});
+                {":step.learning_rate", rate}});
     for (int64_t i = 0; i < 6; ++i)
-      EXPECT_NEAR(accumulated.at("parameters", i), whole.at("parameters", i), 1e-6) << labels[0] << " " << i;
+      EXPECT_NEAR(accumulated.at(":parameters", i), whole.at(":parameters", i), 1e-6) << labels[0] << " " << i;
     EXPECT_EQ(accumulated.at(":gradients.counted"), 0);
   }
-  EXPECT_NE(whole.at("parameters"), 0);
+  EXPECT_NE(whole.at(":parameters"), 0);
 }
 
 TEST(Accumulation, OneBadBatchSkipsTheWholeStep) {

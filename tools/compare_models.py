@@ -62,7 +62,7 @@ def table():
         "resnet50": image("resnet50", "ts17", 16, 0.02),
         "mobilenet_v2": image("mobilenet_v2", "ts17", 16, 0.02),
         "shufflenet_v2_x1_0": image("shufflenet_v2_x1_0", "ts17", 16, 0.02),
-        "squeeze_excite": image("squeeze_excite", "dynamo", 64, 0.02),
+        "squeeze_excite": image("squeeze_excite", "ts17", 64, 0.02),
         "mobilenet_v3_small": image("mobilenet_v3_small", "ts17", 16, 0.02),
         "efficientnet_b0": image("efficientnet_b0", "ts17", 16, 0.02),
         "squeezenet1_1": image("squeezenet1_1", "dynamo", 16, 0.01),

@@ -332,6 +332,10 @@ std::vector<Binding> Importer::import_body(const onnx::GraphProto& graph, const 
   if (static_cast<size_t>(graph.input_size()) != arguments.size())
     throw Error("body '" + graph.name() + "' has " + std::to_string(graph.input_size()) + " inputs, " +
                 std::to_string(arguments.size()) + " expected");
+  // An empty body counts too: loops in loops would else take no end.
+  if (++imported_nodes_ > kMostNodes)
+    throw Error("body '" + graph.name() + "': the model has more than " + std::to_string(kMostNodes) +
+                " nodes with its loops unrolled");
   Scope scope{.outer = &outer, .prefix = outer.prefix + suffix, .opsets = outer.opsets};
   bind_initializers(graph, scope);
   for (int i = 0; i < graph.input_size(); ++i)

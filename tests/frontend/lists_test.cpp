@@ -1,4 +1,5 @@
 // Sequences, optionals, branches and loops, which exist while importing only: small graphs around each operator.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
@@ -113,6 +114,16 @@ TEST(Lists, AnEndlessLoopIsRefusedByName) {
   const onnx::GraphProto idle = body({"i", "go", "state"}, {}, {"go", "state"});
   EXPECT_EQ(error_of({node_proto("Loop", {"", "yes", "x"}, {"r"}, {{"body", idle}}, "forever")}),
             "node Loop 'forever': more than 100000 iterations");
+}
+
+TEST(Lists, EmptyLoopsInLoopsCountTogether) {
+  const onnx::GraphProto inner = body({"j", "again", "inner_state"}, {}, {"again", "inner_state"});
+  const onnx::GraphProto outer =
+      body({"i", "go", "state"}, {node_proto("Loop", {"many", "go", "state"}, {"next"}, {{"body", inner}}, "inner")},
+           {"go", "next"});
+  EXPECT_THAT(error_of({node_proto("Constant", {}, {"many"}, {{"value_int", int64_t{50000}}}),
+                        node_proto("Loop", {"many", "yes", "x"}, {"r"}, {{"body", outer}}, "outer")}),
+              testing::HasSubstr("nodes with its loops unrolled"));
 }
 
 TEST(Lists, ATensorIsNoSequence) {

@@ -42,6 +42,8 @@ TEST(Malformed, AFunctionsBranchSeesOnlyTheFunction) {
   EXPECT_EQ(error("funcattr"), "value 'call/x' is nowhere defined");
 }
 
+TEST(Malformed, LoopsThatGiveNothingAreNotRun) { EXPECT_EQ(error("loops"), "no error"); }
+
 TEST(Malformed, ABranchMayNotHideAValueThatItSees) {
   EXPECT_THAT(error("shadow"), testing::HasSubstr("value 'w' is defined twice: again by an initializer of graph 'b'"));
   EXPECT_EQ(error("siblings"), "no error");

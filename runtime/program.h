@@ -19,7 +19,7 @@ enum class DeviceKind : uint8_t { cpu, cuda };
 std::string_view name(DeviceKind device);
 
 // input: written by the host before every step. output: read by the host after it. state: lives on the device across
-// steps and is shared by name between programs; a name that begins with '.' (constants, gradients) carries nothing from
+// steps and is shared by name between programs; a name that begins with ".:" (constants, arenas) carries nothing from
 // one step to the next: checkpoints leave it out. scratch: the planned arena, one per program.
 enum class BufferKind : uint8_t { input, output, state, scratch };
 std::string_view name(BufferKind kind);

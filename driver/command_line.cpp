@@ -118,13 +118,12 @@ std::vector<std::string> canonical_arguments(int argc, const char* const* argv) 
 void add_recipe_keys(CLI::App& command, CommandLine& line) {
   for (const RecipeKey& key : recipe_keys()) {
     if (key.name == "model") continue;
-    command
-        .add_option_function<std::string>(
-            "--" + key.name,
-            [&line, name = key.name](const std::string& value) { line.keys.emplace_back(name, value); }, key.help)
-        ->type_name(key.unit)
-        ->take_last()
-        ->group(key.scope == RecipeKey::compiled ? key.group + " (fixed when a step is compiled)" : key.group);
+    CLI::Option* option = command.add_option_function<std::string>(
+        "--" + key.name, [&line, name = key.name](const std::string& value) { line.keys.emplace_back(name, value); },
+        key.help);
+    option->type_name(key.unit)->group(key.scope == RecipeKey::compiled ? key.group + " (fixed when a step is compiled)"
+                                                                        : key.group);
+    key.unit.ends_with(",...") ? option->join(',') : option->take_last();  // a list may be given piece by piece
   }
 }
 

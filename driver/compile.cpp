@@ -320,6 +320,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   passes.loss.model_outputs = options.model_outputs;
   passes.autocast.sources.known_operators = onnx_operator_names();
   for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
+  passes.autocast.sources.part_of = parts_at_import(imported);
   if (recipe.classes > 0)
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);

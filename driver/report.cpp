@@ -12,6 +12,8 @@
 namespace halfstep {
 namespace {
 
+constexpr std::string_view kFolded = "folded: constant";
+
 // Which of the IR nodes of an ONNX node says what it is: the library call before the loop, the loop before the move.
 // What gives a value comes before what only prepares indices for it.
 int rank(const PrecisionRow& row) {
@@ -57,12 +59,19 @@ AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<Onnx
       rows[known->second] = row;
   }
   for (const OnnxNode& node : nodes) {
+    if (node.op == "Constant" || row_of.contains({node.name, Phase::forward})) continue;
+    if (node.folded) {
+      rows.push_back({{node.name, Phase::forward}, node.op, *node.folded, {}, *node.folded, std::string(kFolded)});
+      continue;
+    }
     const auto whole = part_of.find(node.name);
-    if (whole == part_of.end() || row_of.contains({node.name, Phase::forward})) continue;
+    if (whole == part_of.end()) continue;
     const auto row = row_of.find({whole->second, Phase::forward});
     if (row == row_of.end()) continue;
     PrecisionRow part = rows[row->second];
-    part.origin.name = node.name, part.reason = fmt::format("part of '{}'", whole->second);
+    part.origin.name = node.name;
+    const bool merged = node.same_as && nodes[*node.same_as].name == whole->second;
+    part.reason = fmt::format("{} '{}'", merged ? "merged with" : "part of", whole->second);
     rows.push_back(std::move(part));
   }
   std::ranges::stable_sort(rows, {}, [&](const PrecisionRow& row) { return position_of(row.origin, nodes); });
@@ -94,7 +103,7 @@ nlohmann::json precision_json(const AutocastReport& report) {
 std::string precision_summary(const AutocastReport& report) {
   std::map<DType, int> counts;
   for (const PrecisionRow& row : report)
-    if (is_floating(row.result)) ++counts[row.result];
+    if (is_floating(row.result) && row.reason != kFolded) ++counts[row.result];
   std::string text;
   for (const auto& [type, count] : counts)
     text += fmt::format("{}{} {}write {}", text.empty() ? "" : ", ", count, text.empty() ? "nodes " : "", name(type));

@@ -18,8 +18,9 @@ std::string operator_of(const Origin& origin, std::string_view ir_op, const std:
 size_t position_of(const Origin& origin, const std::vector<OnnxNode>& nodes);
 
 // One row per ONNX node, in the model's order, instead of one per IR node: that of its main IR node, with the ONNX
-// operator. Preprocessing and the loss are one row each. A node that became part of another (`part_of`) has that one's
-// row under its own name.
+// operator. Preprocessing and the loss are one row each. A node that became part of another or was merged with it
+// (`part_of`) has that one's row under its own name, one that was folded the type of its constants. Those of the
+// operator Constant have none.
 AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes,
                             const std::map<std::string, std::string>& part_of);
 // Rows of node, operator, operand / accumulator / result type, reason.

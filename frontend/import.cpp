@@ -489,6 +489,27 @@ ImportedModel import_model(const OnnxFile& file, const ImportOptions& options) {
   return result;
 }
 
+std::map<std::string, std::string> parts_at_import(const ImportedModel& model) {
+  std::set<std::string> computed;
+  for (const Node& node : model.graph.nodes())
+    if (!is_leaf(*node.op)) computed.insert(node.origin.name);
+  std::vector<const std::string*> whole(model.nodes.size());
+  for (size_t i = model.nodes.size(); i-- > 0;) {
+    const OnnxNode& node = model.nodes[i];
+    if (node.folded) continue;
+    if (computed.contains(node.name)) whole[i] = &node.name;
+    for (size_t reader : node.readers)
+      if (!whole[i]) whole[i] = whole[reader];
+  }
+  std::map<std::string, std::string> parts;
+  for (size_t i = 0; i < model.nodes.size(); ++i) {
+    const OnnxNode& node = model.nodes[i];
+    if (node.same_as && !whole[i]) whole[i] = whole[*node.same_as];
+    if (whole[i] && *whole[i] != node.name) parts.emplace(node.name, *whole[i]);
+  }
+  return parts;
+}
+
 NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored) {
   NamedTensors result = stored;
   for (const Node& node : graph.nodes()) {

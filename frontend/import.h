@@ -50,6 +50,10 @@ struct ImportOptions {
 struct OnnxNode {
   std::string name;  // as origins in the graph bear it
   std::string op;    // "Conv"
+  // Of a node without values of its own, since it gives on another's or computes the same: that node's index.
+  std::optional<size_t> same_as = {};
+  std::vector<size_t> readers = {};  // indices of the nodes that read its values, later than its own
+  std::optional<DType> folded = {};  // of a node whose results are constants: their type
 };
 
 struct ImportedModel {
@@ -66,6 +70,10 @@ struct ImportedModel {
 
 // Throws Error with every problem of the model at once, each naming its node and what to do.
 ImportedModel import_model(const OnnxFile& file, const ImportOptions& options = {});
+
+// Of the nodes that are none of the graph's, neither themselves nor as constants: the name of the node that gives their
+// values, or else of the first behind them that is one of the graph's.
+std::map<std::string, std::string> parts_at_import(const ImportedModel& model);
 
 // Stored tensors of `graph` in the layout of their ONNX initializers, for export.
 NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored);

@@ -375,8 +375,31 @@ std::optional<std::vector<Binding>> Importer::import_results(const onnx::NodePro
   return context.bind(values);
 }
 
+void Importer::record_reads(const onnx::NodeProto& node, size_t reader, const Scope& scope) {
+  for (const std::string& input : node.input()) {
+    const Binding* operand = input.empty() ? nullptr : scope.find(input);
+    if (!operand || operand->kind != Binding::value) continue;
+    if (const auto maker = makers_.find(operand->as_value); maker != makers_.end())
+      nodes_[maker->second].readers.push_back(reader);
+  }
+}
+
+// Results that are the operands' own values, or were computed by a node before.
+void Importer::record_results(const std::vector<Binding>& results, size_t maker) {
+  std::optional<DType> type;
+  for (const Binding& result : results) {
+    if (result.kind != Binding::value || !result.as_value) continue;
+    const auto [first, added] = makers_.emplace(result.as_value, maker);
+    if (!added && first->second != maker) nodes_[maker].same_as = first->second;
+    if (!constants_.is_constant(result.as_value)) return;
+    if (!type) type = builder_.dtype(result.as_value);
+  }
+  nodes_[maker].folded = type;
+}
+
 void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope) {
   const std::string name = unique_name(scope.prefix + node_name(node, index));
+  const size_t place = nodes_.size();
   nodes_.push_back({name, operator_name(node)});
   std::optional<std::vector<Binding>> results;
   if (++imported_nodes_ == kMostNodes)
@@ -389,6 +412,8 @@ void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope)
     problems_.add(error.what());
   }
   --depth_;
+  if (results) record_results(*results, place);
+  if (!nodes_[place].same_as) record_reads(node, place, scope);
   for (size_t i = 0; i < static_cast<size_t>(node.output_size()); ++i) {
     Binding binding;
     if (results) binding = i < results->size() ? (*results)[i] : Binding{Binding::unsupported};

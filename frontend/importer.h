@@ -99,6 +99,8 @@ class Importer {
   std::vector<Binding> read_results(const Scope& scope, const std::vector<std::string>& names);
   std::vector<Binding> call_function(const onnx::FunctionProto& function, const onnx::NodeProto& node,
                                      const Scope& scope, const std::string& name);
+  void record_reads(const onnx::NodeProto& node, size_t reader, const Scope& scope);
+  void record_results(const std::vector<Binding>& results, size_t maker);
   void refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope);
   std::string unique_name(const std::string& name);
   Value repeated_leaf(const Node& leaf, size_t axis);
@@ -123,6 +125,7 @@ class Importer {
   std::map<Value, Value> updates_;
   std::set<std::string> node_names_;
   std::vector<OnnxNode> nodes_;
+  std::map<Value, size_t> makers_;        // the first of nodes_ that gave the value
   std::map<std::string, int> name_uses_;  // how often a name was made unique
   std::vector<std::string> input_names_;
   std::vector<std::string> remarks_;

@@ -36,6 +36,7 @@ class Autocast {
                as_torch_ ? PrecisionNeeds::constants_beyond_range : PrecisionNeeds::all),
         users_(graph.users()) {
     find_demands();
+    if (report_) find_constants();
   }
 
   Graph run() {
@@ -52,7 +53,7 @@ class Autocast {
       if (plan.written)
         for (Value& v : results)
           if (is_castable(b.dtype(v))) v = b.cast(v, *plan.written);
-      if (report_ && !is_weak(node)) report_->push_back(row(b, node, read, results, plan));
+      if (report_ && !is_constant(id)) report_->push_back(row(b, node, read, results, plan));
       return results;
     });
   }
@@ -64,8 +65,14 @@ class Autocast {
     return rules;
   }
 
-  bool is_weak(const Node& node) const {
-    return std::ranges::all_of(node.operands, [&](Value v) { return !v || needs_.is_weak(v); });
+  // Computed of constants alone.
+  bool is_constant(NodeId id) const { return constant_[static_cast<size_t>(id)]; }
+
+  void find_constants() {
+    for (const Node& node : graph_.nodes())
+      constant_.push_back(is(node, "constant") ||
+                          (!is_leaf(*node.op) &&
+                           std::ranges::all_of(node.operands, [&](Value v) { return !v || is_constant(v.node); })));
   }
 
   void find_demands() {
@@ -253,6 +260,7 @@ class Autocast {
   const std::vector<PrecisionClass> classes_;
   PrecisionNeeds needs_;
   const std::vector<std::vector<NodeId>> users_;
+  std::vector<char> constant_;
   std::map<std::string, DType> summed_;  // what a mean's sum read, by its node's name
   std::vector<std::vector<Demand>> demands_;
 };

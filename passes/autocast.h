@@ -28,7 +28,7 @@ struct AutocastOptions {
   SourceNodes sources = {};
 };
 
-// One row of the precision table for each operator node that computes on data.
+// One row of the precision table for each operator node that computes on data or weights.
 struct PrecisionRow {
   Origin origin;
   std::string op;

@@ -60,7 +60,12 @@ void attach_the_loss(Pipeline& p) { p.at("forward") = attach_loss(p.at("forward"
 
 void cast_automatically(Pipeline& p) {
   AutocastOptions options = p.options.autocast;
-  options.sources.part_of = p.result.part_of = parts_taken_in(p.model, p.at("forward"));
+  std::map<std::string, std::string> parts = parts_taken_in(p.model, p.at("forward"));
+  for (const auto& [part, whole] : p.options.autocast.sources.part_of) {
+    const auto further = parts.find(whole);
+    parts.emplace(part, further == parts.end() ? whole : further->second);
+  }
+  options.sources.part_of = p.result.part_of = std::move(parts);
   p.at("forward") = autocast(p.at("forward"), options, &p.result.precision);
 }
 

@@ -79,6 +79,44 @@ TEST_F(CliOutput, InspectHasOneRowForEachOnnxNode) {
   EXPECT_THAT(succeed({"inspect", "m.onnx", "--precision", "fp32"}), Not(HasSubstr("f16")));
 }
 
+// Merged with an equal one, passed on, taken in, folded, computed of weights alone.
+TEST_F(CliOutput, InspectHasARowForNodesThatAreNoneOfTheGraph) {
+  TestModel m(17);
+  m.input("x", {2, 4}).weight("w", ramp({3, 8}, -1, 0.1)).weight("of_w", ints({1}, {4})).weight("end", ints({1}, {8}));
+  m.weight("axis", ints({1}, {1}));
+  m.node("Transpose", {"x"}, {"t"}, {{"perm", Ints{1, 0}}}, "there").node("Transpose", {"t"}, {"u"}, {}, "back");
+  m.node("Shape", {"u"}, {"shape"}, {}, "sizes").node("Reshape", {"u", "shape"}, {"r"}, {}, "reshape");
+  m.node("Slice", {"w", "of_w", "end", "axis"}, {"part"}, {}, "part_of_w");
+  m.node("Gemm", {"r", "part"}, {"a"}, {{"transB", int64_t{1}}}, "fc");
+  m.node("Gemm", {"r", "part"}, {"b"}, {{"transB", int64_t{1}}}, "same").node("Identity", {"b"}, {"c"}, {}, "alias");
+  m.node("Add", {"a", "c"}, {"logits"}, {}, "sum").output("logits");
+  write("m.onnx", m);
+  const auto rows = [&](const Arguments& options) {
+    std::map<std::string, std::string> reasons;
+    const json inspected = json::parse(succeed(Arguments{"inspect", "m.onnx", "--json"} + options));
+    for (const json& row : inspected["nodes"])
+      reasons[row["node"]] = std::string(row["result"]) + ": " + std::string(row["reason"]);
+    return reasons;
+  };
+  using testing::Pair;
+  EXPECT_THAT(rows({}),
+              testing::ElementsAre(Pair("alias", "f16: merged with 'fc'"), Pair("back", "f16: part of 'fc'"),
+                                   Pair("fc", "f16: contraction"), Pair("loss", "f32: needs f32"),
+                                   Pair("part_of_w", "f32: follows its operands"), Pair("reshape", "f16: part of 'fc'"),
+                                   Pair("same", "f16: merged with 'fc'"), Pair("sizes", "i64: folded: constant"),
+                                   Pair("sum", "f16: follows 'fc'"), Pair("there", "f16: part of 'fc'")));
+  EXPECT_THAT(rows({"--deny", "same"}).at("fc"), testing::StartsWith("f32: deny list: pattern 'same'"));
+}
+
+TEST_F(CliOutput, AListMayBeGivenPieceByPiece) {
+  write("m.onnx", tiny_mlp());
+  EXPECT_THAT(succeed({"inspect", "m.onnx", "--deny", "fc1", "--deny", "fc2"}),
+              AllOf(ContainsRegex("fc1 +Gemm +f32 +f32 +f32 +deny list"), HasSubstr("deny list: pattern 'fc2'")));
+  EXPECT_EQ(
+      json::parse(succeed({"bench", "m.onnx", "--batch", "8", "--batch", "16", "--repeats", "2", "--json"}))["batch"],
+      16);
+}
+
 TEST_F(CliOutput, InspectNeedsNoWeights) {
   TestModel m = tiny_mlp();
   onnx::TensorProto& w = *m.proto.mutable_graph()->mutable_initializer(0);

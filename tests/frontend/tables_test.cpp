@@ -28,6 +28,15 @@ std::optional<Shape> parameter(const std::string& name, const Tensor& tensor, co
   return leaf ? std::optional(graph.type(leaf).shape) : std::nullopt;
 }
 
+TEST(Tables, WhatMustBeKnownIsNotTrained) {
+  TestModel model(17);
+  model.input("x", {2, 3}).weight("table", floats({3}, {2, 1, 2})).node("Unique", {"table"}, {"values"}, {}, "unique");
+  model.weight("w", ramp({2, 2})).node("MatMul", {"values", "w"}, {"y"}, {}, "fc").output("y");
+  EXPECT_THAT(
+      import_error(model, {.train = {"table"}}),
+      testing::HasSubstr("operand X 'table' must be known when the model is compiled, but it is to be trained"));
+}
+
 TEST(Tables, WhatPeopleTrainIsAParameter) {
   EXPECT_EQ(parameter("pos_embedding", ramp({4, 4}, 0, 0.1)), (Shape{4, 4}));
   EXPECT_EQ(parameter("val_7", ramp({4, 4}, 0, 0.1)), (Shape{4, 4}));

@@ -213,7 +213,10 @@ ExpressionId RegionReader::read_avg_pool(const Point& p) {
     const ExpressionId v = evaluate(p.node.operands[0], e.index, kernel_.both(p.guard, e.inside));
     return std::vector{add_where(carried[0], e.inside, v)};
   };
-  return kernel_.primitive(ScalarOp::divide, {fold(g.window, {zero}, step)[0], window_count(p, p.index)});
+  // A window that lies in the padding counts nothing: 0.
+  const ExpressionId count =
+      kernel_.primitive(ScalarOp::maximum, {window_count(p, p.index), kernel_.constant(p.node.results[0].dtype, 1)});
+  return kernel_.primitive(ScalarOp::divide, {fold(g.window, {zero}, step)[0], count});
 }
 
 ExpressionId RegionReader::read_avg_pool_grad(const Point& p) {

@@ -485,15 +485,16 @@ void Lowering::plan_scratch() {
   const MemoryPlan plan = plan_memory(lifetimes_, kAlignment);
   result_.scratch_floor = plan.floor;
   const int32_t scratch = static_cast<int32_t>(result_.program.buffers.size());
-  if (plan.bytes > 0) result_.program.buffers.push_back({"scratch", BufferKind::scratch, {DType::u8, {plan.bytes}}});
+  bool named = false;  // also by steps that read nothing of it, as of an empty tensor
   const auto settle = [&](Ref& r) {
     const Storage& s = storages_[static_cast<size_t>(r.buffer)];
     if (s.buffer >= 0)
       r = {s.buffer, r.offset};
     else
-      r = {scratch, r.offset + plan.offsets[s.life]};
+      r = {scratch, r.offset + plan.offsets[s.life]}, named = true;
   };
   for (Step& step : result_.program.steps) for_each_ref(step, settle);
+  if (named) result_.program.buffers.push_back({"scratch", BufferKind::scratch, {DType::u8, {plan.bytes}}});
 }
 
 }  // namespace

@@ -91,6 +91,7 @@ class Update {
       at = slice.offset + slice.size();
     }
     fill_to(layout_.size);
+    if (pieces.empty()) return b_.broadcast(scalar(0), {0});  // all parameters are empty
     return pieces.size() == 1 ? pieces[0] : b_.call("concat", pieces, {{"axis", int64_t{0}}});
   }
 

@@ -96,19 +96,20 @@ bool PrecisionNeeds::may_change(NodeId id) const {
 void PrecisionNeeds::look_at_constants(Scope scope) {
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& node = graph_.node(id);
-    if (node.op->kernel != KernelKind::pointwise || weak_[static_cast<size_t>(id)]) continue;
+    const bool contracts = node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution;
+    if ((node.op->kernel != KernelKind::pointwise && !contracts) || weak_[static_cast<size_t>(id)]) continue;
     const PrecisionClass& c = classes_[static_cast<size_t>(id)];
-    if (c.precision == Precision::low || c.precision == Precision::full) continue;
+    if (c.precision == Precision::full || (c.precision == Precision::low && !(contracts && may_change(id)))) continue;
     for (size_t i = 0; i < node.operands.size(); ++i) {
       const Value v = node.operands[i];
-      if (!is_castable_operand(node, i) || !is_weak(v) || !is_castable(graph_.type(v).dtype)) continue;
+      if (!v || !is_castable_operand(node, i) || !is_weak(v) || !is_castable(graph_.type(v).dtype)) continue;
       const std::string number = beyond(v);
       if (number.empty()) continue;
       const bool overflows = !std::isfinite(round_to(low_, std::stod(number)));
       if (scope == constants_beyond_range && !overflows) continue;
       reasons_[static_cast<size_t>(id)] = fmt::format("{} does not hold {}", name(low_), number);
       const bool factor = is(node, "mul") || (is(node, "div") && i == 1);
-      if (scope == constants_beyond_range || (overflows && !factor)) continue;
+      if (contracts || scope == constants_beyond_range || (overflows && !factor)) continue;
       const std::string why =
           fmt::format("{} does not hold {}, which {} has beside it", name(low_), number, quoted(node));
       for (Value made : strong_operands(node)) keep_makers(made, why, factor, false);

@@ -1,8 +1,8 @@
 // What keeps a node of the forward graph in f32 although its row lets it follow or run low:
 //
 //   a constant beyond the low type: one that it turns into 0, infinity or 1, or that is below its normal numbers. What
-//     meets it computes in f32, and so do the functions that made what it meets (a sigmoid before `1 - 1e-7`); the
-//     contraction too, where the constant is a factor, since then one side of it is out of range.
+//     meets it computes in f32, contractions too, and so do the functions that made what it meets (a sigmoid before `1
+//     - 1e-7`); the contraction too, where the constant is a factor, since then one side of it is out of range.
 //   positions and counts: a contraction of what is computed of integers alone (of 16 bits and more: bytes are pixels),
 //     one over a single element (an outer product), one whose result a sine or a cosine takes.
 //   a rounding for nothing: a value that is read in f32 alone, by an op that needs f32 or, a product or a sum, by a

@@ -34,14 +34,11 @@ TensorType chosen_type(const TypeContext& c) {
   TensorType result{x.dtype, Shape(x.shape.begin(), x.shape.begin() + static_cast<std::ptrdiff_t>(axis))};
   result.shape.insert(result.shape.end(), indices.shape.begin(), indices.shape.end());
   result.shape.insert(result.shape.end(), x.shape.begin() + static_cast<std::ptrdiff_t>(axis) + 1, x.shape.end());
+  expect(x.element_count() > 0 || result.element_count() == 0, "there is no row to choose from");
   return result;
 }
 
-std::vector<TensorType> gather_type(const TypeContext& c) {
-  const TensorType result = chosen_type(c);
-  expect(c.operand(0).element_count() > 0 || result.element_count() == 0, "there is no row to choose from");
-  return {result};
-}
+std::vector<TensorType> gather_type(const TypeContext& c) { return {chosen_type(c)}; }
 
 void evaluate_gather(const EvaluateContext& c) {
   const Rows rows = rows_of(c.node, c.types[0]);
@@ -139,11 +136,19 @@ std::vector<Value> scatter_vjp(const VjpContext& c) {
     return {scatter(b, g, indices, splat_of(b, updates, 0), axis, "set"),
             {},
             b.select(is_last(c), read(g), splat_of(b, updates, 0))};
-  // The derivative by one factor is the product over it: undefined where the factor is 0.
-  if (reduction == "mul")
+  // The derivative by one factor is the product of the others: of all over this one, and where it is 0, of the rest if
+  // that has no second 0.
+  if (reduction == "mul") {
+    const auto is_zero = [&](Value v) { return b.call("eq", {v, splat_of(b, v, 0)}); };
+    const auto zeros = [&](Value v) { return b.cast(is_zero(v), b.dtype(v)); };
+    const auto rest = [&](Value v) { return b.select(is_zero(v), splat_of(b, v, 1), v); };
+    const Value count = scatter(b, zeros(data), indices, zeros(updates), axis, "add");
+    const Value product = scatter(b, rest(data), indices, rest(updates), axis, "mul");
+    const Value single = b.select(b.call("eq", {count, splat_of(b, count, 1)}), product, splat_of(b, product, 0));
     return {b.mul(g, scatter(b, splat_of(b, data, 1), indices, updates, axis, "mul")),
             {},
-            b.div(read(b.mul(g, y)), updates)};
+            b.select(is_zero(updates), read(b.mul(g, single)), b.div(read(b.mul(g, y)), rest(updates)))};
+  }
   // Split evenly among those that attain the extremum.
   const Value kept = b.cast(b.call("eq", {data, y}), b.dtype(data));
   const Value attained = b.cast(b.call("eq", {updates, read(y)}), b.dtype(updates));

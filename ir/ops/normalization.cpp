@@ -54,6 +54,13 @@ Value normalise(Builder& b, Value x32, Value mean, Value variance, const BatchNo
   return b.mul(b.sub(x32, b.reshape(mean, a.channel)), inverse);
 }
 
+// The first elements of x, which has the shape of `channel` where that is not 1; 0 where there are none.
+Value first_elements(Builder& b, Value x, const Shape& channel) {
+  const Shape shape = b.shape(x);
+  if (b.type(x).element_count() == 0) return b.broadcast(b.constant(DType::f32, 0), channel);
+  return b.slice(x, Ints(shape.size(), 0), channel);
+}
+
 // One pass: sums of (x - k) and (x - k)^2, where k is each channel's first element, so that a large mean does not
 // cancel.
 std::vector<Value> expand_batch_norm(const ExpandContext& c) {
@@ -61,7 +68,7 @@ std::vector<Value> expand_batch_norm(const ExpandContext& c) {
   const Shape shape = b.shape(c.operands[0]);
   const BatchNormAxes a = batch_norm_axes(c.node.attributes, shape);
   const Value x = b.cast(c.operands[0], DType::f32);
-  const Value k = b.slice(x, Ints(shape.size(), 0), a.channel);
+  const Value k = first_elements(b, x, a.channel);
   const Value d = b.sub(x, b.broadcast(k, shape));
   const Value first = b.mul(b.call("reduce_sum", {d}, {{"axes", a.reduced}}), 1 / a.count);
   const Value second = b.mul(b.call("reduce_sum", {b.mul(d, d)}, {{"axes", a.reduced}}), 1 / a.count);
@@ -287,7 +294,7 @@ std::vector<Value> expand_group_norm(const ExpandContext& c) {
   const Shape shape = b.shape(c.operands[0]);
   const GroupNormAxes a = group_norm_axes(c.node.attributes, shape);
   const Value x = b.cast(c.operands[0], DType::f32);
-  const Value k = b.slice(x, Ints(shape.size(), 0), a.per_channel);
+  const Value k = first_elements(b, x, a.per_channel);
   const Value d = b.sub(x, k);
   const Value first = by_group(b, b.mul(sum(b, d, a.reduced), 1 / a.positions), a);
   const Value second = by_group(b, b.mul(sum(b, b.mul(d, d), a.reduced), 1 / a.positions), a);

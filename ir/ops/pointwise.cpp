@@ -145,7 +145,7 @@ bool is_sum_of_powers(const Graph& graph, Value v) {
   const auto is = [](const Node& node, std::string_view op) { return node.op->name == op; };
   const auto constant = [&](Value operand) -> const Tensor* {
     const Node* made = &graph.node(operand);
-    while (is(*made, "broadcast") || is(*made, "reshape")) made = &graph.node(made->operands[0]);
+    while (is(*made, "broadcast") || is(*made, "reshape") || is(*made, "cast")) made = &graph.node(made->operands[0]);
     return is(*made, "constant") ? &made->attributes.tensor("value") : nullptr;
   };
   const auto is_power = [&](const Node& node) {
@@ -164,7 +164,8 @@ bool is_sum_of_powers(const Graph& graph, Value v) {
     node = &graph.node(node->operands[product && constant(node->operands[0]) ? 1 : 0]);
   }
   if (is(*node, "reduce_sum") || is(*node, "avg_pool")) node = &graph.node(node->operands[0]);
-  while (is(*node, "transpose") || is(*node, "pad") || is(*node, "reshape")) node = &graph.node(node->operands[0]);
+  while (is(*node, "transpose") || is(*node, "pad") || is(*node, "reshape") || is(*node, "cast"))
+    node = &graph.node(node->operands[0]);
   return is_power(*node);
 }
 

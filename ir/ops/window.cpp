@@ -100,6 +100,7 @@ void for_each_window(const Shape& x, const Shape& y, const WindowGeometry& g, Vi
 void evaluate_max_pool(const EvaluateContext& c) {
   const double lowest = -std::numeric_limits<double>::infinity();
   std::vector<char> seen(c.results[0].size(), 0);
+  std::fill(c.results[0].begin(), c.results[0].end(), lowest);  // of a window that lies in the padding
   for_each_window(c.types[0].shape, c.node.results[0].shape, geometry_of(c.node.attributes),
                   [&](size_t out, int64_t element, int64_t at) {
                     const double v = at < 0 ? lowest : (*c.operands[0])[static_cast<size_t>(at)];

@@ -236,12 +236,41 @@ class Run {
     std::vector<const InterpretedTensor*> pointers;
     for (const InterpretedTensor& m : magnitudes) pointers.push_back(&m);
     const std::vector<double> sums = interpret_node(node, pointers, Rounding::none)[0].values;
+    // Padding is skipped, or is a factor 0 of what may be infinite.
+    if (node.op->kernel == KernelKind::convolution && mix(static_cast<uint64_t>(id), p_.run) % 2 == 0)
+      for (const InterpretedTensor& m : magnitudes)
+        if (!std::ranges::all_of(m.values, [](double v) { return std::isfinite(v); }))
+          std::ranges::fill(result.values, std::numeric_limits<double>::quiet_NaN());
     const double terms = static_cast<double>(largest_sum(node, operands)) + more;
+    const std::vector<double> flushed = flushed_sums(node, magnitudes, terms);
     for (size_t i = 0; i < result.values.size(); ++i) {
-      if (!std::isfinite(result.values[i]) || (more == 0 && is_exact(sums[i], smallest))) continue;
+      const double zeroed = flushed.empty() ? 0 : flushed[i];
+      const bool matters = zeroed > kUnit * kUnit * sums[i];
+      if (!std::isfinite(result.values[i]) || (more == 0 && !matters && is_exact(sums[i], smallest))) continue;
       const uint64_t key = mix(mix(static_cast<uint64_t>(id), 77), static_cast<uint64_t>(i));
-      result.values[i] += sign(key) * terms * kUnit * sums[i];
+      result.values[i] += sign(key) * (terms * kUnit * sums[i] + (matters ? zeroed : 0));
     }
+  }
+
+  // The bf16 products of AVX-512 take numbers below the normal ones as 0, and give 0 for them. How much that may be in
+  // each sum; empty for other types.
+  static std::vector<double> flushed_sums(const Node& node, const std::vector<InterpretedTensor>& magnitudes,
+                                          double terms) {
+    constexpr double kLeastNormal = 0x1p-126;
+    const bool products = node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution;
+    if (!products || magnitudes[0].type.dtype != DType::bf16) return {};
+    std::vector<double> lost(static_cast<size_t>(node.results[0].element_count()), terms * kLeastNormal);
+    for (size_t k = 0; k < 2; ++k) {
+      InterpretedTensor below = magnitudes[k];
+      bool any = false;
+      for (double& v : below.values) v = v < kLeastNormal ? v : 0, any |= v != 0;
+      if (!any) continue;
+      const std::vector<const InterpretedTensor*> pointers{k == 0 ? &below : &magnitudes[0],
+                                                           k == 1 ? &below : &magnitudes[1]};
+      const std::vector<double> sums = interpret_node(node, pointers, Rounding::none)[0].values;
+      for (size_t i = 0; i < lost.size(); ++i) lost[i] += sums[i];
+    }
+    return lost;
   }
 
   // An upper bound of how many terms an element sums.

@@ -144,9 +144,7 @@ void movement(GraphMaker& m, const Op& op) {
   updates.insert(updates.end(), s.begin() + axis + 1, s.end());
   const std::vector<std::string> reductions{"set", "add", "mul", "min", "max"};
   const std::string reduction = r.pick(reductions);
-  Value update = m.shaped(updates);
-  // The row's derivative by a factor is undefined where the factor is 0.
-  if (reduction == "mul") update = b.add(b.mul(update, update), 0.5);
+  const Value update = m.shaped(updates);
   m.give(b.call("scatter", {x, indices, update}, {{"axis", axis}, {"reduction", reduction}}));
 }
 

@@ -16,8 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kGraphs = 100, kShards = 5, kBatch = 20;
-constexpr uint64_t kOpen = 92;  // docs/fuzzing.md: a filter gradient of values beyond fp16 is NaN where the truth is 0
+constexpr uint64_t kGraphs = 2000, kShards = 20, kBatch = 20;
 
 class RandomGraphs : public testing::TestWithParam<uint64_t> {};
 
@@ -27,7 +26,7 @@ TEST_P(RandomGraphs, ComputeWhatTheyMean) {
   const uint64_t first = GetParam() * kGraphs / kShards, last = (GetParam() + 1) * kGraphs / kShards;
   for (uint64_t at = first, batch = 0; at < last; at += kBatch, ++batch) {
     std::vector<FuzzCase> cases;
-    for (uint64_t seed = at; seed < at + kBatch; ++seed) cases.push_back(random_case(seed == kOpen ? kGraphs : seed));
+    for (uint64_t seed = at; seed < at + kBatch; ++seed) cases.push_back(random_case(seed));
     const uint64_t turn = GetParam() + batch;
     const std::vector<Checked> checked =
         check_cases(cases, {.targets = {targets[turn % targets.size()]}, .precisions = {precisions[turn % 3]}});

@@ -36,6 +36,8 @@ class Reference {
   virtual const Results& results() = 0;
   // As the results, the largest difference of `runs` runs; infinite where a run is NaN or infinite elsewhere.
   const Results& differences(int runs);
+  // Whether a value on the way is infinite or NaN.
+  virtual bool overflows() const = 0;
 
  protected:
   virtual Results perturbed(uint64_t run) = 0;
@@ -47,15 +49,25 @@ class Reference {
 
 std::unique_ptr<Reference> program_reference(const Prepared& prepared);
 
-// The graph as built, in double. `type`: of the roundings in perturbed runs.
+// A graph in double, without the program's passes.
 struct ExactGraph {
   Graph graph;  // with gradients, expanded
   NamedTensors leaves;
   Results results;
-  double largest = 0;  // magnitude of a value that is no constant
+  double largest = 0;  // magnitude of a finite value that is no constant
+  bool finite = true;  // all values are
+  // A finite number that a function has no finite value or slope at: x / 0, log 0.
+  bool has_pole = false;
 };
 ExactGraph exact_graph(const FuzzCase& fuzz_case);
-std::unique_ptr<Reference> exact_reference(const ExactGraph& exact, DType type);
+// The same of what stands for written-out softmaxes, norms and activations: another formula of the same function, with
+// another condition. nullopt if nothing does.
+std::optional<ExactGraph> recognised_graph(const FuzzCase& fuzz_case);
+// Random numbers belong to elements in the order of the layout at hand: where layouts change around a random op, the
+// exact graph draws others.
+bool draws_differently(const FuzzCase& fuzz_case);
+// `type`: of the roundings in perturbed runs, which take turns between both graphs.
+std::unique_ptr<Reference> exact_reference(const ExactGraph& exact, const ExactGraph* recognised, DType type);
 
 // What is wrong with the gradients of `exact`, if anything; nullopt and not smooth: nothing can be said.
 struct Differences {

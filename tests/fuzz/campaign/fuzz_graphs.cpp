@@ -207,7 +207,8 @@ void run_job(const Campaign& c, uint64_t first, int to) {
         int status = 0;
         ::waitpid(process, &status, 0);
         if (status == 0) continue;
-        const std::string text = fmt::format("fail {} ended by signal {}\n", seed, WTERMSIG(status));
+        const std::string end = WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status)) : "an exception";
+        const std::string text = fmt::format("fail {} ended by {}\n", seed, end);
         if (::write(to, text.data(), text.size()) < 0) std::abort();
       }
     });

@@ -181,7 +181,7 @@ void pool(GraphMaker& m, const Op& op) {
   m.give(m.b.call(op.name, {x}, attributes));
 }
 
-void matmul(GraphMaker& m) {
+void matmul(GraphMaker& m, std::string_view op) {
   Random& r = m.random;
   const bool batched = r.chance(0.3);
   const Value a = m.with_rank(m.any(1, 4), batched ? 3 : 2);
@@ -191,7 +191,7 @@ void matmul(GraphMaker& m) {
   const int64_t k = s[at + (ta ? 0 : 1)], n = m.size();
   Shape other = tb ? Shape{n, k} : Shape{k, n};
   if (batched) other.insert(other.begin(), s[0]);
-  const Value y = m.b.matmul(a, m.shaped(other), {{"transpose_a", int64_t{ta}}, {"transpose_b", int64_t{tb}}});
+  const Value y = m.b.call(op, {a, m.shaped(other)}, {{"transpose_a", int64_t{ta}}, {"transpose_b", int64_t{tb}}});
   m.give(r.chance(0.5) ? m.b.add(y, m.leaf({n})) : y);
 }
 
@@ -232,6 +232,7 @@ void composite(GraphMaker& m, const Op& op) {
   const std::string_view name = op.name;
   const auto maybe = [&](const Shape& s) { return r.chance(0.8) ? m.leaf(s) : Value{}; };
   if (name == "attention") return attention(m);
+  if (name == "full_matmul") return matmul(m, name);
   if (name == "resample") {
     const Value x = m.any(1, 4);
     const int64_t axis = m.axis_of(x), size = b.shape(x)[static_cast<size_t>(axis)];
@@ -304,7 +305,7 @@ void add_node(GraphMaker& m, const Op& op) {
     case KernelKind::window:
       return pool(m, op);
     case KernelKind::gemm:
-      return matmul(m);
+      return matmul(m, op.name);
     case KernelKind::convolution:
       return convolution(m, op);
     case KernelKind::random: {

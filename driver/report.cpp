@@ -53,10 +53,15 @@ AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<Onnx
   std::map<std::pair<std::string, Phase>, size_t> row_of;
   for (const PrecisionRow& row : report) {
     const auto [known, added] = row_of.emplace(std::pair(row.origin.name, row.origin.phase), rows.size());
-    if (added)
+    if (added) {
       rows.push_back(row);
-    else if (rank(row) < rank(rows[known->second]))
-      rows[known->second] = row;
+      continue;
+    }
+    PrecisionRow& of_node = rows[known->second];
+    if (rank(row) < rank(of_node))
+      of_node = row;
+    else if (op(of_node.op).kernel == KernelKind::reduction && is_floating(row.result))
+      of_node.result = row.result;  // a mean's product, the logarithm of a sum
   }
   for (const OnnxNode& node : nodes) {
     if (node.op == "Constant" || row_of.contains({node.name, Phase::forward})) continue;

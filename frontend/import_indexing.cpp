@@ -191,7 +191,7 @@ std::vector<Value> import_one_hot(NodeContext& c) {
 }
 
 std::vector<Value> import_non_zero(NodeContext& c) {
-  const Tensor x = c.constant(0, "X");
+  const Tensor x = c.untrained(0, "X");
   const Shape shape = x.type.shape.empty() ? Shape{1} : x.type.shape;
   const std::vector<int64_t> strides = row_major_strides(shape);
   Ints numbers, indices;

@@ -29,7 +29,7 @@ std::vector<std::vector<double>> slices_of(const Tensor& x, size_t axis, const S
 }
 
 std::vector<Value> import_unique(NodeContext& c) {
-  const Tensor x = c.constant(0, "X");
+  const Tensor x = c.untrained(0, "X");
   const bool has_axis = c.has_attribute("axis"), sorted = c.integer("sorted", 1) != 0;
   const Shape shape = has_axis ? x.type.shape : Shape{x.type.element_count()};
   if (shape.empty()) c.fail("a scalar has no axis");
@@ -87,7 +87,7 @@ bool overlap(const Box& a, const Box& b, double threshold) {
 }
 
 std::vector<Value> import_non_max_suppression(NodeContext& c) {
-  const Tensor boxes = c.constant(0, "boxes"), scores = c.constant(1, "scores");
+  const Tensor boxes = c.untrained(0, "boxes"), scores = c.untrained(1, "scores");
   const Shape& b = boxes.type.shape;
   const Shape& s = scores.type.shape;
   if (b.size() != 3 || s.size() != 3 || b[2] != 4 || b[0] != s[0] || b[1] != s[2])

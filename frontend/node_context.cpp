@@ -92,15 +92,19 @@ Tensor NodeContext::constant(size_t i, const std::string& what) {
   if (!has_operand(i)) fail("operand " + what + " is left out");
   const Binding& from = binding(i);
   const bool as_stored = from.kind == Binding::initializer && !regrown_.contains(i);
-  if (as_stored && importer_.is_trained(from.tensor->name()) && is_floating(type_of(*from.tensor).dtype))
-    fail("operand " + what + " '" + from.tensor->name() +
-         "' must be known when the model is compiled, but it is to be trained: leave it out of --train");
   if (as_stored) return importer_.read_constant(*from.tensor);
   const std::optional<Tensor> value = importer_.constants().evaluate(operand(i));
   if (!value)
     fail("operand " + what + " '" + node_.input(static_cast<int>(i)) +
          "' must be known when the model is compiled, but it depends on the data");
   return *value;
+}
+
+Tensor NodeContext::untrained(size_t i, const std::string& what) {
+  if (has_operand(i) && is_initializer(i) && importer_.is_trained(binding(i).tensor->name()))
+    fail("operand " + what + " '" + binding(i).tensor->name() +
+         "' must be known when the model is compiled, but it is to be trained: leave it out of --train");
+  return constant(i, what);
 }
 
 Ints NodeContext::ints(size_t i, const std::string& what) {

@@ -32,6 +32,7 @@ class NodeContext {
   Shape shape(size_t i) { return b.shape(operand(i)); }
   // The operand's value, which must not depend on data or parameters. `what` names it in the Error.
   Tensor constant(size_t i, const std::string& what);
+  Tensor untrained(size_t i, const std::string& what);  // nor be a weight because the user says so
   Ints ints(size_t i, const std::string& what);
   double number(size_t i, const std::string& what);
   bool is_constant(size_t i);

@@ -222,22 +222,15 @@ class Autocast {
 
   // torch's operators take the type of f32 tensors that are no scalars, unless they are the bias of a contraction.
   bool promotes(const Node& node, size_t weak) const {
-    if (!as_torch_ || node.op->kernel != KernelKind::pointwise || needs_.distinct_elements(node.operands[weak]) == 1)
-      return false;
+    if (!as_torch_ || node.op->kernel != KernelKind::pointwise || needs_.is_scalar(node.operands[weak])) return false;
     for (size_t i = 0; i < node.operands.size(); ++i) {
       const Node* maker = &graph_.node(node.operands[i]);
       while ((maker->op->kernel == KernelKind::movement || maker->op->kernel == KernelKind::window) &&
              !maker->operands.empty())
         maker = &graph_.node(maker->operands[0]);
-      if (i != weak && maker->op->precision == Precision::low && is_vector(node.operands[weak])) return false;
+      if (i != weak && maker->op->precision == Precision::low && needs_.is_like_bias(node, weak)) return false;
     }
     return true;
-  }
-
-  bool is_vector(Value v) const {
-    const Node* node = &graph_.node(v);
-    while (is(*node, "broadcast") || is(*node, "reshape")) node = &graph_.node(node->operands[0]);
-    return std::ranges::count_if(node->results[0].shape, [](int64_t size) { return size > 1; }) <= 1;
   }
 
   static PrecisionRow row(const Builder& b, const Node& node, std::span<const Value> operands,

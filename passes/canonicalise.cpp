@@ -28,6 +28,14 @@ Value weight_second(const Context& c) {
   return c.builder.call(c.node.op->name, {c.operands[1], c.operands[0]});
 }
 
+// 1 / x has an operator of its own.
+Value quotient_of_one(const Context& c) {
+  if (!is(c.node, "div") || !is_floating(c.node.results[0].dtype)) return {};
+  return splat(c.builder.graph(), c.operands[0]) == 1.0 && c.builder.type(c.operands[1]) == c.node.results[0]
+             ? c.builder.unary("reciprocal", c.operands[1])
+             : Value{};
+}
+
 Value equal_elements(const Context& c) {
   if (!is(c.node, "constant") || c.node.results[0].element_count() < 2) return {};
   const Tensor& tensor = c.node.attributes.tensor("value");
@@ -201,8 +209,8 @@ Value rows_in_order(const Context& c) {
 }
 
 constexpr Rule kRules[] = {
-    weight_second,      equal_elements,       split_before_transpose, merge_after_transpose,    slice_before_transpose,
-    slice_before_split, bias_before_movement, rows_in_order,          squeeze_after_arithmetic,
+    quotient_of_one,        weight_second,      equal_elements,       split_before_transpose, merge_after_transpose,
+    slice_before_transpose, slice_before_split, bias_before_movement, rows_in_order,          squeeze_after_arithmetic,
 };
 
 // Weights that are only read [in, out] by matrix products.

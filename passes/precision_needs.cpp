@@ -51,7 +51,17 @@ void PrecisionNeeds::find_weak() {
   }
 }
 
-int64_t PrecisionNeeds::distinct_elements(Value v) const { return graph_.type(unmoved(graph_, v)).element_count(); }
+bool PrecisionNeeds::is_scalar(Value v) const {
+  const Value source = unmoved(graph_, v);
+  const bool is_weight = is_leaf(*graph_.node(source).op);
+  return graph_.type(source).element_count() == 1 && !(is_weight && !graph_.type(source).shape.empty());
+}
+
+bool PrecisionNeeds::is_like_bias(const Node& node, size_t operand) const {
+  Value v = node.operands[operand];
+  while (is(graph_.node(v), "broadcast") || is(graph_.node(v), "reshape")) v = graph_.node(v).operands[0];
+  return is(node, "add") && std::ranges::count_if(graph_.type(v).shape, [](int64_t size) { return size > 1; }) <= 1;
+}
 
 bool PrecisionNeeds::stays_wide(Value v) {
   const Value source = unmoved(graph_, v);

@@ -26,8 +26,10 @@ class PrecisionNeeds {
   const std::string& reason(NodeId id) const { return reasons_[static_cast<size_t>(id)]; }
   // Weak values depend on no input: parameters, constants and what is computed of them alone.
   bool is_weak(Value v) const { return weak_[static_cast<size_t>(v.node)]; }
-  // Elements of a weak value before it was repeated.
-  int64_t distinct_elements(Value v) const;
+  // A weak value of one element, repeated or not, that is no weight with axes.
+  bool is_scalar(Value v) const;
+  // Whether the operand is added, and has one axis.
+  bool is_like_bias(const Node& node, size_t operand) const;
   // A weak value that a pointwise op reads in f32 whatever else it reads: a scalar or a small constant that the low
   // type rounds.
   bool stays_wide(Value v);

@@ -15,7 +15,8 @@ bool fits(const std::string& pattern, const std::string& name) {
   return !name.empty() && fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
 }
 
-constexpr const char* kTorchPreset = "torch preset";  // the model need not have what it names
+// Of rules that are Halfstep's own: the model need not have what they name.
+constexpr const char *kTorchPreset = "torch preset", *kAccumulating = "accumulates";
 
 class Classes {
  public:
@@ -63,7 +64,7 @@ class Classes {
   void check(const std::vector<PrecisionRule>& rules) const {
     Problems problems;
     for (const PrecisionRule& rule : rules) {
-      if (rule.source == kTorchPreset || is_operator(rule.pattern) ||
+      if (rule.source == kTorchPreset || rule.source == kAccumulating || is_operator(rule.pattern) ||
           std::ranges::any_of(graph_.nodes(), [&](const Node& node) { return applies(rule, node); }) ||
           std::ranges::any_of(sources_.operators, [&](const auto& node) { return means(rule.pattern, node.first); }))
         continue;
@@ -91,15 +92,20 @@ PrecisionRule deny_rule(std::string pattern) { return {std::move(pattern), Preci
 PrecisionRule infer_rule(std::string pattern) { return {std::move(pattern), Precision::follow, "infer list"}; }
 
 std::vector<PrecisionRule> autocast_preset(const std::string& preset) {
-  if (preset == "default") return {};
+  // Powers that are summed, and products of many: what they are made of is beyond f16 where their results need not be.
+  const std::vector<PrecisionRule> accumulating = {{"LpPool", Precision::full, kAccumulating},
+                                                   {"CumProd", Precision::full, kAccumulating}};
+  if (preset == "default") return accumulating;
   if (preset != "torch") throw Error(fmt::format("autocast: no preset '{}'; there are: default, torch", preset));
   // torch's softmax kernels read f16 and write f32; its batch and instance norms write what they read, its other norms
-  // f32; a mean writes what it reads, a sum f32; a power is f32, also one inside what was recognised.
-  std::vector<PrecisionRule> rules;
-  for (const char* op : {"softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "Pow"})
+  // f32; a mean writes what it reads, a sum f32; resampling is f32, and a power, also one inside what was recognised.
+  std::vector<PrecisionRule> rules = accumulating;
+  for (const char* op :
+       {"softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "resample", "Resize", "Upsample", "Pow"})
     rules.push_back({op, Precision::full, kTorchPreset});
   for (const char* op : {"batch_norm", "InstanceNormalization", "ReduceMean", "GlobalAveragePool", "sin", "cos"})
     rules.push_back({op, Precision::follow, kTorchPreset});
+  rules.push_back({"PRelu", Precision::low, kTorchPreset});
   return rules;
 }
 

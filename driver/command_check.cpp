@@ -69,6 +69,7 @@ void print_readiness(const Recipe& recipe, const Readiness& ready) {
 
 ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
   ImportOptions import = import_options(recipe);
+  import.reading = ImportOptions::on_demand;
   // Of a graph without its data all else is told; a remark says what it lacks.
   if (recipe.init != "from_file") import.constants = MissingConstants::zeros;
   Readiness ready = check_model(onnx_file_of(recipe), import);
@@ -77,7 +78,7 @@ ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
   if (ready.problems.empty()) try {
       CompileOptions compile = options.compile;
       compile.stop_after = "differentiate";
-      const CompiledTraining compiled = compile_training(recipe, DeviceKind::cpu, compile);
+      const CompiledTraining compiled = compile_imported(recipe, std::move(ready.imported), DeviceKind::cpu, compile);
       ready.remarks = compiled.report.remarks;
     } catch (const Error& e) {
       ready.problems.push_back(e.what());

@@ -78,11 +78,11 @@ ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
   const bool overflow = outputs.contains("overflow") && outputs.at("overflow").at(0) != 0;
   const double scale = outputs.contains("loss_scale") ? outputs.at("loss_scale").at(0) : 1;
   const NamedTensors results = named_results(outputs, read_model_state(executor).slots);
-  write_safetensors(options.target, {results,
-                                     {{"precision", recipe.precision},
-                                      {"device", std::string(name(executor.model().device))},
-                                      {"loss_scale", fmt::format("{:g}", scale)},
-                                      {"overflow", overflow ? "true" : "false"}}});
+  write_safetensors(options.target, results,
+                    {{"precision", recipe.precision},
+                     {"device", std::string(name(executor.model().device))},
+                     {"loss_scale", fmt::format("{:g}", scale)},
+                     {"overflow", overflow ? "true" : "false"}});
   const size_t parameters = executor.model().parameters.size();
   const double norm = gradient_norm(results);
   if (options.format == Format::json)

@@ -46,7 +46,7 @@ std::unordered_map<std::string_view, Ints> stored_permutations(const Graph& grap
 }
 
 // `stored` is the ONNX tensor with its axes in the order `from`; the result has them in the order `to`.
-Tensor restored(const Tensor& stored, Ints from, Ints to) {
+Tensor restored(Tensor stored, Ints from, Ints to) {
   if (from == to) return stored;
   Ints identity(stored.type.shape.size());
   std::iota(identity.begin(), identity.end(), 0);
@@ -58,31 +58,39 @@ Tensor restored(const Tensor& stored, Ints from, Ints to) {
 }
 
 // Initial contents of the states: of the arena and its low copy, and of the tensors that are not trained.
-void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const Graph& imported, NamedTensors weights) {
-  Tensor arena = gather_parameters(arenas, imported, weights);
-  for (const ArenaSlice& slice : arenas.slices) weights.erase(slice.name);
-  std::set<std::string> states;
+void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const ImportedModel& imported) {
+  std::set<std::string> in_arena, states;
+  Tensor arena = gather_parameters(arenas, imported.graph, [&](const std::string& name) {
+    const auto reader = imported.weight_readers.find(name);
+    require(reader != imported.weight_readers.end(), "every parameter is a leaf with a value");
+    return reader->second();
+  });
+  for (const ArenaSlice& slice : arenas.slices) in_arena.insert(slice.name);
   for (const Program& program : model.programs)
     for (const Buffer& buffer : program.buffers)
       if (buffer.kind == BufferKind::state) states.insert(buffer.name);
   for (DType low : {DType::f16, DType::bf16})
     if (states.count(arena_name(low))) model.state[arena_name(low)] = arena.cast(low);
   if (states.count(arena_name(DType::f32))) model.state[arena_name(DType::f32)] = std::move(arena);
-  for (auto& [name, tensor] : weights)
-    if (states.count(name)) model.state[name] = std::move(tensor);
+  for (const auto& [name, read] : imported.weight_readers)
+    if (states.count(name) && !in_arena.count(name)) model.state[name] = read();
 }
 
-void check_finite(const NamedTensors& weights) {
+// Reads every weight once, before anything is compiled.
+void check_weights(const ImportedModel& imported) {
   Problems problems;
-  for (const auto& [name, tensor] : weights) {
-    const std::span<const float> values = tensor.as<float>();
-    const auto bad = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
-    if (bad != values.end())
-      problems.add(
-          fmt::format("tensor '{}': element {} of {} is {}: export the model again, or start from fresh weights "
-                      "with --init fresh",
-                      name, bad - values.begin(), values.size(), *bad));
-  }
+  for (const auto& [name, read] : imported.weight_readers) try {
+      const Tensor tensor = read();
+      const std::span<const float> values = tensor.as<float>();
+      const auto bad = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
+      if (bad != values.end())
+        problems.add(
+            fmt::format("tensor '{}': element {} of {} is {}: export the model again, or start from fresh weights "
+                        "with --init fresh",
+                        name, bad - values.begin(), values.size(), *bad));
+    } catch (const Error& e) {
+      problems.add(e.what());
+    }
   problems.throw_if_any();
 }
 
@@ -157,14 +165,14 @@ const std::string& model_path(const Recipe& recipe) {
 
 }  // namespace
 
-Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported, const NamedTensors& weights) {
+Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported,
+                         const std::function<Tensor(const std::string&)>& weight) {
   Tensor arena(TensorType{DType::f32, {arenas.size}});
   const auto permutations = stored_permutations(imported);
   for (const ArenaSlice& slice : arenas.slices) {
-    const auto found = weights.find(slice.name);
     const auto permutation = permutations.find(slice.name);
-    require(found != weights.end() && permutation != permutations.end(), "every parameter is a leaf with a value");
-    const Tensor stored = restored(found->second, permutation->second, slice.permutation);
+    require(permutation != permutations.end(), "every parameter is a leaf");
+    const Tensor stored = restored(weight(slice.name), permutation->second, slice.permutation);
     require(stored.type == TensorType{DType::f32, slice.shape}, "a parameter has the type of its slice");
     std::ranges::copy(stored.as<float>(), arena.as<float>().begin() + slice.offset);
   }
@@ -216,9 +224,10 @@ ImportOptions import_options(const Recipe& recipe) {
   return options;
 }
 
-ImportedModel import_for(const Recipe& recipe, MissingConstants constants) {
+ImportedModel import_for(const Recipe& recipe, MissingConstants constants, ImportOptions::Reading reading) {
   ImportOptions options = import_options(recipe);
   options.constants = constants;
+  options.reading = reading;
   return import_model(onnx_file_of(recipe), options);
 }
 
@@ -305,14 +314,24 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
 
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options) {
   const Clock::time_point start = Clock::now();
+  ImportedModel imported = options.stop_after.empty() ? import_for(recipe, options.constants, ImportOptions::on_demand)
+                                                      : import_graph(recipe);
+  const double import_seconds = seconds_since(start);
+  CompiledTraining result = compile_imported(recipe, std::move(imported), device, options);
+  result.report.times.insert(result.report.times.begin(), {"import", import_seconds});
+  result.report.seconds += import_seconds;
+  return result;
+}
+
+CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, DeviceKind device,
+                                  const CompileOptions& options) {
+  const Clock::time_point start = Clock::now();
   CompiledTraining result;
   CompileReport& report = result.report;
-  ImportedModel imported = options.stop_after.empty() ? import_for(recipe, options.constants) : import_graph(recipe);
-  check_finite(imported.weights);
+  check_weights(imported);
   report.remarks = imported.remarks;
   if (const std::string remark = batch_norm_remark(recipe); !remark.empty()) report.remarks.push_back(remark);
   report.onnx_nodes = imported.nodes;
-  report.times.push_back({"import", seconds_since(start)});
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
   passes.stop_after = options.stop_after;
   passes.dump = options.dump;
@@ -368,7 +387,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
     report.parameters += slice.size();
   }
   model.state.merge(graphs.initial_states);
-  fill_initial_state(model, graphs.arenas, imported.graph, std::move(imported.weights));
+  fill_initial_state(model, graphs.arenas, imported);
   model.notes = notes_of(recipe, passes.loss, model, imported.graph);
   for (const std::string& remark : imported.remarks)
     if (remark.starts_with("WARNING: the data of the constant")) model.notes[kMissingConstants] = remark;

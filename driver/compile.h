@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -53,7 +54,8 @@ std::string batch_norm_remark(const Recipe& recipe);
 void check_classes(const Recipe& recipe, int64_t logits);
 OnnxFile onnx_file_of(const Recipe& recipe);
 ImportOptions import_options(const Recipe& recipe);
-ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused);
+ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused,
+                         ImportOptions::Reading reading = ImportOptions::at_once);
 // What the step does about gradients that are not finite.
 LossScaling loss_scaling(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.
@@ -62,9 +64,14 @@ TrainingPipelineOptions pipeline_options(const Recipe& recipe, const Graph& mode
 // Compiles programs "train", "accumulate" (with accumulation), "gradients" (where asked for) and "evaluate" for
 // `target` "cpu" or "cuda".
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options = {});
+// The same of a model that was imported as the recipe wants it.
+CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, DeviceKind device,
+                                  const CompileOptions& options = {});
 
-// The arena of parameters: `weights`, whose axes stand as the leaves of `imported` say, as the passes lay them out.
-Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported, const NamedTensors& weights);
+// The arena of parameters: weights, whose axes stand as the leaves of `imported` say, as the passes lay them out. Each
+// is asked for once.
+Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported,
+                         const std::function<Tensor(const std::string&)>& weight);
 
 // cpu or cuda as the recipe says; auto: cuda where there is a device.
 DeviceKind choose_device(const Recipe& recipe);

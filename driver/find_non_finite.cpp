@@ -76,7 +76,7 @@ struct Replayed {
 
 // nullptr for what we added to the model.
 const OnnxNode* find_node(const Replay& replay, const Origin& origin) {
-  const auto found = std::ranges::find(replay.onnx_nodes(), origin.name, &OnnxNode::name);
+  const auto found = std::ranges::find(replay.onnx_nodes(), *origin.name, &OnnxNode::name);
   return found == replay.onnx_nodes().end() ? nullptr : &*found;
 }
 
@@ -112,7 +112,7 @@ std::string reason(const NonFinite& found, double exact, const Replay& replay, d
   if (found.origin.phase == Phase::backward && loss_scale > 1 && scale >= 1)
     return fmt::format("{}: a loss scale of at most {:g} keeps it in range", range, scale);
   if (find_node(replay, found.origin) != nullptr)
-    return fmt::format("{}: --deny {} keeps it in f32", range, found.origin.name);
+    return fmt::format("{}: --deny {} keeps it in f32", range, *found.origin.name);
   return range;
 }
 
@@ -120,7 +120,7 @@ std::string describe(const NonFinite& found, const Replay& replay, const Replaye
                      std::span<const int64_t> samples) {
   const OnnxNode* onnx = find_node(replay, found.origin);
   const std::string node =
-      onnx ? fmt::format("'{}' ({})", onnx->name, onnx->op) : fmt::format("the {}", found.origin.name);
+      onnx ? fmt::format("'{}' ({})", onnx->name, onnx->op) : fmt::format("the {}", *found.origin.name);
   const bool backward = found.origin.phase == Phase::backward;
   std::string text = fmt::format("the first value that is not finite: {} in the {}{}{}",
                                  std::isnan(found.value) ? "NaN" : "an infinity",

@@ -36,15 +36,18 @@ int rank(const PrecisionRow& row) {
 
 }  // namespace
 
-std::string operator_of(const Origin& origin, std::string_view ir_op, const std::vector<OnnxNode>& nodes) {
-  if (const auto found = std::ranges::find(nodes, origin.name, &OnnxNode::name); found != nodes.end()) return found->op;
+OnnxNodeIndex::OnnxNodeIndex(const std::vector<OnnxNode>& nodes) : nodes_(nodes) {
+  for (size_t i = 0; i < nodes.size(); ++i) positions_.emplace(nodes[i].name, i);
+}
+
+std::string OnnxNodeIndex::operator_of(const Origin& origin, std::string_view ir_op) const {
+  if (const auto found = positions_.find(*origin.name); found != positions_.end()) return nodes_[found->second].op;
   return origin.phase == Phase::forward ? "preprocessing" : std::string(ir_op);
 }
 
-size_t position_of(const Origin& origin, const std::vector<OnnxNode>& nodes) {
-  const auto found = std::ranges::find(nodes, origin.name, &OnnxNode::name);
-  if (found != nodes.end()) return static_cast<size_t>(found - nodes.begin()) + 1;
-  return origin.phase == Phase::forward ? 0 : nodes.size() + 1;
+size_t OnnxNodeIndex::position_of(const Origin& origin) const {
+  if (const auto found = positions_.find(*origin.name); found != positions_.end()) return found->second + 1;
+  return origin.phase == Phase::forward ? 0 : nodes_.size() + 1;
 }
 
 AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes,
@@ -66,7 +69,9 @@ AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<Onnx
   for (const OnnxNode& node : nodes) {
     if (node.op == "Constant" || row_of.contains({node.name, Phase::forward})) continue;
     if (node.folded) {
-      rows.push_back({{node.name, Phase::forward}, node.op, *node.folded, {}, *node.folded, std::string(kFolded)});
+      PrecisionRow& row = rows.emplace_back();
+      row.origin.name = node.name, row.op = node.op, row.reason = kFolded;
+      row.operand = row.result = *node.folded;
       continue;
     }
     const auto whole = part_of.find(node.name);
@@ -79,8 +84,9 @@ AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<Onnx
     part.reason = fmt::format("{} '{}'", merged ? "merged with" : "part of", whole->second);
     rows.push_back(std::move(part));
   }
-  std::ranges::stable_sort(rows, {}, [&](const PrecisionRow& row) { return position_of(row.origin, nodes); });
-  for (PrecisionRow& row : rows) row.op = operator_of(row.origin, row.op, nodes);
+  const OnnxNodeIndex index(nodes);
+  std::ranges::stable_sort(rows, {}, [&](const PrecisionRow& row) { return index.position_of(row.origin); });
+  for (PrecisionRow& row : rows) row.op = index.operator_of(row.origin, row.op);
   return rows;
 }
 

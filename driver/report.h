@@ -4,6 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "driver/compile.h"
@@ -11,11 +12,21 @@
 
 namespace halfstep {
 
-// The ONNX operator of the node that `origin` names, or what stands for it where we added it ourselves.
-std::string operator_of(const Origin& origin, std::string_view ir_op, const std::vector<OnnxNode>& nodes);
+// The model's nodes by name.
+class OnnxNodeIndex {
+ public:
+  // Of nodes that outlive it.
+  explicit OnnxNodeIndex(const std::vector<OnnxNode>& nodes);
 
-// For rows in the model's order, which passes do not keep: preprocessing is first, the loss last.
-size_t position_of(const Origin& origin, const std::vector<OnnxNode>& nodes);
+  // The ONNX operator of the node that `origin` names, or what stands for it where we added it ourselves.
+  std::string operator_of(const Origin& origin, std::string_view ir_op) const;
+  // For rows in the model's order, which passes do not keep: preprocessing is first, the loss last.
+  size_t position_of(const Origin& origin) const;
+
+ private:
+  const std::vector<OnnxNode>& nodes_;
+  std::unordered_map<std::string_view, size_t> positions_;
+};
 
 // One row per ONNX node, in the model's order, instead of one per IR node: that of its main IR node, with the ONNX
 // operator. Preprocessing and the loss are one row each. A node that became part of another or was merged with it

@@ -16,8 +16,9 @@
 namespace halfstep {
 namespace {
 
-void add_row(std::vector<TraceRow>& rows, const Replay& replay, const Node& node, const InterpretedTensor& value) {
-  TraceRow row{node.origin.name, operator_of(node.origin, node.op->name, replay.onnx_nodes()), value.type, 0, 0, 0};
+void add_row(std::vector<TraceRow>& rows, const OnnxNodeIndex& nodes, const Node& node,
+             const InterpretedTensor& value) {
+  TraceRow row{node.origin.name, nodes.operator_of(node.origin, node.op->name), value.type, 0, 0, 0};
   row.mean = std::accumulate(value.values.begin(), value.values.end(), 0.0) / static_cast<double>(value.values.size());
   const auto [low, high] = std::ranges::minmax(value.values);
   row.low = low, row.high = high;
@@ -45,6 +46,7 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
   if (std::error_code unreadable; !std::filesystem::exists(recipe.model, unreadable)) return std::nullopt;
   const Replay replay(recipe, 1, "split_evaluation", "evaluate");
   if (replay.operations() > kMostOperations) return std::nullopt;
+  const OnnxNodeIndex nodes(replay.onnx_nodes());
   Trace trace;
   const auto observe = [&](NodeId id, const std::vector<InterpretedTensor>& results) {
     const Node& node = replay.graph().node(id);
@@ -53,7 +55,7 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
       trace.label = static_cast<int64_t>(value.values[0]);
     if (node.op->kernel != KernelKind::leaf && node.origin.phase == Phase::forward && !node.origin.name.empty() &&
         !value.values.empty())
-      add_row(trace.rows, replay, node, value);
+      add_row(trace.rows, nodes, node, value);
   };
   const int64_t samples[] = {sample};
   const InterpretResult result = replay.run(state, dataset, {}, samples, {}, observe);
@@ -62,8 +64,7 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
       if (name.starts_with(kModelOutput) &&
           (recipe.output.empty() || name.substr(kModelOutput.size()) == recipe.output))
         predict(value, trace);
-  std::ranges::stable_sort(trace.rows, {},
-                           [&](const TraceRow& row) { return position_of({row.node}, replay.onnx_nodes()); });
+  std::ranges::stable_sort(trace.rows, {}, [&](const TraceRow& row) { return nodes.position_of({row.node}); });
   return trace;
 }
 

@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -180,6 +181,7 @@ Graph store_parameters_as_read(const Graph& graph) {
     });
     if (alike && !outputs.contains(id)) stored[id] = first.attributes.ints("permutation");
   }
+  if (stored.empty()) return graph;
   // Nodes keep their numbers through `rewrite`, in which every node is visited once and in order.
   NodeId next = 0;
   return rewrite(graph, [&](Builder& b, const Node& node, std::span<const Value> operands) -> std::vector<Value> {
@@ -227,21 +229,31 @@ MissingFiles missing_constants(const Graph& graph, const Importer& importer, con
   return missing;
 }
 
-// The initializer's data or fresh values, in the leaf's shape before its permutation.
-Tensor initial_value(const onnx::TensorProto& tensor, const Importer& importer, const TensorReader& reader,
-                     const ImportOptions& options, bool fresh) {
-  const TensorType type = leaf_type(tensor, importer.repeated_leaves());
-  if (fresh) return fresh_tensor(type, importer.fresh_rule(tensor.name(), type.shape), options.seed, tensor.name());
-  Tensor value = reader.read(tensor);
-  for (size_t axis = 0; axis < type.shape.size(); ++axis)
-    if (value.type.shape[axis] != type.shape[axis]) value = first_slice(value, axis);
-  return value;
-}
+// What reads one weight, with all it needs.
+struct WeightReader {
+  std::shared_ptr<const onnx::ModelProto> model;  // holds `initializer`
+  const onnx::TensorProto* initializer;
+  TensorReader reader;
+  TensorType type;                 // of the leaf before its permutation
+  std::optional<FreshRule> fresh;  // absent: the file's values
+  uint64_t seed;
+  Ints permutation;
 
-// The stored tensors of the graph's parameters and states, from the file or fresh.
-NamedTensors load_weights(const Graph& graph, const Importer& importer, const TensorReader& reader,
-                          const ImportOptions& options, std::vector<std::string>& remarks) {
-  NamedTensors weights;
+  Tensor operator()() const {
+    Tensor value = fresh ? fresh_tensor(type, *fresh, seed, initializer->name()) : reader.read(*initializer);
+    for (size_t axis = 0; axis < type.shape.size(); ++axis)
+      if (value.type.shape[axis] != type.shape[axis]) value = first_slice(value, axis);
+    return permutation.empty() ? value : value.transpose(permutation);
+  }
+};
+
+// Of the graph's parameters and states, from the file or fresh.
+std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph,
+                                                              const std::shared_ptr<const onnx::ModelProto>& model,
+                                                              const Importer& importer, const TensorReader& reader,
+                                                              const ImportOptions& options,
+                                                              std::vector<std::string>& remarks) {
+  std::map<std::string, std::function<Tensor()>> readers;
   Problems problems;
   MissingFiles missing;
   if (options.constants == MissingConstants::refused) {
@@ -268,10 +280,16 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
       const bool kept = tensor->dims().empty() && !reader.missing_file(*tensor);
       const bool fresh = (options.weights == InitialWeights::fresh && !kept) || absent;
       made += fresh;
-      Tensor value = initial_value(*tensor, importer, reader, options, fresh);
+      const TensorType type = leaf_type(*tensor, importer.repeated_leaves());
       const Attribute* permutation = node.attributes.find("permutation");
-      const Ints axes = permutation ? std::get<Ints>(*permutation) : Ints();
-      weights[name] = axes.empty() ? std::move(value) : value.transpose(axes);
+      readers[name] =
+          WeightReader{.model = model,
+                       .initializer = tensor,
+                       .reader = reader,
+                       .type = type,
+                       .fresh = fresh ? std::optional(importer.fresh_rule(tensor->name(), type.shape)) : std::nullopt,
+                       .seed = options.seed,
+                       .permutation = permutation ? std::get<Ints>(*permutation) : Ints()};
     } catch (const Error& error) {
       problems.add(error.what());
     }
@@ -280,6 +298,18 @@ NamedTensors load_weights(const Graph& graph, const Importer& importer, const Te
   problems.throw_if_any();
   if (made > 0)
     remarks.push_back(std::to_string(made) + " tensors start fresh, from seed " + std::to_string(options.seed));
+  return readers;
+}
+
+NamedTensors read_all(const std::map<std::string, std::function<Tensor()>>& readers) {
+  NamedTensors weights;
+  Problems problems;
+  for (const auto& [name, read] : readers) try {
+      weights[name] = read();
+    } catch (const Error& error) {
+      problems.add(error.what());
+    }
+  problems.throw_if_any();
   return weights;
 }
 
@@ -412,14 +442,16 @@ void refuse_single_values(const Graph& graph) {
     if (node.op->name != "batch_norm") continue;
     const TensorType& x = graph.type(node.operands[0]);
     if (x.element_count() != x.shape[static_cast<size_t>(node.attributes.integer("axis"))]) continue;
-    problems.add("node BatchNormalization '" + node.origin.name + "': its input " + to_string(x) +
+    problems.add("node BatchNormalization '" + *node.origin.name + "': its input " + to_string(x) +
                  " holds one value a channel, and training takes statistics of several: give a larger batch, or larger "
                  "images with shape");
   }
   problems.throw_if_any();
 }
 
-ImportedModel import_parsed(onnx::ModelProto model, const OnnxFile& file, const ImportOptions& options) {
+ImportedModel import_parsed(onnx::ModelProto parsed, const OnnxFile& file, const ImportOptions& options) {
+  const auto shared = std::make_shared<onnx::ModelProto>(std::move(parsed));
+  onnx::ModelProto& model = *shared;
   Problems problems;
   validate_model(model, problems);
   separate_local_names(model);
@@ -456,8 +488,13 @@ ImportedModel import_parsed(onnx::ModelProto model, const OnnxFile& file, const 
     throw Error("model '" + file.name +
                 "' has nothing to train: none of its outputs depends on a floating-point initializer" +
                 (options.freeze.empty() ? "" : " that is not frozen"));
-  if (options.weights != InitialWeights::none)
-    result.weights = load_weights(result.graph, importer, reader, options, result.remarks);
+  if (options.weights != InitialWeights::none) {
+    result.weight_readers = weight_readers(result.graph, shared, importer, reader, options, result.remarks);
+    if (options.reading == ImportOptions::at_once) {
+      result.weights = read_all(result.weight_readers);
+      result.weight_readers.clear();
+    }
+  }
   if (!importer.missing_constants().empty() && options.weights != InitialWeights::from_file)
     result.remarks.push_back(missing_constants_remark(importer));
   result.inputs = importer.input_names();
@@ -479,12 +516,13 @@ bool keep_only_output(onnx::GraphProto& graph, const std::string& name) {
 
 ImportedModel import_model(const OnnxFile& file, const ImportOptions& options) {
   onnx::ModelProto model = parse_model(file);
+  if (options.output.empty()) return import_parsed(std::move(model), file, options);
   try {
     return import_parsed(model, file, options);
   } catch (const Error&) {
     if (!keep_only_output(*model.mutable_graph(), options.output)) throw;
   }
-  ImportedModel result = import_parsed(model, file, options);
+  ImportedModel result = import_parsed(std::move(model), file, options);
   result.remarks.push_back("only what output '" + options.output + "' needs is read: the rest is not supported");
   return result;
 }

@@ -1,6 +1,7 @@
 // ONNX file → Graph. Shapes are static: the batch and every open dimension are chosen here.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -40,6 +41,9 @@ struct ImportOptions {
   std::string output = {};
   ImportMode mode = ImportMode::training;
   InitialWeights weights = InitialWeights::from_file;
+  // Whether the weights are read by the import, or one after the other by whoever wants them: a large model is then
+  // never held as a whole.
+  enum Reading : uint8_t { at_once, on_demand } reading = at_once;
   MissingConstants constants = MissingConstants::refused;
   uint64_t seed = 0;                     // of fresh weights
   std::optional<double> dropout = {};    // replaces the ratio of every dropout
@@ -61,6 +65,8 @@ struct ImportedModel {
   Graph graph;
   // Every parameter and state leaf of the graph, in stored layout: a parameter's axes are permuted as its leaf says.
   NamedTensors weights;
+  // on_demand: in the place of `weights`, what reads each. Throws Error naming the tensor.
+  std::map<std::string, std::function<Tensor()>> weight_readers;
   std::vector<std::string> inputs;   // the data inputs, in the file's order
   std::vector<std::string> outputs;  // in the file's order
   std::vector<OnnxNode> nodes;       // in the order of computation, those of inlined functions too

@@ -68,9 +68,8 @@ Graph gradient_graph(const Graph& function, size_t count) {
   const ValueMap map = copy_nodes(graph, b);
   std::vector<Value> sources;
   for (NodeId id = 0; sources.size() < count; ++id)
-    if (graph.node(id).op->name == "input") sources.push_back(map[static_cast<size_t>(id)][0]);
-  const Value result = graph.output("result"),
-              y = map[static_cast<size_t>(result.node)][static_cast<size_t>(result.result)];
+    if (graph.node(id).op->name == "input") sources.push_back(map({id, 0}));
+  const Value result = graph.output("result"), y = map(result);
   const std::vector<Value> found = gradients(
       b,
       {.y = y, .cotangent = b.constant_like(y, 1), .sources = sources, .y_name = "'y'", .source_name = "one of 'xs'"});

@@ -91,8 +91,8 @@ class Inspection {
       if (!parameter) continue;
       const std::string& leaf = node.attributes.text("name");
       if (is_exporters_name(leaf)) renamed.push_back(leaf);
-      std::set<std::string> readers;
-      for (NodeId user : users[static_cast<size_t>(id)]) readers.insert(graph.node(user).origin.name);
+      std::set<std::string_view> readers;
+      for (NodeId user : users[static_cast<size_t>(id)]) readers.insert(*graph.node(user).origin.name);
       if (readers.size() > 1 && !merged_.contains(leaf))
         shared.push_back(leaf + "' (" + counted(readers.size(), "node") + ")");
     }
@@ -206,9 +206,9 @@ Readiness check_model(const OnnxFile& file, const ImportOptions& options) {
   Inspection inspection(model, file.directory);
   Readiness& result = inspection.result();
   try {
-    const ImportedModel imported = import_model(file, options);
-    inspection.look_at_weights(imported.graph);
-    result.remarks = imported.remarks;
+    result.imported = import_model(file, options);
+    inspection.look_at_weights(result.imported.graph);
+    result.remarks = result.imported.remarks;
   } catch (const Error& error) {
     const std::string text = error.what();
     for (size_t begin = 0; begin <= text.size();) {

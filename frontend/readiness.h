@@ -17,6 +17,7 @@ struct WeightCount {
 
 struct Readiness {
   std::vector<std::string> problems;  // empty: the model can be imported with these options
+  ImportedModel imported;             // where there are no problems
   std::vector<std::string> remarks;
   std::vector<Finding> findings;
   std::string producer;  // "pytorch 2.11.0"

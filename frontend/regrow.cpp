@@ -279,7 +279,7 @@ Value Regrowth::resize_node(Value v, const AxisPart& part) {
   const std::optional<Tensor> value = constants_.evaluate(v);
   if (const auto axes = slicewise(node, part.axis); axes && !(value && repeats(*value, part.axis)))
     return resize_operands(node, *axes, part);
-  if (!value) throw Error("it is computed by '" + node.origin.name + "' from the model's data or weights");
+  if (!value) throw Error("it is computed by '" + *node.origin.name + "' from the model's data or weights");
   return resize_constant(v, *value, part);
 }
 
@@ -359,7 +359,7 @@ Value Regrowth::resize_gather(const Node& node, const AxisPart& part) {
   const Value wider = resize(indices, own);
   const int64_t rows = builder_.shape(x)[gathered];
   const std::optional<Tensor> value = constants_.evaluate(wider);
-  if (!value) throw Error("its indices are computed by '" + node.origin.name + "'");
+  if (!value) throw Error("its indices are computed by '" + *node.origin.name + "'");
   for (double index : value->values())
     if (index >= static_cast<double>(rows))
       throw Error("it would read position " + std::to_string(static_cast<int64_t>(index)) + " of a table of " +

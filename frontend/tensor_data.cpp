@@ -128,6 +128,13 @@ int64_t number_entry(const TensorProto& tensor, const char* key, int64_t absent)
   return absent;
 }
 
+// Of the whole tensor, wherever it lies. Throws if its type is unknown.
+int64_t stored_bytes(const TensorProto& tensor) {
+  const int64_t count = type_of(tensor).element_count();
+  const NarrowType* narrow = find_narrow_type(tensor.data_type());
+  return ceil_div(count * (narrow ? narrow->bits : find_row(tensor.data_type())->size * 8), 8);
+}
+
 }  // namespace
 
 std::optional<DType> element_type(int32_t onnx_type) {
@@ -180,7 +187,7 @@ std::filesystem::path TensorReader::external_path(const TensorProto& tensor) con
   return path;
 }
 
-std::string TensorReader::read_external(const TensorProto& tensor, int64_t expected, int64_t most) const {
+TensorReader::Place TensorReader::find_external(const TensorProto& tensor, int64_t expected) const {
   const std::filesystem::path path = external_path(tensor);
   const int64_t offset = number_entry(tensor, "offset", 0), length = number_entry(tensor, "length", expected);
   if (length != expected)
@@ -198,24 +205,40 @@ std::string TensorReader::read_external(const TensorProto& tensor, int64_t expec
   if (error || checked_add(offset, length, place(tensor)) > size)
     throw Error(place(tensor) + ": external data ends at byte " + std::to_string(offset + length) + ", but '" +
                 path.filename().string() + "' has " + std::to_string(size));
-  const int64_t wanted = std::min(length, most);
-  std::string bytes(static_cast<size_t>(wanted), '\0');
-  std::ifstream stream(path, std::ios::binary);
-  stream.seekg(offset);
-  if (!stream.read(bytes.data(), wanted)) throw Error("cannot read '" + path.string() + "'");
-  return bytes;
+  return {path, offset};
+}
+
+int64_t TensorReader::held_bytes(const TensorProto& tensor) const {
+  const int64_t expected = stored_bytes(tensor);
+  if (tensor.data_location() == TensorProto::EXTERNAL) {
+    find_external(tensor, expected);
+    return expected;
+  }
+  const size_t bytes = tensor.has_raw_data() ? tensor.raw_data().size() : typed_bytes(tensor).size();
+  if (static_cast<int64_t>(bytes) != expected)
+    throw Error(place(tensor) + ": " + std::to_string(bytes) + " bytes of data, " + std::to_string(expected) +
+                " expected for " + element_type_name(tensor.data_type()) +
+                to_string(Shape(tensor.dims().begin(), tensor.dims().end())));
+  return expected;
+}
+
+void TensorReader::fill(const TensorProto& tensor, std::span<char> first) const {
+  if (tensor.data_location() != TensorProto::EXTERNAL) {
+    const std::string typed = tensor.has_raw_data() ? std::string() : typed_bytes(tensor);
+    std::ranges::copy_n((tensor.has_raw_data() ? tensor.raw_data() : typed).begin(),
+                        static_cast<std::ptrdiff_t>(first.size()), first.begin());
+    return;
+  }
+  const Place at = find_external(tensor, stored_bytes(tensor));
+  std::ifstream stream(at.path, std::ios::binary);
+  stream.seekg(at.offset);
+  if (!stream.read(first.data(), static_cast<std::streamsize>(first.size())))
+    throw Error("cannot read '" + at.path.string() + "'");
 }
 
 std::string TensorReader::read_first_bytes(const TensorProto& tensor, int64_t most) const {
-  const int64_t count = type_of(tensor).element_count();  // throws if the type is unknown
-  const NarrowType* narrow = find_narrow_type(tensor.data_type());
-  const int64_t expected = ceil_div(count * (narrow ? narrow->bits : find_row(tensor.data_type())->size * 8), 8);
-  if (tensor.data_location() == TensorProto::EXTERNAL) return read_external(tensor, expected, most);
-  std::string bytes = tensor.has_raw_data() ? tensor.raw_data() : typed_bytes(tensor);
-  if (static_cast<int64_t>(bytes.size()) != expected)
-    throw Error(place(tensor) + ": " + std::to_string(bytes.size()) + " bytes of data, " + std::to_string(expected) +
-                " expected for " + element_type_name(tensor.data_type()) +
-                to_string(Shape(tensor.dims().begin(), tensor.dims().end())));
+  std::string bytes(static_cast<size_t>(std::min(most, held_bytes(tensor))), '\0');
+  fill(tensor, bytes);
   return bytes;
 }
 
@@ -228,18 +251,18 @@ double TensorReader::read_first_element(const TensorProto& tensor) const {
 
 Tensor TensorReader::read(const TensorProto& tensor) const {
   const TensorType type = type_of(tensor);
-  const std::string bytes = read_bytes(tensor);
-  Tensor result(type);
-  if (const NarrowType* narrow = find_narrow_type(tensor.data_type())) {
-    for (int64_t i = 0; i < type.element_count(); ++i) result.set(i, narrow_element(*narrow, bytes, i));
+  const NarrowType* narrow = find_narrow_type(tensor.data_type());
+  const ElementTypeRow* row = narrow ? nullptr : find_row(tensor.data_type());
+  if (row && row->size == size_of(type.dtype) && row->onnx != TensorProto::UINT64) {
+    held_bytes(tensor);
+    Tensor result(type);
+    fill(tensor, result.as<char>());
     return result;
   }
-  const ElementTypeRow& row = *find_row(tensor.data_type());
-  if (row.size == size_of(type.dtype) && row.onnx != TensorProto::UINT64) {
-    std::ranges::copy(std::as_bytes(std::span(bytes)), result.data.begin());
-  } else {
-    for (int64_t i = 0; i < type.element_count(); ++i) result.set(i, element(row.onnx, bytes.data() + i * row.size));
-  }
+  const std::string bytes = read_bytes(tensor);
+  Tensor result(type);
+  for (int64_t i = 0; i < type.element_count(); ++i)
+    result.set(i, narrow ? narrow_element(*narrow, bytes, i) : element(row->onnx, bytes.data() + i * row->size));
   return result;
 }
 

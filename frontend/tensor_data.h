@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/tensor.h"
@@ -36,8 +37,16 @@ class TensorReader {
 
  private:
   std::filesystem::path external_path(const onnx::TensorProto& tensor) const;
+  struct Place {
+    std::filesystem::path path;
+    int64_t offset;
+  };
+  Place find_external(const onnx::TensorProto& tensor, int64_t expected) const;
+  // Throws unless all of the tensor's data is there: nothing is allocated for what a file only promises.
+  int64_t held_bytes(const onnx::TensorProto& tensor) const;
+  // After held_bytes.
+  void fill(const onnx::TensorProto& tensor, std::span<char> first) const;
   std::string read_first_bytes(const onnx::TensorProto& tensor, int64_t most) const;
-  std::string read_external(const onnx::TensorProto& tensor, int64_t expected, int64_t most) const;
 
   std::filesystem::path directory_;
 };

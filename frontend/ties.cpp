@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <unordered_map>
 #include <vector>
 
 #include "frontend/model_proto.h"
@@ -30,6 +31,16 @@ bool has_one_value(const Tensor& t) {
   return std::all_of(values.begin(), values.end(), [&](float v) { return v == values.front(); });
 }
 
+// The same for every order of the elements, so for the transpose too.
+size_t hash_of_elements(const Tensor& t) {
+  size_t sum = 0;
+  for (const uint32_t bits : t.as<uint32_t>()) {
+    const uint64_t mixed = (bits + uint64_t{1}) * 0xff51afd7ed558ccdu;  // a multiplier of MurmurHash3
+    sum += mixed ^ (mixed >> 33);
+  }
+  return sum;
+}
+
 }  // namespace
 
 std::map<std::string, Tie> find_ties(const onnx::GraphProto& graph, const TensorReader& reader) {
@@ -41,19 +52,19 @@ std::map<std::string, Tie> find_ties(const onnx::GraphProto& graph, const Tensor
   for (auto& [size, tensors] : by_size) {
     if (tensors.size() < 2) continue;
     std::stable_partition(tensors.begin(), tensors.end(), [](const auto* t) { return !is_exporters_name(t->name()); });
-    // The corners on the diagonal stay where they are when a matrix is transposed.
-    std::map<std::pair<float, float>, std::vector<std::pair<std::string, Tensor>>> firsts;
+    // One matrix is held at a time: those that may be tied are read again.
+    std::unordered_map<size_t, std::vector<const onnx::TensorProto*>> firsts;
     for (const onnx::TensorProto* proto : tensors) {
-      Tensor value = reader.read(*proto);
-      const auto elements = value.as<float>();
-      auto& alike = firsts[{elements.front(), elements.back()}];
-      const auto tie = [&](const auto& first) {
-        if (equal(first.second, value)) return ties.emplace(proto->name(), Tie{first.first, Tie::same}).second;
-        return equal(first.second.transpose(Ints{1, 0}), value) &&
-               ties.emplace(proto->name(), Tie{first.first, Tie::transposed}).second;
+      const Tensor value = reader.read(*proto);
+      if (has_one_value(value)) continue;
+      auto& alike = firsts[hash_of_elements(value)];
+      const auto tie = [&](const onnx::TensorProto* first) {
+        const Tensor other = reader.read(*first);
+        if (equal(other, value)) return ties.emplace(proto->name(), Tie{first->name(), Tie::same}).second;
+        return equal(other.transpose(Ints{1, 0}), value) &&
+               ties.emplace(proto->name(), Tie{first->name(), Tie::transposed}).second;
       };
-      if (!has_one_value(value) && std::none_of(alike.begin(), alike.end(), tie))
-        alike.emplace_back(proto->name(), std::move(value));
+      if (std::none_of(alike.begin(), alike.end(), tie)) alike.push_back(proto);
     }
   }
   return ties;

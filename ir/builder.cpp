@@ -5,38 +5,18 @@
 #include <numeric>
 
 #include "base/checked.h"
+#include "base/combine_hashes.h"
 #include "base/error.h"
 
 namespace halfstep {
 namespace {
 
-size_t combine(size_t seed, size_t value) { return seed ^ (value + 0x9e3779b97f4a7c15ull + (seed << 6) + (seed >> 2)); }
-
-size_t hash_of(const Attribute& attribute) {
-  struct Visitor {
-    size_t operator()(int64_t v) const { return std::hash<int64_t>()(v); }
-    size_t operator()(double v) const { return std::bit_cast<uint64_t>(v); }
-    size_t operator()(const std::string& v) const { return std::hash<std::string>()(v); }
-    size_t operator()(DType v) const { return static_cast<size_t>(v); }
-    size_t operator()(const Ints& v) const {
-      size_t seed = v.size();
-      for (int64_t i : v) seed = combine(seed, std::hash<int64_t>()(i));
-      return seed;
-    }
-    size_t operator()(const Tensor& v) const {
-      const std::string_view bytes(reinterpret_cast<const char*>(v.data.data()), v.data.size());
-      return combine(static_cast<size_t>(v.type.dtype), std::hash<std::string_view>()(bytes));
-    }
-    size_t operator()(const Region& v) const { return std::hash<const Graph*>()(v.get()); }
-  };
-  return std::visit(Visitor(), attribute);
-}
+constexpr size_t kFewestSlots = 64;  // a power of two
 
 size_t hash_of(const Node& node) {
   size_t seed = std::hash<const Op*>()(node.op);
   for (Value v : node.operands) seed = combine(seed, static_cast<size_t>(v.node) * 8 + static_cast<size_t>(v.result));
-  for (const auto& [name, value] : node.attributes) seed = combine(seed, hash_of(value));
-  return seed;
+  return combine(seed, node.attributes.hash());
 }
 
 void check_operands(const Op& op, std::span<const Value> operands, const Graph& graph) {
@@ -97,22 +77,54 @@ std::vector<Value> Builder::call_all(const Op& op, std::vector<Value> operands, 
   } catch (const Error& e) {
     throw Error(std::string(op.name) + (origin_.name.empty() ? "" : " '" + to_string(origin_) + "'") + ": " + e.what());
   }
-  const size_t hash = hash_of(node);
-  NodeId id = -1;
-  for (auto [it, end] = interned_.equal_range(hash); it != end && id < 0; ++it) {
-    const Node& other = graph_.node(it->second);
-    if (other.op == node.op && other.operands == node.operands && other.attributes == node.attributes &&
-        other.results == node.results)
-      id = it->second;
-  }
-  if (id < 0) {
-    id = graph_.size();
-    graph_.nodes_.push_back(std::move(node));
-    interned_.emplace(hash, id);
-  }
+  const NodeId id = intern(std::move(node));
   std::vector<Value> results(graph_.node(id).results.size());
   for (size_t i = 0; i < results.size(); ++i) results[i] = {id, static_cast<int32_t>(i)};
   return results;
+}
+
+NodeId Builder::copy(const Graph& from, const Node& node, std::vector<Value> operands) {
+  bool same_types = true;
+  for (size_t i = 0; i < operands.size() && same_types; ++i)
+    same_types = static_cast<bool>(operands[i]) == static_cast<bool>(node.operands[i]) &&
+                 (!operands[i] || graph_.type(operands[i]) == from.type(node.operands[i]));
+  if (same_types) return intern({node.op, std::move(operands), node.attributes, node.results, origin_});
+  return call_all(*node.op, std::move(operands), node.attributes).front().node;
+}
+
+NodeId Builder::intern(Node node) {
+  const size_t hash = hash_of(node);
+  if (graph_.nodes_.size() * 2 >= interned_.size()) grow_interned(2 * interned_.size());
+  size_t slot = hash & (interned_.size() - 1);
+  for (; interned_[slot] >= 0; slot = (slot + 1) & (interned_.size() - 1)) {
+    const NodeId id = interned_[slot];
+    if (hashes_[static_cast<size_t>(id)] != hash) continue;
+    const Node& other = graph_.node(id);
+    if (other.op == node.op && other.operands == node.operands && other.attributes == node.attributes &&
+        other.results == node.results)
+      return id;
+  }
+  const NodeId id = graph_.size();
+  interned_[slot] = id;
+  hashes_.push_back(hash);
+  graph_.nodes_.push_back(std::move(node));
+  return id;
+}
+
+void Builder::grow_interned(size_t size) {
+  interned_.assign(std::max(size, kFewestSlots), -1);
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    size_t slot = hashes_[static_cast<size_t>(id)] & (interned_.size() - 1);
+    while (interned_[slot] >= 0) slot = (slot + 1) & (interned_.size() - 1);
+    interned_[slot] = id;
+  }
+}
+
+void Builder::reserve(NodeId nodes) {
+  graph_.nodes_.reserve(static_cast<size_t>(nodes));
+  hashes_.reserve(static_cast<size_t>(nodes));
+  if (const size_t slots = std::bit_ceil(static_cast<size_t>(nodes) * 2 + 2); slots > interned_.size())
+    grow_interned(slots);
 }
 
 Value Builder::call(std::string_view name, std::vector<Value> operands, Attributes attributes) {
@@ -246,21 +258,40 @@ Graph Builder::finish() && {
   for (StateUpdate& u : graph_.updates_) move_to(u.state), move_to(u.value);
   graph_.nodes_ = std::move(kept);
   interned_.clear();
+  hashes_.clear();
   return std::move(graph_);
 }
 
+ValueMap::ValueMap(const Graph& graph) {
+  first_.reserve(graph.nodes().size() + 1);
+  first_.push_back(0);
+  for (const Node& node : graph.nodes()) first_.push_back(first_.back() + static_cast<int32_t>(node.results.size()));
+  values_.resize(static_cast<size_t>(first_.back()));
+}
+
+void ValueMap::set(NodeId id, std::span<const Value> values) {
+  const std::span<Value> to = at(id);
+  require(values.size() <= to.size(), "what stands for a node has no more results than it");
+  std::ranges::copy(values, to.begin());
+}
+
 ValueMap copy_nodes(const Graph& graph, Builder& builder, const NodeRewrite& rewrite_node) {
-  ValueMap map(graph.nodes().size());
+  ValueMap map(graph);
+  builder.reserve(builder.graph().size() + graph.size());
+  const OriginScope scope(builder, builder.origin());
   for (NodeId id = 0; id < graph.size(); ++id) {
     const Node& node = graph.node(id);
-    std::vector<Value> operands;
-    for (Value v : node.operands)
-      operands.push_back(v ? map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)] : Value{});
-    OriginScope scope(builder, node.origin);
-    std::vector<Value> results;
-    if (rewrite_node) results = rewrite_node(builder, node, operands);
-    if (results.empty()) results = builder.call_all(*node.op, std::move(operands), node.attributes);
-    map[static_cast<size_t>(id)] = std::move(results);
+    std::vector<Value> operands(node.operands);
+    for (Value& v : operands) v = map(v);
+    builder.set_origin(node.origin);
+    if (rewrite_node)
+      if (const std::vector<Value> results = rewrite_node(builder, node, operands); !results.empty()) {
+        map.set(id, results);
+        continue;
+      }
+    const NodeId copy = builder.copy(graph, node, std::move(operands));
+    const std::span<Value> results = map.at(id);
+    for (size_t i = 0; i < results.size(); ++i) results[i] = {copy, static_cast<int32_t>(i)};
   }
   return map;
 }
@@ -268,9 +299,8 @@ ValueMap copy_nodes(const Graph& graph, Builder& builder, const NodeRewrite& rew
 Graph rewrite(const Graph& graph, const NodeRewrite& rewrite_node) {
   Builder builder(graph.name());
   const ValueMap map = copy_nodes(graph, builder, rewrite_node);
-  const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
-  for (const NamedValue& o : graph.outputs()) builder.output(o.name, mapped(o.value));
-  for (const StateUpdate& u : graph.updates()) builder.update(mapped(u.state), mapped(u.value));
+  for (const NamedValue& o : graph.outputs()) builder.output(o.name, map(o.value));
+  for (const StateUpdate& u : graph.updates()) builder.update(map(u.state), map(u.value));
   return std::move(builder).finish();
 }
 
@@ -282,8 +312,7 @@ std::vector<Value> inline_graph(const Graph& graph, Builder& builder, std::span<
     return std::vector<Value>{arguments[next++]};
   });
   std::vector<Value> results;
-  for (const NamedValue& o : graph.outputs())
-    results.push_back(map[static_cast<size_t>(o.value.node)][static_cast<size_t>(o.value.result)]);
+  for (const NamedValue& o : graph.outputs()) results.push_back(map(o.value));
   return results;
 }
 

@@ -6,7 +6,6 @@
 #include <functional>
 #include <initializer_list>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "ir/graph.h"
@@ -21,6 +20,10 @@ class Builder {
   // Throws Error naming the op and the current origin if the operands or attributes do not fit the row.
   std::vector<Value> call_all(const Op& op, std::vector<Value> operands, Attributes attributes = {});
   Value call(std::string_view op, std::vector<Value> operands, Attributes attributes = {});  // the first result
+  // `node` of the graph `from` on other operands, one for each of its own. Its type rule is not asked again where their
+  // types are the same.
+  NodeId copy(const Graph& from, const Node& node, std::vector<Value> operands);
+  void reserve(NodeId nodes);
 
   // By value: the next node made may move the graph's storage.
   TensorType type(Value v) const { return graph_.type(v); }
@@ -70,9 +73,13 @@ class Builder {
   Graph finish() &&;
 
  private:
+  NodeId intern(Node node);
+  void grow_interned(size_t size);
+
   Graph graph_;
   Origin origin_;
-  std::unordered_multimap<size_t, NodeId> interned_;
+  std::vector<size_t> hashes_;    // of the nodes
+  std::vector<NodeId> interned_;  // by hash, open addressing: a power of two of slots, -1 where empty
 };
 
 // Sets the builder's origin for a scope.
@@ -95,8 +102,26 @@ class OriginScope {
 using NodeRewrite = std::function<std::vector<Value>(Builder&, const Node&, std::span<const Value>)>;
 Graph rewrite(const Graph& graph, const NodeRewrite& rewrite_node);
 
-// Copies all nodes of `graph` into `builder` (its leaves as they are); returns for each node the mapped results.
-using ValueMap = std::vector<std::vector<Value>>;
+// What stands for the values of one graph in another; absent until set.
+class ValueMap {
+ public:
+  explicit ValueMap(const Graph& graph);
+
+  Value operator()(Value v) const { return v ? values_[index(v)] : v; }
+  Value& at(Value v) { return values_[index(v)]; }
+  std::span<const Value> at(NodeId id) const { return {values_.begin() + first(id), values_.begin() + first(id + 1)}; }
+  std::span<Value> at(NodeId id) { return {values_.begin() + first(id), values_.begin() + first(id + 1)}; }
+  void set(NodeId id, std::span<const Value> values);
+
+ private:
+  int32_t first(NodeId id) const { return first_[static_cast<size_t>(id)]; }
+  size_t index(Value v) const { return static_cast<size_t>(first(v.node) + v.result); }
+
+  std::vector<int32_t> first_;  // of each node's results in `values_`, then the end
+  std::vector<Value> values_;
+};
+
+// Copies all nodes of `graph` into `builder` (its leaves as they are); returns what stands for their values.
 ValueMap copy_nodes(const Graph& graph, Builder& builder, const NodeRewrite& rewrite_node = nullptr);
 // Instantiates `graph` with its input leaves (in node order) replaced by `arguments`; returns its outputs' values.
 std::vector<Value> inline_graph(const Graph& graph, Builder& builder, std::span<const Value> arguments);

@@ -20,7 +20,13 @@ std::string_view name(Phase phase) {
 
 std::string to_string(const Origin& origin) {
   if (origin.phase == Phase::forward) return origin.name;
-  return (origin.name.empty() ? "" : origin.name + " ") + "(" + std::string(name(origin.phase)) + ")";
+  return (origin.name.empty() ? "" : *origin.name + " ") + "(" + std::string(name(origin.phase)) + ")";
+}
+
+Graph Graph::named(std::string name) const {
+  Graph graph = *this;
+  graph.name_ = std::move(name);
+  return graph;
 }
 
 Value Graph::output(std::string_view wanted) const {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/shared.h"
 #include "base/tensor.h"
 #include "ir/attributes.h"
 
@@ -27,17 +28,18 @@ std::string_view name(Phase phase);
 
 // Where a node comes from: the ONNX node's name; for a backward node, that of the forward node it belongs to.
 struct Origin {
-  std::string name;
+  Shared<std::string> name;
   Phase phase = Phase::forward;
   friend bool operator==(const Origin&, const Origin&) = default;
 };
 std::string to_string(const Origin& origin);  // "conv1", "conv1 (backward)"
 
+// Its copies in other graphs share all but the operands.
 struct Node {
   const Op* op = nullptr;
   std::vector<Value> operands;
   Attributes attributes;
-  std::vector<TensorType> results;
+  Shared<std::vector<TensorType>> results;
   Origin origin;
 };
 
@@ -55,6 +57,7 @@ struct StateUpdate {
 class Graph {
  public:
   const std::string& name() const { return name_; }
+  Graph named(std::string name) const;  // the same graph by another name
   // In an order in which every operand stands before its use.
   std::span<const Node> nodes() const { return nodes_; }
   const Node& node(NodeId id) const { return nodes_[static_cast<size_t>(id)]; }

@@ -1,6 +1,7 @@
 #include "ir/verify.h"
 
-#include <set>
+#include <string_view>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "ir/op.h"
@@ -35,7 +36,7 @@ void verify_node(const Graph& graph, NodeId id) {
 }  // namespace
 
 void verify(const Graph& graph) {
-  std::set<std::string> leaf_names;
+  std::unordered_set<std::string_view> leaf_names;
   for (NodeId id = 0; id < graph.size(); ++id) {
     const Node& node = graph.node(id);
     verify_node(graph, id);

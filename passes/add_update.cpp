@@ -64,7 +64,7 @@ class Update {
 
  private:
   TensorType arena(DType dtype) const { return {dtype, {layout_.size}}; }
-  Value mapped(Value v) const { return map_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; }
+  Value mapped(Value v) const { return map_(v); }
   // How many of this batch's labels count, in samples; absent where all do, or where one batch is a step.
   Value counted_labels() const {
     const Value counted = graph_.output("counted");

@@ -182,19 +182,18 @@ Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<st
   const NamedValue& output = chosen_output(graph, options.output);
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
-  const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
   for (const NamedValue& o : graph.outputs())
-    if (options.model_outputs == LossOptions::kept) b.output(std::string(kModelOutput) + o.name, mapped(o.value));
-  for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
+    if (options.model_outputs == LossOptions::kept) b.output(std::string(kModelOutput) + o.name, map(o.value));
+  for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
 
   OriginScope scope(b, {"loss", Phase::loss});
-  Value y = mapped(output.value);
+  Value y = map(output.value);
   if (options.kind == LossKind::softmax_cross_entropy)
     if (const Value logits = logits_behind(b, y, class_axis(graph, output, options))) {
       if (remarks)
         remarks->push_back(fmt::format(
             "output '{}' holds probabilities (of '{}'): the loss takes the logits behind them, the model keeps them",
-            output.name, graph.node(output.value).origin.name));
+            output.name, *graph.node(output.value).origin.name));
       y = logits;
     }
   const Losses losses = options.kind == LossKind::softmax_cross_entropy

@@ -264,11 +264,10 @@ Graph with_wide_loss(const Graph& graph) {
   if (!loss || !is_low(graph.type(loss).dtype)) return graph;
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
-  const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
   OriginScope scope(b, graph.node(loss).origin);
   for (const NamedValue& o : graph.outputs())
-    b.output(o.name, o.name == "loss" ? b.cast(mapped(o.value), DType::f32) : mapped(o.value));
-  for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
+    b.output(o.name, o.name == "loss" ? b.cast(map(o.value), DType::f32) : map(o.value));
+  for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
   return std::move(b).finish();
 }
 

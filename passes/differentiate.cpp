@@ -24,22 +24,21 @@ Graph differentiate(const Graph& original, const DifferentiateOptions& options) 
   require(loss && graph.type(loss) == TensorType{DType::f32, {}}, "an output 'loss' f32[] to differentiate");
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
-  const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
   std::vector<Value> parameters;
   for (NodeId id = 0; id < graph.size(); ++id)
-    if (is(graph.node(id), "parameter")) parameters.push_back(mapped({id, 0}));
+    if (is(graph.node(id), "parameter")) parameters.push_back(map({id, 0}));
 
   Value share;
   if (const Value counted = graph.output("counted"); counted && options.accumulation > 1)
-    share = b.mul(mapped(counted), 1.0 / static_cast<double>(graph.type(graph.output("row_counted")).element_count()));
-  const std::vector<Value> found = gradients(b, {.y = mapped(loss),
+    share = b.mul(map(counted), 1.0 / static_cast<double>(graph.type(graph.output("row_counted")).element_count()));
+  const std::vector<Value> found = gradients(b, {.y = map(loss),
                                                  .cotangent = seed(b, graph.node(loss).origin, share, options),
                                                  .sources = parameters,
                                                  .y_name = "the loss",
                                                  .source_name = "a parameter"});
 
-  for (const NamedValue& o : graph.outputs()) b.output(o.name, mapped(o.value));
-  for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
+  for (const NamedValue& o : graph.outputs()) b.output(o.name, map(o.value));
+  for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Value zeros = found[i] ? Value{} : b.broadcast(b.constant(DType::f32, 0), b.shape(parameters[i]));
     b.output(std::string(kGradientOutput) + b.graph().node(parameters[i]).attributes.text("name"),

@@ -459,7 +459,7 @@ void Fusion::emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) 
     const auto found = inside.find(v);
     if (found != inside.end()) return found->second;
     const Value in = region.input(std::to_string(operands.size()), graph_.type(v));
-    operands.push_back(map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]);
+    operands.push_back(map(v));
     require(static_cast<bool>(operands.back()), "a kernel's operands are emitted before it");
     inside.emplace(v, in);
     return in;
@@ -488,22 +488,20 @@ void Fusion::emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) 
     if (node(id).op->name == "constant" || node(id).op->name == "broadcast") continue;
     const Origin& o = node(id).origin;
     phase = std::max(phase, o.phase);
-    if (!o.name.empty() && origin.find(o.name) == std::string::npos && origin.size() < 60)
-      origin += (origin.empty() ? "" : " + ") + o.name;
+    if (!o.name.empty() && origin.find(*o.name) == std::string::npos && origin.size() < 60)
+      origin += (origin.empty() ? "" : " + ") + *o.name;
   }
   builder.set_origin({origin, phase});
   require(!outputs.empty(), "a kernel has a result that somebody reads");
   const auto results =
       builder.call_all(op("fused"), operands, {{"body", std::make_shared<const Graph>(std::move(region).finish())}});
-  for (size_t i = 0; i < outputs.size(); ++i)
-    map[static_cast<size_t>(outputs[i].node)][static_cast<size_t>(outputs[i].result)] = results[i];
+  for (size_t i = 0; i < outputs.size(); ++i) map.at(outputs[i]) = results[i];
 }
 
 // Kernels, library calls and views in an order in which operands come first: depth first from what the graph delivers.
 Graph Fusion::build() {
   Builder builder(graph_.name());
-  ValueMap map(graph_.nodes().size());
-  for (NodeId id = 0; id < graph_.size(); ++id) map[static_cast<size_t>(id)].resize(node(id).results.size());
+  ValueMap map(graph_);
   std::vector<char> done(graph_.nodes().size(), 0);
   std::vector<NodeId> emitted;  // and not yet looked at for what they make ready
   const auto kernel_at = [&](NodeId id) -> const Kernel& {
@@ -528,11 +526,9 @@ Graph Fusion::build() {
     builder.set_origin(node(id).origin);
     for (size_t i = 0; i < node(id).operands.size(); ++i) {
       const Value v = read_operand(id, i);
-      operands.push_back(!v                   ? v
-                         : is_zero_gap(id, v) ? builder.constant(Tensor(graph_.type(v)))
-                                              : map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]);
+      operands.push_back(!v ? v : is_zero_gap(id, v) ? builder.constant(Tensor(graph_.type(v))) : map(v));
     }
-    map[static_cast<size_t>(id)] = builder.call_all(*node(id).op, std::move(operands), node(id).attributes);
+    map.set(id, builder.call_all(*node(id).op, std::move(operands), node(id).attributes));
     done[static_cast<size_t>(id)] = 1;
     emitted.push_back(id);
   };
@@ -580,7 +576,7 @@ Graph Fusion::build() {
   }
   const auto deliver = [&](Value v) {
     visit(v.node);
-    return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)];
+    return map(v);
   };
   for (const NamedValue& o : graph_.outputs()) builder.output(o.name, deliver(o.value));
   for (const StateUpdate& u : graph_.updates()) builder.update(deliver(u.state), deliver(u.value));

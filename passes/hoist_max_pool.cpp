@@ -1,5 +1,7 @@
 #include "passes/hoist_max_pool.h"
 
+#include <algorithm>
+
 #include "ir/builder.h"
 #include "ir/op.h"
 #include "passes/rules.h"
@@ -70,6 +72,9 @@ class HoistMaxPool {
 
 }  // namespace
 
-Graph hoist_max_pool(const Graph& graph) { return HoistMaxPool(graph).run(); }
+Graph hoist_max_pool(const Graph& graph) {
+  const bool any = std::ranges::any_of(graph.nodes(), [](const Node& node) { return is(node, "max_pool"); });
+  return any ? HoistMaxPool(graph).run() : graph;
+}
 
 }  // namespace halfstep

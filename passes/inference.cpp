@@ -13,8 +13,7 @@ Graph in_inference_form(const Graph& graph) {
     return node.op->inference ? node.op->inference({builder, node, operands}) : std::vector<Value>();
   });
   for (const NamedValue& o : graph.outputs())
-    if (o.name != "loss" && o.name != "correct" && o.name != "counted")
-      b.output(o.name, map[static_cast<size_t>(o.value.node)][static_cast<size_t>(o.value.result)]);
+    if (o.name != "loss" && o.name != "correct" && o.name != "counted") b.output(o.name, map(o.value));
   return std::move(b).finish();
 }
 
@@ -22,13 +21,15 @@ Graph in_inference_form(const Graph& graph) {
 
 Graph inference(const Graph& graph) {
   const Graph evaluated = in_inference_form(graph);
-  const auto users = evaluated.users();
-  size_t at = 0;
+  std::vector<char> read(evaluated.nodes().size());
+  for (const Node& node : evaluated.nodes())
+    for (Value v : node.operands)
+      if (v) read[static_cast<size_t>(v.node)] = 1;
+  for (const NamedValue& o : evaluated.outputs()) read[static_cast<size_t>(o.value.node)] = 1;
+  NodeId at = 0;
   return rewrite(evaluated, [&](Builder&, const Node& node, std::span<const Value>) {
-    const NodeId id = static_cast<NodeId>(at++);
-    bool read = !is(node, "input") || !users[static_cast<size_t>(id)].empty();
-    for (const NamedValue& o : evaluated.outputs()) read |= o.value.node == id;
-    return read ? std::vector<Value>() : std::vector<Value>{Value{}};
+    const bool kept = read[static_cast<size_t>(at++)] || !is(node, "input");
+    return kept ? std::vector<Value>() : std::vector<Value>{Value{}};
   });
 }
 

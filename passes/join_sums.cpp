@@ -36,8 +36,7 @@ struct Sum {
 
 class JoinSums {
  public:
-  explicit JoinSums(const Graph& graph)
-      : graph_(graph), b_(graph.name()), uses_(graph.nodes().size(), 0), map_(graph.nodes().size()) {
+  explicit JoinSums(const Graph& graph) : graph_(graph), b_(graph.name()), uses_(graph.nodes().size(), 0), map_(graph) {
     for (const Node& node : graph.nodes())
       for (Value v : node.operands)
         if (v) ++uses_[static_cast<size_t>(v.node)];
@@ -160,15 +159,15 @@ class JoinSums {
     return Product{term, product.operands[0], product.operands[1]};
   }
 
-  Value mapped(Value v) const { return v ? map_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)] : v; }
+  Value mapped(Value v) const { return map_(v); }
 
   void copy(NodeId id) {
     const Node& original = graph_.node(id);
     std::vector<Value> operands;
     for (Value v : original.operands) operands.push_back(mapped(v));
     const OriginScope scope(b_, original.origin);
-    map_[static_cast<size_t>(id)] = b_.call_all(*original.op, std::move(operands), original.attributes);
-    if (is(original, "concat") && original.results[0].shape.size() == 1) remember(map_[static_cast<size_t>(id)][0]);
+    map_.set(id, b_.call_all(*original.op, std::move(operands), original.attributes));
+    if (is(original, "concat") && original.results[0].shape.size() == 1) remember(map_({id, 0}));
   }
 
   void emit(NodeId id) {
@@ -180,7 +179,7 @@ class JoinSums {
     for (const auto& pieces : parts.tilings) add(join_pads(type, pieces));
     for (const auto& products : parts.products) join_products(type.dtype, products, add);
     for (Value v : parts.rest) add(mapped(v));
-    map_[static_cast<size_t>(id)] = {sum};
+    map_.at({id, 0}) = sum;
   }
 
   // ---- side by side ----

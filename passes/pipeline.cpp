@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/own_names.h"
-#include "ir/builder.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/canonicalise.h"
@@ -42,15 +41,6 @@ struct Pipeline {
   }
 };
 
-Graph renamed(const Graph& graph, const std::string& name) {
-  Builder b(name);
-  const ValueMap map = copy_nodes(graph, b);
-  const auto mapped = [&](Value v) { return map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; };
-  for (const NamedValue& o : graph.outputs()) b.output(o.name, mapped(o.value));
-  for (const StateUpdate& u : graph.updates()) b.update(mapped(u.state), mapped(u.value));
-  return std::move(b).finish();
-}
-
 void preprocess(Pipeline& p) {
   for (const PreprocessingOptions& options : p.options.preprocessing)
     p.at("forward") = attach_preprocessing(p.at("forward"), options);
@@ -74,7 +64,7 @@ void split_evaluation(Pipeline& p) {
   const Graph forward = std::move(p.at("forward"));
   p.result.arenas = plan_arenas(forward, p.options.optimizer.no_decay);
   p.result.graphs.clear();
-  p.result.graphs.push_back(renamed(forward, "train"));
+  p.result.graphs.push_back(forward.named("train"));
   p.result.graphs.push_back(inference(forward));
 }
 
@@ -190,7 +180,7 @@ PipelineResult run_training_pipeline(const Graph& model, const TrainingPipelineO
   using Clock = std::chrono::steady_clock;
   check_stop(options.stop_after);
   Pipeline pipeline{options, model, {}};
-  pipeline.result.graphs.push_back(renamed(model, "forward"));
+  pipeline.result.graphs.push_back(model.named("forward"));
   Dump dump(options.dump);
   dump.write(0, "import", pipeline.result.graphs);
   for (size_t i = 0; i < std::size(kPasses); ++i) {
@@ -199,9 +189,10 @@ PipelineResult run_training_pipeline(const Graph& model, const TrainingPipelineO
     pass.run(pipeline);
     pipeline.result.times.push_back(
         {std::string(pass.name), std::chrono::duration<double>(Clock::now() - start).count()});
-    verify_all(pipeline, pass.name);
+    const bool last = i + 1 == std::size(kPasses) || pass.name == options.stop_after;
+    if (last || options.verification == TrainingPipelineOptions::after_each_pass) verify_all(pipeline, pass.name);
     dump.write(i + 1, pass.name, pipeline.result.graphs);
-    if (pass.name == options.stop_after) break;
+    if (last) break;
   }
   return std::move(pipeline.result);
 }

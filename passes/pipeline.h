@@ -1,5 +1,5 @@
 // The pipeline: from an imported model to the graphs of a training step and of evaluation, ready to be lowered. The
-// table in pipeline.cpp is the order of the passes; the runner verifies, times and dumps after each.
+// table in pipeline.cpp is the order of the passes; the runner times, dumps and, where asked, verifies after each.
 #pragma once
 
 #include <filesystem>
@@ -25,6 +25,8 @@ struct TrainingPipelineOptions {
   AutocastOptions autocast;
   OptimizerOptions optimizer;
   enum Programs : uint8_t { training, training_and_gradients } programs = training;
+  // The verifier: on what the last pass leaves (the builder has checked every node), or to find the pass at fault.
+  enum Verification : uint8_t { at_the_end, after_each_pass } verification = at_the_end;
   std::string stop_after;      // a pass of the table; empty: run all
   std::filesystem::path dump;  // a directory for "05_autocast.forward.ir", ... of what changed; empty: none
 };

@@ -28,7 +28,7 @@ Value unmoved(const Graph& graph, Value v) {
 }
 
 std::string quoted(const Node& node) {
-  return node.origin.name.empty() ? std::string(node.op->name) : "'" + node.origin.name + "'";
+  return node.origin.name.empty() ? std::string(node.op->name) : "'" + *node.origin.name + "'";
 }
 
 }  // namespace

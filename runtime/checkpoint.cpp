@@ -270,7 +270,7 @@ fs::path save_checkpoint(const fs::path& directory, Executor& executor, const Tr
   if (!is_written(final_path, manifest)) try {
       prepare_checkpoint_directory(partial);
       for (const TensorFile& file : kTensorFiles)
-        write_safetensors(partial / file.name, {checkpoint.model.*file.tensors, {}});
+        write_safetensors(partial / file.name, checkpoint.model.*file.tensors);
       write_file_atomically(partial / "manifest.json", manifest.dump(1) + "\n");
       put_in_place(partial, final_path, replaced);
       for (const fs::path& old : {partial, replaced}) fs::remove_all(old, ignored);

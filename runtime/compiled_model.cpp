@@ -165,9 +165,13 @@ void save(const CompiledModel& model, const fs::path& target) {
     write(program_file(program.name), print(program));
   }
   if (!model.kernels.empty()) write(kernels_file(model.device), model.kernels);
-  write_safetensors(partial.path() / kWeights, {model.state, {}});
-  const std::string weights = read_file(partial.path() / kWeights);
-  files[kWeights] = {{"bytes", weights.size()}, {"crc32", checksum(weights)}};
+  size_t bytes = 0;
+  uLong sum = crc32_z(0, nullptr, 0);
+  write_safetensors(partial.path() / kWeights, model.state, {}, [&](std::span<const std::byte> written) {
+    bytes += written.size();
+    sum = crc32_z(sum, reinterpret_cast<const Bytef*>(written.data()), written.size());
+  });
+  files[kWeights] = {{"bytes", bytes}, {"crc32", sum}};
   write_file_atomically(partial.path() / kManifest, manifest_of(model, files).dump(1) + "\n");
   partial.exchange_with_target();
 }

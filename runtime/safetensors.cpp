@@ -147,9 +147,11 @@ Safetensors read(Reader& reader) {
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path, const Safetensors& content) {
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                       const std::map<std::string, std::string>& metadata,
+                       const std::function<void(std::span<const std::byte>)>& written) {
   std::vector<const NamedTensors::value_type*> order;
-  for (const auto& item : content.tensors) {
+  for (const auto& item : tensors) {
     if (item.first == kMetadata)
       throw Error(fmt::format("cannot write '{}': a tensor named '{}'", path.string(), kMetadata));
     order.push_back(&item);
@@ -158,7 +160,7 @@ void write_safetensors(const std::filesystem::path& path, const Safetensors& con
   std::ranges::stable_sort(order, std::ranges::greater{},
                            [](const auto* item) { return size_of(item->second.type.dtype); });
   Json header = Json::object();
-  if (!content.metadata.empty()) header[kMetadata] = content.metadata;
+  if (!metadata.empty()) header[kMetadata] = metadata;
   int64_t offset = 0;
   for (const auto* item : order) {
     const TensorType& type = item->second.type;
@@ -177,9 +179,13 @@ void write_safetensors(const std::filesystem::path& path, const Safetensors& con
   write_file_atomically(path, [&](FileSink& sink) {
     std::string length(kLengthBytes, '\0');
     for (size_t i = 0; i < length.size(); ++i) length[i] = static_cast<char>(text.size() >> (8 * i));
-    sink.write(length);
-    sink.write(text);
-    for (const auto* item : order) sink.write(item->second.data);
+    const auto write = [&](std::span<const std::byte> bytes) {
+      sink.write(bytes);
+      if (written) written(bytes);
+    };
+    write(std::as_bytes(std::span(length)));
+    write(std::as_bytes(std::span(text)));
+    for (const auto* item : order) write(item->second.data);
   });
 }
 

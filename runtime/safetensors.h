@@ -2,7 +2,9 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <span>
 #include <string>
 
 #include "base/tensor.h"
@@ -14,8 +16,10 @@ struct Safetensors {
   std::map<std::string, std::string> metadata;
 };
 
-// Written atomically (base/file.h).
-void write_safetensors(const std::filesystem::path& path, const Safetensors& content);
+// Written atomically (base/file.h). `written` sees the file's bytes in order.
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                       const std::map<std::string, std::string>& metadata = {},
+                       const std::function<void(std::span<const std::byte>)>& written = nullptr);
 // Throws Error naming the file and what is wrong: truncated, header too large or not JSON, unknown type, offsets that
 // overlap, leave gaps, overflow or disagree with the shape. Sizes are checked before anything is allocated.
 Safetensors read_safetensors(const std::filesystem::path& path);

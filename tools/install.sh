@@ -8,6 +8,7 @@ packages=(
   llvm-19-dev liblld-19-dev libzstd-dev zlib1g-dev # the LLVM libraries name the last two as theirs
   libprotobuf-dev protobuf-compiler libonnx-dev
   libdnnl-dev
+  libmimalloc-dev
   libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
   libgtest-dev libgmock-dev
   dataset-fashion-mnist libonnx-testdata

@@ -124,7 +124,9 @@ TEST(Arena, HoldsParametersAsThePassesLayThemOut) {
   for (const Ints& permutation : {Ints{}, Ints{1, 2, 0}, Ints{2, 0, 1}, Ints{2, 1, 0}}) {
     const Tensor wanted = permutation.empty() ? onnx : onnx.transpose(permutation);
     const ArenaLayout arenas{40, {{"w", wanted.type.shape, permutation, 0}, {"v", {5}, {}, 32}}};
-    const Tensor arena = gather_parameters(arenas, imported, {{"w", onnx.transpose(Ints{2, 0, 1})}, {"v", plain}});
+    const NamedTensors weights{{"w", onnx.transpose(Ints{2, 0, 1})}, {"v", plain}};
+    const Tensor arena =
+        gather_parameters(arenas, imported, [&](const std::string& weight) { return weights.at(weight); });
     for (int64_t i = 0; i < 24; ++i) EXPECT_EQ(arena.at(i), wanted.at(i)) << to_string(permutation) << " " << i;
     for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(arena.at(32 + i), plain.at(i));
   }

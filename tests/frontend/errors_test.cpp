@@ -294,6 +294,15 @@ TEST_F(ExternalData, IsReadFromItsOffset) {
   EXPECT_EQ(import_model(model("w.bin", 52)).weights.at("w"), ramp({3, 4}));
 }
 
+TEST_F(ExternalData, IsReadWhenItIsAskedFor) {
+  write(directory() / "w.bin", 48);
+  const ImportedModel imported = import_model(model("w.bin"), {.reading = ImportOptions::on_demand});
+  EXPECT_TRUE(imported.weights.empty());
+  EXPECT_EQ(imported.weight_readers.at("w")(), import_model(model("w.bin")).weights.at("w"));
+  write(directory() / "w.bin", 47);
+  EXPECT_THROW(imported.weight_readers.at("w")(), Error);
+}
+
 TEST_F(ExternalData, MissingFileNamesTheRemedyAndFreshWeightsReplaceIt) {
   EXPECT_THAT(error(model("w.bin")),
               AllOf(HasSubstr("external data 'w.bin' of tensor 'w' is missing"), HasSubstr("with --init")));

@@ -104,9 +104,9 @@ TEST(Import, OriginsAreTheNamesOfNodes) {
   TestModel model = convolution().node("Relu", {"y"}, {"z"}).node("Neg", {"z"}, {"u"}, {}, "conv1").output("u");
   const Graph graph = import_model(model.file()).graph;
   std::set<std::string> names;
-  for (const Node& node : graph.nodes()) names.insert(node.origin.name);
+  for (const Node& node : graph.nodes()) names.insert(*node.origin.name);
   EXPECT_EQ(names, (std::set<std::string>{"", "conv1", "Relu_1", "conv1_2"}));
-  EXPECT_EQ(leaf(graph, "w").origin.name, "");
+  EXPECT_EQ(*leaf(graph, "w").origin.name, "");
 }
 
 // ---- batch norm and dropout ----
@@ -234,7 +234,7 @@ TEST(Import, LocalFunctionsAreInlinedWithTheirAttributes) {
   model.node("local.Leak", {"y"}, {"z"}, {}, "again").output("z");
   EXPECT_EQ(evaluate(model, {{"x", floats({1}, {-200})}}).at("z"), std::vector<double>{-1}) << "0.01 by default";
   const Graph graph = import_model(model.file(), {.mode = ImportMode::as_exported}).graph;
-  EXPECT_EQ(graph.node(graph.output("z")).origin.name, "again/inner");
+  EXPECT_EQ(*graph.node(graph.output("z")).origin.name, "again/inner");
 }
 
 TEST(Import, ABranchSeesTheGraphAroundIt) {

@@ -42,7 +42,7 @@ TEST(Random, StochasticDepthIsADropoutOfRows) {
     const Node& dropout = only(model.graph, "dropout");
     EXPECT_EQ(dropout.attributes.number("ratio"), 0.25);
     EXPECT_EQ(dropout.attributes.ints("shape"), (Ints{4, 1}));
-    EXPECT_EQ(dropout.origin.name, "depth");
+    EXPECT_EQ(*dropout.origin.name, "depth");
     const Graph evaluated = inference(model.graph);
     EXPECT_EQ(count(evaluated, "dropout") + count(evaluated, "uniform"), 0);
   }

@@ -35,6 +35,7 @@ TrainingPipelineOptions pipeline_options(std::optional<DType> low) {
   options.optimizer.scaling.mode = low == DType::f16 ? LossScaleMode::fixed : LossScaleMode::none;
   options.optimizer.scaling.initial = kLossScale;
   options.programs = TrainingPipelineOptions::training_and_gradients;
+  options.verification = TrainingPipelineOptions::after_each_pass;
   options.stop_after = "simplify_placed";
   return options;
 }

@@ -21,7 +21,7 @@ bool has_batch(const Graph& graph) {
 Graph without_idle_inputs(const Graph& graph) {
   const auto users = graph.users();
   Builder b(graph.name());
-  std::vector<std::vector<Value>> map(graph.nodes().size());
+  ValueMap map(graph);
   bool batch = false;
   for (NodeId id = 0; id < graph.size(); ++id) {
     const Node& node = graph.node(id);
@@ -33,12 +33,10 @@ Graph without_idle_inputs(const Graph& graph) {
     }
     batch |= node.op->name == "input" && !node.results[0].shape.empty() && node.results[0].shape[0] > 0;
     std::vector<Value> operands;
-    for (Value v : node.operands)
-      operands.push_back(v ? map[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)] : Value{});
-    map[static_cast<size_t>(id)] = b.call_all(*node.op, operands, node.attributes);
+    for (Value v : node.operands) operands.push_back(map(v));
+    map.set(id, b.call_all(*node.op, operands, node.attributes));
   }
-  for (const NamedValue& o : graph.outputs())
-    b.output(o.name, map[static_cast<size_t>(o.value.node)][static_cast<size_t>(o.value.result)]);
+  for (const NamedValue& o : graph.outputs()) b.output(o.name, map(o.value));
   return std::move(b).finish();
 }
 
@@ -90,8 +88,7 @@ class Shrinker {
       Builder b(case_.graph.name());
       const ValueMap map = copy_nodes(case_.graph, b);
       for (size_t k = 0; k < case_.graph.outputs().size(); ++k)
-        if (const NamedValue& o = case_.graph.outputs()[k]; k != i)
-          b.output(o.name, map[static_cast<size_t>(o.value.node)][static_cast<size_t>(o.value.result)]);
+        if (const NamedValue& o = case_.graph.outputs()[k]; k != i) b.output(o.name, map(o.value));
       any |= accept(std::move(b).finish(), case_.values);
     }
     return any;

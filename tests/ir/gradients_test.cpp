@@ -25,7 +25,7 @@ Graph gradient_graph(const Graph& forward, NamedTensors& leaves, uint64_t seed) 
   const NodeId last = forward.size() - 1;
   const Node& node = forward.node(last);
   std::vector<Value> operands, cotangents;
-  for (Value v : node.operands) operands.push_back(v ? map[static_cast<size_t>(v.node)][0] : Value{});
+  for (Value v : node.operands) operands.push_back(map(v));
   for (size_t i = 0; i < node.results.size(); ++i) {
     if (i > 0 || !is_floating(node.results[i].dtype)) {
       cotangents.push_back({});
@@ -35,7 +35,7 @@ Graph gradient_graph(const Graph& forward, NamedTensors& leaves, uint64_t seed) 
     leaves[name] = random_tensor(node.results[i], seed, -1, 1, 2);
     cotangents.push_back(b.input(name, node.results[i]));
   }
-  const std::vector<Value> gradients = node.op->vjp({b, node, operands, map[static_cast<size_t>(last)], cotangents});
+  const std::vector<Value> gradients = node.op->vjp({b, node, operands, map.at(last), cotangents});
   EXPECT_EQ(gradients.size(), operands.size());
   for (size_t i = 0; i < gradients.size(); ++i)
     if (gradients[i]) {

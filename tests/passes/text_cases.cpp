@@ -317,7 +317,7 @@ Graph with_gradients(const Graph& graph) {
   Value loss = b.constant(DType::f32, 0);
   uint64_t seed = 0;
   for (const NamedValue& o : graph.outputs()) {
-    const Value v = map[static_cast<size_t>(o.value.node)][static_cast<size_t>(o.value.result)];
+    const Value v = map(o.value);
     if (!is_floating(b.dtype(v))) continue;
     const Value weights = b.constant(random_tensor({DType::f32, b.shape(v)}, ++seed, -1, 1, 0));
     loss = b.add(loss, b.sum_to(b.mul(b.cast(v, DType::f32), weights), {}));

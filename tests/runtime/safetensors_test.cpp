@@ -37,7 +37,7 @@ Safetensors sample() {
 TEST(Safetensors, ReadsWhatItWrote) {
   const TemporaryDirectory temporary;
   const Safetensors content = sample();
-  write_safetensors(temporary.path() / "w.safetensors", content);
+  write_safetensors(temporary.path() / "w.safetensors", content.tensors, content.metadata);
   const Safetensors found = read_safetensors(temporary.path() / "w.safetensors");
   EXPECT_EQ(found.tensors, content.tensors);
   EXPECT_EQ(found.metadata, content.metadata);
@@ -52,7 +52,7 @@ TEST(Safetensors, AnEmptyFileOfTensorsIsFine) {
 // The layout other readers rely on: little-endian length, JSON header, aligned data without gaps.
 TEST(Safetensors, HasTheDocumentedLayout) {
   const TemporaryDirectory temporary;
-  write_safetensors(temporary.path() / "w.safetensors", sample());
+  write_safetensors(temporary.path() / "w.safetensors", sample().tensors, sample().metadata);
   const std::string bytes = read_file(temporary.path() / "w.safetensors");
   uint64_t length = 0;
   for (size_t i = 8; i-- > 0;) length = length << 8 | static_cast<unsigned char>(bytes[i]);
@@ -161,12 +161,12 @@ TEST(Safetensors, UnreadableAndUnwritablePathsAreErrors) {
   const TemporaryDirectory temporary;
   EXPECT_THAT(error_of([&] { read_safetensors(temporary.path() / "absent"); }), HasSubstr("No such file"));
   EXPECT_THAT(error_of([&] { read_safetensors(temporary.path()); }), HasSubstr(temporary.path().string()));
-  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "no" / "w", sample()); }), HasSubstr("cannot write"));
+  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "no" / "w", sample().tensors); }), HasSubstr("cannot write"));
   Safetensors content;
   content.tensors["\xff\xfe"] = Tensor();
-  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "w", content); }), HasSubstr("not UTF-8"));
+  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "w", content.tensors, content.metadata); }), HasSubstr("not UTF-8"));
   content.tensors = {{"__metadata__", Tensor()}};
-  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "w", content); }), HasSubstr("__metadata__"));
+  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "w", content.tensors, content.metadata); }), HasSubstr("__metadata__"));
   EXPECT_TRUE(std::filesystem::is_empty(temporary.path()));
 }
 

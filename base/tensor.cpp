@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/parallel.h"
 
@@ -52,6 +53,7 @@ void permute(const Tensor& from, Tensor& to, const std::vector<int64_t>& step) {
 }  // namespace
 
 int64_t TensorType::element_count() const {
+  if (!fits(shape)) checked_element_count(shape, to_string(*this));
   int64_t count = 1;
   for (int64_t d : shape) count *= d;
   return count;

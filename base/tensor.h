@@ -18,8 +18,9 @@ struct TensorType {
   DType dtype = DType::f32;
   Shape shape;  // empty: a scalar
 
-  int64_t element_count() const;  // 1 for a scalar
-  int64_t byte_count() const { return element_count() * size_of(dtype); }
+  // 1 for a scalar. Error if they do not fit 64 bits.
+  int64_t element_count() const;
+  int64_t byte_count() const { return element_count() * size_of(dtype); }  // fits where the count does
   friend bool operator==(const TensorType&, const TensorType&) = default;
 };
 

@@ -221,6 +221,10 @@ ImportOptions import_options(const Recipe& recipe) {
   options.shapes = recipe.shapes;
   options.values = recipe.values;
   options.output = recipe.output;
+  options.budget = {.nodes = recipe.max_nodes,
+                    .iterations = recipe.max_iterations,
+                    .folded_bytes = recipe.max_folded_bytes,
+                    .folded_operations = recipe.max_folded_operations};
   return options;
 }
 

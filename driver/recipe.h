@@ -24,6 +24,8 @@ struct Recipe {
   std::map<std::string, Shape> shapes;
   std::map<std::string, double> values;  // of inputs that are constants
   std::vector<std::string> freeze, train;
+  // What a model file may make the import do.
+  int64_t max_nodes = 200'000, max_iterations = 100'000, max_folded_bytes = 1 << 26, max_folded_operations = 1 << 24;
   int64_t classes = 0;
   // Preprocessing of a u8 image input inside the graph.
   std::optional<double> scale;

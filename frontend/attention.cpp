@@ -77,6 +77,9 @@ Value rotate(Builder& b, Value x, const Rotation& rotation) {
 Value rotation_rows(Builder& b, Value table, Value positions) {
   const Value rows = b.call("gather", {table, positions}, {{"axis", int64_t{0}}});
   const Shape shape = b.shape(rows);
+  if (shape.size() != 3)
+    throw Error("positions [batch, length] of a table [positions, angles] expected, found " +
+                to_string(b.type(positions)) + " and " + to_string(b.type(table)));
   return b.reshape(rows, {shape[0], 1, shape[1], shape[2]});
 }
 

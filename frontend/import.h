@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/tensor.h"
+#include "frontend/budget.h"
 #include "frontend/onnx_file.h"
 #include "ir/graph.h"
 
@@ -45,6 +46,7 @@ struct ImportOptions {
   // never held as a whole.
   enum Reading : uint8_t { at_once, on_demand } reading = at_once;
   MissingConstants constants = MissingConstants::refused;
+  ImportBudget budget = {};
   uint64_t seed = 0;                     // of fresh weights
   std::optional<double> dropout = {};    // replaces the ratio of every dropout
   std::vector<std::string> train = {};   // of those that would else be taken for no weights

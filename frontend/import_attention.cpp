@@ -142,6 +142,7 @@ std::vector<Value> import_rotary_embedding(NodeContext& c) {
     if (table.empty() || table.back() * 2 != dimensions || dimensions > shape[3])
       c.fail("cosines and sines of " + std::to_string(dimensions / 2) + " angles expected, found " + to_string(table));
     if (c.has_operand(3)) return rotation_rows(b, c.operand(i), c.operand(3));
+    if (table.size() != 3) c.fail("cosines and sines [batch, length, angles] expected, found " + to_string(table));
     return b.reshape(c.operand(i), {table[0], 1, table[1], table[2]});
   };
   const Value y = rotate(b, x,

@@ -6,6 +6,7 @@
 #include "frontend/operators.h"
 #include "frontend/resampling.h"
 #include "frontend/window.h"
+#include "frontend/written_table.h"
 
 namespace halfstep {
 namespace {
@@ -96,7 +97,7 @@ std::vector<Value> import_col2im(NodeContext& c) {
     c.fail(to_string(x) + " does not hold the columns of an image " + to_string(image) + " in blocks of " +
            to_string(block));
   checked_element_count(filter, "filters");
-  Tensor one_hot(TensorType{DType::f32, filter});
+  Tensor one_hot = table_of({DType::f32, filter});
   for (int64_t i = 0; i < x[1]; ++i) one_hot.set(i * elements + i % elements, 1);
   const Value y = transposed_convolution(b, to_channels_last(b, b.reshape(c.operand(0), columns)),
                                          to_channels_last(b, b.constant(one_hot)), {w, image}, x[1] / elements);

@@ -7,8 +7,6 @@
 namespace halfstep {
 namespace {
 
-constexpr int64_t kMostIterations = 100'000;
-
 Binding as_binding(Value v) { return {Binding::value, v}; }
 
 bool any_failed(const std::vector<Binding>& bindings) {
@@ -77,7 +75,7 @@ std::vector<Binding> import_loop(NodeContext& c) {
   if (results_count < 1 + carried.size()) c.fail("the body has too few outputs");
   ScanOutputs scans(results_count - 1 - carried.size());
   for (int64_t i = 0; static_cast<double>(i) < trips && more; ++i) {
-    if (i == kMostIterations) c.fail("more than " + std::to_string(kMostIterations) + " iterations");
+    c.count_iteration();
     std::vector<Binding> arguments{as_binding(c.b.constant(DType::i64, static_cast<double>(i))),
                                    as_binding(c.b.constant(DType::boolean, 1))};
     arguments.insert(arguments.end(), carried.begin(), carried.end());
@@ -85,8 +83,8 @@ std::vector<Binding> import_loop(NodeContext& c) {
     if (any_failed(results)) return std::vector<Binding>(c.result_count());
     const std::optional<Tensor> condition = c.importer().constants().evaluate(c.importer().read(results[0]));
     if (!condition)
-      c.fail("whether iteration " + std::to_string(i + 1) +
-             " runs must be known when the model is compiled, but it depends on the data");
+      c.fail("whether iteration " + std::to_string(i + 1) + " runs must be known when the model is compiled, but " +
+             c.importer().constants().reason(c.importer().read(results[0])));
     more = condition->at(0) != 0;
     scans.add(c, results, 1 + carried.size());
     std::copy_n(results.begin() + 1, carried.size(), carried.begin());
@@ -96,7 +94,7 @@ std::vector<Binding> import_loop(NodeContext& c) {
 
 std::vector<Binding> import_scan(NodeContext& c) {
   const onnx::GraphProto& body = c.subgraph("body");
-  const auto scanned = static_cast<size_t>(c.integer("num_scan_inputs"));
+  const auto scanned = static_cast<size_t>(std::max<int64_t>(c.integer("num_scan_inputs"), 0));
   const auto results_count = static_cast<size_t>(body.output_size());
   if (scanned == 0 || scanned > c.operand_count() || results_count + scanned < c.operand_count())
     c.fail("attribute 'num_scan_inputs' does not fit the operands and the body");
@@ -112,9 +110,9 @@ std::vector<Binding> import_scan(NodeContext& c) {
   for (size_t i = 0; i < states; ++i) carried.push_back(c.binding(i));
   const Shape first = c.shape(states);
   const int64_t length = first.at(c.axis(axes[0], first.size()));
-  if (length > kMostIterations) c.fail("more than " + std::to_string(kMostIterations) + " iterations");
   ScanOutputs scans(outputs);
   for (int64_t i = 0; i < length; ++i) {
+    c.count_iteration();
     std::vector<Binding> arguments = carried;
     for (size_t k = 0; k < scanned; ++k) {
       const Value x = c.operand(states + k);
@@ -138,6 +136,7 @@ std::vector<Binding> import_sequence_map(NodeContext& c) {
   const size_t length = c.sequence(0).size();
   std::vector<Binding> results(static_cast<size_t>(body.output_size()), Binding{Binding::sequence});
   for (size_t i = 0; i < length; ++i) {
+    c.count_iteration();
     std::vector<Binding> arguments;
     for (size_t k = 0; k < c.operand_count(); ++k) {
       if (c.binding(k).kind != Binding::sequence) {

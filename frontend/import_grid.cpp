@@ -6,6 +6,7 @@
 #include "frontend/operators.h"
 #include "frontend/resampling.h"
 #include "frontend/window.h"
+#include "frontend/written_table.h"
 
 namespace halfstep {
 namespace {
@@ -45,7 +46,7 @@ std::vector<Value> import_affine_grid(NodeContext& c) {
     const int64_t extent = shape[axis + 1];
     Shape beside(shape.size() - axis - 1, 1);
     beside[0] = extent;
-    Tensor coordinates(TensorType{DType::f32, beside});
+    Tensor coordinates = table_of({DType::f32, beside});
     for (int64_t i = 0; i < extent; ++i) coordinates.set(i, grid_coordinate(i, extent, corners));
     grid = b.add(grid, b.mul(column(j), b.broadcast(b.constant(coordinates), shape)));
   }

@@ -5,6 +5,7 @@
 
 #include "frontend/operators.h"
 #include "frontend/tensor_data.h"
+#include "frontend/written_table.h"
 
 namespace halfstep {
 namespace {
@@ -87,7 +88,7 @@ std::vector<Value> combined(NodeContext& c, const Combine& combine) {
     return result;
   };
   const std::vector<int64_t> x_steps = steps(x), y_steps = steps(y), strides = row_major_strides(joint);
-  Tensor result(TensorType{DType::i64, joint});
+  Tensor result = table_of({DType::i64, joint});
   for (int64_t i = 0; i < result.type.element_count(); ++i) {
     int64_t at_x = 0, at_y = 0;
     for (size_t k = 0; k < joint.size(); ++k) {

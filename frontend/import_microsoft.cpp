@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/checked.h"
 #include "frontend/activation.h"
 #include "frontend/attention.h"
 #include "frontend/matrix_product.h"
@@ -158,6 +159,21 @@ std::vector<Value> attend(NodeContext& c, Value q, Value k, Value v, const Atten
   return {merge_heads(c.b, y), k, v};
 }
 
+// Of [..., width].
+int64_t width_of(NodeContext& c, Value x) {
+  if (c.b.shape(x).empty()) c.fail("a tensor with columns expected, found " + to_string(c.b.type(x)));
+  return c.b.shape(x).back();
+}
+
+// More than this is no number of heads.
+int64_t heads_of(NodeContext& c, const std::string& name) {
+  const int64_t heads = c.integer(name);
+  constexpr int64_t kMostHeads = 1 << 20;
+  if (heads < 1 || heads > kMostHeads) c.fail("attribute '" + name + "' is " + std::to_string(heads));
+  return heads;
+}
+
+// x [..., width], with 0 <= from <= to <= width.
 Value columns(Builder& b, Value x, int64_t from, int64_t to) {
   Shape starts(b.shape(x).size(), 0), limits = b.shape(x);
   starts.back() = from, limits.back() = to;
@@ -170,13 +186,14 @@ std::vector<Value> import_attention(NodeContext& c) {
   c.ignore({"mask_filter_value", "past_present_share_buffer"});
   refuse_operands(c, {{4, "past"}, {6, "past_sequence_length"}});
   if (c.integer("do_rotary", 0) != 0) c.fail("do_rotary=1 is not supported");
-  const int64_t heads = c.integer("num_heads");
+  const int64_t heads = heads_of(c, "num_heads");
   Value qkv = matrix_product(c, c.operand(0), c.operand(1));
   if (c.has_operand(2)) qkv = b.add(qkv, c.operand(2));
   const Shape shape = b.shape(qkv);
   if (shape.size() != 3) c.fail("[batch, length, depth] expected, found " + to_string(c.shape(0)));
   const Ints sizes = c.int_list("qkv_hidden_sizes", Ints(3, shape[2] / 3));
-  if (sizes.size() != 3 || sizes[0] < 0 || sizes[1] < 0 || sizes[2] < 0 || sizes[0] + sizes[1] + sizes[2] != shape[2])
+  if (sizes.size() != 3 || sizes[0] < 0 || sizes[1] < 0 || sizes[2] < 0 ||
+      checked_add(sizes[0], checked_add(sizes[1], sizes[2], "sizes"), "sizes") != shape[2])
     c.fail("qkv_hidden_sizes " + to_string(sizes) + " do not make up " + std::to_string(shape[2]));
   const Value q = split_heads(c, columns(b, qkv, 0, sizes[0]), heads),
               k = split_heads(c, columns(b, qkv, sizes[0], sizes[0] + sizes[1]), heads),
@@ -193,14 +210,15 @@ std::vector<Value> import_multi_head_attention(NodeContext& c) {
   c.ignore({"mask_filter_value"});
   refuse_operands(c, {{6, "past_key"}, {7, "past_value"}, {8, "past_sequence_length"}, {9, "cache_indirection"}});
   if (!c.has_operand(1) || !c.has_operand(2)) c.fail("packed queries, keys and values are not supported");
-  const int64_t heads = c.integer("num_heads");
+  const int64_t heads = heads_of(c, "num_heads");
   int64_t bias_at = 0;
   const auto part = [&](size_t i) {
     Value x = c.operand(i);
     const bool split = b.shape(x).size() == 4;
     if (c.has_operand(3)) {
       if (split) c.fail("a bias beside keys that are split into heads is not supported");
-      const int64_t width = b.shape(x).back();
+      const int64_t width = width_of(c, x);
+      width_of(c, c.operand(3));
       x = b.add(x, columns(b, c.operand(3), bias_at, bias_at + width));
       bias_at += width;
     }
@@ -224,11 +242,11 @@ std::vector<Value> import_group_query_attention(NodeContext& c) {
   for (size_t i : {3u, 4u})
     if (c.has_operand(i) && (c.shape(i).size() != 4 || c.shape(i)[2] != 0))
       c.fail("a cache of past keys and values is not supported");
-  const int64_t heads = c.integer("num_heads"), key_heads = c.integer("kv_num_heads");
+  const int64_t heads = heads_of(c, "num_heads"), key_heads = heads_of(c, "kv_num_heads");
   Value q = c.operand(0), k = c.optional_operand(1), v = c.optional_operand(2);
   if (!k) {  // packed
-    const int64_t width = b.shape(q).back(), depth = width / std::max<int64_t>(1, heads + 2 * key_heads);
-    if (heads <= 0 || key_heads <= 0 || depth * (heads + 2 * key_heads) != width)
+    const int64_t width = width_of(c, q), depth = width / (heads + 2 * key_heads);
+    if (depth * (heads + 2 * key_heads) != width)
       c.fail(std::to_string(width) + " columns do not split into " + std::to_string(heads) + " and twice " +
              std::to_string(key_heads) + " heads");
     const Value packed = q;
@@ -242,8 +260,9 @@ std::vector<Value> import_group_query_attention(NodeContext& c) {
   if (c.integer("do_rotary", 0) != 0) {
     const Value positions = c.has_operand(9) ? b.cast(c.operand(9), DType::i64)
                                              : b.call("iota", {}, {{"shape", Shape{1, length}}, {"axis", int64_t{1}}});
+    width_of(c, c.operand(8));
     const Rotation rotation{rotation_rows(b, c.operand(7), positions), rotation_rows(b, c.operand(8), positions),
-                            c.shape(7).back() * 2,
+                            width_of(c, c.operand(7)) * 2,
                             c.integer("rotary_interleaved", 0) != 0 ? Rotation::interleaved : Rotation::halves};
     if (rotation.dimensions > depth)
       c.fail("heads of " + std::to_string(depth) + " elements have no " + std::to_string(c.shape(7).back()) +
@@ -263,6 +282,10 @@ std::vector<Value> import_rotary_embedding(NodeContext& c) {
   if (c.integer("is_packed_batching", 0) != 0) c.fail("is_packed_batching=1 is not supported");
   if (c.number("scale", 1) != 1) c.fail("scale is not supported");
   const bool merged = c.shape(0).size() == 3;
+  if (c.shape(0).size() < 3 || c.shape(0).size() > 4 || c.shape(2).size() != 2)
+    c.fail(
+        "[batch, length, depth] or [batch, heads, length, depth] and cos_cache [positions, angles] expected, found " +
+        to_string(c.shape(0)) + " and " + to_string(c.shape(2)));
   const int64_t some = c.integer("rotary_embedding_dim", 0), angles = c.shape(2).back();
   int64_t heads = c.integer("num_heads", 0);
   if (merged && heads == 0) heads = c.shape(0)[2] / std::max<int64_t>(1, 2 * angles);

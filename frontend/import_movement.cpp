@@ -143,8 +143,9 @@ std::vector<Value> import_split(NodeContext& c) {
       sizes.push_back(std::min(piece, left));
   }
   const bool negative = std::any_of(sizes.begin(), sizes.end(), [](int64_t s) { return s < 0; });
-  if (negative || static_cast<int64_t>(sizes.size()) != parts ||
-      std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) != shape[axis])
+  int64_t covered = 0;
+  for (int64_t size : sizes) covered = checked_add(covered, size, "split");
+  if (negative || static_cast<int64_t>(sizes.size()) != parts || covered != shape[axis])
     c.fail("split " + to_string(sizes) + " into " + std::to_string(parts) + " results does not cover axis " +
            std::to_string(axis) + " of " + to_string(shape));
   std::vector<Value> pieces;

@@ -5,6 +5,7 @@
 #include "frontend/indices.h"
 #include "frontend/operators.h"
 #include "frontend/tensor_data.h"
+#include "frontend/written_table.h"
 
 namespace halfstep {
 namespace {
@@ -24,7 +25,7 @@ Value arg_max(Builder& b, Value x, size_t axis) { return b.call("argmax", {x}, {
 
 Value reversed(Builder& b, Value x, size_t axis) {
   const int64_t size = b.shape(x)[axis];
-  Tensor indices(TensorType{DType::i64, {size}});
+  Tensor indices = table_of({DType::i64, {size}});
   for (int64_t i = 0; i < size; ++i) indices.set(i, static_cast<double>(size - 1 - i));
   return gather(b, x, b.constant(indices), axis);
 }

@@ -6,6 +6,7 @@
 #include "frontend/indices.h"
 #include "frontend/operators.h"
 #include "frontend/window.h"
+#include "frontend/written_table.h"
 
 namespace halfstep {
 namespace {
@@ -105,6 +106,7 @@ Samples roi_samples(NodeContext& c, const RoiAxis& axis) {
   Value size = b.sub(edge(axis.to), start);
   if (!half_pixel) size = b.binary("max", size, constant(b, size, 1));
   const Value bin = b.mul(size, 1 / static_cast<double>(axis.bins));
+  table_of({DType::f32, {rois[0]}});
   std::vector<double> counts(static_cast<size_t>(rois[0]), static_cast<double>(c.integer("sampling_ratio", 0)));
   if (c.integer("sampling_ratio", 0) <= 0) {
     const std::optional<Tensor> bins = c.importer().constants().evaluate(bin);
@@ -115,14 +117,14 @@ Samples roi_samples(NodeContext& c, const RoiAxis& axis) {
   const double most = *std::ranges::max_element(counts);
   if (!(most <= 4096)) c.fail("a region of " + std::to_string(most) + " samples in a bin is too large");
   const auto n = static_cast<int64_t>(most);
-  Tensor places(TensorType{DType::f32, {rois[0], 1, n}}), share = places;
+  Tensor places = table_of({DType::f32, {rois[0], 1, n}}), share = places;
   for (int64_t r = 0; r < rois[0]; ++r)
     for (int64_t k = 0; k < n; ++k) {
       const double count = counts[static_cast<size_t>(r)], at = static_cast<double>(k);
       places.set(r * n + k, ((at < count ? at : 0) + 0.5) / count);  // one sample more often changes no maximum
       share.set(r * n + k, at < count ? 1 / count : 0);
     }
-  Tensor first(TensorType{DType::f32, {1, axis.bins, 1}});
+  Tensor first = table_of({DType::f32, {1, axis.bins, 1}});
   for (int64_t i = 0; i < axis.bins; ++i) first.set(i, static_cast<double>(i));
   const Value places_in_bins = b.add(b.constant(first), b.constant(places));
   return {b.add(start, b.mul(places_in_bins, bin)), b.constant(share)};
@@ -190,7 +192,7 @@ std::vector<Value> import_deform_conv(NodeContext& c) {
   const int64_t depth = x[1] / offsets;
   // Where an undisturbed window reads, and how far the operand moves it.
   const auto positions_on = [&](size_t axis) {
-    Tensor base(TensorType{DType::f32, {taps, out[0], out[1]}});
+    Tensor base = table_of({DType::f32, {taps, out[0], out[1]}});
     int64_t at = 0;
     for (int64_t tap = 0; tap < taps; ++tap)
       for (int64_t i = 0; i < out[0]; ++i)

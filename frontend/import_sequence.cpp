@@ -1,5 +1,6 @@
 // Sequences and optionals exist while importing only: a sequence is a list of values, an optional its element or
 // nothing.
+#include "base/checked.h"
 #include "frontend/operators.h"
 
 namespace halfstep {
@@ -13,7 +14,7 @@ Binding sequence_of(std::vector<Binding> elements) {
 std::ptrdiff_t position(NodeContext& c, size_t i, size_t count, int64_t otherwise) {
   const auto n = static_cast<int64_t>(count);
   if (!c.has_operand(i)) return otherwise;
-  const auto at = static_cast<int64_t>(c.number(i, "position"));
+  const auto at = checked_integer(c.number(i, "position"), "position");
   if (at < -n || at >= n) c.fail("position " + std::to_string(at) + " is outside a sequence of " + std::to_string(n));
   return at < 0 ? at + n : at;
 }
@@ -60,11 +61,17 @@ std::vector<Binding> import_split(NodeContext& c) {
   const size_t axis = c.axis(c.integer("axis", 0), shape.size());
   const bool keep = c.integer("keepdims", 1) != 0 || c.has_operand(1);
   Ints sizes;
+  const auto check_count = [&](int64_t pieces) {
+    constexpr int64_t kMostPieces = 1 << 16;
+    if (pieces > kMostPieces) c.fail("a sequence of " + std::to_string(pieces) + " pieces is too long");
+  };
   if (!c.has_operand(1)) {
+    check_count(shape[axis]);
     sizes = Ints(static_cast<size_t>(shape[axis]), 1);
   } else if (const Tensor split = c.constant(1, "split"); split.type.shape.empty()) {
-    const auto chunk = static_cast<int64_t>(split.at(0));
+    const auto chunk = checked_integer(split.at(0), "split");
     if (chunk <= 0) c.fail("operand split is " + std::to_string(chunk));
+    check_count(ceil_div(shape[axis], chunk));
     for (int64_t left = shape[axis]; left > 0; left -= chunk) sizes.push_back(std::min(left, chunk));
   } else {
     sizes = c.ints(1, "split");
@@ -72,7 +79,7 @@ std::vector<Binding> import_split(NodeContext& c) {
   std::vector<Value> pieces;
   Ints starts(shape.size(), 0), limits = shape;
   for (int64_t size : sizes) {
-    limits[axis] = starts[axis] + size;
+    limits[axis] = checked_add(starts[axis], size, "split");
     if (size < 0 || limits[axis] > shape[axis])
       c.fail("operand split does not add up to the axis of " + to_string(shape));
     Value piece = c.b.slice(c.operand(0), starts, limits);

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "frontend/operators.h"
+#include "frontend/written_table.h"
 
 namespace halfstep {
 namespace {
@@ -60,7 +61,7 @@ std::vector<Value> import_range(NodeContext& c) {
     const Value at = c.b.cast(c.b.call("iota", {}, {{"shape", shape}, {"axis", int64_t{0}}}), type);
     return {c.b.add(c.b.reshape(c.operand(0), {}), c.b.mul(at, c.b.reshape(c.operand(2), {})))};
   }
-  Tensor values(TensorType{type, {static_cast<int64_t>(length)}});
+  Tensor values = table_of({type, {static_cast<int64_t>(length)}});
   for (int64_t i = 0; i < values.type.element_count(); ++i) values.set(i, start + static_cast<double>(i) * delta);
   return {c.b.constant(values)};
 }

@@ -7,6 +7,7 @@
 #include "frontend/indices.h"
 #include "frontend/operators.h"
 #include "frontend/tensor_data.h"
+#include "frontend/written_table.h"
 
 namespace halfstep {
 namespace {
@@ -36,7 +37,7 @@ std::vector<Value> cosine_window(NodeContext& c, const std::vector<double>& weig
   const int64_t size = whole_number(c, 0, "size"), turn = c.integer("periodic", 1) != 0 ? size : size - 1;
   if (size < 0 || size > kLongestWindow || (size > 0 && turn == 0))
     c.fail("no such window has " + std::to_string(size) + " elements");
-  Tensor window(TensorType{type, {size}});
+  Tensor window = table_of({type, {size}});
   for (int64_t i = 0; i < window.type.element_count(); ++i) {
     double sum = 0;
     for (size_t k = 0; k < weights.size(); ++k)
@@ -157,7 +158,7 @@ std::vector<Value> import_stft(NodeContext& c) {
   const int64_t frames = (shape[1] - length) / step + 1;
   if (frames > kLargestMatrix / length)
     c.fail(std::to_string(frames) + " frames of " + std::to_string(length) + " elements are too many");
-  Tensor places(TensorType{DType::i64, {frames, length}});
+  Tensor places = table_of({DType::i64, {frames, length}});
   for (int64_t f = 0; f < frames; ++f)
     for (int64_t i = 0; i < length; ++i) places.set(f * length + i, static_cast<double>(f * step + i));
   Value framed = gather(b, c.operand(0), b.constant(places), 1);  // [batch, frames, length, parts]
@@ -188,7 +189,7 @@ std::vector<Value> import_mel_weights(NodeContext& c) {
       c.fail("filter edge " + std::to_string(hertz) + " Hz lies beyond half the sample rate " + std::to_string(rate));
     return static_cast<int64_t>(bin);
   };
-  Tensor weights(TensorType{type, {bins, filters}});
+  Tensor weights = table_of({type, {bins, filters}});
   for (int64_t i = 0; i < filters; ++i) {
     const int64_t left = edge(i), peak = edge(i + 1), right = edge(i + 2);
     const auto set = [&](int64_t bin, double weight) { weights.set(bin * filters + i, weight); };

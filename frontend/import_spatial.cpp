@@ -6,11 +6,12 @@
 #include "base/checked.h"
 #include "frontend/operators.h"
 #include "frontend/resampling.h"
+#include "frontend/written_table.h"
 
 namespace halfstep {
 namespace {
 
-constexpr int64_t kLongest = 1 << 24;  // elements along an axis whose positions are listed
+constexpr int64_t kLongest = 1 << 20;  // elements along an axis whose positions are listed
 
 // ---- Resize, Upsample ----
 
@@ -83,14 +84,22 @@ Value resize_axis(NodeContext& c, Value x, size_t axis, const Interpolation& f, 
     c.fail("axis " + std::to_string(axis) + " of " + to_string(c.shape(0)) + " cannot be resized to " +
            std::to_string(a.to));
   std::vector<Taps> taps;
-  for (int64_t o = 0; o < a.to; ++o) taps.push_back(taps_at(f, a, original_coordinate(f, a, o)));
+  int64_t all = 0;
+  for (int64_t o = 0; o < a.to; ++o) {
+    const double x = original_coordinate(f, a, o);
+    if (!(std::abs(x) < 0x1p40))
+      c.fail("position " + std::to_string(x) + " on axis " + std::to_string(axis) + " is out of range");
+    taps.push_back(taps_at(f, a, x));
+    all += static_cast<int64_t>(taps.back().size());
+    if (all > 4 * kLongest) c.fail("resizing axis " + std::to_string(axis) + " reads too many elements");
+  }
   return resample(c.b, x, axis, taps);
 }
 
 // Where the region of interest leaves the operand stands extrapolation_value instead.
 Value extrapolated(NodeContext& c, Value y, size_t axis, const Interpolation& f, const AxisResize& a, double value) {
   Builder& b = c.b;
-  Tensor inside(TensorType{DType::boolean, {a.to}});
+  Tensor inside = table_of({DType::boolean, {a.to}});
   bool all = true;
   for (int64_t o = 0; o < a.to; ++o) {
     const double x = original_coordinate(f, a, o);
@@ -183,7 +192,7 @@ void take_sizes(NodeContext& c, size_t operand, const std::vector<size_t>& axes,
   for (size_t i = 0; i < axes.size(); ++i) {
     AxisResize& a = resizes[axes[i]];
     const double from = static_cast<double>(a.from);
-    a.to = policy == "stretch" ? sizes[i] : static_cast<int64_t>(std::floor(common * from + 0.5));
+    a.to = policy == "stretch" ? sizes[i] : checked_integer(std::floor(common * from + 0.5), "sizes");
     a.length = policy == "stretch" ? static_cast<double>(a.to) : common * from;
   }
 }
@@ -315,6 +324,7 @@ std::vector<Value> import_center_crop_pad(NodeContext& c) {
   Ints low(shape.size(), 0), high(shape.size(), 0);
   for (size_t i = 0; i < axes.size(); ++i) {
     if (target[i] < 0) c.fail("shape " + to_string(target) + " has a negative entry");
+    if (target[i] > (int64_t{1} << 40)) c.fail("shape " + to_string(target) + " is out of range");
     const int64_t more = target[i] - shape[axes[i]];
     low[axes[i]] = more / 2, high[axes[i]] = more - more / 2;
   }

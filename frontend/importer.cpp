@@ -17,7 +17,6 @@ namespace halfstep {
 namespace {
 
 constexpr int kDeepestNesting = 64;
-constexpr int64_t kMostNodes = 200'000;                // with functions inlined, which can multiply without end
 constexpr int64_t kMostInlined = int64_t{1} << 30;     // bytes of function bodies, one for each call
 constexpr int64_t kLargestFolded = 4096;               // elements; larger constant expressions stay expressions
 constexpr int64_t kLargestMissing = int64_t{1} << 26;  // elements of a constant whose data is missing
@@ -115,7 +114,7 @@ const Binding& Scope::at(const std::string& name) const {
 Importer::Importer(const Inputs& inputs)
     : inputs_(inputs),
       builder_(graph_name(inputs.model.graph())),
-      constants_(builder_),
+      constants_(builder_, inputs.options.budget),
       regrowth_(builder_, constants_, [this](const Node& leaf, size_t axis) { return repeated_leaf(leaf, axis); }),
       opsets_(opsets_of(inputs.model.opset_import())),
       repeated_leaves_(inputs.repeated) {
@@ -266,7 +265,8 @@ Value Importer::folded(Value v) {
   if (node.op->name == "constant" || node.op->name == "broadcast") return v;
   if (!constants_.is_constant(v) || builder_.type(v).element_count() > kLargestFolded) return v;
   OriginScope scope(builder_, node.origin);
-  return builder_.constant(constants_.evaluate(v).value());
+  const std::optional<Tensor> value = constants_.evaluate(v);
+  return value ? builder_.constant(*value) : v;
 }
 
 void Importer::refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope) {
@@ -307,6 +307,11 @@ std::vector<Binding> Importer::call_function(const onnx::FunctionProto& function
   if (inlined_bytes_ > kMostInlined) throw refuse_call("the model's functions, inlined, take more than 1 GiB");
   function_bodies_.push_back(function.node());
   fill_in_attributes(function_bodies_.back(), call_attributes(function, node));
+  Problems problems;
+  validate_body(function, function_bodies_.back(), problems);
+  if (!problems.empty())
+    throw refuse_call("function '" + function.name() +
+                      "', with the attributes of this call: " + problems.messages().front());
   calls_.push_back(&function);
   import_nodes(function_bodies_.back(), body);
   calls_.pop_back();
@@ -327,15 +332,22 @@ std::vector<Binding> Importer::read_results(const Scope& scope, const std::vecto
   return results;
 }
 
+void Importer::count_iteration(const std::string& node) {
+  if (const int64_t most = inputs_.options.budget.iterations; ++iterations_ > most)
+    throw Error("node '" + node + "': more than " + std::to_string(most) +
+                " iterations of all loops together (max_iterations)");
+}
+
 std::vector<Binding> Importer::import_body(const onnx::GraphProto& graph, const Scope& outer,
                                            const std::vector<Binding>& arguments, const std::string& suffix) {
   if (static_cast<size_t>(graph.input_size()) != arguments.size())
     throw Error("body '" + graph.name() + "' has " + std::to_string(graph.input_size()) + " inputs, " +
                 std::to_string(arguments.size()) + " expected");
   // An empty body counts too: loops in loops would else take no end.
-  if (++imported_nodes_ > kMostNodes)
-    throw Error("body '" + graph.name() + "': the model has more than " + std::to_string(kMostNodes) +
-                " nodes with its loops unrolled");
+  const int64_t most = inputs_.options.budget.nodes;
+  if (++imported_nodes_ > most)
+    throw Error("body '" + graph.name() + "': the model has more than " + std::to_string(most) +
+                " nodes with its loops unrolled (max_nodes)");
   Scope scope{.outer = &outer, .prefix = outer.prefix + suffix, .opsets = outer.opsets};
   bind_initializers(graph, scope);
   for (int i = 0; i < graph.input_size(); ++i)
@@ -347,7 +359,7 @@ std::vector<Binding> Importer::import_body(const onnx::GraphProto& graph, const 
 }
 
 std::optional<std::vector<Binding>> Importer::import_results(const onnx::NodeProto& node, const std::string& name,
-                                                             const Scope& scope) {
+                                                             const Scope& scope) try {
   const std::string domain = canonical_domain(node.domain());
   const auto function = functions_.find({domain, node.op_type()});
   const OnnxOperator* row = find_onnx_operator(operator_name(node));
@@ -373,6 +385,8 @@ std::optional<std::vector<Binding>> Importer::import_results(const onnx::NodePro
   std::vector<Value> values = row->import(context);
   context.check_attributes_known();
   return context.bind(values);
+} catch (const AbsentValue&) {
+  throw Error("node " + operator_name(node) + " '" + name + "': an operand that it needs is left out");
 }
 
 void Importer::record_reads(const onnx::NodeProto& node, size_t reader, const Scope& scope) {
@@ -402,14 +416,17 @@ void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope)
   const size_t place = nodes_.size();
   nodes_.push_back({name, operator_name(node)});
   std::optional<std::vector<Binding>> results;
-  if (++imported_nodes_ == kMostNodes)
-    problems_.add("the model has more than " + std::to_string(kMostNodes) + " nodes with its functions inlined");
+  const int64_t most = inputs_.options.budget.nodes;
+  if (imported_nodes_++ == most)
+    problems_.add("the model has more than " + std::to_string(most) + " nodes with its functions inlined (max_nodes)");
   ++depth_;
   try {
     if (depth_ > kDeepestNesting) throw Error("node '" + name + "': functions or branches are nested too deeply");
-    if (imported_nodes_ < kMostNodes) results = import_results(node, name, scope);
+    if (imported_nodes_ <= most) results = import_results(node, name, scope);
   } catch (const Error& error) {
-    problems_.add(error.what());
+    const std::string what = error.what();
+    const bool named = what.find("'" + name + "'") != std::string::npos;
+    problems_.add(named ? what : "node " + operator_name(node) + " '" + name + "': " + what);
   }
   --depth_;
   if (results) record_results(*results, place);

@@ -85,6 +85,8 @@ class Importer {
   void set_fresh_rule(const std::string& leaf, FreshRule rule) { fresh_rules_.try_emplace(leaf, rule); }
   Value step_input(const std::string& name, DType dtype);
   int64_t next_random_site() { return random_sites_++; }
+  // Of a loop named so; Error beyond the budget of all loops together.
+  void count_iteration(const std::string& node);
   void count_dropped_cast() { ++dropped_casts_; }
   void add_remark(const std::string& remark);  // once
 
@@ -134,6 +136,7 @@ class Importer {
   Recording recording_;
   int64_t random_sites_ = 0;
   int64_t imported_nodes_ = 0;
+  int64_t iterations_ = 0;
   int64_t inlined_bytes_ = 0;
   int64_t dropped_casts_ = 0;
   std::set<std::string> converted_parameters_, tables_;

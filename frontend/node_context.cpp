@@ -96,7 +96,7 @@ Tensor NodeContext::constant(size_t i, const std::string& what) {
   const std::optional<Tensor> value = importer_.constants().evaluate(operand(i));
   if (!value)
     fail("operand " + what + " '" + node_.input(static_cast<int>(i)) +
-         "' must be known when the model is compiled, but it depends on the data");
+         "' must be known when the model is compiled, but " + importer_.constants().reason(operand(i)));
   return *value;
 }
 

@@ -104,6 +104,7 @@ class NodeContext {
   std::vector<Binding> import_branch(const onnx::GraphProto& graph) {
     return importer_.import_body(graph, scope_, {}, "");
   }
+  void count_iteration() { importer_.count_iteration(name_); }
   // The body's results in iteration i, with its inputs bound to `arguments`.
   std::vector<Binding> import_iteration(const onnx::GraphProto& body, const std::vector<Binding>& arguments, size_t i) {
     return importer_.import_body(body, scope_, arguments, name_ + "/" + std::to_string(i) + "/");

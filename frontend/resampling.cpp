@@ -20,7 +20,9 @@ Value resample(Builder& b, Value x, size_t axis, const std::vector<Taps>& taps) 
   shape[axis] = outputs;
   if (repeats) return b.broadcast(x, shape);
   const Shape table{outputs, static_cast<int64_t>(most)};
-  checked_element_count(table, "resampling");
+  constexpr int64_t kMostTaps = int64_t{1} << 24;
+  if (checked_element_count(table, "resampling") > kMostTaps)
+    throw Error("resampling " + to_string(b.type(x)) + " reads " + to_string(table) + " elements: too many");
   Tensor positions(TensorType{DType::i64, table}), weights(TensorType{DType::f32, table});
   for (size_t o = 0; o < taps.size(); ++o) {
     size_t at = o * most;

@@ -84,11 +84,11 @@ class Validator {
         problems_.add("output '" + output.name() + "' is nowhere defined: no node, input or initializer has this name");
   }
 
-  void check_function(const onnx::FunctionProto& function) {
+  void check_function(const onnx::FunctionProto& function, const NodeList& nodes) {
     Visible visible;
     visible.names.insert(function.input().begin(), function.input().end());
     visible.before = visible.names;
-    check_nodes(function.node(), visible);
+    check_nodes(nodes, visible);
     for (const std::string& output : function.output())
       if (!visible.contains(output))
         problems_.add("function '" + function.name() + "': output '" + output + "' is nowhere defined");
@@ -234,7 +234,11 @@ void validate_model(const onnx::ModelProto& model, Problems& problems) {
   if (graph.output().empty()) problems.add("the graph has no outputs");
   Validator validator(problems);
   validator.check_graph(graph, nullptr);
-  for (const onnx::FunctionProto& function : model.functions()) validator.check_function(function);
+  for (const onnx::FunctionProto& function : model.functions()) validator.check_function(function, function.node());
+}
+
+void validate_body(const onnx::FunctionProto& function, const NodeList& nodes, Problems& problems) {
+  Validator(problems).check_function(function, nodes);
 }
 
 }  // namespace halfstep

@@ -53,12 +53,8 @@ void check_attributes(const Op& op, Attributes& attributes) {
 
 // The name of a result is only made for an error: every node comes through here in every pass.
 void check_sizes(std::span<const TensorType> results) {
-  for (const TensorType& type : results) {
-    int64_t count = 1;
-    bool fits = true;
-    for (int64_t d : type.shape) fits &= d >= 0 && !__builtin_mul_overflow(count, d, &count);
-    if (!fits) checked_element_count(type.shape, "result " + to_string(type));
-  }
+  for (const TensorType& type : results)
+    if (!fits(type.shape)) checked_element_count(type.shape, "result " + to_string(type));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/shared.h"
 #include "base/tensor.h"
 #include "ir/attributes.h"
@@ -43,6 +44,13 @@ struct Node {
   Origin origin;
 };
 
+// An absent value was read. The importer, where it is the file's fault, names the node instead.
+class AbsentValue : public InternalError {
+ public:
+  explicit AbsentValue(std::source_location where = std::source_location::current())
+      : InternalError("a value that is absent is read", where) {}
+};
+
 struct NamedValue {
   std::string name;
   Value value;
@@ -61,7 +69,11 @@ class Graph {
   // In an order in which every operand stands before its use.
   std::span<const Node> nodes() const { return nodes_; }
   const Node& node(NodeId id) const { return nodes_[static_cast<size_t>(id)]; }
-  const Node& node(Value v) const { return node(v.node); }
+  const Node& node(Value v) const {  // throws AbsentValue
+    if (!v) [[unlikely]]
+      throw AbsentValue();
+    return node(v.node);
+  }
   NodeId size() const { return static_cast<NodeId>(nodes_.size()); }
   const TensorType& type(Value v) const { return node(v).results[static_cast<size_t>(v.result)]; }
 

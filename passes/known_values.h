@@ -17,6 +17,7 @@ class KnownValues {
  private:
   std::vector<char> is_known_;  // by node
   std::map<NodeId, InterpretedTensor> values_;
+  int64_t elements_ = 0;  // of values_
 };
 
 }  // namespace halfstep

@@ -318,7 +318,9 @@ Value empty_contraction(const Context& c) {
 
 // Folds small constants; never into something larger than its operands.
 Value folded_constant(const Context& c) {
-  constexpr int64_t kMostElements = 1 << 16;
+  // The later in a graph, the smaller: so all together stay few.
+  constexpr int64_t kLargest = 1 << 16, kMostTogether = 1 << 24;
+  const int64_t most = std::min<int64_t>(kLargest, kMostTogether / std::max<NodeId>(c.builder.graph().size(), 1));
   const KernelKind kind = c.node.op->kernel;
   if (c.operands.empty() ||
       (kind != KernelKind::pointwise && kind != KernelKind::movement && kind != KernelKind::reduction))
@@ -328,7 +330,7 @@ Value folded_constant(const Context& c) {
     if (!c.operands[i] || !is(c.maker(i), "constant")) return {};
     elements += c.builder.type(c.operands[i]).element_count();
   }
-  if (c.node.results[0].element_count() > std::min(elements, kMostElements)) return {};
+  if (c.node.results[0].element_count() > std::min(elements, most)) return {};
   std::vector<InterpretedTensor> values;
   for (size_t i = 0; i < c.operands.size(); ++i) {
     const Tensor& tensor = c.maker(i).attributes.tensor("value");

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "runtime/json_text.h"
 #include "runtime/safetensors.h"
 
 namespace halfstep {
@@ -125,7 +126,7 @@ TrainState state_of(const Json& manifest) {
 }
 
 Json read_manifest(const fs::path& path) {
-  Json manifest = Json::parse(read_file(path, kMostManifestBytes), nullptr, false);
+  Json manifest = parse_json(read_file(path, kMostManifestBytes));
   if (!manifest.is_object() || !manifest.contains("crc32")) throw Error("manifest.json is not a manifest or truncated");
   const Json found = manifest["crc32"];
   manifest.erase("crc32");

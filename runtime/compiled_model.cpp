@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "runtime/host_cpu.h"
+#include "runtime/json_text.h"
 #include "runtime/program.h"
 #include "runtime/safetensors.h"
 
@@ -59,7 +60,7 @@ Json manifest_of(const CompiledModel& model, const Json& files) {
 }
 
 Json read_manifest(const fs::path& directory) {
-  const Json manifest = Json::parse(read_file(directory / kManifest, kMostManifestBytes), nullptr, false);
+  const Json manifest = parse_json(read_file(directory / kManifest, kMostManifestBytes));
   if (!manifest.is_object() || manifest.value("format", Json()) != kFormat)
     throw Error(fmt::format("{} is not the manifest of a compiled step", kManifest));
   if (manifest.value("version", Json()) != kVersion)

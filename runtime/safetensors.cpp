@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "runtime/json_text.h"
 
 namespace halfstep {
 namespace {
@@ -85,7 +86,7 @@ void parse_metadata(const Json& json, std::map<std::string, std::string>& metada
 
 // Entries in the order of the data, which they cover without gap or overlap.
 std::vector<Entry> parse_header(const std::string& text, int64_t data_bytes, Safetensors& content) {
-  const Json header = Json::parse(text, nullptr, false);
+  const Json header = parse_json(text);
   if (!header.is_object()) throw Error("the header is not a JSON object");
   std::vector<Entry> entries;
   for (const auto& [name, value] : header.items()) {

@@ -1,4 +1,5 @@
 // Contractions: matrix product and convolution with its two gradients. They accumulate in f32 and round once.
+#include "base/checked.h"
 #include "ir/ops/families.h"
 
 namespace halfstep {
@@ -113,7 +114,7 @@ Shape output_shape(const Shape& x, const Shape& w, const Attributes& attributes)
   const int64_t groups = attributes.integer("groups");
   expect(spatial.size() == window.size() && spatial.size() <= 3,
          "x " + to_string(x) + " and w " + to_string(w) + " differ in rank");
-  expect(groups > 0 && x.back() == w.back() * groups && w.front() % groups == 0,
+  expect(groups > 0 && x.back() == checked_mul(w.back(), groups, "channels") && w.front() % groups == 0,
          "x " + to_string(x) + " has " + std::to_string(x.back()) + " channels; w " + to_string(w) + " in " +
              std::to_string(groups) + " groups takes " + std::to_string(w.back() * groups));
   const ops::WindowGeometry g = ops::window_geometry(attributes, window);
@@ -132,7 +133,7 @@ ConvolutionShapes data_grad_shapes(const Shape& w, const Shape& dy, const Attrib
   Shape x{dy.front()};
   const Ints& spatial = attributes.ints("spatial");
   x.insert(x.end(), spatial.begin(), spatial.end());
-  x.push_back(w.back() * attributes.integer("groups"));
+  x.push_back(checked_mul(w.back(), attributes.integer("groups"), "channels"));
   return {x, w, dy};
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/checked.h"
 #include "base/philox.h"
 #include "ir/ops/families.h"
 
@@ -85,7 +86,7 @@ std::vector<TensorType> slice_type(const TypeContext& c) {
     expect(0 <= starts[i] && starts[i] <= limits[i] && limits[i] <= x.shape[i] && steps[i] > 0,
            "slice " + std::to_string(starts[i]) + ":" + std::to_string(limits[i]) + ":" + std::to_string(steps[i]) +
                " is outside axis " + std::to_string(i) + " of " + to_string(x));
-    result.shape.push_back((limits[i] - starts[i] + steps[i] - 1) / steps[i]);
+    result.shape.push_back(ceil_div(limits[i] - starts[i], steps[i]));
   }
   return {result};
 }
@@ -122,7 +123,9 @@ std::vector<TensorType> pad_type(const TypeContext& c) {
   TensorType result{x.dtype, {}};
   for (size_t i = 0; i < rank(x); ++i) {
     expect(low[i] >= 0 && high[i] >= 0 && interior[i] >= 0, "padding is negative; slice instead");
-    result.shape.push_back(low[i] + high[i] + (x.shape[i] == 0 ? 0 : x.shape[i] + (x.shape[i] - 1) * interior[i]));
+    const int64_t between = x.shape[i] == 0 ? 0 : checked_mul(x.shape[i] - 1, interior[i], "padding"),
+                  around = checked_add(low[i], high[i], "padding");
+    result.shape.push_back(checked_add(around, checked_add(x.shape[i], between, "padding"), "padding"));
   }
   return {result};
 }

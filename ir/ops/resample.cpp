@@ -96,7 +96,10 @@ std::vector<Value> resample_vjp(const VjpContext& c) {
   for (const auto& list : readers) most = std::max(most, list.size());
   if (t.outputs == 0) return {Value{}};
   const int64_t taps = static_cast<int64_t>(most);
-  checked_mul(inputs, taps, "taps of a resampling gradient");
+  constexpr int64_t kMostTaps = int64_t{1} << 24;
+  expect(checked_mul(inputs, taps, "taps of a resampling gradient") <= kMostTaps,
+         "its gradient would add up " + std::to_string(taps) + " elements at one of " + std::to_string(inputs) +
+             " places: too many are repeated");
   Tensor positions(TensorType{DType::i64, {inputs, taps}}), weights(TensorType{DType::f32, {inputs, taps}});
   for (size_t input = 0; input < readers.size(); ++input)
     for (size_t i = 0; i < most; ++i) {

@@ -39,17 +39,23 @@ std::filesystem::path executable() {
   ::_exit(127);
 }
 
-int wait_for(pid_t child, const RunOptions& options) {
+Finished wait_for(pid_t child, const RunOptions& options) {
   int status = 0;
+  rusage used{};
   bool sent = !options.interrupt_when;
-  while (::waitpid(child, &status, sent ? 0 : WNOHANG) == 0) {
+  while (::wait4(child, &status, sent ? 0 : WNOHANG, &used) == 0) {
     if (options.interrupt_when()) {
       ::kill(child, options.signal);
       sent = true;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+          .seconds = seconds(used.ru_utime) + seconds(used.ru_stime),
+          .megabytes = used.ru_maxrss / 1024};
 }
 
 // Weights that differ from one another and are small.
@@ -79,8 +85,7 @@ Finished Cli::run(const Arguments& arguments, const RunOptions& options) const {
   ::setenv("CUDA_VISIBLE_DEVICES", "", 1);  // the CPU is what these tests are about
   const pid_t child = ::fork();
   if (child == 0) execute(pointers, directory, out, err, options);
-  Finished finished;
-  finished.exit_code = wait_for(child, options);
+  Finished finished = wait_for(child, options);
   if (!elsewhere) finished.out = read_file(out);
   finished.err = read_file(err);
   return finished;

@@ -28,7 +28,9 @@ struct RunOptions {
 
 struct Finished {
   int exit_code = -1;  // 128 + signal where one ended it
-  std::string out, err;
+  double seconds = 0;  // of the processor
+  int64_t megabytes = 0;
+  std::string out = {}, err = {};
 };
 
 class Cli : public testing::Test {

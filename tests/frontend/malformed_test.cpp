@@ -39,7 +39,7 @@ TEST(Malformed, ADropoutWithoutResultsIsExportedAsItIs) {
 }
 
 TEST(Malformed, AFunctionsBranchSeesOnlyTheFunction) {
-  EXPECT_EQ(error("funcattr"), "value 'call/x' is nowhere defined");
+  EXPECT_EQ(error("funcattr"), "node local.f0 'call': function 'f0', with the attributes of this call");
 }
 
 TEST(Malformed, LoopsThatGiveNothingAreNotRun) { EXPECT_EQ(error("loops"), "no error"); }

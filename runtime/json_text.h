@@ -1,0 +1,14 @@
+// JSON of a file: bounded in depth, since what reads and writes it calls itself.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+namespace halfstep {
+
+constexpr int kDeepestJson = 64;  // ours are four deep
+
+// Discarded if it is no JSON; Error if it is nested more than `deepest` deep.
+nlohmann::json parse_json(const std::string& text, int deepest = kDeepestJson);
+
+}  // namespace halfstep

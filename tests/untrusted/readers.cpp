@@ -1,0 +1,149 @@
+// Readers of data, checkpoints, compiled steps, programs, graphs and recipes.
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "driver/recipe.h"
+#include "ir/text.h"
+#include "runtime/checkpoint.h"
+#include "runtime/data.h"
+#include "runtime/npy.h"
+#include "runtime/program.h"
+#include "runtime/safetensors.h"
+#include "tests/runtime/fake_executor.h"
+#include "tests/untrusted/cases.h"
+
+namespace halfstep::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string little(uint64_t value, int bytes) {
+  std::string text;
+  for (int i = 0; i < bytes; ++i) text += static_cast<char>(value >> (8 * i));
+  return text;
+}
+
+std::string npy(const std::string& descr, const std::string& shape, size_t data, bool fortran = false) {
+  std::string header =
+      "{'descr': '" + descr + "', 'fortran_order': " + (fortran ? "True" : "False") + ", 'shape': " + shape + ", }";
+  header.resize(118, ' ');
+  return std::string("\x93NUMPY\x01\x00", 8) + little(118, 2) + header + std::string(data, '\1');
+}
+
+// One stored member.
+std::string npz(const std::string& array) {
+  const std::string name = "x.npy", sizes = little(0, 4) + little(array.size(), 4) + little(array.size(), 4);
+  const std::string local = std::string("PK\3\4") + little(20, 2) + little(0, 8) + sizes + little(name.size(), 2) +
+                            little(0, 2) + name + array;
+  const std::string central = std::string("PK\1\2") + little(20, 2) + little(20, 2) + little(0, 8) + sizes +
+                              little(name.size(), 2) + little(0, 16) + name;
+  return local + central + std::string("PK\5\6") + little(0, 4) + little(1, 2) + little(1, 2) +
+         little(central.size(), 4) + little(local.size(), 4) + little(0, 2);
+}
+
+std::string idx(uint8_t type, const std::vector<uint8_t>& dims, size_t data) {
+  std::string text{'\0', '\0', static_cast<char>(type), static_cast<char>(dims.size())};
+  for (uint8_t d : dims) text += std::string{'\0', '\0', '\0', static_cast<char>(d)};
+  return text + std::string(data, '\1');
+}
+
+Program small_program() {
+  Program p;
+  p.name = "train";
+  p.buffers = {{"x", BufferKind::input, {DType::f32, {4, 8}}},
+               {"loss", BufferKind::output, {DType::f32, {}}},
+               {"parameters", BufferKind::state, {DType::f32, {20}}},
+               {"scratch", BufferKind::scratch, {DType::u8, {65536}}}};
+  p.steps = {{KernelLaunch{"fused_0", {{0, 0}, {3, 128}}, {7, 1, 2}, 256, 32, 4096}, "relu"},
+             {Copy{{3, 100}, {1, 0}, 4}, "loss"}};
+  return p;
+}
+
+CompiledModel small_step() {
+  CompiledModel m;
+  m.architecture = "x86-64";
+  m.programs = {small_program()};
+  m.kernels = std::string(
+      "\x7f"
+      "ELF\0\1\2",
+      7);
+  m.state["parameters"] = Tensor({DType::f32, {20}});
+  m.arenas = {"parameters"};
+  m.parameters = {{"w", {2, 3}, {1, 0}, 0}, {"b", {4}, {}, 16}};
+  m.notes = {{"model", "m.onnx"}};
+  return m;
+}
+
+constexpr const char* kGraph =
+    "graph g {\n  %0 = input {name = \"x\", dtype = f32, shape = [2,4]} : f32[2,4]\n  output \"y\" %0\n}\n";
+constexpr const char* kRecipe =
+    "model = \"m.onnx\"\nbatch = 8\nmean = [0.5, 0.25]\nshape = \"x=8,3,4,4\"\nprecision = \"bf16\"\n"
+    "special_tokens = [1, 2]\nset = \"sr=16000\"\nnesterov = true\nlearning_rate = 1e-3\n";
+
+// Not to last: it is read at once.
+void write_whole(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+
+// Writes the case to a file of that name, and gives it to the reader.
+ReaderCase of_file(std::string name, const std::string& file, std::vector<std::string> seeds,
+                   std::function<void(const fs::path&)> read) {
+  return {std::move(name), std::move(seeds), [file, read](const std::string& bytes, const std::string& directory) {
+            const fs::path path = fs::path(directory) / file;
+            write_whole(path, bytes);
+            read(path);
+          }};
+}
+
+// The same for a file of a directory whose others stay as they are.
+ReaderCase of_part(const std::string& name, const fs::path& part, const std::function<void()>& read) {
+  const std::string seed = read_file(part);
+  return {name, {seed}, [part, read](const std::string& bytes, const std::string&) {
+            write_whole(part, bytes);
+            read();
+          }};
+}
+
+}  // namespace
+
+std::vector<ReaderCase> reader_cases(const std::string& directory) {
+  const fs::path root = directory, step = root / "compiled", saved = root / "saved";
+  save_compiled(small_step(), step.string());
+  FakeExecutor executor;
+  const fs::path checkpoint = save_checkpoint(saved, executor, {.step = 3}, 0);
+  write_safetensors(root / "seed.safetensors",
+                    {{{"w", Tensor({DType::f32, {2, 3}})}, {"b", Tensor({DType::i64, {}})}}, {{"k", "v"}}});
+  const auto dataset = [](const std::string& prefix) {
+    return [prefix](const fs::path& path) { open_dataset(prefix + path.string(), Split::train); };
+  };
+  const auto compiled = [step] { load_compiled(step.string()); };
+  const auto restored = [checkpoint] { read_checkpoint(checkpoint); };
+  std::vector<ReaderCase> cases{
+      of_file("npy", "case.npy", {npy("<f4", "(2, 3)", 24), npy("<i8", "(2,)", 16), npy("|u1", "(2, 2, 2)", 8, true)},
+              dataset("x=")),
+      of_file("npz", "case.npz", {npz(npy("<f4", "(2, 3)", 24)), npz(npy("<i8", "(4,)", 32))}, dataset("")),
+      of_file("idx", "case.idx", {idx(8, {2, 3}, 6), idx(13, {4}, 16), idx(12, {}, 4)}, dataset("x=")),
+      of_file("tokens", "case.npy", {npy("<i4", "(6,)", 24), npy("<u2", "(6,)", 12)},
+              [](const fs::path& path) {
+                const TokenFile file(path);
+                std::vector<int64_t> tokens(static_cast<size_t>(std::min<int64_t>(file.size(), 64)));
+                file.read(0, tokens);
+              }),
+      of_file("safetensors", "case.safetensors", {read_file(root / "seed.safetensors")},
+              [](const fs::path& path) { read_safetensors(path); }),
+      of_part("checkpoint manifest", checkpoint / "manifest.json", restored),
+      of_part("checkpoint weights", checkpoint / "weights.safetensors", restored),
+      of_part("compiled manifest", step / "manifest.json", compiled),
+  };
+  cases.push_back({"program", {print(small_program())}, [](const std::string& bytes, const std::string&) {
+                     parse_program(bytes);
+                   }});
+  cases.push_back({"graph", {kGraph}, [](const std::string& bytes, const std::string&) { parse_graph(bytes); }});
+  cases.push_back({"recipe", {kRecipe}, [](const std::string& bytes, const std::string& folder) {
+                     Recipe recipe;
+                     read_recipe_text(recipe, bytes, "case.toml", folder);
+                   }});
+  return cases;
+}
+
+}  // namespace halfstep::test

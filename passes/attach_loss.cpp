@@ -54,6 +54,8 @@ Value mean_all(Builder& b, Value x) {
 // [N, positions...] -> [N], the mean over the positions.
 Value row_means(Builder& b, Value x) {
   const Shape shape = b.shape(x);
+  if (b.type(x).element_count() == 0)
+    throw Error(fmt::format("loss: an output over {} has no value", to_string(shape)));
   const int64_t rows = shape.front(), positions = b.type(x).element_count() / rows;
   if (positions == 1) return b.reshape(x, {rows});
   const Value sums = b.reduce("reduce_sum", b.reshape(x, {rows, positions}), {1});

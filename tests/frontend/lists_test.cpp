@@ -113,7 +113,7 @@ TEST(Lists, AnUnknownTripCountIsRefusedByName) {
 TEST(Lists, AnEndlessLoopIsRefusedByName) {
   const onnx::GraphProto idle = body({"i", "go", "state"}, {}, {"go", "state"});
   EXPECT_EQ(error_of({node_proto("Loop", {"", "yes", "x"}, {"r"}, {{"body", idle}}, "forever")}),
-            "node Loop 'forever': more than 100000 iterations");
+            "node 'forever': more than 100000 iterations of all loops together (max_iterations)");
 }
 
 TEST(Lists, EmptyLoopsInLoopsCountTogether) {
@@ -123,7 +123,7 @@ TEST(Lists, EmptyLoopsInLoopsCountTogether) {
            {"go", "next"});
   EXPECT_THAT(error_of({node_proto("Constant", {}, {"many"}, {{"value_int", int64_t{50000}}}),
                         node_proto("Loop", {"many", "yes", "x"}, {"r"}, {{"body", outer}}, "outer")}),
-              testing::HasSubstr("nodes with its loops unrolled"));
+              testing::HasSubstr("iterations of all loops together"));
 }
 
 TEST(Lists, ATensorIsNoSequence) {

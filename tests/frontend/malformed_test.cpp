@@ -39,7 +39,9 @@ TEST(Malformed, ADropoutWithoutResultsIsExportedAsItIs) {
 }
 
 TEST(Malformed, AFunctionsBranchSeesOnlyTheFunction) {
-  EXPECT_EQ(error("funcattr"), "node local.f0 'call': function 'f0', with the attributes of this call");
+  EXPECT_EQ(error("funcattr"),
+            "node local.f0 'call': function 'f0', with the attributes of this call: node Neg 'Neg_0': operand "
+            "'x' is nowhere defined: no node, input or initializer has this name");
 }
 
 TEST(Malformed, LoopsThatGiveNothingAreNotRun) { EXPECT_EQ(error("loops"), "no error"); }

@@ -235,9 +235,11 @@ std::string mutated_model(const std::string& bytes, Random& random) {
 
 void check_bytes(const std::string& bytes, const std::string& directory) {
   const OnnxFile file{"case.onnx", bytes, directory};
-  const Readiness ready = check_model(file, {.batch = 3});
+  // Of a graph without its data, too.
+  const ImportOptions import{.weights = InitialWeights::none, .constants = MissingConstants::zeros};
+  const Readiness ready = check_model(file, import);
   if (!ready.problems.empty()) throw Error(ready.problems.front());
-  const ImportedModel model = import_model(file, {.batch = 3, .weights = InitialWeights::none});
+  const ImportedModel model = import_model(file, import);
   TrainingPipelineOptions options;
   options.loss.output = model.outputs.front();
   options.stop_after = "differentiate";

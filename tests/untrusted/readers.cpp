@@ -1,4 +1,6 @@
 // Readers of data, checkpoints, compiled steps, programs, graphs and recipes.
+#include <zlib.h>
+
 #include <filesystem>
 #include <fstream>
 
@@ -34,7 +36,8 @@ std::string npy(const std::string& descr, const std::string& shape, size_t data,
 
 // One stored member.
 std::string npz(const std::string& array) {
-  const std::string name = "x.npy", sizes = little(0, 4) + little(array.size(), 4) + little(array.size(), 4);
+  const uLong checksum = crc32_z(0, reinterpret_cast<const Bytef*>(array.data()), array.size());
+  const std::string name = "x.npy", sizes = little(checksum, 4) + little(array.size(), 4) + little(array.size(), 4);
   const std::string local = std::string("PK\3\4") + little(20, 2) + little(0, 8) + sizes + little(name.size(), 2) +
                             little(0, 2) + name + array;
   const std::string central = std::string("PK\1\2") + little(20, 2) + little(20, 2) + little(0, 8) + sizes +
@@ -77,7 +80,8 @@ CompiledModel small_step() {
 }
 
 constexpr const char* kGraph =
-    "graph g {\n  %0 = input {name = \"x\", dtype = f32, shape = [2,4]} : f32[2,4]\n  output \"y\" %0\n}\n";
+    "graph g {\n  %x = input() {name=\"x\"} : f32[4,3]\n  %w = parameter() {name=\"w\"} : f32[2,3]\n"
+    "  %y = matmul(%x, %w) {transpose_b=1} @\"fc\"\n  output \"y\" = %y\n}\n";
 constexpr const char* kRecipe =
     "model = \"m.onnx\"\nbatch = 8\nmean = [0.5, 0.25]\nshape = \"x=8,3,4,4\"\nprecision = \"bf16\"\n"
     "special_tokens = [1, 2]\nset = \"sr=16000\"\nnesterov = true\nlearning_rate = 1e-3\n";
@@ -107,17 +111,18 @@ ReaderCase of_part(const std::string& name, const fs::path& part, const std::fun
 }  // namespace
 
 std::vector<ReaderCase> reader_cases(const std::string& directory) {
-  const fs::path root = directory, step = root / "compiled", saved = root / "saved";
+  const fs::path root = directory, step = root / "compiled";
   save_compiled(small_step(), step.string());
   FakeExecutor executor;
-  const fs::path checkpoint = save_checkpoint(saved, executor, {.step = 3}, 0);
+  const fs::path first = save_checkpoint(root / "first", executor, {.step = 3}, 0),
+                 second = save_checkpoint(root / "second", executor, {.step = 3}, 0);
   write_safetensors(root / "seed.safetensors",
                     {{{"w", Tensor({DType::f32, {2, 3}})}, {"b", Tensor({DType::i64, {}})}}, {{"k", "v"}}});
   const auto dataset = [](const std::string& prefix) {
     return [prefix](const fs::path& path) { open_dataset(prefix + path.string(), Split::train); };
   };
   const auto compiled = [step] { load_compiled(step.string()); };
-  const auto restored = [checkpoint] { read_checkpoint(checkpoint); };
+  const auto restored = [](const fs::path& checkpoint) { return [checkpoint] { read_checkpoint(checkpoint); }; };
   std::vector<ReaderCase> cases{
       of_file("npy", "case.npy", {npy("<f4", "(2, 3)", 24), npy("<i8", "(2,)", 16), npy("|u1", "(2, 2, 2)", 8, true)},
               dataset("x=")),
@@ -131,8 +136,8 @@ std::vector<ReaderCase> reader_cases(const std::string& directory) {
               }),
       of_file("safetensors", "case.safetensors", {read_file(root / "seed.safetensors")},
               [](const fs::path& path) { read_safetensors(path); }),
-      of_part("checkpoint manifest", checkpoint / "manifest.json", restored),
-      of_part("checkpoint weights", checkpoint / "weights.safetensors", restored),
+      of_part("checkpoint manifest", first / "manifest.json", restored(first)),
+      of_part("checkpoint weights", second / "weights.safetensors", restored(second)),
       of_part("compiled manifest", step / "manifest.json", compiled),
   };
   cases.push_back({"program", {print(small_program())}, [](const std::string& bytes, const std::string&) {

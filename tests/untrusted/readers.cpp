@@ -116,8 +116,8 @@ std::vector<ReaderCase> reader_cases(const std::string& directory) {
   FakeExecutor executor;
   const fs::path first = save_checkpoint(root / "first", executor, {.step = 3}, 0),
                  second = save_checkpoint(root / "second", executor, {.step = 3}, 0);
-  write_safetensors(root / "seed.safetensors",
-                    {{{"w", Tensor({DType::f32, {2, 3}})}, {"b", Tensor({DType::i64, {}})}}, {{"k", "v"}}});
+  write_safetensors(root / "seed.safetensors", {{"w", Tensor({DType::f32, {2, 3}})}, {"b", Tensor({DType::i64, {}})}},
+                    {{"k", "v"}});
   const auto dataset = [](const std::string& prefix) {
     return [prefix](const fs::path& path) { open_dataset(prefix + path.string(), Split::train); };
   };

@@ -92,6 +92,7 @@ class CaseChecker {
       // Beyond the precision's range a value is infinite by design, and what comes of it another than the exact
       // graph's.
       if (!exact_ || drawn_apart_ || (exact_->largest > largest_of(p.low) / 2 && program.overflows())) return;
+      checked.exact = true;
       std::unique_ptr<Reference>& reference = exact_references_[p.low.value_or(DType::f32)];
       if (!reference) {
         const ExactGraph* other = recognised_ ? &*recognised_ : nullptr;

@@ -49,6 +49,7 @@ struct Checked {
   // Ops of the graphs that were compiled and compared, and those among them that only the backward has.
   std::vector<std::string> ops;
   bool smooth = false;  // central differences were compared
+  bool exact = false;   // the exact graph was, in a precision at least
 };
 
 struct CheckOptions {

@@ -161,7 +161,8 @@ Differences compare_differences(const FuzzCase& fuzz_case, const ExactGraph& exa
     double rounded = 0;
     const std::vector<double>& rounding = reference->differences(16).at(name).values;
     for (size_t i = 0; i < rounding.size(); ++i)
-      rounded += kWidening * rounding[i] * std::abs(direction.at(static_cast<int64_t>(i)));
+      if (direction.at(static_cast<int64_t>(i)) != 0)
+        rounded += kWidening * rounding[i] * std::abs(direction.at(static_cast<int64_t>(i)));
     if (wrong <= allowed + rounded) continue;
     // At a tie whose sides meet smoothly the gradient is right on both sides.
     const auto right_at = [&](double along) {

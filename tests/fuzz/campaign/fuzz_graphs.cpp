@@ -81,7 +81,7 @@ CheckOptions options_for(const Campaign& c, uint64_t seed) {
   return options;
 }
 
-// Lines for the parent: "begin SEED", "fail SEED MESSAGE", "ops OP...", "smooth", "done N".
+// Lines for the parent: "begin SEED", "fail SEED MESSAGE", "ops OP...", "smooth", "exact", "done N".
 class Job {
  public:
   Job(const Campaign& c, int to) : c_(c), to_(to) {}
@@ -108,7 +108,7 @@ class Job {
     for (size_t i = 0; i < cases.size(); ++i) {
       std::string ops = "ops";
       for (const std::string& op : checked[i].ops) ops += " " + op;
-      line(ops + (checked[i].smooth ? "\nsmooth" : ""));
+      line(ops + (checked[i].smooth ? "\nsmooth" : "") + (checked[i].exact ? "\nexact" : ""));
       for (const Failure& f : checked[i].failures) line(fmt::format("fail {} {}", seeds[i], one_line(to_string(f))));
       if (!checked[i].failures.empty() && !c_.out.empty())
         write_case(seeds[i], cases[i], checked[i].failures[0], options);
@@ -146,7 +146,7 @@ class Job {
 };
 
 struct Totals {
-  uint64_t graphs = 0, smooth = 0;
+  uint64_t graphs = 0, smooth = 0, exact = 0;
   std::set<uint64_t> failed;
   std::map<std::string, uint64_t> ops;
 
@@ -158,6 +158,8 @@ struct Totals {
       for (std::string op; words >> op;) ++ops[op];
     else if (kind == "smooth")
       ++smooth;
+    else if (kind == "exact")
+      ++exact;
     else if (kind == "done") {
       uint64_t count = 0;
       words >> count;
@@ -258,8 +260,11 @@ int run(int count, char** arguments) {
   while (::wait(nullptr) > 0) {
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  fmt::print("{} graphs from seed {} on {}: {} failed, {} with central differences, {} ops, {:.0f} s\n", c.graphs,
-             c.seed, name(c.device), totals.failed.size(), totals.smooth, totals.ops.size(), seconds);
+  fmt::print(
+      "{} graphs from seed {} on {}: {} failed, {} beside the exact graph, {} with central differences, {} ops, {:.0f} "
+      "s\n",
+      totals.graphs, c.seed, name(c.device), totals.failed.size(), totals.exact, totals.smooth, totals.ops.size(),
+      seconds);
   for (const auto& [op, graphs] : totals.ops) fmt::print("{} {}\n", op, graphs);
   return totals.failed.empty() ? 0 : 1;
 }

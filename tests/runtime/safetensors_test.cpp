@@ -161,12 +161,15 @@ TEST(Safetensors, UnreadableAndUnwritablePathsAreErrors) {
   const TemporaryDirectory temporary;
   EXPECT_THAT(error_of([&] { read_safetensors(temporary.path() / "absent"); }), HasSubstr("No such file"));
   EXPECT_THAT(error_of([&] { read_safetensors(temporary.path()); }), HasSubstr(temporary.path().string()));
-  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "no" / "w", sample().tensors); }), HasSubstr("cannot write"));
+  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "no" / "w", sample().tensors); }),
+              HasSubstr("cannot write"));
   Safetensors content;
   content.tensors["\xff\xfe"] = Tensor();
-  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "w", content.tensors, content.metadata); }), HasSubstr("not UTF-8"));
+  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "w", content.tensors, content.metadata); }),
+              HasSubstr("not UTF-8"));
   content.tensors = {{"__metadata__", Tensor()}};
-  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "w", content.tensors, content.metadata); }), HasSubstr("__metadata__"));
+  EXPECT_THAT(error_of([&] { write_safetensors(temporary.path() / "w", content.tensors, content.metadata); }),
+              HasSubstr("__metadata__"));
   EXPECT_TRUE(std::filesystem::is_empty(temporary.path()));
 }
 

@@ -53,7 +53,7 @@ struct Checked {
 };
 
 struct CheckOptions {
-  std::vector<KernelTarget> targets;
+  std::vector<KernelTarget> targets;  // at least one; all of one device
   std::vector<std::optional<DType>> precisions{std::nullopt, DType::f16, DType::bf16};
 };
 

@@ -242,13 +242,20 @@ class Run {
         if (!std::ranges::all_of(m.values, [](double v) { return std::isfinite(v); }))
           std::ranges::fill(result.values, std::numeric_limits<double>::quiet_NaN());
     const double terms = static_cast<double>(largest_sum(node, operands)) + more;
+    const DType operand = operands[0]->type.dtype;
+    const bool products = node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution;
+    const bool tensor_cores = p_.device == DeviceKind::cuda && products && is_low(operand);
+    const double unit = tensor_cores ? 2 * kUnit : kUnit;
     const std::vector<double> flushed = flushed_sums(node, magnitudes, terms);
     for (size_t i = 0; i < result.values.size(); ++i) {
       const double zeroed = flushed.empty() ? 0 : flushed[i];
       const bool matters = zeroed > kUnit * kUnit * sums[i];
-      if (!std::isfinite(result.values[i]) || (more == 0 && !matters && is_exact(sums[i], smallest))) continue;
+      if (!std::isfinite(result.values[i]) || (more == 0 && !matters && !tensor_cores && is_exact(sums[i], smallest)))
+        continue;
       const uint64_t key = mix(mix(static_cast<uint64_t>(id), 77), static_cast<uint64_t>(i));
-      result.values[i] += sign(key) * (terms * kUnit * sums[i] + (matters ? zeroed : 0));
+      result.values[i] += sign(key) * (terms * unit * sums[i] + (matters ? zeroed : 0));
+      if (tensor_cores && node.op->kernel == KernelKind::convolution)
+        result.values[i] = round_to(operand, result.values[i]);
     }
   }
 

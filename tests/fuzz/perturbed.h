@@ -6,12 +6,16 @@
 #pragma once
 
 #include "ir/interpret.h"
+#include "runtime/program.h"
 
 namespace halfstep::fuzz {
 
 // What one computation of a node may be wrong by, in every floating element:
 // - a pointwise body in f32: IEEE arithmetic as it is, elementary functions to kFunctionError units in the last place;
 // - a sum of n products, in any order: n * 2^-24 * sum |x y|; none where all partial sums are exact in f32;
+// - on a GPU, of low operands: tensor cores shorten the terms of a sum to those bits that its largest one has in f32
+//   (Fasi, Higham, Mikaitis and Pranesh 2021), twice the unit and never exact; cuDNN rounds a convolution's result to
+//   the operands' type, also where it writes f32, as PyTorch's autocast does.
 // - nothing where elements are moved or chosen.
 inline constexpr double kFunctionError = 2.5;  // codegen/emit_math.h
 
@@ -25,6 +29,7 @@ struct Perturbation {
   uint64_t run = 0;
   Rounded rounded = Rounded::to_type;
   DType type = DType::f32;  // of Rounded::everything
+  DeviceKind device = DeviceKind::cpu;
 };
 
 using Observe = std::function<void(NodeId, const std::vector<InterpretedTensor>&)>;

@@ -75,7 +75,7 @@ class ProgramReference final : public Reference {
 
  protected:
   Results perturbed(uint64_t run) override {
-    const Perturbation p{.run = run};
+    const Perturbation p{.run = run, .device = p_.device};
     return named_results(p_.pipeline, interpret_perturbed(graph("gradients"), p_.leaves, p),
                          interpret_perturbed(graph("evaluate"), p_.leaves, p));
   }
@@ -174,8 +174,9 @@ std::vector<Element> unexplained(const Results& found, const Results& expected, 
 
 }  // namespace
 
-Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low) {
+Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device) {
   Prepared p;
+  p.device = device;
   p.low = low;
   p.pipeline = run_training_pipeline(fuzz_case.graph, pipeline_options(low));
   for (const char* name : {"gradients", "evaluate"}) {

@@ -20,11 +20,12 @@ using Results = std::map<std::string, Result>;
 // The programs of one case in one precision, before fusion and after, and what their leaves hold.
 struct Prepared {
   std::optional<DType> low;
+  DeviceKind device = DeviceKind::cpu;
   PipelineResult pipeline;   // up to fusion: "gradients" and "evaluate" are what counts
   std::vector<Graph> fused;  // "gradients", "evaluate"
   NamedTensors leaves;       // of all programs
 };
-Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low);
+Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device);
 
 // A parameter's gradient, stored in an arena, in the layout of the graph it comes from.
 std::vector<double> gradient_of(const ArenaSlice& slice, const std::vector<double>& arena);

@@ -67,8 +67,9 @@ TEST_F(Malformed, BudgetsOfAnImportAreOptions) {
 }
 
 TEST_F(Malformed, AnOutputThatIsCalledAsAGradientIsNone) {
-  const Finished finished = run({"gradients", malformed("grad_same.onnx").string(), "--data",
-                                 malformed("d4.npz").string(), "--batch", "4", "--output", "z", "-o", "g.safetensors"});
+  const Finished finished =
+      run({"gradients", malformed("grad_same.onnx").string(), "--data", malformed("d4.npz").string(), "--batch", "4",
+           "--output", "z", "--device", "cpu", "-o", "g.safetensors"});
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_LT(finished.megabytes, kMostMegabytes);
   const std::string file = read("g.safetensors");

@@ -22,8 +22,8 @@ PrecisionRule allow_rule(std::string pattern);  // runs in the low type
 PrecisionRule deny_rule(std::string pattern);   // runs in f32
 PrecisionRule infer_rule(std::string pattern);  // follows its operands
 
-// "default": the rows as they are, but for ONNX operators that accumulate in several nodes. "torch": the rows with what torch.autocast does otherwise on CUDA. Error for
-// another.
+// "default": the rows as they are, but for ONNX operators that accumulate in several nodes. "torch": the rows with what
+// torch.autocast does otherwise on CUDA. Error for another.
 std::vector<PrecisionRule> autocast_preset(const std::string& name);
 
 // The nodes of the file that graphs were made of.

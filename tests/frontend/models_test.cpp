@@ -51,7 +51,8 @@ TEST(Exports, ShapeArithmeticIsGone) {
       const Value output = graph.outputs()[0].value;
       EXPECT_EQ(graph.type(output).shape[0], batch) << name;
       for (const Node& node : graph.nodes())
-        EXPECT_TRUE(is_floating(node.results[0].dtype) || node.op->name == "input") << name << ": " << *node.origin.name;
+        EXPECT_TRUE(is_floating(node.results[0].dtype) || node.op->name == "input")
+            << name << ": " << *node.origin.name;
     }
 }
 

@@ -46,14 +46,14 @@ inline constexpr const char* kMissingConstants = "missing_constants";
 // A note "table_rows.INPUT" says below what the values of an input that chooses rows of a table must be.
 inline constexpr std::string_view kTableRows = "table_rows.";
 
-// The model as the recipe wants it imported.
-// The recipe's model as it is trained and written back: with batch norms put back where it says so.
 // What `bn_insert` took for granted; empty: nothing.
 std::string batch_norm_remark(const Recipe& recipe);
 // Error if the recipe has more classes than the model's output.
 void check_classes(const Recipe& recipe, int64_t logits);
+// The recipe's model as it is trained and written back: with batch norms put back where it says so.
 OnnxFile onnx_file_of(const Recipe& recipe);
 ImportOptions import_options(const Recipe& recipe);
+// The model as the recipe wants it imported.
 ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused,
                          ImportOptions::Reading reading = ImportOptions::at_once);
 // What the step does about gradients that are not finite.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/tensor.h"
+#include "frontend/budget.h"
 
 namespace halfstep {
 
@@ -25,7 +26,8 @@ struct Recipe {
   std::map<std::string, double> values;  // of inputs that are constants
   std::vector<std::string> freeze, train;
   // What a model file may make the import do.
-  int64_t max_nodes = 200'000, max_iterations = 100'000, max_folded_bytes = 1 << 26, max_folded_operations = 1 << 24;
+  int64_t max_nodes = ImportBudget{}.nodes, max_iterations = ImportBudget{}.iterations,
+          max_folded_bytes = ImportBudget{}.folded_bytes, max_folded_operations = ImportBudget{}.folded_operations;
   int64_t classes = 0;
   // Preprocessing of a u8 image input inside the graph.
   std::optional<double> scale;

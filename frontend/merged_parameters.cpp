@@ -8,6 +8,7 @@
 #include <set>
 #include <span>
 
+#include "base/combine_hashes.h"
 #include "base/error.h"
 #include "frontend/exporter_metadata.h"
 #include "frontend/tables.h"
@@ -110,7 +111,7 @@ class Wiring {
   Anchor anchor(ParameterUse use, Direction direction) const {
     constexpr size_t kMostNodes = 32;
     const auto along = [&](size_t way, ParameterUse step) {
-      return combined(combined(way, static_cast<size_t>(step.operand)), hash(nodes_[step.node].op_type()));
+      return combine(combine(way, static_cast<size_t>(step.operand)), hash(nodes_[step.node].op_type()));
     };
     std::deque<Anchor> next{{use.node, along(direction, use)}};
     std::set<int> seen{use.node};
@@ -123,7 +124,7 @@ class Wiring {
       const onnx::NodeProto& node = nodes_[at];
       if (const std::string matrix = matrix_of(node);
           !matrix.empty() && std::ranges::find(kReadersOfMatrices, node.op_type()) != std::end(kReadersOfMatrices))
-        return {at, combined(way, hash(matrix))};
+        return {at, combine(way, hash(matrix))};
       if (direction == up) {
         for (int k = 0; k < node.input_size(); ++k)
           if (const auto maker = makers_.find(node.input(k)); maker != makers_.end())
@@ -139,7 +140,6 @@ class Wiring {
 
  private:
   static size_t hash(const std::string& text) { return std::hash<std::string>()(text); }
-  static size_t combined(size_t a, size_t b) { return a * 0x9e3779b97f4a7c15u + b; }
 
   std::string matrix_of(const onnx::NodeProto& node) const {
     for (const std::string& input : node.input())

@@ -273,7 +273,7 @@ void ValueMap::set(NodeId id, std::span<const Value> values) {
 
 ValueMap copy_nodes(const Graph& graph, Builder& builder, const NodeRewrite& rewrite_node) {
   ValueMap map(graph);
-  builder.reserve(builder.graph().size() + graph.size());
+  if (builder.graph().size() == 0) builder.reserve(graph.size());  // growing piece by piece would copy each time
   const OriginScope scope(builder, builder.origin());
   for (NodeId id = 0; id < graph.size(); ++id) {
     const Node& node = graph.node(id);

@@ -91,35 +91,44 @@ void add_updates(Pipeline& p) {
   p.result.initial_states = initial_states(optimizer);
 }
 
-struct Pass {
-  std::string_view name;
+struct Pass : PassRow {
   void (*run)(Pipeline&);
 };
 
+constexpr ValueCheck kValues{ValueCheck::values}, kGradients{ValueCheck::values_and_gradients};
+constexpr ValueCheck kPreprocessing{
+    ValueCheck::none,
+    "the input changes its meaning: AttachPreprocessing.* computes both graphs on bytes and on floats"};
+constexpr ValueCheck kEvaluation{
+    ValueCheck::none, "evaluation computes something else where the rows' inference column says so: Inference.*"};
+constexpr ValueCheck kUpdate{ValueCheck::none,
+                             "adds updates of states: Optimizer.* and TorchReference.* compare these with PyTorch's"};
+
 // The architecture on one page.
 constexpr Pass kPasses[] = {
-    {"canonicalise", [](Pipeline& p) { p.each(canonicalise); }},
-    {"recognise", [](Pipeline& p) { p.each(recognise); }},
-    {"canonicalise_recognised", [](Pipeline& p) { p.each(canonicalise); }},
-    {"attach_preprocessing", preprocess},
-    {"attach_loss", attach_the_loss},
-    {"choose_layouts", [](Pipeline& p) { p.each(choose_layouts); }},
-    {"simplify_model", [](Pipeline& p) { p.each(simplify); }},
-    {"autocast", cast_automatically},
-    {"place_forward_casts", [](Pipeline& p) { p.each(place_casts); }},
-    {"simplify_forward", [](Pipeline& p) { p.each(simplify); }},
-    {"split_evaluation", split_evaluation},
-    {"hoist_max_pool", [](Pipeline& p) { p.each(hoist_max_pool); }},
-    {"differentiate", differentiate_training},
-    {"bind_arenas", bind_to_arenas},
-    {"add_update", add_updates},
-    {"expand_composites", [](Pipeline& p) { p.each(expand_composites); }},
-    {"join_sums", [](Pipeline& p) { p.each(join_sums); }},
-    {"reduce_filter_gradients", [](Pipeline& p) { p.each(reduce_filter_gradients); }},
-    {"simplify", [](Pipeline& p) { p.each(simplify); }},
-    {"place_casts", [](Pipeline& p) { p.each(place_casts); }},
-    {"simplify_placed", [](Pipeline& p) { p.each(simplify); }},
-    {"fuse", [](Pipeline& p) { p.each(fuse); }},
+    {{"canonicalise", {"canonicalise"}, kGradients}, [](Pipeline& p) { p.each(canonicalise); }},
+    {{"recognise", {"recognise", "recognise_attention"}, kGradients}, [](Pipeline& p) { p.each(recognise); }},
+    {{"canonicalise_recognised", {"canonicalise"}, kGradients}, [](Pipeline& p) { p.each(canonicalise); }},
+    {{"attach_preprocessing", {"attach_preprocessing"}, kPreprocessing}, preprocess},
+    {{"attach_loss", {"attach_loss"}, kValues}, attach_the_loss},
+    {{"choose_layouts", {"choose_layouts"}, kGradients}, [](Pipeline& p) { p.each(choose_layouts); }},
+    {{"simplify_model", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
+    {{"autocast", {"autocast"}, kGradients}, cast_automatically},
+    {{"place_forward_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
+    {{"simplify_forward", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
+    {{"split_evaluation", {"inference"}, kEvaluation}, split_evaluation},
+    {{"hoist_max_pool", {"hoist_max_pool"}, kGradients}, [](Pipeline& p) { p.each(hoist_max_pool); }},
+    {{"differentiate", {"differentiate"}, kValues}, differentiate_training},
+    {{"bind_arenas", {"bind_arenas"}, kValues}, bind_to_arenas},
+    {{"add_update", {"add_update"}, kUpdate}, add_updates},
+    {{"expand_composites", {"expand_composites"}, kValues}, [](Pipeline& p) { p.each(expand_composites); }},
+    {{"join_sums", {"join_sums"}, kValues}, [](Pipeline& p) { p.each(join_sums); }},
+    {{"reduce_filter_gradients", {"reduce_filter_gradients"}, kValues},
+     [](Pipeline& p) { p.each(reduce_filter_gradients); }},
+    {{"simplify", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
+    {{"place_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
+    {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
+    {{"fuse", {"fuse"}, kValues}, [](Pipeline& p) { p.each(fuse); }},
 };
 
 void verify_all(const Pipeline& p, std::string_view pass) {
@@ -175,6 +184,8 @@ std::vector<std::string> pipeline_passes() {
   for (const Pass& pass : kPasses) names.emplace_back(pass.name);
   return names;
 }
+
+std::vector<PassRow> pipeline_rows() { return {std::begin(kPasses), std::end(kPasses)}; }
 
 PipelineResult run_training_pipeline(const Graph& model, const TrainingPipelineOptions& options) {
   using Clock = std::chrono::steady_clock;

@@ -2,6 +2,7 @@
 // table in pipeline.cpp is the order of the passes; the runner times, dumps and, where asked, verifies after each.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -55,5 +56,20 @@ struct PipelineResult {
 PipelineResult run_training_pipeline(const Graph& model, const TrainingPipelineOptions& options);
 // Names of the passes in order, for --stop-after.
 std::vector<std::string> pipeline_passes();
+
+// How the cases of a pass (tests/passes/FOLDER/*.ir) show that it keeps what a graph computes: what both graphs have as
+// outputs, on the same leaves, and the outputs' gradients.
+struct ValueCheck {
+  enum Kind : uint8_t { none, values, values_and_gradients } kind = none;
+  std::string_view reason = {};  // why none, and what is checked instead
+};
+
+struct PassRow {
+  std::string_view name;
+  std::array<std::string_view, 2> cases;  // folders
+  ValueCheck check;
+};
+
+std::vector<PassRow> pipeline_rows();
 
 }  // namespace halfstep

@@ -68,6 +68,14 @@ Function* cpu_function(const char* symbol) {
   return device_function<Function>(kCpu, symbol);
 }
 
+// Our library brings cuBLASLt and cuDNN, which without the driver are of no use.
+template <typename Function>
+Function* cuda_function(const char* symbol) {
+  if (::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) == nullptr)
+    throw Error(fmt::format("device '{}': there is no CUDA driver: {}; {}", kCuda.device, ::dlerror(), kCuda.remedy));
+  return device_function<Function>(kCuda, symbol);
+}
+
 }  // namespace
 
 std::unique_ptr<Executor> make_cpu_executor(CompiledModel model, const ExecutorOptions& options) {
@@ -82,14 +90,14 @@ std::string cpu_libraries() {
 }
 
 std::unique_ptr<Executor> make_cuda_executor(CompiledModel model, const ExecutorOptions& options) {
-  const auto make = device_function<decltype(halfstep_make_cuda_executor)>(kCuda, "halfstep_make_cuda_executor");
+  const auto make = cuda_function<decltype(halfstep_make_cuda_executor)>("halfstep_make_cuda_executor");
   return std::unique_ptr<Executor>(make(model, options));
 }
 
 CudaProbe probe_cuda(int device_index) {
   CudaProbe probe;
   try {
-    device_function<decltype(halfstep_probe_cuda)>(kCuda, "halfstep_probe_cuda")(device_index, &probe);
+    cuda_function<decltype(halfstep_probe_cuda)>("halfstep_probe_cuda")(device_index, &probe);
   } catch (const Error& e) {
     probe.reason = e.what();
   }

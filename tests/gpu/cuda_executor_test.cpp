@@ -1,4 +1,5 @@
 // The CUDA executor on hand-written programs of kernels: memory, slots, results, errors.
+#include <dlfcn.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -321,6 +322,12 @@ TEST(WithoutGpu, TheProbeSaysWhy) {
   if (driver_device_count() > 0) GTEST_SKIP() << "there is a GPU";
   EXPECT_FALSE(probe_cuda(0).available);
   EXPECT_THAT(probe_cuda(0).reason, AllOf(HasSubstr("cuda"), HasSubstr("cpu")));
+}
+
+TEST(WithoutGpu, CudasLibrariesAreNotLoadedForAMissingDriver) {
+  if (::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) != nullptr) GTEST_SKIP() << "there is a driver";
+  EXPECT_THAT(probe_cuda(0).reason, HasSubstr("there is no CUDA driver"));
+  EXPECT_EQ(::dlopen("libhalfstep_cuda.so", RTLD_NOLOAD | RTLD_LAZY), nullptr);
 }
 
 TEST(WithoutGpu, TheCudaDeviceIsOneClearError) {

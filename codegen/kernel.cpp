@@ -108,6 +108,12 @@ bool Kernel::never(ExpressionId condition) const {
          expressions[condition].number == 0;
 }
 
+ExpressionId Kernel::value_in_range(ExpressionId value, int64_t limit) {
+  const DType type = expressions[value].dtype;
+  return both(primitive(ScalarOp::less_equal, {constant(type, 0), value}),
+              primitive(ScalarOp::less, {value, constant(type, static_cast<double>(limit))}));
+}
+
 Index Kernel::clamped(const Index& at, int64_t limit) {
   const ExpressionId position = index(DType::i32, at);
   return space.value(position, limit, expressions.variables(position));

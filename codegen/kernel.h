@@ -80,7 +80,8 @@ struct Kernel {
   // Conditions, where kNoExpression means "holds".
   ExpressionId both(ExpressionId a, ExpressionId b);
   bool never(ExpressionId condition) const;
-  Index clamped(const Index& index, int64_t limit);  // to [0, limit)
+  ExpressionId value_in_range(ExpressionId value, int64_t limit);  // in [0, limit)
+  Index clamped(const Index& index, int64_t limit);                // to [0, limit)
 };
 
 // Joins neighbouring variables wherever every index of the kernel allows it, so that the inner loops are long.

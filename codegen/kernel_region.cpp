@@ -51,6 +51,12 @@ bool is_exact(const Node& node, DType type) {
   return node.op->body(node.attributes, operands).number != 0;
 }
 
+bool all_in_range(const Tensor& indices, int64_t limit) {
+  for (int64_t i = 0; i < indices.type.element_count(); ++i)
+    if (indices.at(i) < 0 || indices.at(i) >= static_cast<double>(limit)) return false;
+  return true;
+}
+
 }  // namespace
 
 const std::vector<RegionReader::Row>& RegionReader::rows() {
@@ -204,16 +210,21 @@ ExpressionId RegionReader::read_iota(const Point& p) {
   return kernel_.index(DType::i64, p.index[static_cast<size_t>(p.node.attributes.integer("axis"))]);
 }
 
+// A row that is not there reads 0.
 ExpressionId RegionReader::read_gather(const Point& p) {
   const auto axis = static_cast<std::ptrdiff_t>(p.node.attributes.integer("axis"));
   const auto rank = static_cast<std::ptrdiff_t>(operand_shape(p, 1).size());
   const auto first = p.index.begin() + axis;
+  const int64_t rows = operand_shape(p, 0)[static_cast<size_t>(axis)];
   const ExpressionId row = evaluate(p.node.operands[1], {first, first + rank}, p.guard);
+  const Node& indices = region_.node(p.node.operands[1]);
+  const bool known = indices.op->name == "constant" && all_in_range(indices.attributes.tensor("value"), rows);
+  const ExpressionId inside = known ? kNoExpression : kernel_.value_in_range(row, rows);
   std::vector<Index> from(p.index.begin(), first);
-  from.push_back(
-      kernel_.space.value(row, operand_shape(p, 0)[static_cast<size_t>(axis)], kernel_.expressions.variables(row)));
+  from.push_back(kernel_.space.value(row, rows, kernel_.expressions.variables(row)));
   from.insert(from.end(), first + rank, p.index.end());
-  return evaluate(p.node.operands[0], from, p.guard);
+  const ExpressionId value = evaluate(p.node.operands[0], from, kernel_.both(p.guard, inside));
+  return kernel_.select(inside, value, kernel_.constant(p.node.results[0].dtype, 0));
 }
 
 ExpressionId RegionReader::read_uniform(const Point& p) {

@@ -122,12 +122,6 @@ class ScatterScheduler {
     });
   }
 
-  ExpressionId is_row(Kernel& k, ExpressionId row) const {
-    const DType type = k.expressions[row].dtype;
-    return k.both(k.primitive(ScalarOp::less_equal, {k.constant(type, 0), row}),
-                  k.primitive(ScalarOp::less, {row, k.constant(type, static_cast<double>(rows_))}));
-  }
-
   // For each position the first one of its segment with the same row; -1 where that does not exist.
   Kernel leaders() const {
     return pointwise({positions_}, [&](Kernel& k, const Index& at) {
@@ -143,7 +137,8 @@ class ScatterScheduler {
                 k.both(inside, k.primitive(ScalarOp::equal, {value_at(k, indices, other, inside), row}));
             return std::vector{k.select(same, k.primitive(ScalarOp::minimum, {now[0], number}), now[0])};
           })[0];
-      k.stores.push_back({Store::Domain::kept, partial(k, leaders_), at, k.select(is_row(k, row), leader, none)});
+      k.stores.push_back(
+          {Store::Domain::kept, partial(k, leaders_), at, k.select(k.value_in_range(row, rows_), leader, none)});
     });
   }
 
@@ -199,7 +194,7 @@ class ScatterScheduler {
     const Index at = (w.outer * rows_ + to) * inner_ + w.inner;
     const ExpressionId taken =
         sums_ >= 0 ? k.primitive(ScalarOp::equal, {k.load(partial(k, leaders_), w.step), k.index(DType::i32, w.step)})
-                   : is_row(k, row);
+                   : k.value_in_range(row, rows_);
     k.condition = k.both(taken, in_bucket(k, w, to));
     const ExpressionId update = sums_ >= 0 ? k.load(partial(k, sums_), from) : value_at(k, node_.operands[2], from);
     k.stores.push_back({Store::Domain::kept, target(k), at, combine(k, at, update)});

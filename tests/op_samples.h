@@ -96,6 +96,8 @@ inline const std::vector<OpSample>& op_samples() {
       {"gather", "{f}[6,0],i64[3]", "axis=0", -2, 2, 6},
       {"gather", "{f}[0,4],i64[0,2]", "axis=0", -2, 2, 6},
       {"gather", "{f}[2,3,4],i64[5]", "axis=0"},
+      {"gather", "{f}[3,4],i64[9]", "axis=0", -2, 2, 6},
+      {"gather", "{f}[40,3],i32[17]", "axis=1", -2, 2, 5},
       {"scatter", "{f}[5,3],i64[2,4],{f}[2,4,3]", "axis=0, reduction=\"add\"", -2, 2, 5},
       {"scatter", "{f}[5,7],i32[4],{f}[5,4]", "axis=1, reduction=\"add\"", -2, 2, 7},
       {"scatter", "{f}[2,7,3],i64[4,2],{f}[2,4,2,3]", "axis=1, reduction=\"add\"", -2, 2, 7},

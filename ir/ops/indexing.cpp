@@ -45,9 +45,11 @@ void evaluate_gather(const EvaluateContext& c) {
   size_t at = 0;
   for (int64_t o = 0; o < rows.outer; ++o)
     for (double index : *c.operands[1]) {
-      const int64_t row = std::clamp<int64_t>(static_cast<int64_t>(index), 0, std::max<int64_t>(rows.count - 1, 0));
+      const auto row = static_cast<int64_t>(index);
+      const bool exists = row >= 0 && row < rows.count;
       for (int64_t i = 0; i < rows.inner; ++i)
-        c.results[0][at++] = (*c.operands[0])[static_cast<size_t>((o * rows.count + row) * rows.inner + i)];
+        c.results[0][at++] =
+            exists ? (*c.operands[0])[static_cast<size_t>((o * rows.count + row) * rows.inner + i)] : 0;
     }
 }
 
@@ -157,7 +159,7 @@ std::vector<Value> scatter_vjp(const VjpContext& c) {
 }
 
 const std::vector<Op> kOps{
-    // An index out of range reads the nearest row.
+    // An index out of range reads 0, as scatter, its gradient, gives what it does not have to no row.
     {.name = "gather",
      .onnx = "Gather",
      .operands = {{"x"}, {"indices"}},

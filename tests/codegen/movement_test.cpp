@@ -62,7 +62,7 @@ TEST(Movement, BroadcastsOfEveryAxis) {
   expect_movement("[5,1]", "%t = transpose(%x) {permutation=[1,0]}\n %y = broadcast(%t) {shape=[6,5]}");
 }
 
-TEST(Movement, GatherClampsItsIndices) {
+TEST(Movement, AGatherReadsZeroWhereThereIsNoRow) {
   for (int axis = 0; axis < 2; ++axis) {
     const RegionRunner runner(
         parse_graph("graph gather {\n  %x = input() {name=\"0\"} : f16[6,40]\n"
@@ -73,7 +73,16 @@ TEST(Movement, GatherClampsItsIndices) {
     leaves.at("1").set(3, -7);
     leaves.at("1").set(5, 1e12);
     expect_as_interpreted(runner, leaves);
+    const Tensor found = runner.run(leaves)[0];
+    for (int64_t position : {3, 5}) EXPECT_EQ(found.at(axis == 0 ? position * 40 : position), 0);
   }
+  expect_as_interpreted(R"(graph known {
+    %x = input() {name="0"} : f32[4,33]
+    %i = constant() {value=i64[5](0,3,4,-1,1)}
+    %e = exp(%x)
+    %y = gather(%e, %i) {axis=0}
+    output "0" = %y
+  })");
 }
 
 TEST(Movement, ComputedIndicesOfAGather) {

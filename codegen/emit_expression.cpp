@@ -211,6 +211,18 @@ llvm::Instruction* ExpressionEmitter::load(int32_t argument, llvm::Type* type, l
   return load;
 }
 
+// A GPU loads 16 bytes at once. LLVM 19 splits wider loads itself, but crashes where the value is then made f64.
+llvm::Value* ExpressionEmitter::load_pieces(int32_t argument, llvm::Value* position, llvm::Align align) {
+  const DType dtype = kernel_.arguments[static_cast<size_t>(argument)].type.dtype;
+  const auto size = static_cast<unsigned>(size_of(dtype));
+  const unsigned lanes = std::min(config_.lanes, 16 / size);
+  Values loads;
+  for (unsigned first = 0; first < config_.lanes; first += lanes)
+    loads.push_back(load(argument, memory_type(dtype, lanes), ir_.CreateAdd(position, index(first)),
+                         llvm::commonAlignment(align, first * size)));
+  return loads.size() == 1 ? loads[0] : llvm::concatenateVectors(ir_, loads);
+}
+
 // LLVM 19 gives the halves of a masked access that it must split the wrong memory operands: lanes of one half read or
 // write what belongs to others. So none is wider than a register.
 std::vector<ExpressionEmitter::Piece> ExpressionEmitter::pieces(int32_t argument, llvm::Value* position,
@@ -266,6 +278,7 @@ llvm::Value* ExpressionEmitter::load_lanes(const Expression& e, const LaneIndex&
   llvm::Value* mask = scope_.active;
   if (each_guarded) mask = mask ? ir_.CreateAnd(mask, guard) : guard;
   llvm::Value* position = guard && !each_guarded ? ir_.CreateSelect(guard, at.base, index(0)) : at.base;
+  if (!mask && config_.device == DeviceKind::cuda) return load_pieces(e.id, position, align);
   if (!mask) return load(e.id, type, position, align);
   return masked_load(e.id, position, align, mask);
 }

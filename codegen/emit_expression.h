@@ -100,6 +100,7 @@ class ExpressionEmitter {
     llvm::Align align;
   };
   std::vector<Piece> pieces(int32_t argument, llvm::Value* position, llvm::Align align, llvm::Value* mask);
+  llvm::Value* load_pieces(int32_t argument, llvm::Value* position, llvm::Align align);
   llvm::Value* masked_load(int32_t argument, llvm::Value* position, llvm::Align align, llvm::Value* mask);
   void masked_store(int32_t argument, llvm::Value* value, llvm::Value* position, llvm::Align align, llvm::Value* mask);
   llvm::Instruction* load(int32_t argument, llvm::Type* type, llvm::Value* position, llvm::Align align);

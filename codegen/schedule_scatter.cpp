@@ -227,9 +227,13 @@ bool is_scatter(const Graph& region) { return scatter_of(region) != nullptr; }
 std::optional<size_t> operand_written_over(const Graph& region) {
   const Node* scatter = scatter_of(region);
   if (!scatter || rounds_at_the_end(*scatter)) return std::nullopt;
-  const Node& data = region.node(scatter->operands[0]);
-  if (data.op->name != "input") return std::nullopt;
-  return std::stoul(data.attributes.text("name"));
+  const Value data = scatter->operands[0];
+  if (region.node(data).op->name != "input") return std::nullopt;
+  // What indices or updates read of the data is its old value.
+  int64_t reads = 0;
+  for (NodeId id = 0; id < region.size(); ++id) reads += std::ranges::count(region.node(id).operands, data);
+  if (reads > 1) return std::nullopt;
+  return std::stoul(region.node(data).attributes.text("name"));
 }
 
 Schedule schedule_scatter(const Graph& region, DeviceKind device) { return ScatterScheduler(region, device).run(); }

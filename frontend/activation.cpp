@@ -129,7 +129,7 @@ Value where_negative(Builder& b, Value x, Value if_negative, Value otherwise) {
 }
 
 Value negative_curve(Builder& b, Value x) {
-  return b.add(b.unary("exp", b.binary("min", x, b.constant_like(x, 0))), -1);
+  return b.unary("expm1", b.binary("min", x, b.constant_like(x, 0)));
 }
 
 }  // namespace halfstep

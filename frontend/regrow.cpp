@@ -206,6 +206,7 @@ Shape split(Shape shape, const AxisPart& part, int64_t size) {
 bool repeats(const Tensor& tensor, size_t axis) {
   const AxisView view(tensor.type.shape, axis);
   if (view.size < 1) return false;
+  if (tensor.data.empty()) return true;
   const size_t slice = static_cast<size_t>(view.inner) * static_cast<size_t>(size_of(tensor.type.dtype));
   const std::byte* bytes = tensor.data.data();
   for (int64_t o = 0; o < view.outer; ++o)

@@ -46,7 +46,8 @@ struct OperandSpec {
 };
 
 // What an attribute says about the axes of operand 0, so that layout rewrites can permute it without knowing the op.
-enum class AxisRole : uint8_t { none, axis, axes, per_axis };
+// last_axes: those from here on, which must stay the last.
+enum class AxisRole : uint8_t { none, axis, axes, per_axis, last_axes };
 
 struct AttributeSpec {
   std::string_view name;

@@ -39,6 +39,10 @@ bool has_axis_role(const Op& op) {
   return std::ranges::any_of(op.attributes, [](const AttributeSpec& s) { return s.role != AxisRole::none; });
 }
 
+bool needs_its_last_axes(const Op& op) {
+  return std::ranges::any_of(op.attributes, [](const AttributeSpec& s) { return s.role == AxisRole::last_axes; });
+}
+
 // Whether a composite's expansion treats every element of its first operand alike.
 bool expands_pointwise(const Node& node, std::span<const TensorType> operands) {
   Builder b("expansion");
@@ -128,7 +132,7 @@ class LayoutChooser {
   }
 
   bool moves_with_its_operands(const Node& node) const {
-    if (node.op->kernel == KernelKind::leaf || node.operands.empty()) return false;
+    if (node.op->kernel == KernelKind::leaf || node.operands.empty() || needs_its_last_axes(*node.op)) return false;
     if (node.op->kernel == KernelKind::pointwise || has_axis_role(*node.op)) return true;
     if (node.op->kernel != KernelKind::composite) return false;
     std::vector<TensorType> types;

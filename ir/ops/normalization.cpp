@@ -333,8 +333,7 @@ std::vector<Value> group_norm_vjp(const VjpContext& c) {
 
 const AttributeSpec kChannelAxis{"axis", int64_t{0}, AttributeSpec::required, AxisRole::axis};
 const AttributeSpec kEpsilon{"epsilon", 1e-5, AttributeSpec::defaulted};
-// Not an axis role: the normalised axes must stay the last ones.
-const AttributeSpec kFirstAxis{"axis", int64_t{0}};
+const AttributeSpec kFirstAxis{"axis", int64_t{0}, AttributeSpec::required, AxisRole::last_axes};
 
 const std::vector<Op> kOps{
     {.name = "batch_norm",

@@ -251,9 +251,6 @@ Op logical(std::string_view name, std::string_view onnx, std::vector<OperandSpec
 }
 
 Scalar sigmoid_of(Scalar v) { return 1.0 / (exp(-v) + 1.0); }
-// log(1 + e^x) without overflow.
-Scalar softplus_of(Scalar v) { return max(v, v * 0.0) + log(exp(-abs(v)) + 1.0); }
-
 Scalar number(Scalar like, double value) { return like.arithmetic->constant(value); }
 
 // log(1 + u) to full precision for small u: what 1 + u rounds away is put back by the quotient (Kahan).
@@ -261,6 +258,16 @@ Scalar log1p_of(Scalar u) {
   const Scalar w = u + 1.0;
   const Scalar corrected = select(w == number(u, 1), u, log(w) * (u / (w - 1.0)));
   return select(number(u, 1e6) < w, log(w), corrected);
+}
+
+// log(1 + e^x) without overflow, and e^x where that is far below 1.
+Scalar softplus_of(Scalar v) { return max(v, v * 0.0) + log1p_of(exp(-abs(v))); }
+
+// e^x - 1 to full precision near 0: what the exponential rounds away is put back by the quotient (Kahan).
+Scalar expm1_of(Scalar v) {
+  const Scalar u = exp(v), less = u - 1.0;
+  const Scalar corrected = select(u == number(v, 1), v, less * (v / log(u)));
+  return select(abs(v) < 1.0, corrected, less);
 }
 
 Scalar tan_of(Scalar v) { return sin(v) / cos(v); }
@@ -329,6 +336,9 @@ const std::vector<Op> kOps{
     unary(
         "exp", "Exp", Precision::full, [](const Attributes&, Args a) { return exp(a[0]); },
         [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), y(c))}; }),
+    unary(
+        "expm1", "", Precision::full, [](const Attributes&, Args a) { return expm1_of(a[0]); },
+        [](const VjpContext& c) -> std::vector<Value> { return {c.builder.mul(dy(c), c.builder.add(y(c), 1))}; }),
     unary(
         "log", "Log", Precision::full, [](const Attributes&, Args a) { return log(a[0]); },
         [](const VjpContext& c) -> std::vector<Value> { return {c.builder.div(dy(c), x(c))}; }),

@@ -102,8 +102,26 @@ TEST(Math, Power) {
   check(x, y);
 }
 
+double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
+
+// Bodies made of several functions. A few units each; 1 + x and e^x - 1 must not lose a small x.
+TEST(Math, ComposedFunctionsKeepTheirDigits) {
+  const std::vector<Tensor> around_zero{range(kCount, -20, 20), range(kCount, -1e-3, 1e-3), range(1000, -1e-30, 1e-30)};
+  expect_accurate("softplus", softplus, {range(kCount, -80, 80), range(kCount, -1e-3, 1e-3)}, 8);
+  expect_accurate(
+      "mish", [](double x) { return x * std::tanh(softplus(x)); }, {range(kCount, -80, 80), range(kCount, -1, 1)}, 12);
+  expect_accurate("expm1", [](double x) { return std::expm1(x); }, around_zero, 8);
+  expect_accurate("sinh", [](double x) { return std::sinh(x); }, around_zero, 12);
+  expect_accurate("asinh", [](double x) { return std::asinh(x); }, around_zero, 12);
+  expect_accurate("atan", [](double x) { return std::atan(x); }, around_zero, 12);
+  expect_accurate(
+      "asin", [](double x) { return std::asin(x); }, {range(kCount, -1e-3, 1e-3), range(kCount, -1, 1)}, 12);
+  expect_accurate(
+      "atanh", [](double x) { return std::atanh(x); }, {range(kCount, -1e-3, 1e-3), range(kCount, -0.99, 0.99)}, 12);
+}
+
 TEST(Math, DoublesCallTheLibrary) {
-  for (const char* op : {"exp", "log", "sin", "cos", "tanh", "erf", "gelu", "softplus"})
+  for (const char* op : {"exp", "log", "sin", "cos", "tanh", "erf", "gelu", "softplus", "expm1"})
     expect_as_interpreted(
         std::string("graph f {\n %x = input() {name=\"0\"} : f64[37]\n %y = ") + op + "(%x)\n output \"0\" = %y\n}\n",
         0.1, 4);

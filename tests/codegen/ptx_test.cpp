@@ -57,6 +57,17 @@ void expect_assembles(const std::string& ptx, const std::string& architecture = 
     EXPECT_THAT(report.substr(at - std::min<size_t>(at, 9), 21), HasSubstr(" 0 bytes spill")) << report;
 }
 
+TEST(Ptx, EightSinglesThatBecomeDoublesAreLoadedInTwoPieces) {
+  const Compiled c = compile({R"(graph sines {
+    %x = input() {name="0"} : f32[4096,4096]
+    %y = sin(%x)
+    %z = cast(%y) {to=bf16}
+    output "0" = %z
+  })"});
+  EXPECT_THAT(c.ptx, HasSubstr("ld.global.nc.v4.f32"));
+  EXPECT_THAT(c.ptx, HasSubstr("st.global.v4.b32"));
+}
+
 constexpr const char* kBias = R"(graph bias {
   %x = input() {name="0"} : f16[4096,64]
   %b = input() {name="1"} : f16[64]

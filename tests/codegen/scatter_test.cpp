@@ -51,6 +51,22 @@ TEST(Scatter, IndicesOutOfRangeAreDropped) {
   }
 }
 
+// A row that is written is read again: by a later index, as an update of the old data.
+TEST(Scatter, UpdatesThatAreTheDataItselfAreItsOldRows) {
+  for (const char* reduction : {"set", "add", "mul", "min", "max"}) {
+    const Graph region = parse_graph(
+        R"(graph scatter {
+    %x = input() {name="0"} : f32[16]
+    %i = input() {name="1"} : i64[16]
+    %y = scatter(%x, %i, %x) {axis=0, reduction=")" +
+        std::string(reduction) + R"("}
+    output "0" = %y
+  })");
+    EXPECT_EQ(operand_written_over(region), std::nullopt);
+    expect_as_interpreted(RegionRunner(region), random_leaves(region, 6, -2, 2, 16));
+  }
+}
+
 TEST(Scatter, ComputedDataAndUpdatesAreReadInPlace) {
   expect_as_interpreted(R"(graph scatter {
     %i = input() {name="0"} : i64[3]

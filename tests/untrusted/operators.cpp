@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/dtype.h"
 #include "tests/untrusted/cases.h"
 
 namespace halfstep::test {
@@ -34,7 +35,7 @@ onnx::TensorProto tensor_proto(const std::string& name, const std::vector<int64_
     else if (type == onnx::TensorProto::INT64)
       tensor.add_int64_data(value >= 0x1p62 ? INT64_MAX : value <= -0x1p62 ? INT64_MIN : static_cast<int64_t>(value));
     else
-      tensor.add_int32_data(static_cast<int32_t>(value));
+      tensor.add_int32_data(static_cast<int32_t>(round_to(DType::i32, value)));
   }
   return tensor;
 }

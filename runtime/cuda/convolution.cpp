@@ -17,6 +17,7 @@ namespace {
 // For all shapes of a model together; when it is used up, the next shapes take the library's first engine.
 constexpr std::chrono::milliseconds kTimingBudget{2500};
 constexpr int kRepeats = 3;
+constexpr int kFewestPlans = 4;  // the first may be one that loses overflows
 // What the half precision engines are made for: images of four channels, and multiples of eight.
 constexpr int64_t kImageChannels = 4, kChannelMultiple = 8;
 constexpr double kDeterminismPrice = 1.05;
@@ -143,7 +144,8 @@ CudnnConvolutions::CudnnConvolutions(ContractionOptions options, const CudaStrea
       workspace_(workspace),
       rows_(rows),
       workspace_limit_(workspace_limit),
-      handle_(make_cudnn_handle()) {
+      handle_(make_cudnn_handle()),
+      overflows_(handle_.get(), stream) {
   check(cudnnSetStream(handle_.get(), stream.get()), "cudnnSetStream");
 }
 
@@ -152,7 +154,7 @@ void CudnnConvolutions::find_routes(Candidates& candidates) const {
   for (const Attempt& attempt : attempts(convolution)) {
     const bool precompiled = attempt.engines == Engines::precompiled;
     const CudnnPlanLimits limits{options_.allow_tf32 ? Tf32::allow : Tf32::refuse, attempt.engines, workspace_limit_,
-                                 precompiled ? std::max(1, options_.autotune) : 1};
+                                 precompiled ? std::max(kFewestPlans, options_.autotune) : 1};
     std::vector<Convolution> problems = {attempt.problem};
     const Convolution padded = with_padded_channels(attempt.problem);
     if (is_low(padded.operand) && padded.groups == 1 && padded != attempt.problem) problems.push_back(padded);
@@ -189,26 +191,29 @@ CudnnConvolutions::Route CudnnConvolutions::fastest(Candidates candidates,
         fmt::format("{}: cuDNN has no engine ({}){}", shape, candidates.reason,
                     c.operand == DType::f32 && !options_.allow_tf32 ? "; allow TF32, or train in f16 or bf16" : ""));
   }
-  std::optional<Route> best;
-  double best_time = 0;
+  std::multimap<double, Route*> by_time;
   for (Route& route : candidates.routes) {
-    if (candidates.routes.size() == 1) return std::move(route);
-    if (best && std::chrono::steady_clock::now() > deadline) break;
     double time = 0;
-    try {
-      workspace_.grow(route.workspace_bytes);
-      time = time_call(stream_, [&] { run(c, candidates.call.operands, route); }, kRepeats);
-    } catch (const Error& error) {  // an engine may still refuse to run, or to be captured
-      candidates.reason = error.what();
-      continue;
+    if (options_.autotune > 1 && candidates.routes.size() > 1 &&
+        (by_time.empty() || std::chrono::steady_clock::now() <= deadline)) {
+      try {
+        workspace_.grow(route.workspace_bytes);
+        time = time_call(stream_, [&] { run(c, candidates.call.operands, route); }, kRepeats);
+      } catch (const Error& error) {  // an engine may still refuse to run, or to be captured
+        candidates.reason = error.what();
+        continue;
+      }
+      if (!route.plan.deterministic) time *= kDeterminismPrice;
+    } else if (!by_time.empty()) {
+      time = std::numeric_limits<double>::infinity();
     }
-    if (!route.plan.deterministic) time *= kDeterminismPrice;
-    if (best && time >= best_time) continue;
-    best = std::move(route);
-    best_time = time;
+    by_time.emplace(time, &route);
   }
-  if (!best) throw Error(fmt::format("{}: no engine of cuDNN runs ({})", shape, candidates.reason));
-  return std::move(*best);
+  for (const auto& [time, route] : by_time) {
+    if (overflows_.shows_overflows(route->problem, route->plan.engine)) return std::move(*route);
+    candidates.reason = fmt::format("engine {} gives finite numbers where results overflow", route->plan.engine);
+  }
+  throw Error(fmt::format("{}: no engine of cuDNN runs ({})", shape, candidates.reason));
 }
 
 void CudnnConvolutions::run(const Convolution& convolution, const CudnnOperands& operands) {

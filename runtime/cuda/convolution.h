@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/cuda/cudnn_graph.h"
+#include "runtime/cuda/cudnn_overflow.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/gemm.h"
 #include "runtime/cuda/rows.h"
@@ -58,7 +59,7 @@ class CudnnConvolutions {
   RowsKernels& rows_;
   int64_t workspace_limit_;
   CudnnHandle handle_;
-  std::vector<CudnnHandle> builders_;    // one a thread; plans refer to them
+  OverflowProbe overflows_;
   std::map<std::string, Route> routes_;  // by shape
 };
 

@@ -187,6 +187,7 @@ void make_graph(cudnnHandle_t handle, const Convolution& c, GraphParts& parts) {
 struct EngineConfiguration {
   CudnnDescriptor configuration;
   bool deterministic = true;
+  int64_t engine = -1;
 };
 
 // The notes decide; an engine that cannot tell its notes is not taken.
@@ -196,6 +197,7 @@ bool admit(EngineConfiguration& candidate, const Convolution& c, const CudnnPlan
   if (candidate.configuration.get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw) != 1) {
     return false;
   }
+  engine.get(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &candidate.engine);
   std::array<cudnnBackendNumericalNote_t, CUDNN_NUMERICAL_NOTE_TYPE_COUNT> notes{};
   const auto note_count = static_cast<size_t>(engine.get(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                                          CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes.data()));
@@ -312,8 +314,8 @@ std::vector<CudnnPlan> build_plans(cudnnHandle_t handle, const Convolution& conv
               fmt::format("an engine needs {} bytes of workspace, the limit is {}", workspace, limits.workspace_bytes);
           continue;
         }
-        plans.push_back(
-            {parts.parts(), std::move(engine.configuration), std::move(plan), workspace, engine.deterministic});
+        plans.push_back({parts.parts(), std::move(engine.configuration), std::move(plan), workspace,
+                         engine.deterministic, engine.engine});
       } catch (const Error& error) {
         reason = error.what();
       }

@@ -58,6 +58,7 @@ struct CudnnPlan {
   CudnnDescriptor plan;
   int64_t workspace_bytes = 0;
   bool deterministic = true;
+  int64_t engine = -1;  // the library's number
 };
 
 enum class Tf32 : uint8_t { refuse, allow };

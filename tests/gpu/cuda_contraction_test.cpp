@@ -264,6 +264,23 @@ TEST_P(GpuConvolutionTest, EqualsThePlainLoops) {
               accumulation(c.operand, terms) + (may_stage ? staged : 0));
 }
 
+// cuDNN has an engine that gives 0 here.
+TEST_F(GpuTest, AnOverflowBelowTheLeastHalfIsInfinite) {
+  Convolution c = convolution_2d(4, 4, 4, 3, 0, 1, DType::f16, DType::f16);
+  fill_out_spatial(c);
+  const auto filled = [](int64_t elements, double value) {
+    return Tensor::from_values({DType::f16, {elements}}, std::vector<double>(static_cast<size_t>(elements), value));
+  };
+  ModelBuilder builder;
+  c.x = builder.state("x", filled(c.batch * 4 * 5 * 4, 0.5));
+  c.w = builder.state("w", filled(4 * 3 * 3 * 4, -65504));
+  c.y = builder.state("y", filled(c.batch * 2 * 3 * 4, 1));
+  builder.step(c);
+  const auto executor = builder.make();
+  run_step(*executor);
+  for (double v : executor->read_state("y").values()) EXPECT_EQ(v, -std::numeric_limits<double>::infinity());
+}
+
 INSTANTIATE_TEST_SUITE_P(Variants, GpuConvolutionTest, testing::ValuesIn(convolution_cases()),
                          [](const auto& test) { return test.param.name; });
 

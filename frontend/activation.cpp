@@ -128,8 +128,6 @@ Value where_negative(Builder& b, Value x, Value if_negative, Value otherwise) {
   return b.select(b.binary("less", x, b.constant_like(x, 0)), if_negative, otherwise);
 }
 
-Value negative_curve(Builder& b, Value x) {
-  return b.unary("expm1", b.binary("min", x, b.constant_like(x, 0)));
-}
+Value negative_curve(Builder& b, Value x) { return b.unary("expm1", b.binary("min", x, b.constant_like(x, 0))); }
 
 }  // namespace halfstep

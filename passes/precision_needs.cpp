@@ -27,6 +27,17 @@ Value unmoved(const Graph& graph, Value v) {
   return v;
 }
 
+// What the node fills in where its operand has nothing; nullptr if it does not.
+const double* filler(const Node& node) {
+  const Attribute* fill = node.op->kernel == KernelKind::movement ? node.attributes.find("value") : nullptr;
+  return fill ? std::get_if<double>(fill) : nullptr;
+}
+
+// Whether values of several sources become one tensor, as they are.
+bool joins(const Node& node) {
+  return node.op->kernel == KernelKind::movement && (node.op->precision == Precision::widest || filler(node));
+}
+
 std::string quoted(const Node& node) {
   return node.origin.name.empty() ? std::string(node.op->name) : "'" + *node.origin.name + "'";
 }
@@ -72,19 +83,25 @@ bool PrecisionNeeds::stays_wide(Value v) {
   return std::ranges::any_of(*values, [&](double x) { return !std::isnan(x) && round_to(low_, x) != x; });
 }
 
-// The number among the constant `v` that the low type does not hold; "" if it holds them. A table may have elements
-// that are small beside its others.
-std::string PrecisionNeeds::beyond(Value v) {
-  const Value source = unmoved(graph_, v);
-  const std::vector<double>* values = known_.of(graph_, source);
-  if (!values) return "";
+// The number among `values` that the low type does not hold; "" if it holds them. A table may have elements that are
+// small beside its others.
+std::string PrecisionNeeds::beyond(std::span<const double> values) const {
   double largest = 0;
-  for (double x : *values)
+  for (double x : values)
     if (std::isfinite(x) && std::abs(x) > std::abs(largest)) largest = x;
   const double rounded = round_to(low_, largest);
-  const bool becomes_one = values->size() == 1 && rounded != largest && std::abs(rounded) == 1;
+  const bool becomes_one = values.size() == 1 && rounded != largest && std::abs(rounded) == 1;
   if (largest == 0 || (std::isfinite(rounded) && std::abs(largest) >= least_normal(low_) && !becomes_one)) return "";
   return fmt::format("{}", static_cast<float>(largest));
+}
+
+// The same of the constant that operand `i` is, or of what the node fills in beside it.
+std::string PrecisionNeeds::beyond(const Node& node, size_t i) {
+  const Value v = node.operands[i];
+  if (!v || !is_castable_operand(node, i) || !is_castable(graph_.type(v).dtype)) return "";
+  if (const double* value = filler(node)) return beyond({value, 1});
+  const std::vector<double>* values = is_weak(v) ? known_.of(graph_, unmoved(graph_, v)) : nullptr;
+  return values ? beyond(*values) : "";
 }
 
 std::vector<Value> PrecisionNeeds::strong_operands(const Node& node) const {
@@ -107,19 +124,19 @@ void PrecisionNeeds::look_at_constants(Scope scope) {
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& node = graph_.node(id);
     const bool contracts = node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution;
-    if ((node.op->kernel != KernelKind::pointwise && !contracts) || weak_[static_cast<size_t>(id)]) continue;
+    // Pointwise ops of weak values alone are f32: there the constant promotes.
+    if (!contracts && !joins(node) && (node.op->kernel != KernelKind::pointwise || weak_[static_cast<size_t>(id)]))
+      continue;
     const PrecisionClass& c = classes_[static_cast<size_t>(id)];
     if (c.precision == Precision::full || (c.precision == Precision::low && !(contracts && may_change(id)))) continue;
     for (size_t i = 0; i < node.operands.size(); ++i) {
-      const Value v = node.operands[i];
-      if (!v || !is_castable_operand(node, i) || !is_weak(v) || !is_castable(graph_.type(v).dtype)) continue;
-      const std::string number = beyond(v);
+      const std::string number = beyond(node, i);
       if (number.empty()) continue;
       const bool overflows = !std::isfinite(round_to(low_, std::stod(number)));
       if (scope == constants_beyond_range && !overflows) continue;
       reasons_[static_cast<size_t>(id)] = fmt::format("{} does not hold {}", name(low_), number);
       const bool factor = is(node, "mul") || (is(node, "div") && i == 1);
-      if (contracts || scope == constants_beyond_range || (overflows && !factor)) continue;
+      if (contracts || joins(node) || scope == constants_beyond_range || (overflows && !factor)) continue;
       const std::string why =
           fmt::format("{} does not hold {}, which {} has beside it", name(low_), number, quoted(node));
       for (Value made : strong_operands(node)) keep_makers(made, why, factor, false);

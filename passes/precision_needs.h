@@ -2,13 +2,15 @@
 //
 //   a constant beyond the low type: one that it turns into 0, infinity or 1, or that is below its normal numbers. What
 //     meets it computes in f32, contractions too, and so do the functions that made what it meets (a sigmoid before `1
-//     - 1e-7`); the contraction too, where the constant is a factor, since then one side of it is out of range.
+//     - 1e-7`); the contraction too, where the constant is a factor, since then one side of it is out of range. What
+//     it is only put beside (the filler of a pad, a piece of a concat, rows of a scatter) moves in f32 as well.
 //   positions and counts: a contraction of what is computed of integers alone (of 16 bits and more: bytes are pixels),
 //     one over a single element (an outer product), one whose result a sine or a cosine takes.
 //   a rounding for nothing: a value that is read in f32 alone, by an op that needs f32 or, a product or a sum, by a
 //     reduction, is not rounded on the way.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -44,7 +46,8 @@ class PrecisionNeeds {
   void look_at_roundings();
   std::vector<char> find_low() const;
   Reading reading(NodeId id, NodeId user, const std::vector<char>& is_low_node, const std::vector<char>& widened) const;
-  std::string beyond(Value v);
+  std::string beyond(std::span<const double> values) const;
+  std::string beyond(const Node& node, size_t i);
   bool is_counted(const Node& node) const;
   void keep_makers(Value v, const std::string& why, bool contractions, bool all_operands);
   std::vector<Value> strong_operands(const Node& node) const;

@@ -170,11 +170,12 @@ bool is_sum_of_powers(const Graph& graph, Value v) {
 }
 
 // A norm has no slope at 0; the subgradient 0 is PyTorch's. Every other root's is infinite there.
-Value flat_at_zero_norm(const VjpContext& c, Value slope) {
+Value flat_at_zero_norm(const VjpContext& c, Value slope, Value is_root = {}) {
   Builder& b = c.builder;
   if (!is_sum_of_powers(b.graph(), c.node.operands[0])) return slope;
-  const Value zero = b.constant_like(slope, 0);
-  return b.select(b.call("eq", {y(c), b.constant_like(y(c), 0)}), zero, slope);
+  Value flat = b.call("eq", {y(c), b.constant_like(y(c), 0)});
+  if (is_root) flat = b.call("and", {flat, is_root});
+  return b.select(flat, b.constant_like(slope, 0), slope);
 }
 
 std::vector<Value> sqrt_vjp(const VjpContext& c) {
@@ -191,7 +192,8 @@ std::vector<Value> pow_vjp(const VjpContext& c) {
   // base 0 contributes 0 to the exponent's gradient, as in PyTorch.
   const Value positive = b.call("less", {b.constant_like(base, 0), base});
   const Value d_exponent = b.select(positive, b.mul(y(c), b.unary("log", base)), b.constant_like(base, 0));
-  return {flat_at_zero_norm(c, b.mul(dy(c), d_base)), b.mul(dy(c), d_exponent)};
+  const Value is_root = b.call("less", {exponent, b.constant_like(exponent, 1)});
+  return {flat_at_zero_norm(c, b.mul(dy(c), d_base), is_root), b.mul(dy(c), d_exponent)};
 }
 
 std::vector<Value> select_vjp(const VjpContext& c) {

@@ -311,16 +311,38 @@ class Run {
     const DType type = result.type.dtype;
     if (!is_floating(type) || is_low(type) || p_.rounded == Rounded::to_type)
       for (double& v : result.values) v = round_to(type, v);
-    if (p_.rounded == Rounded::everything && is_floating(type) && node.op->kernel != KernelKind::movement &&
-        !(node.op->name == "constant" && result.values.size() == 1))
-      for (double& v : result.values) v = randomly_rounded(v);
+    if (p_.rounded != Rounded::everything || !is_floating(type) || !is_rounded(node)) return;
+    const double least = keeps_exponents(node, result) ? 0x1p-1000 : least_of(p_.type);
+    for (double& v : result.values) v = randomly_rounded(v, least);
   }
 
-  double randomly_rounded(double v) const {
+  // What is only moved stays as it is, but where several sources become one tensor they are of one type.
+  static bool is_rounded(const Node& node) {
+    const std::string_view name = node.op->name;
+    if (name == "constant") return node.results[0].element_count() != 1;
+    if (name == "pad") return node.attributes.number("value") != 0;
+    return node.op->kernel != KernelKind::movement || name == "concat" || name == "scatter";
+  }
+
+  // Constants below a type's normal numbers are not rounded to it (passes/precision_needs.h), nor what they are put
+  // beside. What becomes that small in a computation is.
+  bool keeps_exponents(const Node& node, const InterpretedTensor& result) const {
+    const std::string_view name = node.op->name;
+    if (name == "pad" || name == "concat") return true;
+    if (name == "scatter")
+      return node.attributes.text("reduction") != "add" && node.attributes.text("reduction") != "mul";
+    const double normal = p_.type == DType::f16 ? 0x1p-14 : 0x1p-126;
+    return name == "constant" && std::ranges::all_of(result.values, [&](double v) { return !(std::abs(v) >= normal); });
+  }
+
+  static double least_of(DType type) {
+    return type == DType::f16 ? 0x1p-24 : type == DType::bf16 ? 0x1p-133 : 0x1p-149;
+  }
+
+  double randomly_rounded(double v, double least) const {
     if (v == 0 || !std::isfinite(v)) return v;
     const int digits = p_.type == DType::f16 ? 11 : p_.type == DType::bf16 ? 8 : 24;
-    const int least = p_.type == DType::f16 ? -24 : p_.type == DType::bf16 ? -133 : -149;
-    const double step = std::ldexp(1, std::max(std::ilogb(v) - digits + 1, least));
+    const double step = std::max(std::ldexp(1, std::ilogb(v) - digits + 1), least);
     const double below = std::floor(v / step);
     if (below * step == v) return v;
     return (below + (sign(std::bit_cast<uint64_t>(v)) > 0 ? 1 : 0)) * step;

@@ -175,25 +175,27 @@ Value sum_into_scatter(const Context& c) {
   return {};
 }
 
-// A low one that is read as f32 is made as such: it is summed in f32 anyway.
+// A low gradient that is read as f32 is made as such: it is summed in f32 anyway.
 Value wide_scatter(const Context& c) {
   if (!is(c.node, "cast") || c.node.attributes.dtype("to") != DType::f32) return {};
   const Node scatter = c.maker(0);
-  if (!is_low(scatter.results[0].dtype) || !sums_into_zeros(c, scatter)) return {};
+  if (scatter.origin.phase == Phase::forward || !is_low(scatter.results[0].dtype) || !sums_into_zeros(c, scatter))
+    return {};
   const Value zeros = c.builder.broadcast(c.builder.constant(DType::f32, 0), scatter.results[0].shape);
   return c.builder.call("scatter", {zeros, scatter.operands[1], scatter.operands[2]}, scatter.attributes);
 }
 
 // A weight's gradient on its way into the flat f32 arena, or into the table that a scatter adds to: the contraction
-// writes f32 itself, one rounding and one copy less. Activations that are read as f32 stay low: they are stored.
+// writes f32 itself, one rounding and one copy less. Activations that are read as f32 stay low: they are stored, and
+// other readers have the rounded value.
 Value wide_gradient(const Context& c) {
   const bool flat = is(c.node, "reshape") && c.node.results[0].shape.size() == 1;
   if ((!flat && !is(c.node, "scatter")) || !is(c.maker(0), "cast")) return {};
   const Node cast = c.maker(0);
   const Value low = cast.operands[0];
   const Node contraction = c.builder.graph().node(low);
-  if (cast.attributes.dtype("to") != DType::f32 || !is_low(c.builder.dtype(low)) ||
-      !contraction.attributes.find("result"))
+  if (contraction.origin.phase == Phase::forward || cast.attributes.dtype("to") != DType::f32 ||
+      !is_low(c.builder.dtype(low)) || !contraction.attributes.find("result"))
     return {};
   Attributes attributes = contraction.attributes;
   attributes.set("result", std::string(name(DType::f32)));

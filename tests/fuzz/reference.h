@@ -1,6 +1,7 @@
 // The three truths of tests/fuzz/check.h, by name of a result: "y0", "loss", "gradient/w", "evaluate/y0".
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -37,6 +38,9 @@ class Reference {
   virtual const Results& results() = 0;
   // As the results, the largest difference of `runs` runs; infinite where a run is NaN or infinite elsewhere.
   const Results& differences(int runs);
+  // How much larger than the largest difference of kMostRuns runs that of 256 times as many would be, if the largest,
+  // the 4th and the 16th largest lie on a power law as those of quotients by what cancels do; 1 if they do not.
+  double tail(const std::string& name, size_t index) const;
   // Whether a value on the way is infinite or NaN.
   virtual bool overflows() const = 0;
 
@@ -44,7 +48,9 @@ class Reference {
   virtual Results perturbed(uint64_t run) = 0;
 
  private:
+  using Largest = std::array<double, 16>;
   Results differences_;
+  std::map<std::string, std::vector<Largest>> largest_;
   int runs_ = 0;
 };
 

@@ -13,6 +13,13 @@
 namespace halfstep {
 namespace {
 
+// Class labels and other integers are none.
+std::string output_to_train_on(const Graph& graph) {
+  const auto is_trainable = [&](const NamedValue& o) { return is_floating(graph.type(o.value).dtype); };
+  const auto found = std::ranges::find_if(graph.outputs(), is_trainable);
+  return found == graph.outputs().end() ? "" : fmt::format(", such as --output {}", found->name);
+}
+
 const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
   std::vector<std::string> names;
   for (const NamedValue& o : graph.outputs()) {
@@ -21,7 +28,8 @@ const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
   }
   const std::string suggestion = nearest(wanted, names);
   throw Error(fmt::format("loss: {}{}; the model's outputs are: {}",
-                          wanted.empty() ? "name the output to train on" : fmt::format("no output '{}'", wanted),
+                          wanted.empty() ? "name the output to train on" + output_to_train_on(graph)
+                                         : fmt::format("no output '{}'", wanted),
                           suggestion.empty() ? "" : fmt::format(", did you mean '{}'?", suggestion),
                           fmt::join(names, ", ")));
 }

@@ -91,6 +91,14 @@ std::string bytes_of(const Field& field) {
   return bytes;
 }
 
+// Elements of uint64 as they stand in memory.
+void refuse_beyond_int64(const TensorProto& tensor, std::span<const int64_t> elements) {
+  const auto found = std::ranges::find_if(elements, [](int64_t v) { return v < 0; });
+  if (found != elements.end())
+    throw Error(place(tensor) + ": element " + std::to_string(found - elements.begin()) + " is " +
+                std::to_string(static_cast<uint64_t>(*found)) + ": integers of 2^63 and more are not supported");
+}
+
 std::string typed_bytes(const TensorProto& t) {
   switch (t.data_type()) {
     case TensorProto::FLOAT:
@@ -253,10 +261,11 @@ Tensor TensorReader::read(const TensorProto& tensor) const {
   const TensorType type = type_of(tensor);
   const NarrowType* narrow = find_narrow_type(tensor.data_type());
   const ElementTypeRow* row = narrow ? nullptr : find_row(tensor.data_type());
-  if (row && row->size == size_of(type.dtype) && row->onnx != TensorProto::UINT64) {
+  if (row && row->size == size_of(type.dtype)) {
     held_bytes(tensor);
     Tensor result(type);
     fill(tensor, result.as<char>());
+    if (row->onnx == TensorProto::UINT64) refuse_beyond_int64(tensor, result.as<int64_t>());
     return result;
   }
   const std::string bytes = read_bytes(tensor);

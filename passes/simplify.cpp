@@ -341,6 +341,11 @@ Value folded_constant(const Context& c) {
   std::vector<const InterpretedTensor*> operands;
   for (const InterpretedTensor& v : values) operands.push_back(&v);
   const InterpretedTensor result = interpret_node(c.node, operands, Rounding::to_type).front();
+  // The interpreter's doubles lose bits that a kernel keeps.
+  const auto is_exact = [](const InterpretedTensor& t) {
+    return t.type.dtype != DType::i64 || std::ranges::all_of(t.values, [](double v) { return std::abs(v) <= 0x1p53; });
+  };
+  if (!is_exact(result) || !std::ranges::all_of(values, is_exact)) return {};
   return c.builder.constant(Tensor::from_values(result.type, result.values));
 }
 

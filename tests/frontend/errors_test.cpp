@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "ir/interpret.h"
+#include "ir/op.h"
 #include "test_model.h"
 
 namespace halfstep::test {
@@ -53,6 +54,35 @@ TEST(ModelErrors, MissingFileAndDirectory) {
 
 TEST(ModelErrors, EmptyGraph) {
   EXPECT_THAT(import_error(TestModel().input("x", {1}).output("x")), HasSubstr("the graph is empty"));
+}
+
+TEST(ModelErrors, AttributesForgeNoLine) {
+  const std::string error = import_error(TestModel()
+                                             .input("x", {1, 1, 2})
+                                             .node("Pad", {"x"}, {"y"}, {{"mode", std::string("a\nhalfstep: trained")}})
+                                             .output("y"));
+  EXPECT_THAT(error, AllOf(HasSubstr("a\\u000ahalfstep: trained"), Not(HasSubstr("\n"))));
+}
+
+TEST(ModelErrors, UnsignedIntegersAreExactOrRefused) {
+  const auto model = [](uint64_t element) {
+    onnx::TensorProto tensor;
+    tensor.set_name("w");
+    tensor.set_data_type(onnx::TensorProto::UINT64);
+    tensor.add_dims(2);
+    tensor.add_uint64_data(7), tensor.add_uint64_data(element);
+    TestModel m;
+    m.input("x", {2}, onnx::TensorProto::INT64);
+    *m.proto.mutable_graph()->add_initializer() = tensor;
+    return m.node("Cast", {"w"}, {"y"}, {{"to", int64_t{onnx::TensorProto::INT64}}}).output("y");
+  };
+  constexpr uint64_t kLargest = (uint64_t{1} << 63) - 1;
+  const ImportedModel read = import_model(model(kLargest - 2).file(), {.mode = ImportMode::as_exported});
+  const Node& made = read.graph.node(read.graph.outputs()[0].value);
+  ASSERT_EQ(made.op->name, "constant");
+  EXPECT_EQ(made.attributes.tensor("value").as<int64_t>()[1], static_cast<int64_t>(kLargest - 2));
+  EXPECT_THAT(import_error(model(kLargest + 1)),
+              HasSubstr("tensor 'w': element 1 is 9223372036854775808: integers of 2^63 and more are not supported"));
 }
 
 TEST(ModelErrors, NoOutputs) {

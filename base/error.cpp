@@ -4,12 +4,15 @@
 #include <numeric>
 #include <utility>
 
+#include "base/printable.h"
+
 namespace halfstep {
 namespace {
 
+// One line each, whatever names and attributes of a file stand in it.
 std::string join_lines(const std::vector<std::string>& lines) {
   std::string text;
-  for (const std::string& line : lines) text += (text.empty() ? "" : "\n") + line;
+  for (const std::string& line : lines) text += (text.empty() ? "" : "\n") + printable(line);
   return text;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace halfstep {
 
@@ -13,5 +14,7 @@ enum class Lines : uint8_t { kept, escaped };
 // newline stays only where `lines` are kept. So no name can move the cursor, write over what stands there, or forge a
 // line.
 std::string printable(std::string_view text, Lines lines = Lines::escaped);
+bool holds_control_character(std::string_view text);
+std::vector<std::string> lines_of(std::string_view text);  // without the newlines; at least one
 
 }  // namespace halfstep

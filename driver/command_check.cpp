@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "driver/commands.h"
 #include "driver/output.h"
 #include "driver/report.h"
@@ -81,7 +82,7 @@ ExitCode run_check(const Recipe& recipe, const CommandOptions& options) {
       const CompiledTraining compiled = compile_imported(recipe, std::move(ready.imported), DeviceKind::cpu, compile);
       ready.remarks = compiled.report.remarks;
     } catch (const Error& e) {
-      ready.problems.push_back(e.what());
+      ready.problems = lines_of(e.what());
     }
   if (options.format == Format::json)
     print_out("{}\n", json_text(readiness_json(recipe, ready)));

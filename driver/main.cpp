@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "driver/command_line.h"
 #include "driver/idle_keys.h"
 #include "driver/output.h"
@@ -31,12 +32,7 @@ ExitCode run(const CommandLine& line) {
 
 // One line for each problem.
 ExitCode fail(ExitCode code, const std::string& message, Format format) {
-  std::vector<std::string> lines;
-  for (size_t begin = 0; begin <= message.size();) {
-    const size_t end = std::min(message.find('\n', begin), message.size());
-    lines.push_back(message.substr(begin, end - begin));
-    begin = end + 1;
-  }
+  const std::vector<std::string> lines = lines_of(message);
   if (format == Format::json)
     print_err("{}\n", json_text({{"error", message}, {"problems", lines}, {"exit_code", static_cast<int>(code)}}));
   else

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/printable.h"
 
 namespace halfstep {
 namespace {
@@ -306,6 +307,7 @@ void set_key(Recipe& recipe, const std::string& name, const std::string& value) 
   const RecipeKey* k = find_key(name);
   if (!k) throw Error(unknown_key(name));
   try {
+    if (holds_control_character(value)) throw Error("'" + printable(value) + "' holds a control character");
     if (k->unit.find('|') != std::string::npos) expect_choice(k->unit, value);
     k->set(recipe, value);
     if (k->unit == "NUMBER") expect_within(*k, value);

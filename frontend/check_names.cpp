@@ -50,11 +50,7 @@ class NameCheck {
   }
 
   void see(const char* what, const std::string& name) {
-    const bool plain = std::ranges::none_of(name, [](char c) {
-      const auto u = static_cast<unsigned char>(c);
-      return u < 0x20 || u == 0x7f;
-    });
-    if (plain || !seen_.insert(name).second) return;
+    if (!holds_control_character(name) || !seen_.insert(name).second) return;
     problems_.add(std::string("the name of ") + what + " '" + printable(name) +
                   "' holds a control character: rename it in the model");
   }

@@ -210,12 +210,7 @@ Readiness check_model(const OnnxFile& file, const ImportOptions& options) {
     inspection.look_at_weights(result.imported.graph);
     result.remarks = result.imported.remarks;
   } catch (const Error& error) {
-    const std::string text = error.what();
-    for (size_t begin = 0; begin <= text.size();) {
-      const size_t end = std::min(text.find('\n', begin), text.size());
-      result.problems.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
+    result.problems = lines_of(error.what());
   }
   return result;
 }

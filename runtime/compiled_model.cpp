@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/printable.h"
 #include "runtime/host_cpu.h"
 #include "runtime/json_text.h"
 #include "runtime/program.h"
@@ -69,17 +70,29 @@ Json read_manifest(const fs::path& directory) {
   return manifest;
 }
 
+// Names and notes are printed in lines.
+void refuse_control_characters(const std::string& line) {
+  if (holds_control_character(line)) throw Error(fmt::format("'{}' holds a control character", printable(line)));
+}
+
+std::string line_of(const Json& text) {
+  const std::string line = text.get<std::string>();
+  refuse_control_characters(line);
+  return line;
+}
+
 CompiledModel model_of(const Json& manifest) {
   CompiledModel model;
-  const std::string device = manifest.at("device").get<std::string>();
+  const std::string device = line_of(manifest.at("device"));
   if (device != name(DeviceKind::cpu) && device != name(DeviceKind::cuda))
     throw Error(fmt::format("device: cpu or cuda expected, found '{}'", device));
   model.device = device == name(DeviceKind::cpu) ? DeviceKind::cpu : DeviceKind::cuda;
-  model.architecture = manifest.at("architecture").get<std::string>();
+  model.architecture = line_of(manifest.at("architecture"));
   model.arenas = manifest.at("arenas").get<std::vector<std::string>>();
-  model.notes = manifest.at("notes").get<std::map<std::string, std::string>>();
+  for (const auto& [key, note] : manifest.at("notes").items())
+    model.notes[key] = key == "recipe" ? note.get<std::string>() : line_of(note);
   for (const Json& slice : manifest.at("parameters"))
-    model.parameters.push_back({slice.at("name").get<std::string>(), slice.at("shape").get<Shape>(),
+    model.parameters.push_back({line_of(slice.at("name")), slice.at("shape").get<Shape>(),
                                 slice.at("permutation").get<std::vector<int64_t>>(),
                                 slice.at("offset").get<int64_t>()});
   return model;
@@ -101,11 +114,13 @@ CompiledModel load(const fs::path& directory) {
   const Json manifest = read_manifest(directory);
   CompiledModel model = model_of(manifest);
   for (const Json& item : manifest.at("programs")) {
-    const std::string name = item.get<std::string>();
+    const std::string name = line_of(item);
     check_program_name(name);
     const std::string text = read_listed(directory, manifest, program_file(name));
     try {
-      model.programs.push_back(parse_program(text));
+      const Program& program = model.programs.emplace_back(parse_program(text));
+      for (const Buffer& buffer : program.buffers) refuse_control_characters(buffer.name);
+      for (const Step& step : program.steps) refuse_control_characters(step.origin);
     } catch (const Error& error) {
       throw Error(fmt::format("{}: {}", program_file(name), error.what()));
     }

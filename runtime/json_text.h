@@ -1,4 +1,5 @@
-// JSON of a file: bounded in depth, since what reads and writes it calls itself.
+// JSON of a file: bounded in depth, since what reads and writes it calls itself, and without control characters in
+// names.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -8,7 +9,7 @@ namespace halfstep {
 
 constexpr int kDeepestJson = 64;  // ours are four deep
 
-// Discarded if it is no JSON; Error if it is nested more than `deepest` deep.
+// Discarded if it is no JSON; Error if it is nested more than `deepest` deep, or has such a name.
 nlohmann::json parse_json(const std::string& text, int deepest = kDeepestJson);
 
 }  // namespace halfstep

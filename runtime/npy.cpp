@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/printable.h"
 
 namespace halfstep {
 namespace {
@@ -157,7 +158,7 @@ Tensor read_npy(ByteSource& source) {
   const NpyHeader header = read_npy_header(source);
   const auto code = std::ranges::find(kTypeCodes, header.descr, &TypeCode::descr);
   if (code == kTypeCodes.end())
-    throw Error(source.name() + ": element type '" + header.descr +
+    throw Error(source.name() + ": element type '" + printable(header.descr) +
                 "' is not supported: save it little-endian as float16, float32, float64, uint8, int8, int32, int64 or "
                 "bool");
   TensorType type{code->dtype, header.shape};

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/printable.h"
 #include "runtime/npy.h"
 
 namespace halfstep {
@@ -103,6 +104,8 @@ class Archive {
       if (rest.size() - kCentralBytes < name + extra + comment) fail_format();
       rest = rest.subspan(kCentralBytes);
       m.name.assign(reinterpret_cast<const char*>(rest.data()), name);
+      if (holds_control_character(m.name))
+        fail("the name of member '" + printable(m.name) + "' holds a control character: rename it");
       read_extra(m, rest.subspan(name, extra));
       rest = rest.subspan(name + extra + comment);
       members.push_back(std::move(m));

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/printable.h"
 #include "runtime/json_text.h"
 
 namespace halfstep {
@@ -27,7 +28,7 @@ constexpr std::string_view kTypeNames[kDTypeCount] = {"F16", "BF16", "F32", "F64
 
 DType type_from(const std::string& text) {
   const auto found = std::ranges::find(kTypeNames, text);
-  if (found == std::end(kTypeNames)) throw Error(fmt::format("unknown element type '{}'", text));
+  if (found == std::end(kTypeNames)) throw Error(fmt::format("unknown element type '{}'", printable(text)));
   return static_cast<DType>(found - std::begin(kTypeNames));
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
+
 namespace halfstep {
 namespace {
 
@@ -20,6 +22,14 @@ TEST(Printable, WhatMovesTheCursorOrReordersALineIsEscaped) {
 TEST(Printable, ALineCanNotBeForged) {
   EXPECT_EQ(printable("a\nb"), "a\\u000ab");
   EXPECT_EQ(printable("a\nb", Lines::kept), "a\nb");
+  EXPECT_STREQ(Error(std::vector<std::string>{"mode 'a\nb'", "c"}).what(), "mode 'a\\u000ab'\nc");
+}
+
+TEST(Printable, LinesAreWhatStandsBetweenNewlines) {
+  EXPECT_EQ(lines_of("a\n\nb"), (std::vector<std::string>{"a", "", "b"}));
+  EXPECT_EQ(lines_of(""), std::vector<std::string>{""});
+  EXPECT_TRUE(holds_control_character("a\nb") && holds_control_character("\x7f"));
+  EXPECT_FALSE(holds_control_character("Größe 重み"));
 }
 
 TEST(Printable, BytesThatAreNoUtf8AreEscaped) {

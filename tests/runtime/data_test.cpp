@@ -177,6 +177,8 @@ TEST_F(Data, BadNpzIsRefused) {
   expect_error([&] { npz(zip({{"x.npy", x, 0, 0, 1}})); }, "member 'x.npy'", "checksum");
   expect_error([&] { npz(zip({{"x.npy", x, 8, 1}})); }, "encrypted");
   expect_error([&] { npz(zip({{"x.npy", x}, {"x.npy", x}})); }, "two members are named 'x.npy'");
+  expect_error([&] { npz(zip({{"x\nhalfstep: trained.npy", x}})); }, "'x\\u000ahalfstep: trained.npy' holds a control");
+  expect_error([&] { npz(zip({{"x.npy", npy("<f4\n", "(1,)", "abcd")}})); }, "element type '<f4\\u000a'");
   expect_error([&] { npz(zip({{"x.npy", "text only"}})); }, "member 'x.npy'", "not an NPY file");
   expect_error([&] { npz(""); }, "not a zip archive");
   expect_error([&] { npz(std::string(200, 'P')); }, "not a zip archive");

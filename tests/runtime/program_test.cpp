@@ -31,7 +31,7 @@ Program sample_program() {
   p.name = "train";
   p.buffers = {{"image \"x\"", BufferKind::input, {DType::f32, {4, 8}}},
                {"loss", BufferKind::output, {DType::f32, {}}},
-               {"layer/w\n", BufferKind::state, {DType::bf16, {8, 16}}},
+               {"layer/größe", BufferKind::state, {DType::bf16, {8, 16}}},
                {"scratch", BufferKind::scratch, {DType::u8, {65536}}}};
   Gemm gemm;
   gemm.m = 4, gemm.n = 8, gemm.k = 8, gemm.batch = 2;
@@ -208,7 +208,7 @@ CompiledModel sample_model() {
       7);
   m.state["parameters"] = Tensor({DType::f32, {20}});
   m.state["parameters"].set(3, 1.5);
-  m.state["layer/w\n"] = Tensor({DType::bf16, {8, 16}});
+  m.state["layer/größe"] = Tensor({DType::bf16, {8, 16}});
   m.arenas = {"parameters"};
   m.parameters = {{"w", {2, 3}, {1, 0}, 0}, {"b", {4}, {}, 16}};
   m.notes = {{"model", "lenet.onnx"}};
@@ -296,6 +296,22 @@ TEST(SavedModel, RefusesProgramNamesThatAreNoFileNames) {
   m.programs[0].name = "../train";
   EXPECT_THAT(error_of([&] { save_compiled(m, temporary.path() / "step"); }), HasSubstr("program name '../train'"));
   EXPECT_TRUE(std::filesystem::is_empty(temporary.path()));
+}
+
+TEST(SavedModel, RefusesNamesThatForgeLines) {
+  const auto error_with = [](auto&& change) {
+    const TemporaryDirectory temporary;
+    CompiledModel m = sample_model();
+    change(m);
+    save_compiled(m, temporary.path() / "step");
+    return error_of([&] { load_compiled(temporary.path() / "step"); });
+  };
+  EXPECT_THAT(error_with([](CompiledModel& m) { m.notes["classes"] = "10\nhalfstep: trained"; }),
+              HasSubstr("'10\\u000ahalfstep: trained' holds a control character"));
+  EXPECT_THAT(error_with([](CompiledModel& m) { m.programs[0].steps[0].origin = "fc\x1b[2J"; }),
+              HasSubstr("'fc\\u001b[2J' holds a control character"));
+  EXPECT_THAT(error_with([](CompiledModel& m) { m.notes["recipe"] = "batch = 4\nseed = 1\n"; }),
+              Not(HasSubstr("control character")));
 }
 
 struct Damage {

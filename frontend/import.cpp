@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/own_names.h"
+#include "base/printable.h"
 #include "frontend/importer.h"
 #include "frontend/local_names.h"
 #include "frontend/scalar_weights.h"
@@ -512,11 +513,37 @@ bool keep_only_output(onnx::GraphProto& graph, const std::string& name) {
   return graph.output_size() == 1 && outputs.size() > 1;
 }
 
+// The output that can be read alone where all together cannot, or "": classifiers give labels beside probabilities.
+std::string readable_output(const onnx::ModelProto& model, const OnnxFile& file, const ImportOptions& options) {
+  constexpr int kMostOutputs = 4;
+  if (model.graph().output_size() < 2 || model.graph().output_size() > kMostOutputs) return "";
+  for (const onnx::ValueInfoProto& output : model.graph().output()) {
+    onnx::ModelProto part = model;
+    keep_only_output(*part.mutable_graph(), output.name());
+    try {
+      const ImportedModel read = import_parsed(std::move(part), file, options);
+      if (is_floating(read.graph.type(read.graph.outputs()[0].value).dtype)) return output.name();
+    } catch (const Error&) {
+    }
+  }
+  return "";
+}
+
+ImportedModel import_any_output(const onnx::ModelProto& model, const OnnxFile& file, const ImportOptions& options) try {
+  return import_parsed(model, file, options);
+} catch (const Error& error) {
+  const std::string output = readable_output(model, file, options);
+  if (output.empty()) throw;
+  std::vector<std::string> problems = lines_of(error.what());
+  problems.back() += "; output '" + output + "' needs none of this: choose it with --output " + output;
+  throw Error(std::move(problems));
+}
+
 }  // namespace
 
 ImportedModel import_model(const OnnxFile& file, const ImportOptions& options) {
   onnx::ModelProto model = parse_model(file);
-  if (options.output.empty()) return import_parsed(std::move(model), file, options);
+  if (options.output.empty()) return import_any_output(model, file, options);
   try {
     return import_parsed(model, file, options);
   } catch (const Error&) {

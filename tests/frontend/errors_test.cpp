@@ -64,6 +64,13 @@ TEST(ModelErrors, AttributesForgeNoLine) {
   EXPECT_THAT(error, AllOf(HasSubstr("a\\u000ahalfstep: trained"), Not(HasSubstr("\n"))));
 }
 
+TEST(ModelErrors, AnOutputThatCanBeReadAloneIsProposed) {
+  TestModel model = linear();
+  model.node("Unheard", {"y"}, {"label"}).output("label");
+  EXPECT_THAT(import_error(model),
+              AllOf(HasSubstr("Unheard"), HasSubstr("output 'y' needs none of this: choose it with --output y")));
+}
+
 TEST(ModelErrors, UnsignedIntegersAreExactOrRefused) {
   const auto model = [](uint64_t element) {
     onnx::TensorProto tensor;

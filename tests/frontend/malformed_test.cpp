@@ -24,10 +24,11 @@ std::string error(const std::string& name) {
 }
 
 TEST(Malformed, AnOperandThatIsLeftOutIsNamed) {
-  EXPECT_EQ(error("absent_operand_flatten"), "node Flatten 'n': operand 0 is left out");
-  EXPECT_EQ(error("absent_operand_reshape"), "node Reshape 'n': operand 0 is left out");
-  EXPECT_EQ(error("absent_operand_squeeze"), "node Squeeze 'n': operand 0 is left out");
-  EXPECT_EQ(error("absent_operand_sequence_construct"), "node SequenceConstruct 'n': operand 0 is left out");
+  const std::string other = "; output 'xw' needs none of this: choose it with --output xw";
+  EXPECT_EQ(error("absent_operand_flatten"), "node Flatten 'n': operand 0 is left out" + other);
+  EXPECT_EQ(error("absent_operand_reshape"), "node Reshape 'n': operand 0 is left out" + other);
+  EXPECT_EQ(error("absent_operand_squeeze"), "node Squeeze 'n': operand 0 is left out" + other);
+  EXPECT_EQ(error("absent_operand_sequence_construct"), "node SequenceConstruct 'n': operand 0 is left out" + other);
 }
 
 TEST(Malformed, ANodeWithoutResultsIsNotRead) { EXPECT_EQ(error("absent_operand_split_no_outputs"), "no error"); }

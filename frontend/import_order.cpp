@@ -71,7 +71,7 @@ std::vector<Value> import_top_k(NodeContext& c) {
   constexpr int64_t kLongest = 8192;
   const Shape shape = c.shape(0);
   const size_t axis = c.axis(c.integer("axis", -1), shape.size());
-  const int64_t n = shape[axis], k = c.version >= 10 ? c.ints(1, "k").at(0) : c.integer("k");
+  const int64_t n = shape[axis], k = c.version >= 10 ? c.whole(1, "k") : c.integer("k");
   const bool largest = c.version < 11 || c.integer("largest", 1) != 0;
   if (c.version >= 11) c.ignore({"sorted"});  // in order is one of the orders
   if (k < 0 || k > n) c.fail("k " + std::to_string(k) + " is outside [0, " + std::to_string(n) + "]");

@@ -115,6 +115,12 @@ Ints NodeContext::ints(size_t i, const std::string& what) {
   return Ints(wide.as<int64_t>().begin(), wide.as<int64_t>().end());
 }
 
+int64_t NodeContext::whole(size_t i, const std::string& what) {
+  const Ints values = ints(i, what);
+  if (values.size() != 1) fail("operand " + what + ": one integer expected, found " + std::to_string(values.size()));
+  return values[0];
+}
+
 double NodeContext::number(size_t i, const std::string& what) {
   const Tensor value = constant(i, what);
   if (value.type.element_count() != 1)

@@ -34,6 +34,7 @@ class NodeContext {
   Tensor constant(size_t i, const std::string& what);
   Tensor untrained(size_t i, const std::string& what);  // nor be a weight because the user says so
   Ints ints(size_t i, const std::string& what);
+  int64_t whole(size_t i, const std::string& what);  // one integer
   double number(size_t i, const std::string& what);
   bool is_constant(size_t i);
   const std::vector<Binding>& sequence(size_t i);

@@ -31,6 +31,10 @@ TEST(Malformed, AnOperandThatIsLeftOutIsNamed) {
   EXPECT_EQ(error("absent_operand_sequence_construct"), "node SequenceConstruct 'n': operand 0 is left out" + other);
 }
 
+TEST(Malformed, ATopKWhoseCountIsEmptyIsNamed) {
+  EXPECT_EQ(error("topk_without_k"), "node TopK 'n': operand k: one integer expected, found 0");
+}
+
 TEST(Malformed, ANodeWithoutResultsIsNotRead) { EXPECT_EQ(error("absent_operand_split_no_outputs"), "no error"); }
 
 TEST(Malformed, ADropoutWithoutResultsIsExportedAsItIs) {

@@ -65,7 +65,7 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
   if (options.target.empty() && options.compile.stop_after.empty() && options.compile.dump.empty())
     throw Error("no target is given: name the directory to write with -o");
   CompileOptions compile = options.compile;
-  compile.model_outputs = LossOptions::dropped;
+  compile.model_outputs = outputs_of_runs(recipe);
   if (recipe.init != "from_file") compile.constants = MissingConstants::zeros;  // runs refuse the step
   const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), compile);
   if (options.format == Format::text)

@@ -130,8 +130,15 @@ std::map<std::string, std::string> notes_of(const Recipe& recipe, const LossOpti
   settled.resume.clear();
   std::map<std::string, std::string> notes{{"halfstep", HALFSTEP_VERSION},
                                            {"recipe", to_toml(settled)},
-                                           {"accumulation", std::to_string(recipe.accumulation)}};
-  if (const std::optional<int64_t> classes = class_count(imported, loss)) notes["classes"] = std::to_string(*classes);
+                                           {kAccumulationNote, std::to_string(recipe.accumulation)},
+                                           {kSeedNote, std::to_string(recipe.seed)},
+                                           {kLearningRateNote, fmt::format("{}", recipe.learning_rate)}};
+  if (const std::optional<int64_t> classes = class_count(imported, loss))
+    notes[kClassesNote] = std::to_string(*classes);
+  if (recipe.classes > 0) notes[kLabelClassesNote] = std::to_string(recipe.classes);
+  if (loss.ignore_index) notes[kIgnoredLabelNote] = std::to_string(*loss.ignore_index);
+  if (loss.kind == LossKind::softmax_cross_entropy) notes[kLabelInputNote] = "labels";
+  if (loss.kind == LossKind::mean_squared_error) notes[kLabelInputNote] = "targets";
   for (const auto& [input, rows] : table_rows(imported)) notes[std::string(kTableRows) + input] = std::to_string(rows);
   return notes;
 }
@@ -233,6 +240,10 @@ ImportedModel import_for(const Recipe& recipe, MissingConstants constants, Impor
   options.constants = constants;
   options.reading = reading;
   return import_model(onnx_file_of(recipe), options);
+}
+
+LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe) {
+  return recipe.keep_outputs ? LossOptions::kept_for_evaluation : LossOptions::dropped;
 }
 
 LossScaling loss_scaling(const Recipe& r) {

@@ -9,6 +9,7 @@
 #include "driver/recipe.h"
 #include "frontend/import.h"
 #include "passes/pipeline.h"
+#include "runtime/notes.h"
 #include "runtime/program.h"
 
 namespace halfstep {
@@ -17,7 +18,6 @@ struct CompileOptions {
   std::string stop_after;      // a pass; empty: all
   std::filesystem::path dump;  // where passes, kernels and programs are written; empty: nowhere
   TrainingPipelineOptions::Programs programs = TrainingPipelineOptions::training;
-  // Dropped where only measures are wanted: a language model's logits are the largest of its values.
   LossOptions::ModelOutputs model_outputs = LossOptions::kept;
   MissingConstants constants = MissingConstants::refused;
 };
@@ -41,11 +41,6 @@ struct CompiledTraining {
   PipelineResult stopped;  // with stop_after: what the passes left
 };
 
-// A note of a step whose constants are zeros because their data was missing: what is missing.
-inline constexpr const char* kMissingConstants = "missing_constants";
-// A note "table_rows.INPUT" says below what the values of an input that chooses rows of a table must be.
-inline constexpr std::string_view kTableRows = "table_rows.";
-
 // What `bn_insert` took for granted; empty: nothing.
 std::string batch_norm_remark(const Recipe& recipe);
 // Error if the recipe has more classes than the model's output.
@@ -56,6 +51,8 @@ ImportOptions import_options(const Recipe& recipe);
 // The model as the recipe wants it imported.
 ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused,
                          ImportOptions::Reading reading = ImportOptions::at_once);
+// What runs of a step that is compiled for training compute beside measures: nothing, or what the recipe keeps.
+LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe);
 // What the step does about gradients that are not finite.
 LossScaling loss_scaling(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.

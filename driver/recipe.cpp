@@ -176,6 +176,8 @@ const std::vector<RecipeKey>& keys() {
       key<&R::accumulation>(kStep, "accumulation", "NUMBER", "batches whose gradients make one optimizer step", 1),
       key<&R::loss>(kStep, "loss", "softmax_cross_entropy|mean_squared_error|from_graph", "what is minimised"),
       key<&R::output>(kStep, "output", "NAME", "the output the loss is attached to; default: the only one"),
+      key<&R::keep_outputs>(kStep, "keep_outputs", "true|false",
+                            "evaluation also gives the model's outputs, for predictions through the API"),
       key<&R::ignore_index>(kStep, "ignore_index", "NUMBER", "the label that does not count"),
       key<&R::class_axis>(kStep, "class_axis", "NUMBER",
                           "of the output; default: 1, the last of [N, S, V] where the model takes token ids"),

@@ -37,6 +37,7 @@ struct Recipe {
   int64_t batch = 32;
   int64_t accumulation = 1;
   std::string loss = "softmax_cross_entropy", output;
+  bool keep_outputs = false;
   std::optional<int64_t> ignore_index, class_axis;
   double label_smoothing = 0;
   // What token data is turned into.

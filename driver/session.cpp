@@ -1,6 +1,5 @@
 #include "driver/session.h"
 
-#include <charconv>
 #include <filesystem>
 #include <tuple>
 
@@ -23,12 +22,6 @@ std::optional<Dataset> open_test_data(const Recipe& recipe) {
   return std::nullopt;
 }
 
-int64_t count_of(const std::string& note) {
-  int64_t count = 0;
-  std::from_chars(note.data(), note.data() + note.size(), count);
-  return count;
-}
-
 }  // namespace
 
 bool is_compiled_directory(const std::string& path) {
@@ -36,15 +29,20 @@ bool is_compiled_directory(const std::string& path) {
   return std::filesystem::is_regular_file(std::filesystem::path(path) / "manifest.json", unreadable);
 }
 
+Recipe recipe_of_step(const CompiledModel& model, const std::string& step) {
+  const auto recipe = model.notes.find("recipe");
+  if (recipe == model.notes.end())
+    throw Error("compiled step '" + step + "' does not say what it was compiled with: compile the model again");
+  Recipe compiled;
+  read_recipe_text(compiled, recipe->second, "the recipe in '" + step + "'", "");
+  return compiled;
+}
+
 Job open_job(const Recipe& given) {
   if (!is_compiled_directory(given.model)) return {given, std::nullopt};
   CompiledModel model = load_compiled(given.model);
-  const auto recipe = model.notes.find("recipe");
-  if (recipe == model.notes.end())
-    throw Error("compiled step '" + given.model + "' does not say what it was compiled with: compile the model again");
-  Recipe compiled;
-  read_recipe_text(compiled, recipe->second, "the recipe in '" + given.model + "'", "");
-  return {recipe_over_compiled(compiled, given, given.model), std::move(model)};
+  Recipe recipe = recipe_over_compiled(recipe_of_step(model, given.model), given, given.model);
+  return {std::move(recipe), std::move(model)};
 }
 
 Session open_session(Job& job, const CompileOptions& options) {
@@ -54,7 +52,7 @@ Session open_session(Job& job, const CompileOptions& options) {
     if (const CudaProbe cuda = probe_cuda(0); !cuda.available) throw Error(cuda.reason);
   if (!job.compiled) {
     CompileOptions settled = options;
-    if (options.programs == TrainingPipelineOptions::training) settled.model_outputs = LossOptions::dropped;
+    if (options.programs == TrainingPipelineOptions::training) settled.model_outputs = outputs_of_runs(job.recipe);
     CompiledTraining compiled = compile_training(job.recipe, device, settled);
     session.report = std::move(compiled.report);
     job.compiled = std::move(compiled.model);
@@ -116,12 +114,11 @@ void print_remarks(const DataFeed& feed) {
 }
 
 ValueRanges value_ranges(const Recipe& recipe, const CompiledModel& model) {
-  ValueRanges ranges{.classes = recipe.classes, .ignored = recipe.ignore_index, .rows = {}};
-  for (const auto& [note, value] : model.notes) {
-    if (note == "classes") check_classes(recipe, count_of(value));
-    if (note == "classes" && ranges.classes == 0) ranges.classes = count_of(value);
-    if (note.starts_with(kTableRows)) ranges.rows[note.substr(kTableRows.size())] = count_of(value);
-  }
+  ValueRanges ranges = noted_ranges(model);
+  if (const auto logits = model.notes.find(kClassesNote); logits != model.notes.end())
+    check_classes(recipe, count_of(logits->second));
+  if (recipe.classes > 0) ranges.classes = recipe.classes;
+  ranges.ignored = recipe.ignore_index;
   return ranges;
 }
 

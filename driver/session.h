@@ -20,6 +20,8 @@ struct Job {
 // `given.model` is an ONNX file or a directory that `compile` made. Of the latter the recipe it was compiled with is
 // the base, and keys of `given` that need another compilation are an Error.
 Job open_job(const Recipe& given);
+// What `step`, a compiled one, was compiled with.
+Recipe recipe_of_step(const CompiledModel& model, const std::string& step);
 bool is_compiled_directory(const std::string& path);
 
 struct Session {

@@ -193,7 +193,7 @@ Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<st
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
   for (const NamedValue& o : graph.outputs())
-    if (options.model_outputs == LossOptions::kept) b.output(std::string(kModelOutput) + o.name, map(o.value));
+    if (options.model_outputs != LossOptions::dropped) b.output(std::string(kModelOutput) + o.name, map(o.value));
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
 
   OriginScope scope(b, {"loss", Phase::loss});

@@ -37,7 +37,9 @@ struct LossOptions {
   std::optional<int64_t> class_axis = std::nullopt;
   std::optional<int64_t> ignore_index = std::nullopt;
   double label_smoothing = 0;  // of softmax_cross_entropy: this share of a label is spread over all classes
-  enum ModelOutputs : uint8_t { kept, dropped } model_outputs = kept;
+  // A language model's logits are the largest of its values. The training graph drops those kept for evaluation where
+  // the two part.
+  enum ModelOutputs : uint8_t { kept, kept_for_evaluation, dropped } model_outputs = kept;
 };
 
 // How many classes labels choose from; nullopt: the loss has no classes. Error as attach_loss's.

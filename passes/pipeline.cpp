@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/own_names.h"
+#include "ir/builder.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/canonicalise.h"
@@ -59,12 +60,22 @@ void cast_automatically(Pipeline& p) {
   p.at("forward") = autocast(p.at("forward"), options, &p.result.precision);
 }
 
+Graph without_model_outputs(const Graph& graph) {
+  Builder b(graph.name());
+  const ValueMap map = copy_nodes(graph, b);
+  for (const NamedValue& output : graph.outputs())
+    if (!output.name.starts_with(kModelOutput)) b.output(output.name, map(output.value));
+  for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
+  return std::move(b).finish();
+}
+
 // From here the training step and evaluation go their own ways, over the same arenas.
 void split_evaluation(Pipeline& p) {
   const Graph forward = std::move(p.at("forward"));
   p.result.arenas = plan_arenas(forward, p.options.optimizer.no_decay);
   p.result.graphs.clear();
-  p.result.graphs.push_back(forward.named("train"));
+  const bool evaluation_alone = p.options.loss.model_outputs == LossOptions::kept_for_evaluation;
+  p.result.graphs.push_back((evaluation_alone ? without_model_outputs(forward) : forward).named("train"));
   p.result.graphs.push_back(inference(forward));
 }
 

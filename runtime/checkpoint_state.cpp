@@ -143,23 +143,42 @@ bool is_weight(const StateBuffer& buffer) {
   return buffer.role == StateBuffer::Role::parameters || buffer.role == StateBuffer::Role::weight;
 }
 
+void read_buffer(Executor& executor, const StateBuffer& buffer, NamedTensors& tensors) {
+  Tensor value = executor.read_state(buffer.name);
+  if (buffer.role == StateBuffer::Role::parameters || buffer.role == StateBuffer::Role::slot_arena)
+    for (const ParameterSlice& slice : executor.model().parameters)
+      tensors.emplace(slot_name(buffer, slice), to_onnx_layout(value, slice));
+  else
+    tensors.emplace(unmarked(buffer.name), std::move(value));
+}
+
 }  // namespace
 
-ModelState read_model_state(Executor& executor) {
-  const CompiledModel& model = executor.model();
-  ModelState state;
+std::vector<WeightTensor> weights_of(const CompiledModel& model) {
+  std::vector<WeightTensor> trainable, fixed;
   for (const StateBuffer& buffer : state_buffers(model)) {
-    using Role = StateBuffer::Role;
-    if (buffer.role == Role::low_copy) continue;
-    NamedTensors& tensors = is_weight(buffer) ? state.weights : state.slots;
-    Tensor value = executor.read_state(buffer.name);
-    if (buffer.role == Role::parameters || buffer.role == Role::slot_arena) {
+    if (buffer.role == StateBuffer::Role::parameters)
       for (const ParameterSlice& slice : model.parameters)
-        tensors.emplace(slot_name(buffer, slice), to_onnx_layout(value, slice));
-    } else {
-      tensors.emplace(unmarked(buffer.name), std::move(value));
-    }
+        trainable.push_back({slice.name, {buffer.type.dtype, onnx_shape(slice)}, WeightTensor::trainable});
+    if (buffer.role == StateBuffer::Role::weight) fixed.push_back({buffer.name, buffer.type, WeightTensor::fixed});
   }
+  std::ranges::sort(fixed, {}, &WeightTensor::name);
+  trainable.insert(trainable.end(), fixed.begin(), fixed.end());
+  return trainable;
+}
+
+NamedTensors read_weights(Executor& executor) {
+  NamedTensors weights;
+  for (const StateBuffer& buffer : state_buffers(executor.model()))
+    if (is_weight(buffer)) read_buffer(executor, buffer, weights);
+  return weights;
+}
+
+ModelState read_model_state(Executor& executor) {
+  ModelState state;
+  for (const StateBuffer& buffer : state_buffers(executor.model()))
+    if (buffer.role != StateBuffer::Role::low_copy)
+      read_buffer(executor, buffer, is_weight(buffer) ? state.weights : state.slots);
   return state;
 }
 

@@ -1,7 +1,9 @@
 // An executor's state as tensors by name, independent of the device and of the order of the arenas.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "runtime/executor.h"
 
@@ -14,6 +16,17 @@ struct ModelState {
   // ("adam.step", "loss_scale.scale") as they are. Names without the mark of base/own_names.h: here are no others.
   NamedTensors slots;
 };
+
+// The tensors of ModelState::weights: the trainable ones in the order of the arenas, then the others by name.
+struct WeightTensor {
+  std::string name;
+  TensorType type;  // in the ONNX layout
+  enum Kind : uint8_t { trainable, fixed } kind = trainable;
+};
+std::vector<WeightTensor> weights_of(const CompiledModel& model);
+
+// ModelState::weights alone. Waits for the device.
+NamedTensors read_weights(Executor& executor);
 
 // Low copies (":parameters.f16") are left out: they follow from their base arena. Waits for the device.
 ModelState read_model_state(Executor& executor);

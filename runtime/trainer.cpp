@@ -10,6 +10,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "runtime/step_sums.h"
 
 namespace halfstep {
 namespace {
@@ -244,27 +245,18 @@ class Training {
   }
 
   void take(const NamedTensors& outputs, const InFlight& submitted) {
-    const auto scalar = [&](const char* name) -> std::optional<double> {
-      const auto found = outputs.find(name);
-      return found == outputs.end() ? std::nullopt : std::optional(found->second.at(0));
-    };
-    const std::optional<double> loss = scalar("loss");
-    require(loss.has_value(), "a step's result holds its loss");
-    if (const std::optional<double> correct = scalar("correct")) step_correct_ = step_correct_.value_or(0) + *correct;
-    const double batch_counted = scalar("counted").value_or(static_cast<double>(train_.feed.batch()));
-    step_counted_ += batch_counted;
-    step_loss_ += *loss * batch_counted;
+    sums_.add(outputs, train_.feed.batch());
     if (!submitted.ends_step) return;
+    const StepSums sums = std::exchange(sums_, {});
     StepRow row = submitted.row;
-    row.loss_scale = scalar("loss_scale");
-    row.skipped = scalar("overflow").value_or(0) != 0;
+    row.loss_scale = scalar_output(outputs, "loss_scale");
+    row.skipped = scalar_output(outputs, "overflow").value_or(0) != 0;
     EpochTotals& totals = state_.totals;
-    const double counted = std::exchange(step_counted_, 0), sum = std::exchange(step_loss_, 0);
-    row.loss = counted > 0 ? sum / counted : sum;
-    totals.counted += counted;
-    if (const std::optional<double> correct = std::exchange(step_correct_, std::nullopt)) {
-      if (counted > 0) row.accuracy = *correct / counted;
-      totals.correct = totals.correct.value_or(0) + *correct;
+    row.loss = sums.mean_loss();
+    totals.counted += sums.counted;
+    if (sums.correct) {
+      if (sums.counted > 0) row.accuracy = *sums.correct / sums.counted;
+      totals.correct = totals.correct.value_or(0) + *sums.correct;
     }
     epoch_samples_ += step_samples_;
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
@@ -274,8 +266,8 @@ class Training {
     if (row.skipped) {
       ++totals.skipped;
     } else {
-      totals.loss += sum;
-      totals.loss_labels += counted;
+      totals.loss += sums.loss;
+      totals.loss_labels += sums.counted;
     }
     totals.loss_scale = row.loss_scale;
     last_row_ = row;
@@ -337,9 +329,7 @@ class Training {
   TrainState state_;
   TrainReport report_;
   std::deque<InFlight> in_flight_;
-  double step_loss_ = 0;  // over the labels of the step's batches whose results are here
-  std::optional<double> step_correct_;
-  double step_counted_ = 0;
+  StepSums sums_;  // of the step's batches whose results are here
   StepRow last_row_;
   InFlight last_submitted_;  // of the same step
   Clock::time_point epoch_start_;

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(
-  cmake g++ ninja-build
+  cmake g++ ninja-build make pkg-config
   llvm-19-dev liblld-19-dev libzstd-dev zlib1g-dev # the LLVM libraries name the last two as theirs
   libprotobuf-dev protobuf-compiler libonnx-dev
   libdnnl-dev

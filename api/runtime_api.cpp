@@ -1,0 +1,164 @@
+// The table of libhalfstep-runtime.
+#include "api/dtypes.h"
+#include "api/status.h"
+#include "api/step.h"
+
+namespace halfstep {
+
+std::string node_of(const std::string&) { return ""; }
+
+namespace {
+
+template <typename T>
+std::span<const T> given_span(const T* first, size_t count, const char* name) {
+  if (count > 0) given(first, name);
+  return {first, count};
+}
+
+LoadedStep& loaded(halfstep_step* step) { return given(step, "step").loaded; }
+const LoadedStep& loaded(const halfstep_step* step) { return given(step, "step").loaded; }
+
+template <typename T>
+const T& element(const std::vector<T>& list, size_t index, const char* what) {
+  if (index >= list.size())
+    throw ArgumentError(std::string(what) + " " + std::to_string(index) + ": there are " + std::to_string(list.size()));
+  return list[index];
+}
+
+const char* version() { return HALFSTEP_VERSION; }
+
+halfstep_code status_code(const halfstep_status* status) { return status == nullptr ? HALFSTEP_OK : status->code; }
+const char* status_message(const halfstep_status* status) { return status == nullptr ? "" : status->message.c_str(); }
+const char* status_node(const halfstep_status* status) { return status == nullptr ? "" : status->node.c_str(); }
+void release_status(halfstep_status* status) {
+  if (status_code(status) != HALFSTEP_OUT_OF_MEMORY) delete status;  // that one is static
+}
+
+size_t strings_count(const halfstep_strings* strings) { return strings == nullptr ? 0 : strings->texts.size(); }
+const char* strings_at(const halfstep_strings* strings, size_t index) {
+  return index < strings_count(strings) ? strings->texts[index].c_str() : nullptr;
+}
+void release_strings(halfstep_strings* strings) { delete strings; }
+
+halfstep_status* load_step(const char* directory, const halfstep_option* options, size_t option_count,
+                           halfstep_step** step) {
+  return guarded([&] {
+    halfstep_step*& result = given(step, "step");
+    result = new halfstep_step{LoadedStep(given_text(directory, "directory"), given_options(options, option_count))};
+  });
+}
+void release_step(halfstep_step* step) { delete step; }
+
+halfstep_status* value_count(const halfstep_step* step, halfstep_program program, halfstep_direction direction,
+                             size_t* count) {
+  return guarded([&] { given(count, "count") = loaded(step).values(program, direction).size(); });
+}
+halfstep_status* value_at(const halfstep_step* step, halfstep_program program, halfstep_direction direction,
+                          size_t index, halfstep_value* value) {
+  return guarded([&] {
+    const ProgramValue& found = element(loaded(step).values(program, direction), index, "value");
+    given(value, "value") = {found.name.c_str(), code_of(found.type.dtype), found.type.shape.size(),
+                             found.type.shape.data()};
+  });
+}
+
+halfstep_status* train_step(halfstep_step* step, const halfstep_input* inputs, size_t input_count) {
+  return guarded([&] { loaded(step).train(given_span(inputs, input_count, "inputs")); });
+}
+halfstep_status* loss(halfstep_step* step, double* loss) {
+  return guarded([&] { given(loss, "loss") = loaded(step).loss(); });
+}
+halfstep_status* loss_scale(halfstep_step* step, double* scale) {
+  return guarded([&] { given(scale, "scale") = loaded(step).loss_scale(); });
+}
+halfstep_status* skipped(halfstep_step* step, int32_t* skipped) {
+  return guarded([&] { given(skipped, "skipped") = loaded(step).skipped() ? 1 : 0; });
+}
+halfstep_status* step_count(const halfstep_step* step, int64_t* count) {
+  return guarded([&] { given(count, "count") = loaded(step).steps(); });
+}
+
+halfstep_status* set_learning_rate(halfstep_step* step, double rate) {
+  return guarded([&] { loaded(step).set_learning_rate(rate); });
+}
+halfstep_status* learning_rate(const halfstep_step* step, double* rate) {
+  return guarded([&] { given(rate, "rate") = loaded(step).learning_rate(); });
+}
+
+halfstep_status* evaluate_step(halfstep_step* step, const halfstep_input* inputs, size_t input_count,
+                               const halfstep_output* outputs, size_t output_count) {
+  return guarded([&] {
+    loaded(step).run(HALFSTEP_EVALUATE, given_span(inputs, input_count, "inputs"),
+                     given_span(outputs, output_count, "outputs"));
+  });
+}
+halfstep_status* predict(halfstep_step* step, const halfstep_input* inputs, size_t input_count,
+                         const halfstep_output* outputs, size_t output_count) {
+  return guarded([&] {
+    loaded(step).run(HALFSTEP_PREDICT, given_span(inputs, input_count, "inputs"),
+                     given_span(outputs, output_count, "outputs"));
+  });
+}
+
+halfstep_status* parameter_count(const halfstep_step* step, size_t* tensors, size_t* elements) {
+  return guarded([&] {
+    const LoadedStep& of = loaded(step);
+    size_t& parts = given(tensors, "tensors");
+    given(elements, "elements") = of.parameter_elements();
+    parts = of.parameters().size();
+  });
+}
+halfstep_status* parameter_at(const halfstep_step* step, size_t index, halfstep_parameter* parameter) {
+  return guarded([&] { given(parameter, "parameter") = element(loaded(step).parameters(), index, "parameter"); });
+}
+halfstep_status* read_parameters(halfstep_step* step, float* values, size_t count) {
+  return guarded([&] {
+    if (count > 0) given(values, "values");
+    loaded(step).read_parameters({values, count});
+  });
+}
+halfstep_status* write_parameters(halfstep_step* step, const float* values, size_t count) {
+  return guarded([&] { loaded(step).write_parameters(given_span(values, count, "values")); });
+}
+
+halfstep_status* save_checkpoint(halfstep_step* step, const char* directory, int32_t keep) {
+  return guarded([&] { loaded(step).save(given_text(directory, "directory"), keep); });
+}
+halfstep_status* load_checkpoint(halfstep_step* step, const char* path) {
+  return guarded([&] { loaded(step).load(given_text(path, "path")); });
+}
+
+constexpr halfstep_api kApi{.version = version,
+                            .status_code = status_code,
+                            .status_message = status_message,
+                            .status_node = status_node,
+                            .release_status = release_status,
+                            .strings_count = strings_count,
+                            .strings_at = strings_at,
+                            .release_strings = release_strings,
+                            .load_step = load_step,
+                            .release_step = release_step,
+                            .value_count = value_count,
+                            .value_at = value_at,
+                            .train_step = train_step,
+                            .loss = loss,
+                            .loss_scale = loss_scale,
+                            .skipped = skipped,
+                            .step_count = step_count,
+                            .set_learning_rate = set_learning_rate,
+                            .learning_rate = learning_rate,
+                            .evaluate_step = evaluate_step,
+                            .predict = predict,
+                            .parameter_count = parameter_count,
+                            .parameter_at = parameter_at,
+                            .read_parameters = read_parameters,
+                            .write_parameters = write_parameters,
+                            .save_checkpoint = save_checkpoint,
+                            .load_checkpoint = load_checkpoint};
+
+}  // namespace
+}  // namespace halfstep
+
+const halfstep_api* halfstep_get_api(uint32_t version) {
+  return version >= 1 && version <= HALFSTEP_API_VERSION ? &halfstep::kApi : nullptr;
+}

@@ -1,0 +1,222 @@
+#include "api/step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "api/load_options.h"
+#include "api/status.h"
+#include "base/own_names.h"
+#include "runtime/cuda_probe.h"
+#include "runtime/notes.h"
+#include "runtime/trainer.h"
+
+namespace halfstep {
+namespace {
+
+// Where it is there; the compiler of an older version may not have written it.
+template <typename Read>
+auto noted(const CompiledModel& model, const char* note, Read read) -> decltype(read(std::string())) {
+  const auto found = model.notes.find(note);
+  return found == model.notes.end() ? decltype(read(std::string())){} : read(found->second);
+}
+
+template <typename T>
+void store(std::span<std::byte> to, T value) {
+  require(to.size() == sizeof(T), "a reserved input is a scalar of its type");
+  std::memcpy(to.data(), &value, sizeof(T));
+}
+
+std::unique_ptr<Executor> open_executor(CompiledModel model, const LoadOptions& options, const std::string& directory) {
+  if (const auto missing = model.notes.find(kMissingConstants); missing != model.notes.end())
+    throw Error("the step was compiled without constants of its model: compile it again with them; " + missing->second);
+  if (options.device != "auto" && options.device != name(model.device))
+    throw Error("device: '" + directory + "' was compiled for " + std::string(name(model.device)) + ", " +
+                options.device + " is asked for: compile the model again, or leave it out");
+  if (model.device == DeviceKind::cuda)
+    if (const CudaProbe cuda = probe_cuda(0); !cuda.available) throw Error(cuda.reason);
+  return make_executor(std::move(model), options.executor);
+}
+
+}  // namespace
+
+LoadedStep::LoadedStep(const std::string& directory, const Options& options) : directory_(directory) {
+  const LoadOptions given = load_options(options);
+  executor_ = open_executor(load_compiled(directory), given, directory);
+  const CompiledModel& model = executor_->model();
+  accumulation_ = std::max<int64_t>(noted(model, kAccumulationNote, count_of), 1);
+  learning_rate_ =
+      noted(model, kLearningRateNote, [](const std::string& text) { return std::strtod(text.c_str(), nullptr); });
+  state_.seed = given.seed.value_or(static_cast<uint64_t>(noted(model, kSeedNote, count_of)));
+  ranges_ = noted_ranges(model);
+  list_values();
+  list_parameters();
+}
+
+const std::string& LoadedStep::label_input() const {
+  static const std::string none;
+  const auto found = executor_->model().notes.find(kLabelInputNote);
+  return found == executor_->model().notes.end() ? none : found->second;
+}
+
+void LoadedStep::list_values() {
+  const CompiledModel& model = executor_->model();
+  const auto list = [&](const char* program, BufferKind kind) {
+    ProgramValues values;
+    for (const Buffer& buffer : model.programs[static_cast<size_t>(program_index(model, program))].buffers)
+      if (buffer.kind == kind && !(kind == BufferKind::input && is_own_name(buffer.name)))
+        values.push_back({buffer.name, buffer.type, buffer.name});
+    return values;
+  };
+  for (const auto& [program, name] : {std::pair{HALFSTEP_TRAIN, "train"}, {HALFSTEP_EVALUATE, "evaluate"}}) {
+    values_[static_cast<size_t>(program)][HALFSTEP_INPUT] = list(name, BufferKind::input);
+    values_[static_cast<size_t>(program)][HALFSTEP_OUTPUT] = list(name, BufferKind::output);
+  }
+  for (ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_OUTPUT])
+    if (value.name.starts_with(kModelOutput) && is_low(value.type.dtype)) value.type.dtype = DType::f32;
+  for (const ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_INPUT])
+    if (value.name != label_input()) values_[HALFSTEP_PREDICT][HALFSTEP_INPUT].push_back(value);
+  for (const ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_OUTPUT])
+    if (value.name.starts_with(kModelOutput))
+      values_[HALFSTEP_PREDICT][HALFSTEP_OUTPUT].push_back(
+          {value.name.substr(kModelOutput.size()), value.type, value.buffer});
+  // Of samples: an input without a batch axis has one value for all of them.
+  for (const ProgramValue& value : values_[HALFSTEP_TRAIN][HALFSTEP_INPUT])
+    if (batch_ == 1 && !value.type.shape.empty()) batch_ = value.type.shape.front();
+}
+
+const ProgramValues& LoadedStep::values(halfstep_program program, halfstep_direction direction) const {
+  if (program < HALFSTEP_TRAIN || program > HALFSTEP_PREDICT)
+    throw ArgumentError("program " + std::to_string(program) + ": HALFSTEP_TRAIN, _EVALUATE or _PREDICT expected");
+  if (direction != HALFSTEP_INPUT && direction != HALFSTEP_OUTPUT)
+    throw ArgumentError("direction " + std::to_string(direction) + ": HALFSTEP_INPUT or HALFSTEP_OUTPUT expected");
+  return values_[static_cast<size_t>(program)][static_cast<size_t>(direction)];
+}
+
+int64_t LoadedStep::submit(const std::string& program, const ProgramValues& values,
+                           std::span<const std::byte* const> data, int64_t iteration) {
+  const int index = program_index(executor_->model(), program);
+  const std::vector<std::span<std::byte>> staging = executor_->begin_step(index);
+  size_t place = 0;
+  for (const Buffer& buffer : executor_->model().programs[static_cast<size_t>(index)].buffers) {
+    if (buffer.kind != BufferKind::input) continue;
+    const std::span<std::byte> to = staging[place++];
+    const auto value = std::ranges::find(values, buffer.name, &ProgramValue::buffer);
+    if (value != values.end()) {
+      std::memcpy(to.data(), data[static_cast<size_t>(value - values.begin())], to.size());
+    } else if (buffer.name == kStepLearningRate) {
+      store(to, static_cast<float>(learning_rate_));
+    } else if (buffer.name == kStepIteration) {
+      store(to, static_cast<int32_t>(iteration));
+    } else if (buffer.name == kStepSeed) {
+      store(to, static_cast<int64_t>(state_.seed));
+    } else {
+      std::ranges::fill(to, std::byte{0});  // the labels of a prediction
+    }
+  }
+  return executor_->submit();
+}
+
+void LoadedStep::train(std::span<const halfstep_input> inputs) {
+  const ProgramValues& values = values_[HALFSTEP_TRAIN][HALFSTEP_INPUT];
+  const std::vector<const std::byte*> data = bind_inputs(values, inputs);
+  check_values(values, data, ranges_);
+  const bool ends_step = batches_ + 1 == accumulation_;
+  in_flight_.push_back({submit(ends_step ? "train" : "accumulate", values, data, state_.iteration), ends_step});
+  ++state_.iteration;
+  batches_ = ends_step ? 0 : batches_ + 1;
+  if (ends_step) ++state_.step;
+  collect(Wait::no);
+}
+
+void LoadedStep::collect(Wait wait) {
+  while (!in_flight_.empty()) {
+    const std::optional<StepResult> result = executor_->poll(wait);
+    if (!result) return;
+    take(*result);
+  }
+}
+
+void LoadedStep::take(const StepResult& result) {
+  require(!in_flight_.empty() && result.ticket == in_flight_.front().ticket, "results come in order of submission");
+  const bool ends_step = in_flight_.front().ends_step;
+  in_flight_.pop_front();
+  if (std::exchange(sums_ended_, ends_step)) sums_ = {};
+  sums_.add(result.outputs, batch_);
+  loss_ = sums_.mean_loss();
+  if (ends_step)
+    finished_ = {.loss_scale = scalar_output(result.outputs, "loss_scale").value_or(1),
+                 .skipped = scalar_output(result.outputs, "overflow").value_or(0) != 0};
+}
+
+double LoadedStep::loss() {
+  collect(Wait::yes);
+  if (!loss_) throw ArgumentError("there is no loss yet: call train_step first");
+  return *loss_;
+}
+
+double LoadedStep::loss_scale() {
+  collect(Wait::yes);
+  if (!finished_) throw ArgumentError("no optimizer step has finished yet: call train_step first");
+  return finished_->loss_scale;
+}
+
+bool LoadedStep::skipped() {
+  collect(Wait::yes);
+  if (!finished_) throw ArgumentError("no optimizer step has finished yet: call train_step first");
+  return finished_->skipped;
+}
+
+void LoadedStep::set_learning_rate(double rate) {
+  if (!std::isfinite(rate) || rate < 0)
+    throw ArgumentError("learning rate " + std::to_string(rate) + ": a finite number of at least 0 expected");
+  learning_rate_ = rate;
+}
+
+NamedTensors LoadedStep::wait_for(int64_t ticket) {
+  for (;;) {
+    std::optional<StepResult> result = executor_->poll(Wait::yes);
+    require(result.has_value(), "a submitted batch has a result");
+    if (result->ticket == ticket) return std::move(result->outputs);
+    take(*result);
+  }
+}
+
+void LoadedStep::run(halfstep_program program, std::span<const halfstep_input> inputs,
+                     std::span<const halfstep_output> outputs) {
+  const ProgramValues& values = this->values(program, HALFSTEP_INPUT);
+  const ProgramValues& wanted = this->values(program, HALFSTEP_OUTPUT);
+  if (wanted.empty())
+    throw ArgumentError("'" + directory_ +
+                        "' was compiled without the model's outputs: compile it again with keep_outputs true");
+  const std::vector<const std::byte*> data = bind_inputs(values, inputs);
+  const std::vector<const ProgramValue*> bound = bind_outputs(wanted, outputs);
+  check_values(values, data, ranges_);
+  const NamedTensors results = wait_for(submit("evaluate", values, data, 0));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const Tensor& computed = results.at(bound[i]->buffer);
+    const DType wanted_type = bound[i]->type.dtype;
+    const Tensor result = computed.type.dtype == wanted_type ? computed : computed.cast(wanted_type);
+    require(result.data.size() == outputs[i].bytes, "an output has the size of its buffer");
+    std::memcpy(outputs[i].data, result.data.data(), result.data.size());
+  }
+}
+
+void LoadedStep::save(const std::string& directory, int keep) {
+  if (keep < 0) throw ArgumentError("keep " + std::to_string(keep) + ": at least 0 expected");
+  if (batches_ != 0)
+    throw ArgumentError("a checkpoint stands between optimizer steps: call train_step " +
+                        std::to_string(accumulation_ - batches_) + " times more");
+  collect(Wait::yes);
+  save_checkpoint(directory, *executor_, state_, keep);
+}
+
+void LoadedStep::load(const std::string& path) {
+  collect(Wait::yes);
+  const TrainState loaded = load_checkpoint(path, *executor_);
+  state_ = TrainState{.step = loaded.step, .iteration = loaded.iteration, .seed = loaded.seed};
+  batches_ = 0, sums_ = {}, sums_ended_ = true;
+  loss_.reset(), finished_.reset();
+}
+
+}  // namespace halfstep

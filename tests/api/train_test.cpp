@@ -1,0 +1,186 @@
+// Steps through the C API: the executable's numbers, bit for bit.
+#include <cmath>
+#include <filesystem>
+#include <sstream>
+#include <thread>
+
+#include "tests/api/api_fixture.h"
+
+namespace halfstep::test {
+namespace {
+
+using nlohmann::json;
+
+const Keys kKeys{{"batch", "8"}, {"precision", "fp16"}, {"momentum", "0.9"}, {"device", "cpu"}, {"shape", "-1,4"}};
+
+// Of each step of a run.
+std::vector<json> step_rows(const std::string& metrics) {
+  std::vector<json> rows;
+  std::istringstream lines(metrics);
+  for (std::string line; std::getline(lines, line);)
+    if (json row = json::parse(line); row["kind"] == "step") rows.push_back(row);
+  return rows;
+}
+
+TEST_F(Api, TrainsAsTheExecutableDoes) {
+  write("m.onnx", tiny_mlp());
+  for (const Keys& more : {Keys{}, Keys{{"accumulation", "2"}, {"optimizer", "adam"}, {"precision", "bf16"}}}) {
+    Keys keys = kKeys;
+    if (!more.empty())
+      keys = {{"batch", "8"}, {"device", "cpu"}, {"shape", "-1,4"}}, keys.insert(keys.end(), more.begin(), more.end());
+    const Keys run{{"seed", "5"}, {"learning_rate", "0.02"}};
+    const std::string out = more.empty() ? "a" : "b";
+    succeed(Arguments{"train", "m.onnx", "--out", out, "--epochs", "3", "--shuffle", "false"} + arguments_of(keys) +
+            arguments_of(run) + data({4}));
+    const std::vector<json> rows = step_rows(read(out + "/metrics.jsonl"));
+
+    Keys all = keys;
+    all.insert(all.end(), run.begin(), run.end());
+    compile("m.onnx", all, "step");
+    const StepHandle step = load("step");
+    const Points points({4}, 8);
+    const int64_t per_step = more.empty() ? 1 : 2;
+    ASSERT_EQ(static_cast<int64_t>(rows.size()), 3 * points.batches() / per_step);
+    int64_t batch = 0;
+    for (const json& row : rows) {
+      double loss = 0, scale = 0;
+      int32_t skipped = 0;
+      for (int64_t i = 0; i < per_step; ++i) loss = train(step.get(), points.batch(batch++));
+      EXPECT_EQ(loss, row["loss"].get<double>()) << "step " << row["step"];
+      ok(api->loss_scale(step.get(), &scale));
+      ok(api->skipped(step.get(), &skipped));
+      EXPECT_EQ(scale, row.value("loss_scale", 1.0));
+      EXPECT_EQ(skipped != 0, row["skipped"].get<bool>());
+    }
+    ok(api->save_checkpoint(step.get(), path(out + "/api").c_str(), 3));
+    const std::string name = "step-0000000" + std::to_string(rows.size());
+    for (const std::string file : {"weights.safetensors", "slots.safetensors"})
+      EXPECT_EQ(read(out + "/api/" + name + "/" + file), read(out + "/checkpoints/" + name + "/" + file)) << file;
+  }
+}
+
+TEST_F(Api, CheckpointsGoOnBitForBit) {
+  write("m.onnx", tiny_mlp());
+  compile("m.onnx", kKeys, "step");
+  const Points points({4}, 8);
+  const StepHandle step = load("step");
+  for (int64_t i = 0; i < 5; ++i) train(step.get(), points.batch(i));
+  ok(api->save_checkpoint(step.get(), path("checkpoints").c_str(), 3));
+  const StepHandle resumed = load("step", {{"seed", "77"}});
+  ok(api->load_checkpoint(resumed.get(), path("checkpoints").c_str()));
+  refused(api->loss(resumed.get(), std::make_unique<double>().get()), HALFSTEP_INVALID_ARGUMENT, {"train_step"});
+  for (int64_t i = 5; i < 12; ++i)
+    EXPECT_EQ(train(step.get(), points.batch(i)), train(resumed.get(), points.batch(i))) << i;
+  EXPECT_EQ(weights_of(step.get()), weights_of(resumed.get()));
+  int64_t count = 0;
+  ok(api->step_count(resumed.get(), &count));
+  EXPECT_EQ(count, 12);
+}
+
+TEST_F(Api, ParametersGoToOneBufferAndBack) {
+  write("m.onnx", tiny_convnet());
+  compile("m.onnx", {{"batch", "8"}, {"device", "cpu"}, {"precision", "fp16"}}, "step");
+  const Points points({1, 6, 6}, 8);
+  const StepHandle step = load("step"), other = load("step");
+  for (int64_t i = 0; i < 6; ++i) train(step.get(), points.batch(i));
+  size_t tensors = 0, elements = 0;
+  ok(api->parameter_count(step.get(), &tensors, &elements));
+  std::map<std::string, halfstep_parameter> parameters;
+  size_t offset = 0;
+  for (size_t i = 0; i < tensors; ++i) {
+    halfstep_parameter p{};
+    ok(api->parameter_at(step.get(), i, &p));
+    EXPECT_EQ(p.offset, offset);
+    offset += p.elements;
+    parameters[p.name] = p;
+  }
+  EXPECT_EQ(offset, elements);
+  ASSERT_TRUE(parameters.contains("w") && parameters.contains("bn.mean"));
+  const halfstep_parameter& w = parameters["w"];
+  EXPECT_EQ(Shape(w.shape, w.shape + w.rank), (Shape{4, 1, 3, 3}));  // as in the ONNX file
+  EXPECT_EQ(w.trainable, 1);
+  EXPECT_EQ(parameters["bn.mean"].trainable, 0);
+
+  const std::vector<float> values = weights_of(step.get());
+  EXPECT_NE(weights_of(other.get()), values);
+  ok(api->write_parameters(other.get(), values.data(), values.size()));
+  EXPECT_EQ(weights_of(other.get()), values);
+  // The fp16 copies that the step reads follow.
+  std::vector<float> a(8), b(8);
+  const halfstep_output to_a{"row_loss", HALFSTEP_F32, a.data(), sizeof(float) * a.size()},
+      to_b{"row_loss", HALFSTEP_F32, b.data(), sizeof(float) * b.size()};
+  const std::vector<halfstep_input> batch = points.batch(0);
+  ok(api->evaluate_step(step.get(), batch.data(), batch.size(), &to_a, 1));
+  ok(api->evaluate_step(other.get(), batch.data(), batch.size(), &to_b, 1));
+  EXPECT_EQ(a, b);
+}
+
+TEST_F(Api, EvaluatesAndPredictsAsTheExecutableDoes) {
+  write("m.onnx", tiny_mlp());
+  Keys keys = kKeys;
+  keys.emplace_back("keep_outputs", "true");
+  compile("m.onnx", keys, "step");
+  const json eval = json::parse(succeed(Arguments{"eval", "step", "--json"} + data({4})));
+  const StepHandle step = load("step");
+  const Points points({4}, 8);
+  double sum = 0;
+  for (int64_t i = 0; i < points.batches(); ++i) {
+    std::vector<float> row_loss(8), logits(24), predicted(24);
+    const std::vector<halfstep_output> outputs{{"outputs/logits", HALFSTEP_F32, logits.data(), 96},
+                                               {"row_loss", HALFSTEP_F32, row_loss.data(), 32}};
+    const halfstep_output prediction{"logits", HALFSTEP_F32, predicted.data(), 96};
+    const std::vector<halfstep_input> batch = points.batch(i);
+    // The step writes them in f16.
+    halfstep_value type{};
+    ok(api->value_at(step.get(), HALFSTEP_PREDICT, HALFSTEP_OUTPUT, 0, &type));
+    ASSERT_EQ(type.dtype, HALFSTEP_F32) << type.name;
+    ok(api->evaluate_step(step.get(), batch.data(), 2, outputs.data(), 2));
+    ok(api->predict(step.get(), batch.data(), 1, &prediction, 1));
+    EXPECT_EQ(predicted, logits);
+    for (size_t row = 0; row < 8; ++row) {
+      sum += row_loss[row];
+      const auto first = logits.begin() + static_cast<std::ptrdiff_t>(row * 3);
+      double exponentials = 0;
+      for (int c = 0; c < 3; ++c) exponentials += std::exp(static_cast<double>(first[c]));
+      const double label = static_cast<const int64_t*>(batch[1].data)[row];
+      EXPECT_NEAR(row_loss[row], std::log(exponentials) - first[static_cast<int>(label)], 1e-5);
+    }
+  }
+  EXPECT_EQ(sum / 64, eval["loss"].get<double>());
+  // Training computes no outputs for it.
+  EXPECT_EQ(read("step/program.train.txt").find("outputs/"), std::string::npos);
+  compile("m.onnx", kKeys, "plain");
+  EXPECT_EQ(read("plain/program.train.txt"), read("step/program.train.txt"));
+}
+
+TEST_F(Api, StepsRunInParallel) {
+  write("m.onnx", tiny_mlp());
+  compile("m.onnx", kKeys, "step");
+  const Points points({4}, 8);
+  std::vector<double> losses[2];
+  std::vector<std::thread> threads;
+  for (std::vector<double>& own : losses)
+    threads.emplace_back([&] {
+      const StepHandle step = load("step", {{"threads", "1"}});
+      for (int64_t i = 0; i < 200; ++i) own.push_back(train(step.get(), points.batch(i)));
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(losses[0], losses[1]);
+}
+
+TEST_F(Api, ExportsAsTheExecutableDoes) {
+  write("m.onnx", tiny_convnet());
+  compile("m.onnx", {{"batch", "8"}, {"device", "cpu"}}, "step");
+  const StepHandle step = load("step");
+  const Points points({1, 6, 6}, 8);
+  for (int64_t i = 0; i < 4; ++i) train(step.get(), points.batch(i));
+  ok(api->save_checkpoint(step.get(), path("checkpoints").c_str(), 0));
+  succeed({"export", "m.onnx", "--checkpoint", "checkpoints", "-o", "a.onnx"});
+  ok(compiler->export_onnx(step.get(), nullptr, path("b.onnx").c_str()));
+  ok(compiler->export_onnx(step.get(), path("m.onnx").c_str(), path("c.onnx").c_str()));
+  EXPECT_EQ(read("a.onnx"), read("b.onnx"));
+  EXPECT_EQ(read("a.onnx"), read("c.onnx"));
+}
+
+}  // namespace
+}  // namespace halfstep::test

@@ -4,6 +4,7 @@
 #include "api/step.h"
 #include "driver/check.h"
 #include "driver/find_non_finite.h"
+#include "driver/idle_keys.h"
 #include "driver/report.h"
 #include "driver/session.h"
 #include "frontend/export.h"
@@ -86,7 +87,10 @@ halfstep_status* compile_model(const char* model, const halfstep_option* options
     CompileOptions compile;
     compile.model_outputs = outputs_of_runs(recipe);
     const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), compile);
-    if (remarks != nullptr) told.reset(new halfstep_strings{compiled.report.remarks});
+    if (remarks != nullptr) {
+      told.reset(new halfstep_strings{compiled.report.remarks});
+      for (std::string& sentence : idle_keys(recipe)) told->texts.push_back(std::move(sentence));
+    }
     save_compiled(compiled.model, target);
     if (remarks != nullptr) *remarks = told.release();
   });

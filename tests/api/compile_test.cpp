@@ -2,7 +2,7 @@
 #include <array>
 #include <cstdio>
 #include <filesystem>
-#include <set>
+#include <thread>
 
 #include "tests/api/api_fixture.h"
 
@@ -87,6 +87,27 @@ TEST_F(Api, InspectsAsTheExecutableDoes) {
   halfstep_precision_row row{};
   refused(compiler->precision_at(table, told.size(), &row), HALFSTEP_INVALID_ARGUMENT, {"row "});
   compiler->release_precision(table);
+}
+
+TEST_F(Api, ModelsCompileInParallel) {
+  write("m.onnx", tiny_convnet());
+  std::vector<std::thread> threads;
+  for (const std::string directory : {"a", "b", "c"})
+    threads.emplace_back([this, directory] { compile("m.onnx", {{"batch", "8"}, {"device", "cpu"}}, directory); });
+  for (std::thread& thread : threads) thread.join();
+  for (const char* file : {"program.train.txt", "program.evaluate.txt", "weights.safetensors"})
+    for (const std::string other : {"b/", "c/"}) EXPECT_EQ(read(std::string("a/") + file), read(other + file));
+}
+
+TEST_F(Api, RemarksSayWhatHasNoEffect) {
+  write("m.onnx", tiny_mlp());
+  const Keys keys{{"optimizer", "adam"}, {"momentum", "0.9"}, {"device", "cpu"}};
+  const std::vector<halfstep_option> options = options_of(keys);
+  halfstep_strings* remarks = nullptr;
+  ok(compiler->compile_model(path("m.onnx").c_str(), options.data(), options.size(), path("s").c_str(), &remarks));
+  ASSERT_GE(api->strings_count(remarks), 1u);
+  EXPECT_THAT(api->strings_at(remarks, api->strings_count(remarks) - 1), HasSubstr("momentum has no effect"));
+  api->release_strings(remarks);
 }
 
 // What a command prints.

@@ -151,6 +151,25 @@ TEST(Architecture, OnlyOneFilePrints) {
     }
 }
 
+// What the README shows of the API is what the test Consumers builds and runs.
+TEST(Architecture, SnippetsOfTheReadmeAreLinesOfTheConsumers) {
+  const fs::path root = HALFSTEP_SOURCE_DIR, consumers = root / "tests" / "consumers";
+  std::set<std::string> lines;
+  for (const char* file : {"c/lenet.c", "cpp/compile_model.cpp", "cpp/train_compiled.cpp"})
+    for (const std::string& line : lines_of(consumers / file)) lines.insert(line);
+  bool inside = false;
+  int shown = 0;
+  for (const std::string& line : lines_of(root / "README.md")) {
+    if (line.starts_with("```")) {
+      inside = line == "```c" || line == "```cpp";
+    } else if (inside) {
+      EXPECT_TRUE(lines.contains(line)) << line;
+      ++shown;
+    }
+  }
+  EXPECT_GE(shown, 10);
+}
+
 TEST(Architecture, EveryPassHasACase) {
   const fs::path cases = fs::path(HALFSTEP_SOURCE_DIR) / "tests" / "passes";
   // Rules and their driver (rules.h) are no pass of their own.

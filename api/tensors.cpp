@@ -110,6 +110,13 @@ void check_values(const ProgramValues& values, std::span<const std::byte* const>
   Dataset checked;
   for (size_t i = 0; i < values.size(); ++i) {
     const ProgramValue& value = values[i];
+    if (value.type.dtype == DType::boolean) {
+      const std::span bytes(data[i], static_cast<size_t>(value.type.byte_count()));
+      const auto bad = std::ranges::find_if(bytes, [](std::byte b) { return b > std::byte{1}; });
+      if (bad != bytes.end())
+        throw ArgumentError("input '" + value.name + "': element " + std::to_string(bad - bytes.begin()) + " is " +
+                            std::to_string(std::to_integer<int>(*bad)) + ", a bool is 0 or 1");
+    }
     if (is_floating(value.type.dtype) || value.type.shape.empty() ||
         (value.name != ranges.labels && !ranges.rows.contains(value.name)))
       continue;

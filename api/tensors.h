@@ -25,7 +25,7 @@ using ProgramValues = std::vector<ProgramValue>;
 std::vector<const std::byte*> bind_inputs(const ProgramValues& values, std::span<const halfstep_input> inputs);
 // For each of `outputs` the value it names. Throws ArgumentError likewise.
 std::vector<const ProgramValue*> bind_outputs(const ProgramValues& values, std::span<const halfstep_output> outputs);
-// Throws Error naming the input and the first value that chooses no class or row.
+// Throws Error naming the input and the first value that chooses no class or row, or is no bool.
 void check_values(const ProgramValues& values, std::span<const std::byte* const> data, const ValueRanges& ranges);
 
 }  // namespace halfstep

@@ -1,4 +1,6 @@
 // What the C API refuses, by name, and that nothing changes then.
+#include <cmath>
+#include <cstddef>
 #include <limits>
 
 #include "tests/api/api_fixture.h"
@@ -7,6 +9,16 @@ namespace halfstep::test {
 namespace {
 
 using testing::HasSubstr;
+
+// Programs hold these by value or by place in the table: what version 1 has may only be followed by more.
+static_assert(sizeof(halfstep_option) == 16 && sizeof(halfstep_input) == 40 && sizeof(halfstep_output) == 32);
+static_assert(sizeof(halfstep_value) == 32 && sizeof(halfstep_parameter) == 48 && sizeof(halfstep_precision_row) == 40);
+static_assert(offsetof(halfstep_api, load_step) == 8 * sizeof(void*) &&
+              offsetof(halfstep_api, train_step) == 12 * sizeof(void*) &&
+              offsetof(halfstep_api, set_learning_rate) == 17 * sizeof(void*) &&
+              offsetof(halfstep_api, parameter_count) == 21 * sizeof(void*) &&
+              offsetof(halfstep_api, load_checkpoint) == 26 * sizeof(void*));
+static_assert(offsetof(halfstep_compiler_api, export_onnx) == 6 * sizeof(void*));
 
 TEST(ApiVersion, OnlyTheOnesItHas) {
   for (const uint32_t version : {0u, HALFSTEP_API_VERSION + 1u, std::numeric_limits<uint32_t>::max()}) {
@@ -179,6 +191,25 @@ TEST_F(Refusals, CheckpointsOfOtherModels) {
   ok(api->save_checkpoint(other.get(), path("others").c_str(), 1));
   refused(api->load_checkpoint(step_.get(), path("others").c_str()), HALFSTEP_ERROR,
           {"'w1': expected f32[8,4], found f32[16,4]"});
+}
+
+TEST_F(Api, BoolsAreZeroOrOne) {
+  TestModel m(17);
+  m.input("x", {2, 4}).input("mask", {2, 4}, onnx::TensorProto::BOOL).weight("w", ramp({4, 3}, 0.1, 0.1));
+  m.weight("zero", Tensor::scalar(DType::f32, 0)).node("Where", {"mask", "x", "zero"}, {"h"}, {}, "masked");
+  m.node("MatMul", {"h", "w"}, {"logits"}, {}, "fc").output("logits");
+  write("m.onnx", m);
+  compile("m.onnx", {{"batch", "8"}, {"device", "cpu"}}, "step");
+  const StepHandle step = load("step");
+  const Shape shape{8, 4};
+  std::vector<uint8_t> mask(32, 1);
+  const Points points({4}, 8);
+  std::vector<halfstep_input> batch = points.batch(0);
+  batch.push_back({"mask", HALFSTEP_BOOL, 2, shape.data(), mask.data()});
+  EXPECT_TRUE(std::isfinite(train(step.get(), batch)));
+  mask[9] = 255;
+  refused(api->train_step(step.get(), batch.data(), batch.size()), HALFSTEP_INVALID_ARGUMENT,
+          {"input 'mask': element 9 is 255, a bool is 0 or 1"});
 }
 
 TEST_F(Api, CheckpointsStandBetweenSteps) {

@@ -9,7 +9,7 @@ gets the file and the batches that PyTorch gets. OUT_DIR/compare_models.md is th
   loss, gradient   |ours - PyTorch| / |PyTorch|, fp32 with TF32 off; the gradient of a parameter as a whole tensor (L2).
                    One that is zero in theory is measured against the largest gradient's norm, times 1e-3. Beside it
                    how far both are from PyTorch in fp64: the worst parameter of each.
-  AMP curve        fp16 autocast and dynamic loss scaling (from 65536, GPT-2's from 4096), 100 steps over ten
+  AMP curve        fp16 autocast and dynamic loss scaling (from 65536; GPT-2's and the squeeze-excite network's from 4096), 100 steps over ten
                    batches in order, dropout off. PyTorch runs three times from the same weights, its kernels summing in
                    another order each time (the samples of a batch permuted, other algorithms, the transformers'
                    attention written out). `ours`: mean and largest |loss - the nearest run| / loss over the steps;
@@ -39,8 +39,8 @@ import zoo  # noqa: E402
 warnings.filterwarnings("ignore")
 STEPS, BATCHES = 100, 10
 # The first loss scale of both. From 65536 PyTorch's GPT-2 overflows near the fortieth step and skips it, ours and fp32 do
-# not: the curves would then be those of another step.
-FIRST_SCALE = {"gpt2": 4096.0}
+# not: the curves would then be those of another step. So does its squeeze-excite network, in the first step.
+FIRST_SCALE = {"gpt2": 4096.0, "squeeze_excite": 4096.0}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

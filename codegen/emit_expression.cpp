@@ -223,29 +223,54 @@ llvm::Value* ExpressionEmitter::load_pieces(int32_t argument, llvm::Value* posit
   return loads.size() == 1 ? loads[0] : llvm::concatenateVectors(ir_, loads);
 }
 
+namespace {
+
+// Whether the lanes are false whatever is computed: beyond the active ones, or in a padding whose width is known.
+bool never(const llvm::Value* mask, unsigned first, unsigned lanes) {
+  if (const auto* both = llvm::dyn_cast<llvm::BinaryOperator>(mask);
+      both && both->getOpcode() == llvm::Instruction::And)
+    return never(both->getOperand(0), first, lanes) || never(both->getOperand(1), first, lanes);
+  const auto* constant = llvm::dyn_cast<llvm::Constant>(mask);
+  for (unsigned i = first; constant && i < first + lanes; ++i) {
+    const llvm::Constant* lane = constant->getAggregateElement(i);
+    if (!lane || !lane->isNullValue()) return false;
+  }
+  return constant;
+}
+
+}  // namespace
+
+unsigned ExpressionEmitter::lanes_of_piece(int32_t argument) const {
+  const int64_t size = size_of(kernel_.arguments[static_cast<size_t>(argument)].type.dtype);
+  return std::min(config_.lanes, config_.register_bytes / static_cast<unsigned>(size));
+}
+
 // LLVM 19 gives the halves of a masked access that it must split the wrong memory operands: lanes of one half read or
-// write what belongs to others. So none is wider than a register.
+// write what belongs to others. So none is wider than a register. And where nobody asks for any lane of a load it takes
+// the mask for undefined and reads without one, beyond what is mapped: so none is made whose lanes are all false.
 std::vector<ExpressionEmitter::Piece> ExpressionEmitter::pieces(int32_t argument, llvm::Value* position,
                                                                 llvm::Align align, llvm::Value* mask) {
   const auto size = static_cast<unsigned>(size_of(kernel_.arguments[static_cast<size_t>(argument)].type.dtype));
-  const unsigned lanes = std::min(config_.lanes, config_.register_bytes / size);
+  const unsigned lanes = lanes_of_piece(argument);
   std::vector<Piece> result;
   for (unsigned first = 0; first < config_.lanes; first += lanes)
-    result.push_back({pointer(argument, ir_.CreateAdd(position, index(first))),
-                      ir_.CreateShuffleVector(mask, lane_range(first, lanes)), first, lanes,
-                      llvm::commonAlignment(align, first * size)});
+    if (!never(mask, first, lanes))
+      result.push_back({pointer(argument, ir_.CreateAdd(position, index(first))),
+                        ir_.CreateShuffleVector(mask, lane_range(first, lanes)), first, lanes,
+                        llvm::commonAlignment(align, first * size)});
   return result;
 }
 
 llvm::Value* ExpressionEmitter::masked_load(int32_t argument, llvm::Value* position, llvm::Align align,
                                             llvm::Value* mask) {
   const DType dtype = kernel_.arguments[static_cast<size_t>(argument)].type.dtype;
-  Values loads;
-  for (const Piece& p : pieces(argument, position, align, mask)) {
-    llvm::Type* type = memory_type(dtype, p.lanes);
-    loads.push_back(ir_.CreateMaskedLoad(type, p.pointer, p.align, p.mask, llvm::Constant::getNullValue(type)));
-  }
-  return llvm::concatenateVectors(ir_, loads);
+  const unsigned lanes = lanes_of_piece(argument);
+  llvm::Type* type = memory_type(dtype, lanes);
+  llvm::Value* const nothing = llvm::Constant::getNullValue(type);
+  Values loads(config_.lanes / lanes, nothing);
+  for (const Piece& p : pieces(argument, position, align, mask))
+    loads[p.first / lanes] = ir_.CreateMaskedLoad(type, p.pointer, p.align, p.mask, nothing);
+  return loads.size() == 1 ? loads[0] : llvm::concatenateVectors(ir_, loads);
 }
 
 void ExpressionEmitter::masked_store(int32_t argument, llvm::Value* value, llvm::Value* position, llvm::Align align,

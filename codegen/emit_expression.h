@@ -99,6 +99,7 @@ class ExpressionEmitter {
     unsigned first, lanes;
     llvm::Align align;
   };
+  unsigned lanes_of_piece(int32_t argument) const;
   std::vector<Piece> pieces(int32_t argument, llvm::Value* position, llvm::Align align, llvm::Value* mask);
   llvm::Value* load_pieces(int32_t argument, llvm::Value* position, llvm::Align align);
   llvm::Value* masked_load(int32_t argument, llvm::Value* position, llvm::Align align, llvm::Value* mask);

@@ -10,6 +10,7 @@
 #include "codegen/kernel_region.h"
 #include "ir/op.h"
 #include "ir/ops/families.h"
+#include "ir/reduction_split.h"
 
 namespace halfstep {
 namespace {
@@ -73,20 +74,6 @@ class Axes {
   std::set<int64_t> groups_;         // where axes start whose points stand together
 };
 
-// [kept or reduced] runs of a reduction's operand: two reductions walk the same rows and columns if theirs are equal.
-std::vector<std::pair<int64_t, bool>> runs(const Shape& shape, const Ints& axes) {
-  std::vector<std::pair<int64_t, bool>> runs;
-  for (size_t i = 0; i < shape.size(); ++i) {
-    const bool reduced = std::find(axes.begin(), axes.end(), static_cast<int64_t>(i)) != axes.end();
-    if (shape[i] == 1) continue;
-    if (!runs.empty() && runs.back().second == reduced)
-      runs.back().first *= shape[i];
-    else
-      runs.push_back({shape[i], reduced});
-  }
-  return runs;
-}
-
 enum class Part : uint8_t { whole, partial, combination };
 
 // Points that stand together at most: each has its own accumulators, or its own values to store.
@@ -141,8 +128,8 @@ class Scheduler {
       reduced_axes = &first.attributes.ints("axes");
       domain = region_.type(first.operands[0]).shape;
       for (NodeId id : reductions_)
-        if (runs(region_.type(region_.node(id).operands[0]).shape, region_.node(id).attributes.ints("axes")) !=
-            runs(domain, *reduced_axes))
+        if (reduction_runs(region_.type(region_.node(id).operands[0]).shape,
+                           region_.node(id).attributes.ints("axes")) != reduction_runs(domain, *reduced_axes))
           reject("its reductions do not share rows and columns");
       kept_ = first.results[0].element_count();
     }
@@ -152,7 +139,7 @@ class Scheduler {
     full_ = count(domain);
     if (!reduced_axes) kept_ = full_;
     Axes axes(domain, reduced);
-    const auto pattern = reduced_axes ? runs(domain, *reduced_axes) : std::vector<std::pair<int64_t, bool>>{};
+    const auto pattern = reduced_axes ? reduction_runs(domain, *reduced_axes) : ReductionRuns{};
     const bool trailing = !pattern.empty() && pattern.size() <= 2 && pattern.back().second;
     // The shapes that a row-major walk over the domain goes through: up to the first node that changes the order.
     std::set<std::pair<Value, int64_t>> seen;

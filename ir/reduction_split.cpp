@@ -4,6 +4,19 @@
 
 namespace halfstep {
 
+ReductionRuns reduction_runs(const Shape& operand, const Ints& axes) {
+  ReductionRuns runs;
+  for (size_t i = 0; i < operand.size(); ++i) {
+    const bool reduced = std::find(axes.begin(), axes.end(), static_cast<int64_t>(i)) != axes.end();
+    if (operand[i] == 1) continue;
+    if (!runs.empty() && runs.back().second == reduced)
+      runs.back().first *= operand[i];
+    else
+      runs.push_back({operand[i], reduced});
+  }
+  return runs;
+}
+
 std::optional<ReductionSplit> split_reduction(const Shape& operand, const Ints& axes) {
   ReductionSplit split;
   int64_t* run = &split.outer;

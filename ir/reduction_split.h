@@ -2,6 +2,8 @@
 #pragma once
 
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "ir/graph.h"
 
@@ -17,6 +19,11 @@ struct ReductionSplit {
 // few, very long rows.
 // general: axes that are not adjacent; the row scheme with strided accesses.
 enum class ReductionScheme : uint8_t { row, column, general };
+
+// The operand's axes as runs of kept and of reduced ones, without those of size 1. Reductions whose runs are equal walk
+// the same rows and columns.
+using ReductionRuns = std::vector<std::pair<int64_t, bool>>;  // elements, whether they are reduced
+ReductionRuns reduction_runs(const Shape& operand, const Ints& axes);
 
 // nullopt: the axes are not adjacent once axes of size 1 are dropped.
 std::optional<ReductionSplit> split_reduction(const Shape& operand, const Ints& axes);

@@ -40,6 +40,7 @@ struct Kernel {
   ReductionScheme scheme = ReductionScheme::row;
   int64_t elements = 0;  // of the full domain
   bool alive = true;
+  ReductionRuns runs = {};  // the reductions', which are all alike
 };
 
 class Fusion {
@@ -225,6 +226,7 @@ void Fusion::make_kernels() {
       const TensorType& operand = graph_.type(node(id).operands[0]);
       const auto split = split_reduction(operand.shape, node(id).attributes.ints("axes"));
       kernel.elements = operand.element_count();
+      kernel.runs = reduction_runs(operand.shape, node(id).attributes.ints("axes"));
       kernel.split = split.value_or(
           ReductionSplit{count(node(id)), operand.element_count() / std::max<int64_t>(1, count(node(id))), 1});
       kernel.scheme = split ? reduction_scheme(*split) : ReductionScheme::general;
@@ -371,7 +373,7 @@ bool Fusion::try_merge(int a, int b) {
   if (a == b || !ka.alive || !kb.alive) return false;
   const auto alone = [&](const Kernel& kernel) { return writes_in_place(node(kernel.roots.front())); };
   if (alone(ka) || alone(kb)) return false;
-  if (ka.split && kb.split && (ka.split != kb.split || ka.scheme != kb.scheme)) return false;
+  if (ka.split && kb.split && (ka.runs != kb.runs || ka.scheme != kb.scheme)) return false;
   Kernel merged = ka.split ? ka : kb;
   if (!merged.split && ka.elements != kb.elements) return false;
   // Kernels that did not fit do not fit later: other merges only add to what lies between them.

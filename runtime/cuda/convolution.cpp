@@ -17,7 +17,6 @@ namespace {
 // For all shapes of a model together; when it is used up, the next shapes take the library's first engine.
 constexpr std::chrono::milliseconds kTimingBudget{2500};
 constexpr int kRepeats = 3;
-constexpr int kFewestPlans = 4;  // the first may be one that loses overflows
 // What the half precision engines are made for: images of four channels, and multiples of eight.
 constexpr int64_t kImageChannels = 4, kChannelMultiple = 8;
 constexpr double kDeterminismPrice = 1.05;
@@ -79,6 +78,11 @@ std::vector<Attempt> attempts(const Convolution& convolution) {
   if (forward) add(exact, Engines::compiled_at_runtime);
   for (const Engines engines : {Engines::precompiled, Engines::compiled_at_runtime}) {
     add(without_epilogue(exact, exact.operand), engines);  // rounded to the operands' type before the epilogue
+  }
+  if (is_low(exact.operand)) {
+    Convolution wide = without_epilogue(exact, accumulator);
+    wide.operand = accumulator;
+    add(wide, Engines::precompiled);
   }
   return list;
 }
@@ -151,10 +155,12 @@ CudnnConvolutions::CudnnConvolutions(ContractionOptions options, const CudaStrea
 
 void CudnnConvolutions::find_routes(Candidates& candidates) const {
   const Convolution& convolution = *candidates.call.convolution;
+  const auto lost = refused_.find({convolution.kind, convolution.operand});
+  const std::vector<int64_t> refused = lost == refused_.end() ? std::vector<int64_t>() : lost->second;
   for (const Attempt& attempt : attempts(convolution)) {
     const bool precompiled = attempt.engines == Engines::precompiled;
     const CudnnPlanLimits limits{options_.allow_tf32 ? Tf32::allow : Tf32::refuse, attempt.engines, workspace_limit_,
-                                 precompiled ? std::max(kFewestPlans, options_.autotune) : 1};
+                                 precompiled ? std::max(1, options_.autotune) : 1, refused};
     std::vector<Convolution> problems = {attempt.problem};
     const Convolution padded = with_padded_channels(attempt.problem);
     if (is_low(padded.operand) && padded.groups == 1 && padded != attempt.problem) problems.push_back(padded);
@@ -173,9 +179,7 @@ void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
   for (const ConvolutionCall& call : calls) {
     std::string key = key_of(*call.convolution);
     if (routes_.contains(key)) continue;
-    Candidates candidates{call, {}, {}};
-    find_routes(candidates);
-    routes_.emplace(std::move(key), fastest(std::move(candidates), deadline));
+    routes_.emplace(std::move(key), sound_route(call, deadline));
   }
 }
 
@@ -191,29 +195,37 @@ CudnnConvolutions::Route CudnnConvolutions::fastest(Candidates candidates,
         fmt::format("{}: cuDNN has no engine ({}){}", shape, candidates.reason,
                     c.operand == DType::f32 && !options_.allow_tf32 ? "; allow TF32, or train in f16 or bf16" : ""));
   }
-  std::multimap<double, Route*> by_time;
+  std::optional<Route> best;
+  double best_time = 0;
   for (Route& route : candidates.routes) {
+    if (candidates.routes.size() == 1) return std::move(route);
+    if (best && std::chrono::steady_clock::now() > deadline) break;
     double time = 0;
-    if (options_.autotune > 1 && candidates.routes.size() > 1 &&
-        (by_time.empty() || std::chrono::steady_clock::now() <= deadline)) {
-      try {
-        workspace_.grow(route.workspace_bytes);
-        time = time_call(stream_, [&] { run(c, candidates.call.operands, route); }, kRepeats);
-      } catch (const Error& error) {  // an engine may still refuse to run, or to be captured
-        candidates.reason = error.what();
-        continue;
-      }
-      if (!route.plan.deterministic) time *= kDeterminismPrice;
-    } else if (!by_time.empty()) {
-      time = std::numeric_limits<double>::infinity();
+    try {
+      workspace_.grow(route.workspace_bytes);
+      time = time_call(stream_, [&] { run(c, candidates.call.operands, route); }, kRepeats);
+    } catch (const Error& error) {  // an engine may still refuse to run, or to be captured
+      candidates.reason = error.what();
+      continue;
     }
-    by_time.emplace(time, &route);
+    if (!route.plan.deterministic) time *= kDeterminismPrice;
+    if (best && time >= best_time) continue;
+    best = std::move(route);
+    best_time = time;
   }
-  for (const auto& [time, route] : by_time) {
-    if (overflows_.shows_overflows(route->problem, route->plan.engine)) return std::move(*route);
-    candidates.reason = fmt::format("engine {} gives finite numbers where results overflow", route->plan.engine);
+  if (!best) throw Error(fmt::format("{}: no engine of cuDNN runs ({})", shape, candidates.reason));
+  return std::move(*best);
+}
+
+CudnnConvolutions::Route CudnnConvolutions::sound_route(const ConvolutionCall& call,
+                                                        std::chrono::steady_clock::time_point deadline) {
+  for (;;) {
+    Candidates candidates{call, {}, {}};
+    find_routes(candidates);
+    Route route = fastest(std::move(candidates), deadline);
+    if (overflows_.shows_overflows(route.problem, route.plan.engine)) return route;
+    refused_[{route.problem.kind, route.problem.operand}].push_back(route.plan.engine);
   }
-  throw Error(fmt::format("{}: no engine of cuDNN runs ({})", shape, candidates.reason));
 }
 
 void CudnnConvolutions::run(const Convolution& convolution, const CudnnOperands& operands) {

@@ -51,6 +51,7 @@ class CudnnConvolutions {
   };
   void find_routes(Candidates& candidates) const;
   Route fastest(Candidates candidates, std::chrono::steady_clock::time_point deadline);
+  Route sound_route(const ConvolutionCall& call, std::chrono::steady_clock::time_point deadline);
   void run(const Convolution& convolution, const CudnnOperands& operands, const Route& route);
 
   ContractionOptions options_;
@@ -60,7 +61,8 @@ class CudnnConvolutions {
   int64_t workspace_limit_;
   CudnnHandle handle_;
   OverflowProbe overflows_;
-  std::map<std::string, Route> routes_;  // by shape
+  std::map<std::pair<ConvolutionKind, DType>, std::vector<int64_t>> refused_;  // engines that lose overflows
+  std::map<std::string, Route> routes_;                                        // by shape
 };
 
 }  // namespace halfstep

@@ -198,6 +198,7 @@ bool admit(EngineConfiguration& candidate, const Convolution& c, const CudnnPlan
     return false;
   }
   engine.get(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &candidate.engine);
+  if (std::ranges::find(limits.refused, candidate.engine) != limits.refused.end()) return false;
   std::array<cudnnBackendNumericalNote_t, CUDNN_NUMERICAL_NOTE_TYPE_COUNT> notes{};
   const auto note_count = static_cast<size_t>(engine.get(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                                          CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes.data()));

@@ -69,6 +69,7 @@ struct CudnnPlanLimits {
   Engines engines = Engines::precompiled;
   int64_t workspace_bytes = 0;
   int plans = 1;
+  std::vector<int64_t> refused = {};  // engines
 };
 
 // Up to limits.plans plans for the convolution with its bias and relu in one graph, in the library's order of expected

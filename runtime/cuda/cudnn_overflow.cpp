@@ -33,7 +33,7 @@ DeviceMemory filled(DType type, int64_t elements, double value) {
 
 bool OverflowProbe::shows_overflows(const Convolution& problem, int64_t engine) {
   if (!is_low(problem.result)) return true;
-  const auto [at, is_new] = known_.try_emplace({problem.kind, engine}, true);
+  const auto [at, is_new] = known_.try_emplace({problem.kind, problem.operand, engine}, true);
   if (is_new) at->second = observe(problem, engine);
   return at->second;
 }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <map>
-#include <utility>
+#include <tuple>
 
 #include "runtime/cuda/cudnn_graph.h"
 #include "runtime/cuda/device.h"
@@ -24,7 +24,7 @@ class OverflowProbe {
 
   cudnnHandle_t handle_;
   const CudaStream& stream_;
-  std::map<std::pair<ConvolutionKind, int64_t>, bool> known_;
+  std::map<std::tuple<ConvolutionKind, DType, int64_t>, bool> known_;
 };
 
 }  // namespace halfstep

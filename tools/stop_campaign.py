@@ -88,9 +88,9 @@ class Campaign:
 
     def last_row(self):
         """Of this run's metrics; an empty one: there is none yet."""
-        if not self.trains():
-            return {"kind": "", "step": 0}
-        return json.loads(self.metrics().read_bytes().splitlines()[-1])
+        written = self.metrics().read_bytes()[self.metrics_start:] if self.trains() else b""
+        whole = written.rpartition(b"\n")[0].splitlines()
+        return json.loads(whole[-1]) if whole else {"kind": "", "step": 0}
 
     def evaluates(self):
         """The last step of an epoch is the last line of the metrics."""

@@ -32,7 +32,7 @@ TEST(Malformed, AnOperandThatIsLeftOutIsNamed) {
 }
 
 TEST(Malformed, ATopKWhoseCountIsEmptyIsNamed) {
-  EXPECT_EQ(error("topk_without_k"), "node TopK 'n': operand k: one integer expected, found 0");
+  EXPECT_THAT(error("topk_without_k"), testing::StartsWith("node TopK 'n': operand k: one integer expected, found 0"));
 }
 
 TEST(Malformed, ANodeWithoutResultsIsNotRead) { EXPECT_EQ(error("absent_operand_split_no_outputs"), "no error"); }

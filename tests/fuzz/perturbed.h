@@ -11,7 +11,8 @@
 namespace halfstep::fuzz {
 
 // What one computation of a node may be wrong by, in every floating element:
-// - a pointwise body in f32: IEEE arithmetic as it is, but products, which may go unrounded into a sum; elementary functions to kFunctionError units in the last place;
+// - a pointwise body in f32: IEEE arithmetic as it is, but products, which may go unrounded into a sum; elementary
+//   functions to kFunctionError units in the last place;
 // - a sum of n products, in any order: n * 2^-24 * sum |x y|; none where all partial sums are exact in f32;
 // - on a GPU, of low operands: tensor cores shorten the terms of a sum to those bits that its largest one has in f32
 //   (Fasi, Higham, Mikaitis and Pranesh 2021), twice the unit and never exact; cuDNN rounds a convolution's result to

@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr const char* kFormat = "halfstep compiled step";
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kWeights = "weights.safetensors";
 constexpr int64_t kMostManifestBytes = 1 << 28;

@@ -6,14 +6,17 @@
  * it for anything: the linker says so, not a status on a device. Both give tables of functions that only grow at their
  * end: a program built with this header runs with every later library.
  *
- * Status.     Every function that can fail returns a halfstep_status*: NULL is success, all else is the caller's and
- * goes back with release_status. No exception leaves a function. A NULL handle, pointer or text where none is allowed
- * is HALFSTEP_INVALID_ARGUMENT. Functions that fail have changed nothing, unless they say otherwise. Ownership.  What
- * is passed in stays the caller's and is read only during the call. Handles are the caller's and go back with their
- * release function, which takes NULL too. Pointers inside a handle live as long as the handle. Threads.    Functions
- * may be called from any thread. A step is used by one thread at a time; different steps may be used at once. Statuses,
- * lists and tables are read by any number of threads at once. Texts       are UTF-8 and end with 0. Shapes are in
- * elements, dense and row-major, the batch first.
+ * Status: every function that can fail returns a halfstep_status*. NULL is success, all else is the caller's and goes
+ * back with release_status. No exception leaves a function. A NULL handle, pointer or text where none is allowed is
+ * HALFSTEP_INVALID_ARGUMENT. Functions that fail have changed nothing, unless they say otherwise.
+ *
+ * Ownership: what is passed in stays the caller's and is read only during the call. Handles are the caller's and go
+ * back with their release function, which takes NULL too. Pointers inside a handle live as long as the handle.
+ *
+ * Threads: functions may be called from any thread. A step is used by one thread at a time; different steps may be used
+ * at once. Statuses, lists and tables are read by any number of threads at once.
+ *
+ * Texts are UTF-8 and end with 0. Shapes are in elements, dense and row-major, the batch first.
  *
  * Not yet: DLPack and device pointers, a choice among several GPUs, learning rate schedules (set_learning_rate takes
  * the rate of each step), token files, gradients as an output. */

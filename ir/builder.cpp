@@ -19,6 +19,12 @@ size_t hash_of(const Node& node) {
   return combine(seed, node.attributes.hash());
 }
 
+// Whether `made` is `node` on `operands`.
+bool is_same(const Node& made, const Node& node, std::span<const Value> operands) {
+  return made.op == node.op && std::ranges::equal(made.operands, operands) && made.attributes == node.attributes &&
+         made.results == node.results;
+}
+
 void check_operands(const Op& op, std::span<const Value> operands, const Graph& graph) {
   size_t required = 0, most = op.operands.size();
   for (const OperandSpec& spec : op.operands) {
@@ -79,31 +85,59 @@ std::vector<Value> Builder::call_all(const Op& op, std::vector<Value> operands, 
   return results;
 }
 
-NodeId Builder::copy(const Graph& from, const Node& node, std::vector<Value> operands) {
+NodeId Builder::copy(const Graph& from, const Node& node, std::span<const Value> operands) {
+  if (const NodeId id = followed(node, operands); id >= 0) return id;
   bool same_types = true;
   for (size_t i = 0; i < operands.size() && same_types; ++i)
     same_types = static_cast<bool>(operands[i]) == static_cast<bool>(node.operands[i]) &&
                  (!operands[i] || graph_.type(operands[i]) == from.type(node.operands[i]));
-  if (same_types) return intern({node.op, std::move(operands), node.attributes, node.results, origin_});
-  return call_all(*node.op, std::move(operands), node.attributes).front().node;
+  if (!same_types) return call_all(*node.op, {operands.begin(), operands.end()}, node.attributes).front().node;
+  return intern({node.op, {operands.begin(), operands.end()}, node.attributes, node.results, origin_});
+}
+
+void Builder::follow(const Graph& base) {
+  require(graph_.size() == 0, "a graph is followed from its first node on");
+  base_ = base;
+  graph_.storage_ = base.storage_;
+}
+
+NodeId Builder::followed(const Node& node, std::span<const Value> operands) {
+  if (nodes_) return -1;
+  const NodeId next = graph_.size();
+  if (next > 0 && is_same(base_.node(next - 1), node, operands)) return next - 1;
+  if (next == base_.size() || base_.node(next).origin != origin_ || !is_same(base_.node(next), node, operands))
+    return -1;
+  graph_.nodes_ = base_.nodes().first(static_cast<size_t>(next) + 1);
+  return next;
+}
+
+void Builder::leave_base() {
+  nodes_ = std::make_shared<std::vector<Node>>();
+  nodes_->reserve(base_.nodes().size());  // growing piece by piece would copy each time
+  nodes_->assign(graph_.nodes().begin(), graph_.nodes().end());
+  graph_.storage_ = nodes_, graph_.nodes_ = *nodes_;
 }
 
 NodeId Builder::intern(Node node) {
+  if (const NodeId id = followed(node, node.operands); id >= 0) return id;
+  if (!nodes_) {
+    leave_base();
+    hashes_.reserve(base_.nodes().size());
+    for (const Node& made : *nodes_) hashes_.push_back(hash_of(made));
+    grow_interned(std::bit_ceil(base_.nodes().size() * 2 + 2));
+  }
   const size_t hash = hash_of(node);
-  if (graph_.nodes_.size() * 2 >= interned_.size()) grow_interned(2 * interned_.size());
+  if (nodes_->size() * 2 >= interned_.size()) grow_interned(2 * interned_.size());
   size_t slot = hash & (interned_.size() - 1);
   for (; interned_[slot] >= 0; slot = (slot + 1) & (interned_.size() - 1)) {
     const NodeId id = interned_[slot];
-    if (hashes_[static_cast<size_t>(id)] != hash) continue;
-    const Node& other = graph_.node(id);
-    if (other.op == node.op && other.operands == node.operands && other.attributes == node.attributes &&
-        other.results == node.results)
-      return id;
+    if (hashes_[static_cast<size_t>(id)] == hash && is_same(graph_.node(id), node, node.operands)) return id;
   }
   const NodeId id = graph_.size();
   interned_[slot] = id;
   hashes_.push_back(hash);
-  graph_.nodes_.push_back(std::move(node));
+  nodes_->push_back(std::move(node));
+  graph_.nodes_ = *nodes_;
   return id;
 }
 
@@ -114,13 +148,6 @@ void Builder::grow_interned(size_t size) {
     while (interned_[slot] >= 0) slot = (slot + 1) & (interned_.size() - 1);
     interned_[slot] = id;
   }
-}
-
-void Builder::reserve(NodeId nodes) {
-  graph_.nodes_.reserve(static_cast<size_t>(nodes));
-  hashes_.reserve(static_cast<size_t>(nodes));
-  if (const size_t slots = std::bit_ceil(static_cast<size_t>(nodes) * 2 + 2); slots > interned_.size())
-    grow_interned(slots);
 }
 
 Value Builder::call(std::string_view name, std::vector<Value> operands, Attributes attributes) {
@@ -226,6 +253,9 @@ void Builder::update(Value state, Value value) {
 }
 
 Graph Builder::finish() && {
+  if (!nodes_ && graph_.size() == base_.size() && graph_.outputs_ == base_.outputs_ &&
+      graph_.updates_ == base_.updates_)
+    return std::move(graph_);
   std::vector<char> live(graph_.nodes_.size(), 0);
   const auto mark = [&](Value v) { live[static_cast<size_t>(v.node)] = 1; };
   for (const NamedValue& o : graph_.outputs_) mark(o.value);
@@ -237,24 +267,25 @@ Graph Builder::finish() && {
     for (Value v : node.operands)
       if (v) mark(v);
   }
+  const auto kept = static_cast<size_t>(std::ranges::count(live, 1));
+  if (kept == live.size()) return std::move(graph_);
+  if (!nodes_) leave_base();
   std::vector<NodeId> renumbered(live.size(), -1);
-  std::vector<Node> kept;
-  kept.reserve(static_cast<size_t>(std::ranges::count(live, 1)));
-  for (size_t i = 0; i < live.size(); ++i)
-    if (live[i]) {
-      renumbered[i] = static_cast<NodeId>(kept.size());
-      kept.push_back(std::move(graph_.nodes_[i]));
-    }
   const auto move_to = [&](Value& v) {
     if (v) v.node = renumbered[static_cast<size_t>(v.node)];
   };
-  for (Node& node : kept)
-    for (Value& v : node.operands) move_to(v);
+  size_t next = 0;
+  for (size_t i = 0; i < live.size(); ++i)
+    if (live[i]) {
+      renumbered[i] = static_cast<NodeId>(next);
+      for (Value& v : (*nodes_)[i].operands) move_to(v);
+      if (next != i) (*nodes_)[next] = std::move((*nodes_)[i]);
+      ++next;
+    }
+  nodes_->resize(kept);
+  graph_.nodes_ = *nodes_;
   for (NamedValue& o : graph_.outputs_) move_to(o.value);
   for (StateUpdate& u : graph_.updates_) move_to(u.state), move_to(u.value);
-  graph_.nodes_ = std::move(kept);
-  interned_.clear();
-  hashes_.clear();
   return std::move(graph_);
 }
 
@@ -273,11 +304,12 @@ void ValueMap::set(NodeId id, std::span<const Value> values) {
 
 ValueMap copy_nodes(const Graph& graph, Builder& builder, const NodeRewrite& rewrite_node) {
   ValueMap map(graph);
-  if (builder.graph().size() == 0) builder.reserve(graph.size());  // growing piece by piece would copy each time
+  if (builder.graph().size() == 0) builder.follow(graph);
   const OriginScope scope(builder, builder.origin());
+  std::vector<Value> operands;
   for (NodeId id = 0; id < graph.size(); ++id) {
     const Node& node = graph.node(id);
-    std::vector<Value> operands(node.operands);
+    operands = node.operands;
     for (Value& v : operands) v = map(v);
     builder.set_origin(node.origin);
     if (rewrite_node)
@@ -285,7 +317,7 @@ ValueMap copy_nodes(const Graph& graph, Builder& builder, const NodeRewrite& rew
         map.set(id, results);
         continue;
       }
-    const NodeId copy = builder.copy(graph, node, std::move(operands));
+    const NodeId copy = builder.copy(graph, node, operands);
     const std::span<Value> results = map.at(id);
     for (size_t i = 0; i < results.size(); ++i) results[i] = {copy, static_cast<int32_t>(i)};
   }

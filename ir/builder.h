@@ -16,14 +16,16 @@ namespace halfstep {
 class Builder {
  public:
   explicit Builder(std::string name);
+  Builder(Builder&&) = default;  // a copy would write to the same nodes
 
   // Throws Error naming the op and the current origin if the operands or attributes do not fit the row.
   std::vector<Value> call_all(const Op& op, std::vector<Value> operands, Attributes attributes = {});
   Value call(std::string_view op, std::vector<Value> operands, Attributes attributes = {});  // the first result
   // `node` of the graph `from` on other operands, one for each of its own. Its type rule is not asked again where their
   // types are the same.
-  NodeId copy(const Graph& from, const Node& node, std::vector<Value> operands);
-  void reserve(NodeId nodes);
+  NodeId copy(const Graph& from, const Node& node, std::span<const Value> operands);
+  // What is built from here on, the first node, is likely `base` again: as long as it is, the nodes are shared with it.
+  void follow(const Graph& base);
 
   // By value: the next node made may move the graph's storage.
   TensorType type(Value v) const { return graph_.type(v); }
@@ -75,11 +77,17 @@ class Builder {
  private:
   NodeId intern(Node node);
   void grow_interned(size_t size);
+  // While the graph is the beginning of `base_`: the node just made or the next of these, if it is `node` on
+  // `operands`; else -1.
+  NodeId followed(const Node& node, std::span<const Value> operands);
+  void leave_base();
 
   Graph graph_;
   Origin origin_;
-  std::vector<size_t> hashes_;    // of the nodes
-  std::vector<NodeId> interned_;  // by hash, open addressing: a power of two of slots, -1 where empty
+  Graph base_;                                // the graph that is followed
+  std::shared_ptr<std::vector<Node>> nodes_;  // of the graph; null as long as it is the beginning of `base_`
+  std::vector<size_t> hashes_;                // of the nodes; none as long as that
+  std::vector<NodeId> interned_;              // by hash, open addressing: a power of two of slots, -1 where empty
 };
 
 // Sets the builder's origin for a scope.

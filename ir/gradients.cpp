@@ -14,7 +14,8 @@ bool needs_expansion(const Op& op) { return !op.vjp && op.expand && op.not_diffe
 
 class ReverseMode {
  public:
-  ReverseMode(Builder& builder, const GradientRequest& request) : b_(builder), request_(request) {
+  ReverseMode(Builder& builder, const GradientRequest& request)
+      : b_(builder), request_(request), cotangents_(builder.graph()) {
     const NodeId size = request.y.node + 1;
     std::vector<char> is_source(static_cast<size_t>(size));
     for (Value v : request.sources)
@@ -32,26 +33,24 @@ class ReverseMode {
       const KernelKind kind = node.op->kernel;
       weak_.push_back(weak &&
                       (kind == KernelKind::leaf || kind == KernelKind::pointwise || kind == KernelKind::movement));
-      cotangents_.emplace_back(node.results.size());
     }
   }
 
   std::vector<Value> run() {
-    cotangent(request_.y) = request_.cotangent;
+    cotangents_.at(request_.y) = request_.cotangent;
     for (NodeId id = request_.y.node + 1; id-- > 0;)
       if (depends_[static_cast<size_t>(id)] && passes_on_[static_cast<size_t>(id)]) propagate(id);
     problems_.throw_if_any();
     std::vector<Value> found;
-    for (Value v : request_.sources) found.push_back(v.node <= request_.y.node ? cotangent(v) : Value{});
+    for (Value v : request_.sources) found.push_back(v.node <= request_.y.node ? cotangents_(v) : Value{});
     return found;
   }
 
  private:
   const Graph& graph() const { return b_.graph(); }
-  Value& cotangent(Value v) { return cotangents_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; }
 
   void propagate(NodeId id) {
-    const std::vector<Value>& cotangents = cotangents_[static_cast<size_t>(id)];
+    const std::span<const Value> cotangents = cotangents_.at(id);
     if (std::ranges::none_of(cotangents, [](Value v) { return static_cast<bool>(v); })) return;
     const Node node = graph().node(id);  // a copy: the vjp's nodes may move the graph's storage
     if (!node.op->vjp) {
@@ -73,13 +72,13 @@ class ReverseMode {
   // A pointwise vjp of low values computes in f32 and rounds once, as its op does: a square that it takes on the way
   // may be out of the low type's range, a difference from 1 below its digits.
   std::vector<Value> wide_vjp(const Node& node, const std::vector<Value>& results) {
-    const auto wide = [&](const std::vector<Value>& values) {
+    const auto wide = [&](std::span<const Value> values) {
       std::vector<Value> cast;
       for (Value v : values) cast.push_back(v && is_low(b_.dtype(v)) ? b_.cast(v, DType::f32) : v);
       return cast;
     };
-    const std::vector<Value> cotangents = cotangents_[static_cast<size_t>(results[0].node)];
-    std::vector<Value> found = node.op->vjp({b_, node, wide(node.operands), wide(results), wide(cotangents)});
+    std::vector<Value> found =
+        node.op->vjp({b_, node, wide(node.operands), wide(results), wide(cotangents_.at(results[0].node))});
     for (size_t i = 0; i < found.size(); ++i)
       if (found[i]) found[i] = narrowed(found[i], b_.dtype(node.operands[i]));
     return found;
@@ -94,7 +93,7 @@ class ReverseMode {
 
   void accumulate(Value v, Value contribution) {
     contribution = b_.cast(contribution, weak_[static_cast<size_t>(v.node)] ? DType::f32 : b_.dtype(v));
-    Value& sum = cotangent(v);
+    Value& sum = cotangents_.at(v);
     sum = sum ? b_.add(sum, contribution) : contribution;
   }
 
@@ -103,7 +102,7 @@ class ReverseMode {
   std::vector<char> depends_;    // on a source
   std::vector<char> passes_on_;  // to an operand that depends on one
   std::vector<char> weak_;       // computed of parameters and constants alone, by ops that take any cotangent type
-  std::vector<std::vector<Value>> cotangents_;
+  ValueMap cotangents_;
   Problems problems_;
 };
 

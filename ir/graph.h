@@ -1,7 +1,9 @@
-// Graph: one function over tensors in SSA form. Immutable; only Builder makes nodes.
+// Graph: one function over tensors in SSA form. Immutable; only Builder makes nodes. Copies share them, and so do
+// graphs of which one is built after the other and no node differs.
 #pragma once
 
 #include <compare>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -54,12 +56,14 @@ class AbsentValue : public InternalError {
 struct NamedValue {
   std::string name;
   Value value;
+  friend bool operator==(const NamedValue&, const NamedValue&) = default;
 };
 
 // At the end of a step the state node `state` takes the value `value`.
 struct StateUpdate {
   Value state;
   Value value;
+  friend bool operator==(const StateUpdate&, const StateUpdate&) = default;
 };
 
 class Graph {
@@ -89,7 +93,8 @@ class Graph {
  private:
   friend class Builder;
   std::string name_;
-  std::vector<Node> nodes_;
+  std::span<const Node> nodes_;  // the first ones of `storage_`
+  std::shared_ptr<const std::vector<Node>> storage_;
   std::vector<NamedValue> outputs_;
   std::vector<StateUpdate> updates_;
 };

@@ -49,7 +49,9 @@ class Autocast {
       std::vector<Value> read(operands.begin(), operands.end());
       if (plan.inside)
         for (size_t i : castable(b, node, operands)) read[i] = b.cast(operands[i], *plan.inside);
-      std::vector<Value> results = b.call_all(*node.op, read, node.attributes);
+      const NodeId copy = b.copy(graph_, node, read);
+      std::vector<Value> results(node.results.size());
+      for (size_t i = 0; i < results.size(); ++i) results[i] = {copy, static_cast<int32_t>(i)};
       if (plan.written)
         for (Value& v : results)
           if (is_castable(b.dtype(v))) v = b.cast(v, *plan.written);

@@ -176,6 +176,9 @@ class LayoutChooser {
 
 }  // namespace
 
-Graph choose_layouts(const Graph& graph) { return LayoutChooser(graph).run(); }
+Graph choose_layouts(const Graph& graph) {
+  const bool any = std::ranges::any_of(graph.nodes(), [](const Node& node) { return is(node, "transpose"); });
+  return any ? LayoutChooser(graph).run() : graph;
+}
 
 }  // namespace halfstep

@@ -238,7 +238,7 @@ bool can_be_root(const Node& node) {
 Value picture_meaning(const RuleContext& c) {
   if (!can_be_root(c.node) || !is_floating(c.node.results[0].dtype)) return {};
   Builder& b = c.builder;
-  const Value root = b.call_all(*c.node.op, {c.operands.begin(), c.operands.end()}, c.node.attributes).front();
+  const Value root = c.unchanged();
   for (const Meaning& meaning : meanings()) {
     Captures captures;
     if (!matches(b.graph(), root, meaning.picture, captures)) continue;

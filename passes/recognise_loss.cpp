@@ -174,8 +174,7 @@ Value recognise_loss(const RuleContext& c) {
   if (!is_floating(type.dtype) || type.dtype == DType::f64) return {};
   Value loss;
   if (is(c.node, "gather") || is(c.node, "reduce_sum")) {
-    loss =
-        chosen_logarithm(b, b.call_all(*c.node.op, {c.operands.begin(), c.operands.end()}, c.node.attributes).front());
+    loss = chosen_logarithm(b, c.unchanged());
   } else if (is(c.node, "sub")) {
     loss = log_sum_minus_choice(b, c.operands[0], c.operands[1]);
     if (!loss)

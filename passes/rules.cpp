@@ -9,35 +9,16 @@ namespace {
 
 constexpr int kMostRounds = 50;  // far above what terminating rules need
 
-struct Uses {
-  std::vector<std::vector<const Node*>> users;
-  std::vector<char> is_output;
-};
-
-Uses uses_of(const Graph& graph) {
-  Uses uses{std::vector<std::vector<const Node*>>(graph.nodes().size()), std::vector<char>(graph.nodes().size(), 0)};
-  const auto users = graph.users();
-  for (size_t i = 0; i < users.size(); ++i)
-    for (NodeId user : users[i]) uses.users[i].push_back(&graph.node(user));
-  for (const NamedValue& o : graph.outputs()) uses.is_output[static_cast<size_t>(o.value.node)] = 1;
-  for (const StateUpdate& u : graph.updates()) uses.is_output[static_cast<size_t>(u.value.node)] = 1;
-  return uses;
-}
-
 }  // namespace
 
 Graph apply_rules(const Graph& graph, std::span<const Rule> rules) {
   const Graph* current = &graph;
   Graph last;
   for (int round = 0; round < kMostRounds; ++round) {
-    const Uses uses = uses_of(*current);
     bool applied = false;
-    size_t at = 0;
     Graph next = rewrite(*current, [&](Builder& b, const Node& node, std::span<const Value> operands) {
-      const size_t id = at++;
       if (node.results.size() != 1) return std::vector<Value>();
-      const RuleContext context{b, node, operands, uses.users[id],
-                                uses.is_output[id] ? RuleContext::output : RuleContext::inner};
+      const RuleContext context{b, *current, node, operands};
       for (Rule rule : rules)
         if (const Value v = rule(context)) {
           applied = true;
@@ -51,8 +32,6 @@ Graph apply_rules(const Graph& graph, std::span<const Rule> rules) {
   }
   throw InternalError("rewrite rules do not terminate");
 }
-
-bool is(const Node& node, std::string_view op) { return node.op->name == op; }
 
 std::optional<double> splat(const Graph& graph, Value v) {
   const Node* node = &graph.node(v);

@@ -8,14 +8,15 @@
 
 namespace halfstep {
 
-// A node about to be copied. `operands` stand in `builder`; `node` and its users stand in the graph being rewritten.
+// A node about to be copied. `operands` stand in `builder`, `node` in the graph being rewritten.
 struct RuleContext {
   Builder& builder;
+  const Graph& graph;  // being rewritten
   const Node& node;
   std::span<const Value> operands;
-  std::span<const Node* const> users;
-  enum Role : uint8_t { inner, output } role;  // output: a graph output or a state update reads it too
 
+  // The node as it is.
+  Value unchanged() const { return {builder.copy(graph, node, operands), 0}; }
   // The node that makes operand `i` in the graph being built.
   const Node& maker(size_t i) const { return builder.graph().node(operands[i]); }
 };
@@ -26,7 +27,7 @@ using Rule = Value (*)(const RuleContext&);
 // To a fixed point. Nodes with several results are copied.
 Graph apply_rules(const Graph& graph, std::span<const Rule> rules);
 
-bool is(const Node& node, std::string_view op);
+inline bool is(const Node& node, std::string_view op) { return node.op->name == op; }
 // The one value of all elements, if `v` is a constant scalar, reshaped or broadcast.
 std::optional<double> splat(const Graph& graph, Value v);
 

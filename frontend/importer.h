@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "frontend/constants.h"
@@ -125,10 +126,10 @@ class Importer {
   RepeatedLeaves repeated_leaves_;
   std::map<std::string, std::string> missing_constants_;
   std::map<Value, Value> updates_;
-  std::set<std::string> node_names_;
+  std::unordered_set<std::string> node_names_;
   std::vector<OnnxNode> nodes_;
   std::map<Value, size_t> makers_;        // the first of nodes_ that gave the value
-  std::map<std::string, int> name_uses_;  // how often a name was made unique
+  std::unordered_map<std::string, int> name_uses_;  // how often a name was made unique
   std::vector<std::string> input_names_;
   std::vector<std::string> remarks_;
   Problems problems_;

@@ -66,11 +66,13 @@ void NodeContext::refuse_narrow_operands() const {
 }
 
 Value NodeContext::operand(size_t i) {
+  if (const auto regrown = regrown_.find(i); regrown != regrown_.end()) return regrown->second;
+  if (i < read_.size() && read_[i]) return read_[i];
   if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");
   if (binding(i).kind == Binding::sequence)
     fail("operand '" + node_.input(static_cast<int>(i)) + "': a tensor expected, found a sequence");
-  const auto regrown = regrown_.find(i);
-  return regrown == regrown_.end() ? importer_.read(binding(i)) : regrown->second;
+  read_.resize(operand_count());
+  return read_[i] = importer_.read(binding(i));
 }
 
 Value NodeContext::optional_operand(size_t i) { return has_operand(i) ? operand(i) : Value{}; }
@@ -258,12 +260,13 @@ void NodeContext::check_position(int64_t position, size_t i, size_t axis) {
 
 NodeContext::Sizes NodeContext::sizes(size_t i, const std::string& what) {
   Sizes result{.now = ints(i, what), .exported = {}};
-  importer_.recording().constants[record_key(i)] = result.now;
   result.exported = result.now;
-  if (const Recording* recorded = importer_.inputs().recorded)
-    if (const auto found = recorded->constants.find(record_key(i));
-        found != recorded->constants.end() && found->second.size() == result.now.size())
-      result.exported = found->second;
+  const Recording* recorded = importer_.inputs().recorded;
+  if (!recorded)
+    importer_.recording().constants[record_key(i)] = result.now;
+  else if (const auto found = recorded->constants.find(record_key(i));
+           found != recorded->constants.end() && found->second.size() == result.now.size())
+    result.exported = found->second;
   return result;
 }
 
@@ -366,7 +369,7 @@ std::vector<Binding> NodeContext::bind(std::vector<Value> results) {
     else if (exported && i < exported->size() && (*exported)[i].size() == shapes[i].size())
       bindings.back().dimensions = inherit_dimensions(operands, (*exported)[i], shapes[i]);
   }
-  importer_.recording().results[name_] = std::move(shapes);
+  if (!recorded) importer_.recording().results[name_] = std::move(shapes);
   return bindings;
 }
 

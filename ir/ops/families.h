@@ -1,8 +1,10 @@
 // The operator families and what their rows share. Each family file defines one span of rows; table.cpp joins them.
 #pragma once
 
+#include <concepts>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 #include "ir/builder.h"
@@ -25,8 +27,13 @@ std::span<const Op> resample_ops();
 namespace ops {
 
 // `ok` or an Error that the builder completes with the op and the node.
-inline void expect(bool ok, const std::string& otherwise) {
-  if (!ok) throw Error(otherwise);
+inline void expect(bool ok, std::string_view otherwise) {
+  if (!ok) throw Error(std::string(otherwise));
+}
+// The text is only made for the error: the rules of common ops are asked at every node.
+template <std::invocable Text>
+void expect(bool ok, const Text& otherwise) {
+  if (!ok) throw Error(otherwise());
 }
 
 inline size_t rank(const TensorType& type) { return type.shape.size(); }

@@ -29,7 +29,7 @@ std::vector<TensorType> broadcast_type(const TypeContext& c) {
   const Ints& shape = c.attributes.ints("shape");
   bool fits = shape.size() == rank(x);
   for (size_t i = 0; fits && i < shape.size(); ++i) fits = x.shape[i] == shape[i] || x.shape[i] == 1;
-  expect(fits, to_string(x) + " does not broadcast to " + to_string(shape));
+  expect(fits, [&] { return to_string(x) + " does not broadcast to " + to_string(shape); });
   return {{x.dtype, shape}};
 }
 
@@ -43,7 +43,7 @@ void evaluate_broadcast(const EvaluateContext& c) {
 std::vector<TensorType> reshape_type(const TypeContext& c) {
   const TensorType to{c.operand(0).dtype, c.attributes.ints("shape")};
   expect(to.element_count() == c.operand(0).element_count(),
-         to_string(c.operand(0)) + " has another number of elements than " + to_string(to.shape));
+         [&] { return to_string(c.operand(0)) + " has another number of elements than " + to_string(to.shape); });
   return {to};
 }
 
@@ -54,7 +54,7 @@ std::vector<TensorType> transpose_type(const TypeContext& c) {
   std::sort(sorted.begin(), sorted.end());
   Ints all(rank(x));
   std::iota(all.begin(), all.end(), 0);
-  expect(sorted == all, to_string(permutation) + " is no permutation of the axes of " + to_string(x));
+  expect(sorted == all, [&] { return to_string(permutation) + " is no permutation of the axes of " + to_string(x); });
   TensorType result{x.dtype, {}};
   for (int64_t axis : permutation) result.shape.push_back(x.shape[static_cast<size_t>(axis)]);
   return {result};

@@ -16,26 +16,29 @@ std::string operand_types(const TypeContext& c) {
 }
 
 std::vector<TensorType> same_type(const TypeContext& c) {
-  for (const TensorType* t : c.operands) ops::expect(*t == c.operand(0), "operands differ: " + operand_types(c));
+  for (const TensorType* t : c.operands)
+    ops::expect(*t == c.operand(0), [&] { return "operands differ: " + operand_types(c); });
   return {c.operand(0)};
 }
 
 std::vector<TensorType> floating_type(const TypeContext& c) {
-  ops::expect(is_floating(c.operand(0).dtype), "a floating operand expected, found " + operand_types(c));
+  ops::expect(is_floating(c.operand(0).dtype),
+              [&] { return "a floating operand expected, found " + operand_types(c); });
   return same_type(c);
 }
 
 std::vector<TensorType> predicate_type(const TypeContext& c) { return {{DType::boolean, same_type(c)[0].shape}}; }
 
 std::vector<TensorType> logical_type(const TypeContext& c) {
-  ops::expect(c.operand(0).dtype == DType::boolean, "bool operands expected, found " + operand_types(c));
+  ops::expect(c.operand(0).dtype == DType::boolean,
+              [&] { return "bool operands expected, found " + operand_types(c); });
   return same_type(c);
 }
 
 std::vector<TensorType> select_type(const TypeContext& c) {
   ops::expect(
       c.operand(0).dtype == DType::boolean && c.operand(1) == c.operand(2) && c.operand(0).shape == c.operand(1).shape,
-      "bool, and two values of one type expected, found " + operand_types(c));
+      [&] { return "bool, and two values of one type expected, found " + operand_types(c); });
   return {c.operand(1)};
 }
 

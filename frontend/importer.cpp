@@ -254,8 +254,7 @@ void Importer::add_remark(const std::string& remark) {
 
 std::string Importer::unique_name(const std::string& name) {
   std::string unique = name;
-  for (int& uses = name_uses_[name]; !node_names_.insert(unique).second;)
-    unique = name + "_" + std::to_string(++uses + 1);
+  while (!node_names_.insert(unique).second) unique = name + "_" + std::to_string(++name_uses_[name] + 1);
   return unique;
 }
 

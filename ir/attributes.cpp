@@ -35,8 +35,10 @@ size_t hash_of(const Attributes::Entry& entry) {
 
 }  // namespace
 
-Attributes::Attributes(std::initializer_list<Entry> entries) {
-  for (const Entry& e : entries) set(e.first, e.second);
+Attributes::Attributes(std::initializer_list<Entry> entries) : map_(std::make_shared<Map>()) {
+  map_->entries.assign(entries);
+  std::ranges::sort(map_->entries, {}, &Entry::first);
+  for (const Entry& e : map_->entries) map_->hash += hash_of(e);
 }
 
 void Attributes::set(std::string_view name, Attribute value) {

@@ -64,6 +64,17 @@ bool take_apart(const Graph& graph, const Node& node, Picture::Kind kind, Terms&
   return true;
 }
 
+// Whether a node that take_apart leaves as it is cannot be the sum or product: most nodes end here.
+bool has_several_terms(const Picture& picture, double neutral) {
+  const bool has_number = picture.number.slot < 0 && !is_near(neutral, picture.number.value, kConstantTolerance);
+  return picture.parts.size() + (has_number ? 1 : 0) > 1;
+}
+
+bool comes_apart(const Node& node, Picture::Kind kind) {
+  if (kind == Picture::sum) return is(node, "add") || is(node, "sub");
+  return is(node, "mul") || is(node, "broadcast") || is(node, "neg") || is(node, "div") || is(node, "pow");
+}
+
 class Matcher {
  public:
   explicit Matcher(const Graph& graph) : graph_(graph) {}
@@ -84,9 +95,11 @@ class Matcher {
       case Picture::call:
         return match_call(graph_.node(v), picture, captures);
       case Picture::product:
-        return match_terms(picture, {{v}, 1}, pointers(picture.parts), captures);
-      case Picture::sum:
-        return match_terms(picture, {{v}, 0}, pointers(picture.parts), captures);
+      case Picture::sum: {
+        const double neutral = picture.kind == Picture::sum ? 0 : 1;
+        if (has_several_terms(picture, neutral) && !comes_apart(graph_.node(v), picture.kind)) return false;
+        return match_terms(picture, {{v}, neutral}, pointers(picture.parts), captures);
+      }
       case Picture::spread: {
         const Node& node = graph_.node(v);
         return match(is(node, "broadcast") ? node.operands[0] : v, picture.parts[0], captures);

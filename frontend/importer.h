@@ -128,7 +128,7 @@ class Importer {
   std::map<Value, Value> updates_;
   std::unordered_set<std::string> node_names_;
   std::vector<OnnxNode> nodes_;
-  std::map<Value, size_t> makers_;        // the first of nodes_ that gave the value
+  std::map<Value, size_t> makers_;                  // the first of nodes_ that gave the value
   std::unordered_map<std::string, int> name_uses_;  // how often a name was made unique
   std::vector<std::string> input_names_;
   std::vector<std::string> remarks_;

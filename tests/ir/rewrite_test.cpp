@@ -37,11 +37,10 @@ TEST(Rewrite, ADifferentNodeLeavesTheGraphThatWasFollowed) {
   EXPECT_EQ(print(changed), R"(graph chain {
   %0 = input() {name="x"} : f32[2]
   %1 = relu(%0) : f32[2] @"a"
-  %2 = exp(%1) : f32[2] @"b"
-  %3 = relu(%1) : f32[2] @"c"
-  %4 = exp(%3) : f32[2] @"c"
-  %5 = add(%1, %4) : f32[2] @"c"
-  output "y" = %5
+  %2 = relu(%1) : f32[2] @"c"
+  %3 = exp(%2) : f32[2] @"c"
+  %4 = add(%1, %3) : f32[2] @"c"
+  output "y" = %4
 }
 )");
 }

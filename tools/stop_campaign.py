@@ -9,6 +9,7 @@ the resumed and of the undisturbed run are compared byte for byte. Exit code 1 w
 """
 import argparse
 import array
+import atexit
 import json
 import os
 import pathlib
@@ -57,8 +58,10 @@ class Campaign:
         resume = ["--resume", self.out / "checkpoints"] if self.saved() is not None else []
         self.errors = tempfile.TemporaryFile()
         self.metrics_start = self.metrics().stat().st_size if self.metrics().exists() else 0
-        return subprocess.Popen(self.command(self.out, [*resume, *more]), env=environment, stdout=subprocess.DEVNULL,
-                                stderr=self.errors)
+        run = subprocess.Popen(self.command(self.out, [*resume, *more]), env=environment, stdout=subprocess.DEVNULL,
+                               stderr=self.errors)
+        atexit.register(run.kill)  # an error here must not leave it running; nothing where it has ended
+        return run
 
     def metrics(self):
         return self.out / "metrics.jsonl"

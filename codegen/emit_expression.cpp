@@ -20,6 +20,19 @@ llvm::SmallVector<int> lane_range(unsigned first, unsigned count) {
   return lanes;
 }
 
+// Whether the lanes are false whatever is computed: beyond the active ones, or in a padding whose width is known.
+bool never(const llvm::Value* mask, unsigned first, unsigned lanes) {
+  if (const auto* both = llvm::dyn_cast<llvm::BinaryOperator>(mask);
+      both && both->getOpcode() == llvm::Instruction::And)
+    return never(both->getOperand(0), first, lanes) || never(both->getOperand(1), first, lanes);
+  const auto* constant = llvm::dyn_cast<llvm::Constant>(mask);
+  for (unsigned i = first; constant && i < first + lanes; ++i) {
+    const llvm::Constant* lane = constant->getAggregateElement(i);
+    if (!lane || !lane->isNullValue()) return false;
+  }
+  return constant;
+}
+
 }  // namespace
 
 ExpressionEmitter::ExpressionEmitter(llvm::IRBuilder<>& ir, const Kernel& kernel, LaneConfig config, Values arguments,
@@ -222,23 +235,6 @@ llvm::Value* ExpressionEmitter::load_pieces(int32_t argument, llvm::Value* posit
                          llvm::commonAlignment(align, first * size)));
   return loads.size() == 1 ? loads[0] : llvm::concatenateVectors(ir_, loads);
 }
-
-namespace {
-
-// Whether the lanes are false whatever is computed: beyond the active ones, or in a padding whose width is known.
-bool never(const llvm::Value* mask, unsigned first, unsigned lanes) {
-  if (const auto* both = llvm::dyn_cast<llvm::BinaryOperator>(mask);
-      both && both->getOpcode() == llvm::Instruction::And)
-    return never(both->getOperand(0), first, lanes) || never(both->getOperand(1), first, lanes);
-  const auto* constant = llvm::dyn_cast<llvm::Constant>(mask);
-  for (unsigned i = first; constant && i < first + lanes; ++i) {
-    const llvm::Constant* lane = constant->getAggregateElement(i);
-    if (!lane || !lane->isNullValue()) return false;
-  }
-  return constant;
-}
-
-}  // namespace
 
 unsigned ExpressionEmitter::lanes_of_piece(int32_t argument) const {
   const int64_t size = size_of(kernel_.arguments[static_cast<size_t>(argument)].type.dtype);

@@ -66,15 +66,10 @@ bool OverflowProbe::observe(const Convolution& problem, int64_t engine) const {
       } catch (const Error&) {  // it will not be chosen either
         return true;
       }
+      const DeviceMemory& result = forward ? y : filters ? w : x;
       Tensor found({c.result, {forward ? count.y : filters ? count.w : count.x}});
       check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
-      check(cudaMemcpy(found.data.data(),
-                       (forward   ? y
-                        : filters ? w
-                                  : x)
-                           .data(),
-                       found.data.size(), cudaMemcpyDeviceToHost),
-            "cudaMemcpy");
+      check(cudaMemcpy(found.data.data(), result.data(), found.data.size(), cudaMemcpyDeviceToHost), "cudaMemcpy");
       results[i] = found.values();
     }
     return std::ranges::equal(results[0], results[1], [](double positive, double negative) {

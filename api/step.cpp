@@ -8,8 +8,8 @@
 #include "api/status.h"
 #include "base/own_names.h"
 #include "runtime/cuda_probe.h"
-#include "runtime/notes.h"
-#include "runtime/trainer.h"
+#include "training/notes.h"
+#include "training/trainer.h"
 
 namespace halfstep {
 namespace {

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "api/tensors.h"
-#include "runtime/checkpoint.h"
 #include "runtime/executor.h"
-#include "runtime/step_sums.h"
+#include "training/checkpoint.h"
+#include "training/step_sums.h"
 
 namespace halfstep {
 

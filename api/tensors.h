@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "data/data.h"
 #include "include/halfstep/halfstep.h"
-#include "runtime/data.h"
-#include "runtime/program.h"
+#include "program/program.h"
 
 namespace halfstep {
 

@@ -4,12 +4,11 @@ include(CMakePackageConfigHelpers)
 
 install(TARGETS halfstep_cli RUNTIME DESTINATION bin)
 install(TARGETS halfstep_api_runtime halfstep_api_compiler LIBRARY DESTINATION lib)
-foreach(library base ir frontend passes runtime codegen cpu cuda)
+foreach(library base ir frontend passes program codegen runtime data training compiler cpu cuda)
   if(TARGET halfstep_${library})
     install(TARGETS halfstep_${library} LIBRARY DESTINATION lib)
   endif()
 endforeach()
-install(TARGETS halfstep LIBRARY DESTINATION lib)
 install(FILES include/halfstep/halfstep.h include/halfstep/halfstep.hpp DESTINATION include/halfstep)
 install(FILES LICENSE NOTICE DESTINATION share/doc/halfstep)
 

@@ -12,11 +12,11 @@
 
 #include "base/tensor.h"
 #include "ir/graph.h"
-#include "passes/add_update.h"
-#include "passes/attach_loss.h"
-#include "passes/attach_preprocessing.h"
-#include "passes/autocast.h"
-#include "passes/bind_arenas.h"
+#include "passes/model/attach_loss.h"
+#include "passes/model/attach_preprocessing.h"
+#include "passes/precision/autocast.h"
+#include "passes/training/add_update.h"
+#include "passes/training/bind_arenas.h"
 
 namespace halfstep {
 

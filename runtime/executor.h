@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/program.h"
+#include "program/program.h"
 
 namespace halfstep {
 

@@ -8,11 +8,11 @@
 #include "ir/interpret.h"
 #include "ir/op.h"
 #include "ir/verify.h"
-#include "passes/autocast.h"
-#include "passes/differentiate.h"
-#include "passes/expand_composites.h"
-#include "passes/place_casts.h"
-#include "passes/simplify.h"
+#include "passes/precision/autocast.h"
+#include "passes/precision/place_casts.h"
+#include "passes/rewrite/expand_composites.h"
+#include "passes/rewrite/simplify.h"
+#include "passes/training/differentiate.h"
 #include "tests/random_tensors.h"
 
 namespace halfstep {

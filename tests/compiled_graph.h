@@ -5,12 +5,12 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "codegen/lower.h"
-#include "codegen/module.h"
-#include "passes/expand_composites.h"
-#include "passes/fuse.h"
+#include "codegen/emit/module.h"
+#include "codegen/lower/lower.h"
+#include "passes/fusion/fuse.h"
 #include "passes/pipeline.h"
-#include "passes/simplify.h"
+#include "passes/rewrite/expand_composites.h"
+#include "passes/rewrite/simplify.h"
 #include "runtime/executor.h"
 
 namespace halfstep {

@@ -1,9 +1,9 @@
 // The recorded optimizers and loss scales (tests/torch_steps.h) through compiled programs.
 #pragma once
 
-#include "runtime/checkpoint_state.h"
 #include "tests/compiled_graph.h"
 #include "tests/torch_steps.h"
+#include "training/checkpoint_state.h"
 
 namespace halfstep {
 

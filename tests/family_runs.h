@@ -8,11 +8,11 @@
 #include <numeric>
 #include <set>
 
-#include "driver/compile.h"
-#include "runtime/checkpoint_state.h"
+#include "compiler/compile.h"
 #include "tests/compiled_graph.h"
 #include "tests/loss_slope.h"
 #include "tests/recorded.h"
+#include "training/checkpoint_state.h"
 
 namespace halfstep {
 

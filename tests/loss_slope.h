@@ -4,10 +4,10 @@
 #include <cmath>
 #include <map>
 
-#include "driver/compile.h"
+#include "compiler/compile.h"
 #include "ir/builder.h"
 #include "ir/interpret.h"
-#include "passes/attach_loss.h"
+#include "passes/model/attach_loss.h"
 #include "tests/random_tensors.h"
 #include "tests/recorded.h"
 

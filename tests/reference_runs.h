@@ -11,11 +11,11 @@
 #include <fstream>
 #include <map>
 
-#include "driver/compile.h"
+#include "compiler/compile.h"
 #include "ir/op.h"
-#include "runtime/checkpoint_state.h"
 #include "tests/compiled_graph.h"
 #include "tests/recorded.h"
+#include "training/checkpoint_state.h"
 
 namespace halfstep {
 

@@ -9,8 +9,8 @@
 #include <set>
 
 #include "ir/text.h"
-#include "passes/add_update.h"
-#include "passes/attach_loss.h"
+#include "passes/model/attach_loss.h"
+#include "passes/training/add_update.h"
 #include "tests/recorded.h"
 
 namespace halfstep {

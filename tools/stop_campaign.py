@@ -4,7 +4,7 @@ usage: python3 tools/stop_campaign.py build/bin/halfstep [--stops N] [--kills N]
 
 stops: SIGINT, SIGTERM or SIGHUP; the run must save and exit with 128 + signal. kills: SIGKILL, with a checkpoint every third
 step. own: SIGKILL inside a save that replaces its own step, made by stopping a run in its evaluation and resuming it. The
-ticker, built as lib/libdriver_test_ticker.so, is preloaded into every run: a signal handler each millisecond. Checkpoints of
+ticker, built as lib/libcli_test_ticker.so, is preloaded into every run: a signal handler each millisecond. Checkpoints of
 the resumed and of the undisturbed run are compared byte for byte. Exit code 1 where anything was lost, aborted or differs.
 """
 import argparse

@@ -2,12 +2,12 @@
 #include "api/dtypes.h"
 #include "api/status.h"
 #include "api/step.h"
-#include "driver/check.h"
-#include "driver/find_non_finite.h"
-#include "driver/idle_keys.h"
-#include "driver/report.h"
-#include "driver/session.h"
-#include "frontend/export.h"
+#include "compiler/check.h"
+#include "compiler/find_non_finite.h"
+#include "compiler/idle_keys.h"
+#include "compiler/precision_rows.h"
+#include "compiler/session.h"
+#include "frontend/export/export.h"
 
 struct halfstep_precision {
   halfstep::AutocastReport rows;

@@ -6,9 +6,9 @@
 #include <memory>
 #include <optional>
 
+#include "program/program.h"
 #include "runtime/cpu/kernel_library.h"
 #include "runtime/cpu/thread_team.h"
-#include "runtime/program.h"
 
 namespace halfstep {
 

@@ -10,9 +10,9 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "program/host_cpu.h"
 #include "runtime/cpu/dnnl_call.h"
 #include "runtime/cpu/host_memory.h"
-#include "runtime/host_cpu.h"
 #include "runtime/signals.h"
 
 namespace halfstep {

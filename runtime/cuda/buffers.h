@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "program/program.h"
 #include "runtime/cuda/device.h"
-#include "runtime/program.h"
 
 namespace halfstep {
 

@@ -8,12 +8,12 @@
 #include <string_view>
 #include <vector>
 
+#include "program/program.h"
 #include "runtime/cuda/cudnn_graph.h"
 #include "runtime/cuda/cudnn_overflow.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/gemm.h"
 #include "runtime/cuda/rows.h"
-#include "runtime/program.h"
 
 namespace halfstep {
 

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "program/program_check.h"
 #include "runtime/cuda/buffers.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/convolution.h"
@@ -19,7 +20,6 @@
 #include "runtime/cuda/module.h"
 #include "runtime/cuda/rows.h"
 #include "runtime/executor.h"
-#include "runtime/program_check.h"
 
 namespace halfstep {
 namespace {

@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "runtime/program.h"
+#include "program/program.h"
 
 namespace halfstep {
 

@@ -7,9 +7,9 @@
 #include <memory>
 #include <string>
 
+#include "program/program.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/rows.h"
-#include "runtime/program.h"
 
 namespace halfstep {
 

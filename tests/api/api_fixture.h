@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "include/halfstep/halfstep.h"
-#include "tests/driver/cli_fixture.h"
+#include "tests/cli/cli_fixture.h"
 
 namespace halfstep::test {
 

@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "codegen/kernel_index.h"
+#include "codegen/kernel/kernel_index.h"
 
 namespace halfstep {
 namespace {

@@ -1,4 +1,4 @@
-#include "codegen/module.h"
+#include "codegen/emit/module.h"
 
 #include <gmock/gmock.h>
 

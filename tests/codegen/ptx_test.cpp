@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "codegen/module.h"
+#include "codegen/emit/module.h"
 #include "ir/op.h"
 #include "ir/text.h"
 #include "tests/op_samples.h"

@@ -11,8 +11,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "codegen/module.h"
-#include "codegen/schedule.h"
+#include "codegen/emit/module.h"
+#include "codegen/kernel/schedule.h"
 
 namespace halfstep {
 

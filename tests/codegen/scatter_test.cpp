@@ -1,6 +1,6 @@
 // Scatters beyond the op table: long lists of indices, rows that many of them name, indices out of range.
-#include "codegen/lower.h"
-#include "codegen/schedule.h"
+#include "codegen/kernel/schedule.h"
+#include "codegen/lower/lower.h"
 #include "tests/codegen/compare.h"
 
 namespace halfstep {

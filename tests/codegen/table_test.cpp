@@ -1,7 +1,7 @@
 // Every op with a kernel, compiled for x86-64-v3 and for the CPU at hand, against the interpreter in f32, f16 and bf16.
 #include <algorithm>
 
-#include "codegen/target.h"
+#include "codegen/target/target.h"
 #include "ir/op.h"
 #include "tests/codegen/compare.h"
 #include "tests/op_samples.h"

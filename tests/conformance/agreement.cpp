@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "frontend/tensor_data.h"
+#include "frontend/onnx/tensor_data.h"
 
 namespace halfstep::conformance {
 namespace {

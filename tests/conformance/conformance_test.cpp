@@ -9,9 +9,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "frontend/import.h"
-#include "frontend/model_proto.h"
-#include "frontend/tensor_data.h"
+#include "frontend/import/import.h"
+#include "frontend/onnx/model_proto.h"
+#include "frontend/onnx/tensor_data.h"
 #include "tests/compiled_graph.h"
 #include "tests/conformance/agreement.h"
 #include "tests/conformance/table.h"

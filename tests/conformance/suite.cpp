@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "frontend/model_proto.h"
+#include "frontend/onnx/model_proto.h"
 
 namespace halfstep::conformance {
 namespace {

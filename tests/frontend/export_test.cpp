@@ -1,5 +1,5 @@
 // Trained weights back into an ONNX model.
-#include "frontend/export.h"
+#include "frontend/export/export.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,9 +7,9 @@
 #include <fstream>
 
 #include "base/file.h"
-#include "frontend/model_proto.h"
-#include "frontend/tensor_data.h"
-#include "frontend/validate.h"
+#include "frontend/onnx/model_proto.h"
+#include "frontend/onnx/tensor_data.h"
+#include "frontend/onnx/validate.h"
 #include "test_model.h"
 
 namespace halfstep::test {

@@ -1,8 +1,8 @@
 // ONNX operators whose gradient is that of what they are imported as: one line each, against central differences.
 #include <gtest/gtest.h>
 
-#include "passes/attach_loss.h"
-#include "passes/choose_layouts.h"
+#include "passes/model/attach_loss.h"
+#include "passes/model/choose_layouts.h"
 #include "test_model.h"
 #include "tests/central_differences.h"
 

@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "frontend/operators.h"
+#include "frontend/import/operators.h"
 #include "test_model.h"
 
 namespace halfstep::test {

@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "frontend/export.h"
-#include "frontend/import.h"
+#include "frontend/export/export.h"
+#include "frontend/import/import.h"
 
 namespace halfstep::test {
 namespace {

@@ -1,5 +1,5 @@
 // Parameters that an exporter merged or removed for their values: found, told from tied ones, and put back.
-#include "frontend/merged_parameters.h"
+#include "frontend/repairs/merged_parameters.h"
 
 #include <gmock/gmock.h>
 
@@ -8,10 +8,10 @@
 #include <map>
 
 #include "base/file.h"
-#include "frontend/export.h"
-#include "frontend/readiness.h"
-#include "frontend/removed_biases.h"
-#include "frontend/restore_parameters.h"
+#include "frontend/diagnose/diagnostics.h"
+#include "frontend/export/export.h"
+#include "frontend/export/restore_parameters.h"
+#include "frontend/repairs/removed_biases.h"
 #include "ir/interpret.h"
 #include "ir/op.h"
 #include "test_model.h"

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "base/file.h"
-#include "frontend/operators.h"
+#include "frontend/import/operators.h"
 #include "ir/interpret.h"
 #include "ir/op.h"
 #include "ir/text.h"

@@ -1,5 +1,5 @@
 // Every operator's import against values computed by hand.
-#include "frontend/operators.h"
+#include "frontend/import/operators.h"
 
 #include <gtest/gtest.h>
 

@@ -3,9 +3,9 @@
 
 #include "ir/interpret.h"
 #include "operator_cases.h"
-#include "passes/attach_loss.h"
-#include "passes/differentiate.h"
-#include "passes/expand_composites.h"
+#include "passes/model/attach_loss.h"
+#include "passes/rewrite/expand_composites.h"
+#include "passes/training/differentiate.h"
 
 namespace halfstep::test {
 namespace {

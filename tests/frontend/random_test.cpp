@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "ir/op.h"
-#include "passes/inference.h"
+#include "passes/model/inference.h"
 #include "test_model.h"
 
 namespace halfstep::test {

@@ -1,13 +1,12 @@
 // What `check` tells about a file: how it was exported, what trains, and everything that is missing at once.
-#include "frontend/readiness.h"
-
 #include <gmock/gmock.h>
 
 #include "base/error.h"
 #include "base/file.h"
-#include "frontend/export.h"
-#include "frontend/folded_batch_norm.h"
-#include "frontend/model_proto.h"
+#include "frontend/diagnose/diagnostics.h"
+#include "frontend/export/export.h"
+#include "frontend/onnx/model_proto.h"
+#include "frontend/repairs/folded_batch_norm.h"
 #include "ir/interpret.h"
 #include "test_model.h"
 

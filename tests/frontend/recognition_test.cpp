@@ -11,8 +11,8 @@
 #include "ir/op.h"
 #include "ir/text.h"
 #include "ir/verify.h"
-#include "passes/canonicalise.h"
-#include "passes/recognise.h"
+#include "passes/model/recognise.h"
+#include "passes/rewrite/canonicalise.h"
 #include "test_model.h"
 #include "tests/random_tensors.h"
 

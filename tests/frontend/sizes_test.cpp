@@ -1,10 +1,10 @@
 // Models read at other sizes than exported: how dimensions follow, and how content does.
-#include "frontend/sizes.h"
+#include "frontend/import/sizes.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "frontend/regrow.h"
+#include "frontend/import/respecialise.h"
 #include "ir/interpret.h"
 #include "ir/op.h"
 #include "test_model.h"

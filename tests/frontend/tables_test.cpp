@@ -4,7 +4,7 @@
 #include <cmath>
 #include <functional>
 
-#include "frontend/readiness.h"
+#include "frontend/diagnose/diagnostics.h"
 #include "ir/op.h"
 #include "test_model.h"
 

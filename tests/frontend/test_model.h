@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "frontend/import.h"
+#include "frontend/import/import.h"
 #include "ir/attributes.h"
 
 namespace halfstep::test {

@@ -3,8 +3,8 @@
 
 #include <filesystem>
 
-#include "frontend/export.h"
-#include "frontend/readiness.h"
+#include "frontend/diagnose/diagnostics.h"
+#include "frontend/export/export.h"
 #include "ir/op.h"
 #include "test_model.h"
 

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "codegen/target.h"
+#include "codegen/target/target.h"
 #include "ir/graph.h"
 #include "passes/pipeline.h"
 #include "tests/fuzz/values.h"

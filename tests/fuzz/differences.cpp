@@ -7,7 +7,7 @@
 #include "ir/builder.h"
 #include "ir/interpret.h"
 #include "ir/op.h"
-#include "passes/attach_loss.h"
+#include "passes/model/attach_loss.h"
 #include "tests/fuzz/perturbed.h"
 #include "tests/fuzz/random.h"
 #include "tests/fuzz/reference.h"

@@ -346,8 +346,8 @@ class Run {
     return node.op->kernel != KernelKind::movement || name == "concat" || name == "scatter";
   }
 
-  // Constants below a type's normal numbers are not rounded to it (passes/precision_needs.h), nor what they are put
-  // beside. What becomes that small in a computation is.
+  // Constants below a type's normal numbers are not rounded to it (passes/precision/precision_needs.h), nor what they
+  // are put beside. What becomes that small in a computation is.
   bool keeps_exponents(const Node& node, const InterpretedTensor& result) const {
     const std::string_view name = node.op->name;
     if (name == "pad" || name == "concat") return true;

@@ -5,8 +5,8 @@
 
 #include "ir/interpret.h"
 #include "ir/text.h"
-#include "passes/attach_preprocessing.h"
-#include "passes/inference.h"
+#include "passes/model/attach_preprocessing.h"
+#include "passes/model/inference.h"
 #include "tests/random_tensors.h"
 
 namespace halfstep {

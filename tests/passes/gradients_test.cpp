@@ -1,8 +1,8 @@
 // Gradients of small models against central differences of the interpreter in double, with and without autocast:
 // without rounding, casts change nothing.
 #include "ir/text.h"
-#include "passes/attach_loss.h"
-#include "passes/choose_layouts.h"
+#include "passes/model/attach_loss.h"
+#include "passes/model/choose_layouts.h"
 #include "tests/central_differences.h"
 
 namespace halfstep {

@@ -6,7 +6,7 @@
 #include <limits>
 #include <set>
 
-#include "passes/attach_loss.h"
+#include "passes/model/attach_loss.h"
 #include "tests/passes/stepper.h"
 
 namespace halfstep {

@@ -9,8 +9,8 @@
 #include "ir/interpret.h"
 #include "ir/op.h"
 #include "ir/text.h"
-#include "passes/add_update.h"
-#include "passes/differentiate.h"
+#include "passes/training/add_update.h"
+#include "passes/training/differentiate.h"
 
 namespace halfstep {
 

@@ -6,9 +6,9 @@
 #include <set>
 
 #include "base/file.h"
-#include "runtime/host_cpu.h"
+#include "program/host_cpu.h"
+#include "tests/program/error_message.h"
 #include "tests/runtime/contraction_program.h"
-#include "tests/runtime/error_message.h"
 
 namespace halfstep {
 namespace {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "runtime/program.h"
+#include "program/program.h"
 
 namespace halfstep {
 

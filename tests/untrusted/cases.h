@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "frontend/model_proto.h"
+#include "frontend/onnx/model_proto.h"
 
 namespace halfstep::test {
 

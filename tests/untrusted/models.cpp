@@ -3,8 +3,8 @@
 #include <limits>
 
 #include "base/error.h"
-#include "frontend/import.h"
-#include "frontend/readiness.h"
+#include "frontend/diagnose/diagnostics.h"
+#include "frontend/import/import.h"
 #include "passes/pipeline.h"
 #include "tests/untrusted/cases.h"
 

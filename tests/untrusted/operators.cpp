@@ -1,5 +1,5 @@
 // Models of one operator, with operands and results left out.
-#include "frontend/operators.h"
+#include "frontend/import/operators.h"
 
 #include <algorithm>
 #include <limits>

@@ -6,15 +6,15 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "driver/recipe.h"
+#include "compiler/recipe.h"
+#include "data/data.h"
+#include "data/npy.h"
 #include "ir/text.h"
-#include "runtime/checkpoint.h"
-#include "runtime/data.h"
-#include "runtime/npy.h"
-#include "runtime/program.h"
-#include "runtime/safetensors.h"
-#include "tests/runtime/fake_executor.h"
+#include "program/program.h"
+#include "program/safetensors.h"
+#include "tests/training/fake_executor.h"
 #include "tests/untrusted/cases.h"
+#include "training/checkpoint.h"
 
 namespace halfstep::test {
 namespace {

@@ -1,0 +1,118 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "compiler/session.h"
+#include "training/trainer.h"
+
+namespace halfstep {
+namespace {
+
+struct Measurement {
+  double median_ms = 0, p90_ms = 0;
+  int64_t repeats = 0;
+  std::vector<StepTime> calls;
+};
+
+double percentile(std::vector<double> values, double share) {
+  std::ranges::sort(values);
+  return values[std::min(values.size() - 1, static_cast<size_t>(share * static_cast<double>(values.size())))];
+}
+
+// Without a number of repeats: some seconds' worth, at least 10 and at most 1000.
+Measurement measure(Executor& executor, const CommandOptions& options) {
+  constexpr double kMilliseconds = 3000;
+  const int program = program_index(executor.model(), "train");
+  executor.time_steps(program, 3);  // warm-up
+  const double estimate = percentile(executor.time_steps(program, 3), 0.5);
+  const int repeats =
+      options.repeats > 0 ? options.repeats : static_cast<int>(std::clamp(kMilliseconds / estimate, 10.0, 1000.0));
+  const std::vector<double> ms = executor.time_steps(program, repeats);
+  Measurement m{percentile(ms, 0.5), percentile(ms, 0.9), repeats, {}};
+  if (options.detail == CommandOptions::all) m.calls = executor.profile(program, std::max(3, repeats / 10));
+  return m;
+}
+
+nlohmann::json calls_json(const std::vector<StepTime>& calls) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const StepTime& c : calls)
+    rows.push_back({{"node", c.origin},
+                    {"call", c.call},
+                    {"microseconds", c.microseconds},
+                    {"bytes", c.bytes},
+                    {"flops", c.flops}});
+  return rows;
+}
+
+std::string calls_table(const std::vector<StepTime>& calls) {
+  Table table({"us", "GB/s", "TFLOP/s", "call", "node"});
+  for (const StepTime& c : calls)
+    table.add({fmt::format("{:.1f}", c.microseconds),
+               fmt::format("{:.1f}", static_cast<double>(c.bytes) / c.microseconds / 1e3),
+               c.flops > 0 ? fmt::format("{:.3f}", c.flops / c.microseconds / 1e6) : "-", c.call, c.origin});
+  return table.text();
+}
+
+}  // namespace
+
+ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
+  Job job = open_job(given);
+  Recipe& recipe = job.recipe;
+  if (recipe.init == "from_file") recipe.init = "absent";
+  CompileOptions compile = options.compile;
+  compile.constants = MissingConstants::zeros;  // values do not matter for times
+  const Session session = open_session(job, compile);
+  const CompiledModel& model = session.executor->model();
+  const Measurement m = measure(*session.executor, options);
+  const int64_t samples = recipe.batch;
+  const double per_second = static_cast<double>(samples) / m.median_ms * 1e3;
+  const MemoryReport memory = session.executor->memory();
+  const int64_t planned = memory.state_bytes + memory.scratch_bytes;
+  const size_t calls = model.find("train")->steps.size();
+  if (session.report && options.timing == CommandOptions::time_passes)
+    print_err("{}", pass_times_table(*session.report));
+  if (options.format == Format::json) {
+    nlohmann::json json{{"model", given.model},
+                        {"device", name(model.device)},
+                        {"architecture", model.architecture},
+                        {"batch", samples},
+                        {"precision", recipe.precision},
+                        {"median_ms", m.median_ms},
+                        {"p90_ms", m.p90_ms},
+                        {"samples_per_second", per_second},
+                        {"repeats", m.repeats},
+                        {"calls", calls},
+                        {"planned_bytes", planned},
+                        {"workspace_bytes", memory.workspace_bytes},
+                        {"measured_bytes", memory.measured_bytes}};
+    if (session.report)
+      json["compile_seconds"] = session.report->seconds, json["compile"] = compile_json(*session.report);
+    if (!m.calls.empty()) json["profile"] = calls_json(m.calls);
+    print_out("{}\n", json_text(json));
+    return ExitCode::success;
+  }
+  const auto row = [](const char* label, const std::string& value, const std::string& meaning) {
+    print_out("  {:<10}  {:>12}  {}\n", label, value, meaning);
+  };
+  print_out("{}: {} at batch {} on {} ({})\n", given.model, recipe.precision, samples, name(model.device),
+            model.architecture);
+  row("step", fmt::format("{:.4f} ms", m.median_ms),
+      fmt::format("median of {} steps, {} calls each", m.repeats, calls));
+  row("", fmt::format("{:.4f} ms", m.p90_ms), "nine of ten are faster");
+  row("throughput", count_text(static_cast<int64_t>(per_second)), "samples/s");
+  row("memory", bytes_text(planned),
+      fmt::format("planned: {} of state, {} of scratch", bytes_text(memory.state_bytes),
+                  bytes_text(memory.scratch_bytes)));
+  row("", bytes_text(memory.workspace_bytes), "for the libraries' workspaces");
+  row("", bytes_text(memory.measured_bytes), "measured");
+  if (session.report) row("compile", fmt::format("{:.3f} s", session.report->seconds), "passes and kernels");
+  if (!m.calls.empty()) print_out("\n{}", calls_table(m.calls));
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,93 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "codegen/target/target.h"
+#include "ir/text.h"
+#include "runtime/cuda_probe.h"
+#include "runtime/executor.h"
+
+namespace halfstep {
+
+ExitCode run_info(const CommandOptions& options) {
+  const CudaProbe cuda = probe_cuda(0);
+  if (options.format == Format::json) {
+    print_out("{}\n", json_text({{"version", HALFSTEP_VERSION},
+                                 {"models", onnx_versions()},
+                                 {"compiler", llvm_version()},
+                                 {"cpu", {{"name", host_cpu()}, {"libraries", cpu_libraries()}}},
+                                 {"cuda",
+                                  {{"available", cuda.available},
+                                   {"device", cuda.device},
+                                   {"architecture", cuda.architecture},
+                                   {"memory_bytes", cuda.memory_bytes},
+                                   {"libraries", cuda.libraries},
+                                   {"reason", cuda.reason}}}}));
+    return ExitCode::success;
+  }
+  print_out("halfstep  {}\n", HALFSTEP_VERSION);
+  print_out("models    {}\n", onnx_versions());
+  print_out("compiler  {}\n", llvm_version());
+  print_out("cpu       {}; {}\n", host_cpu(), cpu_libraries());
+  if (cuda.available)
+    print_out("cuda      {}, {}, {}\n          {}\n", cuda.device, cuda.architecture, bytes_text(cuda.memory_bytes),
+              cuda.libraries);
+  else
+    print_out("cuda      {}\n", cuda.reason);
+  return ExitCode::success;
+}
+
+ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
+  CompileOptions compile = options.compile;
+  compile.stop_after = "autocast";
+  const CompileReport report = compile_training(recipe, DeviceKind::cpu, compile).report;
+  const AutocastReport nodes = by_onnx_node(report.precision, report.onnx_nodes, report.part_of);
+  if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(report));
+  if (options.format == Format::json) {
+    print_out("{}\n", json_text({{"model", recipe.model},
+                                 {"precision", recipe.precision},
+                                 {"summary", precision_summary(nodes)},
+                                 {"nodes", precision_json(nodes)},
+                                 {"ir_nodes", precision_json(report.precision)}}));
+    return ExitCode::success;
+  }
+  print_out("{}\n  {}\n", precision_table(options.detail == CommandOptions::all ? report.precision : nodes),
+            precision_summary(nodes));
+  return ExitCode::success;
+}
+
+ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
+  if (options.target.empty() && options.compile.stop_after.empty() && options.compile.dump.empty())
+    throw Error("no target is given: name the directory to write with -o");
+  CompileOptions compile = options.compile;
+  compile.model_outputs = outputs_of_runs(recipe);
+  if (recipe.init != "from_file") compile.constants = MissingConstants::zeros;  // runs refuse the step
+  const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), compile);
+  if (options.format == Format::text)
+    for (const std::string& remark : compiled.report.remarks) print_err("halfstep: note: {}\n", remark);
+  if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(compiled.report));
+  if (!options.compile.stop_after.empty()) {
+    for (const Graph& graph : compiled.stopped.graphs) print_out("{}", print(graph));
+    return ExitCode::success;
+  }
+  if (!options.target.empty()) save_compiled(compiled.model, options.target);
+  if (options.format == Format::json) {
+    nlohmann::json json = compile_json(compiled.report);
+    json["model"] = recipe.model, json["target"] = options.target;
+    json["device"] = name(compiled.model.device), json["architecture"] = compiled.model.architecture;
+    print_out("{}\n", json_text(json));
+    return ExitCode::success;
+  }
+  print_out("{}", compile_summary(compiled.report));
+  if (!options.target.empty())
+    print_err("halfstep: wrote {} for {} ({}); next: halfstep train {}\n", options.target, name(compiled.model.device),
+              compiled.model.architecture, options.target);
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

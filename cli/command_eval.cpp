@@ -1,0 +1,63 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "cli/train_report.h"
+#include "compiler/session.h"
+#include "frontend/export/export.h"
+#include "training/trainer.h"
+
+namespace halfstep {
+
+ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
+  Job job = open_job(given);
+  Recipe& recipe = job.recipe;
+  if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
+  const Dataset data = open_evaluation_data(recipe);
+  const Session session = open_session(job, options.compile);
+  if (session.report && options.timing == CommandOptions::time_passes)
+    print_err("{}", pass_times_table(*session.report));
+  if (!options.checkpoint.empty())
+    write_weights(*session.executor, read_checkpoint_weights(options.checkpoint),
+                  "checkpoint '" + options.checkpoint + "'");
+  const SignalGuard signals;
+  const CompiledModel& model = session.executor->model();
+  if (options.format == Format::text)
+    print_remarks(DataFeed(data, model.programs[static_cast<size_t>(program_index(model, "evaluate"))],
+                           feed_options(recipe, model)));
+  const Evaluation e = evaluate(*session.executor, data,
+                                {.feed = feed_options(recipe, model),
+                                 .ranges = value_ranges(recipe, model),
+                                 .seed = static_cast<uint64_t>(recipe.seed),
+                                 .signals = &signals});
+  if (e.interrupted) return stopped_by(signals.received());
+  if (options.format == Format::json) {
+    nlohmann::json json{{"model", given.model}, {"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
+    if (e.accuracy) json["accuracy"] = *e.accuracy;
+    if (e.tokens) json.update(tokens_json(*e.tokens, ""));
+    print_out("{}\n", json_text(json));
+  } else {
+    print_out("{} samples in {:.1f} s: loss {:.4f}{}{}\n", count_text(e.samples), e.seconds, e.loss,
+              e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
+              e.tokens ? ", " + tokens_text(*e.tokens) : "");
+  }
+  return ExitCode::success;
+}
+
+ExitCode run_export(const Recipe& given, const CommandOptions& options) {
+  if (options.checkpoint.empty()) throw Error("no checkpoint is given: name it with --checkpoint");
+  const Recipe recipe = open_job(given).recipe;
+  export_model(onnx_file_of(recipe), read_checkpoint_weights(options.checkpoint), options.target);
+  if (options.format == Format::json)
+    print_out("{}\n", json_text({{"model", recipe.model}, {"trained_model", options.target}}));
+  else
+    print_err("halfstep: wrote {}\n", options.target);
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

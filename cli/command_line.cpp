@@ -1,0 +1,261 @@
+#include "cli/command_line.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <sstream>
+
+#include "base/error.h"
+#include "cli/output.h"
+
+namespace halfstep {
+namespace {
+
+constexpr const char* kAbout = "compiles ONNX models for training in automatic mixed precision, and trains them";
+constexpr const char* kExitCodes = R"(exit codes:
+    0  done
+    1  the model, the data, an option or the machine is at fault
+    2  the command line is wrong
+    3  a bug in halfstep
+    4  check found problems
+  130  stopped by SIGINT after writing a checkpoint (129: by SIGHUP, 143: by SIGTERM)
+)";
+
+// One row per command: the only place that lists them.
+struct Command {
+  const char* name;
+  const char* help;
+  const char* operand;  // nullptr: none
+  const char* examples;
+};
+constexpr const char* kModel = "an ONNX file or a recipe (.toml)";
+constexpr const char* kModelOrStep = "an ONNX file, a recipe (.toml), or a directory that `compile` made";
+constexpr Command kCommands[] = {
+    {"info", "devices and library versions", nullptr,
+     "  halfstep info\n"
+     "  halfstep info --json\n"},
+    {"check", "every problem that keeps a model from training, at once", kModel,
+     "  halfstep check models/lenet.onnx\n"
+     "  halfstep check model.onnx --init                          its weights are not there yet\n"},
+    {"inspect", "precision of every node, and the reason", kModel,
+     "  halfstep inspect models/lenet.onnx\n"
+     "  halfstep inspect models/lenet.toml --deny 'node_linear*'  the same with two layers kept in fp32\n"},
+    {"compile", "compile the training step into a directory", kModel,
+     "  halfstep compile models/lenet.toml -o lenet.step          then: halfstep train lenet.step\n"
+     "  halfstep compile models/lenet.onnx --stop-after autocast  print the graph after a pass\n"},
+    {"train", "train a model", kModelOrStep,
+     "  halfstep train models/lenet.toml --epochs 5               as a recipe says, with one key changed\n"
+     "  halfstep train models/lenet.toml --resume halfstep-out/checkpoints\n"},
+    {"eval", "loss and accuracy over a data set", kModelOrStep,
+     "  halfstep eval models/lenet.toml                           the weights of the model's file\n"
+     "  halfstep eval models/lenet.toml --checkpoint halfstep-out/checkpoints\n"},
+    {"gradients", "one batch's loss, outputs and gradients, for comparison with another framework", kModel,
+     "  halfstep gradients model.onnx --data batch.npz --batch 8 -o gradients.safetensors\n"
+     "  halfstep gradients model.onnx --data batch.npz --batch 8 --precision fp32 --dropout 0.1 -o "
+     "with_dropout.safetensors\n"},
+    {"export", "put trained weights back into the ONNX model", kModelOrStep,
+     "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
+     "  halfstep export lenet.step --checkpoint halfstep-out/checkpoints/step-000000469 -o trained.onnx\n"},
+    {"bench", "step time, throughput, memory and compile time", kModelOrStep,
+     "  halfstep bench models/lenet.toml\n"
+     "  halfstep bench models/resnet18.toml --batch 32 --calls    with a row for each call of the step\n"},
+};
+
+const Command& command_named(const std::string& name) {
+  return *std::ranges::find_if(kCommands, [&](const Command& c) { return c.name == name; });
+}
+
+// Puts two examples before everything else.
+class ExamplesFirst final : public CLI::Formatter {
+ public:
+  std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override {
+    std::string text = CLI::Formatter::make_help(app, std::move(name), mode);
+    for (size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
+    return text;
+  }
+  std::string make_description(const CLI::App* app) const override {
+    if (!app->get_parent())
+      return fmt::format(
+          "halfstep {} {}\n\nexamples:\n{}{}\n", HALFSTEP_VERSION, kAbout,
+          "  halfstep train models/lenet.toml --epochs 5  train as a recipe says, with one key changed\n",
+          "  halfstep inspect models/lenet.onnx           which precision each node gets, and why\n");
+    return fmt::format("{}\n\nexamples:\n{}\n", app->get_description(), command_named(app->get_name()).examples);
+  }
+};
+
+const RecipeKey* recipe_key(std::string name) {
+  std::ranges::replace(name, '-', '_');
+  const auto found = std::ranges::find(recipe_keys(), name, &RecipeKey::name);
+  return found == recipe_keys().end() ? nullptr : &*found;
+}
+
+// Keys may be written with dashes: --learning-rate.
+std::string canonical_argument(const std::string& argument) {
+  if (!argument.starts_with("--")) return argument;
+  const size_t end = std::min(argument.find('='), argument.size());
+  const RecipeKey* key = recipe_key(argument.substr(2, end - 2));
+  return key ? "--" + key->name + argument.substr(end) : argument;
+}
+
+// What an option means without a value; what follows it may be the model.
+std::string value_if_alone(const std::string& option, const std::string& next) {
+  if (option == "--init") return next == "from_file" || next == "absent" || next == "fresh" ? "" : "absent";
+  const RecipeKey* key = option.starts_with("--") ? recipe_key(option.substr(2)) : nullptr;
+  return key && key->unit == "true|false" && next != "true" && next != "false" ? "true" : "";
+}
+
+std::vector<std::string> canonical_arguments(int argc, const char* const* argv) {
+  std::vector<std::string> arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = canonical_argument(argv[i]);
+    const std::string value = value_if_alone(option, i + 1 < argc ? argv[i + 1] : "");
+    arguments.push_back(value.empty() ? option : option + "=" + value);
+  }
+  return arguments;
+}
+
+void add_recipe_keys(CLI::App& command, CommandLine& line) {
+  for (const RecipeKey& key : recipe_keys()) {
+    if (key.name == "model") continue;
+    CLI::Option* option = command.add_option_function<std::string>(
+        "--" + key.name, [&line, name = key.name](const std::string& value) { line.keys.emplace_back(name, value); },
+        key.help);
+    option->type_name(key.unit)->group(key.scope == RecipeKey::compiled ? key.group + " (fixed when a step is compiled)"
+                                                                        : key.group);
+    key.unit.ends_with(",...") ? option->join(',') : option->take_last();  // a list may be given piece by piece
+  }
+}
+
+void add_compiler_options(CLI::App& command, CommandOptions& options) {
+  command
+      .add_option("--dump", options.compile.dump,
+                  "write what each pass changed, the kernels and the programs into this directory")
+      ->type_name("DIR")
+      ->group("compiler");
+  command
+      .add_flag_callback(
+          "--time-passes", [&options] { options.timing = CommandOptions::time_passes; }, "print each pass's time")
+      ->group("compiler");
+}
+
+void add_command(CLI::App& app, CommandLine& line, const Command& row) {
+  CommandOptions& options = line.options;
+  const std::string name = row.name;
+  CLI::App* command = app.add_subcommand(name, row.help);
+  command->add_flag_callback("--json", [&options] { options.format = Format::json; }, "print JSON, also for errors");
+  if (row.operand) command->add_option("model", line.model_or_recipe, row.operand)->required()->type_name("PATH");
+  if (name == "compile") {
+    command->add_option("-o,--target", options.target, "the directory to write")->type_name("DIR");
+    command->add_option("--stop-after", options.compile.stop_after, "stop after this pass and print its graphs")
+        ->type_name("PASS")
+        ->group("compiler");
+  }
+  if (name == "export")
+    command->add_option("-o,--target", options.target, "the ONNX file to write")->required()->type_name("FILE");
+  if (name == "gradients")
+    command->add_option("-o,--target", options.target, "the safetensors file to write")->required()->type_name("FILE");
+  if (name == "eval" || name == "export" || name == "gradients")
+    command->add_option("--checkpoint", options.checkpoint, "a checkpoint, or a directory of them: its newest")
+        ->type_name("PATH");
+  if (name == "inspect")
+    command->add_flag_callback(
+        "--all", [&options] { options.detail = CommandOptions::all; }, "a row for each node of the IR");
+  if (name == "bench") {
+    command->add_option("--repeats", options.repeats, "steps that are timed; default: some seconds' worth")
+        ->type_name("NUMBER")
+        ->check(CLI::PositiveNumber);
+    command->add_flag_callback(
+        "--calls", [&options] { options.detail = CommandOptions::all; }, "a row for each call of the step");
+  }
+  if (!row.operand) return;
+  add_recipe_keys(*command, line);
+  add_compiler_options(*command, options);
+}
+
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates) {
+  const std::string near = nearest(word, candidates);
+  return near.empty() ? "" : fmt::format("; did you mean '{}'?", near);
+}
+
+// Before CLI11 reads on: its message for a wrong command does not name it.
+void check_command(const std::vector<std::string>& arguments) {
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) names.emplace_back(command.name);
+  if (arguments.empty()) throw UsageError(fmt::format("a command is missing: {}", fmt::join(names, ", ")));
+  const std::string& first = arguments.front();
+  if (!first.starts_with('-') && std::ranges::find(names, first) == names.end())
+    throw UsageError(
+        fmt::format("no command '{}'{} There are: {}", first, did_you_mean(first, names), fmt::join(names, ", ")));
+}
+
+// What CLI11 could not place, with the nearest option of the command.
+std::string unexpected(const CLI::App& command, const std::string& argument) {
+  if (!argument.starts_with('-')) return fmt::format("'{}' is one argument too many", argument);
+  const std::string option = argument.substr(0, argument.find('='));
+  std::vector<std::string> names;
+  for (const CLI::Option* o : command.get_options()) names.push_back(o->get_name());
+  return fmt::format("no option '{}'{}", option, did_you_mean(option, names));
+}
+
+std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<CLI::App*> commands = app.get_subcommands();
+  const CLI::App& command = commands.empty() ? app : *commands.front();
+  const std::string place = commands.empty() ? "halfstep" : "halfstep " + command.get_name();
+  std::string text = error.what();
+  if (const auto* extras = dynamic_cast<const CLI::ExtrasError*>(&error); extras && !command.remaining().empty())
+    text = unexpected(command, command.remaining().front());
+  else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("model"))
+    text += std::string(": ") + command_named(command.get_name()).operand;
+  return fmt::format("{}\nsee {} --help", text, place);
+}
+
+}  // namespace
+
+Format format_of(int argc, const char* const* argv) {
+  return std::find(argv, argv + argc, std::string("--json")) != argv + argc ? Format::json : Format::text;
+}
+
+std::optional<CommandLine> parse_command_line(int argc, const char* const* argv) {
+  std::vector<std::string> arguments = canonical_arguments(argc, argv);
+  check_command(arguments);
+  CLI::App app{kAbout, "halfstep"};
+  app.formatter(std::make_shared<ExamplesFirst>());
+  app.get_formatter()->column_width(35);
+  app.footer(kExitCodes);
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("halfstep ") + HALFSTEP_VERSION);
+  CommandLine line;
+  for (const Command& command : kCommands) add_command(app, line, command);
+  try {
+    std::ranges::reverse(arguments);
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0) throw UsageError(usage_message(app, error));
+    std::ostringstream text;
+    app.exit(error, text, text);
+    write_out(text.str());
+    return std::nullopt;
+  }
+  line.command = app.get_subcommands().front()->get_name();
+  return line;
+}
+
+Recipe recipe_of(const CommandLine& line) {
+  Recipe recipe;
+  if (line.model_or_recipe.ends_with(".toml"))
+    read_recipe(recipe, line.model_or_recipe);
+  else
+    recipe.model = line.model_or_recipe;
+  Problems problems;
+  for (const auto& [key, value] : line.keys) try {
+      set_key(recipe, key, value);
+    } catch (const Error& e) {
+      problems.add(std::string("--") + e.what());
+    }
+  problems.throw_if_any();
+  take_batch_from_shape(recipe);
+  return recipe;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,193 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/file_lock.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "cli/trace.h"
+#include "cli/train_report.h"
+#include "compiler/find_non_finite.h"
+#include "compiler/session.h"
+#include "frontend/export/export.h"
+#include "training/metrics.h"
+#include "training/trainer.h"
+
+namespace halfstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Makes the directory this run's alone, until the lock ends. A new run beside the checkpoints of another would be taken
+// for its end, or remove it.
+std::unique_ptr<FileLock> take_output_directory(const Recipe& recipe) {
+  const fs::path out = recipe.out;
+  std::error_code failed;
+  fs::create_directories(out, failed);
+  if (failed) throw Error("cannot create output directory '" + out.string() + "': " + failed.message());
+  auto lock = std::make_unique<FileLock>(out / ".lock", fmt::format("output directory '{}'", out.string()));
+  const fs::path checkpoints = out / "checkpoints";
+  if (fs::exists(checkpoints, failed)) recover_checkpoints(checkpoints);
+  if (recipe.resume.empty() && fs::exists(checkpoints, failed) && !list_checkpoints(checkpoints).empty())
+    throw Error(
+        fmt::format("output directory '{0}' holds the checkpoints of another run: go on with that by --resume "
+                    "{0}/checkpoints, or choose another directory with --out",
+                    out.string()));
+  return lock;
+}
+
+TrainOptions train_options(const Recipe& r, const CompiledModel& model, const SignalGuard& signals) {
+  TrainOptions o;
+  o.epochs = r.epochs, o.max_steps = r.max_steps, o.accumulation = r.accumulation;
+  o.seed = static_cast<uint64_t>(r.seed);
+  o.order = r.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored;
+  o.schedule = {.kind = r.schedule == "step"     ? ScheduleKind::step
+                        : r.schedule == "linear" ? ScheduleKind::linear
+                        : r.schedule == "cosine" ? ScheduleKind::cosine
+                                                 : ScheduleKind::constant,
+                .learning_rate = r.learning_rate,
+                .warmup_steps = r.warmup_steps,
+                .step_epochs = r.step_epochs,
+                .gamma = r.gamma,
+                .final_rate = r.final_rate,
+                .decay_steps = r.decay_steps};
+  o.feed = feed_options(r, model);
+  o.ranges = value_ranges(r, model);
+  const LossScaling scaling = loss_scaling(r);
+  o.min_scale =
+      scaling.mode == LossScaleMode::fixed ? scaling.initial : r.min_scale;  // a fixed scale has nowhere to go
+  // Without a scale it is no matter of range.
+  o.overflow_limit = scaling.mode == LossScaleMode::fixed && scaling.initial == 1 ? 1 : r.overflow_limit;
+  o.checkpoints = {.directory = fs::path(r.out) / "checkpoints",
+                   .every_steps = r.checkpoint_every,
+                   .keep = static_cast<int>(r.keep)};
+  o.resume = r.resume;
+  o.signals = &signals;
+  return o;
+}
+
+// The trainer knows that a run is stuck, the compiler's side why.
+TrainReport train_or_explain(Executor& executor, const Data& data, const Recipe& recipe, const TrainOptions& options,
+                             TrainObserver& observer) try {
+  return train(executor, data.train, data.test ? &*data.test : nullptr, options, observer);
+} catch (const HeadwayError& e) {
+  std::vector<std::string> lines{
+      e.what(), explain_non_finite(recipe, read_model_state(executor), data.train, options.feed, e.step())};
+  if (const fs::path& last = e.step().checkpoint; !last.empty())
+    lines.push_back(fmt::format("the last checkpoint is '{}': go on from it with --resume", last.string()));
+  throw Error(std::move(lines));
+}
+
+// The trained ONNX file; empty where the original is gone, as with a compiled step on another machine.
+fs::path export_trained(const Recipe& recipe, const NamedTensors& weights, const Narration& narration) {
+  if (std::error_code unreadable; !fs::exists(recipe.model, unreadable)) {
+    narration.note(fmt::format("'{}' is not there, so no trained ONNX file is written", recipe.model));
+    return {};
+  }
+  const fs::path trained = fs::path(recipe.out) / (fs::path(recipe.model).stem().string() + ".trained.onnx");
+  export_model(onnx_file_of(recipe), weights, trained);
+  return trained;
+}
+
+// A run with its records: the recipe that held, metrics, checkpoints, progress.
+TrainReport run_recorded(Executor& executor, const Data& data, const Recipe& recipe, Format format,
+                         const SignalGuard& signals) {
+  const fs::path out = recipe.out;
+  write_file_atomically(out / "recipe.toml", to_toml(recipe));
+  MetricsFile metrics(out / "metrics.jsonl", recipe.metrics_every);
+  TerminalObserver terminal(recipe.epochs);
+  std::vector<TrainObserver*> observers{&metrics};
+  if (format == Format::text) observers.push_back(&terminal);
+  ObserverList observer(observers);
+  return train_or_explain(executor, data, recipe, train_options(recipe, executor.model(), signals), observer);
+}
+
+std::string files_text(const TrainReport& report, const Recipe& recipe, const fs::path& trained) {
+  const std::string checkpoint = report.checkpoint.empty() ? recipe.resume : report.checkpoint.string();
+  std::string text = fmt::format("  checkpoint     {}\n", checkpoint);
+  if (!trained.empty()) text += fmt::format("  trained model  {}\n", trained.string());
+  return text + fmt::format("  metrics        {}\n", (fs::path(recipe.out) / "metrics.jsonl").string());
+}
+
+}  // namespace
+
+ExitCode run_train(const Recipe& given, const CommandOptions& options) {
+  const Narration narration(options.format);
+  Job job = open_job(given);
+  const Recipe& recipe = job.recipe;
+  const std::unique_ptr<FileLock> lock = take_output_directory(recipe);
+  narration.stage(1, "data");
+  const Data data = open_data(recipe);
+  narration.say(data_text(data));
+  narration.stage(2, "preprocessing");
+  narration.say(preprocessing_text(recipe));
+
+  narration.stage(3, "tensors");
+  const Session session = open_session(job, options.compile);
+  Executor& executor = *session.executor;
+  narration.say(tensors_text(executor));
+  const DataFeed feed(data.train, *executor.model().find("train"), feed_options(recipe, executor.model()));
+  if (data.train.tokens)
+    narration.say(fmt::format("  {} windows of tokens an epoch, {} in a step\n", count_text(feed.samples()),
+                              recipe.batch * recipe.accumulation));
+  for (const std::string& remark : feed.remarks()) narration.note(remark);
+  if (const int64_t step = recipe.batch * recipe.accumulation, rest = feed.samples() % step;
+      rest > 0 && rest < feed.samples())
+    narration.note(fmt::format("{} of {} samples do not fill a step of {} and are left out of each epoch{}", rest,
+                               feed.samples(), step, recipe.shuffle ? ", others each time" : ""));
+  nlohmann::json json;
+  AutocastReport precision;
+  if (const std::optional<CompileReport>& compiled = session.report) {
+    narration.say(fmt::format("  compiled in {:.2f} s to {} calls\n", compiled->seconds, compiled->steps));
+    for (const std::string& remark : compiled->remarks) narration.note(remark);
+    if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(*compiled));
+    precision = by_onnx_node(compiled->precision, compiled->onnx_nodes, compiled->part_of);
+    json["compile"] = compile_json(*compiled), json["precision"] = precision_json(precision);
+  }
+
+  narration.stage(4, recipe.precision == "fp32" ? "training" : "training with AMP");
+  if (!precision.empty()) narration.say(precision_table(precision) + "\n  " + precision_summary(precision) + "\n\n");
+  std::optional<SignalGuard> signals(std::in_place);
+  const TrainReport report = run_recorded(executor, data, recipe, options.format, *signals);
+  json.update(train_json(report));
+  if (report.reason == StopReason::interrupted) {
+    if (options.format == Format::json) print_out("{}\n", json_text(json));
+    narration.note(fmt::format("stopped by a signal after step {}; go on with --resume {}", report.steps,
+                               report.checkpoint.string()));
+    return stopped_by(signals->received());
+  }
+  signals.reset();
+
+  narration.stage(5, "metrics");
+  if (report.epochs.empty())
+    narration.note("the checkpoint is at the end of the run already; give more --epochs to go on");
+  const ModelState state = read_model_state(executor);
+  if (const std::string ruined = non_finite_weights(state); !ruined.empty())
+    throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");
+  const fs::path trained = export_trained(recipe, state.weights, narration);
+  if (options.format == Format::json) {
+    json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();
+    print_out("{}\n", json_text(json));
+    return ExitCode::success;
+  }
+  if (data.test && !data.test->tokens)
+    if (const auto trace = trace_prediction(recipe, state, *data.test, 0))
+      narration.say("  test sample 0, layer by layer:\n" + trace_table(*trace) + "\n");
+  narration.say(fmt::format("  step {} reached in {:.1f} s\n", report.steps, report.seconds));
+  narration.say(counters_text(report, executor.model().device) + "\n" + files_text(report, recipe, trained));
+  if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->accuracy)
+    narration.say(fmt::format("test accuracy {:.4f}\n", *report.epochs.back().test->accuracy));
+  if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->tokens)
+    narration.say(fmt::format("test loss {:.4f}, {}\n", report.epochs.back().test->loss,
+                              tokens_text(*report.epochs.back().test->tokens)));
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,51 @@
+#include "cli/output.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/printable.h"
+
+namespace halfstep {
+namespace {
+
+int lost_output = 0;  // the first errno of a write to stdout; the streams themselves are the process's
+
+void put(std::FILE* stream, std::string_view text) {
+  errno = 0;
+  const bool whole = std::fwrite(text.data(), 1, text.size(), stream) == text.size();
+  if (!whole && stream == stdout && lost_output == 0) lost_output = errno != 0 ? errno : EIO;
+}
+
+}  // namespace
+
+void write_out(std::string_view text) {
+  put(stdout, printable(text, Lines::kept));
+  errno = 0;
+  if (std::fflush(stdout) != 0 && lost_output == 0) lost_output = errno != 0 ? errno : EIO;
+}
+
+void write_err(std::string_view text) { put(stderr, printable(text, Lines::kept)); }
+
+void write_controls(std::string_view text) { put(stderr, text); }
+
+std::string json_text(const nlohmann::json& json) {
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+void open_standard_descriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    // The lowest free number is this one.
+    if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)::open("/dev/null", O_RDWR);
+}
+
+void finish_output() {
+  if (lost_output != 0) throw Error(std::string("cannot write to standard output: ") + std::strerror(lost_output));
+}
+
+}  // namespace halfstep

@@ -1,0 +1,77 @@
+#include "cli/report.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "cli/output.h"
+#include "cli/table.h"
+
+namespace halfstep {
+std::string precision_table(const AutocastReport& report) {
+  Table table({"node", "operator", "reads", "accumulates", "writes", "why"});
+  for (const PrecisionRow& row : report)
+    table.add({row.origin.name, row.op, std::string(name(row.operand)),
+               row.accumulator ? std::string(name(*row.accumulator)) : "-", std::string(name(row.result)), row.reason});
+  return table.text();
+}
+
+nlohmann::json precision_json(const AutocastReport& report) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const PrecisionRow& row : report)
+    rows.push_back({{"node", row.origin.name},
+                    {"phase", name(row.origin.phase)},
+                    {"operator", row.op},
+                    {"operand", name(row.operand)},
+                    {"accumulator", row.accumulator ? nlohmann::json(name(*row.accumulator)) : nlohmann::json()},
+                    {"result", name(row.result)},
+                    {"reason", row.reason}});
+  return rows;
+}
+
+std::string precision_summary(const AutocastReport& report) {
+  std::map<DType, int> counts;
+  for (const PrecisionRow& row : report)
+    if (is_floating(row.result) && row.reason != kFolded) ++counts[row.result];
+  std::string text;
+  for (const auto& [type, count] : counts)
+    text += fmt::format("{}{} {}write {}", text.empty() ? "" : ", ", count, text.empty() ? "nodes " : "", name(type));
+  return text;
+}
+
+std::string pass_times_table(const CompileReport& report) {
+  Table table({"pass", "ms", "share"});
+  double total = 0;
+  for (const PassTime& t : report.times) total += t.seconds;
+  for (const PassTime& t : report.times)
+    table.add({t.pass, fmt::format("{:.2f}", t.seconds * 1e3), fmt::format("{:.1f}%", 100 * t.seconds / total)});
+  table.add({"total", fmt::format("{:.2f}", total * 1e3), "100.0%"});
+  return table.text();
+}
+
+std::string compile_summary(const CompileReport& r) {
+  return fmt::format(
+      "compiled in {:.2f} s to {} calls: {} trainable values, {} of state, {} of scratch (no plan is below {})\n",
+      r.seconds, r.steps, count_text(r.parameters), bytes_text(r.state_bytes), bytes_text(r.scratch_bytes),
+      bytes_text(r.scratch_floor));
+}
+
+nlohmann::json compile_json(const CompileReport& r) {
+  nlohmann::json passes = nlohmann::json::array();
+  for (const PassTime& t : r.times) passes.push_back({{"pass", t.pass}, {"seconds", t.seconds}});
+  return {{"seconds", r.seconds},
+          {"parameters", r.parameters},
+          {"calls", r.steps},
+          {"scratch_bytes", r.scratch_bytes},
+          {"scratch_floor", r.scratch_floor},
+          {"state_bytes", r.state_bytes},
+          {"remarks", r.remarks},
+          {"passes", passes}};
+}
+
+void print_remarks(const DataFeed& feed) {
+  for (const std::string& remark : feed.remarks()) print_err("halfstep: note: {}\n", remark);
+}
+
+}  // namespace halfstep

@@ -1,0 +1,29 @@
+// What commands print about a compiled step.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "compiler/compile.h"
+#include "compiler/precision_rows.h"
+#include "compiler/recipe.h"
+#include "data/data_feed.h"
+
+namespace halfstep {
+
+// Rows of node, operator, operand / accumulator / result type, reason.
+std::string precision_table(const AutocastReport& report);
+nlohmann::json precision_json(const AutocastReport& report);
+// "9 nodes write f16, 4 write f32".
+std::string precision_summary(const AutocastReport& report);
+std::string pass_times_table(const CompileReport& report);
+// Compile time, steps, planned memory.
+std::string compile_summary(const CompileReport& report);
+nlohmann::json compile_json(const CompileReport& report);
+// What the user should know of how the data meets the inputs, on stderr.
+void print_remarks(const DataFeed& feed);
+
+}  // namespace halfstep

@@ -1,0 +1,75 @@
+#include "cli/table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "base/printable.h"
+
+namespace halfstep {
+namespace {
+
+// A number, with or without a unit: these stand to the right.
+bool is_number(const std::string& cell) {
+  constexpr std::array<std::string_view, 9> kUnits{"", "%", " %", "x", " B", " KiB", " MiB", " GiB", " TiB"};
+  const size_t digits = std::min(cell.find_first_not_of("0123456789.,+-e"), cell.size());
+  return cell.find_first_of("0123456789") < digits && std::ranges::find(kUnits, cell.substr(digits)) != kUnits.end();
+}
+
+// Columns a terminal shows for UTF-8 text.
+size_t width(const std::string& cell) {
+  return static_cast<size_t>(
+      std::count_if(cell.begin(), cell.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+}  // namespace
+
+void Table::add(std::vector<std::string> row) {
+  for (std::string& cell : row) cell = printable(cell);
+  rows_.push_back(std::move(row));
+}
+
+std::string Table::text(const std::string& indent) const {
+  std::vector<size_t> widths;
+  std::vector<char> numeric(header_.size(), !rows_.empty());
+  for (const std::string& h : header_) widths.push_back(width(h));
+  for (const auto& row : rows_)
+    for (size_t i = 0; i < row.size(); ++i) {
+      widths[i] = std::max(widths[i], width(row[i]));
+      numeric[i] = numeric[i] && (row[i].empty() || row[i] == "-" || is_number(row[i]));
+    }
+  std::string out;
+  const auto line = [&](const std::vector<std::string>& row) {
+    std::string text = indent;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string gap(widths[i] - width(row[i]), ' ');
+      text += (i ? "  " : "") + (numeric[i] ? gap + row[i] : row[i] + gap);
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    out += text + "\n";
+  };
+  line(header_);
+  std::vector<std::string> rule;
+  for (size_t w : widths) rule.push_back(std::string(w, '-'));
+  line(rule);
+  for (const auto& row : rows_) line(row);
+  return out;
+}
+
+std::string bytes_text(int64_t bytes) {
+  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double value = static_cast<double>(bytes);
+  size_t unit = 0;
+  while (value >= 1024 && unit < 4) value /= 1024, ++unit;
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
+}
+
+std::string count_text(int64_t count) {
+  std::string text = std::to_string(count);
+  for (size_t at = text.size(); at > 3 && text[at - 4] != '-';) text.insert(at -= 3, ",");
+  return text;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,83 @@
+#include "cli/trace.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+
+#include "base/own_names.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "compiler/replay.h"
+#include "ir/op.h"
+
+namespace halfstep {
+namespace {
+
+void add_row(std::vector<TraceRow>& rows, const OnnxNodeIndex& nodes, const Node& node,
+             const InterpretedTensor& value) {
+  TraceRow row{node.origin.name, nodes.operator_of(node.origin, node.op->name), value.type, 0, 0, 0};
+  row.mean = std::accumulate(value.values.begin(), value.values.end(), 0.0) / static_cast<double>(value.values.size());
+  const auto [low, high] = std::ranges::minmax(value.values);
+  row.low = low, row.high = high;
+  // A node's last value is what it computes.
+  const auto known = std::ranges::find(rows, row.node, &TraceRow::node);
+  if (known == rows.end())
+    rows.push_back(std::move(row));
+  else
+    *known = std::move(row);
+}
+
+void predict(const InterpretedTensor& logits, Trace& trace) {
+  const auto best = std::ranges::max_element(logits.values);
+  double sum = 0;
+  for (double v : logits.values) sum += std::exp(v - *best);
+  trace.predicted = best - logits.values.begin();
+  trace.probability = 1 / sum;
+}
+
+}  // namespace
+
+std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& state, const Dataset& dataset,
+                                      int64_t sample) {
+  constexpr double kMostOperations = 1e8;
+  if (std::error_code unreadable; !std::filesystem::exists(recipe.model, unreadable)) return std::nullopt;
+  const Replay replay(recipe, 1, "split_evaluation", "evaluate");
+  if (replay.operations() > kMostOperations) return std::nullopt;
+  const OnnxNodeIndex nodes(replay.onnx_nodes());
+  Trace trace;
+  const auto observe = [&](NodeId id, const std::vector<InterpretedTensor>& results) {
+    const Node& node = replay.graph().node(id);
+    const InterpretedTensor& value = results[0];
+    if (node.op->name == "input" && node.attributes.text("name") == "labels")
+      trace.label = static_cast<int64_t>(value.values[0]);
+    if (node.op->kernel != KernelKind::leaf && node.origin.phase == Phase::forward && !node.origin.name.empty() &&
+        !value.values.empty())
+      add_row(trace.rows, nodes, node, value);
+  };
+  const int64_t samples[] = {sample};
+  const InterpretResult result = replay.run(state, dataset, {}, samples, {}, observe);
+  if (trace.label)
+    for (const auto& [name, value] : result.outputs)
+      if (name.starts_with(kModelOutput) &&
+          (recipe.output.empty() || name.substr(kModelOutput.size()) == recipe.output))
+        predict(value, trace);
+  std::ranges::stable_sort(trace.rows, {}, [&](const TraceRow& row) { return nodes.position_of({row.node}); });
+  return trace;
+}
+
+std::string trace_table(const Trace& trace) {
+  Table table({"node", "operator", "value", "mean", "least", "largest"});
+  for (const TraceRow& row : trace.rows)
+    table.add({row.node, row.op, to_string(row.type), fmt::format("{:.4f}", row.mean), fmt::format("{:.4f}", row.low),
+               fmt::format("{:.4f}", row.high)});
+  std::string text = table.text();
+  if (trace.predicted)
+    text += fmt::format("  predicted class {} with probability {:.3f}, label {}\n", *trace.predicted, trace.probability,
+                        *trace.label);
+  return text;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,128 @@
+#include "cli/train_report.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "base/own_names.h"
+#include "cli/output.h"
+#include "cli/table.h"
+
+namespace halfstep {
+namespace {
+
+nlohmann::json counters_json(const ExecutorCounters& c) {
+  return {{"batches", c.steps},
+          {"graph_launches", c.graph_launches},
+          {"stream_synchronisations", c.stream_synchronisations},
+          {"slot_waits", c.slot_waits},
+          {"result_waits", c.result_waits}};
+}
+
+}  // namespace
+
+void Narration::stage(int number, const std::string& title) const { say(fmt::format("\n[{}/5] {}\n", number, title)); }
+
+void Narration::say(const std::string& text) const {
+  if (format_ == Format::json) return;
+  print_out("{}", text);
+}
+
+void Narration::note(const std::string& text) const {
+  if (format_ == Format::text) print_err("halfstep: note: {}\n", text);
+}
+
+std::string data_text(const Data& data) {
+  Table table({"set", "samples", "array", "type of a sample"});
+  const auto add = [&](const char* set, const Dataset& dataset) {
+    if (dataset.tokens)
+      table.add({set, "-",
+                 "tokens " + std::to_string(dataset.tokens->begin) + " to " + std::to_string(dataset.tokens->end) +
+                     " of " + dataset.tokens->file->name(),
+                 "-"});
+    for (const NamedArray& array : dataset.arrays) {
+      TensorType sample = array.values.type;
+      sample.shape.erase(sample.shape.begin());
+      table.add({set, count_text(dataset.size()), array.name, to_string(sample)});
+    }
+  };
+  add("train", data.train);
+  if (data.test) add("test", *data.test);
+  return table.text();
+}
+
+std::string preprocessing_text(const Recipe& r) {
+  if (!r.scale && r.mean.empty() && r.std.empty()) return "  none: values go to the model as they are\n";
+  const auto list = [](const std::vector<double>& v, double otherwise) {
+    std::string text;
+    for (double d : v) text += fmt::format("{}{:g}", text.empty() ? "" : ", ", d);
+    return v.size() > 1 ? "[" + text + "]" : v.empty() ? fmt::format("{:g}", otherwise) : text;
+  };
+  return fmt::format("  bytes cross to the device; the graph computes (x * {:g} - {}) / {}\n",
+                     r.scale.value_or(1.0 / 255), list(r.mean, 0), list(r.std, 1));
+}
+
+std::string tensors_text(const Executor& executor) {
+  const CompiledModel& model = executor.model();
+  Table table({"tensor", "kind", "type", "bytes"});
+  for (BufferKind kind : {BufferKind::input, BufferKind::state, BufferKind::output})
+    for (const Buffer& b : model.find("train")->buffers)
+      if (b.kind == kind && !is_transient(b.name))
+        table.add({b.name, std::string(name(b.kind)), to_string(b.type), bytes_text(b.type.byte_count())});
+  const MemoryReport m = executor.memory();
+  int64_t values = 0;
+  for (const ParameterSlice& p : model.parameters) values += TensorType{DType::f32, p.shape}.element_count();
+  return table.text() +
+         fmt::format("  {} trainable values in {} parameters; {} of state, {} of scratch, {} of library workspace\n",
+                     count_text(values), model.parameters.size(), bytes_text(m.state_bytes),
+                     bytes_text(m.scratch_bytes), bytes_text(m.workspace_bytes));
+}
+
+std::string counters_text(const TrainReport& report, DeviceKind device) {
+  const ExecutorCounters& c = report.counters;
+  Table table({"counter", "count", "meaning"});
+  table.add({"batches submitted", count_text(c.steps), "training and evaluation"});
+  if (device == DeviceKind::cuda) table.add({"graph launches", count_text(c.graph_launches), "one a batch"});
+  table.add({"waits inside a step", count_text(c.stream_synchronisations), "the host waited for the device: stays 0"});
+  table.add({"waits for a slot", count_text(c.slot_waits), "every input slot was in flight: the device sets the pace"});
+  table.add({"waits for a result", count_text(c.result_waits), "at the end of an epoch, for a checkpoint"});
+  return table.text();
+}
+
+nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix) {
+  nlohmann::json json{{prefix + "perplexity", tokens.perplexity}, {prefix + "tokens_per_second", tokens.per_second}};
+  if (tokens.bits_per_byte) json[prefix + "bits_per_byte"] = *tokens.bits_per_byte;
+  return json;
+}
+
+std::string tokens_text(const TokenMeasures& tokens) {
+  return fmt::format("perplexity {:.2f}{}", tokens.perplexity,
+                     tokens.bits_per_byte ? fmt::format(", {:.4f} bits a byte", *tokens.bits_per_byte) : "");
+}
+
+nlohmann::json train_json(const TrainReport& report) {
+  nlohmann::json epochs = nlohmann::json::array();
+  for (const EpochRow& e : report.epochs) {
+    nlohmann::json row{{"epoch", e.epoch},
+                       {"loss", e.loss},
+                       {"skipped", e.skipped},
+                       {"samples_per_second", e.samples_per_second},
+                       {"seconds", e.seconds}};
+    if (e.accuracy) row["accuracy"] = *e.accuracy;
+    if (e.test) row["test_loss"] = e.test->loss;
+    if (e.test && e.test->accuracy) row["test_accuracy"] = *e.test->accuracy;
+    if (e.tokens) row.update(tokens_json(*e.tokens, ""));
+    if (e.test && e.test->tokens) row.update(tokens_json(*e.test->tokens, "test_"));
+    if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
+    epochs.push_back(std::move(row));
+  }
+  return {{"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
+          {"steps", report.steps},
+          {"seconds", report.seconds},
+          {"checkpoint", report.checkpoint.string()},
+          {"counters", counters_json(report.counters)},
+          {"epochs", epochs}};
+}
+
+}  // namespace halfstep

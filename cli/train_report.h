@@ -1,0 +1,36 @@
+// What a training run tells: five stages of text on stdout while it goes, or one JSON object at its end.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "cli/commands.h"
+#include "compiler/session.h"
+#include "training/trainer_events.h"
+
+namespace halfstep {
+
+// In JSON mode only the object at the end is printed: stdout holds nothing else, and stderr at most an error.
+class Narration {
+ public:
+  explicit Narration(Format format) : format_(format) {}
+  void stage(int number, const std::string& title) const;
+  void say(const std::string& text) const;   // on stdout
+  void note(const std::string& text) const;  // on stderr
+
+ private:
+  Format format_;
+};
+
+std::string data_text(const Data& data);
+std::string preprocessing_text(const Recipe& recipe);
+// Inputs, states and outputs of the training step, and the memory they take.
+std::string tensors_text(const Executor& executor);
+// The host's counters with what each means.
+std::string counters_text(const TrainReport& report, DeviceKind device);
+// "perplexity 3.21, 1.6812 bits a byte"
+std::string tokens_text(const TokenMeasures& tokens);
+nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix);
+nlohmann::json train_json(const TrainReport& report);
+
+}  // namespace halfstep

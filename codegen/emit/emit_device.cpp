@@ -1,0 +1,531 @@
+// GPU schedules: one vector of lanes a thread and step, sized for 16-byte accesses.
+#include <llvm/IR/IntrinsicsNVPTX.h>
+#include <llvm/IR/Module.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "codegen/emit/emit_kernel.h"
+
+namespace halfstep {
+namespace {
+
+constexpr int64_t kWarp = 32;
+constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
+constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256, kScatterBlock = 128;
+constexpr int64_t kCachedElements = 32;      // of a row, kept in a thread's registers between phases
+constexpr int64_t kLoadedTogether = 80;      // values that a thread's loads in flight bring
+constexpr int64_t kProcessors = 128;         // about as many as large GPUs have
+constexpr int64_t kSharedBytes = 32 * 1024;  // at most, for combining columns
+constexpr int64_t kEnoughThreads = int64_t{1} << 16;
+
+// Lanes so that the narrowest operands move 16 bytes at a time; 1 where accesses are strided.
+unsigned choose_lanes(const Kernel& kernel) {
+  const AtomId lane = kernel.lane_variable();
+  if (lane < 0) return 1;
+  int64_t narrowest = 16, bytes = 16;
+  const VariableSet set = kernel.space.atom(lane).variables;
+  bool strided = false;
+  const auto access = [&](int32_t argument, const Index& index) {
+    if ((kernel.space.variables(index) & set) == 0) return;
+    const DType dtype = kernel.arguments[static_cast<size_t>(argument)].type.dtype;
+    narrowest = std::min(narrowest, size_of(dtype));
+    if (is_floating(dtype)) bytes = std::min(bytes, size_of(dtype));
+    const int64_t factor = index.factor(lane);
+    strided = strided || (factor != 1 && factor != 0);
+  };
+  for (ExpressionId id = 0; id < kernel.expressions.size(); ++id) {
+    const Expression& e = kernel.expressions[id];
+    if (e.kind == Expression::Kind::load) access(e.id, e.index);
+  }
+  for (const Store& s : kernel.stores) access(s.argument, s.index);
+  if (strided) return 1;
+  int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
+  // Points that stand together need registers of their own.
+  if (kernel.together > 2) lanes = std::min<int64_t>(lanes, 4);
+  while (lanes > 1 && kernel.extent(lane) % lanes != 0) lanes /= 2;
+  // Small tensors: rather more threads than wider ones. Columns get them by narrower tiles.
+  const int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
+  const bool spread = kernel.form == Kernel::Form::pointwise || kernel.form == Kernel::Form::rows;
+  while (spread && lanes > 1 && points / lanes < kEnoughThreads / 8) lanes /= 2;
+  return static_cast<unsigned>(std::max<int64_t>(lanes, 1));
+}
+
+bool fits_32_bits(const Kernel& kernel) {
+  constexpr int64_t kLimit = int64_t{1} << 30;
+  int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
+  if (kernel.chunk >= 0) points /= kernel.extent(kernel.chunk);
+  if (kernel.form == Kernel::Form::scatter)
+    points = std::max(kernel.points(kernel.kept), kernel.points(kernel.reduced));
+  bool fits = points < kLimit;
+  for (const KernelArgument& a : kernel.arguments) fits = fits && a.type.element_count() < kLimit;
+  return fits;
+}
+
+// Steps of a loop over memory that stand in one iteration, so that their loads do not wait for each other.
+int64_t steps_together(const Kernel& kernel, int64_t lanes, int64_t stride) {
+  const VariableSet reduced = variables_of(kernel, kernel.reduced);
+  int64_t values = lanes;
+  for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)
+    if (kernel.expressions[id].kind == Expression::Kind::load && (kernel.expressions.variables(id) & reduced))
+      values += lanes;
+  // Large blocks have fewer registers a thread, and more threads to load.
+  return std::clamp<int64_t>(kLoadedTogether / values, 1, stride > kColumnsBlock ? 2 : 4);
+}
+
+class DeviceKernel {
+ public:
+  DeviceKernel(llvm::Module& module, const Kernel& kernel, const std::string& name)
+      : module_(module), kernel_(kernel), ir_(module.getContext()), lane_(kernel.lane_variable()) {
+    const std::vector<ArgumentUse> uses = argument_uses(kernel);
+    function_ = declare_kernel(module, kernel, name, uses, kGlobal, {});
+    function_->setCallingConv(llvm::CallingConv::PTX_Kernel);
+    ir_.SetInsertPoint(llvm::BasicBlock::Create(module.getContext(), "entry", function_));
+    lanes_ = choose_lanes(kernel);
+    index_type_ = fits_32_bits(kernel) ? ir_.getInt32Ty() : ir_.getInt64Ty();
+    emitter_ = make_emitter(ir_, kernel, {DeviceKind::cuda, lane_, lanes_, index_type_},
+                            argument_pointers(module, kernel, function_, kGlobal), uses);
+  }
+
+  LaunchShape emit() {
+    LaunchShape shape;
+    switch (kernel_.form) {
+      case Kernel::Form::pointwise:
+        shape = pointwise();
+        break;
+      case Kernel::Form::rows:
+        shape = rows();
+        break;
+      case Kernel::Form::columns:
+        shape = columns();
+        break;
+      case Kernel::Form::scatter:
+        shape = scatter();
+        break;
+    }
+    ir_.CreateRetVoid();
+    llvm::LLVMContext& context = module_.getContext();
+    const auto number = [&](int64_t n) {
+      return llvm::ConstantAsMetadata::get(ir_.getInt32(static_cast<uint32_t>(n)));
+    };
+    module_.getOrInsertNamedMetadata("nvvm.annotations")
+        ->addOperand(llvm::MDNode::get(context, {llvm::ConstantAsMetadata::get(function_),
+                                                 llvm::MDString::get(context, "maxntidx"), number(shape.block)}));
+    return shape;
+  }
+
+ private:
+  ExpressionEmitter& e() { return *emitter_; }
+  llvm::Value* constant(int64_t v) { return e().index(v); }
+  llvm::Value* special(llvm::Intrinsic::ID id) {
+    return ir_.CreateZExtOrTrunc(ir_.CreateIntrinsic(id, {}, {}), index_type_);
+  }
+  llvm::Value* thread() { return special(llvm::Intrinsic::nvvm_read_ptx_sreg_tid_x); }
+  llvm::Value* block() { return special(llvm::Intrinsic::nvvm_read_ptx_sreg_ctaid_x); }
+  void barrier() { ir_.CreateIntrinsic(llvm::Intrinsic::nvvm_barrier0, {}, {}); }
+  int64_t vectors(const std::vector<AtomId>& variables) const {
+    return std::max<int64_t>(kernel_.points(variables) / lanes_, 1);
+  }
+
+  LaunchShape pointwise();
+  LaunchShape rows();
+  LaunchShape columns();
+  LaunchShape scatter();
+
+  // body(position, carried, counts) at begin, begin + step, ... before end, of which there are at most `most`. Several
+  // steps stand together, so that they do not wait for each other's loads; one whose `counts` is false is past the end
+  // and at some other position.
+  using StepBody = std::function<Values(llvm::Value* position, const Values& carried, llvm::Value* counts)>;
+  Values strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,
+                      const StepBody& body);
+
+  // One thread's share of a row: step i works on vector i * threads + number of those the row has.
+  struct Row {
+    int64_t threads = 1;       // a row
+    int64_t most_vectors = 1;  // of a row
+    bool cached = false;
+    llvm::Value* number = nullptr;   // of the thread in its row
+    llvm::Value* vectors = nullptr;  // of this row
+    llvm::Value* begin = nullptr;    // first vector, counted over the whole reduced extent
+  };
+  using Body = std::function<Values(const Values& carried, llvm::Value* counts)>;
+  Values row_pass(const Row& row, Values carried, const Body& body);
+  Values combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums);
+  Values combine_columns(const std::vector<size_t>& reductions, Values sums, int64_t width, int64_t block);
+  llvm::Value* shuffle(llvm::Value* value, int64_t distance);
+  llvm::GlobalVariable* shared(DType dtype, int64_t count);
+
+  llvm::Module& module_;
+  const Kernel& kernel_;
+  llvm::IRBuilder<> ir_;
+  AtomId lane_;
+  llvm::Function* function_ = nullptr;
+  unsigned lanes_ = 1;
+  llvm::IntegerType* index_type_ = nullptr;
+  std::unique_ptr<ExpressionEmitter> emitter_;
+  std::vector<std::unordered_map<ExpressionId, llvm::Value*>> cached_steps_;  // what each step of a cached row knows
+};
+
+LaunchShape DeviceKernel::pointwise() {
+  const int64_t count = vectors(kernel_.kept);
+  LaunchShape shape;
+  shape.block = count >= kEnoughThreads ? kPointwiseBlock : kRowsBlock;
+  shape.grid[0] = ceil_div(count, shape.block);
+  llvm::Value* at = ir_.CreateAdd(ir_.CreateMul(block(), constant(shape.block)), thread());
+  const auto body = [&] {
+    e().bind_linear(kernel_.kept, at);
+    e().emit_stores(Store::Domain::kept);
+  };
+  e().when(count % shape.block == 0 ? nullptr : ir_.CreateICmpSLT(at, constant(count)), body);
+  return shape;
+}
+
+Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,
+                                  const StepBody& body) {
+  const int64_t steps = steps_together(kernel_, lanes_, step), together = steps * step;
+  const auto run = [&](llvm::Value* position, const Values& now, llvm::Value* counts) {
+    const ExpressionEmitter::Scope before = e().scope();
+    Values next = body(position, now, counts);
+    e().restore(before);
+    return next;
+  };
+  llvm::Value* rest = begin;
+  if (most >= steps) {
+    // Whole groups of the ceil((end - begin) / step) steps, none if that is negative.
+    llvm::Value* length = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, ir_.CreateSub(end, begin), constant(0));
+    llvm::Value* groups = ir_.CreateUDiv(ir_.CreateAdd(length, constant(step - 1)), constant(together));
+    rest = ir_.CreateAdd(begin, ir_.CreateMul(groups, constant(together)));
+    carried = e().loop(begin, rest, together, std::move(carried), [&](llvm::Value* position, Values now) {
+      for (int64_t i = 0; i < steps; ++i) now = run(ir_.CreateAdd(position, constant(i * step)), now, nullptr);
+      return now;
+    });
+  }
+  if (steps == 1) return carried;
+  return e().when(ir_.CreateICmpSLT(rest, end), carried, [&] {
+    Values now = run(rest, carried, nullptr);
+    for (int64_t i = 1; i < std::min(steps - 1, most); ++i) {
+      llvm::Value* position = ir_.CreateAdd(rest, constant(i * step));
+      llvm::Value* counts = ir_.CreateICmpSLT(position, end);
+      now = run(ir_.CreateSelect(counts, position, rest), now, counts);
+    }
+    return now;
+  });
+}
+
+Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) {
+  const auto bind = [&](llvm::Value* vector) { e().bind_linear(kernel_.reduced, ir_.CreateAdd(row.begin, vector)); };
+  if (!row.cached)
+    return strided_loop(row.number, row.vectors, row.threads, ceil_div(row.most_vectors, row.threads),
+                        std::move(carried), [&](llvm::Value* vector, const Values& now, llvm::Value* counts) {
+                          bind(vector);
+                          return body(now, counts);
+                        });
+  const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
+  const int64_t steps = ceil_div(row.most_vectors, row.threads);
+  cached_steps_.resize(static_cast<size_t>(steps));
+  for (int64_t i = 0; i < steps; ++i) {
+    llvm::Value* vector = ir_.CreateAdd(row.number, constant(i * row.threads));
+    const bool certain = kernel_.chunk < 0 && (i + 1) * row.threads <= row.most_vectors;
+    llvm::Value* counts = certain ? nullptr : ir_.CreateICmpSLT(vector, row.vectors);
+    const ExpressionEmitter::Scope outer = e().scope();
+    bind(certain ? vector : ir_.CreateSelect(counts, vector, constant(0)));
+    auto inner = e().scope();
+    inner.values.insert(cached_steps_[static_cast<size_t>(i)].begin(), cached_steps_[static_cast<size_t>(i)].end());
+    e().restore(std::move(inner));
+    carried = body(carried, counts);
+    for (const auto& [id, value] : e().scope().values)
+      if (kernel_.expressions.variables(id) & reduced) cached_steps_[static_cast<size_t>(i)][id] = value;
+    e().restore(outer);
+  }
+  return carried;
+}
+
+// The value of the thread whose number differs in the bit `distance`.
+llvm::Value* DeviceKernel::shuffle(llvm::Value* value, int64_t distance) {
+  llvm::Type* type = value->getType();
+  if (type->isVectorTy()) {
+    llvm::Value* result = llvm::PoisonValue::get(type);
+    for (unsigned i = 0; i < lanes_of(value); ++i)
+      result = ir_.CreateInsertElement(result, shuffle(ir_.CreateExtractElement(value, i), distance), i);
+    return result;
+  }
+  const auto exchange = [&](llvm::Value* v) {
+    const auto id =
+        v->getType()->isFloatTy() ? llvm::Intrinsic::nvvm_shfl_sync_bfly_f32 : llvm::Intrinsic::nvvm_shfl_sync_bfly_i32;
+    return ir_.CreateIntrinsic(id, {},
+                               {ir_.getInt32(~0u), v, ir_.getInt32(static_cast<uint32_t>(distance)), ir_.getInt32(31)});
+  };
+  if (type->isFloatTy() || type->isIntegerTy(32)) return exchange(value);
+  if (type->getScalarSizeInBits() < 32) return ir_.CreateTrunc(exchange(ir_.CreateZExt(value, ir_.getInt32Ty())), type);
+  llvm::Value* bits = ir_.CreateBitCast(value, ir_.getInt64Ty());
+  llvm::Value* low = exchange(ir_.CreateTrunc(bits, ir_.getInt32Ty()));
+  llvm::Value* high = exchange(ir_.CreateTrunc(ir_.CreateLShr(bits, 32), ir_.getInt32Ty()));
+  bits = ir_.CreateOr(ir_.CreateZExt(low, ir_.getInt64Ty()), ir_.CreateShl(ir_.CreateZExt(high, ir_.getInt64Ty()), 32));
+  return ir_.CreateBitCast(bits, type);
+}
+
+llvm::GlobalVariable* DeviceKernel::shared(DType dtype, int64_t count) {
+  llvm::Type* type =
+      llvm::ArrayType::get(stored_type(module_.getContext(), dtype, 1, DeviceKind::cuda), static_cast<uint64_t>(count));
+  auto* global =
+      new llvm::GlobalVariable(module_, type, false, llvm::GlobalValue::InternalLinkage, llvm::UndefValue::get(type),
+                               function_->getName() + "_shared", nullptr, llvm::GlobalValue::NotThreadLocal, kShared);
+  global->setAlignment(llvm::Align(16));
+  return global;
+}
+
+// Every thread of the row gets the same result: the lanes, then the threads of a warp, then the warps.
+Values DeviceKernel::combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums) {
+  const auto reduction = [&](size_t i) -> const Reduction& { return kernel_.reductions[reductions[i]]; };
+  const auto across = [&](size_t i, llvm::Value* v, int64_t threads) {
+    for (int64_t distance = threads / 2; distance > 0; distance /= 2)
+      v = e().scalars().binary(reduction(i).combine, reduction(i).dtype, v, shuffle(v, distance));
+    return v;
+  };
+  for (size_t i = 0; i < sums.size(); ++i)
+    sums[i] = across(i, combine_lanes(e(), reduction(i), sums[i]), std::min(row.threads, kWarp));
+  if (row.threads <= kWarp) return sums;
+  const int64_t warps = row.threads / kWarp;
+  llvm::Value* warp = ir_.CreateUDiv(row.number, constant(kWarp));
+  llvm::Value* lane = ir_.CreateURem(row.number, constant(kWarp));
+  const auto place = [&](llvm::GlobalVariable* global, llvm::Value* at) {
+    return ir_.CreateGEP(global->getValueType(), global, {constant(0), at});
+  };
+  std::vector<llvm::GlobalVariable*> globals;
+  for (size_t i = 0; i < sums.size(); ++i) globals.push_back(shared(reduction(i).dtype, warps));
+  e().when(ir_.CreateICmpEQ(lane, constant(0)), [&] {
+    for (size_t i = 0; i < sums.size(); ++i)
+      ir_.CreateStore(e().scalars().to_stored(reduction(i).dtype, sums[i]), place(globals[i], warp));
+  });
+  barrier();
+  llvm::Value* mine = ir_.CreateURem(lane, constant(warps));
+  for (size_t i = 0; i < sums.size(); ++i) {
+    llvm::Type* type = stored_type(module_.getContext(), reduction(i).dtype, 1, DeviceKind::cuda);
+    llvm::Value* v = e().scalars().from_stored(reduction(i).dtype, ir_.CreateLoad(type, place(globals[i], mine)));
+    sums[i] = across(i, v, warps);
+  }
+  return sums;
+}
+
+LaunchShape DeviceKernel::rows() {
+  const int64_t count = kernel_.points(kernel_.kept), all = vectors(kernel_.reduced);
+  const int64_t each = kernel_.reduced.size() > 1 ? kernel_.extent(kernel_.reduced.back()) : 1;
+  const bool split = kernel_.chunk >= 0;
+  Row row;
+  row.most_vectors = split ? kernel_.chunk_length * each / lanes_ : all;
+  const int64_t elements = row.most_vectors * lanes_;
+  const auto power_of_two = [](int64_t n) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n))); };
+  row.threads = elements <= kWarp * kCachedElements
+                    ? std::min(kWarp, power_of_two(row.most_vectors))
+                    : std::clamp<int64_t>(power_of_two(ceil_div(elements, kCachedElements / 2)), 2 * kWarp, 1024);
+  row.cached = ceil_div(row.most_vectors, row.threads) * lanes_ <= kCachedElements;
+  LaunchShape shape;
+  shape.block = std::max(kRowsBlock, row.threads);
+  const int64_t rows_per_block = row.threads > kWarp ? 1 : shape.block / row.threads;
+  if (row.threads > kWarp) shape.block = row.threads;
+  shape.grid[0] = ceil_div(count, rows_per_block);
+
+  row.number = rows_per_block == 1 ? thread() : ir_.CreateURem(thread(), constant(row.threads));
+  llvm::Value* position = block();
+  llvm::Value* valid = nullptr;
+  if (rows_per_block > 1) {
+    position = ir_.CreateAdd(ir_.CreateMul(position, constant(rows_per_block)),
+                             ir_.CreateUDiv(thread(), constant(row.threads)));
+    // Threads beyond the last row go along with it, for the shuffles, and store nothing.
+    if (count % rows_per_block != 0) {
+      valid = ir_.CreateICmpSLT(position, constant(count));
+      position = ir_.CreateSelect(valid, position, constant(0));
+    }
+  }
+  e().bind_linear(kernel_.kept, position);
+  row.begin = constant(0);
+  row.vectors = constant(row.most_vectors);
+  if (split) {
+    row.begin = ir_.CreateMul(e().scope().variables.at(kernel_.chunk), constant(row.most_vectors));
+    row.vectors =
+        ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, row.vectors, ir_.CreateSub(constant(all), row.begin));
+  }
+
+  const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
+  for (int phase = 0; phase < phase_count(kernel_); ++phase) {
+    const std::vector<size_t> reductions = reductions_of_phase(kernel_, phase);
+    e().hoist(operands_of(kernel_, reductions), reduced);
+    Values sums = row_pass(
+        row, initial_accumulators(e(), kernel_, reductions, lanes_),
+        [&](const Values& now, llvm::Value* counts) { return accumulate(e(), kernel_, reductions, now, counts); });
+    sums = combine_row(row, reductions, std::move(sums));
+    for (size_t i = 0; i < reductions.size(); ++i) e().bind_reduction(reductions[i], sums[i]);
+  }
+  e().hoist_stores(Store::Domain::full, reduced);
+  e().when(valid, [&] {
+    if (std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
+                    [](const Store& s) { return s.domain == Store::Domain::full; }))
+      row_pass(row, {}, [&](const Values&, llvm::Value* counts) {
+        e().when(counts, [&] { e().emit_stores(Store::Domain::full); });
+        return Values{};
+      });
+    e().when(ir_.CreateICmpEQ(row.number, constant(0)), [&] { e().emit_stores(Store::Domain::kept); });
+  });
+  return shape;
+}
+
+// A warp is 32 vectors along the lane variable. Its threads look at 32 steps at once, then all of them take the steps
+// whose condition holds, in order.
+LaunchShape DeviceKernel::scatter() {
+  std::vector<AtomId> outer = kernel_.kept;
+  outer.pop_back();
+  const AtomId step = kernel_.reduced.front();
+  const int64_t steps = kernel_.extent(step), lane_vectors = kernel_.extent(lane_) / lanes_;
+  const int64_t tiles = ceil_div(lane_vectors, kWarp), warps = kernel_.points(outer) * tiles;
+  LaunchShape shape;
+  shape.block = kScatterBlock;
+  shape.grid[0] = ceil_div(warps, shape.block / kWarp);
+  llvm::Value *number = ir_.CreateURem(thread(), constant(kWarp)),
+              *warp = ir_.CreateAdd(ir_.CreateMul(block(), constant(shape.block / kWarp)),
+                                    ir_.CreateUDiv(thread(), constant(kWarp)));
+  e().when(warps % (shape.block / kWarp) == 0 ? nullptr : ir_.CreateICmpSLT(warp, constant(warps)), [&] {
+    llvm::Value* vector = number;
+    if (tiles > 1)
+      vector = ir_.CreateAdd(ir_.CreateMul(ir_.CreateURem(warp, constant(tiles)), constant(kWarp)), number);
+    llvm::Value* valid = nullptr;
+    if (lane_vectors % kWarp != 0) {
+      valid = ir_.CreateICmpSLT(vector, constant(lane_vectors));
+      vector = ir_.CreateSelect(valid, vector, constant(0));
+    }
+    e().bind(lane_, ir_.CreateMul(vector, constant(lanes_)));
+    e().bind_linear(outer, ir_.CreateUDiv(warp, constant(tiles)));
+    const VariableSet walked = kernel_.space.atom(step).variables;
+    e().hoist({&kernel_.condition, 1}, walked);
+    // What is stored reads what earlier steps stored, also where its place is the same for all steps: it stays inside.
+    e().loop(constant(0), constant(steps), kWarp, {}, [&](llvm::Value* first, const Values&) {
+      llvm::Value* mine = ir_.CreateAdd(first, number);
+      llvm::Value* exists = ir_.CreateICmpSLT(mine, constant(steps));
+      const ExpressionEmitter::Scope before = e().scope();
+      e().bind(step, ir_.CreateSelect(exists, mine, constant(0)));
+      llvm::Value* taken = ir_.CreateAnd(e().emit(kernel_.condition), exists);
+      e().restore(before);
+      llvm::Value* mask = ir_.CreateIntrinsic(llvm::Intrinsic::nvvm_vote_ballot_sync, {}, {ir_.getInt32(~0u), taken});
+      llvm::Value* count = ir_.CreateZExtOrTrunc(ir_.CreateUnaryIntrinsic(llvm::Intrinsic::ctpop, mask), index_type_);
+      e().loop(constant(0), count, 1, {mask}, [&](llvm::Value*, const Values& left) {
+        llvm::Value* bit = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::cttz, left[0], ir_.getFalse());
+        e().bind(step, ir_.CreateAdd(first, ir_.CreateZExtOrTrunc(bit, index_type_)));
+        e().when(valid, [&] { e().emit_stores(Store::Domain::kept); });
+        return Values{ir_.CreateAnd(left[0], ir_.CreateSub(left[0], ir_.getInt32(1)))};
+      });
+      return Values{};
+    });
+  });
+  return shape;
+}
+
+// Threads are a grid of `width` vectors along the lane variable by `height` reduced positions.
+LaunchShape DeviceKernel::columns() {
+  std::vector<AtomId> outer = kernel_.kept;
+  outer.pop_back();
+  const int64_t lane_vectors = kernel_.extent(lane_) / lanes_;
+  const auto power_of_two = [](int64_t n) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n))); };
+  int64_t width = std::min(kWarp, power_of_two(lane_vectors));
+  const auto blocks = [&] { return ceil_div(lane_vectors, width) * kernel_.points(outer); };
+  // Few columns: narrower tiles, for more processors and more threads to a column; two vectors are what memory moves.
+  while (width > 2 && blocks() < kProcessors) width /= 2;
+  const std::vector<size_t> reductions = reductions_of_phase(kernel_, 0);
+  int64_t bytes = 0;  // of shared memory for a warp
+  for (size_t r : reductions) bytes += size_of(kernel_.reductions[r].dtype) * lanes_ * width;
+  LaunchShape shape;
+  shape.block = kColumnsBlock;
+  while (shape.block > kWarp && shape.block / kWarp * bytes > kSharedBytes) shape.block /= 2;
+  shape.grid[0] = blocks();
+  const int64_t height = shape.block / width, tiles = ceil_div(lane_vectors, width);
+
+  llvm::Value *x = ir_.CreateURem(thread(), constant(width)), *y = ir_.CreateUDiv(thread(), constant(width));
+  llvm::Value* vector = x;
+  if (tiles > 1) vector = ir_.CreateAdd(ir_.CreateMul(ir_.CreateURem(block(), constant(tiles)), constant(width)), x);
+  llvm::Value* valid = nullptr;
+  if (lane_vectors % width != 0) {
+    valid = ir_.CreateICmpSLT(vector, constant(lane_vectors));
+    vector = ir_.CreateSelect(valid, vector, constant(0));
+  }
+  e().bind(lane_, ir_.CreateMul(vector, constant(lanes_)));
+  e().bind_linear(outer, ir_.CreateUDiv(block(), constant(tiles)));
+
+  const int64_t positions = kernel_.points(kernel_.reduced);
+  int64_t length = positions;
+  llvm::Value *begin = y, *end = constant(positions);
+  if (kernel_.chunk >= 0) {
+    length = kernel_.chunk_length;
+    llvm::Value* first = ir_.CreateMul(e().scope().variables.at(kernel_.chunk), constant(kernel_.chunk_length));
+    begin = ir_.CreateAdd(first, y);
+    end = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, ir_.CreateAdd(first, constant(kernel_.chunk_length)), end);
+  }
+  const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
+  e().hoist(operands_of(kernel_, reductions), reduced);
+  const bool stores_full = std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
+                                       [](const Store& s) { return s.domain == Store::Domain::full; });
+  if (stores_full) e().hoist_stores(Store::Domain::full, reduced);
+  Values sums =
+      strided_loop(begin, end, height, ceil_div(length, height), initial_accumulators(e(), kernel_, reductions, lanes_),
+                   [&](llvm::Value* position, const Values& now, llvm::Value* counts) {
+                     e().bind_linear(kernel_.reduced, position);
+                     const Values next = accumulate(e(), kernel_, reductions, now, counts);
+                     if (!stores_full) return next;
+                     e().when(valid, [&] { e().when(counts, [&] { e().emit_stores(Store::Domain::full); }); });
+                     return next;
+                   });
+
+  sums = combine_columns(reductions, std::move(sums), width, shape.block);
+  for (size_t i = 0; i < reductions.size(); ++i) e().bind_reduction(reductions[i], sums[i]);
+  e().when(valid, [&] { e().when(ir_.CreateICmpEQ(y, constant(0)), [&] { e().emit_stores(Store::Domain::kept); }); });
+  return shape;
+}
+
+// The first `width` threads of a block get the results: the threads of a column within a warp, then the warps.
+Values DeviceKernel::combine_columns(const std::vector<size_t>& reductions, Values sums, int64_t width, int64_t block) {
+  const auto combine = [&](size_t i, llvm::Value* a, llvm::Value* b) {
+    const Reduction& r = kernel_.reductions[reductions[i]];
+    return e().scalars().binary(r.combine, r.dtype, a, b);
+  };
+  for (int64_t distance = width; distance < kWarp; distance *= 2)
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] = combine(i, sums[i], shuffle(sums[i], distance));
+  const int64_t warps = block / kWarp;
+  if (warps == 1) return sums;
+  llvm::Value *warp = ir_.CreateUDiv(thread(), constant(kWarp)), *x = ir_.CreateURem(thread(), constant(kWarp));
+  llvm::Value* row = ir_.CreateMul(warp, constant(width));
+  const auto dtype = [&](size_t i) { return kernel_.reductions[reductions[i]].dtype; };
+  std::vector<llvm::GlobalVariable*> globals;
+  for (size_t i = 0; i < sums.size(); ++i) globals.push_back(shared(dtype(i), warps * width * lanes_));
+  const auto place = [&](size_t i, int64_t distance) {
+    llvm::Value* vector = ir_.CreateAdd(ir_.CreateAdd(row, x), constant(distance * width));
+    return ir_.CreateGEP(globals[i]->getValueType(), globals[i],
+                         {constant(0), ir_.CreateMul(vector, constant(lanes_))});
+  };
+  const auto put = [&](const Values& values) {
+    for (size_t i = 0; i < values.size(); ++i)
+      ir_.CreateStore(e().scalars().to_stored(dtype(i), values[i]), place(i, 0));
+  };
+  const auto get = [&](size_t i, int64_t distance) {
+    llvm::Type* type = stored_type(module_.getContext(), dtype(i), lanes_, DeviceKind::cuda);
+    return e().scalars().from_stored(dtype(i), ir_.CreateLoad(type, place(i, distance)));
+  };
+  llvm::Value* first = ir_.CreateICmpSLT(x, constant(width));
+  e().when(first, [&] { put(sums); });
+  barrier();
+  // All warps' results are read at once, and summed in their order by the threads that go on.
+  return e().when(ir_.CreateAnd(first, ir_.CreateICmpEQ(warp, constant(0))), sums, [&] {
+    Values total;
+    for (size_t i = 0; i < sums.size(); ++i) {
+      total.push_back(get(i, 0));
+      for (int64_t w = 1; w < warps; ++w) total[i] = combine(i, total[i], get(i, w));
+    }
+    return total;
+  });
+}
+
+}  // namespace
+
+LaunchShape emit_device_kernel(llvm::Module& module, const Kernel& kernel, const std::string& name) {
+  return DeviceKernel(module, kernel, name).emit();
+}
+
+}  // namespace halfstep

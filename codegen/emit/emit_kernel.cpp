@@ -1,0 +1,152 @@
+#include "codegen/emit/emit_kernel.h"
+
+#include <llvm/IR/Module.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "codegen/kernel/kernel_region.h"
+
+namespace halfstep {
+
+std::vector<ArgumentUse> argument_uses(const Kernel& kernel) {
+  std::vector<ArgumentUse> uses(kernel.arguments.size());
+  std::map<int32_t, std::set<Index>> stored;  // by argument: at all of its stores
+  for (const Store& s : kernel.stores) stored[s.argument].insert(s.index);
+  for (const auto& [argument, indices] : stored) {
+    const size_t output = static_cast<size_t>(argument);
+    uses[output].written = true;
+    if (kernel.arguments[output].kind != KernelArgument::Kind::output) continue;
+    for (size_t a = 0; a < kernel.arguments.size(); ++a) {
+      if (kernel.arguments[a].kind != KernelArgument::Kind::operand) continue;
+      bool shareable = size_of(kernel.arguments[a].type.dtype) == size_of(kernel.arguments[output].type.dtype);
+      for (ExpressionId id = 0; id < kernel.expressions.size() && shareable; ++id) {
+        const Expression& e = kernel.expressions[id];
+        if (e.kind == Expression::Kind::load && e.id == static_cast<int32_t>(a)) shareable = indices.count(e.index) > 0;
+      }
+      if (shareable) uses[a].shared = uses[output].shared = true;
+    }
+  }
+  return uses;
+}
+
+llvm::Function* declare_kernel(llvm::Module& module, const Kernel& kernel, const std::string& name,
+                               const std::vector<ArgumentUse>& uses, unsigned address_space,
+                               const std::vector<llvm::Type*>& more) {
+  llvm::LLVMContext& context = module.getContext();
+  std::vector<llvm::Type*> types;
+  for (const KernelArgument& a : kernel.arguments)
+    if (a.kind != KernelArgument::Kind::table) types.push_back(llvm::PointerType::get(context, address_space));
+  types.insert(types.end(), more.begin(), more.end());
+  auto* function = llvm::Function::Create(llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false),
+                                          llvm::GlobalValue::ExternalLinkage, name, module);
+  function->setDoesNotThrow();
+  unsigned at = 0;
+  for (size_t i = 0; i < kernel.arguments.size(); ++i) {
+    if (kernel.arguments[i].kind == KernelArgument::Kind::table) continue;
+    const unsigned parameter = at++;
+    function->addParamAttr(parameter, llvm::Attribute::NoCapture);
+    function->addParamAttr(parameter, llvm::Attribute::getWithAlignment(context, llvm::Align(16)));
+    if (!uses[i].shared) function->addParamAttr(parameter, llvm::Attribute::NoAlias);
+    if (!uses[i].written) function->addParamAttr(parameter, llvm::Attribute::ReadOnly);
+  }
+  return function;
+}
+
+Values argument_pointers(llvm::Module& module, const Kernel& kernel, llvm::Function* function, unsigned address_space) {
+  Values pointers;
+  unsigned at = 0;
+  for (const KernelArgument& a : kernel.arguments) {
+    if (a.kind != KernelArgument::Kind::table) {
+      pointers.push_back(function->getArg(at++));
+      continue;
+    }
+    llvm::LLVMContext& context = module.getContext();
+    const auto* bytes = reinterpret_cast<const char*>(a.table->data.data());
+    llvm::Constant* data = llvm::ConstantDataArray::getRaw({bytes, a.table->data.size()}, a.table->data.size(),
+                                                           llvm::Type::getInt8Ty(context));
+    auto* global = new llvm::GlobalVariable(module, data->getType(), true, llvm::GlobalValue::PrivateLinkage, data,
+                                            function->getName() + "_table", nullptr, llvm::GlobalValue::NotThreadLocal,
+                                            address_space);
+    global->setAlignment(llvm::Align(16));
+    pointers.push_back(global);
+  }
+  return pointers;
+}
+
+std::unique_ptr<ExpressionEmitter> make_emitter(llvm::IRBuilder<>& ir, const Kernel& kernel, LaneConfig config,
+                                                Values pointers, const std::vector<ArgumentUse>& uses) {
+  std::vector<bool> read_only;
+  for (const ArgumentUse& u : uses) read_only.push_back(!u.written && !u.shared);
+  return std::make_unique<ExpressionEmitter>(ir, kernel, config, std::move(pointers), std::move(read_only));
+}
+
+int phase_count(const Kernel& kernel) {
+  int count = 0;
+  for (const Reduction& r : kernel.reductions) count = std::max(count, r.phase + 1);
+  return count;
+}
+
+std::vector<size_t> reductions_of_phase(const Kernel& kernel, int phase) {
+  std::vector<size_t> reductions;
+  for (size_t i = 0; i < kernel.reductions.size(); ++i)
+    if (kernel.reductions[i].phase == phase && !kernel.reductions[i].operands.empty()) reductions.push_back(i);
+  return reductions;
+}
+
+std::vector<ExpressionId> operands_of(const Kernel& kernel, const std::vector<size_t>& reductions) {
+  std::vector<ExpressionId> operands;
+  for (size_t r : reductions)
+    operands.insert(operands.end(), kernel.reductions[r].operands.begin(), kernel.reductions[r].operands.end());
+  return operands;
+}
+
+Values initial_accumulators(ExpressionEmitter& emitter, const Kernel& kernel, const std::vector<size_t>& reductions,
+                            unsigned lanes) {
+  Values values;
+  for (size_t r : reductions) {
+    const Reduction& reduction = kernel.reductions[r];
+    values.push_back(splat(emitter.ir(),
+                           emitter.scalars().literal(reduction.dtype, identity_of(reduction.combine, reduction.dtype)),
+                           lanes));
+  }
+  return values;
+}
+
+Values accumulate(ExpressionEmitter& emitter, const Kernel& kernel, const std::vector<size_t>& reductions,
+                  const Values& accumulators, llvm::Value* counts) {
+  Values next;
+  for (size_t i = 0; i < reductions.size(); ++i) {
+    const Reduction& r = kernel.reductions[reductions[i]];
+    llvm::Value* value = accumulators[i];
+    for (ExpressionId operand : r.operands)
+      value = emitter.scalars().accumulate(r.combine, r.dtype, value, emitter.emit_lanes(operand));
+    next.push_back(counts ? emitter.scalars().select(counts, value, accumulators[i]) : value);
+  }
+  return next;
+}
+
+llvm::Value* combine_lanes(ExpressionEmitter& emitter, const Reduction& reduction, llvm::Value* vector) {
+  for (unsigned lanes = lanes_of(vector); lanes > 1; lanes /= 2) {
+    std::vector<int> low, high;
+    for (unsigned i = 0; i < lanes / 2; ++i) {
+      low.push_back(static_cast<int>(i));
+      high.push_back(static_cast<int>(i + lanes / 2));
+    }
+    llvm::IRBuilder<>& ir = emitter.ir();
+    llvm::Value* first =
+        lanes == 2 ? ir.CreateExtractElement(vector, uint64_t{0}) : ir.CreateShuffleVector(vector, low);
+    llvm::Value* second = lanes == 2 ? ir.CreateExtractElement(vector, 1) : ir.CreateShuffleVector(vector, high);
+    vector = emitter.scalars().binary(reduction.combine, reduction.dtype, first, second);
+  }
+  return vector;
+}
+
+VariableSet variables_of(const Kernel& kernel, std::span<const AtomId> variables) {
+  VariableSet set = 0;
+  for (AtomId v : variables) set |= kernel.space.atom(v).variables;
+  return set;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,228 @@
+// The polynomials named "minimax" were fitted for this file with a Remez exchange in 160-bit arithmetic, weighted for
+// relative error, and then rounded to f32; their error is given beside them. Range reductions follow Cody and Waite,
+// "Software Manual for the Elementary Functions", 1980.
+#include "codegen/emit/emit_math.h"
+
+#include <llvm/IR/Intrinsics.h>
+
+#include <array>
+#include <limits>
+#include <numbers>
+#include <span>
+
+namespace halfstep {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+Lane select(llvm::Value* condition, Lane if_true, Lane if_false) {
+  return if_true.with(if_true.ir().CreateSelect(condition, if_true.value(), if_false.value()));
+}
+
+Lane unary(llvm::Intrinsic::ID id, Lane x) { return x.with(x.ir().CreateUnaryIntrinsic(id, x.value())); }
+Lane magnitude(Lane x) { return unary(llvm::Intrinsic::fabs, x); }
+Lane with_sign_of(Lane x, Lane sign) {
+  return x.with(x.ir().CreateBinaryIntrinsic(llvm::Intrinsic::copysign, x.value(), sign.value()));
+}
+llvm::Value* is_nan(Lane x) { return x.ir().CreateFCmpUNO(x.value(), x.value()); }
+
+// c[0] + c[1] x + ... by Horner's rule.
+Lane polynomial(Lane x, std::span<const double> c) {
+  Lane p = x.constant(c.back());
+  for (size_t i = c.size() - 1; i-- > 0;) p = p.fused(x, x.constant(c[i]));
+  return p;
+}
+
+llvm::Type* retyped(Lane x, llvm::Type* scalar) { return x.value()->getType()->getWithNewType(scalar); }
+Lane to_double(Lane x) { return x.with(x.ir().CreateFPExt(x.value(), retyped(x, x.ir().getDoubleTy()))); }
+Lane to_float(Lane x) { return x.with(x.ir().CreateFPTrunc(x.value(), retyped(x, x.ir().getFloatTy()))); }
+
+// Rounds to an integer by adding 1.5 * 2^(fraction bits): the sum's low bits are then that integer. Unlike a
+// conversion this is defined for NaN.
+struct Rounded {
+  Lane number;
+  llvm::Value* integer;
+};
+Rounded round_by_shift(Lane x, double factor, double shifter) {
+  const Lane shifted = x.fused(x.constant(factor), x.constant(shifter));
+  llvm::Value* integer = x.ir().CreateSub(
+      shifted.bits(), llvm::ConstantExpr::getBitCast(llvm::cast<llvm::Constant>(x.constant(shifter).value()),
+                                                     shifted.bits()->getType()));
+  return {shifted - shifter, integer};
+}
+// ln 2 in two parts; the first has trailing zeros, so that small integers times it are exact.
+constexpr double kLn2High = 0.693145751953125, kLn2Low = 1.42860682e-06;
+constexpr double kFloatShifter = 0x1.8p23, kDoubleShifter = 0x1.8p52;
+
+// Quadrant and remainder of x / (pi / 2). In double: the product with a 53-bit pi / 2 is exact to far below f32's
+// precision for every x whose quadrant number is.
+struct Quadrant {
+  Lane remainder;
+  llvm::Value* odd;       // sine and cosine change places
+  llvm::Value* sin_sign;  // sign bits to flip
+  llvm::Value* cos_sign;
+};
+
+Quadrant reduce_angle(Lane x) {
+  constexpr double kHalfPiHigh = 0x1.921fb54442d18p+0, kHalfPiLow = 0x1.1a62633145c07p-54;
+  const Lane wide = to_double(x);
+  const Rounded n = round_by_shift(wide, 2 / std::numbers::pi, kDoubleShifter);
+  const Lane high = n.number.fused(wide.constant(-kHalfPiHigh), wide);
+  const Lane remainder = to_float(n.number.fused(wide.constant(-kHalfPiLow), high));
+  llvm::IRBuilder<>& ir = x.ir();
+  llvm::Value* quadrant = ir.CreateTrunc(n.integer, retyped(x, ir.getInt32Ty()));
+  const auto sign = [&](llvm::Value* q) { return ir.CreateAnd(ir.CreateShl(q, x.integer(30)), x.integer(0x80000000)); };
+  llvm::Value* odd = ir.CreateICmpNE(ir.CreateAnd(quadrant, x.integer(1)), x.integer(0));
+  return {remainder, odd, sign(quadrant), sign(ir.CreateAdd(quadrant, x.integer(1)))};
+}
+
+// Minimax on [-pi/4, pi/4]: 2^-28 and 2^-33.
+Lane sin_near_zero(Lane r) {
+  constexpr std::array c{-0.166666545, 0.00833215606, -0.000195146323};
+  const Lane square = r * r;
+  return (polynomial(square, c) * square).fused(r, r);
+}
+Lane cos_near_zero(Lane r) {
+  constexpr std::array c{0.0416666456, -0.00138873099, 2.44324129e-05};
+  const Lane square = r * r;
+  return (polynomial(square, c) * square).fused(square, square.fused(r.constant(-0.5), r.constant(1)));
+}
+
+}  // namespace
+
+llvm::Constant* Lane::integer(int64_t number) const {
+  const unsigned width = value_->getType()->getScalarSizeInBits();
+  return llvm::ConstantInt::get(value_->getType()->getWithNewType(ir_->getIntNTy(width)),
+                                static_cast<uint64_t>(number));
+}
+
+llvm::Value* Lane::bits() const {
+  const unsigned width = value_->getType()->getScalarSizeInBits();
+  return ir_->CreateBitCast(value_, value_->getType()->getWithNewType(ir_->getIntNTy(width)));
+}
+
+Lane Lane::fused(Lane factor, Lane addend) const {
+  return with(ir_->CreateIntrinsic(llvm::Intrinsic::fma, {value_->getType()}, {value_, factor.value_, addend.value_}));
+}
+
+// x = n ln 2 + r; e^r = 1 + r + r^2 P(r), minimax to 2^-28. 2^n is applied in two factors, so that results may be
+// subnormal or overflow.
+Lane emit_exp(Lane x) {
+  constexpr std::array c{0.50000001, 0.166665129, 0.0416661875, 0.00836959791, 0.00139517031};
+  const Lane high = select(x > 89.0, x.constant(89), x), bounded = select(high < -104.0, x.constant(-104), high);
+  const Rounded n = round_by_shift(bounded, std::numbers::log2e, kFloatShifter);
+  const Lane r = n.number.fused(x.constant(-kLn2Low), n.number.fused(x.constant(-kLn2High), bounded));
+  const Lane p = polynomial(r, c).fused(r * r, r) + 1.0;
+  llvm::IRBuilder<>& ir = x.ir();
+  llvm::Value* half = ir.CreateAShr(n.integer, x.integer(1));
+  const auto power = [&](llvm::Value* k) {
+    return x.from_bits(ir.CreateShl(ir.CreateAdd(k, x.integer(127)), x.integer(23)));
+  };
+  return p * power(half) * power(ir.CreateSub(n.integer, half));
+}
+
+// x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt 2]; log(1 + f) = f - f^2 / 2 + f^3 Q(f), minimax to 2^-30.
+Lane emit_log(Lane x) {
+  constexpr std::array c{0.333333126,  -0.250000096, 0.200021185,  -0.166679959, 0.142195549,
+                         -0.124055896, 0.118881451,  -0.116756402, 0.067466634};
+  llvm::IRBuilder<>& ir = x.ir();
+  llvm::Value* subnormal = x < 0x1p-126;
+  const Lane normal = select(subnormal, x * 0x1p23, x);
+  // Subtracting the bits of sqrt(1/2) makes the exponent field round at it.
+  constexpr int64_t kRootHalf = 0x3f3504f3;
+  llvm::Value* from_root = ir.CreateSub(normal.bits(), x.integer(kRootHalf));
+  llvm::Value* exponent = ir.CreateAShr(from_root, x.integer(23));
+  const Lane mantissa = x.from_bits(ir.CreateAdd(ir.CreateAnd(from_root, x.integer(0x7fffff)), x.integer(kRootHalf)));
+  Lane n = x.with(ir.CreateSIToFP(exponent, x.value()->getType()));
+  n = n - select(subnormal, x.constant(23), x.constant(0));
+  const Lane f = mantissa - 1.0, square = f * f;
+  const Lane tail = (polynomial(f, c) * f).fused(square, n * kLn2Low);
+  const Lane result = n.fused(x.constant(kLn2High), square.fused(x.constant(-0.5), tail) + f);
+  const Lane nan = x.constant(std::numeric_limits<double>::quiet_NaN());
+  const Lane finite = select(x == kInfinity, x, select(is_nan(x), x, result));
+  return select(x == 0.0, x.constant(-kInfinity), select(x < 0.0, nan, finite));
+}
+
+Lane emit_sin(Lane x) {
+  const Quadrant q = reduce_angle(x);
+  const Lane value = select(q.odd, cos_near_zero(q.remainder), sin_near_zero(q.remainder));
+  return x.from_bits(x.ir().CreateXor(value.bits(), q.sin_sign));
+}
+
+Lane emit_cos(Lane x) {
+  const Quadrant q = reduce_angle(x);
+  const Lane value = select(q.odd, sin_near_zero(q.remainder), cos_near_zero(q.remainder));
+  return x.from_bits(x.ir().CreateXor(value.bits(), q.cos_sign));
+}
+
+// |x| < 0.65: x + x^3 P(x^2), minimax to 2^-27; above 1 - 2 / (e^2|x| + 1).
+Lane emit_tanh(Lane x) {
+  constexpr std::array c{-0.333332598, 0.133308303, -0.0536880193, 0.0204694099, -0.00551515481};
+  const Lane a = magnitude(x), square = x * x;
+  const Lane small = (polynomial(square, c) * square).fused(x, x);
+  const Lane large = 1.0 - 2.0 / (emit_exp(a * 2.0) + 1.0);
+  return select(a < 0.65, small, with_sign_of(large, x));
+}
+
+// |x| < 0.92: x + x P(x^2), minimax to 2^-30; above 1 - exp(-G(|x|)), G minimax on [0.9, 3.95] to 2^-34 of the result.
+Lane emit_erf(Lane x) {
+  constexpr std::array c{0.128379166,   -0.376126316,    0.11283664,    -0.0268577048,
+                         0.00519695155, -0.000809769846, 8.18507597e-05};
+  constexpr std::array g{-0.000169208486, 1.12948842,    0.633400815,     0.108220424,
+                         -0.0250806434,   0.00415626536, -0.000431395764, 2.08288114e-05};
+  const Lane a = magnitude(x);
+  const Lane small = polynomial(x * x, c).fused(x, x);
+  const Lane bounded = select(a > 3.95, x.constant(3.95), a);
+  const Lane large = 1.0 - emit_exp(polynomial(bounded, g) * -1.0);
+  return select(a < 0.92, small, with_sign_of(large, x));
+}
+
+// 2^(y log2 |x|) in double: log2 from the series of atanh(s), s = (m - 1) / (m + 1), and 2^f from that of exp, both to
+// below 2^-35 of the result. Special cases as in C.
+Lane emit_pow(Lane x, Lane y) {
+  llvm::IRBuilder<>& ir = x.ir();
+  const Lane wide = to_double(magnitude(x));
+  constexpr int64_t kRootHalf = 0x3fe6a09e667f3bcd;
+  llvm::Value* from_root = ir.CreateSub(wide.bits(), wide.integer(kRootHalf));
+  const Lane n = wide.with(ir.CreateSIToFP(ir.CreateAShr(from_root, wide.integer(52)), wide.value()->getType()));
+  const Lane m =
+      wide.from_bits(ir.CreateAdd(ir.CreateAnd(from_root, wide.integer(0xfffffffffffff)), wide.integer(kRootHalf)));
+  const Lane s = (m - 1.0) / (m + 1.0);
+  std::array<double, 8> log_series;
+  for (size_t k = 0; k < log_series.size(); ++k)
+    log_series[k] = 2 * std::numbers::log2e / static_cast<double>(2 * k + 1);
+  const Lane log2 = polynomial(s * s, log_series).fused(s, n);
+
+  const Lane product = log2 * to_double(y);
+  const Lane high = select(product > 160.0, product.constant(160), product),
+             bounded = select(high < -160.0, product.constant(-160), high);
+  const Rounded whole = round_by_shift(bounded, 1, kDoubleShifter);
+  std::array<double, 11> exp_series;
+  double term = 1;
+  for (size_t k = 0; k < exp_series.size(); ++k) {
+    exp_series[k] = term;
+    term *= std::numbers::ln2 / static_cast<double>(k + 1);
+  }
+  const Lane scale = wide.from_bits(ir.CreateShl(ir.CreateAdd(whole.integer, wide.integer(1023)), wide.integer(52)));
+  const Lane power = to_float(polynomial(bounded - whole.number, exp_series) * scale);
+
+  const auto is_integer = [&](Lane v) { return ir.CreateFCmpOEQ(unary(llvm::Intrinsic::trunc, v).value(), v.value()); };
+  llvm::Value* whole_y = is_integer(y);
+  llvm::Value* odd_y = ir.CreateAnd(whole_y, ir.CreateNot(is_integer(y * 0.5)));
+  llvm::Value* negative = ir.CreateICmpSLT(x.bits(), x.integer(0));
+  const Lane zero = x.constant(0), infinity = x.constant(kInfinity), one = x.constant(1);
+  const Lane nan = x.constant(std::numeric_limits<double>::quiet_NaN());
+  const Lane a = magnitude(x);
+  Lane result = power;
+  result = select(ir.CreateAnd(x < 0.0, ir.CreateNot(whole_y)), nan, result);
+  // |x| or |y| infinite, x zero: the magnitude is 0, 1 or infinity.
+  result = select(a == 0.0, select(y < 0.0, infinity, zero), result);
+  result = select(a == kInfinity, select(y < 0.0, zero, infinity), result);
+  llvm::Value* grows = ir.CreateXor(a > 1.0, y < 0.0);
+  result = select(magnitude(y) == kInfinity, select(a == 1.0, one, select(grows, infinity, zero)), result);
+  result = select(ir.CreateAnd(negative, odd_y), result * -1.0, result);
+  result = select(ir.CreateOr(is_nan(x), is_nan(y)), nan, result);
+  return select(ir.CreateOr(x == 1.0, y == 0.0), one, result);
+}
+
+}  // namespace halfstep

@@ -1,0 +1,234 @@
+// Windows: pooling and its gradients as folds over the elements of a window. A gradient gathers: each input position
+// visits the outputs whose window may hold it.
+#include <algorithm>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "codegen/kernel/kernel_region.h"
+#include "ir/ops/families.h"
+
+namespace halfstep {
+namespace {
+
+// A fold of at most this many steps is written out.
+constexpr int64_t kUnrolledSteps = 16;
+
+ops::WindowGeometry geometry_of(const Node& node) {
+  return ops::window_geometry(node.attributes, node.attributes.ints("window"));
+}
+
+}  // namespace
+
+std::vector<ExpressionId> RegionReader::fold(const Shape& extents, std::vector<ExpressionId> initial,
+                                             const FoldStep& step) {
+  if (TensorType{DType::u8, extents}.element_count() <= kUnrolledSteps) {
+    ops::for_each_index(extents, [&](const Ints& at) {
+      std::vector<Index> point;
+      for (int64_t i : at) point.push_back(constant_index(i));
+      initial = step(point, initial);
+    });
+    return initial;
+  }
+  Fold loop;
+  std::vector<Index> point;
+  VariableSet own = 0;
+  for (int64_t extent : extents) {
+    const AtomId v = kernel_.space.variable(extent);
+    point.push_back(kernel_.space.of(v));
+    own |= kernel_.space.atom(v).variables;
+    if (extent > 1) loop.variables.push_back(v);
+  }
+  const auto id = static_cast<int32_t>(kernel_.folds.size());
+  kernel_.folds.push_back(loop);
+  const auto slot = [&](Expression::Kind kind, size_t i, VariableSet variables, int level) {
+    Expression e;
+    e.kind = kind;
+    e.dtype = kernel_.expressions[initial[i]].dtype;
+    e.id = id;
+    e.slot = static_cast<int32_t>(i);
+    return kernel_.expressions.add(std::move(e), kernel_.space, variables, level);
+  };
+  std::vector<ExpressionId> carried, results;
+  for (size_t i = 0; i < initial.size(); ++i) carried.push_back(slot(Expression::Kind::carried, i, own, 0));
+  loop.initial = initial;
+  loop.next = step(point, carried);
+  VariableSet variables = 0;
+  int level = 0;
+  for (const std::vector<ExpressionId>& used : {loop.initial, loop.next})
+    for (ExpressionId e : used) {
+      variables |= kernel_.expressions.variables(e);
+      level = std::max(level, kernel_.expressions.level(e));
+    }
+  for (size_t i = 0; i < initial.size(); ++i)
+    results.push_back(slot(Expression::Kind::fold, i, variables & ~own, level));
+  kernel_.folds[static_cast<size_t>(id)] = std::move(loop);
+  return results;
+}
+
+RegionReader::WindowElement RegionReader::input_element(const Point& p, const std::vector<Index>& element,
+                                                        Outside outside) {
+  const ops::WindowGeometry g = geometry_of(p.node);
+  const Shape &shape = operand_shape(p, 0), &outputs = p.node.results[0].shape;
+  WindowElement e{p.index, kNoExpression, {}};
+  std::vector<Index> number = element;
+  for (size_t i = 0; i < element.size(); ++i) {
+    const int64_t extent = shape[i + 1];
+    const Index start = p.index[i + 1] * g.strides[i] + -g.pads_begin[i];
+    Index& at = e.index[i + 1];
+    at = start + element[i] * g.dilations[i];
+    const ExpressionId inside = kernel_.in_range(at, 0, extent);
+    const bool has_nearest =
+        g.dilations[i] == 1 && (outputs[i + 1] - 1) * g.strides[i] - g.pads_begin[i] < extent && extent > 0;
+    if (inside != kNoExpression && outside == Outside::nearest && has_nearest) {
+      at = kernel_.clamped(at, extent);
+      number[i] = at + start * -1;
+    } else {
+      e.inside = kernel_.both(e.inside, inside);
+    }
+  }
+  e.number = kernel_.space.linear(number, g.window);
+  return e;
+}
+
+Shape RegionReader::candidate_counts(const Point& p) const {
+  const ops::WindowGeometry g = geometry_of(p.node);
+  Shape counts;
+  for (size_t i = 0; i < g.window.size(); ++i)
+    counts.push_back(ceil_div((g.window[i] - 1) * g.dilations[i] + 1, g.strides[i]));
+  return counts;
+}
+
+// Of the outputs o with o stride <= position, padded, the `candidate`-th from the last; its window may hold the
+// position.
+RegionReader::WindowElement RegionReader::output_element(const Point& p, const std::vector<Index>& candidate) {
+  const ops::WindowGeometry g = geometry_of(p.node);
+  const Shape& outputs = operand_shape(p, 0);
+  WindowElement e{p.index, kNoExpression, {}};
+  std::vector<Index> element;
+  for (size_t i = 0; i < candidate.size(); ++i) {
+    const Index padded = p.index[i + 1] + g.pads_begin[i];
+    const Index reach = kernel_.space.remainder(padded, g.strides[i]) + candidate[i] * g.strides[i];
+    e.index[i + 1] = kernel_.space.quotient(padded, g.strides[i]) + candidate[i] * -1;
+    const auto need = [&](const Index& index, int64_t limit) {
+      e.inside = kernel_.both(e.inside, kernel_.in_range(index, 0, limit));
+    };
+    need(e.index[i + 1], outputs[i + 1]);
+    need(kernel_.space.remainder(reach, g.dilations[i]), 1);
+    element.push_back(kernel_.space.quotient(reach, g.dilations[i]));
+    need(element.back(), g.window[i]);
+  }
+  e.number = kernel_.space.linear(element, g.window);
+  return e;
+}
+
+ExpressionId RegionReader::read_max_pool(const Point& p) {
+  const ops::WindowGeometry g = geometry_of(p.node);
+  const auto primitive = [&](ScalarOp op, auto... x) { return kernel_.primitive(op, {x...}); };
+  const ExpressionId yes = kernel_.constant(DType::boolean, 1), no = kernel_.constant(DType::boolean, 0);
+  const std::vector<ExpressionId> initial{
+      kernel_.constant(p.node.results[0].dtype, identity_of(ScalarOp::maximum, p.node.results[0].dtype)),
+      kernel_.constant(DType::u8, 0), no};
+  const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
+    const WindowElement e = input_element(p, at, Outside::nearest);
+    const ExpressionId v = evaluate(p.node.operands[0], e.index, kernel_.both(p.guard, e.inside));
+    const ExpressionId best = carried[0], seen = carried[2];
+    // The first element, then a larger one, or the first NaN.
+    ExpressionId take = kNoExpression, seen_now = yes;
+    if (seen != no) {
+      take =
+          primitive(ScalarOp::logical_and, primitive(ScalarOp::logical_not, primitive(ScalarOp::less_equal, v, best)),
+                    primitive(ScalarOp::equal, best, best));
+      if (seen != yes) take = primitive(ScalarOp::logical_or, take, primitive(ScalarOp::logical_not, seen));
+    }
+    if (seen != yes && e.inside != kNoExpression) seen_now = primitive(ScalarOp::logical_or, seen, e.inside);
+    take = kernel_.both(e.inside, take);
+    return std::vector{kernel_.select(take, v, best),
+                       kernel_.select(take, kernel_.index(DType::u8, e.number), carried[1]), seen_now};
+  };
+  const std::vector<ExpressionId> result = fold(g.window, initial, step);
+  for (int32_t i = 0; i < 2; ++i)
+    known_.emplace(std::tuple{Value{static_cast<NodeId>(&p.node - region_.nodes().data()), i}, p.index, p.guard},
+                   result[static_cast<size_t>(i)]);
+  return result[0];
+}
+
+// carried + (condition ? v : 0), where the first term is not added to nothing.
+ExpressionId RegionReader::add_where(ExpressionId carried, ExpressionId condition, ExpressionId v) {
+  const ExpressionId zero = kernel_.constant(kernel_.expressions[v].dtype, 0);
+  const ExpressionId term = kernel_.select(condition, v, zero);
+  return carried == zero ? term : kernel_.primitive(ScalarOp::add, {carried, term});
+}
+
+ExpressionId RegionReader::read_max_pool_grad(const Point& p) {
+  constexpr int64_t kNoElement = 255;  // the number of none, in windows of at most so many
+  const bool spare = TensorType{DType::u8, geometry_of(p.node).window}.element_count() <= kNoElement;
+  const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
+    const WindowElement e = output_element(p, at);
+    if (kernel_.never(e.inside)) return carried;
+    const ExpressionId guard = kernel_.both(p.guard, e.inside);
+    // One comparison a lane also where the output may not exist.
+    ExpressionId number = kernel_.index(DType::u8, e.number);
+    if (spare) number = kernel_.select(e.inside, number, kernel_.constant(DType::u8, kNoElement));
+    ExpressionId hit = kernel_.primitive(ScalarOp::equal, {evaluate(p.node.operands[1], e.index, guard), number});
+    if (!spare) hit = kernel_.both(e.inside, hit);
+    return std::vector{add_where(carried[0], hit, evaluate(p.node.operands[0], e.index, guard))};
+  };
+  return fold(candidate_counts(p), {kernel_.constant(p.node.results[0].dtype, 0)}, step)[0];
+}
+
+// How many elements of the window at `output` count: the product over the axes of those inside the input.
+ExpressionId RegionReader::window_count(const Point& p, const std::vector<Index>& output) {
+  const ops::WindowGeometry g = geometry_of(p.node);
+  const bool grad = p.node.attributes.find("spatial") != nullptr;
+  const DType dtype = p.node.results[0].dtype;
+  const Shape& input = grad ? p.node.results[0].shape : operand_shape(p, 0);
+  const bool whole = p.node.attributes.integer("count_include_pad") != 0;
+  const ExpressionId one = kernel_.constant(dtype, 1), zero = kernel_.constant(dtype, 0);
+  ExpressionId count = kNoExpression;
+  for (size_t i = 0; i < g.window.size(); ++i) {
+    int64_t always = 0;
+    ExpressionId along = kNoExpression;
+    for (int64_t k = 0; k < g.window[i]; ++k) {
+      const Index at = output[i + 1] * g.strides[i] + (k * g.dilations[i] - g.pads_begin[i]);
+      const ExpressionId inside = whole ? kNoExpression : kernel_.in_range(at, 0, input[i + 1]);
+      if (inside == kNoExpression) {
+        ++always;
+        continue;
+      }
+      const ExpressionId counted = kernel_.select(inside, one, zero);
+      along = along == kNoExpression ? counted : kernel_.primitive(ScalarOp::add, {along, counted});
+    }
+    const ExpressionId certain = kernel_.constant(dtype, static_cast<double>(always));
+    along = along == kNoExpression ? certain : kernel_.primitive(ScalarOp::add, {along, certain});
+    count = count == kNoExpression ? along : kernel_.primitive(ScalarOp::multiply, {count, along});
+  }
+  return count;
+}
+
+ExpressionId RegionReader::read_avg_pool(const Point& p) {
+  const ops::WindowGeometry g = geometry_of(p.node);
+  const ExpressionId zero = kernel_.constant(p.node.results[0].dtype, 0);
+  const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
+    const WindowElement e = input_element(p, at, Outside::absent);
+    const ExpressionId v = evaluate(p.node.operands[0], e.index, kernel_.both(p.guard, e.inside));
+    return std::vector{add_where(carried[0], e.inside, v)};
+  };
+  // A window that lies in the padding counts nothing: 0.
+  const ExpressionId count =
+      kernel_.primitive(ScalarOp::maximum, {window_count(p, p.index), kernel_.constant(p.node.results[0].dtype, 1)});
+  return kernel_.primitive(ScalarOp::divide, {fold(g.window, {zero}, step)[0], count});
+}
+
+ExpressionId RegionReader::read_avg_pool_grad(const Point& p) {
+  const ExpressionId zero = kernel_.constant(p.node.results[0].dtype, 0);
+  const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
+    const WindowElement e = output_element(p, at);
+    if (kernel_.never(e.inside)) return carried;
+    const ExpressionId dy = evaluate(p.node.operands[0], e.index, kernel_.both(p.guard, e.inside));
+    return std::vector{
+        add_where(carried[0], e.inside, kernel_.primitive(ScalarOp::divide, {dy, window_count(p, e.index)}))};
+  };
+  return fold(candidate_counts(p), {zero}, step)[0];
+}
+
+}  // namespace halfstep

@@ -1,0 +1,416 @@
+#include "compiler/compile.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "codegen/emit/module.h"
+#include "codegen/lower/lower.h"
+#include "data/token_feed.h"
+#include "frontend/export/restore_parameters.h"
+#include "frontend/import/operator_names.h"
+#include "frontend/repairs/folded_batch_norm.h"
+#include "ir/op.h"
+#include "ir/text.h"
+#include "runtime/cuda_probe.h"
+
+namespace halfstep {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::optional<DType> low_type(const std::string& precision) {
+  if (precision == "fp16") return DType::f16;
+  if (precision == "bf16") return DType::bf16;
+  return std::nullopt;
+}
+
+// By the parameters' names.
+std::unordered_map<std::string_view, Ints> stored_permutations(const Graph& graph) {
+  std::unordered_map<std::string_view, Ints> result;
+  for (const Node& node : graph.nodes())
+    if (is_leaf(*node.op)) {
+      const Attribute* permutation = node.attributes.find("permutation");
+      result.emplace(node.attributes.text("name"), permutation ? std::get<Ints>(*permutation) : Ints());
+    }
+  return result;
+}
+
+// `stored` is the ONNX tensor with its axes in the order `from`; the result has them in the order `to`.
+Tensor restored(Tensor stored, Ints from, Ints to) {
+  if (from == to) return stored;
+  Ints identity(stored.type.shape.size());
+  std::iota(identity.begin(), identity.end(), 0);
+  if (from.empty()) from = identity;
+  if (to.empty()) to = identity;
+  Ints permutation;
+  for (int64_t axis : to) permutation.push_back(std::ranges::find(from, axis) - from.begin());
+  return stored.transpose(permutation);
+}
+
+// Initial contents of the states: of the arena and its low copy, and of the tensors that are not trained.
+void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const ImportedModel& imported) {
+  std::set<std::string> in_arena, states;
+  Tensor arena = gather_parameters(arenas, imported.graph, [&](const std::string& name) {
+    const auto reader = imported.weight_readers.find(name);
+    require(reader != imported.weight_readers.end(), "every parameter is a leaf with a value");
+    return reader->second();
+  });
+  for (const ArenaSlice& slice : arenas.slices) in_arena.insert(slice.name);
+  for (const Program& program : model.programs)
+    for (const Buffer& buffer : program.buffers)
+      if (buffer.kind == BufferKind::state) states.insert(buffer.name);
+  for (DType low : {DType::f16, DType::bf16})
+    if (states.count(arena_name(low))) model.state[arena_name(low)] = arena.cast(low);
+  if (states.count(arena_name(DType::f32))) model.state[arena_name(DType::f32)] = std::move(arena);
+  for (const auto& [name, read] : imported.weight_readers)
+    if (states.count(name) && !in_arena.count(name)) model.state[name] = read();
+}
+
+// Reads every weight once, before anything is compiled.
+void check_weights(const ImportedModel& imported) {
+  Problems problems;
+  for (const auto& [name, read] : imported.weight_readers) try {
+      const Tensor tensor = read();
+      const std::span<const float> values = tensor.as<float>();
+      const auto bad = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
+      if (bad != values.end())
+        problems.add(
+            fmt::format("tensor '{}': element {} of {} is {}: export the model again, or start from fresh weights "
+                        "with --init fresh",
+                        name, bad - values.begin(), values.size(), *bad));
+    } catch (const Error& e) {
+      problems.add(e.what());
+    }
+  problems.throw_if_any();
+}
+
+// Where the values of indices come from: through copies of other shapes, and past what makes negative ones count from
+// the end.
+Value chosen_from(const Graph& model, Value indices) {
+  for (;;) {
+    const Node& node = model.node(indices);
+    if (node.operands.size() == 1)
+      indices = node.operands[0];
+    else if (node.op->name == "select")
+      indices = node.operands[2];
+    else
+      return indices;
+  }
+}
+
+// Rows of the table that an input's values choose from, where they do: an id beyond them would be read from elsewhere.
+std::map<std::string, int64_t> table_rows(const Graph& model) {
+  std::map<std::string, int64_t> rows;
+  for (const Node& node : model.nodes()) {
+    if (node.op->name != "gather") continue;
+    const size_t axis = static_cast<size_t>(node.attributes.integer("axis"));
+    const Value indices = chosen_from(model, node.operands[1]);
+    if (model.node(indices).op->name != "input") continue;
+    const int64_t found = model.type(node.operands[0]).shape[axis];
+    const auto [entry, fresh] = rows.emplace(model.node(indices).attributes.text("name"), found);
+    if (!fresh) entry->second = std::min(entry->second, found);
+  }
+  return rows;
+}
+
+std::map<std::string, std::string> notes_of(const Recipe& recipe, const LossOptions& loss, const CompiledModel& model,
+                                            const Graph& imported) {
+  Recipe settled = recipe;
+  settled.device = name(model.device), settled.architecture = model.architecture;
+  settled.resume.clear();
+  std::map<std::string, std::string> notes{{"halfstep", HALFSTEP_VERSION},
+                                           {"recipe", to_toml(settled)},
+                                           {kAccumulationNote, std::to_string(recipe.accumulation)},
+                                           {kSeedNote, std::to_string(recipe.seed)},
+                                           {kLearningRateNote, fmt::format("{}", recipe.learning_rate)}};
+  if (const std::optional<int64_t> classes = class_count(imported, loss))
+    notes[kClassesNote] = std::to_string(*classes);
+  if (recipe.classes > 0) notes[kLabelClassesNote] = std::to_string(recipe.classes);
+  if (loss.ignore_index) notes[kIgnoredLabelNote] = std::to_string(*loss.ignore_index);
+  if (loss.kind == LossKind::softmax_cross_entropy) notes[kLabelInputNote] = "labels";
+  if (loss.kind == LossKind::mean_squared_error) notes[kLabelInputNote] = "targets";
+  for (const auto& [input, rows] : table_rows(imported)) notes[std::string(kTableRows) + input] = std::to_string(rows);
+  return notes;
+}
+
+// For the error of a device whose memory is too small.
+std::string largest_values(std::vector<std::pair<int64_t, std::string>> values) {
+  constexpr size_t kNamed = 4;
+  const size_t count = std::min(kNamed, values.size());
+  std::partial_sort(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count), values.end(), std::greater());
+  std::string text;
+  for (size_t i = 0; i < count; ++i) text += (i ? ", " : "") + values[i].second;
+  return text;
+}
+
+int64_t state_bytes(const CompiledModel& model) {
+  std::map<std::string, int64_t> bytes;
+  for (const Program& program : model.programs)
+    for (const Buffer& buffer : program.buffers)
+      if (buffer.kind == BufferKind::state) bytes[buffer.name] = buffer.type.byte_count();
+  int64_t sum = 0;
+  for (const auto& [name, count] : bytes) sum += count;
+  return sum;
+}
+
+const std::string& model_path(const Recipe& recipe) {
+  if (recipe.model.empty()) throw Error("no model is given: name an ONNX file, or a recipe with the key 'model'");
+  if (std::error_code unreadable; std::filesystem::is_directory(recipe.model, unreadable))
+    throw Error("'" + recipe.model + "' is a directory: name an ONNX file or a recipe");
+  return recipe.model;
+}
+
+}  // namespace
+
+Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported,
+                         const std::function<Tensor(const std::string&)>& weight) {
+  Tensor arena(TensorType{DType::f32, {arenas.size}});
+  const auto permutations = stored_permutations(imported);
+  for (const ArenaSlice& slice : arenas.slices) {
+    const auto permutation = permutations.find(slice.name);
+    require(permutation != permutations.end(), "every parameter is a leaf");
+    const Tensor stored = restored(weight(slice.name), permutation->second, slice.permutation);
+    require(stored.type == TensorType{DType::f32, slice.shape}, "a parameter has the type of its slice");
+    std::ranges::copy(stored.as<float>(), arena.as<float>().begin() + slice.offset);
+  }
+  return arena;
+}
+
+DeviceKind choose_device(const Recipe& recipe) {
+  if (recipe.device == "cpu") return DeviceKind::cpu;
+  if (recipe.device == "cuda") return DeviceKind::cuda;
+  return probe_cuda(0).available ? DeviceKind::cuda : DeviceKind::cpu;
+}
+
+void check_classes(const Recipe& recipe, int64_t logits) {
+  if (recipe.classes > logits)
+    throw Error(
+        fmt::format("classes: {} are given, but the output has {}: give at most that many, or choose the axis "
+                    "of the classes with class_axis",
+                    recipe.classes, logits));
+}
+
+std::string batch_norm_remark(const Recipe& recipe) {
+  if (!recipe.bn_insert || recipe.bn_epsilon) return "";
+  return fmt::format(
+      "batch norms come back with epsilon {:g}: files do not keep it; where the model's is another (0.001 "
+      "in Keras, MobileNetV3 and some EfficientNets) give it with bn_epsilon",
+      assumed_epsilon(read_onnx_file(model_path(recipe)), {}));
+}
+
+OnnxFile onnx_file_of(const Recipe& recipe) {
+  OnnxFile file = read_onnx_file(model_path(recipe));
+  if (recipe.restore_parameters) file = restore_parameters(file);
+  if (!recipe.bn_insert) return file;
+  return insert_batch_norms(file, {.after = recipe.bn_after, .epsilon = recipe.bn_epsilon});
+}
+
+ImportOptions import_options(const Recipe& recipe) {
+  ImportOptions options;
+  options.batch = recipe.batch;
+  options.freeze = recipe.freeze;
+  options.train = recipe.train;
+  options.seed = static_cast<uint64_t>(recipe.seed);
+  options.dropout = recipe.dropout;
+  options.weights = recipe.init == "fresh"    ? InitialWeights::fresh
+                    : recipe.init == "absent" ? InitialWeights::fresh_where_absent
+                                              : InitialWeights::from_file;
+  options.shapes = recipe.shapes;
+  options.values = recipe.values;
+  options.output = recipe.output;
+  options.budget = {.nodes = recipe.max_nodes,
+                    .iterations = recipe.max_iterations,
+                    .folded_bytes = recipe.max_folded_bytes,
+                    .folded_operations = recipe.max_folded_operations};
+  return options;
+}
+
+ImportedModel import_for(const Recipe& recipe, MissingConstants constants, ImportOptions::Reading reading) {
+  ImportOptions options = import_options(recipe);
+  options.constants = constants;
+  options.reading = reading;
+  return import_model(onnx_file_of(recipe), options);
+}
+
+LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe) {
+  return recipe.keep_outputs ? LossOptions::kept_for_evaluation : LossOptions::dropped;
+}
+
+LossScaling loss_scaling(const Recipe& r) {
+  if (r.loss_scale == "none") return {.mode = LossScaleMode::none};
+  // Only fp16 underflows; the exponents of bf16 and fp32 reach as far as the gradients do. They are checked all the
+  // same: a step whose gradients are not finite changes nothing.
+  if (r.loss_scale == "auto" && r.precision != "fp16") return {.mode = LossScaleMode::fixed, .initial = 1};
+  return {.mode = r.loss_scale == "fixed" ? LossScaleMode::fixed : LossScaleMode::dynamic,
+          .initial = r.initial_scale,
+          .growth = r.growth_factor,
+          .backoff = r.backoff_factor,
+          .interval = r.growth_interval,
+          .floor = r.min_scale};
+}
+
+ImportedModel import_graph(const Recipe& recipe) {
+  ImportOptions options = import_options(recipe);
+  options.weights = InitialWeights::none;
+  return import_model(onnx_file_of(recipe), options);
+}
+
+namespace {
+
+// The floating input; of several the one of the highest rank.
+std::string image_input(const Graph& model) {
+  std::vector<const Node*> inputs;
+  size_t rank = 0;
+  for (const Node& node : model.nodes())
+    if (node.op->name == "input" && is_floating(node.results[0].dtype)) {
+      inputs.push_back(&node);
+      rank = std::max(rank, node.results[0].shape.size());
+    }
+  std::erase_if(inputs, [&](const Node* node) { return node->results[0].shape.size() < rank; });
+  if (inputs.size() > 1)
+    throw Error(
+        fmt::format("scale, mean and std: the model has several floating inputs of {} axes, '{}' and '{}' among "
+                    "them: leave them out and store floating numbers",
+                    rank, inputs[0]->attributes.text("name"), inputs[1]->attributes.text("name")));
+  return inputs.empty() ? "" : inputs[0]->attributes.text("name");
+}
+
+}  // namespace
+
+TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
+  TrainingPipelineOptions o;
+  if (r.scale || !r.mean.empty() || !r.std.empty()) {
+    PreprocessingOptions p{
+        .input = "", .scale = r.scale.value_or(1.0 / 255), .mean = r.mean, .std = r.std, .channel_axis = 1};
+    p.input = image_input(model);
+    o.preprocessing.push_back(std::move(p));
+  }
+  o.loss.kind = r.loss == "mean_squared_error" ? LossKind::mean_squared_error
+                : r.loss == "from_graph"       ? LossKind::from_graph
+                                               : LossKind::softmax_cross_entropy;
+  o.loss.output = r.output;
+  o.loss.class_axis = r.class_axis;
+  o.loss.ignore_index = r.ignore_index;
+  if (r.objective == "masked_token") {
+    if (r.ignore_index && *r.ignore_index != kUncounted)
+      throw Error(fmt::format("ignore_index: objective masked_token labels what it does not hide {}: leave it out",
+                              kUncounted));
+    o.loss.ignore_index = kUncounted;
+  }
+  o.loss.label_smoothing = r.label_smoothing;
+  o.autocast.low = low_type(r.precision);
+  o.autocast.preset = r.preset;
+  for (const std::string& pattern : r.allow) o.autocast.rules.push_back(allow_rule(pattern));
+  for (const std::string& pattern : r.deny) o.autocast.rules.push_back(deny_rule(pattern));
+  for (const std::string& pattern : r.infer) o.autocast.rules.push_back(infer_rule(pattern));
+  OptimizerOptions& opt = o.optimizer;
+  opt.kind = r.optimizer == "adam"    ? OptimizerKind::adam
+             : r.optimizer == "adamw" ? OptimizerKind::adamw
+                                      : OptimizerKind::sgd;
+  opt.no_decay = r.no_decay;
+  opt.weight_decay = r.weight_decay, opt.momentum = r.momentum, opt.dampening = r.dampening;
+  opt.acceleration = r.nesterov ? OptimizerOptions::nesterov : OptimizerOptions::classical;
+  opt.beta1 = r.beta1, opt.beta2 = r.beta2, opt.epsilon = r.epsilon;
+  if (r.clip_norm > 0) opt.clip_norm = r.clip_norm;
+  opt.scaling = loss_scaling(r);
+  opt.accumulation = r.accumulation;
+  return o;
+}
+
+CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options) {
+  const Clock::time_point start = Clock::now();
+  ImportedModel imported = options.stop_after.empty() ? import_for(recipe, options.constants, ImportOptions::on_demand)
+                                                      : import_graph(recipe);
+  const double import_seconds = seconds_since(start);
+  CompiledTraining result = compile_imported(recipe, std::move(imported), device, options);
+  result.report.times.insert(result.report.times.begin(), {"import", import_seconds});
+  result.report.seconds += import_seconds;
+  return result;
+}
+
+CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, DeviceKind device,
+                                  const CompileOptions& options) {
+  const Clock::time_point start = Clock::now();
+  CompiledTraining result;
+  CompileReport& report = result.report;
+  check_weights(imported);
+  report.remarks = imported.remarks;
+  if (const std::string remark = batch_norm_remark(recipe); !remark.empty()) report.remarks.push_back(remark);
+  report.onnx_nodes = imported.nodes;
+  TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
+  passes.stop_after = options.stop_after;
+  passes.dump = options.dump;
+  passes.programs = options.programs;
+  passes.loss.model_outputs = options.model_outputs;
+  passes.autocast.sources.known_operators = onnx_operator_names();
+  for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
+  passes.autocast.sources.part_of = parts_at_import(imported);
+  if (recipe.classes > 0)
+    if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
+  PipelineResult graphs = run_training_pipeline(imported.graph, passes);
+  report.precision = graphs.precision;
+  report.part_of = graphs.part_of;
+  report.remarks.insert(report.remarks.end(), graphs.remarks.begin(), graphs.remarks.end());
+  report.times.insert(report.times.end(), graphs.times.begin(), graphs.times.end());
+  if (!options.stop_after.empty()) {
+    result.stopped = std::move(graphs);
+    return result;
+  }
+
+  const Clock::time_point kernels = Clock::now();
+  CompiledModel& model = result.model;
+  model.device = device;
+  model.architecture = !recipe.architecture.empty() ? recipe.architecture
+                       : device == DeviceKind::cuda ? "sm_80"
+                                                    : host_cpu();
+  KernelModule module({device, model.architecture});
+  std::vector<std::pair<int64_t, std::string>> values;  // in scratch, of all programs
+  for (const Graph& graph : graphs.graphs) {
+    LoweredProgram lowered = lower(graph, graph.name(), module);
+    report.steps += static_cast<int64_t>(lowered.program.steps.size());
+    report.scratch_floor = std::max(report.scratch_floor, lowered.scratch_floor);
+    values.insert(values.end(), lowered.values.begin(), lowered.values.end());
+    for (const Buffer& buffer : lowered.program.buffers)
+      if (buffer.kind == BufferKind::scratch)
+        report.scratch_bytes = std::max(report.scratch_bytes, buffer.type.byte_count());
+    model.state.merge(lowered.constants);
+    model.programs.push_back(std::move(lowered.program));
+  }
+  report.times.push_back({"lower", seconds_since(kernels)});
+  const Clock::time_point emission = Clock::now();
+  if (!options.dump.empty()) write_file_atomically(options.dump / "kernels.ll", module.ir_text());
+  model.kernels = module.finish();
+  report.times.push_back({"kernels", seconds_since(emission)});
+  if (!options.dump.empty()) {
+    for (const Program& program : model.programs)
+      write_file_atomically(options.dump / ("program." + program.name + ".txt"), print(program));
+    if (device == DeviceKind::cuda) write_file_atomically(options.dump / "kernels.ptx", model.kernels);
+  }
+  model.arenas = graphs.arena_states;
+  for (const ArenaSlice& slice : graphs.arenas.slices) {
+    model.parameters.push_back({slice.name, slice.shape, slice.permutation, slice.offset});
+    report.parameters += slice.size();
+  }
+  model.state.merge(graphs.initial_states);
+  fill_initial_state(model, graphs.arenas, imported);
+  model.notes = notes_of(recipe, passes.loss, model, imported.graph);
+  for (const std::string& remark : imported.remarks)
+    if (remark.starts_with("WARNING: the data of the constant")) model.notes[kMissingConstants] = remark;
+  model.notes["largest_tensors"] = largest_values(std::move(values));
+  check(model);
+  report.state_bytes = state_bytes(model);
+  report.seconds = seconds_since(start);
+  return result;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,76 @@
+// From a recipe to a compiled step: the composition of frontend, passes and codegen.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "compiler/recipe.h"
+#include "frontend/import/import.h"
+#include "passes/pipeline.h"
+#include "program/program.h"
+#include "training/notes.h"
+
+namespace halfstep {
+
+struct CompileOptions {
+  std::string stop_after;      // a pass; empty: all
+  std::filesystem::path dump;  // where passes, kernels and programs are written; empty: nowhere
+  TrainingPipelineOptions::Programs programs = TrainingPipelineOptions::training;
+  LossOptions::ModelOutputs model_outputs = LossOptions::kept;
+  MissingConstants constants = MissingConstants::refused;
+};
+
+struct CompileReport {
+  AutocastReport precision;
+  std::vector<OnnxNode> onnx_nodes;
+  std::map<std::string, std::string> part_of;  // of an ONNX node that became part of another: that one's name
+  std::vector<std::string> remarks;
+  std::vector<PassTime> times;  // import, each pass, kernels
+  int64_t parameters = 0;       // trainable elements
+  int64_t nodes = 0;            // of the training graph before fusion
+  int64_t kernels = 0, steps = 0;
+  int64_t scratch_bytes = 0, scratch_floor = 0, state_bytes = 0;
+  double seconds = 0;
+};
+
+struct CompiledTraining {
+  CompiledModel model;
+  CompileReport report;
+  PipelineResult stopped;  // with stop_after: what the passes left
+};
+
+// What `bn_insert` took for granted; empty: nothing.
+std::string batch_norm_remark(const Recipe& recipe);
+// Error if the recipe has more classes than the model's output.
+void check_classes(const Recipe& recipe, int64_t logits);
+// The recipe's model as it is trained and written back: with batch norms put back where it says so.
+OnnxFile onnx_file_of(const Recipe& recipe);
+ImportOptions import_options(const Recipe& recipe);
+// The model as the recipe wants it imported.
+ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused,
+                         ImportOptions::Reading reading = ImportOptions::at_once);
+// What runs of a step that is compiled for training compute beside measures: nothing, or what the recipe keeps.
+LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe);
+// What the step does about gradients that are not finite.
+LossScaling loss_scaling(const Recipe& recipe);
+// Without weights, and so also of a file that lacks them.
+ImportedModel import_graph(const Recipe& recipe);
+TrainingPipelineOptions pipeline_options(const Recipe& recipe, const Graph& model);
+// Compiles programs "train", "accumulate" (with accumulation), "gradients" (where asked for) and "evaluate" for
+// `target` "cpu" or "cuda".
+CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options = {});
+// The same of a model that was imported as the recipe wants it.
+CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, DeviceKind device,
+                                  const CompileOptions& options = {});
+
+// The arena of parameters: weights, whose axes stand as the leaves of `imported` say, as the passes lay them out. Each
+// is asked for once.
+Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported,
+                         const std::function<Tensor(const std::string&)>& weight);
+
+// cpu or cuda as the recipe says; auto: cuda where there is a device.
+DeviceKind choose_device(const Recipe& recipe);
+
+}  // namespace halfstep

@@ -1,0 +1,114 @@
+#include "data/sample_fit.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <optional>
+
+namespace halfstep {
+namespace {
+
+Shape sample_shape(const TensorType& type) { return {type.shape.begin() + 1, type.shape.end()}; }
+
+Shape without_ones(Shape shape) {
+  std::erase(shape, 1);
+  return shape;
+}
+
+int64_t element_count(const Shape& shape) {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+bool can_convert(DType from, DType to) {
+  if (from == to || is_floating(to)) return true;
+  return !is_floating(from) && (to == DType::i32 || to == DType::i64);
+}
+
+// Index of the first element that `holds` is false for.
+template <typename Holds>
+std::optional<int64_t> first_that_fails(const Tensor& values, Holds&& holds) {
+  for (int64_t i = 0; i < values.type.element_count(); ++i)
+    if (!holds(values.at(i))) return i;
+  return std::nullopt;
+}
+
+// Bytes above 1 are no truth values.
+bool holds_bytes(const Tensor& values) {
+  return values.type.dtype == DType::u8 &&
+         std::ranges::any_of(values.as<uint8_t>(), [](uint8_t value) { return value > 1; });
+}
+
+std::optional<int64_t> first_out_of_range(const Tensor& values, DType to) {
+  const DType from = values.type.dtype;
+  if (from == DType::i64 && to == DType::i32)
+    return first_that_fails(values, [](double v) { return v >= INT32_MIN && v <= INT32_MAX; });
+  if ((from == DType::f64 && is_floating(to) && to != DType::f64) || (from != to && to == DType::f16))
+    return first_that_fails(values, [to](double v) {
+      return std::abs(v) <= (to == DType::f16 ? 65504.0 : std::numeric_limits<float>::max());
+    });
+  return std::nullopt;
+}
+
+}  // namespace
+
+SampleFit fit_sample(const Buffer& input, const TensorType& array) {
+  if (input.type.shape.empty() || input.type.shape[0] < 1 || array.shape.empty()) return {};
+  const Shape wanted = without_ones(sample_shape(input.type)), found = without_ones(sample_shape(array));
+  if (wanted == found) return {SampleFit::same};
+  if (element_count(wanted) != element_count(found)) return {};
+  if (wanted.size() < 2 || found.size() < 2) return {SampleFit::flat};
+  // Labels and ids have no channels.
+  if (!is_floating(input.type.dtype) && input.type.dtype != DType::u8) return {};
+  Shape last_first = found, first_last = found;
+  std::ranges::rotate(last_first, last_first.end() - 1);
+  std::ranges::rotate(first_last, first_last.begin() + 1);
+  if (last_first == wanted) return {SampleFit::transposed, found.back()};
+  if (first_last == wanted) return {SampleFit::transposed, element_count(found) / found.front()};
+  return {};
+}
+
+bool fits(const Buffer& input, const TensorType& array) {
+  return fit_sample(input, array).kind != SampleFit::none && can_convert(array.dtype, input.type.dtype);
+}
+
+std::string misfit(const Buffer& input, const NamedArray& array) {
+  const Shape wanted = sample_shape(input.type), found = sample_shape(array.values.type);
+  std::string text = to_string(input.type) + " takes samples of " + to_string(wanted) + ", those of data array '" +
+                     array.name + "' " + to_string(array.values.type) + " are " + to_string(found);
+  if (input.name == "labels") return text + ": class_axis chooses the output's axis that labels do not have";
+  return text + (element_count(wanted) == element_count(found) ? ": transpose the array"
+                                                               : ": store the array in the input's shape, or give the "
+                                                                 "input another with shape");
+}
+
+std::string describe(const SampleFit& fit, const Buffer& input, const NamedArray& array) {
+  const std::string change =
+      "samples of data array '" + array.name + "', " + to_string(sample_shape(array.values.type)) + ", are ";
+  const std::string goal = to_string(sample_shape(input.type)) + " of input '" + input.name + "'";
+  if (fit.kind == SampleFit::transposed) return change + "transposed to " + goal;
+  if (fit.kind == SampleFit::flat) return change + "read in their order as " + goal;
+  return "";
+}
+
+std::string conversion_problem(const Buffer& input, const NamedArray& array, bool scaled) {
+  const DType from = array.values.type.dtype, to = input.type.dtype;
+  const std::string found =
+      "expected " + std::string(name(to)) + ", but data array '" + array.name + "' is " + std::string(name(from));
+  if (!can_convert(from, to))
+    return found + (to == DType::u8 && is_floating(from)
+                        ? ": leave scale, mean and std out, which take bytes, or store "
+                          "bytes"
+                    : is_floating(from) ? ": store it as integers"
+                                        : "");
+  if (is_floating(to) && !scaled && holds_bytes(array.values))
+    return found +
+           ": say with scale what they are multiplied by (0.00392157 makes 0 to 255 0 to 1, 1 leaves them as "
+           "they are), or store floating numbers";
+  if (const std::optional<int64_t> first = first_out_of_range(array.values, to))
+    return found + ", and its element " + std::to_string(*first) + " is beyond " + std::string(name(to));
+  return "";
+}
+
+}  // namespace halfstep

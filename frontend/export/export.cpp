@@ -1,0 +1,170 @@
+#include "frontend/export/export.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "frontend/export/inference_form.h"
+#include "frontend/import/respecialise.h"
+#include "frontend/onnx/local_names.h"
+#include "frontend/onnx/model_proto.h"
+#include "frontend/onnx/tensor_data.h"
+#include "frontend/onnx/ties.h"
+
+namespace halfstep {
+namespace {
+
+using onnx::TensorProto;
+
+template <typename T>
+std::string as_bytes(const Tensor& tensor, T (*convert)(double)) {
+  std::string bytes(static_cast<size_t>(tensor.type.element_count()) * sizeof(T), '\0');
+  for (int64_t i = 0; i < tensor.type.element_count(); ++i) {
+    const T value = convert(tensor.at(i));
+    std::memcpy(bytes.data() + static_cast<size_t>(i) * sizeof(T), &value, sizeof value);
+  }
+  return bytes;
+}
+
+// The elements of a trained tensor in the floating type that its initializer has.
+std::string encode(const Tensor& tensor, const TensorProto& initializer) {
+  switch (initializer.data_type()) {
+    case TensorProto::FLOAT16:
+      return as_bytes<uint16_t>(tensor, [](double v) { return half_from_float(static_cast<float>(v)); });
+    case TensorProto::BFLOAT16:
+      return as_bytes<uint16_t>(tensor, [](double v) { return bfloat16_from_float(static_cast<float>(v)); });
+    case TensorProto::DOUBLE:
+      return as_bytes<double>(tensor, [](double v) { return v; });
+    default:
+      return as_bytes<float>(tensor, [](double v) { return static_cast<float>(v); });
+  }
+}
+
+void set_data(TensorProto& tensor, std::string bytes) {
+  tensor.clear_float_data();
+  tensor.clear_int32_data();
+  tensor.clear_int64_data();
+  tensor.clear_double_data();
+  tensor.clear_uint64_data();
+  tensor.clear_external_data();
+  tensor.clear_data_location();
+  tensor.set_raw_data(std::move(bytes));
+}
+
+class Exporter {
+ public:
+  Exporter(const OnnxFile& original, const NamedTensors& trained)
+      : model_(parse_model(original)),
+        local_names_(separate_local_names(model_)),
+        reader_(original.directory),
+        ties_(find_ties(model_.graph(), reader_)),
+        trained_(trained) {}
+
+  onnx::ModelProto convert() {
+    Problems problems;
+    write_weights(*model_.mutable_graph(), problems);
+    for (const auto& [name, tensor] : trained_)
+      if (!written_.contains(name)) problems.add("trained tensor '" + name + "' is no initializer of the model");
+    make_inference(model_, reader_, problems);
+    problems.throw_if_any();
+    restore_local_names(model_, local_names_);
+    return std::move(model_);
+  }
+
+ private:
+  void write_weights(onnx::GraphProto& graph, Problems& problems) {
+    for (TensorProto& tensor : *graph.mutable_initializer()) {
+      try {
+        write_weight(tensor);
+      } catch (const Error& error) {
+        problems.add(error.what());
+      }
+    }
+    for (onnx::NodeProto& node : *graph.mutable_node())
+      for (onnx::AttributeProto& attribute : *node.mutable_attribute())
+        if (attribute.has_g()) write_weights(*attribute.mutable_g(), problems);
+  }
+
+  void write_weight(TensorProto& tensor) {
+    const auto tie = ties_.find(tensor.name());
+    const auto found = trained_.find(tie == ties_.end() ? tensor.name() : tie->second.to);
+    if (found == trained_.end()) {
+      if (tensor.data_location() == TensorProto::EXTERNAL) set_data(tensor, reader_.read_bytes(tensor));
+      return;
+    }
+    const TensorType type = type_of(tensor);
+    const Tensor value = tie == ties_.end() ? found->second : tied_value(tie->second, found->second);
+    set_data(tensor, encode(repeated_to(value, type, tensor.name()), tensor));
+    written_.insert(found->first);
+  }
+
+  // What the model holds as copies of one value is trained as that value, of size 1 there.
+  static Tensor repeated_to(const Tensor& trained, const TensorType& type, const std::string& name) {
+    Tensor result = trained;
+    for (size_t axis = 0; axis < std::min(type.shape.size(), trained.type.shape.size()); ++axis)
+      if (result.type.shape[axis] == 1 && type.shape[axis] > 1) result = repeat(result, axis, type.shape[axis]);
+    if (result.type != type)
+      throw Error("trained tensor '" + name + "' is " + to_string(trained.type) + ", the model has " + to_string(type));
+    return result;
+  }
+
+  onnx::ModelProto model_;
+  LocalNames local_names_;
+  TensorReader reader_;
+  std::map<std::string, Tie> ties_;
+  const NamedTensors& trained_;
+  std::set<std::string> written_;
+};
+
+// Calls `visit` for the initializers of the graph and of every branch.
+template <typename Visit>
+void for_each_initializer(onnx::GraphProto& graph, Visit&& visit) {
+  for (TensorProto& tensor : *graph.mutable_initializer()) visit(tensor);
+  for (onnx::NodeProto& node : *graph.mutable_node())
+    for (onnx::AttributeProto& attribute : *node.mutable_attribute())
+      if (attribute.has_g()) for_each_initializer(*attribute.mutable_g(), visit);
+}
+
+void add_entry(TensorProto& tensor, const char* key, const std::string& value) {
+  onnx::StringStringEntryProto& entry = *tensor.add_external_data();
+  entry.set_key(key);
+  entry.set_value(value);
+}
+
+// Moves the large initializers' data to `path`, aligned for mapping.
+void write_external(onnx::ModelProto& model, const std::filesystem::path& path) {
+  constexpr size_t kSmall = 1024;  // stays in the model
+  constexpr int64_t kAlignment = 4096;
+  int64_t end = 0;
+  write_file_atomically(path, [&](FileSink& sink) {
+    for_each_initializer(*model.mutable_graph(), [&](TensorProto& tensor) {
+      if (!tensor.has_raw_data() || tensor.raw_data().size() <= kSmall) return;
+      const int64_t offset = round_up(end, kAlignment), length = static_cast<int64_t>(tensor.raw_data().size());
+      sink.write(std::string(static_cast<size_t>(offset - end), '\0'));
+      sink.write(tensor.raw_data());
+      end = offset + length;
+      tensor.clear_raw_data();
+      tensor.set_data_location(TensorProto::EXTERNAL);
+      add_entry(tensor, "location", path.filename().string());
+      add_entry(tensor, "offset", std::to_string(offset));
+      add_entry(tensor, "length", std::to_string(length));
+    });
+  });
+}
+
+}  // namespace
+
+void export_model(const OnnxFile& original, const NamedTensors& trained, const std::filesystem::path& path,
+                  const ExportOptions& options) {
+  onnx::ModelProto model = Exporter(original, trained).convert();
+  int64_t bytes = 0;
+  for_each_initializer(*model.mutable_graph(),
+                       [&](TensorProto& tensor) { bytes += static_cast<int64_t>(tensor.ByteSizeLong()); });
+  if (bytes > options.largest_inline) write_external(model, path.string() + ".data");
+  write_file_atomically(path, model.SerializeAsString());
+}
+
+}  // namespace halfstep

@@ -1,0 +1,22 @@
+// Trained weights back into an ONNX inference model that keeps every name of the original.
+#pragma once
+
+#include <filesystem>
+
+#include "base/tensor.h"
+#include "frontend/onnx/onnx_file.h"
+
+namespace halfstep {
+
+struct ExportOptions {
+  // A model with more bytes of weights than this gets them in a file beside it, "<name>.data".
+  int64_t largest_inline = 1'900'000'000;
+};
+
+// Writes `original` with the data of `trained` (by initializer name, in ONNX layout) to `path`, atomically. Element
+// types stay as in the original; nodes become those of inference (inference_form.h). Throws Error if
+// a tensor does not fit its initializer, if data is missing that was not trained, or if the file cannot be written.
+void export_model(const OnnxFile& original, const NamedTensors& trained, const std::filesystem::path& path,
+                  const ExportOptions& options = {});
+
+}  // namespace halfstep

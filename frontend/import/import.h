@@ -1,0 +1,89 @@
+// ONNX file → Graph. Shapes are static: the batch and every open dimension are chosen here.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "frontend/import/budget.h"
+#include "frontend/onnx/onnx_file.h"
+#include "ir/graph.h"
+
+namespace halfstep {
+
+enum class InitialWeights : uint8_t {
+  from_file,           // missing data is an Error
+  fresh_where_absent,  // each operator's default initialisation where the file has no data
+  fresh,               // the same for every parameter and statistic
+  none,                // ImportedModel::weights stays empty: only the graph is wanted
+};
+
+enum class ImportMode : uint8_t {
+  training,     // batch norms use and update batch statistics and dropout drops, whatever the export says
+  as_exported,  // batch norm and dropout do what the file says
+};
+
+// What becomes of constants whose external data is missing where weights are fresh: no fresh value stands for one, and
+// a trained model cannot be written without them.
+enum class MissingConstants : uint8_t {
+  refused,
+  zeros,  // booleans true, with a remark: for times, not for results
+};
+
+struct ImportOptions {
+  std::optional<int64_t> batch = {};         // default: the one the model was exported at
+  std::map<std::string, Shape> shapes = {};  // of an input, by its name; "": of the only one; -1: as the rest says
+  std::map<std::string, int64_t> dimensions = {};  // of an open dimension, by its symbol
+  std::map<std::string, double> values = {};       // of an input that is a constant: every element of it
+  // Where the other outputs cannot be read, this one is read alone.
+  std::string output = {};
+  ImportMode mode = ImportMode::training;
+  InitialWeights weights = InitialWeights::from_file;
+  // Whether the weights are read by the import, or one after the other by whoever wants them: a large model is then
+  // never held as a whole.
+  enum Reading : uint8_t { at_once, on_demand } reading = at_once;
+  MissingConstants constants = MissingConstants::refused;
+  ImportBudget budget = {};
+  uint64_t seed = 0;                     // of fresh weights
+  std::optional<double> dropout = {};    // replaces the ratio of every dropout
+  std::vector<std::string> train = {};   // of those that would else be taken for no weights
+  std::vector<std::string> freeze = {};  // patterns (* ? []) of initializer names that training leaves as they are
+};
+
+struct OnnxNode {
+  std::string name;  // as origins in the graph bear it
+  std::string op;    // "Conv"
+  // Of a node without values of its own, since it gives on another's or computes the same: that node's index.
+  std::optional<size_t> same_as = {};
+  std::vector<size_t> readers = {};  // indices of the nodes that read its values, later than its own
+  std::optional<DType> folded = {};  // of a node whose results are constants: their type
+};
+
+struct ImportedModel {
+  // Inputs and outputs have their ONNX names; parameters and states those of their initializers.
+  Graph graph;
+  // Every parameter and state leaf of the graph, in stored layout: a parameter's axes are permuted as its leaf says.
+  NamedTensors weights;
+  // on_demand: in the place of `weights`, what reads each. Throws Error naming the tensor.
+  std::map<std::string, std::function<Tensor()>> weight_readers;
+  std::vector<std::string> inputs;   // the data inputs, in the file's order
+  std::vector<std::string> outputs;  // in the file's order
+  std::vector<OnnxNode> nodes;       // in the order of computation, those of inlined functions too
+  // What the import decided or noticed and its user should know, one sentence each.
+  std::vector<std::string> remarks;
+};
+
+// Throws Error with every problem of the model at once, each naming its node and what to do.
+ImportedModel import_model(const OnnxFile& file, const ImportOptions& options = {});
+
+// Of the nodes that are none of the graph's, neither themselves nor as constants: the name of the node that gives their
+// values, or else of the first behind them that is one of the graph's.
+std::map<std::string, std::string> parts_at_import(const ImportedModel& model);
+
+// Stored tensors of `graph` in the layout of their ONNX initializers, for export.
+NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored);
+
+}  // namespace halfstep

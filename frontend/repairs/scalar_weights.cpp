@@ -1,0 +1,203 @@
+#include "frontend/repairs/scalar_weights.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <map>
+#include <numbers>
+#include <string_view>
+#include <vector>
+
+namespace halfstep {
+namespace {
+
+constexpr double kTolerance = 1e-6;  // relative, of a number in float32
+constexpr double kLargestWhole = 1e6;
+constexpr double kEpsilon = 1e-3;  // and what is smaller
+
+bool close(double a, double b) { return std::abs(a - b) <= kTolerance * std::abs(b); }
+
+bool is_whole(double v) { return v > 1.5 && v < kLargestWhole && close(v, std::round(v)); }
+
+// Numbers that people write into formulas.
+bool is_formulas(double v) {
+  const double size = std::abs(v);
+  if (!std::isfinite(v) || v == -1) return true;
+  if (size == 0 || size == 1) return false;
+  if (size <= kEpsilon || is_whole(size * size) || is_whole(1 / (size * size))) return true;
+  for (const double known : {0.044715, 1.702, std::sqrt(2 / std::numbers::pi), 1 / std::sqrt(2 * std::numbers::pi),
+                             std::numbers::pi, 2 * std::numbers::pi, std::numbers::pi / 2, std::numbers::ln2,
+                             std::numbers::log2e, std::numbers::ln10, std::numbers::log10e, std::numbers::e})
+    if (close(size, known) || close(1 / size, known)) return true;
+  return false;
+}
+
+// Names of one part only: those with dots are paths of modules.
+bool is_operators_name(const std::string& name) {
+  static const std::set<std::string> kOperators{"abs",
+                                                "add",
+                                                "arange",
+                                                "ceil",
+                                                "clamp",
+                                                "clone",
+                                                "cos",
+                                                "cast",
+                                                "constant",
+                                                "const",
+                                                "convert",
+                                                "copy",
+                                                "div",
+                                                "eps",
+                                                "epsilon",
+                                                "erf",
+                                                "exp",
+                                                "expand",
+                                                "float",
+                                                "floor",
+                                                "full",
+                                                "half",
+                                                "inf",
+                                                "item",
+                                                "lift_fresh_copy",
+                                                "log",
+                                                "max",
+                                                "mean",
+                                                "min",
+                                                "mul",
+                                                "neg",
+                                                "number",
+                                                "one",
+                                                "ones",
+                                                "pi",
+                                                "pow",
+                                                "reciprocal",
+                                                "relu",
+                                                "rsqrt",
+                                                "rsub",
+                                                "scalar",
+                                                "scalar_tensor",
+                                                "sigmoid",
+                                                "sin",
+                                                "slice",
+                                                "sqrt",
+                                                "squeeze",
+                                                "sub",
+                                                "sum",
+                                                "tanh",
+                                                "three",
+                                                "to",
+                                                "truediv",
+                                                "two",
+                                                "unsqueeze",
+                                                "view",
+                                                "where",
+                                                "zero",
+                                                "zeros",
+                                                "_to_copy",
+                                                "x",
+                                                "y"};
+  std::string stem = name;
+  while (!stem.empty() && std::isdigit(static_cast<unsigned char>(stem.back()))) stem.pop_back();
+  while (!stem.empty() && stem.back() == '_') stem.pop_back();
+  std::transform(stem.begin(), stem.end(), stem.begin(), [](unsigned char c) { return std::tolower(c); });
+  return stem.empty() || kOperators.contains(stem);
+}
+
+bool is_given_name(std::string name) {
+  for (const std::string_view mark :
+       {"onstant", "const", "Const", "lifted_tensor", "scalar_tensor", "iteral", "::", "eps", "Eps"})
+    if (name.find(mark) != std::string::npos) return false;
+  if (is_exporters_name(name) || name.starts_with("/")) return false;
+  if (name.ends_with(":0")) name.resize(name.size() - 2);
+  // TensorFlow's operands of a node are called after it: "model/scale/mul/y".
+  if (name.ends_with("/x") || name.ends_with("/y")) return false;
+  const size_t part = name.find_last_of('/');
+  if (part != std::string::npos) name = name.substr(part + 1);
+  return name.find('.') != std::string::npos || !is_operators_name(name);
+}
+
+class Roles {
+ public:
+  explicit Roles(const onnx::GraphProto& graph) : graph_(graph) {
+    std::set<std::string> initializers;
+    for (const onnx::TensorProto& tensor : graph.initializer()) initializers.insert(tensor.name());
+    for (const onnx::ValueInfoProto& input : graph.input())
+      if (!initializers.contains(input.name())) activations_.insert(input.name());
+    for (const onnx::NodeProto& node : graph.node()) {
+      bool depends = false;
+      for (const std::string& input : node.input()) {
+        depends |= activations_.contains(input);
+        readers_[input].push_back(&node);
+      }
+      // What is computed in the nodes' own graphs may depend on anything.
+      for (const onnx::AttributeProto& attribute : node.attribute()) depends |= attribute.has_g();
+      if (depends && node.op_type() != "Shape" && node.op_type() != "Size")
+        activations_.insert(node.output().begin(), node.output().end());
+    }
+  }
+
+  // Whether everything that reads the value multiplies or adds it to an activation.
+  bool is_weight(const std::string& value, int depth = 0) const {
+    static const std::set<std::string> kOfItAlone{"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze",
+                                                  "Expand",   "Exp",  "Neg",     "Abs",       "Sigmoid",
+                                                  "Softplus", "Tanh", "Clip",    "Reciprocal"};
+    constexpr int kDeepest = 8;
+    const auto readers = readers_.find(value);
+    if (readers == readers_.end() || depth > kDeepest) return false;
+    for (const onnx::NodeProto* node : readers->second) {
+      if (node->input_size() == 0 || node->output_size() == 0) return false;
+      const std::string& op = node->op_type();
+      if (kOfItAlone.contains(op) && node->input(0) == value) {
+        if (!is_weight(node->output(0), depth + 1)) return false;
+        continue;
+      }
+      const bool second = node->input_size() == 2 && node->input(1) == value;
+      const bool combines =
+          op == "Mul" || op == "Add" || op == "Sub" || (op == "Div" && second) || (op == "PRelu" && second);
+      if (!combines || node->input_size() != 2 || !activations_.contains(node->input(second ? 0 : 1))) return false;
+    }
+    return true;
+  }
+
+  // A one is no summand that was trained, and a zero is nothing to subtract.
+  bool is_neutral(const std::string& value, double number) const {
+    const auto readers = readers_.find(value);
+    if (readers == readers_.end()) return false;
+    return std::any_of(readers->second.begin(), readers->second.end(), [&](const onnx::NodeProto* node) {
+      const std::string& op = node->op_type();
+      return number == 1 ? op == "Add" || op == "Sub" || op == "Div" : number == 0 && op == "Sub";
+    });
+  }
+
+ private:
+  const onnx::GraphProto& graph_;
+  std::set<std::string> activations_;
+  std::map<std::string, std::vector<const onnx::NodeProto*>> readers_;
+};
+
+}  // namespace
+
+ScalarWeights find_scalar_weights(const onnx::GraphProto& graph, const TensorReader& reader) {
+  ScalarWeights found;
+  std::vector<const onnx::TensorProto*> candidates;
+  for (const onnx::TensorProto& tensor : graph.initializer())
+    if (tensor.dims().empty() && tensor.data_type() == onnx::TensorProto::FLOAT) candidates.push_back(&tensor);
+  if (candidates.empty()) return found;
+  const Roles roles(graph);
+  for (const onnx::TensorProto* tensor : candidates) {
+    if (!roles.is_weight(tensor->name())) continue;
+    bool is_number = !is_given_name(tensor->name());
+    if (!is_number && !reader.missing_file(*tensor)) {
+      const double value = reader.read(*tensor).at(0);
+      is_number = is_formulas(value) || roles.is_neutral(tensor->name(), value);
+    }
+    if (is_exporters_name(tensor->name())) continue;
+    if (is_number)
+      found.numbers.push_back(tensor->name());
+    else
+      found.weights.insert(tensor->name());
+  }
+  return found;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,39 @@
+#include "passes/fusion/body_cost.h"
+
+#include "ir/op.h"
+
+namespace halfstep {
+
+double body_cost(const Node& node) {
+  constexpr double kWindowElement = 3;  // its index, its guard and its use
+  if (node.op->kernel == KernelKind::movement || node.op->name == "cast") return 0;
+  if (node.op->kernel == KernelKind::random) return 40;
+  if (node.op->kernel == KernelKind::window)
+    return kWindowElement * static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());
+  if (!node.op->body) return 1;
+  // Counts the scalar operations of the body by running it over a carrier that only counts.
+  class Counter final : public ScalarArithmetic {
+   public:
+    double operations = 0;
+    Scalar constant(double) override { return {this, 0, nullptr}; }
+    Scalar unary(ScalarOp op, Scalar) override {
+      return done(op <= ScalarOp::absolute || op >= ScalarOp::round_down ? 1 : 8);
+    }
+    Scalar binary(ScalarOp op, Scalar, Scalar) override {
+      return done(op == ScalarOp::power ? 20 : op == ScalarOp::divide ? 6 : 1);
+    }
+    Scalar select(Scalar, Scalar, Scalar) override { return done(1); }
+    Scalar convert(DType, Scalar) override { return done(0); }
+
+   private:
+    Scalar done(double cost) {
+      operations += cost;
+      return {this, 0, nullptr};
+    }
+  } counter;
+  const std::vector<Scalar> arguments(node.operands.size(), counter.constant(0));
+  node.op->body(node.attributes, arguments);
+  return counter.operations;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,282 @@
+#include "passes/precision/autocast.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "base/error.h"
+#include "ir/builder.h"
+#include "passes/precision/precision_needs.h"
+#include "passes/rewrite/rules.h"
+
+namespace halfstep {
+namespace {
+
+// The types autocast chooses between.
+bool is_castable(DType type) { return type == DType::f32 || is_low(type); }
+
+const OperandSpec& spec_of(const Op& op, size_t operand) {
+  return op.operands[std::min(operand, op.operands.size() - 1)];
+}
+
+// What the readers of a value want it to be.
+enum class Demand : uint8_t { none, low, full };
+
+class Autocast {
+ public:
+  Autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report)
+      : graph_(graph),
+        low_(options.low),
+        as_torch_(options.preset == "torch"),
+        report_(report),
+        classes_(precision_classes(graph, rules_of(options), options.sources)),
+        needs_(graph, classes_, low_.value_or(DType::f16),
+               as_torch_ ? PrecisionNeeds::constants_beyond_range : PrecisionNeeds::all),
+        users_(graph.users()) {
+    find_demands();
+    if (report_) find_constants();
+  }
+
+  Graph run() {
+    size_t at = 0;
+    return rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) {
+      const NodeId id = static_cast<NodeId>(at++);
+      if (is_leaf(*node.op) || node.op->operands.empty()) return std::vector<Value>();
+      Plan plan{.inside = std::nullopt, .written = std::nullopt, .reason = "autocast is off"};
+      if (low_) plan = plan_of(b, id, operands);
+      std::vector<Value> read(operands.begin(), operands.end());
+      if (plan.inside)
+        for (size_t i : castable(b, node, operands)) read[i] = b.cast(operands[i], *plan.inside);
+      const NodeId copy = b.copy(graph_, node, read);
+      std::vector<Value> results(node.results.size());
+      for (size_t i = 0; i < results.size(); ++i) results[i] = {copy, static_cast<int32_t>(i)};
+      if (plan.written)
+        for (Value& v : results)
+          if (is_castable(b.dtype(v))) v = b.cast(v, *plan.written);
+      if (report_ && !is_constant(id)) report_->push_back(row(b, node, read, results, plan));
+      return results;
+    });
+  }
+
+ private:
+  static std::vector<PrecisionRule> rules_of(const AutocastOptions& options) {
+    std::vector<PrecisionRule> rules = autocast_preset(options.preset);
+    rules.insert(rules.end(), options.rules.begin(), options.rules.end());
+    return rules;
+  }
+
+  // Computed of constants alone.
+  bool is_constant(NodeId id) const { return constant_[static_cast<size_t>(id)]; }
+
+  void find_constants() {
+    for (const Node& node : graph_.nodes())
+      constant_.push_back(is(node, "constant") ||
+                          (!is_leaf(*node.op) &&
+                           std::ranges::all_of(node.operands, [&](Value v) { return !v || is_constant(v.node); })));
+  }
+
+  void find_demands() {
+    for (const Node& node : graph_.nodes()) demands_.emplace_back(node.results.size(), Demand::none);
+    for (const StateUpdate& u : graph_.updates()) demand_of(u.value) = Demand::full;
+    for (NodeId id = graph_.size(); id-- > 0;) {
+      const Node& node = graph_.node(id);
+      for (size_t i = 0; i < node.operands.size(); ++i)
+        if (node.operands[i]) {
+          Demand& demand = demand_of(node.operands[i]);
+          demand = std::max(demand, demand_on_operand(id, i));
+        }
+    }
+  }
+
+  Demand demand_on_operand(NodeId id, size_t operand) const {
+    const Node& node = graph_.node(id);
+    if (spec_of(*node.op, operand).cast == OperandSpec::keep) return Demand::full;
+    switch (classes_[static_cast<size_t>(id)].precision) {
+      case Precision::low:
+        return Demand::low;
+      case Precision::full:
+        return Demand::full;
+      case Precision::full_inside:  // the others of its results are statistics
+        return demands_[static_cast<size_t>(id)].front();
+      default:
+        return *std::ranges::max_element(demands_[static_cast<size_t>(id)]);
+    }
+  }
+
+  Demand& demand_of(Value v) { return demands_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; }
+  // The operands that the node's class may cast, by index.
+  std::vector<size_t> castable(const Builder& b, const Node& node, std::span<const Value> operands) const {
+    std::vector<size_t> result;
+    for (size_t i = 0; i < operands.size(); ++i)
+      if (operands[i] && spec_of(*node.op, i).cast == OperandSpec::castable && is_castable(b.dtype(operands[i])))
+        result.push_back(i);
+    return result;
+  }
+
+  // The type that castable operands are cast to, if any are; the type that castable results are cast to, if they are
+  // not written as they are computed; and why.
+  struct Plan {
+    std::optional<DType> inside, written;
+    std::string reason;
+  };
+
+  Plan plan_of(const Builder& b, NodeId id, std::span<const Value> operands) {
+    const Node& node = graph_.node(id);
+    const PrecisionClass& c = classes_[static_cast<size_t>(id)];
+    const std::vector<size_t> indices = castable(b, node, operands);
+    if (indices.empty()) return {std::nullopt, std::nullopt, "keeps its types"};
+    Plan plan;
+    plan.inside = operand_type(b, id, operands, indices, plan.reason);
+    if (!c.source.empty()) plan.reason = c.source + ": " + plan.reason;
+    if (!c.source.empty() && c.precision == Precision::follow) plan_mean(id, plan);
+    const bool follows = c.precision == Precision::follow || c.precision == Precision::widest;
+    if (follows && node.op->kernel == KernelKind::pointwise && is_low(*plan.inside) &&
+        std::ranges::any_of(indices, [&](size_t i) {
+          return needs_.is_weak(node.operands[i]) && needs_.stays_wide(node.operands[i]);
+        })) {
+      plan.written = plan.inside;
+      plan.inside = DType::f32;
+    }
+    return plan;
+  }
+
+  // A mean is a sum and a product of one ONNX node: where that follows its operands the sum stays f32, and the product
+  // writes what the sum read.
+  void plan_mean(NodeId id, Plan& plan) {
+    const Node& node = graph_.node(id);
+    const auto same_node = [&](NodeId other) { return graph_.node(other).origin == node.origin; };
+    if (node.origin.name.empty()) return;
+    if (node.op->precision == Precision::full_inside && node.op->kernel == KernelKind::reduction) {
+      if (!is_low(*plan.inside) || !std::ranges::any_of(users_[static_cast<size_t>(id)], same_node)) return;
+      summed_[node.origin.name] = *plan.inside;
+      plan.inside = DType::f32;
+      return;
+    }
+    const auto sum = summed_.find(node.origin.name);
+    if (sum == summed_.end() || node.op->kernel != KernelKind::pointwise || *plan.inside != DType::f32) return;
+    for (Value v : node.operands)
+      if (!needs_.is_weak(v) && !same_node(v.node)) return;
+    plan.written = sum->second;
+  }
+
+  // The one type for the castable operands, and why.
+  DType operand_type(const Builder& b, NodeId id, std::span<const Value> operands, const std::vector<size_t>& indices,
+                     std::string& reason) const {
+    const Node& node = graph_.node(id);
+    const std::string low_name(name(*low_));
+    if (const std::string& why = needs_.reason(id); !why.empty()) {
+      reason = why;
+      return DType::f32;
+    }
+    switch (classes_[static_cast<size_t>(id)].precision) {
+      case Precision::low:
+        reason = node.op->precision != Precision::low       ? low_name
+                 : node.op->kernel == KernelKind::composite ? "contractions, f32 between them"
+                                                            : "contraction";
+        return *low_;
+      case Precision::full:
+        reason = "needs f32";
+        return DType::f32;
+      case Precision::full_inside: {
+        // A sum can leave the range of what it sums; narrowing waits for the reader.
+        const bool wants_low = demands_[static_cast<size_t>(id)].front() == Demand::low;
+        const bool keeps_range = node.op->kernel != KernelKind::reduction;
+        const DType met = met_type(b, node, operands, indices).type;
+        if (is_low(met) && wants_low && keeps_range) {
+          reason = "computes in f32 inside, its readers take " + low_name;
+          return met;
+        }
+        reason = "computes in f32 inside";
+        return DType::f32;
+      }
+      case Precision::widest:
+      case Precision::follow: {
+        const auto [type, from] = met_type(b, node, operands, indices);
+        reason = from.empty() ? "follows its operands" : fmt::format("follows '{}'", from);
+        return type;
+      }
+    }
+    throw InternalError("unknown precision class");
+  }
+
+  struct Met {
+    DType type;
+    std::string from;  // the node that decided, "" if unnamed
+  };
+
+  // The type the operands promote to: the strong ones decide, the widest of them; weak ones join.
+  Met met_type(const Builder& b, const Node& node, std::span<const Value> operands,
+               const std::vector<size_t>& indices) const {
+    std::optional<Met> met;
+    const auto join = [&](size_t i) {
+      const DType type = b.dtype(operands[i]);
+      if (!met || (type != met->type && !(met->type == DType::f32)))
+        met = Met{met ? DType::f32 : type, graph_.node(node.operands[i]).origin.name};
+    };
+    for (size_t i : indices)
+      if (!needs_.is_weak(node.operands[i]) || promotes(node, i)) join(i);
+    if (!met)
+      for (size_t i : indices) join(i);
+    return *met;
+  }
+
+  // torch's operators take the type of f32 tensors that are no scalars, unless they are the bias of a contraction.
+  bool promotes(const Node& node, size_t weak) const {
+    if (!as_torch_ || node.op->kernel != KernelKind::pointwise || needs_.is_scalar(node.operands[weak])) return false;
+    for (size_t i = 0; i < node.operands.size(); ++i) {
+      const Node* maker = &graph_.node(node.operands[i]);
+      while ((maker->op->kernel == KernelKind::movement || maker->op->kernel == KernelKind::window) &&
+             !maker->operands.empty())
+        maker = &graph_.node(maker->operands[0]);
+      if (i != weak && maker->op->precision == Precision::low && needs_.is_like_bias(node, weak)) return false;
+    }
+    return true;
+  }
+
+  static PrecisionRow row(const Builder& b, const Node& node, std::span<const Value> operands,
+                          std::span<const Value> results, const Plan& plan) {
+    DType read = DType::f32;
+    for (size_t i = operands.size(); i-- > 0;)
+      if (operands[i] && (spec_of(*node.op, i).cast == OperandSpec::castable || i == 0)) read = b.dtype(operands[i]);
+    if (plan.written) read = *plan.written;
+    const DType written = b.dtype(results.front());
+    const bool computes = node.op->kernel != KernelKind::movement && is_floating(read);
+    const DType inside = read == DType::f64 ? DType::f64 : DType::f32;
+    return {node.origin, std::string(node.op->name), read, computes ? std::optional(inside) : std::nullopt, written,
+            plan.reason};
+  }
+
+  const Graph& graph_;
+  const std::optional<DType> low_;
+  const bool as_torch_;
+  AutocastReport* report_;
+  const std::vector<PrecisionClass> classes_;
+  PrecisionNeeds needs_;
+  const std::vector<std::vector<NodeId>> users_;
+  std::vector<char> constant_;
+  std::map<std::string, DType> summed_;  // what a mean's sum read, by its node's name
+  std::vector<std::vector<Demand>> demands_;
+};
+
+// A loss that is computed of low values alone is f32 again.
+Graph with_wide_loss(const Graph& graph) {
+  const Value loss = graph.output("loss");
+  if (!loss || !is_low(graph.type(loss).dtype)) return graph;
+  Builder b(graph.name());
+  const ValueMap map = copy_nodes(graph, b);
+  OriginScope scope(b, graph.node(loss).origin);
+  for (const NamedValue& o : graph.outputs())
+    b.output(o.name, o.name == "loss" ? b.cast(map(o.value), DType::f32) : map(o.value));
+  for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
+  return std::move(b).finish();
+}
+
+}  // namespace
+
+Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report) {
+  return with_wide_loss(Autocast(graph, options, report).run());
+}
+
+}  // namespace halfstep

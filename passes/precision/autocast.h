@@ -1,0 +1,46 @@
+// Gives every node of the forward graph a precision and inserts the casts, one per value and type:
+//
+//   %1 = matmul(%x, %w) : f32                     %1 = matmul(cast(%x), cast(%w)) : f16
+//   %2 = relu(%1) : f32                     ->    %2 = relu(%1) : f16
+//   %3 = exp(%2) : f32                            %3 = exp(cast(%2)) : f32
+//
+// What an op needs is a column of its row (ir/op.h), which rules may override by operator or node name, and which
+// values need beyond it says passes/precision/precision_needs.h. Parameters and constants do not promote what they
+// meet; what meets a scalar or a small constant that the low type rounds computes in f32 with it and writes the low
+// type. Runs before differentiate, so that saved activations are low, backward nodes inherit their precision, and a
+// parameter's gradient is f32. Leaves, integers, booleans, f64, explicit casts and `keep` operands (statistics) stay as
+// they are.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+#include "ir/op.h"
+#include "passes/precision/precision_rules.h"
+
+namespace halfstep {
+
+struct AutocastOptions {
+  std::optional<DType> low = DType::f16;  // absent: everything stays f32
+  std::string preset = "default";         // "torch": what torch.autocast does on CUDA, promotions included
+  std::vector<PrecisionRule> rules = {};  // after the preset's
+  SourceNodes sources = {};
+};
+
+// One row of the precision table for each operator node that computes on data or weights.
+struct PrecisionRow {
+  Origin origin;
+  std::string op;
+  DType operand = DType::f32;        // as read; of several, the first that autocast may cast
+  std::optional<DType> accumulator;  // absent: nothing is computed
+  DType result = DType::f32;
+  std::string reason;
+};
+using AutocastReport = std::vector<PrecisionRow>;
+
+// Error if a rule's pattern is no operator and matches no node, or there is no such preset. `report` may be nullptr.
+Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report = nullptr);
+
+}  // namespace halfstep

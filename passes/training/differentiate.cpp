@@ -1,0 +1,50 @@
+#include "passes/training/differentiate.h"
+
+#include "base/error.h"
+#include "base/own_names.h"
+#include "ir/builder.h"
+#include "ir/gradients.h"
+#include "passes/rewrite/rules.h"
+
+namespace halfstep {
+namespace {
+
+// Batches weigh alike, or as the share of their labels that count: the update then divides by all shares.
+Value seed(Builder& b, const Origin& loss, Value counted_share, const DifferentiateOptions& options) {
+  OriginScope scope(b, {loss.name, Phase::backward});
+  const Value seed = b.mul(loss_scale(b, options.scaling), 1.0 / static_cast<double>(options.accumulation));
+  return counted_share ? b.mul(seed, counted_share) : seed;
+}
+
+}  // namespace
+
+Graph differentiate(const Graph& original, const DifferentiateOptions& options) {
+  const Graph graph = expand_for_vjp(original);
+  const Value loss = graph.output("loss");
+  require(loss && graph.type(loss) == TensorType{DType::f32, {}}, "an output 'loss' f32[] to differentiate");
+  Builder b(graph.name());
+  const ValueMap map = copy_nodes(graph, b);
+  std::vector<Value> parameters;
+  for (NodeId id = 0; id < graph.size(); ++id)
+    if (is(graph.node(id), "parameter")) parameters.push_back(map({id, 0}));
+
+  Value share;
+  if (const Value counted = graph.output("counted"); counted && options.accumulation > 1)
+    share = b.mul(map(counted), 1.0 / static_cast<double>(graph.type(graph.output("row_counted")).element_count()));
+  const std::vector<Value> found = gradients(b, {.y = map(loss),
+                                                 .cotangent = seed(b, graph.node(loss).origin, share, options),
+                                                 .sources = parameters,
+                                                 .y_name = "the loss",
+                                                 .source_name = "a parameter"});
+
+  for (const NamedValue& o : graph.outputs()) b.output(o.name, map(o.value));
+  for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const Value zeros = found[i] ? Value{} : b.broadcast(b.constant(DType::f32, 0), b.shape(parameters[i]));
+    b.output(std::string(kGradientOutput) + b.graph().node(parameters[i]).attributes.text("name"),
+             found[i] ? found[i] : zeros);
+  }
+  return std::move(b).finish();
+}
+
+}  // namespace halfstep

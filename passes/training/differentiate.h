@@ -1,0 +1,25 @@
+// Reverse-mode differentiation of output "loss", by ir/gradients.h:
+//
+//   %y = matmul(%x, %w)                    output "gradient/fc.weight" = matmul(%x, %dy) {transpose_a=1}
+//   output "loss" = f(%y)           ->     output "loss" = f(%y)
+//
+// adds, for each parameter leaf, its gradient in f32 and in the layout in which it is stored, multiplied by the loss
+// scale and divided by the number of accumulated batches; where labels can be ignored, each of these counts by the
+// share of its labels that do. Runs after autocast, so that backward nodes inherit its precision, and before
+// add_update, which consumes the gradients.
+#pragma once
+
+#include "ir/graph.h"
+#include "passes/training/loss_scaling.h"
+
+namespace halfstep {
+
+struct DifferentiateOptions {
+  LossScaling scaling{.mode = LossScaleMode::none};
+  int64_t accumulation = 1;  // batches whose mean gradient makes a step
+};
+
+// Error naming every op between a parameter and the loss that has no gradient, and why.
+Graph differentiate(const Graph& graph, const DifferentiateOptions& options = {});
+
+}  // namespace halfstep

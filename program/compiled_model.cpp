@@ -1,0 +1,222 @@
+// A compiled step as a directory: the texts, kernels and weights, and a manifest that names them with sizes and
+// checksums.
+#include <fmt/format.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/printable.h"
+#include "program/host_cpu.h"
+#include "program/json_text.h"
+#include "program/program.h"
+#include "program/safetensors.h"
+
+namespace halfstep {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr const char* kFormat = "halfstep compiled step";
+constexpr int kVersion = 3;
+constexpr const char* kManifest = "manifest.json";
+constexpr const char* kWeights = "weights.safetensors";
+constexpr int64_t kMostManifestBytes = 1 << 28;
+
+std::string program_file(const std::string& program) { return "program." + program + ".txt"; }
+std::string kernels_file(DeviceKind device) { return device == DeviceKind::cuda ? "kernels.ptx" : "kernels.so"; }
+
+uint32_t checksum(std::string_view bytes) {
+  return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+}
+
+// Program names become file names, so a manifest must not reach outside its directory with one.
+void check_program_name(const std::string& name) {
+  const auto is_plain = [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; };
+  if (name.empty() || !std::ranges::all_of(name, is_plain))
+    throw Error(fmt::format("program name '{}': letters, digits, '_' and '-' expected", name));
+}
+
+Json manifest_of(const CompiledModel& model, const Json& files) {
+  Json programs = Json::array(), parameters = Json::array();
+  for (const Program& program : model.programs) programs.push_back(program.name);
+  for (const ParameterSlice& slice : model.parameters)
+    parameters.push_back(
+        {{"name", slice.name}, {"shape", slice.shape}, {"permutation", slice.permutation}, {"offset", slice.offset}});
+  Json notes = Json::object();
+  for (const auto& [key, value] : model.notes) notes[key] = value;
+  if (model.device == DeviceKind::cpu && !notes.contains(kHostNote)) notes[kHostNote] = host_fingerprint();
+  return {{"format", kFormat},
+          {"version", kVersion},
+          {"device", name(model.device)},
+          {"architecture", model.architecture},
+          {"programs", programs},
+          {"arenas", model.arenas},
+          {"parameters", parameters},
+          {"notes", notes},
+          {"files", files}};
+}
+
+Json read_manifest(const fs::path& directory) {
+  const Json manifest = parse_json(read_file(directory / kManifest, kMostManifestBytes));
+  if (!manifest.is_object() || manifest.value("format", Json()) != kFormat)
+    throw Error(fmt::format("{} is not the manifest of a compiled step", kManifest));
+  if (manifest.value("version", Json()) != kVersion)
+    throw Error(fmt::format("version {} expected, found {}: compile the model again", kVersion,
+                            manifest.value("version", Json()).dump()));
+  return manifest;
+}
+
+// Names and notes are printed in lines.
+void refuse_control_characters(const std::string& line) {
+  if (holds_control_character(line)) throw Error(fmt::format("'{}' holds a control character", printable(line)));
+}
+
+std::string line_of(const Json& text) {
+  const std::string line = text.get<std::string>();
+  refuse_control_characters(line);
+  return line;
+}
+
+CompiledModel model_of(const Json& manifest) {
+  CompiledModel model;
+  const std::string device = line_of(manifest.at("device"));
+  if (device != name(DeviceKind::cpu) && device != name(DeviceKind::cuda))
+    throw Error(fmt::format("device: cpu or cuda expected, found '{}'", device));
+  model.device = device == name(DeviceKind::cpu) ? DeviceKind::cpu : DeviceKind::cuda;
+  model.architecture = line_of(manifest.at("architecture"));
+  model.arenas = manifest.at("arenas").get<std::vector<std::string>>();
+  for (const auto& [key, note] : manifest.at("notes").items())
+    model.notes[key] = key == "recipe" ? note.get<std::string>() : line_of(note);
+  for (const Json& slice : manifest.at("parameters"))
+    model.parameters.push_back({line_of(slice.at("name")), slice.at("shape").get<Shape>(),
+                                slice.at("permutation").get<std::vector<int64_t>>(),
+                                slice.at("offset").get<int64_t>()});
+  return model;
+}
+
+// The bytes of one listed file, checked against the manifest.
+std::string read_listed(const fs::path& directory, const Json& manifest, const std::string& file) {
+  const Json& entry = manifest.at("files").at(file);
+  const int64_t bytes = entry.at("bytes").get<int64_t>();
+  std::string content = read_file(directory / file, std::max<int64_t>(bytes, 0));
+  if (static_cast<int64_t>(content.size()) != bytes)
+    throw Error(fmt::format("{}: {} bytes expected, found {}", file, bytes, content.size()));
+  if (checksum(content) != entry.at("crc32").get<uint32_t>())
+    throw Error(fmt::format("{}: the checksum differs from the manifest's", file));
+  return content;
+}
+
+CompiledModel load(const fs::path& directory) {
+  const Json manifest = read_manifest(directory);
+  CompiledModel model = model_of(manifest);
+  for (const Json& item : manifest.at("programs")) {
+    const std::string name = line_of(item);
+    check_program_name(name);
+    const std::string text = read_listed(directory, manifest, program_file(name));
+    try {
+      const Program& program = model.programs.emplace_back(parse_program(text));
+      for (const Buffer& buffer : program.buffers) refuse_control_characters(buffer.name);
+      for (const Step& step : program.steps) refuse_control_characters(step.origin);
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}: {}", program_file(name), error.what()));
+    }
+    if (model.programs.back().name != name)
+      throw Error(fmt::format("{} holds program '{}'", program_file(name), model.programs.back().name));
+  }
+  if (manifest.at("files").contains(kernels_file(model.device)))
+    model.kernels = read_listed(directory, manifest, kernels_file(model.device));
+  read_listed(directory, manifest, kWeights);
+  model.state = read_safetensors(directory / kWeights).tensors;
+  check(model);
+  return model;
+}
+
+// A directory beside the final one that is removed again unless it was renamed into place.
+class PartialDirectory {
+ public:
+  explicit PartialDirectory(const fs::path& target) : target_(target) {
+    path_ = create_directory_beside(target), aside_ = path_.string() + ".replaced";
+  }
+  ~PartialDirectory() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+    fs::remove_all(aside_, ignored);
+  }
+  PartialDirectory(const PartialDirectory&) = delete;
+  PartialDirectory& operator=(const PartialDirectory&) = delete;
+
+  const fs::path& path() const { return path_; }
+  // What stood at the target goes with this object.
+  void exchange_with_target() {
+    sync_directory(path_);
+    put_in_place(path_, target_, aside_);
+  }
+
+ private:
+  fs::path target_, path_, aside_;
+};
+
+void save(const CompiledModel& model, const fs::path& target) {
+  check(model);
+  if (fs::exists(fs::symlink_status(target))) {
+    try {
+      read_manifest(target);
+    } catch (const Error&) {
+      throw Error("it exists and is not a compiled step: choose another directory or remove it");
+    }
+  }
+  fs::create_directories(target.parent_path());
+  PartialDirectory partial(target);
+  Json files = Json::object();
+  const auto write = [&](const std::string& file, std::string_view content) {
+    files[file] = {{"bytes", content.size()}, {"crc32", checksum(content)}};
+    write_file_atomically(partial.path() / file, content);
+  };
+  for (const Program& program : model.programs) {
+    check_program_name(program.name);
+    write(program_file(program.name), print(program));
+  }
+  if (!model.kernels.empty()) write(kernels_file(model.device), model.kernels);
+  size_t bytes = 0;
+  uLong sum = crc32_z(0, nullptr, 0);
+  write_safetensors(partial.path() / kWeights, model.state, {}, [&](std::span<const std::byte> written) {
+    bytes += written.size();
+    sum = crc32_z(sum, reinterpret_cast<const Bytef*>(written.data()), written.size());
+  });
+  files[kWeights] = {{"bytes", bytes}, {"crc32", sum}};
+  write_file_atomically(partial.path() / kManifest, manifest_of(model, files).dump(1) + "\n");
+  partial.exchange_with_target();
+}
+
+}  // namespace
+
+void save_compiled(const CompiledModel& model, const std::string& directory) {
+  try {
+    fs::path target = fs::absolute(directory).lexically_normal();
+    if (!target.has_filename()) target = target.parent_path();  // "step/" names the same directory as "step"
+    save(model, target);
+  } catch (const Error& error) {
+    throw Error(fmt::format("cannot write compiled step '{}': {}", directory, error.what()));
+  } catch (const fs::filesystem_error& error) {
+    throw Error(fmt::format("cannot write compiled step '{}': {}", directory, error.code().message()));
+  } catch (const Json::exception&) {
+    throw Error(fmt::format("cannot write compiled step '{}': a name or note is not UTF-8", directory));
+  }
+}
+
+CompiledModel load_compiled(const std::string& directory) {
+  try {
+    return load(directory);
+  } catch (const Error& error) {
+    throw Error(fmt::format("cannot load compiled step '{}': {}", directory, error.what()));
+  } catch (const Json::exception& error) {
+    throw Error(fmt::format("cannot load compiled step '{}': {}: a field is missing or of the wrong type: {}",
+                            directory, kManifest, error.what()));
+  }
+}
+
+}  // namespace halfstep

@@ -1,0 +1,319 @@
+#include "training/checkpoint.h"
+
+#include <unistd.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "program/json_text.h"
+#include "program/safetensors.h"
+
+namespace halfstep {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr int kVersion = 1;
+constexpr int64_t kMostManifestBytes = 1 << 28;
+constexpr std::string_view kPrefix = "step-";
+// Names of checkpoints that are being written, replaced (where two directories cannot change places) and removed; the
+// dot keeps them out of listings. A run that dies may leave the first two whole.
+constexpr std::string_view kPartialPrefix = ".partial-", kReplacedPrefix = ".replaced-", kRemovedPrefix = ".removed-";
+
+struct TensorFile {
+  const char* name;
+  NamedTensors ModelState::* tensors;
+};
+constexpr TensorFile kTensorFiles[] = {{"weights.safetensors", &ModelState::weights},
+                                       {"slots.safetensors", &ModelState::slots}};
+
+uint32_t checksum(std::span<const std::byte> bytes) {
+  return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+}
+uint32_t checksum_of_text(const Json& json) {
+  const std::string text = json.dump();
+  return checksum(std::as_bytes(std::span(text)));
+}
+
+std::string directory_name(int64_t step) {
+  std::string digits = std::to_string(step);
+  return std::string(kPrefix) + std::string(9 - std::min<size_t>(9, digits.size()), '0') + digits;
+}
+
+std::optional<int64_t> step_of(const fs::path& path) {
+  const std::string name = path.filename().string();
+  int64_t step = 0;
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const char* end = name.data() + name.size();
+  const auto [stopped, status] = std::from_chars(name.data() + kPrefix.size(), end, step);
+  if (status != std::errc{} || stopped != end || step < 0 || name != directory_name(step)) return std::nullopt;
+  return step;
+}
+
+Json describe(const Tensor& tensor) {
+  return {{"dtype", name(tensor.type.dtype)}, {"shape", tensor.type.shape}, {"crc32", checksum(tensor.data)}};
+}
+
+Json json_of(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
+
+Json manifest_of(const Checkpoint& checkpoint) {
+  const TrainState& s = checkpoint.train;
+  Json manifest{{"format", "halfstep checkpoint"},
+                {"version", kVersion},
+                {"step", s.step},
+                {"epoch", s.epoch},
+                {"position", s.position},
+                {"iteration", s.iteration},
+                {"seed", s.seed},
+                {"samples", s.samples},
+                {"epoch_totals",
+                 {{"steps", s.totals.steps},
+                  {"skipped", s.totals.skipped},
+                  {"samples", s.totals.samples},
+                  {"loss", s.totals.loss},
+                  {"loss_labels", s.totals.loss_labels},
+                  {"correct", json_of(s.totals.correct)},
+                  {"counted", s.totals.counted},
+                  {"loss_scale", json_of(s.totals.loss_scale)}}}};
+  // The values themselves are tensors of slots.safetensors; here they are for the reader.
+  for (const auto& [key, slot] :
+       {std::pair{"loss_scale", "loss_scale.scale"}, {"loss_scale_tracker", "loss_scale.tracker"}})
+    if (const auto found = checkpoint.model.slots.find(slot); found != checkpoint.model.slots.end())
+      manifest[key] = found->second.at(0);
+  for (const TensorFile& file : kTensorFiles) {
+    Json& entries = manifest["files"][file.name] = Json::object();
+    for (const auto& [tensor_name, tensor] : checkpoint.model.*file.tensors) entries[tensor_name] = describe(tensor);
+  }
+  manifest["crc32"] = checksum_of_text(manifest);
+  return manifest;
+}
+
+std::optional<double> optional_number(const Json& value) {
+  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
+}
+
+TrainState state_of(const Json& manifest) {
+  TrainState s;
+  s.step = manifest.at("step");
+  s.epoch = manifest.at("epoch");
+  s.position = manifest.at("position");
+  s.iteration = manifest.at("iteration");
+  s.seed = manifest.at("seed");
+  s.samples = manifest.at("samples");
+  const Json& totals = manifest.at("epoch_totals");
+  s.totals = {
+      .steps = totals.at("steps"),
+      .skipped = totals.at("skipped"),
+      .samples = totals.at("samples"),
+      // A sum that is not finite is null in JSON.
+      .loss = optional_number(totals.at("loss")).value_or(std::numeric_limits<double>::quiet_NaN()),
+      // Before, steps counted alike.
+      .loss_labels = totals.value("loss_labels", totals.at("steps").get<double>() - totals.at("skipped").get<double>()),
+      .correct = optional_number(totals.at("correct")),
+      .counted = totals.at("counted"),
+      .loss_scale = optional_number(totals.at("loss_scale"))};
+  return s;
+}
+
+Json read_manifest(const fs::path& path) {
+  Json manifest = parse_json(read_file(path, kMostManifestBytes));
+  if (!manifest.is_object() || !manifest.contains("crc32")) throw Error("manifest.json is not a manifest or truncated");
+  const Json found = manifest["crc32"];
+  manifest.erase("crc32");
+  if (found != checksum_of_text(manifest)) throw Error("manifest.json: checksum differs");
+  if (manifest.value("format", "") != "halfstep checkpoint") throw Error("manifest.json: not a checkpoint's");
+  if (const int version = manifest.value("version", 0); version != kVersion)
+    throw Error("manifest.json: format version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
+  return manifest;
+}
+
+// Throws Error saying what is wrong, without naming the checkpoint.
+Checkpoint read_intact(const fs::path& path) try {
+  const Json manifest = read_manifest(path / "manifest.json");
+  Checkpoint checkpoint{state_of(manifest), {}};
+  for (const TensorFile& file : kTensorFiles) {
+    NamedTensors& tensors = checkpoint.model.*file.tensors;
+    tensors = read_safetensors(path / file.name).tensors;
+    const Json& entries = manifest.at("files").at(file.name);
+    for (const auto& [tensor_name, entry] : entries.items()) {
+      const std::string where = std::string(file.name) + ": tensor '" + tensor_name + "'";
+      const auto found = tensors.find(tensor_name);
+      if (found == tensors.end()) throw Error(where + " is missing");
+      if (describe(found->second) != entry) throw Error(where + ": type, shape or checksum differ from the manifest");
+    }
+    if (tensors.size() != entries.size()) throw Error(std::string(file.name) + ": tensors the manifest does not list");
+  }
+  return checkpoint;
+} catch (const Json::exception& e) {
+  throw Error(std::string("manifest.json: ") + e.what());
+}
+
+std::optional<fs::path> next_older_intact(const fs::path& path, int64_t step) {
+  for (const CheckpointEntry& entry : list_checkpoints(path.parent_path().empty() ? "." : path.parent_path())) {
+    if (entry.step >= step) continue;
+    try {
+      read_intact(entry.path);
+      return entry.path;
+    } catch (const Error&) {
+      continue;  // corrupt as well
+    }
+  }
+  return std::nullopt;
+}
+
+bool is_intact(const fs::path& path) {
+  try {
+    read_intact(path);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+fs::path hidden_path(const fs::path& directory, std::string_view prefix, const std::string& name) {
+  return directory / (std::string(prefix) + name);
+}
+
+// Names of the checkpoints that have a copy under `prefix`.
+std::vector<std::string> hidden_names(const fs::path& directory, std::string_view prefix) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(prefix) && step_of(name.substr(prefix.size()))) names.push_back(name.substr(prefix.size()));
+  }
+  return names;
+}
+
+// The newest one, which a run that died may have left hidden. Nothing is moved: the run may be alive.
+fs::path newest_checkpoint(const fs::path& directory) {
+  const std::vector<CheckpointEntry> entries = list_checkpoints(directory);
+  int64_t newest = entries.empty() ? -1 : entries.front().step;
+  fs::path found = entries.empty() ? fs::path() : entries.front().path;
+  for (const std::string_view prefix : {kPartialPrefix, kReplacedPrefix})
+    for (const std::string& name : hidden_names(directory, prefix))
+      if (const fs::path path = hidden_path(directory, prefix, name); *step_of(name) > newest && is_intact(path))
+        newest = *step_of(name), found = path;
+  if (newest < 0) throw Error("'" + directory.string() + "' holds no checkpoint (step-*)");
+  return found;
+}
+
+fs::path resolve(const fs::path& path) {
+  const fs::path clean = path.has_filename() ? path : path.parent_path();
+  if (step_of(clean) || fs::exists(clean / "manifest.json")) return clean;
+  return newest_checkpoint(clean);
+}
+
+// The rename comes first, so that a removal cut short leaves nothing that looks like a checkpoint.
+void remove_checkpoint(const fs::path& directory, const fs::path& path) {
+  const fs::path hidden = hidden_path(directory, kRemovedPrefix, path.filename().string());
+  std::error_code ignored;
+  fs::remove_all(hidden, ignored);
+  fs::rename(path, hidden, ignored);
+  fs::remove_all(hidden, ignored);
+}
+
+// Whether the checkpoint is there already, byte for byte.
+bool is_written(const fs::path& path, const Json& manifest) {
+  try {
+    Json written = read_manifest(path / "manifest.json"), wanted = manifest;
+    wanted.erase("crc32");
+    return written == wanted && is_intact(path);
+  } catch (const Error&) {
+    return false;
+  } catch (const Json::exception&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+void recover_checkpoints(const fs::path& directory) {
+  std::error_code ignored;
+  for (const std::string_view prefix : {kPartialPrefix, kReplacedPrefix, kRemovedPrefix})
+    for (const std::string& name : hidden_names(directory, prefix)) {
+      const fs::path path = hidden_path(directory, prefix, name);
+      if (prefix != kRemovedPrefix && !fs::exists(directory / name) && is_intact(path))
+        put_in_place(path, directory / name, path);
+      else
+        fs::remove_all(path, ignored);
+    }
+}
+
+void prepare_checkpoint_directory(const fs::path& directory) {
+  std::error_code error;
+  const bool created = fs::create_directories(directory, error);
+  if (error) throw Error("cannot create checkpoint directory '" + directory.string() + "': " + error.message());
+  if (created) sync_directory(directory.has_parent_path() ? directory.parent_path() : ".");
+  if (::access(directory.c_str(), W_OK | X_OK) != 0)
+    throw Error("cannot write checkpoint directory '" + directory.string() + "': " + std::strerror(errno));
+}
+
+fs::path save_checkpoint(const fs::path& directory, Executor& executor, const TrainState& state, int keep) {
+  prepare_checkpoint_directory(directory);
+  recover_checkpoints(directory);
+  const Checkpoint checkpoint{state, read_model_state(executor)};
+  const Json manifest = manifest_of(checkpoint);
+  const std::string name = directory_name(state.step);
+  const fs::path final_path = directory / name, partial = hidden_path(directory, kPartialPrefix, name),
+                 replaced = hidden_path(directory, kReplacedPrefix, name);
+  std::error_code ignored;
+  if (!is_written(final_path, manifest)) try {
+      prepare_checkpoint_directory(partial);
+      for (const TensorFile& file : kTensorFiles)
+        write_safetensors(partial / file.name, checkpoint.model.*file.tensors);
+      write_file_atomically(partial / "manifest.json", manifest.dump(1) + "\n");
+      put_in_place(partial, final_path, replaced);
+      for (const fs::path& old : {partial, replaced}) fs::remove_all(old, ignored);
+    } catch (...) {
+      fs::remove_all(partial, ignored);
+      throw;
+    }
+  const std::vector<CheckpointEntry> entries = list_checkpoints(directory);
+  for (size_t i = static_cast<size_t>(keep); keep > 0 && i < entries.size(); ++i)
+    if (entries[i].path != final_path) remove_checkpoint(directory, entries[i].path);
+  return final_path;
+}
+
+std::vector<CheckpointEntry> list_checkpoints(const fs::path& directory) {
+  std::vector<CheckpointEntry> entries;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, error))
+    if (const std::optional<int64_t> step = step_of(entry.path())) entries.push_back({entry.path(), *step});
+  if (error) throw Error("cannot read checkpoint directory '" + directory.string() + "': " + error.message());
+  std::ranges::sort(entries, std::ranges::greater{}, &CheckpointEntry::step);
+  return entries;
+}
+
+Checkpoint read_checkpoint(const fs::path& path) {
+  const fs::path resolved = resolve(path);
+  try {
+    return read_intact(resolved);
+  } catch (const Error& e) {
+    std::string message = "checkpoint '" + resolved.string() + "' is corrupt: " + e.what();
+    if (const std::optional<int64_t> step = step_of(resolved))
+      if (const std::optional<fs::path> older = next_older_intact(resolved, *step))
+        throw Error(message + ": use the older intact one '" + older->string() + "'");
+    throw Error(message + ": no older intact one is there");
+  }
+}
+
+TrainState load_checkpoint(const fs::path& path, Executor& executor) {
+  const Checkpoint checkpoint = read_checkpoint(path);
+  write_model_state(executor, checkpoint.model, "checkpoint '" + path.string() + "'");
+  return checkpoint.train;
+}
+
+NamedTensors read_checkpoint_weights(const fs::path& path) { return read_checkpoint(path).model.weights; }
+
+}  // namespace halfstep

@@ -1,0 +1,203 @@
+#include "training/checkpoint_state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "base/error.h"
+#include "base/own_names.h"
+
+namespace halfstep {
+namespace {
+
+struct StateBuffer {
+  std::string name;
+  TensorType type;
+  enum class Role : uint8_t { parameters, slot_arena, low_copy, weight, slot } role = Role::weight;
+  std::string base;  // of a low copy
+};
+
+// The arena a low copy follows, or "".
+std::string base_of_low_copy(const CompiledModel& model, const std::string& arena) {
+  for (const std::string_view suffix : {".f16", ".bf16"})
+    if (arena.ends_with(suffix)) {
+      std::string base = arena.substr(0, arena.size() - suffix.size());
+      if (std::ranges::find(model.arenas, base) != model.arenas.end()) return base;
+    }
+  return "";
+}
+
+// Every state buffer once, low copies after their bases.
+std::vector<StateBuffer> state_buffers(const CompiledModel& model) {
+  std::vector<StateBuffer> buffers, copies;
+  std::set<std::string> seen;
+  for (const Program& program : model.programs)
+    for (const Buffer& buffer : program.buffers) {
+      if (buffer.kind != BufferKind::state || is_transient(buffer.name) || !seen.insert(buffer.name).second) continue;
+      using Role = StateBuffer::Role;
+      StateBuffer state{buffer.name, buffer.type, Role::weight, base_of_low_copy(model, buffer.name)};
+      if (!state.base.empty()) {
+        state.role = Role::low_copy;
+      } else if (buffer.name == kParameterArena) {
+        state.role = Role::parameters;
+      } else if (std::ranges::find(model.arenas, buffer.name) != model.arenas.end()) {
+        state.role = Role::slot_arena;
+      } else if (is_own_name(buffer.name)) {
+        state.role = Role::slot;
+      }
+      (state.role == Role::low_copy ? copies : buffers).push_back(std::move(state));
+    }
+  buffers.insert(buffers.end(), copies.begin(), copies.end());
+  return buffers;
+}
+
+std::string slot_name(const StateBuffer& arena, const ParameterSlice& slice) {
+  return arena.role == StateBuffer::Role::parameters ? slice.name
+                                                     : fmt::format("{}/{}", unmarked(arena.name), slice.name);
+}
+
+Shape onnx_shape(const ParameterSlice& slice) {
+  Shape shape = slice.shape;
+  for (size_t i = 0; i < slice.permutation.size(); ++i)
+    shape[static_cast<size_t>(slice.permutation[i])] = slice.shape[i];
+  return shape;
+}
+
+Tensor to_onnx_layout(const Tensor& arena, const ParameterSlice& slice) {
+  Tensor stored(TensorType{arena.type.dtype, slice.shape});
+  const int64_t size = size_of(arena.type.dtype);
+  require(slice.offset >= 0 && slice.offset + stored.type.element_count() <= arena.type.element_count(),
+          "a parameter lies inside the arena");
+  std::memcpy(stored.data.data(), arena.data.data() + slice.offset * size, stored.data.size());
+  if (slice.permutation.empty()) return stored;
+  std::vector<int64_t> inverse(slice.permutation.size());
+  for (size_t i = 0; i < inverse.size(); ++i)
+    inverse[static_cast<size_t>(slice.permutation[i])] = static_cast<int64_t>(i);
+  return stored.transpose(inverse);
+}
+
+void to_arena(const Tensor& onnx, const ParameterSlice& slice, Tensor& arena) {
+  const Tensor stored = slice.permutation.empty() ? onnx : onnx.transpose(slice.permutation);
+  require(slice.offset >= 0 && slice.offset + stored.type.element_count() <= arena.type.element_count(),
+          "a parameter lies inside the arena");
+  std::memcpy(arena.data.data() + slice.offset * size_of(arena.type.dtype), stored.data.data(), stored.data.size());
+}
+
+// Collects the new contents of state buffers from tensors by name and finds everything that does not fit.
+class Restore {
+ public:
+  Restore(const CompiledModel& model, const std::string& where) : model_(model), where_(where) {}
+
+  void take(const StateBuffer& buffer, const NamedTensors& tensors) {
+    using Role = StateBuffer::Role;
+    if (buffer.role == Role::parameters || buffer.role == Role::slot_arena) {
+      Tensor arena(buffer.type);
+      for (const ParameterSlice& slice : model_.parameters)
+        if (const Tensor* t = find(tensors, slot_name(buffer, slice), {buffer.type.dtype, onnx_shape(slice)}))
+          to_arena(*t, slice, arena);
+      contents_.emplace(buffer.name, std::move(arena));
+    } else if (buffer.role == Role::low_copy) {
+      if (const auto base = contents_.find(buffer.base); base != contents_.end())
+        contents_.emplace(buffer.name, base->second.cast(buffer.type.dtype));
+    } else if (const Tensor* t = find(tensors, std::string(unmarked(buffer.name)), buffer.type)) {
+      contents_.emplace(buffer.name, *t);
+    }
+  }
+
+  void refuse_unused(const NamedTensors& tensors) {
+    for (const auto& [name, unused] : tensors)
+      if (!used_.contains(name))
+        problems_.add(where_ + ": it holds '" + name +
+                      "', which this model does not have: was it another model or optimizer?");
+  }
+
+  void write(Executor& executor) {
+    problems_.throw_if_any();
+    for (const auto& [name, value] : contents_) executor.write_state(name, value);
+  }
+
+ private:
+  const Tensor* find(const NamedTensors& tensors, const std::string& name, const TensorType& type) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) {
+      problems_.add(where_ + ": '" + name + "' " + to_string(type) + " is missing");
+      return nullptr;
+    }
+    used_.insert(name);
+    if (found->second.type == type) return &found->second;
+    problems_.add(where_ + ": '" + name + "': expected " + to_string(type) + ", found " +
+                  to_string(found->second.type));
+    return nullptr;
+  }
+
+  const CompiledModel& model_;
+  const std::string& where_;
+  Problems problems_;
+  NamedTensors contents_;
+  std::set<std::string> used_;
+};
+
+bool is_weight(const StateBuffer& buffer) {
+  return buffer.role == StateBuffer::Role::parameters || buffer.role == StateBuffer::Role::weight;
+}
+
+void read_buffer(Executor& executor, const StateBuffer& buffer, NamedTensors& tensors) {
+  Tensor value = executor.read_state(buffer.name);
+  if (buffer.role == StateBuffer::Role::parameters || buffer.role == StateBuffer::Role::slot_arena)
+    for (const ParameterSlice& slice : executor.model().parameters)
+      tensors.emplace(slot_name(buffer, slice), to_onnx_layout(value, slice));
+  else
+    tensors.emplace(unmarked(buffer.name), std::move(value));
+}
+
+}  // namespace
+
+std::vector<WeightTensor> weights_of(const CompiledModel& model) {
+  std::vector<WeightTensor> trainable, fixed;
+  for (const StateBuffer& buffer : state_buffers(model)) {
+    if (buffer.role == StateBuffer::Role::parameters)
+      for (const ParameterSlice& slice : model.parameters)
+        trainable.push_back({slice.name, {buffer.type.dtype, onnx_shape(slice)}, WeightTensor::trainable});
+    if (buffer.role == StateBuffer::Role::weight) fixed.push_back({buffer.name, buffer.type, WeightTensor::fixed});
+  }
+  std::ranges::sort(fixed, {}, &WeightTensor::name);
+  trainable.insert(trainable.end(), fixed.begin(), fixed.end());
+  return trainable;
+}
+
+NamedTensors read_weights(Executor& executor) {
+  NamedTensors weights;
+  for (const StateBuffer& buffer : state_buffers(executor.model()))
+    if (is_weight(buffer)) read_buffer(executor, buffer, weights);
+  return weights;
+}
+
+ModelState read_model_state(Executor& executor) {
+  ModelState state;
+  for (const StateBuffer& buffer : state_buffers(executor.model()))
+    if (buffer.role != StateBuffer::Role::low_copy)
+      read_buffer(executor, buffer, is_weight(buffer) ? state.weights : state.slots);
+  return state;
+}
+
+void write_model_state(Executor& executor, const ModelState& state, const std::string& where) {
+  Restore restore(executor.model(), where);
+  for (const StateBuffer& buffer : state_buffers(executor.model()))
+    restore.take(buffer, is_weight(buffer) ? state.weights : state.slots);
+  restore.refuse_unused(state.weights);
+  restore.refuse_unused(state.slots);
+  restore.write(executor);
+}
+
+void write_weights(Executor& executor, const NamedTensors& weights, const std::string& where) {
+  Restore restore(executor.model(), where);
+  for (const StateBuffer& buffer : state_buffers(executor.model()))
+    if (is_weight(buffer) || (buffer.role == StateBuffer::Role::low_copy && buffer.base == kParameterArena))
+      restore.take(buffer, weights);
+  restore.refuse_unused(weights);
+  restore.write(executor);
+}
+
+}  // namespace halfstep

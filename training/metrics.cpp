@@ -1,0 +1,102 @@
+#include "training/metrics.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace halfstep {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void put(Json& object, const char* key, const std::optional<double>& value) {
+  if (value) object[key] = *value;
+}
+
+void put(Json& object, const std::string& prefix, const std::optional<TokenMeasures>& tokens) {
+  if (!tokens) return;
+  object[prefix + "perplexity"] = tokens->perplexity;
+  if (tokens->bits_per_byte) object[prefix + "bits_per_byte"] = *tokens->bits_per_byte;
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t every_steps)
+    : path_(path.string()), every_steps_(every_steps) {
+  // A pipe without a reader must not hang.
+  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+  struct stat info{};
+  if (fd_ >= 0 && ::fstat(fd_, &info) == 0 && (S_ISREG(info.st_mode) || S_ISCHR(info.st_mode))) return;
+  const std::string reason = fd_ < 0 && errno != ENXIO ? std::strerror(errno) : "it is not a file";
+  if (fd_ >= 0) ::close(fd_);
+  throw Error("cannot open metrics file '" + path_ + "': " + reason);
+}
+
+MetricsFile::~MetricsFile() { ::close(fd_); }
+
+void MetricsFile::step_finished(const StepRow& row) {
+  if (every_steps_ <= 0 || row.step % every_steps_ != 0) return;
+  Json line{{"kind", "step"}, {"step", row.step}, {"epoch", row.epoch}, {"loss", row.loss}};
+  put(line, "accuracy", row.accuracy);
+  put(line, "", row.tokens);
+  put(line, "loss_scale", row.loss_scale);
+  line["skipped"] = row.skipped;
+  line["learning_rate"] = row.learning_rate;
+  line["samples_per_second"] = row.samples_per_second;
+  if (row.tokens) line["tokens_per_second"] = row.tokens->per_second;
+  write_line(line.dump());
+}
+
+void MetricsFile::epoch_finished(const EpochRow& row) {
+  Json line{{"kind", "epoch"}, {"step", row.step}, {"epoch", row.epoch}, {"loss", row.loss}};
+  put(line, "accuracy", row.accuracy);
+  put(line, "", row.tokens);
+  if (row.test) {
+    line["test_loss"] = row.test->loss;
+    put(line, "test_accuracy", row.test->accuracy);
+    put(line, "test_", row.test->tokens);
+  }
+  put(line, "loss_scale", row.loss_scale);
+  line["skipped"] = row.skipped;
+  line["samples_per_second"] = row.samples_per_second;
+  if (row.tokens) line["tokens_per_second"] = row.tokens->per_second;
+  line["seconds"] = row.seconds;
+  write_line(line.dump());
+}
+
+void MetricsFile::finished(const TrainReport& report) {
+  const ExecutorCounters& c = report.counters;
+  const MemoryReport& m = report.memory;
+  Json line{{"kind", "end"},
+            {"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
+            {"step", report.steps},
+            {"seconds", report.seconds}};
+  line["counters"] = {{"steps", c.steps},
+                      {"graph_launches", c.graph_launches},
+                      {"stream_synchronisations", c.stream_synchronisations},
+                      {"slot_waits", c.slot_waits},
+                      {"result_waits", c.result_waits}};
+  line["memory"] = {{"state_bytes", m.state_bytes},
+                    {"scratch_bytes", m.scratch_bytes},
+                    {"workspace_bytes", m.workspace_bytes},
+                    {"measured_bytes", m.measured_bytes}};
+  write_line(line.dump());
+}
+
+void MetricsFile::write_line(std::string line) {
+  line += '\n';
+  for (size_t done = 0; done < line.size();) {
+    const ssize_t n = ::write(fd_, line.data() + done, line.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw Error("cannot write metrics file '" + path_ + "': " + std::strerror(errno));
+    done += static_cast<size_t>(n);
+  }
+}
+
+}  // namespace halfstep

@@ -1,0 +1,347 @@
+#include "training/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <utility>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "training/step_sums.h"
+
+namespace halfstep {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds kProgressInterval(100);
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Sees when a run makes no headway: every step overflows at the floor of the loss scale, or the loss stays non-finite.
+class HeadwayWatch {
+ public:
+  HeadwayWatch(double min_scale, int64_t limit) : min_scale_(min_scale), limit_(limit) {}
+
+  // What is wrong; nullopt: nothing.
+  std::optional<std::string> see(const StepRow& row) {
+    const bool at_floor = row.loss_scale && *row.loss_scale <= min_scale_;
+    overflows_ = row.skipped && at_floor ? overflows_ + 1 : 0;
+    bad_losses_ = !row.skipped && !std::isfinite(row.loss) ? bad_losses_ + 1 : 0;
+    ++steps_, skipped_ += row.skipped, sound_ += !row.skipped && std::isfinite(row.loss);
+    if (overflows_ >= limit_)
+      return fmt::format("training stopped at step {}: {} {} are not finite, with the loss scale at its floor {:g}: {}",
+                         row.step, std::isfinite(row.loss) ? "the gradients" : "the loss and the gradients",
+                         of_the_last(overflows_), min_scale_, remedy());
+    if (bad_losses_ >= (row.loss_scale ? limit_ : 1))
+      return fmt::format("training stopped at step {}: the loss {} is not finite: {}", row.step,
+                         of_the_last(bad_losses_), remedy());
+    return std::nullopt;
+  }
+  // At the end of a run.
+  std::optional<std::string> see_end(const StepRow& last) const {
+    if (steps_ == 0 || skipped_ < steps_) return std::nullopt;
+    return fmt::format(
+        "training has changed nothing: in each of its {} steps, up to step {}, gradients were not finite and the "
+        "update "
+        "was left out",
+        steps_, last.step);
+  }
+
+ private:
+  std::string remedy() const {
+    return sound_ > 0 ? "lower the learning rate or clip the gradients, and go on from a checkpoint"
+                      : "no step of this run was finite: its model, weights or data are at fault";
+  }
+  static std::string of_the_last(int64_t steps) {
+    return steps == 1 ? "of this step" : fmt::format("of the last {} steps", steps);
+  }
+
+  double min_scale_;
+  int64_t limit_;
+  int64_t overflows_ = 0;
+  int64_t bad_losses_ = 0;
+  int64_t steps_ = 0, skipped_ = 0, sound_ = 0;  // of this run
+};
+
+// A program with the inputs it is fed.
+struct Stage {
+  Stage(const CompiledModel& model, const std::string& name, const Dataset& dataset, const FeedOptions& options)
+      : program(program_index(model, name)), feed(dataset, model.programs[static_cast<size_t>(program)], options) {
+    const std::vector<Buffer>& buffers = model.programs[static_cast<size_t>(program)].buffers;
+    if (std::ranges::none_of(buffers, [](const Buffer& b) { return b.kind == BufferKind::output && b.name == "loss"; }))
+      throw Error("program '" + name + "' has no output 'loss': compile the model again");
+  }
+
+  int program;
+  DataFeed feed;
+};
+
+class Training {
+ public:
+  Training(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,
+           TrainObserver& observer)
+      : executor_(executor),
+        test_set_(test_set),
+        options_(options),
+        observer_(observer),
+        train_(executor.model(), "train", train_set, options.feed),
+        headway_(options.min_scale, options.overflow_limit) {
+    check(options.schedule);
+    train_.feed.check(options.ranges);
+    if (test_set != nullptr) {
+      const int evaluate = program_index(executor.model(), "evaluate");
+      DataFeed(*test_set, executor.model().programs[static_cast<size_t>(evaluate)], options.feed).check(options.ranges);
+    }
+    check_accumulation();
+    if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.feed);
+    if (accumulate_ && accumulate_->feed.batch() != train_.feed.batch())
+      throw Error("programs 'train' and 'accumulate' have different batches: compile the model again");
+    step_samples_ = checked_mul(train_.feed.batch(), options.accumulation, "samples of a step");
+    state_.seed = options.seed;
+    state_.samples = train_.feed.samples();
+    if (step_samples_ > state_.samples)
+      throw Error(
+          fmt::format("one step takes {} samples (batch {}, accumulation {}), but the training set has {}: "
+                      "choose a smaller batch",
+                      step_samples_, train_.feed.batch(), options.accumulation, state_.samples));
+    if (const fs::path& directory = options.checkpoints.directory; !directory.empty()) {
+      prepare_checkpoint_directory(directory);
+      recover_checkpoints(directory);
+    }
+    if (!options.resume.empty()) resume();
+  }
+
+  TrainReport run() {
+    const Clock::time_point start = Clock::now();
+    while (report_.reason == StopReason::completed && state_.epoch < options_.epochs && !at_step_limit()) run_epoch();
+    if (report_.reason == StopReason::completed)
+      if (const std::optional<std::string> problem = headway_.see_end(last_row_))
+        throw stuck(*problem, last_submitted_);
+    report_.steps = state_.step;
+    report_.seconds = seconds_since(start);
+    report_.counters = executor_.counters();
+    report_.memory = executor_.memory();
+    observer_.finished(report_);
+    return std::move(report_);
+  }
+
+ private:
+  struct InFlight {
+    int64_t ticket = 0;
+    bool ends_step = false;
+    StepRow row;           // what the host knows of it
+    int64_t epoch = 0;     // whose order holds its samples,
+    int64_t position = 0;  // which end before this one
+    int64_t iteration = 0;
+  };
+
+  // The divisor of the gradients is part of the programs.
+  void check_accumulation() const {
+    if (options_.accumulation < 1)
+      throw Error(fmt::format("accumulation: {} batches a step, expected at least 1", options_.accumulation));
+    const auto& notes = executor_.model().notes;
+    const auto compiled = notes.find("accumulation");
+    if (compiled != notes.end() && compiled->second != std::to_string(options_.accumulation))
+      throw Error(fmt::format("accumulation: the step was compiled for {} batches, {} are asked for: compile it again",
+                              compiled->second, options_.accumulation));
+  }
+
+  void resume() {
+    const TrainState loaded = load_checkpoint(options_.resume, executor_);
+    if (loaded.samples != state_.samples)
+      throw Error(
+          fmt::format("cannot resume from '{}': it was trained on {} samples, the training set has {}: give the "
+                      "same data",
+                      options_.resume.string(), loaded.samples, state_.samples));
+    state_ = loaded;
+  }
+
+  bool at_step_limit() const { return options_.max_steps > 0 && state_.step >= options_.max_steps; }
+  bool epoch_ended() const { return state_.position + step_samples_ > state_.samples; }
+  bool signalled() const { return options_.signals != nullptr && options_.signals->received() != 0; }
+  int64_t steps_per_epoch() const { return state_.samples / step_samples_; }
+
+  std::vector<int64_t> samples_of(int64_t epoch) const { return train_.feed.order(options_.order, state_.seed, epoch); }
+
+  void run_epoch() {
+    observer_.epoch_begun(state_.epoch + 1, steps_per_epoch());
+    const std::vector<int64_t> order = samples_of(state_.epoch);
+    epoch_start_ = Clock::now();
+    epoch_samples_ = 0;
+    while (!epoch_ended() && !at_step_limit() && !signalled()) {
+      submit_step(order);
+      collect(Wait::no);
+      report_progress();
+      if (const int64_t every = options_.checkpoints.every_steps;
+          every > 0 && state_.step % every == 0 && !epoch_ended() && !at_step_limit()) {
+        collect(Wait::yes);
+        save();
+      }
+    }
+    collect(Wait::yes);
+    finish_epoch();
+  }
+
+  // An epoch cut short by a signal, also in its evaluation, has no row: its state stays open and resuming completes it.
+  void finish_epoch() {
+    EpochRow row = epoch_row();
+    if (test_set_ != nullptr && !signalled())
+      row.test = evaluate(executor_, *test_set_, {options_.feed, {}, state_.seed, options_.signals});
+    const bool cut_short = signalled() && (!row.test || row.test->interrupted);
+    if (!cut_short) {
+      observer_.epoch_finished(row);
+      report_.epochs.push_back(row);
+      if (epoch_ended()) {
+        ++state_.epoch;
+        state_.position = 0;
+        state_.totals = {};
+      }
+    }
+    save();
+    if (signalled() && (cut_short || state_.epoch < options_.epochs)) report_.reason = StopReason::interrupted;
+  }
+
+  void submit_step(std::span<const int64_t> order) {
+    const TrainingLength length{steps_per_epoch(), options_.epochs};
+    const double rate = learning_rate(options_.schedule, length, state_.step);
+    const int64_t batch = train_.feed.batch();
+    for (int64_t i = 0; i < options_.accumulation; ++i) {
+      const bool ends_step = i + 1 == options_.accumulation;
+      const Stage& stage = ends_step ? train_ : *accumulate_;
+      const std::vector<std::span<std::byte>> staging = executor_.begin_step(stage.program);
+      stage.feed.fill(order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
+                      {.learning_rate = rate, .iteration = state_.iteration, .seed = state_.seed}, staging);
+      InFlight submitted{.ticket = executor_.submit(),
+                         .ends_step = ends_step,
+                         .row = {},
+                         .epoch = state_.epoch,
+                         .position = state_.position + batch,
+                         .iteration = state_.iteration};
+      submitted.row.step = state_.step + 1;
+      submitted.row.epoch = state_.epoch + 1;
+      submitted.row.learning_rate = rate;
+      in_flight_.push_back(std::move(submitted));
+      state_.position += batch;
+      ++state_.iteration;
+    }
+    ++state_.step;
+  }
+
+  void collect(Wait wait) {
+    while (!in_flight_.empty()) {
+      const std::optional<StepResult> result = executor_.poll(wait);
+      if (!result) {
+        require(wait == Wait::no, "a submitted step has a result");
+        return;
+      }
+      require(result->ticket == in_flight_.front().ticket, "results come in order of submission");
+      take(result->outputs, in_flight_.front());
+      in_flight_.pop_front();
+    }
+  }
+
+  void take(const NamedTensors& outputs, const InFlight& submitted) {
+    sums_.add(outputs, train_.feed.batch());
+    if (!submitted.ends_step) return;
+    const StepSums sums = std::exchange(sums_, {});
+    StepRow row = submitted.row;
+    row.loss_scale = scalar_output(outputs, "loss_scale");
+    row.skipped = scalar_output(outputs, "overflow").value_or(0) != 0;
+    EpochTotals& totals = state_.totals;
+    row.loss = sums.mean_loss();
+    totals.counted += sums.counted;
+    if (sums.correct) {
+      if (sums.counted > 0) row.accuracy = *sums.correct / sums.counted;
+      totals.correct = totals.correct.value_or(0) + *sums.correct;
+    }
+    epoch_samples_ += step_samples_;
+    row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
+    row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
+    ++totals.steps;
+    totals.samples += step_samples_;
+    if (row.skipped) {
+      ++totals.skipped;
+    } else {
+      totals.loss += sums.loss;
+      totals.loss_labels += sums.counted;
+    }
+    totals.loss_scale = row.loss_scale;
+    last_row_ = row;
+    observer_.step_finished(row);
+    last_submitted_ = submitted;
+    if (const std::optional<std::string> problem = headway_.see(row)) throw stuck(*problem, submitted);
+  }
+
+  HeadwayError stuck(const std::string& problem, const InFlight& last) const {
+    const std::vector<int64_t> order = samples_of(last.epoch);
+    const auto end = order.begin() + last.position;
+    return {problem,
+            {.step = last.row.step,
+             .iteration = last.iteration + 1 - options_.accumulation,
+             .seed = state_.seed,
+             .loss_scale = last_row_.loss_scale,
+             .samples = {end - step_samples_, end},
+             .checkpoint = report_.checkpoint}};
+  }
+
+  EpochRow epoch_row() const {
+    const EpochTotals& totals = state_.totals;
+    EpochRow row;
+    row.epoch = state_.epoch + 1;
+    row.step = state_.step;
+    row.loss = totals.loss_labels > 0 || totals.skipped == totals.steps ? totals.loss / totals.loss_labels : 0;
+    if (totals.correct && totals.counted > 0) row.accuracy = *totals.correct / totals.counted;
+    row.loss_scale = totals.loss_scale;
+    row.skipped = totals.skipped;
+    row.seconds = seconds_since(epoch_start_);
+    row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
+    row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
+    return row;
+  }
+
+  void report_progress() {
+    const Clock::time_point now = Clock::now();
+    if (now - last_progress_ < kProgressInterval || last_row_.step == 0) return;
+    last_progress_ = now;
+    observer_.progressed({last_row_, state_.totals.steps, steps_per_epoch()});
+  }
+
+  void save() {
+    if (options_.checkpoints.directory.empty()) return;
+    const Clock::time_point start = Clock::now();
+    report_.checkpoint = save_checkpoint(options_.checkpoints.directory, executor_, state_, options_.checkpoints.keep);
+    epoch_start_ += Clock::now() - start;  // rates count training alone
+    observer_.checkpoint_written(report_.checkpoint, state_.step);
+  }
+
+  Executor& executor_;
+  const Dataset* test_set_;
+  const TrainOptions& options_;
+  TrainObserver& observer_;
+  Stage train_;
+  std::optional<Stage> accumulate_;
+  HeadwayWatch headway_;
+  int64_t step_samples_ = 0;
+  TrainState state_;
+  TrainReport report_;
+  std::deque<InFlight> in_flight_;
+  StepSums sums_;  // of the step's batches whose results are here
+  StepRow last_row_;
+  InFlight last_submitted_;  // of the same step
+  Clock::time_point epoch_start_;
+  int64_t epoch_samples_ = 0;  // in this run
+  Clock::time_point last_progress_;
+};
+
+}  // namespace
+
+TrainReport train(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,
+                  TrainObserver& observer) {
+  return Training(executor, train_set, test_set, options, observer).run();
+}
+
+}  // namespace halfstep

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "codegen/target/constant_divisions.h"
 #include "codegen/target/target_machine.h"
 
 LLD_HAS_DRIVER(elf)
@@ -105,6 +106,7 @@ std::string compile_module(llvm::Module& module, llvm::TargetMachine& machine, D
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, components, modules);
   builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O1).run(module, modules);
+  if (device == DeviceKind::cuda) multiply_for_divisions(module);
 
   llvm::SmallString<0> code;
   llvm::raw_svector_ostream stream(code);

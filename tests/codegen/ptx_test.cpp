@@ -4,10 +4,12 @@
 
 #include <cstdio>
 #include <fstream>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "codegen/emit/module.h"
+#include "codegen/target/constant_divisions.h"
 #include "ir/op.h"
 #include "ir/text.h"
 #include "tests/op_samples.h"
@@ -165,6 +167,46 @@ TEST(Ptx, ScattersNeedNoAtomics) {
   EXPECT_THAT(c.ptx, Not(HasSubstr("atom")));
   EXPECT_THAT(c.ptx, Not(HasSubstr("red.")));
   expect_assembles(c.ptx);
+}
+
+// What ptxas would put into the product's own instruction, and then take for another sum (constant_divisions.h).
+TEST(Ptx, NothingIsAddedToTheUpperHalfOfAProduct) {
+  std::string concat = "graph pieces {\n", operands;
+  for (int piece = 0; piece < 8; ++piece) {
+    const std::string number = std::to_string(piece), rows = std::to_string(1 + piece * 5 % 7);
+    concat += "  %" + number + " = input() {name=\"" + number + "\"} : f32[" + rows + ",33]\n";
+    operands += (piece > 0 ? ", %" : "%") + number;
+  }
+  concat += "  %c = concat(" + operands + ") {axis=0}\n  %s = reduce_sum(%c) {axes=[0,1]}\n  output \"0\" = %s\n}\n";
+  const std::string ptx = compile({concat}).ptx;
+  EXPECT_THAT(ptx, testing::ContainsRegex("(mul.wide.u32|mul.hi.u32)")) << "rows are numbers divided by 33";
+  std::istringstream lines(ptx);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t product = line.find("mul.hi.");
+    if (product == std::string::npos) continue;
+    const size_t begin = line.find('%', product), end = line.find(',', begin);
+    const std::string high = line.substr(begin, end - begin);
+    for (const std::string reader : {"add.s32 \t", "sub.s32 \t"})
+      for (size_t at = ptx.find(reader); at != std::string::npos; at = ptx.find(reader, at + 1))
+        EXPECT_THAT(ptx.substr(at, ptx.find(';', at) - at), Not(testing::ContainsRegex(high + "(,|$)"))) << line;
+  }
+  expect_assembles(ptx);
+}
+
+TEST(Ptx, ProductsForDivisionsAreExact) {
+  for (uint32_t divisor : {3u, 5u, 6u, 7u, 9u, 14u, 33u, 100u, 641u, 65535u, 65537u, 0x7fffffffu, 0x80000001u, ~0u})
+    for (unsigned bits : {4u, 11u, 31u, 32u}) {
+      const DivisionProduct product = division_product(divisor, bits);
+      EXPECT_GE(product.shift, 1u);
+      const uint64_t most = ~uint32_t{0} >> (32 - bits), factor = product.factor;
+      for (uint64_t k = 0; k < 500; ++k)
+        for (uint64_t x :
+             {k, most - k, k * (most / 500), k * divisor, k * divisor - 1, most / divisor * divisor - k % 2}) {
+          x &= most;
+          const uint64_t sum = (x * factor >> 32) + (product.beyond ? x : 0);
+          ASSERT_EQ(sum >> product.shift, x / divisor) << x << " / " << divisor << " of " << bits << " bits";
+        }
+    }
 }
 
 TEST(Ptx, LargeTensorsAreIndexedWith64Bits) {

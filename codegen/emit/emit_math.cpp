@@ -4,6 +4,7 @@
 #include "codegen/emit/emit_math.h"
 
 #include <llvm/IR/Intrinsics.h>
+#include <llvm/IR/MDBuilder.h>
 
 #include <array>
 #include <limits>
@@ -54,8 +55,7 @@ Rounded round_by_shift(Lane x, double factor, double shifter) {
 constexpr double kLn2High = 0.693145751953125, kLn2Low = 1.42860682e-06;
 constexpr double kFloatShifter = 0x1.8p23, kDoubleShifter = 0x1.8p52;
 
-// Quadrant and remainder of x / (pi / 2). In double: the product with a 53-bit pi / 2 is exact to far below f32's
-// precision for every x whose quadrant number is.
+// Quadrant and remainder of x / (pi / 2).
 struct Quadrant {
   Lane remainder;
   llvm::Value* odd;       // sine and cosine change places
@@ -63,14 +63,89 @@ struct Quadrant {
   llvm::Value* cos_sign;
 };
 
-Quadrant reduce_angle(Lane x) {
+struct Reduced {
+  Lane remainder;
+  llvm::Value* number;  // of quadrants, modulo 4
+};
+
+// In double: the product with a pi / 2 of 107 bits is exact to far below f32's precision. NaN for an infinity.
+constexpr double kHugeAngle = 0x1p32;
+Reduced reduce_by_subtraction(Lane x) {
   constexpr double kHalfPiHigh = 0x1.921fb54442d18p+0, kHalfPiLow = 0x1.1a62633145c07p-54;
   const Lane wide = to_double(x);
   const Rounded n = round_by_shift(wide, 2 / std::numbers::pi, kDoubleShifter);
   const Lane high = n.number.fused(wide.constant(-kHalfPiHigh), wide);
-  const Lane remainder = to_float(n.number.fused(wide.constant(-kHalfPiLow), high));
+  return {to_float(n.number.fused(wide.constant(-kHalfPiLow), high)),
+          x.ir().CreateTrunc(n.integer, retyped(x, x.ir().getInt32Ty()))};
+}
+
+// Payne and Hanek, "Radian Reduction for Trigonometric Functions", 1983. |x| = m 2^q, m of 24 bits: of 2 / pi the bits
+// that make multiples of 4 of it are left out, and of the 96 behind them the product has 64 that hold. Finite |x| >=
+// 2^32.
+Reduced reduce_by_digits(Lane x) {
+  constexpr std::array<uint32_t, 7> kTwoOverPi{0xa2f9836e, 0x4e441529, 0xfc2757d1, 0xf534ddc0,
+                                               0xdb629599, 0x3c439041, 0xfe5163ab};
   llvm::IRBuilder<>& ir = x.ir();
-  llvm::Value* quadrant = ir.CreateTrunc(n.integer, retyped(x, ir.getInt32Ty()));
+  llvm::Value* bits = x.bits();
+  llvm::Type *narrow = bits->getType(), *wide = retyped(x, ir.getInt64Ty());
+  const auto number = [&](uint64_t n) { return llvm::ConstantInt::get(wide, n); };
+  llvm::Value* mantissa = ir.CreateOr(ir.CreateAnd(bits, x.integer(0x7fffff)), x.integer(0x800000));
+  // Digits left out: q - 2.
+  llvm::Value* skipped = ir.CreateSub(ir.CreateAnd(ir.CreateLShr(bits, 23), x.integer(0xff)), x.integer(152));
+  const auto has = [&](int64_t bit) { return ir.CreateICmpNE(ir.CreateAnd(skipped, x.integer(bit)), x.integer(0)); };
+  llvm::Value *one_word = has(32), *two_words = has(64);
+  std::array<llvm::Value*, 4> words;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const auto either = [&](size_t k) {
+      return ir.CreateSelect(one_word, x.integer(kTwoOverPi[k + 1]), x.integer(kTwoOverPi[k]));
+    };
+    words[i] = ir.CreateSelect(two_words, either(i + 2), either(i));
+  }
+  const auto product = [&](size_t i) {
+    llvm::Value* digits = ir.CreateIntrinsic(llvm::Intrinsic::fshl, {narrow}, {words[i], words[i + 1], skipped});
+    return ir.CreateMul(ir.CreateZExt(mantissa, wide), ir.CreateZExt(digits, wide));
+  };
+  llvm::Value* turns = ir.CreateAdd(ir.CreateShl(product(0), number(32)),
+                                    ir.CreateAdd(product(1), ir.CreateLShr(product(2), number(32))));
+  turns = ir.CreateSelect(ir.CreateICmpSLT(bits, x.integer(0)), ir.CreateNeg(turns), turns);
+  llvm::Value* quadrant = ir.CreateLShr(ir.CreateAdd(turns, number(uint64_t{1} << 61)), number(62));
+  llvm::Value* rest = ir.CreateSub(turns, ir.CreateShl(quadrant, number(62)));
+  const Lane angle = x.with(ir.CreateSIToFP(rest, retyped(x, ir.getDoubleTy()))) * (std::numbers::pi / 2 * 0x1p-62);
+  return {to_float(angle), ir.CreateTrunc(quadrant, narrow)};
+}
+
+// By digits where any lane is huge, which hardly ever happens: a branch.
+Reduced reduce(Lane x) {
+  llvm::IRBuilder<>& ir = x.ir();
+  const Reduced plain = reduce_by_subtraction(x);
+  const Lane a = magnitude(x);
+  llvm::Value* huge = ir.CreateAnd(ir.CreateFCmpOGE(a.value(), a.constant(kHugeAngle).value()), a < kInfinity);
+  llvm::Value* any = ir.CreateFreeze(huge->getType()->isVectorTy() ? ir.CreateOrReduce(huge) : huge);
+  llvm::BasicBlock* before = ir.GetInsertBlock();
+  const auto block = [&](const char* name) {
+    return llvm::BasicBlock::Create(ir.getContext(), name, before->getParent());
+  };
+  llvm::BasicBlock *inside = block("huge"), *after = block("reduced");
+  ir.CreateCondBr(any, inside, after, llvm::MDBuilder(ir.getContext()).createUnlikelyBranchWeights());
+  ir.SetInsertPoint(inside);
+  const Reduced digits = reduce_by_digits(x);
+  llvm::Value* remainder = ir.CreateSelect(huge, digits.remainder.value(), plain.remainder.value());
+  llvm::Value* number = ir.CreateSelect(huge, digits.number, plain.number);
+  ir.CreateBr(after);
+  ir.SetInsertPoint(after);
+  const auto merge = [&](llvm::Value* ordinary, llvm::Value* of_digits) {
+    llvm::PHINode* phi = ir.CreatePHI(ordinary->getType(), 2);
+    phi->addIncoming(ordinary, before);
+    phi->addIncoming(of_digits, inside);
+    return phi;
+  };
+  llvm::Value* merged = merge(plain.remainder.value(), remainder);
+  return {x.with(merged), merge(plain.number, number)};
+}
+
+Quadrant reduce_angle(Lane x) {
+  llvm::IRBuilder<>& ir = x.ir();
+  const auto [remainder, quadrant] = reduce(x);
   const auto sign = [&](llvm::Value* q) { return ir.CreateAnd(ir.CreateShl(q, x.integer(30)), x.integer(0x80000000)); };
   llvm::Value* odd = ir.CreateICmpNE(ir.CreateAnd(quadrant, x.integer(1)), x.integer(0));
   return {remainder, odd, sign(quadrant), sign(ir.CreateAdd(quadrant, x.integer(1)))};

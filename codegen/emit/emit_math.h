@@ -1,5 +1,6 @@
-// Elementary functions of f32 as straight-line arithmetic on scalars or vectors: the same code on the host and on the
-// GPU, without calls. Errors are below 2.5 units in the last place; subnormals, infinities and NaN are kept.
+// Elementary functions of f32 as arithmetic on scalars or vectors: the same code on the host and on the GPU, without
+// calls. Straight-line, but that sine and cosine end in another block, behind a branch for huge numbers. Errors are
+// below 2.5 units in the last place; subnormals, infinities and NaN are kept.
 #pragma once
 
 #include <llvm/IR/IRBuilder.h>
@@ -42,7 +43,7 @@ class Lane {
 
 Lane emit_exp(Lane x);
 Lane emit_log(Lane x);
-Lane emit_sin(Lane x);  // |x| <= 2^50: the reduction of larger arguments is not exact
+Lane emit_sin(Lane x);
 Lane emit_cos(Lane x);
 Lane emit_tanh(Lane x);
 Lane emit_erf(Lane x);

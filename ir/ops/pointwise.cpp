@@ -295,8 +295,11 @@ Scalar asin_of(Scalar v) { return atan_of(v / sqrt((1.0 - v) * (v + 1.0))); }
 // 2 atan of the half angle's tangent keeps its digits near 1.
 Scalar acos_of(Scalar v) { return atan_of(sqrt((1.0 - v) / (v + 1.0))) * 2.0; }
 
-// Halving inside the exponential, not behind it: no overflow before the result's own.
-Scalar half_exp(Scalar v) { return exp(v - std::numbers::ln2); }
+// e^v / 2 without overflow before its own; half of v is exact.
+Scalar half_exp(Scalar v) {
+  const Scalar root = exp(v * 0.5);
+  return root * (root * 0.5);
+}
 Scalar cosh_of(Scalar v) { return half_exp(abs(v)) + half_exp(-abs(v)); }
 // Below 1 the series, as the exponentials cancel.
 Scalar sinh_of(Scalar v) {

@@ -349,6 +349,8 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   report.onnx_nodes = imported.nodes;
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
   passes.stop_after = options.stop_after;
+  // Products of other rows run at a quarter of the speed.
+  if (device == DeviceKind::cuda) passes.product_alignment = 16;
   passes.dump = options.dump;
   passes.programs = options.programs;
   passes.loss.model_outputs = options.model_outputs;

@@ -16,6 +16,7 @@
 #include "passes/fusion/fuse.h"
 #include "passes/model/choose_layouts.h"
 #include "passes/model/inference.h"
+#include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
 #include "passes/precision/place_casts.h"
 #include "passes/rewrite/canonicalise.h"
@@ -127,6 +128,8 @@ constexpr Pass kPasses[] = {
     {{"autocast", {"autocast"}, kGradients}, cast_automatically},
     {{"place_forward_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
     {{"simplify_forward", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
+    {{"pad_classes", {"pad_classes"}, kGradients},
+     [](Pipeline& p) { p.at("forward") = pad_classes(p.at("forward"), p.options.product_alignment); }},
     {{"split_evaluation", {"inference"}, kEvaluation}, split_evaluation},
     {{"hoist_max_pool", {"hoist_max_pool"}, kGradients}, [](Pipeline& p) { p.each(hoist_max_pool); }},
     {{"differentiate", {"differentiate"}, kValues}, differentiate_training},

@@ -13,6 +13,8 @@ namespace {
 
 // Buffers and their pieces begin at multiples of this.
 constexpr int64_t kArgumentAlignment = 16;
+// Of a vector load on the GPU: below it, the lanes are loaded one by one anyway.
+constexpr uint64_t kWorthwhileAlignment = 4;
 
 llvm::SmallVector<int> lane_range(unsigned first, unsigned count) {
   llvm::SmallVector<int> lanes(count);
@@ -292,10 +294,18 @@ llvm::Value* ExpressionEmitter::emit_load(const Expression& e) {
 
 llvm::Value* ExpressionEmitter::load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* guard) {
   const bool each_guarded = guard && guard->getType()->isVectorTy();
-  if (at.each || at.step != 1 || (each_guarded && config_.device == DeviceKind::cuda)) return load_each(e, at, guard);
+  if (at.each || at.step != 1) return load_each(e, at, guard);
   const DType dtype = kernel_.arguments[static_cast<size_t>(e.id)].type.dtype;
   llvm::Type* type = memory_type(dtype, config_.lanes);
   const llvm::Align align = alignment(e.id, e.index);
+  if (each_guarded && config_.device == DeviceKind::cuda) {
+    if (align.value() < kWorthwhileAlignment) return load_each(e, at, guard);
+    // Rarely are some lanes in range and others not.
+    llvm::Value* all = ir_.CreateAndReduce(guard);
+    const Values whole =
+        when(all, {llvm::PoisonValue::get(type)}, [&] { return Values{load_pieces(e.id, at.base, align)}; });
+    return when(ir_.CreateNot(all), whole, [&] { return Values{load_each(e, at, guard)}; })[0];
+  }
   llvm::Value* mask = scope_.active;
   if (each_guarded) mask = mask ? ir_.CreateAnd(mask, guard) : guard;
   llvm::Value* position = guard && !each_guarded ? ir_.CreateSelect(guard, at.base, index(0)) : at.base;

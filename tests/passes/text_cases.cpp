@@ -32,6 +32,7 @@
 #include "passes/model/attach_preprocessing.h"
 #include "passes/model/choose_layouts.h"
 #include "passes/model/inference.h"
+#include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
 #include "passes/model/recognise_attention.h"
 #include "passes/pipeline.h"
@@ -211,6 +212,7 @@ const std::map<std::string, RunPass>& passes() {
       {"expand_composites", plain(expand_composites)},
       {"fuse", plain(fuse)},
       {"hoist_max_pool", plain(hoist_max_pool)},
+      {"pad_classes", [](const Graph& g, Options& o) { return print(pad_classes(g, o.integer("alignment", 16))); }},
       {"inference", plain(inference)},
       {"join_sums", plain(join_sums)},
       {"place_casts", plain(place_casts)},

@@ -4,6 +4,7 @@
 #include "codegen/emit/emit_math.h"
 
 #include <llvm/IR/Intrinsics.h>
+#include <llvm/IR/IntrinsicsNVPTX.h>
 #include <llvm/IR/MDBuilder.h>
 
 #include <array>
@@ -26,6 +27,22 @@ Lane with_sign_of(Lane x, Lane sign) {
   return x.with(x.ir().CreateBinaryIntrinsic(llvm::Intrinsic::copysign, x.value(), sign.value()));
 }
 llvm::Value* is_nan(Lane x) { return x.ir().CreateFCmpUNO(x.value(), x.value()); }
+
+// An instruction of the GPU that has no vectors.
+Lane each_lane(Lane x, llvm::Intrinsic::ID id) {
+  const auto* vector = llvm::dyn_cast<llvm::FixedVectorType>(x.value()->getType());
+  if (!vector) return x.with(x.ir().CreateIntrinsic(id, {}, {x.value()}));
+  llvm::Value* result = llvm::PoisonValue::get(x.value()->getType());
+  for (unsigned i = 0; i < vector->getNumElements(); ++i)
+    result = x.ir().CreateInsertElement(result,
+                                        x.ir().CreateIntrinsic(id, {}, {x.ir().CreateExtractElement(x.value(), i)}), i);
+  return x.with(result);
+}
+
+// 1 / x of x >= 1. On the GPU to one unit in the last place, and 0 where it would be subnormal.
+Lane reciprocal_of_large(Lane x) {
+  return x.device() == DeviceKind::cuda ? each_lane(x, llvm::Intrinsic::nvvm_rcp_approx_ftz_f) : 1.0 / x;
+}
 
 // c[0] + c[1] x + ... by Horner's rule.
 Lane polynomial(Lane x, std::span<const double> c) {
@@ -180,9 +197,24 @@ Lane Lane::fused(Lane factor, Lane addend) const {
   return with(ir_->CreateIntrinsic(llvm::Intrinsic::fma, {value_->getType()}, {value_, factor.value_, addend.value_}));
 }
 
+// e^x = 2^y (1 + e ln 2), where y is x log2(e) in f32 and e what that lost. The GPU's 2^y has an error of 2^-22.5 and
+// keeps subnormals.
+Lane emit_device_exp(Lane x) {
+  constexpr double kLog2e = 0x1.715476p+0, kLog2eLow = std::numbers::log2e - kLog2e;
+  const auto bound = [&](llvm::Intrinsic::ID id, Lane a, double b) {
+    return a.with(a.ir().CreateBinaryIntrinsic(id, a.value(), a.constant(b).value()));
+  };
+  const Lane bounded = bound(llvm::Intrinsic::maximum, bound(llvm::Intrinsic::minimum, x, 89), -104);
+  const Lane y = bounded * kLog2e;
+  const Lane lost = bounded.fused(x.constant(kLog2eLow), bounded.fused(x.constant(kLog2e), y * -1.0));
+  const Lane power = each_lane(y, llvm::Intrinsic::nvvm_ex2_approx_f);
+  return power.fused(lost * std::numbers::ln2, power);
+}
+
 // x = n ln 2 + r; e^r = 1 + r + r^2 P(r), minimax to 2^-28. 2^n is applied in two factors, so that results may be
 // subnormal or overflow.
 Lane emit_exp(Lane x) {
+  if (x.device() == DeviceKind::cuda) return emit_device_exp(x);
   constexpr std::array c{0.50000001, 0.166665129, 0.0416661875, 0.00836959791, 0.00139517031};
   const Lane high = select(x > 89.0, x.constant(89), x), bounded = select(high < -104.0, x.constant(-104), high);
   const Rounded n = round_by_shift(bounded, std::numbers::log2e, kFloatShifter);
@@ -235,7 +267,7 @@ Lane emit_tanh(Lane x) {
   constexpr std::array c{-0.333332598, 0.133308303, -0.0536880193, 0.0204694099, -0.00551515481};
   const Lane a = magnitude(x), square = x * x;
   const Lane small = (polynomial(square, c) * square).fused(x, x);
-  const Lane large = 1.0 - 2.0 / (emit_exp(a * 2.0) + 1.0);
+  const Lane large = 1.0 - reciprocal_of_large(emit_exp(a * 2.0) + 1.0) * 2.0;
   return select(a < 0.65, small, with_sign_of(large, x));
 }
 

@@ -1,20 +1,24 @@
-// Elementary functions of f32 as arithmetic on scalars or vectors: the same code on the host and on the GPU, without
-// calls. Straight-line, but that sine and cosine end in another block, behind a branch for huge numbers. Errors are
-// below 2.5 units in the last place; subnormals, infinities and NaN are kept.
+// Elementary functions of f32 as arithmetic on scalars or vectors, without calls: the same code on the host and on the
+// GPU, but for the powers of two and reciprocals that a GPU has instructions for. Straight-line, but that sine and
+// cosine end in another block, behind a branch for huge numbers. Errors are below 2.5 units in the last place;
+// subnormals, infinities and NaN are kept.
 #pragma once
 
 #include <llvm/IR/IRBuilder.h>
+
+#include "program/program.h"
 
 namespace halfstep {
 
 // An f32 value, or a vector of them, that builds instructions.
 class Lane {
  public:
-  Lane(llvm::IRBuilder<>& ir, llvm::Value* value) : ir_(&ir), value_(value) {}
+  Lane(llvm::IRBuilder<>& ir, llvm::Value* value, DeviceKind device) : ir_(&ir), value_(value), device_(device) {}
 
   llvm::Value* value() const { return value_; }
   llvm::IRBuilder<>& ir() const { return *ir_; }
-  Lane with(llvm::Value* value) const { return {*ir_, value}; }
+  DeviceKind device() const { return device_; }
+  Lane with(llvm::Value* value) const { return {*ir_, value, device_}; }
   // A constant of this value's type.
   Lane constant(double number) const { return with(llvm::ConstantFP::get(value_->getType(), number)); }
   llvm::Constant* integer(int64_t number) const;  // of as many bits and lanes
@@ -39,6 +43,7 @@ class Lane {
  private:
   llvm::IRBuilder<>* ir_;
   llvm::Value* value_;
+  DeviceKind device_;
 };
 
 Lane emit_exp(Lane x);

@@ -168,7 +168,7 @@ llvm::Value* ScalarEmitter::unary(ScalarOp op, DType dtype, llvm::Value* x) {
 llvm::Value* ScalarEmitter::floating_unary(ScalarOp op, DType dtype, llvm::Value* x) {
   const auto intrinsic = [&](llvm::Intrinsic::ID id) { return ir_.CreateUnaryIntrinsic(id, x); };
   const auto function = [&](Lane (*emit)(Lane), const char* library) {
-    return dtype == DType::f64 ? call_library(library, {{x}}) : emit(Lane(ir_, x)).value();
+    return dtype == DType::f64 ? call_library(library, {{x}}) : emit(Lane(ir_, x, device_)).value();
   };
   switch (op) {
     case ScalarOp::negate:
@@ -224,7 +224,7 @@ llvm::Value* ScalarEmitter::floating_binary(ScalarOp op, DType dtype, llvm::Valu
       return ir_.CreateFDiv(x, y);
     case ScalarOp::power:
       if (dtype == DType::f64) return call_library("pow", {{x, y}});
-      return emit_pow(Lane(ir_, x), Lane(ir_, y)).value();
+      return emit_pow(Lane(ir_, x, device_), Lane(ir_, y, device_)).value();
     case ScalarOp::maximum:
     case ScalarOp::minimum:
       return extremum(op, x, y);

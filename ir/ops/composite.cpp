@@ -1,5 +1,7 @@
 // Composite operators: known to the passes as one op, expanded to primitive ones before fusion. What they compute is in
 // f32 inside, whatever they read and write.
+#include <limits>
+
 #include "ir/ops/families.h"
 
 namespace halfstep {
@@ -70,6 +72,13 @@ std::vector<TensorType> cross_entropy_type(const TypeContext& c) {
   return {{DType::f32, {logits.shape[0]}}};
 }
 
+// Positions on an axis, in the narrowest type that kernels compute with.
+Value narrow_iota(Builder& b, const Shape& shape, int64_t axis) {
+  const Value position = b.call("iota", {}, {{"shape", shape}, {"axis", axis}});
+  const bool fits = shape[static_cast<size_t>(axis)] < std::numeric_limits<int32_t>::max();
+  return fits ? b.cast(position, DType::i32) : position;
+}
+
 // [N, C]: which class each row's label names; [N, 1]: whether the row counts.
 struct LabelMasks {
   Value one_hot, valid;
@@ -77,8 +86,10 @@ struct LabelMasks {
 
 LabelMasks label_masks(Builder& b, const Shape& shape, Value labels, int64_t ignore_index) {
   const Value column = b.reshape(labels, {shape[0], 1});
-  const Value classes = b.call("iota", {}, {{"shape", shape}, {"axis", int64_t{1}}});
-  const Value one_hot = b.call("eq", {classes, b.broadcast(column, shape)});
+  const Value classes = narrow_iota(b, shape, 1);
+  const Value none = b.constant_like(column, -1), end = b.constant_like(column, static_cast<double>(shape[1]));
+  const Value label = b.cast(b.call("max", {b.call("min", {column, end}), none}), b.dtype(classes));
+  const Value one_hot = b.call("eq", {classes, b.broadcast(label, shape)});
   return {one_hot, b.unary("not", b.call("eq", {column, b.constant_like(column, static_cast<double>(ignore_index))}))};
 }
 
@@ -110,7 +121,7 @@ std::vector<Value> cross_entropy_vjp(const VjpContext& c) {
   const double smoothing = c.node.attributes.number("smoothing");
   Value target = b.cast(masks.one_hot, DType::f32);
   if (smoothing != 0) target = b.add(b.mul(target, 1 - smoothing), smoothing / static_cast<double>(b.shape(p.x)[1]));
-  const Value difference = b.sub(b.div(p.exponentials, p.sum), target);
+  const Value difference = b.sub(b.mul(p.exponentials, b.unary("reciprocal", p.sum)), target);
   return {b.cast(b.mul(difference, weight), b.dtype(c.operands[0])), Value{}};
 }
 
@@ -127,9 +138,10 @@ std::vector<Value> expand_argmax(const ExpandContext& c) {
   const Shape shape = b.shape(x);
   const int64_t axis = c.node.attributes.integer("axis");
   const Value maximum = b.broadcast(b.call("reduce_max", {x}, {{"axes", Ints{axis}}}), shape);
-  const Value index = b.call("iota", {}, {{"shape", shape}, {"axis", axis}});
+  const Value index = narrow_iota(b, shape, axis);
   const Value none = b.constant_like(index, static_cast<double>(shape[static_cast<size_t>(axis)]));
-  return {b.call("reduce_min", {b.select(b.call("eq", {x, maximum}), index, none)}, {{"axes", Ints{axis}}})};
+  const Value first = b.call("reduce_min", {b.select(b.call("eq", {x, maximum}), index, none)}, {{"axes", Ints{axis}}});
+  return {b.cast(first, DType::i64)};
 }
 
 // The shape of the mask: x's own, or one that broadcasts to it (stochastic depth drops whole samples).

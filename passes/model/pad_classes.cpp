@@ -124,8 +124,10 @@ class PadClasses {
   }
 
   static Value masked(Builder& b, Value v, int64_t classes) {
+    if (const Node made = b.graph().node(v); is(made, "cast"))
+      return b.cast(masked(b, made.operands[0], classes), b.dtype(v));
     const Shape shape = b.shape(v);
-    const Value number = b.call("iota", {}, {{"shape", shape}, {"axis", std::ssize(shape) - 1}});
+    const Value number = b.cast(b.call("iota", {}, {{"shape", shape}, {"axis", std::ssize(shape) - 1}}), DType::i32);
     const Value exists = b.call("less", {number, b.constant_like(number, static_cast<double>(classes))});
     return b.select(exists, v, b.constant_like(v, -std::numeric_limits<double>::infinity()));
   }

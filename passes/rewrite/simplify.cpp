@@ -122,6 +122,15 @@ Value movement_of_same_movement(const Context& c) {
   return {};
 }
 
+// Widening keeps the order: the extremum is found among the narrow values, and widened.
+Value extremum_of_cast(const Context& c) {
+  if ((!is(c.node, "reduce_max") && !is(c.node, "reduce_min")) || !is(c.maker(0), "cast")) return {};
+  const Value narrow = c.maker(0).operands[0];
+  const DType from = c.builder.dtype(narrow), to = c.builder.dtype(c.operands[0]);
+  if (!is_floating(from) || !is_floating(to) || !holds(to, from)) return {};
+  return c.builder.cast(c.builder.call(c.node.op->name, {narrow}, c.node.attributes), to);
+}
+
 Value transpose_of_ones(const Context& c) {
   if (!is(c.node, "transpose")) return {};
   const Shape from = c.builder.shape(c.operands[0]);
@@ -354,7 +363,7 @@ constexpr Rule kRules[] = {
     double_inverse,    decided_select,      idle_movement,      single_concat,       movement_of_same_movement,
     transpose_of_ones, idle_reduction,      sum_into_scatter,   wide_scatter,        wide_gradient,
     folded_constant,   pointwise_of_splats, transposed_operand, product_of_products, concat_of_concat,
-    concat_of_slices,  slice_of_concat,     slice_of_slice,     empty_contraction,
+    extremum_of_cast,  concat_of_slices,    slice_of_concat,    slice_of_slice,      empty_contraction,
 };
 
 }  // namespace

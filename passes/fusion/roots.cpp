@@ -1,0 +1,130 @@
+#include "passes/fusion/body_cost.h"
+#include "passes/fusion/fusion.h"
+#include "passes/rewrite/rules.h"
+
+namespace halfstep {
+namespace {
+
+// A node that reads k elements for each result element, so that an inlined operand would be computed k times.
+bool windows_overlap(const Node& node) {
+  if (node.op->kernel != KernelKind::window) return false;
+  const Ints &window = node.attributes.ints("window"), &strides = node.attributes.ints("strides");
+  for (size_t i = 0; i < window.size(); ++i)
+    if (window[i] > (strides.empty() ? 1 : strides[i])) return true;
+  return false;
+}
+
+}  // namespace
+
+// What `user` reads as operand i. The event of an `after` need not be stored itself: then it is the latest of the
+// values in memory that it is made of.
+Value Fusion::read_operand(NodeId user, size_t i) const {
+  const std::vector<Value>& operands = node(user).operands;
+  if (i == 0 || node(user).op->name != "after") return operands[i];
+  Value latest = operands[0];
+  std::vector<Value> stack{operands[i]};
+  std::set<Value> seen;
+  while (!stack.empty()) {
+    const Value v = stack.back();
+    stack.pop_back();
+    if (!v || !seen.insert(v).second) continue;
+    if (in_memory(v.node))
+      latest = std::max(latest, v);
+    else
+      stack.insert(stack.end(), node(v.node).operands.begin(), node(v.node).operands.end());
+  }
+  return latest;
+}
+
+// A piece of an arena that fills the gap between two slices: its memory is zero from the start and nobody writes it.
+bool Fusion::is_zero_gap(NodeId arena, Value piece) const {
+  if (!is_arena(node(arena)) || node(piece.node).op->name != "broadcast") return false;
+  const Node& source = node(node(piece.node).operands[0].node);
+  return source.op->name == "constant" && source.attributes.tensor("value").values() == std::vector<double>{0};
+}
+
+void Fusion::store(NodeId id) {
+  id = storage(id);
+  if (!external(id)) kernel_of_[static_cast<size_t>(id)] = 0;
+}
+
+// What a reader pays that computes the value itself.
+Fusion::InlineCost Fusion::inline_cost(NodeId id) const {
+  InlineCost cost;
+  const int64_t bytes = node(id).results[0].byte_count();
+  const double elements = static_cast<double>(std::max<int64_t>(1, count(node(id))));
+  std::vector<NodeId> stack{id};
+  std::set<NodeId> seen{id};
+  while (!stack.empty()) {
+    const NodeId at = stack.back();
+    stack.pop_back();
+    cost.operations += body_cost(node(at)) * static_cast<double>(count(node(at))) / elements;
+    for (Value v : node(at).operands) {
+      if (!v || !seen.insert(v.node).second) continue;
+      if (!in_memory(v.node))
+        stack.push_back(v.node);
+      else if (graph_.type(v).byte_count() * 4 > bytes)
+        cost.source_bytes += graph_.type(v).byte_count();
+    }
+  }
+  return cost;
+}
+
+// Storing writes the value once and reads it in every reader; inlining reads its sources in every reader instead.
+bool Fusion::worth_storing(NodeId id) const {
+  constexpr double kCheap = 16;
+  const InlineCost cost = inline_cost(id);
+  return cost.operations > kCheap || cost.source_bytes > node(id).results[0].byte_count();
+}
+
+// Whether `user` would compute the value so many times that storing it costs less.
+bool Fusion::spreads(NodeId id, NodeId user) const {
+  constexpr double kMostWindowOperations = 200, kMostBroadcastOperations = 4, kManyCopies = 8;
+  const Node& reader = node(user);
+  if (windows_overlap(reader)) return inline_cost(id).operations * body_cost(reader) > kMostWindowOperations;
+  return reader.op->name == "broadcast" &&
+         static_cast<double>(count(reader)) >= kManyCopies * static_cast<double>(count(node(id))) &&
+         inline_cost(id).operations > kMostBroadcastOperations;
+}
+
+// A value that is read piece by piece, as by the steps of a sequence: in memory its slices are views, and the readers
+// equal kernels.
+void Fusion::store_what_is_sliced() {
+  constexpr int kFewestSlices = 4;
+  std::map<NodeId, int> slices;
+  for (NodeId id = 0; id < graph_.size(); ++id)
+    if (node(id).op->name == "slice" && is_view(graph_, node(id)) && ++slices[storage(id)] == kFewestSlices)
+      if (!splat(graph_, {storage(id), 0})) store(id);
+}
+
+void Fusion::deliver(Value v) {
+  store(v.node);
+  if (storage(v.node) == v.node)
+    delivered_.insert(v);
+  else
+    delivered_.insert({storage(v.node), 0});
+}
+
+void Fusion::choose_roots() {
+  for (const NamedValue& o : graph_.outputs()) deliver(o.value);
+  for (const StateUpdate& u : graph_.updates()) deliver(u.value);
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    const Node& n = node(id);
+    if (is_library(n) || is_arena(n))
+      for (Value v : n.operands)
+        if (v && !is_zero_gap(id, v)) store(v.node);
+    if (is_reduction(n)) store(id);
+    // A scatter is a kernel of its own, which walks the indices many times and everything else once.
+    if (writes_in_place(n)) store(id), store(n.operands[1].node);
+  }
+  store_what_is_sliced();
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    if (external(id) || is_view(graph_, node(id)) || stored(id) || node(id).op->name == "constant") continue;
+    bool store_it = node(id).results.size() > 1 && users_[static_cast<size_t>(id)].size() > 1;
+    for (NodeId user : users_[static_cast<size_t>(id)]) store_it |= spreads(id, user);
+    if (users_[static_cast<size_t>(id)].size() > 1) store_it |= worth_storing(id);
+    if (store_it) store(id);
+  }
+}
+
+}  // namespace halfstep

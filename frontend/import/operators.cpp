@@ -43,7 +43,7 @@ std::set<std::string> onnx_operator_names() {
 std::string operators_markdown() {
   std::string text =
       "# ONNX operators\n\n"
-      "Written from the import table (`frontend/import_*.cpp`) by `frontend_test`; run it with `UPDATE_EXPECTED=1` "
+      "Written from the import table (`frontend/operators/*.cpp`) by `frontend_test`; run it with `UPDATE_EXPECTED=1` "
       "after a\n"
       "change of the table. Files of opset " +
       std::to_string(kOldestOpset) + " to " + std::to_string(kNewestOpset) +

@@ -16,6 +16,7 @@
 #include "passes/fusion/fuse.h"
 #include "passes/model/choose_layouts.h"
 #include "passes/model/inference.h"
+#include "passes/model/multiply_patches.h"
 #include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
 #include "passes/precision/place_casts.h"
@@ -130,6 +131,8 @@ constexpr Pass kPasses[] = {
     {{"simplify_forward", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"pad_classes", {"pad_classes"}, kGradients},
      [](Pipeline& p) { p.at("forward") = pad_classes(p.at("forward"), p.options.product_alignment); }},
+    {{"multiply_patches", {"multiply_patches"}, kGradients},
+     [](Pipeline& p) { p.at("forward") = multiply_patches(p.at("forward"), p.options.product_alignment); }},
     {{"split_evaluation", {"inference"}, kEvaluation}, split_evaluation},
     {{"hoist_max_pool", {"hoist_max_pool"}, kGradients}, [](Pipeline& p) { p.each(hoist_max_pool); }},
     {{"differentiate", {"differentiate"}, kValues}, differentiate_training},

@@ -110,6 +110,8 @@ std::vector<InterpretedTensor> evaluate_expansion(const Node& node, std::span<co
 
 }  // namespace
 
+std::unique_ptr<ScalarArithmetic> double_arithmetic() { return std::make_unique<DoubleArithmetic>(Rounding::to_type); }
+
 std::vector<InterpretedTensor> interpret_node(const Node& node, std::span<const InterpretedTensor* const> operands,
                                               Rounding rounding) {
   const Op& op = *node.op;

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "ir/graph.h"
+#include "ir/scalar.h"
 
 namespace halfstep {
 
@@ -30,6 +32,8 @@ struct InterpretResult {
 // `leaves` holds a tensor for every input, state and parameter leaf by name. Throws Error if one is missing or of
 // another type.
 InterpretResult interpret(const Graph& graph, const NamedTensors& leaves, const InterpretOptions& options = {});
+// Scalars as doubles, the interpreter's carrier.
+std::unique_ptr<ScalarArithmetic> double_arithmetic();
 // Results of one node on given operands.
 std::vector<InterpretedTensor> interpret_node(const Node& node, std::span<const InterpretedTensor* const> operands,
                                               Rounding rounding);

@@ -1,5 +1,6 @@
 #include "frontend/import/constants.h"
 
+#include "ir/fold.h"
 #include "ir/op.h"
 
 namespace halfstep {
@@ -62,6 +63,7 @@ bool ConstantEvaluator::is_within_budget(const std::set<NodeId>& nodes) const {
 
 std::string ConstantEvaluator::reason(Value v) {
   if (!is_constant(v)) return "it depends on the data";
+  if (results_.contains(v.node)) return "it is made of integers beyond 2^53";
   return "evaluating it takes more than all constant expressions may: " + std::to_string(budget_.folded_bytes) +
          " bytes (max_folded_bytes) and " + std::to_string(budget_.folded_operations) +
          " operations (max_folded_operations)";
@@ -71,20 +73,27 @@ void ConstantEvaluator::evaluate_node(NodeId id) {
   const Node& node = builder_.graph().node(id);
   const Spending s = spending_of(builder_.graph(), node);
   bytes_ += s.bytes, operations_ += s.operations;
-  std::vector<const InterpretedTensor*> operands;
-  for (Value v : node.operands) operands.push_back(v ? &results_.at(v.node)[static_cast<size_t>(v.result)] : nullptr);
-  results_.emplace(id, interpret_node(node, operands, Rounding::to_type));
+  std::vector<const Tensor*> operands;
+  for (Value v : node.operands) {
+    const std::vector<Tensor>* made = v ? &results_.at(v.node) : nullptr;
+    if (made && made->empty()) {
+      results_[id] = {};
+      return;
+    }
+    operands.push_back(made ? &(*made)[static_cast<size_t>(v.result)] : nullptr);
+  }
+  results_[id] = fold_node(node, operands).value_or(std::vector<Tensor>());
 }
 
 std::optional<Tensor> ConstantEvaluator::evaluate(Value v) {
   if (!v || !is_constant(v)) return std::nullopt;
   const Node& wanted = builder_.graph().node(v.node);
-  if (wanted.op->name == "constant") return wanted.attributes.tensor("value");  // i64 beyond 2^53 stays exact
+  if (wanted.op->name == "constant") return wanted.attributes.tensor("value");
   const std::set<NodeId> needed = needed_for(v);
   if (!is_within_budget(needed)) return std::nullopt;
   for (NodeId id : needed) evaluate_node(id);
-  const InterpretedTensor& result = results_.at(v.node)[static_cast<size_t>(v.result)];
-  return Tensor::from_values(result.type, result.values);
+  const std::vector<Tensor>& results = results_.at(v.node);
+  return results.empty() ? std::nullopt : std::optional(results[static_cast<size_t>(v.result)]);
 }
 
 }  // namespace halfstep

@@ -244,17 +244,10 @@ void TensorReader::fill(const TensorProto& tensor, std::span<char> first) const 
     throw Error("cannot read '" + at.path.string() + "'");
 }
 
-std::string TensorReader::read_first_bytes(const TensorProto& tensor, int64_t most) const {
-  std::string bytes(static_cast<size_t>(std::min(most, held_bytes(tensor))), '\0');
+std::string TensorReader::read_bytes(const TensorProto& tensor) const {
+  std::string bytes(static_cast<size_t>(held_bytes(tensor)), '\0');
   fill(tensor, bytes);
   return bytes;
-}
-
-double TensorReader::read_first_element(const TensorProto& tensor) const {
-  if (const NarrowType* narrow = find_narrow_type(tensor.data_type()))
-    return narrow_element(*narrow, read_first_bytes(tensor, 1), 0);
-  const ElementTypeRow& row = *find_row(tensor.data_type());
-  return element(row.onnx, read_first_bytes(tensor, row.size).data());
 }
 
 Tensor TensorReader::read(const TensorProto& tensor) const {

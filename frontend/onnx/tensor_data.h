@@ -29,9 +29,7 @@ class TensorReader {
   // Throws Error naming the tensor: data missing, of another size, or outside the directory.
   Tensor read(const onnx::TensorProto& tensor) const;
   // The element bytes as the file has them, little-endian in the ONNX type.
-  std::string read_bytes(const onnx::TensorProto& tensor) const { return read_first_bytes(tensor, INT64_MAX); }
-  // Without reading the rest. The tensor has at least one.
-  double read_first_element(const onnx::TensorProto& tensor) const;
+  std::string read_bytes(const onnx::TensorProto& tensor) const;
   // The file of external data if it is not there. Throws Error for a location outside the directory.
   std::optional<std::string> missing_file(const onnx::TensorProto& tensor) const;
 
@@ -46,7 +44,6 @@ class TensorReader {
   int64_t held_bytes(const onnx::TensorProto& tensor) const;
   // After held_bytes.
   void fill(const onnx::TensorProto& tensor, std::span<char> first) const;
-  std::string read_first_bytes(const onnx::TensorProto& tensor, int64_t most) const;
 
   std::filesystem::path directory_;
 };

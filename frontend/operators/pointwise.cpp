@@ -87,10 +87,31 @@ std::vector<Value> import_mean(NodeContext& c) {
   return {c.b.mul(reduce_pairs(c, "add"), 1.0 / static_cast<double>(c.operand_count()))};
 }
 
+// Integers to an integer power by squaring: exact, and wrapped where it overflows. Below 0 it is a reciprocal.
+Value integer_power(Builder& b, Value x, Value exponent) {
+  const Value zero = b.constant_like(exponent, 0), two = b.constant_like(exponent, 2), one = b.constant_like(x, 1);
+  const Value negative = b.binary("less", exponent, zero);
+  Value rest = b.select(negative, b.sub(zero, exponent), exponent), power = one, square = x;
+  for (int bit = 0; bit < 6; ++bit) {  // 2^63 and more fit no type
+    const Value half = b.div(rest, two);
+    const Value even = b.binary("eq", b.mul(half, two), rest);
+    power = b.select(even, power, b.mul(power, square));
+    square = b.mul(square, square), rest = half;
+  }
+  return b.select(negative, b.div(one, power), power);
+}
+
 // A constant exponent becomes products and roots, exact for negative bases and cheap.
 std::vector<Value> import_pow(NodeContext& c) {
   const Value x = c.operand(0);
   const DType type = c.b.dtype(x);
+  if (!is_floating(type)) {
+    const DType given = c.b.dtype(c.operand(1));
+    const bool whole = !is_floating(given) || (c.is_constant(1) && c.b.type(c.operand(1)).element_count() == 1 &&
+                                               c.number(1, "exponent") == std::trunc(c.number(1, "exponent")));
+    const std::vector<Value> v = c.broadcast_operands();
+    if (whole) return {integer_power(c.b, v[0], is_floating(given) ? c.b.cast(v[1], DType::i64) : v[1])};
+  }
   if (is_floating(type) && c.is_constant(1) && c.b.type(c.operand(1)).element_count() == 1 &&
       c.shape(1).size() <= c.shape(0).size()) {
     const double exponent = c.number(1, "exponent");

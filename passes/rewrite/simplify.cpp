@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "ir/interpret.h"
+#include "ir/fold.h"
 #include "ir/views.h"
 #include "passes/rewrite/rules.h"
 
@@ -342,20 +342,10 @@ Value folded_constant(const Context& c) {
     elements += c.builder.type(c.operands[i]).element_count();
   }
   if (c.node.results[0].element_count() > std::min(elements, most)) return {};
-  std::vector<InterpretedTensor> values;
-  for (size_t i = 0; i < c.operands.size(); ++i) {
-    const Tensor& tensor = c.maker(i).attributes.tensor("value");
-    values.push_back({tensor.type, tensor.values()});
-  }
-  std::vector<const InterpretedTensor*> operands;
-  for (const InterpretedTensor& v : values) operands.push_back(&v);
-  const InterpretedTensor result = interpret_node(c.node, operands, Rounding::to_type).front();
-  // The interpreter's doubles lose bits that a kernel keeps.
-  const auto is_exact = [](const InterpretedTensor& t) {
-    return t.type.dtype != DType::i64 || std::ranges::all_of(t.values, [](double v) { return std::abs(v) <= 0x1p53; });
-  };
-  if (!is_exact(result) || !std::ranges::all_of(values, is_exact)) return {};
-  return c.builder.constant(Tensor::from_values(result.type, result.values));
+  std::vector<const Tensor*> values;
+  for (size_t i = 0; i < c.operands.size(); ++i) values.push_back(&c.maker(i).attributes.tensor("value"));
+  const std::optional<std::vector<Tensor>> results = fold_node(c.node, values);
+  return results ? c.builder.constant(results->front()) : Value{};
 }
 
 constexpr Rule kRules[] = {

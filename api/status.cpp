@@ -1,5 +1,7 @@
 #include "api/status.h"
 
+#include "base/printable.h"
+
 namespace halfstep {
 namespace {
 
@@ -9,8 +11,9 @@ halfstep_status* out_of_memory() {
   return &status;
 }
 
+// What a name holds reaches no terminal as it is.
 halfstep_status* make_status(halfstep_code code, const char* message) noexcept try {
-  return new halfstep_status{code, message, node_of(message)};
+  return new halfstep_status{code, printable(message, Lines::kept), node_of(message)};
 } catch (...) {
   return out_of_memory();
 }

@@ -20,7 +20,7 @@ class NameCheck {
         see("value", value.name());
         for (const auto& d : value.type().tensor_type().shape().dim()) see("dimension", d.dim_param());
       }
-    for (const onnx::TensorProto& tensor : graph.initializer()) see("initializer", tensor.name());
+    for (const onnx::TensorProto& t : graph.initializer()) tensor(t);
     for (const onnx::SparseTensorProto& tensor : graph.sparse_initializer()) see("initializer", tensor.values().name());
   }
 
@@ -43,10 +43,16 @@ class NameCheck {
         for (const std::string& name : *names) see("value", name);
       for (const onnx::AttributeProto& attribute : node.attribute()) {
         see("attribute", attribute.name());
+        if (attribute.has_t()) tensor(attribute.t());
         if (attribute.has_g()) graph(attribute.g());
         for (const onnx::GraphProto& g : attribute.graphs()) graph(g);
       }
     }
+  }
+
+  void tensor(const onnx::TensorProto& tensor) {
+    see("initializer", tensor.name());
+    for (const auto& entry : tensor.external_data()) see("external data", entry.value());
   }
 
   void see(const char* what, const std::string& name) {

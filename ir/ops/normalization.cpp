@@ -152,15 +152,19 @@ Value scaled_and_shifted(const ExpandContext& c, Value normal) {
   return b.cast(normal, c.node.results[0].dtype);
 }
 
+// A mean in f32 is not that of equal numbers: what the differences from it sum to corrects it and the variance, in the
+// pass that takes their squares (Chan, Golub and LeVeque 1983).
 std::vector<Value> expand_layer_norm(const ExpandContext& c) {
   Builder& b = c.builder;
   const RowAxes a = row_axes(c.node.attributes, b.shape(c.operands[0]));
   const Value x = b.cast(c.operands[0], DType::f32);
-  const Value mean = b.mul(sum(b, x, a.reduced), 1 / a.count);
-  const Value centred = b.sub(x, mean);
-  const Value variance = b.mul(sum(b, b.mul(centred, centred), a.reduced), 1 / a.count);
-  const Value inverse = inverse_deviation(b, variance, c.node.attributes.number("epsilon"));
-  return {scaled_and_shifted(c, b.mul(centred, inverse)), mean, inverse};
+  const Value near = b.mul(sum(b, x, a.reduced), 1 / a.count), away = b.sub(x, near);
+  const Value first = b.mul(sum(b, away, a.reduced), 1 / a.count);
+  const Value second = b.mul(sum(b, b.mul(away, away), a.reduced), 1 / a.count);
+  const Value variance = b.sub(second, b.mul(first, first)), mean = b.add(near, first);
+  const Value inverse = inverse_deviation(b, b.call("max", {variance, b.constant_like(variance, 0)}),
+                                          c.node.attributes.number("epsilon"));
+  return {scaled_and_shifted(c, b.mul(b.sub(x, mean), inverse)), mean, inverse};
 }
 
 std::vector<Value> expand_rms_norm(const ExpandContext& c) {

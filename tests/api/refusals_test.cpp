@@ -30,6 +30,11 @@ TEST(ApiVersion, OnlyTheOnesItHas) {
   EXPECT_STRNE(api->version(), "");
 }
 
+TEST(ApiStatus, HoldsNoControlCharacters) {
+  halfstep_step* step = nullptr;
+  refused(api->load_step("no\x1b[2Jsuch", nullptr, 0, &step), HALFSTEP_ERROR, {"no\\u001b[2Jsuch"});
+}
+
 TEST(ApiVersion, NullIsAStatusAndNoCrash) {
   const halfstep_code bad = HALFSTEP_INVALID_ARGUMENT;
   const auto null = [&](halfstep_status* status) { refused(status, bad, {" is NULL"}); };

@@ -386,6 +386,11 @@ TEST_F(ExternalData, TooShortOrWrongLength) {
   EXPECT_THAT(error(model("w.bin", INT64_MAX)), HasSubstr("overflows"));
 }
 
+TEST_F(ExternalData, NoLocationForgesALine) {
+  EXPECT_THAT(error(model("w.bin\nhalfstep: trained")),
+              HasSubstr("external data 'w.bin\\u000ahalfstep: trained' holds a control character"));
+}
+
 TEST_F(ExternalData, OutsideTheModelsDirectoryIsRefused) {
   write(temporary_.path() / "secret.bin", 48);
   EXPECT_THAT(error(model("../secret.bin")), HasSubstr("lies outside the model's directory"));

@@ -229,6 +229,18 @@ class Run {
     return (p_.rounded == Rounded::to_type || p_.run % 8 < 4) && sum <= smallest * 0x1p24;
   }
 
+  // The order of a sum is not defined: where its positive terms alone, its negative ones or both leave f32, it may be
+  // an infinity, the other or NaN.
+  bool overflows_by_order(uint64_t key, double magnitudes, double& sum) const {
+    constexpr double kLargest = std::numeric_limits<float>::max(), kInfinity = std::numeric_limits<double>::infinity();
+    if (!(magnitudes > kLargest) || !std::isfinite(magnitudes)) return false;
+    const bool above = magnitudes + sum > 2 * kLargest, below = magnitudes - sum > 2 * kLargest;
+    const uint64_t choice = mix(key, p_.run) % 4;
+    if (!(choice == 0 ? above : choice == 1 ? below : choice == 2 && above && below)) return false;
+    sum = choice == 0 ? kInfinity : choice == 1 ? -kInfinity : std::numeric_limits<double>::quiet_NaN();
+    return true;
+  }
+
   // A sum of products of the operands, or of operand 0 where there is one.
   void move_sum(NodeId id, const Node& node, std::span<const InterpretedTensor* const> operands,
                 InterpretedTensor& result, double more) {
@@ -257,6 +269,9 @@ class Run {
     const double unit = tensor_cores ? 2 * kUnit : kUnit;
     const std::vector<double> flushed = flushed_sums(node, magnitudes, terms);
     for (size_t i = 0; i < result.values.size(); ++i) {
+      if (overflows_by_order(mix(mix(static_cast<uint64_t>(id), 79), static_cast<uint64_t>(i)), sums[i],
+                             result.values[i]))
+        continue;
       const double zeroed = flushed.empty() ? 0 : flushed[i];
       const bool matters = zeroed > kUnit * kUnit * sums[i];
       if (!std::isfinite(result.values[i]) || (more == 0 && !matters && !tensor_cores && is_exact(sums[i], smallest)))

@@ -208,7 +208,8 @@ Lane emit_device_exp(Lane x) {
   const Lane y = bounded * kLog2e;
   const Lane lost = bounded.fused(x.constant(kLog2eLow), bounded.fused(x.constant(kLog2e), y * -1.0));
   const Lane power = each_lane(y, llvm::Intrinsic::nvvm_ex2_approx_f);
-  return power.fused(lost * std::numbers::ln2, power);
+  // As a factor: what overflowed stays infinite.
+  return power * lost.fused(x.constant(std::numbers::ln2), x.constant(1));
 }
 
 // x = n ln 2 + r; e^r = 1 + r + r^2 P(r), minimax to 2^-28. 2^n is applied in two factors, so that results may be

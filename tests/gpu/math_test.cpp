@@ -1,5 +1,6 @@
 // The elementary functions as the GPU computes them, against libm in double: its kernels have instructions of their own
 // for powers of two and reciprocals.
+#include "ir/text.h"
 #include "tests/compiled_graph.h"
 #include "tests/gpu/gpu_test.h"
 #include "tests/ulps.h"

@@ -40,6 +40,7 @@ constexpr OptionRow kRows[] = {
      }},
     {"threads", "0 to 4096", set_count<&ExecutorOptions::threads, 0>},
     {"autotune", "1 to 4096", set_count<&ExecutorOptions::autotune, 1>},
+    {"device_index", "0 to 4096", set_count<&ExecutorOptions::device_index, 0>},
     {"seed", "a whole number of at least 0",
      [](LoadOptions& options, const std::string& text) {
        options.seed = number<uint64_t>(text, 0, std::numeric_limits<int64_t>::max());
@@ -64,8 +65,9 @@ LoadOptions load_options(const std::vector<std::pair<std::string, std::string>>&
     if (row == std::end(kRows)) {
       const std::string near = nearest(key, keys);
       problems.push_back("no option '" + key + "' of a compiled step" +
-                         (near.empty() ? std::string("; there are device, threads, autotune, seed and tf32")
-                                       : "; did you mean '" + near + "'?"));
+                         (near.empty()
+                              ? std::string("; there are device, device_index, threads, autotune, seed and tf32")
+                              : "; did you mean '" + near + "'?"));
     } else if (!seen.insert(key).second) {
       problems.push_back(key + ": it is given twice");
     } else if (!row->set(result, value)) {

@@ -18,6 +18,28 @@ std::span<const T> given_span(const T* first, size_t count, const char* name) {
 LoadedStep& loaded(halfstep_step* step) { return given(step, "step").loaded; }
 const LoadedStep& loaded(const halfstep_step* step) { return given(step, "step").loaded; }
 
+std::vector<halfstep_tensor> host_tensors(const halfstep_input* inputs, size_t count) {
+  std::vector<halfstep_tensor> tensors;
+  for (const halfstep_input& input : given_span(inputs, count, "inputs")) tensors.push_back(tensor_of(input));
+  return tensors;
+}
+
+void run_on_host(halfstep_step* step, halfstep_program program, const halfstep_input* inputs, size_t input_count,
+                 const halfstep_output* outputs, size_t output_count) {
+  LoadedStep& to_run = loaded(step);
+  const std::span<const halfstep_output> wanted = given_span(outputs, output_count, "outputs");
+  to_run.run(program, host_tensors(inputs, input_count), nullptr,
+             [&](const ProgramValues& values) { return bind_outputs(values, wanted); });
+}
+
+void run_tensors(halfstep_step* step, halfstep_program program, const halfstep_tensor* inputs, size_t input_count,
+                 const halfstep_tensor* outputs, size_t output_count, void* stream) {
+  LoadedStep& to_run = loaded(step);
+  const std::span<const halfstep_tensor> wanted = given_span(outputs, output_count, "outputs");
+  to_run.run(program, given_span(inputs, input_count, "inputs"), stream,
+             [&](const ProgramValues& values) { return bind_outputs(values, wanted, to_run.place()); });
+}
+
 template <typename T>
 const T& element(const std::vector<T>& list, size_t index, const char* what) {
   if (index >= list.size())
@@ -63,7 +85,7 @@ halfstep_status* value_at(const halfstep_step* step, halfstep_program program, h
 }
 
 halfstep_status* train_step(halfstep_step* step, const halfstep_input* inputs, size_t input_count) {
-  return guarded([&] { loaded(step).train(given_span(inputs, input_count, "inputs")); });
+  return guarded([&] { loaded(step).train(host_tensors(inputs, input_count), nullptr); });
 }
 halfstep_status* loss(halfstep_step* step, double* loss) {
   return guarded([&] { given(loss, "loss") = loaded(step).loss(); });
@@ -87,17 +109,11 @@ halfstep_status* learning_rate(const halfstep_step* step, double* rate) {
 
 halfstep_status* evaluate_step(halfstep_step* step, const halfstep_input* inputs, size_t input_count,
                                const halfstep_output* outputs, size_t output_count) {
-  return guarded([&] {
-    loaded(step).run(HALFSTEP_EVALUATE, given_span(inputs, input_count, "inputs"),
-                     given_span(outputs, output_count, "outputs"));
-  });
+  return guarded([&] { run_on_host(step, HALFSTEP_EVALUATE, inputs, input_count, outputs, output_count); });
 }
 halfstep_status* predict(halfstep_step* step, const halfstep_input* inputs, size_t input_count,
                          const halfstep_output* outputs, size_t output_count) {
-  return guarded([&] {
-    loaded(step).run(HALFSTEP_PREDICT, given_span(inputs, input_count, "inputs"),
-                     given_span(outputs, output_count, "outputs"));
-  });
+  return guarded([&] { run_on_host(step, HALFSTEP_PREDICT, inputs, input_count, outputs, output_count); });
 }
 
 halfstep_status* parameter_count(const halfstep_step* step, size_t* tensors, size_t* elements) {
@@ -128,6 +144,50 @@ halfstep_status* load_checkpoint(halfstep_step* step, const char* path) {
   return guarded([&] { loaded(step).load(given_text(path, "path")); });
 }
 
+const char* status_hint(const halfstep_status* status) { return status == nullptr ? "" : status->hint.c_str(); }
+
+halfstep_status* step_device(const halfstep_step* step, halfstep_device* device, int32_t* device_index) {
+  return guarded([&] {
+    const DevicePlace place = loaded(step).place();
+    int32_t& index = given(device_index, "device_index");
+    given(device, "device") = place.executor.model().device == DeviceKind::cuda ? HALFSTEP_CUDA : HALFSTEP_CPU;
+    index = place.index;
+  });
+}
+
+halfstep_status* tensor_of_dlpack(const void* dltensor, halfstep_tensor* tensor) {
+  return guarded([&] { read_dlpack(dltensor, given(tensor, "tensor")); });
+}
+
+halfstep_status* train_tensors(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count, void* stream) {
+  return guarded([&] { loaded(step).train(given_span(inputs, input_count, "inputs"), stream); });
+}
+halfstep_status* evaluate_tensors(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count,
+                                  const halfstep_tensor* outputs, size_t output_count, void* stream) {
+  return guarded([&] { run_tensors(step, HALFSTEP_EVALUATE, inputs, input_count, outputs, output_count, stream); });
+}
+halfstep_status* predict_tensors(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count,
+                                 const halfstep_tensor* outputs, size_t output_count, void* stream) {
+  return guarded([&] { run_tensors(step, HALFSTEP_PREDICT, inputs, input_count, outputs, output_count, stream); });
+}
+
+halfstep_status* next_finished(halfstep_step* step, int64_t* number, double* loss, double* scale, int32_t* skipped) {
+  return guarded([&] {
+    LoadedStep& of = loaded(step);
+    int64_t& told = given(number, "number");
+    double &of_loss = given(loss, "loss"), &of_scale = given(scale, "scale");
+    int32_t& was_skipped = given(skipped, "skipped");
+    const std::optional<LoadedStep::Finished> finished = of.next_finished();
+    told = finished ? finished->number : 0;
+    if (!finished) return;
+    of_loss = finished->loss, of_scale = finished->loss_scale, was_skipped = finished->skipped ? 1 : 0;
+  });
+}
+
+halfstep_status* set_epochs(halfstep_step* step, int64_t epochs, int64_t samples) {
+  return guarded([&] { loaded(step).set_epochs(epochs, samples); });
+}
+
 constexpr halfstep_api kApi{.version = version,
                             .status_code = status_code,
                             .status_message = status_message,
@@ -154,7 +214,15 @@ constexpr halfstep_api kApi{.version = version,
                             .read_parameters = read_parameters,
                             .write_parameters = write_parameters,
                             .save_checkpoint = save_checkpoint,
-                            .load_checkpoint = load_checkpoint};
+                            .load_checkpoint = load_checkpoint,
+                            .status_hint = status_hint,
+                            .step_device = step_device,
+                            .tensor_of_dlpack = tensor_of_dlpack,
+                            .train_tensors = train_tensors,
+                            .evaluate_tensors = evaluate_tensors,
+                            .predict_tensors = predict_tensors,
+                            .next_finished = next_finished,
+                            .set_epochs = set_epochs};
 
 }  // namespace
 }  // namespace halfstep

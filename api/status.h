@@ -12,7 +12,7 @@
 
 struct halfstep_status {
   halfstep_code code = HALFSTEP_OK;
-  std::string message, node;
+  std::string message, node, hint;
 };
 
 struct halfstep_strings {
@@ -29,6 +29,8 @@ class ArgumentError : public Error {
 
 // The ONNX node that a message names as its place, or "". Each library knows its own messages: the runtime's name none.
 std::string node_of(const std::string& message);
+// What to do, as the lines of a message end: "give another batch"; "" where none says so.
+std::string hint_of(const std::string& message);
 // What the exception that is being handled becomes. Where there is no memory the status is static.
 halfstep_status* status_of_exception() noexcept;
 

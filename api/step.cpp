@@ -34,7 +34,7 @@ std::unique_ptr<Executor> open_executor(CompiledModel model, const LoadOptions& 
     throw Error("device: '" + directory + "' was compiled for " + std::string(name(model.device)) + ", " +
                 options.device + " is asked for: compile the model again, or leave it out");
   if (model.device == DeviceKind::cuda)
-    if (const CudaProbe cuda = probe_cuda(0); !cuda.available) throw Error(cuda.reason);
+    if (const CudaProbe cuda = probe_cuda(options.executor.device_index); !cuda.available) throw Error(cuda.reason);
   return make_executor(std::move(model), options.executor);
 }
 
@@ -44,6 +44,7 @@ LoadedStep::LoadedStep(const std::string& directory, const Options& options) : d
   const LoadOptions given = load_options(options);
   executor_ = open_executor(load_compiled(directory), given, directory);
   const CompiledModel& model = executor_->model();
+  if (model.device == DeviceKind::cuda) device_index_ = given.executor.device_index;
   accumulation_ = std::max<int64_t>(noted(model, kAccumulationNote, count_of), 1);
   learning_rate_ =
       noted(model, kLearningRateNote, [](const std::string& text) { return std::strtod(text.c_str(), nullptr); });
@@ -93,17 +94,36 @@ const ProgramValues& LoadedStep::values(halfstep_program program, halfstep_direc
   return values_[static_cast<size_t>(program)][static_cast<size_t>(direction)];
 }
 
-int64_t LoadedStep::submit(const std::string& program, const ProgramValues& values,
-                           std::span<const std::byte* const> data, int64_t iteration) {
+LoadedStep::Batch LoadedStep::bind(const ProgramValues& values, std::span<const halfstep_tensor> inputs, void* stream) {
+  if (stream != nullptr && executor_->model().device != DeviceKind::cuda)
+    throw ArgumentError("stream: the step runs on the CPU, which has none: give NULL");
+  Batch batch{values, bind_inputs(values, inputs, place()), {}, stream};
+  batch.read_back.reserve(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    BoundInput& input = batch.inputs[i];
+    if (!input.on_device || !is_checked(values[i], ranges_)) continue;
+    Tensor& copy = batch.read_back.emplace_back(values[i].type);
+    executor_->copy_from_device(copy.data, input.data, stream);
+    input = {copy.data.data(), false};
+  }
+  check_values(values, batch.inputs, ranges_);
+  return batch;
+}
+
+int64_t LoadedStep::submit(const std::string& program, const Batch& batch, int64_t iteration) {
   const int index = program_index(executor_->model(), program);
   const std::vector<std::span<std::byte>> staging = executor_->begin_step(index);
   size_t place = 0;
   for (const Buffer& buffer : executor_->model().programs[static_cast<size_t>(index)].buffers) {
     if (buffer.kind != BufferKind::input) continue;
-    const std::span<std::byte> to = staging[place++];
-    const auto value = std::ranges::find(values, buffer.name, &ProgramValue::buffer);
-    if (value != values.end()) {
-      std::memcpy(to.data(), data[static_cast<size_t>(value - values.begin())], to.size());
+    const std::span<std::byte> to = staging[place];
+    const auto value = std::ranges::find(batch.values, buffer.name, &ProgramValue::buffer);
+    if (value != batch.values.end()) {
+      const BoundInput& input = batch.inputs[static_cast<size_t>(value - batch.values.begin())];
+      if (input.on_device)
+        executor_->take_from_device(place, input.data, batch.stream);
+      else
+        std::memcpy(to.data(), input.data, to.size());
     } else if (buffer.name == kStepLearningRate) {
       store(to, static_cast<float>(learning_rate_));
     } else if (buffer.name == kStepIteration) {
@@ -113,16 +133,16 @@ int64_t LoadedStep::submit(const std::string& program, const ProgramValues& valu
     } else {
       std::ranges::fill(to, std::byte{0});  // the labels of a prediction
     }
+    ++place;
   }
   return executor_->submit();
 }
 
-void LoadedStep::train(std::span<const halfstep_input> inputs) {
-  const ProgramValues& values = values_[HALFSTEP_TRAIN][HALFSTEP_INPUT];
-  const std::vector<const std::byte*> data = bind_inputs(values, inputs);
-  check_values(values, data, ranges_);
+void LoadedStep::train(std::span<const halfstep_tensor> inputs, void* stream) {
+  const Batch batch = bind(values_[HALFSTEP_TRAIN][HALFSTEP_INPUT], inputs, stream);
   const bool ends_step = batches_ + 1 == accumulation_;
-  in_flight_.push_back({submit(ends_step ? "train" : "accumulate", values, data, state_.iteration), ends_step});
+  in_flight_.push_back({submit(ends_step ? "train" : "accumulate", batch, state_.iteration), ends_step});
+  state_.samples = 0, state_.epoch = 0;  // nobody knows where this batch stood
   ++state_.iteration;
   batches_ = ends_step ? 0 : batches_ + 1;
   if (ends_step) ++state_.step;
@@ -144,9 +164,22 @@ void LoadedStep::take(const StepResult& result) {
   if (std::exchange(sums_ended_, ends_step)) sums_ = {};
   sums_.add(result.outputs, batch_);
   loss_ = sums_.mean_loss();
-  if (ends_step)
-    finished_ = {.loss_scale = scalar_output(result.outputs, "loss_scale").value_or(1),
-                 .skipped = scalar_output(result.outputs, "overflow").value_or(0) != 0};
+  if (!ends_step) return;
+  finished_ = {.number = ++finished_steps_,
+               .loss = *loss_,
+               .loss_scale = scalar_output(result.outputs, "loss_scale").value_or(1),
+               .skipped = scalar_output(result.outputs, "overflow").value_or(0) != 0};
+  constexpr size_t kMostUntold = 1024;
+  if (untold_.size() == kMostUntold) untold_.pop_front();
+  untold_.push_back(*finished_);
+}
+
+std::optional<LoadedStep::Finished> LoadedStep::next_finished() {
+  collect(Wait::no);
+  if (untold_.empty()) return std::nullopt;
+  const Finished oldest = untold_.front();
+  untold_.pop_front();
+  return oldest;
 }
 
 double LoadedStep::loss() {
@@ -182,24 +215,37 @@ NamedTensors LoadedStep::wait_for(int64_t ticket) {
   }
 }
 
-void LoadedStep::run(halfstep_program program, std::span<const halfstep_input> inputs,
-                     std::span<const halfstep_output> outputs) {
-  const ProgramValues& values = this->values(program, HALFSTEP_INPUT);
-  const ProgramValues& wanted = this->values(program, HALFSTEP_OUTPUT);
-  if (wanted.empty())
+const ProgramValues& LoadedStep::outputs_of(halfstep_program program) const {
+  const ProgramValues& outputs = values(program, HALFSTEP_OUTPUT);
+  if (outputs.empty())
     throw ArgumentError("'" + directory_ +
                         "' was compiled without the model's outputs: compile it again with keep_outputs true");
-  const std::vector<const std::byte*> data = bind_inputs(values, inputs);
-  const std::vector<const ProgramValue*> bound = bind_outputs(wanted, outputs);
-  check_values(values, data, ranges_);
-  const NamedTensors results = wait_for(submit("evaluate", values, data, 0));
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const Tensor& computed = results.at(bound[i]->buffer);
-    const DType wanted_type = bound[i]->type.dtype;
-    const Tensor result = computed.type.dtype == wanted_type ? computed : computed.cast(wanted_type);
-    require(result.data.size() == outputs[i].bytes, "an output has the size of its buffer");
-    std::memcpy(outputs[i].data, result.data.data(), result.data.size());
+  return outputs;
+}
+
+void LoadedStep::run(halfstep_program program, std::span<const halfstep_tensor> inputs, void* stream,
+                     std::span<const BoundOutput> outputs) {
+  const Batch batch = bind(values(program, HALFSTEP_INPUT), inputs, stream);
+  const NamedTensors results = wait_for(submit("evaluate", batch, 0));
+  for (const BoundOutput& output : outputs) {
+    const Tensor& computed = results.at(output.value->buffer);
+    const DType wanted = output.value->type.dtype;
+    const Tensor result = computed.type.dtype == wanted ? computed : computed.cast(wanted);
+    if (output.on_device)
+      executor_->copy_to_device(output.data, result.data, stream);
+    else
+      std::memcpy(output.data, result.data.data(), result.data.size());
   }
+}
+
+void LoadedStep::set_epochs(int64_t epochs, int64_t samples) {
+  if (epochs < 0 || samples < 1)
+    throw ArgumentError("epochs " + std::to_string(epochs) + " of " + std::to_string(samples) +
+                        " samples: at least 0 and at least 1 expected");
+  if (batches_ != 0)
+    throw ArgumentError("an epoch ends between optimizer steps: call train_step " +
+                        std::to_string(accumulation_ - batches_) + " times more");
+  state_.epoch = epochs, state_.samples = samples;
 }
 
 void LoadedStep::save(const std::string& directory, int keep) {
@@ -217,6 +263,7 @@ void LoadedStep::load(const std::string& path) {
   state_ = TrainState{.step = loaded.step, .iteration = loaded.iteration, .seed = loaded.seed};
   batches_ = 0, sums_ = {}, sums_ended_ = true;
   loss_.reset(), finished_.reset();
+  finished_steps_ = state_.step, untold_.clear();
 }
 
 }  // namespace halfstep

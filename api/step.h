@@ -28,17 +28,31 @@ class LoadedStep {
   Executor& executor() { return *executor_; }
   const std::string& directory() const { return directory_; }
 
-  void train(std::span<const halfstep_input> inputs);
+  DevicePlace place() const { return {*executor_, device_index_}; }
+
+  // `stream` of the inputs that lie on the device.
+  void train(std::span<const halfstep_tensor> inputs, void* stream);
   double loss();
   double loss_scale();
   bool skipped();
   int64_t steps() const { return state_.step; }
+  struct Finished {
+    int64_t number = 0;
+    double loss = 0, loss_scale = 1;
+    bool skipped = false;
+  };
+  // The oldest optimizer step not told yet.
+  std::optional<Finished> next_finished();
 
   void set_learning_rate(double rate);
   double learning_rate() const { return learning_rate_; }
 
-  // HALFSTEP_EVALUATE or HALFSTEP_PREDICT.
-  void run(halfstep_program program, std::span<const halfstep_input> inputs, std::span<const halfstep_output> outputs);
+  // HALFSTEP_EVALUATE or HALFSTEP_PREDICT; `bind` gives the outputs their values.
+  template <typename Bind>
+  void run(halfstep_program program, std::span<const halfstep_tensor> inputs, void* stream, const Bind& bind) {
+    const ProgramValues& wanted = outputs_of(program);
+    run(program, inputs, stream, std::span<const BoundOutput>(bind(wanted)));
+  }
 
   // The parts of the flat buffer of parameters.
   const std::vector<halfstep_parameter>& parameters() const { return parameters_; }
@@ -46,6 +60,7 @@ class LoadedStep {
   void read_parameters(std::span<float> values);
   void write_parameters(std::span<const float> values);
 
+  void set_epochs(int64_t epochs, int64_t samples);
   void save(const std::string& directory, int keep);
   void load(const std::string& path);
 
@@ -57,9 +72,20 @@ class LoadedStep {
 
   void list_values();
   void list_parameters();
+  // The caller's data of a program's values.
+  struct Batch {
+    const ProgramValues& values;
+    std::vector<BoundInput> inputs;
+    std::vector<Tensor> read_back;  // from the device, to be checked
+    void* stream = nullptr;
+  };
+  Batch bind(const ProgramValues& values, std::span<const halfstep_tensor> inputs, void* stream);
   // The program's host values and the caller's data; starts it and returns its ticket.
-  int64_t submit(const std::string& program, const ProgramValues& values, std::span<const std::byte* const> data,
-                 int64_t iteration);
+  int64_t submit(const std::string& program, const Batch& batch, int64_t iteration);
+  // Throws ArgumentError where there are none.
+  const ProgramValues& outputs_of(halfstep_program program) const;
+  void run(halfstep_program program, std::span<const halfstep_tensor> inputs, void* stream,
+           std::span<const BoundOutput> outputs);
   // Takes the results of batches of train; with Wait::yes all that are outstanding.
   void collect(Wait wait);
   void take(const StepResult& result);
@@ -68,6 +94,7 @@ class LoadedStep {
 
   std::string directory_;
   std::unique_ptr<Executor> executor_;
+  int device_index_ = 0;
   std::array<std::array<ProgramValues, 2>, 3> values_;  // by program and direction
   ValueRanges ranges_;
   int64_t accumulation_ = 1, batch_ = 1;
@@ -78,11 +105,9 @@ class LoadedStep {
   StepSums sums_;  // of the last or present optimizer step
   bool sums_ended_ = true;
   std::optional<double> loss_;
-  struct Finished {
-    double loss_scale = 1;
-    bool skipped = false;
-  };
   std::optional<Finished> finished_;  // the last optimizer step
+  int64_t finished_steps_ = 0;
+  std::deque<Finished> untold_;
   std::vector<WeightTensor> weights_;
   std::vector<halfstep_parameter> parameters_;
 };

@@ -78,6 +78,15 @@ Function* cuda_function(const char* symbol) {
 
 }  // namespace
 
+bool Executor::on_device(const void*) const { return false; }
+void Executor::take_from_device(size_t, const void*, void*) { require(false, "the device has memory of its own"); }
+void Executor::copy_from_device(std::span<std::byte>, const void*, void*) {
+  require(false, "the device has memory of its own");
+}
+void Executor::copy_to_device(void*, std::span<const std::byte>, void*) {
+  require(false, "the device has memory of its own");
+}
+
 std::unique_ptr<Executor> make_cpu_executor(CompiledModel model, const ExecutorOptions& options) {
   const auto make = cpu_function<decltype(halfstep_make_cpu_executor)>("halfstep_make_cpu_executor");
   return std::unique_ptr<Executor>(make(model, options));

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,16 @@ class Executor {
   virtual std::vector<std::span<std::byte>> begin_step(int program) = 0;
   // Starts the step begun last and returns its ticket without waiting for the device.
   virtual int64_t submit() = 0;
+  // Memory of the executor's device, where it has one of its own. Work on `stream`, a handle of the device's API or
+  // null for its default, that was there before is waited for, on the device.
+  virtual bool on_device(const void* data) const;
+  // The next submit copies input number `input` of the step begun last from `data`, on the device, instead of what is
+  // staged; what comes on `stream` after it runs after the copy.
+  virtual void take_from_device(size_t input, const void* data, void* stream);
+  // These wait until the bytes are there.
+  virtual void copy_from_device(std::span<std::byte> to, const void* from, void* stream);
+  virtual void copy_to_device(void* to, std::span<const std::byte> from, void* stream);
+
   // Results in order of submission; nullopt: none outstanding, or (Wait::no) not ready.
   virtual std::optional<StepResult> poll(Wait wait) = 0;
 

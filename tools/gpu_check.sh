@@ -65,7 +65,10 @@ PY
 
 for part in "${parts[@]}"; do
   case $part in
-    tests) row tests "gpu tests" gpu_tests bin/gpu_test ;;
+    tests)
+      row tests "gpu tests" gpu_tests bin/gpu_test
+      row api "tensors of the API" gpu_tests bin/api_test --gtest_filter='*OnTheGpu'
+      ;;
     conformance) row conformance "ONNX conformance" gpu_tests bin/conformance_test --gtest_filter='*OnTheGpu' ;;
     demo) row demo "demo, 2 epochs" demo ;;
     losses)

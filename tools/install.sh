@@ -11,6 +11,7 @@ packages=(
   libmimalloc-dev
   libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
   libgtest-dev libgmock-dev
+  python3-dev python3-venv # the test of the Python package fetches its tools itself: python/tests/requirements.txt
   dataset-fashion-mnist libonnx-testdata
   "$@"
 )

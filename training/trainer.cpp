@@ -152,6 +152,12 @@ class Training {
 
   void resume() {
     const TrainState loaded = load_checkpoint(options_.resume, executor_);
+    if (loaded.samples == 0)
+      throw Error(fmt::format(
+          "cannot resume from '{}': it was written through the API in the midst of an epoch, whose order of "
+          "samples only that program knows: go on there (load_checkpoint), or let it call set_epochs before "
+          "it saves, at the end of an epoch",
+          options_.resume.string()));
     if (loaded.samples != state_.samples)
       throw Error(
           fmt::format("cannot resume from '{}': it was trained on {} samples, the training set has {}: give the "

@@ -16,10 +16,12 @@
  * Threads: functions may be called from any thread. A step is used by one thread at a time; different steps may be used
  * at once. Statuses, lists and tables are read by any number of threads at once.
  *
+ * On CUDA a function makes its step's device current and leaves the thread's as it was.
+ *
  * Texts are UTF-8 and end with 0. Shapes are in elements, dense and row-major, the batch first.
  *
- * Not yet: DLPack and device pointers, a choice among several GPUs, learning rate schedules (set_learning_rate takes
- * the rate of each step), token files, gradients as an output. */
+ * Not yet: learning rate schedules (set_learning_rate takes the rate of each step), token files, gradients as an
+ * output. */
 #ifndef HALFSTEP_HALFSTEP_H_
 #define HALFSTEP_HALFSTEP_H_
 
@@ -30,7 +32,7 @@
 extern "C" {
 #endif
 
-#define HALFSTEP_API_VERSION 1
+#define HALFSTEP_API_VERSION 2 /* 2: status_hint and what follows it */
 /* What to tell a user when a getter returns NULL. */
 #define HALFSTEP_API_MISSING \
   "the installed Halfstep is older than this program: it does not have the API version asked for; install a newer one"
@@ -92,6 +94,22 @@ typedef struct halfstep_output {
   size_t bytes; /* of data: exactly the output's */
 } halfstep_output;
 
+/* Where a tensor lies, in DLPack's numbers. */
+typedef int32_t halfstep_device;
+enum { HALFSTEP_CPU = 1, HALFSTEP_CUDA = 2, HALFSTEP_CUDA_HOST = 3, HALFSTEP_CUDA_MANAGED = 13 };
+
+/* A tensor of the caller's that a step reads or writes, in host memory or in that of the step's GPU. */
+typedef struct halfstep_tensor {
+  const char* name;
+  halfstep_dtype dtype;
+  size_t rank;
+  const int64_t* shape;   /* rank values; may be NULL where rank is 0 */
+  const int64_t* strides; /* in elements; NULL: dense. Others than those of a dense tensor are refused */
+  void* data;             /* written only where it is an output */
+  halfstep_device device;
+  int32_t device_index; /* which GPU */
+} halfstep_tensor;
+
 typedef struct halfstep_value {
   const char* name;
   halfstep_dtype dtype;
@@ -138,8 +156,8 @@ typedef struct halfstep_api {
   /* Loads a directory that compile_model or `halfstep compile` wrote. It holds native code: load none that you would
    * not run. Options, each at most once: "device" cpu, cuda or auto (default: auto, the device it was compiled for;
    * another is an error), "threads" of the CPU (0: all that may be used), "seed" of the graph's random numbers
-   * (default: the recipe's), "tf32" true or false, "autotune" (algorithms timed per shape on CUDA). Release with
-   * release_step. */
+   * (default: the recipe's), "tf32" true or false, "autotune" (algorithms timed per shape on CUDA), "device_index" of
+   * the GPU (default: 0). Release with release_step. */
   halfstep_status* (*load_step)(const char* directory, const halfstep_option* options, size_t option_count,
                                 halfstep_step** step);
   void (*release_step)(halfstep_step* step);
@@ -196,6 +214,39 @@ typedef struct halfstep_api {
   halfstep_status* (*save_checkpoint)(halfstep_step* step, const char* directory, int32_t keep);
   /* `path` is a checkpoint, or a directory of them: its newest. The seed is the checkpoint's from here on. */
   halfstep_status* (*load_checkpoint)(halfstep_step* step, const char* path);
+
+  /* ---- version 2 ---- */
+
+  /* What to do about it, as the message ends; "" where it says no such thing. */
+  const char* (*status_hint)(const halfstep_status* status);
+
+  /* Where the step runs: HALFSTEP_CPU and 0, or HALFSTEP_CUDA and the GPU's index. */
+  halfstep_status* (*step_device)(const halfstep_step* step, halfstep_device* device, int32_t* device_index);
+
+  /* Fills all but the name from a DLTensor of DLPack, whose shape, strides and data it points into. */
+  halfstep_status* (*tensor_of_dlpack)(const void* dltensor, halfstep_tensor* tensor);
+
+  /* As train_step, evaluate_step and predict, with tensors that lie in host memory or on the step's GPU. Inputs on the
+   * GPU are not copied to the host, but for those whose values are checked (labels, rows of tables, bools). `stream`:
+   * the cudaStream_t on which they were written and may be written or freed next; NULL: the legacy default stream. The
+   * host does not wait for it, but where values are checked. On a step that runs on the CPU it must be NULL. */
+  halfstep_status* (*train_tensors)(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count,
+                                    void* stream);
+  halfstep_status* (*evaluate_tensors)(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count,
+                                       const halfstep_tensor* outputs, size_t output_count, void* stream);
+  halfstep_status* (*predict_tensors)(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count,
+                                      const halfstep_tensor* outputs, size_t output_count, void* stream);
+
+  /* The oldest finished optimizer step that was not told yet, without waiting for the device: its number as step_count
+   * counts, its loss, its loss scale and whether it was skipped. 0 and nothing else: there is none now. The newest
+   * 1,024 are kept. */
+  halfstep_status* (*next_finished)(halfstep_step* step, int64_t* number, double* loss, double* scale,
+                                    int32_t* skipped);
+
+  /* Says that the caller has trained `epochs` whole epochs of `samples` samples, until the next train_step. A
+   * checkpoint written then is one that `halfstep train --resume` goes on from with the next epoch, in its own order;
+   * it refuses those of other moments, whose place in the data nobody knows. */
+  halfstep_status* (*set_epochs)(halfstep_step* step, int64_t epochs, int64_t samples);
 } halfstep_api;
 
 typedef struct halfstep_compiler_api {

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -45,14 +46,15 @@ enum class Code : halfstep_code {
 // A status as an exception.
 class Error : public std::runtime_error {
  public:
-  Error(Code code, const std::string& message, std::string node)
-      : std::runtime_error(message), code_(code), node_(std::move(node)) {}
+  Error(Code code, const std::string& message, std::string node, std::string hint = {})
+      : std::runtime_error(message), code_(code), node_(std::move(node)), hint_(std::move(hint)) {}
   Code code() const { return code_; }
   const std::string& node() const { return node_; }  // the ONNX node at fault; empty: none is
+  const std::string& hint() const { return hint_; }  // what to do, as the message says; empty: it does not
 
  private:
   Code code_;
-  std::string node_;
+  std::string node_, hint_;
 };
 
 // Throws what a function of the tables returned, and releases it.
@@ -60,7 +62,7 @@ inline void check(halfstep_status* status) {
   if (status == nullptr) return;
   const std::unique_ptr<halfstep_status, void (*)(halfstep_status*)> owned(status, runtime().release_status);
   throw Error(static_cast<Code>(runtime().status_code(status)), runtime().status_message(status),
-              runtime().status_node(status));
+              runtime().status_node(status), runtime().status_hint(status));
 }
 
 enum class DType : halfstep_dtype {
@@ -130,6 +132,41 @@ struct Output {
   Output(std::string of, DType type, std::span<std::byte> bytes) : name(std::move(of)), dtype(type), data(bytes) {}
 };
 
+// Where a step runs or a tensor lies.
+struct Device {
+  halfstep_device type = HALFSTEP_CPU;
+  int32_t index = 0;
+};
+
+// A tensor of the caller's, in host memory or in that of the step's GPU: by its pointer, or from DLPack.
+struct Tensor {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  Shape strides;  // in elements; empty: dense
+  void* data = nullptr;
+  Device device;
+
+  // `dltensor`: a DLTensor*, &managed->dl_tensor. Its data stays the caller's.
+  static Tensor from_dlpack(std::string name, const void* dltensor) {
+    halfstep_tensor t{};
+    check(runtime().tensor_of_dlpack(dltensor, &t));
+    return {std::move(name),
+            static_cast<DType>(t.dtype),
+            Shape(t.shape, t.shape + t.rank),
+            t.strides == nullptr ? Shape() : Shape(t.strides, t.strides + t.rank),
+            t.data,
+            {t.device, t.device_index}};
+  }
+};
+
+// An optimizer step that the device has finished.
+struct FinishedStep {
+  int64_t number = 0;
+  double loss = 0, loss_scale = 1;
+  bool skipped = false;
+};
+
 struct Value {
   std::string name;
   DType dtype = DType::f32;
@@ -193,6 +230,20 @@ inline std::vector<halfstep_output> outputs(std::span<const Output> list) {
   return result;
 }
 
+inline std::vector<halfstep_tensor> tensors(std::span<const Tensor> list) {
+  std::vector<halfstep_tensor> result;
+  for (const Tensor& t : list) {
+    if (!t.strides.empty() && t.strides.size() != t.shape.size())
+      throw Error(Code::invalid_argument,
+                  "tensor '" + t.name + "': " + std::to_string(t.strides.size()) + " strides for " +
+                      std::to_string(t.shape.size()) + " axes",
+                  "");
+    result.push_back({t.name.c_str(), static_cast<halfstep_dtype>(t.dtype), t.shape.size(), t.shape.data(),
+                      t.strides.empty() ? nullptr : t.strides.data(), t.data, t.device.type, t.device.index});
+  }
+  return result;
+}
+
 // Takes a list of texts over.
 inline std::vector<std::string> texts(halfstep_strings* list) {
   const std::unique_ptr<halfstep_strings, void (*)(halfstep_strings*)> owned(list, runtime().release_strings);
@@ -223,6 +274,19 @@ class Step {
     check(runtime().train_step(handle(), list.data(), list.size()));
   }
   void train(std::initializer_list<Input> batch) { train(std::span(batch.begin(), batch.size())); }
+  // Tensors on any device that the step can read; `stream` as in halfstep.h.
+  void train_tensors(std::span<const Tensor> batch, void* stream = nullptr) {
+    const std::vector<halfstep_tensor> list = detail::tensors(batch);
+    check(runtime().train_tensors(handle(), list.data(), list.size(), stream));
+  }
+  // Of the oldest finished step not told yet; does not wait.
+  std::optional<FinishedStep> next_finished() {
+    FinishedStep step;
+    int32_t skipped = 0;
+    check(runtime().next_finished(handle(), &step.number, &step.loss, &step.loss_scale, &skipped));
+    step.skipped = skipped != 0;
+    return step.number == 0 ? std::nullopt : std::optional(step);
+  }
   double loss() { return number(runtime().loss); }
   double loss_scale() { return number(runtime().loss_scale); }
   bool skipped() {
@@ -256,6 +320,18 @@ class Step {
     predict(std::span(batch.begin(), batch.size()), std::span(results.begin(), results.size()));
   }
 
+  void evaluate_tensors(std::span<const Tensor> batch, std::span<const Tensor> results, void* stream = nullptr) {
+    run(runtime().evaluate_tensors, batch, results, stream);
+  }
+  void predict_tensors(std::span<const Tensor> batch, std::span<const Tensor> results, void* stream = nullptr) {
+    run(runtime().predict_tensors, batch, results, stream);
+  }
+  Device device() const {
+    Device device;
+    check(runtime().step_device(handle(), &device.type, &device.index));
+    return device;
+  }
+
   size_t parameter_elements() const {
     size_t tensors = 0, elements = 0;
     check(runtime().parameter_count(handle(), &tensors, &elements));
@@ -284,6 +360,7 @@ class Step {
     check(runtime().write_parameters(handle(), values.data(), values.size()));
   }
 
+  void set_epochs(int64_t epochs, int64_t samples) { check(runtime().set_epochs(handle(), epochs, samples)); }
   void save_checkpoint(const std::string& directory, int32_t keep = 3) {
     check(runtime().save_checkpoint(handle(), directory.c_str(), keep));
   }
@@ -314,6 +391,12 @@ class Step {
     const std::vector<halfstep_input> in = detail::inputs(batch);
     const std::vector<halfstep_output> out = detail::outputs(results);
     check(function(handle(), in.data(), in.size(), out.data(), out.size()));
+  }
+
+  template <typename Run>
+  void run(Run* function, std::span<const Tensor> batch, std::span<const Tensor> results, void* stream) {
+    const std::vector<halfstep_tensor> in = detail::tensors(batch), out = detail::tensors(results);
+    check(function(handle(), in.data(), in.size(), out.data(), out.size(), stream));
   }
 
   std::unique_ptr<halfstep_step, void (*)(halfstep_step*)> step_;

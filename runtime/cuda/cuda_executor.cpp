@@ -60,6 +60,10 @@ class CudaExecutor final : public Executor {
   const CompiledModel& model() const override { return model_; }
   std::vector<std::span<std::byte>> begin_step(int program) override;
   int64_t submit() override;
+  bool on_device(const void* data) const override;
+  void take_from_device(size_t input, const void* data, void* stream) override;
+  void copy_from_device(std::span<std::byte> to, const void* from, void* stream) override;
+  void copy_to_device(void* to, std::span<const std::byte> from, void* stream) override;
   std::optional<StepResult> poll(Wait wait) override;
   Tensor read_state(const std::string& name) override;
   void write_state(const std::string& name, const Tensor& value) override;
@@ -70,9 +74,16 @@ class CudaExecutor final : public Executor {
   std::vector<double> time_steps(int program, int repeats) override;
 
  private:
+  // An input that the caller has on the device.
+  struct DeviceInput {
+    size_t input = 0;
+    const void* data = nullptr;
+    cudaStream_t stream = nullptr;
+  };
   struct Slot {
     PinnedMemory staging, results;
-    CudaEvent copied{EventKind::ordering}, done{EventKind::ordering};
+    CudaEvent ready{EventKind::ordering}, copied{EventKind::ordering}, done{EventKind::ordering};
+    std::vector<DeviceInput> from_device;
     std::vector<CudaGraph> graphs;  // by program
     int program = 0;
     int64_t ticket = 0;
@@ -91,6 +102,7 @@ class CudaExecutor final : public Executor {
   CudnnOperands addresses(int program, int slot, const Convolution& convolution) const;
 
   int acquire_slot();
+  void copy_inputs(int slot);
   void collect_oldest();
   void synchronize();
   NamedTensors save_state() const;
@@ -98,6 +110,7 @@ class CudaExecutor final : public Executor {
 
   CompiledModel model_;
   CudaDevice device_;
+  CUctx_st* context_ = nullptr;
   // Library calls run on `compute_`; in a captured step kernels and copies run beside them on `kernels_lane_`.
   CudaStream compute_, kernels_lane_, transfer_;
   DeviceBuffers buffers_;
@@ -122,6 +135,7 @@ class CudaExecutor final : public Executor {
 CudaExecutor::CudaExecutor(CompiledModel model, const ExecutorOptions& options)
     : model_((check(model), std::move(model))),
       device_(CudaDevice::open(options.device_index)),
+      context_(CurrentContext::get()),
       buffers_(model_, device_),
       rows_(device_) {
   require(model_.device == DeviceKind::cuda, "a model for another device");
@@ -135,7 +149,10 @@ CudaExecutor::CudaExecutor(CompiledModel model, const ExecutorOptions& options)
   measured_bytes_ = std::max<int64_t>(0, device_.free_bytes - free_device_bytes());
 }
 
-CudaExecutor::~CudaExecutor() { cudaDeviceSynchronize(); }  // an error was reported by the call that met it
+CudaExecutor::~CudaExecutor() {
+  const CurrentContext current(context_);
+  cudaDeviceSynchronize();  // an error was reported by the call that met it
+}
 
 void CudaExecutor::load_kernels() {
   const Stopwatch watch;
@@ -323,9 +340,11 @@ void CudaExecutor::collect_oldest() {
 }
 
 std::vector<std::span<std::byte>> CudaExecutor::begin_step(int program) {
+  const CurrentContext current(context_);
   program_at(program);
   Slot& slot = slots_[static_cast<size_t>(acquire_slot())];
   slot.program = program;
+  slot.from_device.clear();
   std::vector<std::span<std::byte>> inputs;
   for (const BlockLayout::Entry& entry : buffers_.input_layout(program).entries) {
     inputs.emplace_back(slot.staging.data() + entry.offset, static_cast<size_t>(entry.type.byte_count()));
@@ -333,17 +352,69 @@ std::vector<std::span<std::byte>> CudaExecutor::begin_step(int program) {
   return inputs;
 }
 
+bool CudaExecutor::on_device(const void* data) const {
+  const CurrentContext current(context_);
+  cudaPointerAttributes attributes{};
+  check(cudaPointerGetAttributes(&attributes, data), "cudaPointerGetAttributes");
+  return (attributes.type == cudaMemoryTypeDevice && attributes.device == device_.index) ||
+         attributes.type == cudaMemoryTypeManaged;
+}
+
+void CudaExecutor::take_from_device(size_t input, const void* data, void* stream) {
+  require(begun_.has_value(), "take_from_device without begin_step");
+  slots_[static_cast<size_t>(*begun_)].from_device.push_back({input, data, static_cast<cudaStream_t>(stream)});
+}
+
+void CudaExecutor::copy_from_device(std::span<std::byte> to, const void* from, void* stream) {
+  const CurrentContext current(context_);
+  const auto on = static_cast<cudaStream_t>(stream);
+  check(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, on), "cudaMemcpyAsync");
+  check(cudaStreamSynchronize(on), "cudaStreamSynchronize");
+}
+
+void CudaExecutor::copy_to_device(void* to, std::span<const std::byte> from, void* stream) {
+  const CurrentContext current(context_);
+  const auto on = static_cast<cudaStream_t>(stream);
+  check(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, on), "cudaMemcpyAsync");
+  check(cudaStreamSynchronize(on), "cudaStreamSynchronize");
+}
+
+// One copy of all that is staged; where some lies on the device already, one of each input.
+void CudaExecutor::copy_inputs(int index) {
+  Slot& slot = slots_[static_cast<size_t>(index)];
+  const BlockLayout& layout = buffers_.input_layout(slot.program);
+  if (layout.bytes == 0) return;
+  const auto copy = [&](int64_t offset, const void* from, int64_t bytes, cudaMemcpyKind kind) {
+    if (bytes == 0) return;
+    check(cudaMemcpyAsync(buffers_.inputs(index) + offset, from, static_cast<size_t>(bytes), kind, transfer_.get()),
+          "cudaMemcpyAsync");
+  };
+  if (slot.from_device.empty()) copy(0, slot.staging.data(), layout.bytes, cudaMemcpyHostToDevice);
+  for (size_t i = 0; i < layout.entries.size() && !slot.from_device.empty(); ++i) {
+    const BlockLayout::Entry& entry = layout.entries[i];
+    const auto given = std::ranges::find(slot.from_device, i, &DeviceInput::input);
+    if (given == slot.from_device.end()) {
+      copy(entry.offset, slot.staging.data() + entry.offset, entry.type.byte_count(), cudaMemcpyHostToDevice);
+      continue;
+    }
+    check(cudaEventRecord(slot.ready.get(), given->stream), "cudaEventRecord");
+    check(cudaStreamWaitEvent(transfer_.get(), slot.ready.get(), 0), "cudaStreamWaitEvent");
+    copy(entry.offset, given->data, entry.type.byte_count(), cudaMemcpyDeviceToDevice);
+  }
+  slot.copied.record(transfer_);
+  check(cudaStreamWaitEvent(compute_.get(), slot.copied.get(), 0), "cudaStreamWaitEvent");
+  // Their owner may write or free them next.
+  for (const DeviceInput& input : slot.from_device)
+    check(cudaStreamWaitEvent(input.stream, slot.copied.get(), 0), "cudaStreamWaitEvent");
+  slot.from_device.clear();
+}
+
 int64_t CudaExecutor::submit() {
+  const CurrentContext current(context_);
   require(begun_.has_value(), "submit without begin_step");
   const int index = *begun_;
   Slot& slot = slots_[static_cast<size_t>(index)];
-  if (const int64_t bytes = buffers_.input_layout(slot.program).bytes; bytes > 0) {
-    check(cudaMemcpyAsync(buffers_.inputs(index), slot.staging.data(), static_cast<size_t>(bytes),
-                          cudaMemcpyHostToDevice, transfer_.get()),
-          "cudaMemcpyAsync");
-    slot.copied.record(transfer_);
-    check(cudaStreamWaitEvent(compute_.get(), slot.copied.get(), 0), "cudaStreamWaitEvent");
-  }
+  copy_inputs(index);
   slot.graphs[static_cast<size_t>(slot.program)].launch(compute_);
   slot.done.record(compute_);
   ++counters_.graph_launches;
@@ -355,6 +426,7 @@ int64_t CudaExecutor::submit() {
 }
 
 std::optional<StepResult> CudaExecutor::poll(Wait wait) {
+  const CurrentContext current(context_);
   if (collected_.empty()) {
     if (in_flight_.empty()) return std::nullopt;
     const CudaEvent& done = slots_[static_cast<size_t>(in_flight_.front())].done;
@@ -376,6 +448,7 @@ void CudaExecutor::synchronize() {
 }
 
 Tensor CudaExecutor::read_state(const std::string& name) {
+  const CurrentContext current(context_);
   const DeviceBuffers::State& state = buffers_.state(name);
   synchronize();
   Tensor value(state.type);
@@ -384,6 +457,7 @@ Tensor CudaExecutor::read_state(const std::string& name) {
 }
 
 void CudaExecutor::write_state(const std::string& name, const Tensor& value) {
+  const CurrentContext current(context_);
   const DeviceBuffers::State& state = buffers_.state(name);
   if (value.type != state.type) {
     throw Error(fmt::format("state '{}': expected {}, found {}", name, to_string(state.type), to_string(value.type)));
@@ -413,6 +487,7 @@ void CudaExecutor::restore_state(const NamedTensors& saved) {
 }
 
 std::vector<StepTime> CudaExecutor::profile(int program, int repeats) {
+  const CurrentContext current(context_);
   require(repeats > 0, "profile: repeats must be positive");
   synchronize();
   const NamedTensors saved = save_state();
@@ -431,6 +506,7 @@ std::vector<StepTime> CudaExecutor::profile(int program, int repeats) {
 }
 
 std::vector<double> CudaExecutor::time_steps(int program, int repeats) {
+  const CurrentContext current(context_);
   require(repeats > 0, "time_steps: repeats must be positive");
   program_at(program);
   synchronize();
@@ -463,7 +539,10 @@ std::vector<double> CudaExecutor::time_steps(int program, int repeats) {
 }  // namespace
 
 extern "C" Executor* halfstep_make_cuda_executor(CompiledModel& model, const ExecutorOptions& options) {
-  return new CudaExecutor(std::move(model), options);
+  CUctx_st* const before = CurrentContext::get();
+  auto executor = std::make_unique<CudaExecutor>(std::move(model), options);
+  if (before != nullptr) cuCtxSetCurrent(before);  // a thread that had none keeps ours
+  return executor.release();
 }
 
 }  // namespace halfstep

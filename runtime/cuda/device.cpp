@@ -34,6 +34,22 @@ CudaDevice CudaDevice::open(int index) {
   return device;
 }
 
+CurrentContext::CurrentContext(CUctx_st* context) {
+  if (const CUresult status = cuCtxPushCurrent(context); status != CUDA_SUCCESS)
+    throw Error(fmt::format("cuCtxPushCurrent failed with code {}: is the process still attached to its GPU?",
+                            static_cast<int>(status)));
+}
+
+CurrentContext::~CurrentContext() {
+  CUctx_st* ours = nullptr;
+  cuCtxPopCurrent(&ours);
+}
+
+CUctx_st* CurrentContext::get() {
+  CUctx_st* current = nullptr;
+  return cuCtxGetCurrent(&current) == CUDA_SUCCESS ? current : nullptr;
+}
+
 void check_architecture(const CudaDevice& device, const std::string& architecture) {
   int wanted = 0;
   const char* const end = architecture.data() + architecture.size();

@@ -1,6 +1,7 @@
 // One CUDA device and what is held on it: streams, events, memory, instantiated graphs. All movable, none copyable.
 #pragma once
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
@@ -21,6 +22,18 @@ struct CudaDevice {
 
   // Makes the device current in this thread. Throws Error without a driver, a device, or that device.
   static CudaDevice open(int index);
+};
+
+// Makes the context of an executor current in this thread while it lives: any thread may call, with any device current.
+class CurrentContext {
+ public:
+  explicit CurrentContext(CUctx_st* context);
+  ~CurrentContext();
+  CurrentContext(const CurrentContext&) = delete;
+  CurrentContext& operator=(const CurrentContext&) = delete;
+
+  // Of this thread; null: none.
+  static CUctx_st* get();
 };
 
 // Throws Error unless kernels for `architecture` ("sm_80", "sm_90a") run on the device.

@@ -17,7 +17,8 @@ static_assert(offsetof(halfstep_api, load_step) == 8 * sizeof(void*) &&
               offsetof(halfstep_api, train_step) == 12 * sizeof(void*) &&
               offsetof(halfstep_api, set_learning_rate) == 17 * sizeof(void*) &&
               offsetof(halfstep_api, parameter_count) == 21 * sizeof(void*) &&
-              offsetof(halfstep_api, load_checkpoint) == 26 * sizeof(void*));
+              offsetof(halfstep_api, load_checkpoint) == 26 * sizeof(void*) &&
+              offsetof(halfstep_api, set_epochs) == 34 * sizeof(void*) && sizeof(halfstep_tensor) == 56);
 static_assert(offsetof(halfstep_compiler_api, export_onnx) == 6 * sizeof(void*));
 
 TEST(ApiVersion, OnlyTheOnesItHas) {
@@ -80,6 +81,17 @@ TEST(ApiVersion, NullIsAStatusAndNoCrash) {
   null(api->write_parameters(nullptr, &value, 1));
   null(api->save_checkpoint(nullptr, "x", 1));
   null(api->load_checkpoint(nullptr, "x"));
+  EXPECT_STREQ(api->status_hint(nullptr), "");
+  halfstep_device device = 0;
+  halfstep_tensor tensor{};
+  null(api->step_device(nullptr, &device, &flag));
+  null(api->tensor_of_dlpack(nullptr, &tensor));
+  null(api->tensor_of_dlpack(&tensor, nullptr));
+  null(api->train_tensors(nullptr, nullptr, 0, nullptr));
+  null(api->evaluate_tensors(nullptr, nullptr, 0, nullptr, 0, nullptr));
+  null(api->predict_tensors(nullptr, nullptr, 0, nullptr, 0, nullptr));
+  null(api->next_finished(nullptr, &count, &number, &number, &flag));
+  null(api->set_epochs(nullptr, 1, 1));
   null(compiler->check_model(nullptr, nullptr, 0, &strings));
   null(compiler->check_model("x", nullptr, 0, nullptr));
   null(compiler->inspect_model(nullptr, nullptr, 0, &precision));

@@ -202,23 +202,27 @@ TEST(Architecture, OnlyOneFilePrints) {
     }
 }
 
-// What the README shows of the API is what the test Consumers builds and runs.
+// What the README shows of the API is what the tests Consumers and Python build and run.
 TEST(Architecture, SnippetsOfTheReadmeAreLinesOfTheConsumers) {
-  const fs::path root = HALFSTEP_SOURCE_DIR, consumers = root / "tests" / "consumers";
+  const fs::path root = HALFSTEP_SOURCE_DIR;
   std::set<std::string> lines;
-  for (const char* file : {"c/lenet.c", "cpp/compile_model.cpp", "cpp/train_compiled.cpp"})
-    for (const std::string& line : lines_of(consumers / file)) lines.insert(line);
+  for (const char* file :
+       {"tests/consumers/c/lenet.c", "tests/consumers/cpp/compile_model.cpp", "tests/consumers/cpp/train_compiled.cpp",
+        "python/examples/train_numpy.py", "python/examples/train_torch.py"})
+    for (const std::string& line : lines_of(root / file)) lines.insert(line);
   bool inside = false;
-  int shown = 0;
+  int shown = 0, of_python = 0;
   for (const std::string& line : lines_of(root / "README.md")) {
     if (line.starts_with("```")) {
-      inside = line == "```c" || line == "```cpp";
+      inside = line == "```c" || line == "```cpp" || line == "```python";
+      if (line == "```python") ++of_python;
     } else if (inside) {
       EXPECT_TRUE(lines.contains(line)) << line;
       ++shown;
     }
   }
   EXPECT_GE(shown, 10);
+  EXPECT_GE(of_python, 2);
 }
 
 TEST(Architecture, EveryPassHasACase) {

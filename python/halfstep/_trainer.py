@@ -1,0 +1,119 @@
+"""A training loop over batches, with callbacks."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
+
+import numpy as np
+
+from ._errors import Error
+from ._step import Array, Finished, Step
+
+Batch = Union[Mapping[str, Array], Sequence[Array]]
+
+
+class Callback:
+    """What a trainer calls; each does nothing. Setting ``trainer.stop`` ends training after the present batch."""
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None: ...
+
+    def on_step(self, trainer: Trainer, finished: Finished) -> None:
+        """Of each optimizer step when its loss is there: on a GPU some batches later."""
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, metrics: dict[str, float]) -> None: ...
+
+
+class Trainer:
+    """Trains a step on batches: mappings by the inputs' names, or sequences in the order of ``step.inputs`` (what a
+    PyTorch DataLoader gives). Every batch has the size the step was compiled for: drop the last one (``drop_last=True``)
+    or leave it to ``evaluate``, which fills it up."""
+
+    def __init__(self, step: Step, callbacks: Iterable[Callback] = ()) -> None:
+        self.step = step
+        self.callbacks = list(callbacks)
+        self.stop = False
+
+    def fit(self, data: Iterable[Batch], epochs: int = 1, callbacks: Iterable[Callback] = (), *,
+            evaluation: Optional[Iterable[Batch]] = None,
+            schedule: Optional[Callable[[int], float]] = None) -> list[dict[str, float]]:
+        """Goes over ``data`` ``epochs`` times; the metrics of each. ``schedule`` gives the rate of each step by its
+        number. ``evaluation`` adds what ``evaluate`` gives."""
+        all_callbacks = [*self.callbacks, *callbacks]
+        history = []
+        self.stop = False
+        self.step.finished()  # of steps before
+        for epoch in range(epochs):
+            for callback in all_callbacks:
+                callback.on_epoch_begin(self, epoch)
+            losses: list[Finished] = []
+            batches = 0
+            for batch in data:
+                if schedule is not None:
+                    self.step.learning_rate = schedule(self.step.step_count)
+                self.step.train_batch(self.named(batch))
+                batches += 1
+                self._tell(losses, all_callbacks)
+                if self.stop:
+                    break
+            if batches == 0:
+                raise Error(f"epoch {epoch}: the data gave no batch: give a list or a loader, which can be read again",
+                            hint="give a list or a loader, which can be read again")
+            self.step.loss  # waits
+            self._tell(losses, all_callbacks)
+            taken = [f.loss for f in losses if not f.skipped]
+            metrics = {"loss": float(np.mean(taken)) if taken else float("nan"),
+                       "skipped": float(sum(f.skipped for f in losses))}
+            if evaluation is not None:
+                metrics.update({"evaluation_" + k: v for k, v in self.evaluate(evaluation).items()})
+            history.append(metrics)
+            for callback in all_callbacks:
+                callback.on_epoch_end(self, epoch, metrics)
+            if self.stop:
+                break
+        return history
+
+    def evaluate(self, data: Iterable[Batch]) -> dict[str, float]:
+        """Mean "loss" and, with classes, "accuracy" over all samples; a short batch is filled up with its last sample,
+        which does not count again."""
+        sums = {"row_loss": 0.0, "row_correct": 0.0}
+        counted = 0.0
+        wanted = [v for v in self.step.outputs() if v.name.startswith("row_")]
+        for batch in data:
+            rows, arrays = self._filled(self.named(batch))
+            results = self.step.evaluate(arrays, out={v.name: np.empty(v.shape, np.float32) for v in wanted})
+            counts = results.get("row_counted", np.ones(self.step.batch, np.float32))[:rows]
+            counted += float(counts.sum())
+            for name in sums:
+                if name in results:
+                    sums[name] += float((results[name][:rows] * (counts if name == "row_loss" else 1)).sum())
+        if counted == 0:
+            raise Error("the data has no sample that counts")
+        metrics = {"loss": sums["row_loss"] / counted}
+        if any(v.name == "row_correct" for v in wanted):
+            metrics["accuracy"] = sums["row_correct"] / counted
+        return metrics
+
+    def named(self, batch: Batch) -> Mapping[str, Array]:
+        if isinstance(batch, Mapping):
+            return batch
+        names = [value.name for value in self.step.inputs]
+        if len(batch) != len(names):
+            raise Error(f"a batch of {len(batch)} arrays, the step takes {len(names)}: {', '.join(names)}")
+        return dict(zip(names, batch))
+
+    def _filled(self, batch: Mapping[str, Array]) -> tuple[int, Mapping[str, Array]]:
+        size = self.step.batch
+        rows = min((len(a) for a in batch.values() if len(getattr(a, "shape", ())) > 0), default=size)
+        if rows >= size or rows == 0:
+            return size, batch
+        filled = {}
+        for name, array in batch.items():
+            host: Any = array.cpu().numpy() if hasattr(array, "cpu") else np.asarray(array)
+            filled[name] = np.concatenate([host, np.repeat(host[-1:], size - rows, 0)])
+        return rows, filled
+
+    def _tell(self, losses: list[Finished], callbacks: Iterable[Callback]) -> None:
+        for finished in self.step.finished():
+            losses.append(finished)
+            for callback in callbacks:
+                callback.on_step(self, finished)

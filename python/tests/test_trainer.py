@@ -1,0 +1,80 @@
+"""The training loop and its callbacks."""
+
+import numpy as np
+import pytest
+from conftest import BATCH, samples
+
+import halfstep
+
+
+def batches(count, as_dict=False):
+    x, labels = samples(BATCH * count)
+    pairs = [(x[i:i + BATCH], labels[i:i + BATCH]) for i in range(0, BATCH * count, BATCH)]
+    return [{"images": a, "labels": b} for a, b in pairs] if as_dict else pairs
+
+
+class Log(halfstep.Callback):
+    def __init__(self, stop_at=None):
+        self.told, self.stop_at = [], stop_at
+
+    def on_epoch_begin(self, trainer, epoch):
+        self.told.append(("begin", epoch))
+
+    def on_step(self, trainer, finished):
+        self.told.append(("step", finished.step))
+        trainer.stop = finished.step == self.stop_at
+
+    def on_epoch_end(self, trainer, epoch, metrics):
+        self.told.append(("end", epoch, metrics["loss"]))
+
+
+def test_it_trains_and_tells(step):
+    log = Log()
+    history = halfstep.Trainer(step).fit(batches(4), epochs=3, callbacks=[log], evaluation=batches(1))
+    assert [t[:2] for t in log.told] == [
+        t for e in range(3) for t in [("begin", e), *(("step", 4 * e + i + 1) for i in range(4)), ("end", e)]]
+    assert history[-1]["loss"] < history[0]["loss"] and history[-1]["evaluation_accuracy"] == 1
+
+
+def test_mappings_and_sequences_are_the_same(directory):
+    flat = []
+    for as_dict in (False, True):
+        with halfstep.load(directory, threads=1) as step:
+            halfstep.Trainer(step).fit(batches(3, as_dict))
+            flat.append(step.flat_parameters())
+    np.testing.assert_array_equal(*flat)
+
+
+def test_a_callback_stops_it(step):
+    trainer = halfstep.Trainer(step, [Log(stop_at=2)])
+    assert len(trainer.fit(batches(4), epochs=3)) == 1
+    assert step.step_count == 2
+
+
+def test_a_schedule_sets_each_rate(step):
+    rates = []
+    halfstep.Trainer(step).fit(batches(3), epochs=2, schedule=lambda s: rates.append(s) or 0.01 / (s + 1))
+    assert rates == list(range(6)) and step.learning_rate == pytest.approx(0.01 / 6)
+
+
+def test_evaluation_counts_every_sample_once(step):
+    x, labels = samples(BATCH + 5)
+    whole = halfstep.Trainer(step).evaluate([(x[:BATCH], labels[:BATCH]), (x[BATCH:], labels[BATCH:])])
+    rows = [step.evaluate(images=x[:BATCH], labels=labels[:BATCH])["row_loss"],
+            step.evaluate(images=x[5:], labels=labels[5:])["row_loss"][-5:]]
+    assert whole["loss"] == pytest.approx(float(np.concatenate(rows).mean()), rel=1e-6)
+
+
+def test_data_that_does_not_fit(step):
+    trainer = halfstep.Trainer(step)
+    with pytest.raises(halfstep.Error, match="a batch of 3 arrays, the step takes 2: images, labels"):
+        trainer.fit([(1, 2, 3)])
+    with pytest.raises(halfstep.Error, match="gave no batch"):
+        trainer.fit([])
+    once = iter(batches(1))
+    with pytest.raises(halfstep.Error, match="gave no batch") as told:
+        trainer.fit(once, epochs=2)
+    assert "read again" in told.value.hint
+    x, labels = samples(5)
+    with pytest.raises(halfstep.Error, match=r"is f32\[5,1,28,28\], expected f32\[16,1,28,28\]"):
+        trainer.fit([(x, labels)])

@@ -49,7 +49,7 @@ class DescriptorSink final : public FileSink {
   const std::filesystem::path& path_;
 };
 
-// What is no file of data: "it is a directory". "": a regular file.
+// The reason why a path is no file of data: "it is a directory". "": a regular file.
 std::string other_than_file(const struct stat& info) {
   if (S_ISREG(info.st_mode)) return "";
   return S_ISDIR(info.st_mode)    ? "it is a directory"

@@ -5,23 +5,23 @@
 
 namespace halfstep {
 
-Readiness check_recipe(const Recipe& recipe, const CompileOptions& options) {
+Diagnostics check_recipe(const Recipe& recipe, const CompileOptions& options) {
   ImportOptions import = import_options(recipe);
   import.reading = ImportOptions::on_demand;
   // Of a graph without its data all else is told; a remark says what it lacks.
   if (recipe.init != "from_file") import.constants = MissingConstants::zeros;
-  Readiness ready = check_model(onnx_file_of(recipe), import);
-  if (const std::string remark = batch_norm_remark(recipe); !remark.empty()) ready.remarks.push_back(remark);
-  // What imports may still lack a gradient or a loss: the passes say so.
-  if (ready.problems.empty()) try {
+  Diagnostics found = check_model(onnx_file_of(recipe), import);
+  if (const std::string remark = batch_norm_remark(recipe); !remark.empty()) found.remarks.push_back(remark);
+  // A model that imports may still lack a gradient or a loss: the passes say so.
+  if (found.problems.empty()) try {
       CompileOptions compile = options;
       compile.stop_after = "differentiate";
-      const CompiledTraining compiled = compile_imported(recipe, std::move(ready.imported), DeviceKind::cpu, compile);
-      ready.remarks = compiled.report.remarks;
+      const CompiledTraining compiled = compile_imported(recipe, std::move(found.imported), DeviceKind::cpu, compile);
+      found.remarks = compiled.report.remarks;
     } catch (const Error& e) {
-      ready.problems = lines_of(e.what());
+      found.problems = lines_of(e.what());
     }
-  return ready;
+  return found;
 }
 
 }  // namespace halfstep

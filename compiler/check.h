@@ -7,6 +7,6 @@
 namespace halfstep {
 
 // Throws Error only if the file is no ONNX model at all.
-Readiness check_recipe(const Recipe& recipe, const CompileOptions& options = {});
+Diagnostics check_recipe(const Recipe& recipe, const CompileOptions& options = {});
 
 }  // namespace halfstep

@@ -150,7 +150,7 @@ class PartialDirectory {
   PartialDirectory& operator=(const PartialDirectory&) = delete;
 
   const fs::path& path() const { return path_; }
-  // What stood at the target goes with this object.
+  // The directory that stood at the target goes with this object.
   void exchange_with_target() {
     sync_directory(path_);
     put_in_place(path_, target_, aside_);

@@ -49,7 +49,7 @@ class BufferHistory {
     stretches_.emplace(position, std::move(upper));
   }
 
-  // What nobody has touched before is known from here on, too.
+  // A range that nobody has touched before is known from here on, too.
   void cover(int64_t begin, int64_t end, size_t reader) {
     for (auto at = stretches_.lower_bound(begin); begin < end; ++at) {
       const int64_t next = at == stretches_.end() ? end : std::min(at->first, end);

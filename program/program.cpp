@@ -1,4 +1,4 @@
-// What a Program and a CompiledModel must satisfy before anything runs them, and what their steps are called and cost.
+// The checks of a Program and a CompiledModel before anything runs them, and the names and costs of their steps.
 #include "program/program.h"
 
 #include <fmt/format.h>

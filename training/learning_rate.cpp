@@ -9,7 +9,7 @@
 
 namespace halfstep {
 
-void check(const RateSchedule& schedule) {
+void check(const LearningRateSchedule& schedule) {
   Problems problems;
   const auto non_negative = [&](const char* what, double value) {
     if (!(value >= 0) || std::isinf(value))
@@ -17,13 +17,13 @@ void check(const RateSchedule& schedule) {
   };
   non_negative("learning rate", schedule.learning_rate);
   non_negative("warm-up steps", static_cast<double>(schedule.warmup_steps));
-  if (schedule.kind == ScheduleKind::step) {
+  if (schedule.kind == LearningRateSchedule::step) {
     non_negative("learning rate step: gamma", schedule.gamma);
     if (schedule.step_epochs < 1)
       problems.add("learning rate step: every " + std::to_string(schedule.step_epochs) +
                    " epochs, expected at least 1");
   }
-  if (schedule.kind == ScheduleKind::linear || schedule.kind == ScheduleKind::cosine) {
+  if (schedule.kind == LearningRateSchedule::linear || schedule.kind == LearningRateSchedule::cosine) {
     non_negative("final learning rate", schedule.final_rate);
     non_negative("steps of the learning rate's decay", static_cast<double>(schedule.decay_steps));
   }
@@ -33,7 +33,7 @@ void check(const RateSchedule& schedule) {
 namespace {
 
 // Of the way from the warm-up's end to the last rate, in [0, 1].
-double decay_progress(const RateSchedule& schedule, const TrainingLength& length, int64_t step) {
+double decay_progress(const LearningRateSchedule& schedule, const TrainingLength& length, int64_t step) {
   const int64_t end = schedule.decay_steps > 0 ? schedule.decay_steps : length.steps_per_epoch * length.epochs;
   const int64_t steps = std::max<int64_t>(1, end - schedule.warmup_steps);
   return std::min(1.0, static_cast<double>(step - schedule.warmup_steps) / static_cast<double>(steps));
@@ -41,18 +41,18 @@ double decay_progress(const RateSchedule& schedule, const TrainingLength& length
 
 }  // namespace
 
-double learning_rate(const RateSchedule& schedule, const TrainingLength& length, int64_t step) {
+double learning_rate(const LearningRateSchedule& schedule, const TrainingLength& length, int64_t step) {
   const double peak = schedule.learning_rate;
   if (step < schedule.warmup_steps)
     return peak * static_cast<double>(step + 1) / static_cast<double>(schedule.warmup_steps);
   switch (schedule.kind) {
-    case ScheduleKind::constant:
+    case LearningRateSchedule::constant:
       return peak;
-    case ScheduleKind::step:
+    case LearningRateSchedule::step:
       return peak * std::pow(schedule.gamma, static_cast<double>(step / length.steps_per_epoch / schedule.step_epochs));
-    case ScheduleKind::linear:
+    case LearningRateSchedule::linear:
       return peak + (schedule.final_rate - peak) * decay_progress(schedule, length, step);
-    case ScheduleKind::cosine: {
+    case LearningRateSchedule::cosine: {
       const double turn = std::numbers::pi * decay_progress(schedule, length, step);
       return schedule.final_rate + (peak - schedule.final_rate) * 0.5 * (1 + std::cos(turn));
     }

@@ -5,15 +5,13 @@
 
 namespace halfstep {
 
-enum class ScheduleKind : uint8_t {
-  constant,
-  step,    // times `gamma` after every `step_epochs` epochs
-  linear,  // in equal parts from `learning_rate` at the end of the warm-up to `final_rate` after the last step
-  cosine,  // the same along half a cosine
-};
-
-struct RateSchedule {
-  ScheduleKind kind = ScheduleKind::constant;
+struct LearningRateSchedule {
+  enum Kind : uint8_t {
+    constant,
+    step,    // times `gamma` after every `step_epochs` epochs
+    linear,  // in equal parts from `learning_rate` at the end of the warm-up to `final_rate` after the last step
+    cosine,  // the same along half a cosine
+  } kind = constant;
   double learning_rate = 0.01;
   // Every kind: rates rise in equal parts over the first steps; step warmup_steps - 1 has the full rate.
   int64_t warmup_steps = 0;
@@ -29,9 +27,9 @@ struct TrainingLength {
 };
 
 // Throws Error listing the values that make no sense.
-void check(const RateSchedule& schedule);
+void check(const LearningRateSchedule& schedule);
 
 // The rate of `step`, counted from 0.
-double learning_rate(const RateSchedule& schedule, const TrainingLength& length, int64_t step);
+double learning_rate(const LearningRateSchedule& schedule, const TrainingLength& length, int64_t step);
 
 }  // namespace halfstep

@@ -29,7 +29,7 @@ struct TrainOptions {
   int64_t accumulation = 1;  // batches per optimizer step, as the programs were compiled
   uint64_t seed = 0;         // a resumed run keeps the one it began with
   SampleOrder order = SampleOrder::shuffled;
-  RateSchedule schedule;
+  LearningRateSchedule schedule;
   FeedOptions feed{};
   ValueRanges ranges{};  // what labels, tokens and ids are checked against
   double min_scale = 1;  // the graph's floor of the loss scale

@@ -112,7 +112,7 @@ class Inspection {
     }
   }
 
-  Readiness& result() { return result_; }
+  Diagnostics& result() { return result_; }
 
  private:
   void add(const std::string& kind, const std::string& text, const std::string& remedy) {
@@ -196,15 +196,15 @@ class Inspection {
 
   const onnx::ModelProto& model_;
   std::set<std::string> merged_;  // initializers
-  Readiness result_;
+  Diagnostics result_;
 };
 
 }  // namespace
 
-Readiness check_model(const OnnxFile& file, const ImportOptions& options) {
+Diagnostics check_model(const OnnxFile& file, const ImportOptions& options) {
   const onnx::ModelProto model = parse_model(file);
   Inspection inspection(model, file.directory);
-  Readiness& result = inspection.result();
+  Diagnostics& result = inspection.result();
   try {
     result.imported = import_model(file, options);
     inspection.look_at_weights(result.imported.graph);

@@ -15,7 +15,7 @@ struct WeightCount {
   int64_t tensors = 0, elements = 0;
 };
 
-struct Readiness {
+struct Diagnostics {
   std::vector<std::string> problems;  // empty: the model can be imported with these options
   ImportedModel imported;             // where there are no problems
   std::vector<std::string> remarks;
@@ -28,6 +28,6 @@ struct Readiness {
 };
 
 // Throws Error only if the file is no ONNX model at all.
-Readiness check_model(const OnnxFile& file, const ImportOptions& options = {});
+Diagnostics check_model(const OnnxFile& file, const ImportOptions& options = {});
 
 }  // namespace halfstep

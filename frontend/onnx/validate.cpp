@@ -38,7 +38,7 @@ void collect_reads(const onnx::NodeProto& node, Names& names) {
   });
 }
 
-// What a graph defines, and what it sees of the graphs around it.
+// The names that a graph defines, and those it sees of the graphs around it.
 struct Visible {
   const Visible* outer = nullptr;
   std::unordered_set<std::string_view> names = {};

@@ -215,7 +215,7 @@ class Search {
         if (const Wiring::Anchor anchor = wiring_.anchor(uses[i], direction); anchor.node >= 0)
           alike[module + " " + std::to_string(anchor.way)].emplace_back(anchor.node, i);
     }
-    // What hangs on the same node, as parallel norms do, is used in one call: by several modules.
+    // Everything that hangs on the same node, as parallel norms do, is used in one call: by several modules.
     for (const auto& [way, members] : alike)
       for (const auto& [anchor, use] : members)
         if (anchor != members.front().first) {

@@ -129,7 +129,7 @@ class Roles {
         depends |= activations_.contains(input);
         readers_[input].push_back(&node);
       }
-      // What is computed in the nodes' own graphs may depend on anything.
+      // Values computed in the nodes' own graphs may depend on anything.
       for (const onnx::AttributeProto& attribute : node.attribute()) depends |= attribute.has_g();
       if (depends && node.op_type() != "Shape" && node.op_type() != "Size")
         activations_.insert(node.output().begin(), node.output().end());

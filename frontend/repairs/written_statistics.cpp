@@ -72,7 +72,7 @@ class StatisticsFinder {
     return kNone;
   }
 
-  // What reads a value itself or a view of it.
+  // The readers of a value itself or of a view of it.
   std::vector<NodeId> readers_of(NodeId id) const {
     std::vector<NodeId> readers, open = users(id);
     while (!open.empty()) {

@@ -13,22 +13,22 @@
 namespace halfstep {
 namespace {
 
-// A picture and the operator it means. `build` gives an absent value where the picture deceives.
+// A pattern and the operator it means. `build` gives an absent value where the pattern deceives.
 struct Meaning {
-  Picture picture;
+  Pattern pattern;
   std::string_view op;
   Value (*build)(Builder&, const Captures&, std::string_view op);
 };
 
-constexpr auto kCount = PictureNumber::captured(0), kEpsilon = PictureNumber::captured(1);
-const Picture x = any(0);
+constexpr auto kCount = PatternNumber::captured(0), kEpsilon = PatternNumber::captured(1);
+const Pattern x = any(0);
 
-Picture exp(Picture of) { return call("exp", {std::move(of)}); }
-Picture sigmoid(Picture of) { return call("sigmoid", {std::move(of)}); }
-Picture tanh(Picture of) { return call("tanh", {std::move(of)}); }
-Picture total(Picture of) { return call("reduce_sum", {std::move(of)}); }
-Picture quotient(Picture of, Picture by) { return call("div", {std::move(of), std::move(by)}); }
-Picture inverse(Picture of) { return either({call("reciprocal", {of}), quotient(sum(1, {}), of)}); }
+Pattern exp(Pattern of) { return call("exp", {std::move(of)}); }
+Pattern sigmoid(Pattern of) { return call("sigmoid", {std::move(of)}); }
+Pattern tanh(Pattern of) { return call("tanh", {std::move(of)}); }
+Pattern total(Pattern of) { return call("reduce_sum", {std::move(of)}); }
+Pattern quotient(Pattern of, Pattern by) { return call("div", {std::move(of), std::move(by)}); }
+Pattern inverse(Pattern of) { return either({call("reciprocal", {of}), quotient(sum(1, {}), of)}); }
 
 Value of_x(Builder& b, const Captures& c, std::string_view op) { return b.unary(op, c.values[0]); }
 
@@ -46,10 +46,10 @@ Value log_one_minus_sigmoid(Builder& b, const Captures& c, std::string_view) { r
 // a sigmoid; mish, which has a softplus inside, reads and writes what is there. Others (hard swish) gain nothing from a
 // name: they are one kernel anyway.
 std::vector<Meaning> activations() {
-  const Picture cube = product(kTanhCubic, {x, x, x}), square = product(kTanhCubic, {x, x});
-  const Picture tanh_argument =
+  const Pattern cube = product(kTanhCubic, {x, x, x}), square = product(kTanhCubic, {x, x});
+  const Pattern tanh_argument =
       either({product(kTanhScale, {sum(0, {x, cube})}), product(kTanhScale, {x, sum(1, {square})})});
-  const Picture denominator = sum(1, {exp(product(-1, {x}))});
+  const Pattern denominator = sum(1, {exp(product(-1, {x}))});
   return {
       {product(0.5, {x, sum(1, {call("erf", {product(std::numbers::sqrt2 / 2, {x})})})}), "gelu", of_x},
       {product(0.5, {x, sum(1, {tanh(tanh_argument)})}), "gelu_tanh", of_x},
@@ -85,10 +85,10 @@ Value along_same_axis(Builder& b, const Captures& c, std::string_view op) {
 
 // With any shift of x that is the same along the axis: its maximum, as a rule.
 std::vector<Meaning> softmaxes() {
-  const Picture shift = any(2);
-  const Picture shifted = call("sub", {x, spread(kept(2, call("reduce_max", {x})))});
-  const Picture sum_of_shifted = kept(1, total(exp(shifted))), sum_of_x = kept(1, total(exp(x)));
-  const Picture log_sum = sum(0, {call("log", {sum_of_shifted}), shift});
+  const Pattern shift = any(2);
+  const Pattern shifted = call("sub", {x, spread(kept(2, call("reduce_max", {x})))});
+  const Pattern sum_of_shifted = kept(1, total(exp(shifted))), sum_of_x = kept(1, total(exp(x)));
+  const Pattern log_sum = sum(0, {call("log", {sum_of_shifted}), shift});
   return {
       {quotient(exp(shifted), spread(sum_of_shifted)), "softmax", along_axis},
       {quotient(exp(x), spread(sum_of_x)), "softmax", along_axis},
@@ -141,12 +141,12 @@ Value norm(Builder& b, const Captures& c, std::string_view op) {
 }
 
 // 1 / sqrt(variance + epsilon), and of times that, also where a scale is multiplied in between.
-Picture inverse_deviation(const Picture& variance) {
-  const Picture under = sum(kEpsilon, {variance});
+Pattern inverse_deviation(const Pattern& variance) {
+  const Pattern under = sum(kEpsilon, {variance});
   return either({call("rsqrt", {under}), inverse(call("sqrt", {under}))});
 }
-Picture normalised(const Picture& of, const Picture& variance) {
-  const Picture deviation = call("sqrt", {sum(kEpsilon, {variance})}), factor = spread(inverse_deviation(variance));
+Pattern normalised(const Pattern& of, const Pattern& variance) {
+  const Pattern deviation = call("sqrt", {sum(kEpsilon, {variance})}), factor = spread(inverse_deviation(variance));
   return either({product(1, {of, factor}), quotient(of, spread(deviation)), product(1, {of, factor, any(kScale)}),
                  quotient(product(1, {of, any(kScale)}), spread(deviation))});
 }
@@ -154,17 +154,17 @@ Picture normalised(const Picture& of, const Picture& variance) {
 // The variance as the mean of the squares of x - mean, or as mean(x^2) - mean^2, perhaps held above 0: that loses all
 // digits where the mean is large. An affine norm may be one product and one sum: x * a + (bias - mean * a).
 std::vector<Meaning> norms() {
-  const Picture mean = product(kCount, {kept(kSums, total(x))});
-  const Picture centred = kept(kCentred, call("sub", {x, spread(mean)}));
-  const auto mean_square = [](const Picture& of) {
+  const Pattern mean = product(kCount, {kept(kSums, total(x))});
+  const Pattern centred = kept(kCentred, call("sub", {x, spread(mean)}));
+  const auto mean_square = [](const Pattern& of) {
     return product(kCount, {kept(kSquares, total(product(1, {of, of})))});
   };
-  const Picture difference = call("sub", {mean_square(x), product(1, {mean, mean})});
-  const Picture variance =
+  const Pattern difference = call("sub", {mean_square(x), product(1, {mean, mean})});
+  const Pattern variance =
       either({mean_square(centred), difference, call("max", {difference, sum(0, {})}), call("relu", {difference})});
-  const Picture factor = spread(inverse_deviation(variance)), scale = any(kScale), bias = any(kBias);
-  const auto affine = [&](const std::vector<Picture>& a) {
-    std::vector<Picture> of_x = a, of_mean = a;
+  const Pattern factor = spread(inverse_deviation(variance)), scale = any(kScale), bias = any(kBias);
+  const auto affine = [&](const std::vector<Pattern>& a) {
+    std::vector<Pattern> of_x = a, of_mean = a;
     of_x.push_back(x), of_mean.push_back(spread(mean));
     return call("add", {product(1, of_x), spread(call("sub", {bias, product(1, of_mean)}))});
   };
@@ -235,19 +235,19 @@ bool can_be_root(const Node& node) {
          is(node, "add");
 }
 
-Value picture_meaning(const RuleContext& c) {
+Value pattern_meaning(const RuleContext& c) {
   if (!can_be_root(c.node) || !is_floating(c.node.results[0].dtype)) return {};
   Builder& b = c.builder;
   const Value root = c.unchanged();
   for (const Meaning& meaning : meanings()) {
     Captures captures;
-    if (!matches(b.graph(), root, meaning.picture, captures)) continue;
+    if (!matches(b.graph(), root, meaning.pattern, captures)) continue;
     if (const Value v = meaning.build(b, captures, meaning.op); v && b.type(v) == c.node.results[0]) return v;
   }
   return {};
 }
 
-constexpr Rule kRules[] = {picture_meaning, affine_norm, recognise_loss};
+constexpr Rule kRules[] = {pattern_meaning, affine_norm, recognise_loss};
 
 }  // namespace
 

@@ -52,7 +52,7 @@ Scaled without_scale(Builder& b, Value v, int depth = 0) {
   return {moved, inner.factor};
 }
 
-// What lies between the first product and the second.
+// The nodes between the first product and the second.
 struct Weights {
   Value product;  // the matmul of q and k
   double scale = 1, softcap = 0, ratio = 0;

@@ -32,7 +32,7 @@ Value without_broadcast(const Graph& graph, Value v) {
 // n, if `v` is n with `size` added where it is negative.
 Value unwrapped(const Graph& graph, Value v, int64_t size) {
   Captures captures;
-  const Picture n = any(0), wrapped = sum(static_cast<double>(size), {n});
+  const Pattern n = any(0), wrapped = sum(static_cast<double>(size), {n});
   const bool wraps = matches(graph, v, call("select", {call("less", {n, sum(0, {})}), wrapped, n}), captures);
   return wraps ? captures.values[0] : v;
 }
@@ -98,9 +98,9 @@ bool numbers_classes(const Graph& graph, Value v, size_t axis) {
 Value one_hot_labels(Builder& b, const Node& node, const Rows& rows) {
   const Graph& graph = b.graph();
   if (node.attributes.ints("axes") != Ints{static_cast<int64_t>(rows.axis)}) return {};
-  const Picture chosen = kept(3, call("eq", {any(1), any(2)})), zero = sum(0, {}), one = sum(1, {});
-  const Picture choice = either({chosen, call("select", {chosen, one, zero})});
-  const Picture picked =
+  const Pattern chosen = kept(3, call("eq", {any(1), any(2)})), zero = sum(0, {}), one = sum(1, {});
+  const Pattern choice = either({chosen, call("select", {chosen, one, zero})});
+  const Pattern picked =
       either({call("select", {chosen, any(0), zero}), call("mul", {any(0), either({call("cast", {choice}), choice})})});
   Captures captures;
   if (!matches(graph, node.operands[0], picked, captures) || captures.values[0] != rows.x) return {};
@@ -154,11 +154,11 @@ Value chosen_logarithm(Builder& b, Value v) {
 
 // log(sum(exp(x))), with or without a shift of x, minus a choice from x.
 Value log_sum_minus_choice(Builder& b, Value log_sum, Value choice) {
-  const Picture x = any(0), shift = any(2), shifted = call("sub", {x, spread(shift)});
-  const auto summed = [](const Picture& of) { return kept(1, call("reduce_sum", {call("exp", {of})})); };
-  const Picture picture = either({sum(0, {call("log", {summed(shifted)}), shift}), call("log", {summed(x)})});
+  const Pattern x = any(0), shift = any(2), shifted = call("sub", {x, spread(shift)});
+  const auto summed = [](const Pattern& of) { return kept(1, call("reduce_sum", {call("exp", {of})})); };
+  const Pattern pattern = either({sum(0, {call("log", {summed(shifted)}), shift}), call("log", {summed(x)})});
   Captures captures;
-  if (!matches(b.graph(), without_reshape(b.graph(), log_sum), picture, captures)) return {};
+  if (!matches(b.graph(), without_reshape(b.graph(), log_sum), pattern, captures)) return {};
   const Ints axes = b.graph().node(captures.values[1]).attributes.ints("axes");
   if (axes.size() != 1) return {};
   const Rows rows{captures.values[0], static_cast<size_t>(axes[0])};

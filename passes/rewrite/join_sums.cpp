@@ -46,7 +46,7 @@ class JoinSums {
     find_waiting();
   }
 
-  // What waits for a joined product comes last: by then its terms' neighbours stand side by side.
+  // Nodes that wait for a joined product come last: by then its terms' neighbours stand side by side.
   Graph run() {
     for (const bool waiting : {false, true})
       for (NodeId id = 0; id < graph_.size(); ++id) {

@@ -172,7 +172,7 @@ bool sums_into_zeros(const Context& c, const Node& node) {
          splat(c.builder.graph(), node.operands[0]) == std::optional(0.0);
 }
 
-// What is added to it is what it may sum into: a table that is read by a gather and by a contraction.
+// The value added to it is the one it may sum into: a table that is read by a gather and by a contraction.
 Value sum_into_scatter(const Context& c) {
   if (!is(c.node, "add")) return {};
   for (size_t i : {0u, 1u}) {

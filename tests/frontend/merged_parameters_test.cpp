@@ -256,14 +256,14 @@ TEST(MergedParameters, RestoredComputeTheSameAndAreExportedEach) {
   EXPECT_EQ(again.at("zeros").values(), std::vector<double>(4, 0));
 }
 
-const Finding* finding(const Readiness& ready, const std::string& kind) {
+const Finding* finding(const Diagnostics& ready, const std::string& kind) {
   const auto found = std::ranges::find(ready.findings, kind, &Finding::kind);
   return found == ready.findings.end() ? nullptr : &*found;
 }
 
 TEST(MergedParameters, AreReportedWithARemedy) {
   const OnnxFile merged = two_layers("w").file();
-  const Readiness ready = check_model(merged);
+  const Diagnostics ready = check_model(merged);
   ASSERT_NE(finding(ready, "merged weights"), nullptr);
   EXPECT_THAT(finding(ready, "merged weights")->text,
               HasSubstr("6 parameters of equal values became 2 initializers at export"));

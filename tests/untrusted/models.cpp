@@ -237,7 +237,7 @@ void check_bytes(const std::string& bytes, const std::string& directory) {
   const OnnxFile file{"case.onnx", bytes, directory};
   // Of a graph without its data, too.
   const ImportOptions import{.weights = InitialWeights::none, .constants = MissingConstants::zeros};
-  const Readiness ready = check_model(file, import);
+  const Diagnostics ready = check_model(file, import);
   if (!ready.problems.empty()) throw Error(ready.problems.front());
   const ImportedModel model = import_model(file, import);
   TrainingPipelineOptions options;

@@ -26,14 +26,14 @@ TestModel folded() {
   return model;
 }
 
-const Finding* finding(const Readiness& ready, const std::string& kind) {
+const Finding* finding(const Diagnostics& ready, const std::string& kind) {
   for (const Finding& f : ready.findings)
     if (f.kind == kind) return &f;
   return nullptr;
 }
 
-TEST(Readiness, CountsOperatorsAndWeights) {
-  const Readiness ready = check_model(folded().file(), {.freeze = {"val_*"}});
+TEST(Diagnostics, CountsOperatorsAndWeights) {
+  const Diagnostics ready = check_model(folded().file(), {.freeze = {"val_*"}});
   EXPECT_TRUE(ready.problems.empty());
   EXPECT_EQ(ready.operators, (std::map<std::string, int64_t>{{"Conv", 2}, {"Relu", 1}}));
   EXPECT_EQ(ready.trainable.elements, 4 * 27 + 4);
@@ -41,8 +41,8 @@ TEST(Readiness, CountsOperatorsAndWeights) {
   EXPECT_EQ(ready.inputs, (std::map<std::string, std::string>{{"x", "f32[2,3,5,5]"}}));
 }
 
-TEST(Readiness, TellsHowTheFileWasExported) {
-  const Readiness ready = check_model(folded().file());
+TEST(Diagnostics, TellsHowTheFileWasExported) {
+  const Diagnostics ready = check_model(folded().file());
   ASSERT_NE(finding(ready, "folded batch norms"), nullptr);
   EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("1 layer took in a batch norm"));
   EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("'c1'"));
@@ -52,16 +52,16 @@ TEST(Readiness, TellsHowTheFileWasExported) {
   EXPECT_EQ(finding(ready, "shared weights"), nullptr);
 }
 
-TEST(Readiness, NamesWeightsThatSeveralNodesRead) {
+TEST(Diagnostics, NamesWeightsThatSeveralNodesRead) {
   TestModel model;
   model.input("x", {2, 4}).weight("w", ramp({4, 4}));
   model.node("MatMul", {"x", "w"}, {"h"}, {}, "a").node("MatMul", {"h", "w"}, {"y"}, {}, "b").output("y");
-  const Readiness ready = check_model(model.file());
+  const Diagnostics ready = check_model(model.file());
   ASSERT_NE(finding(ready, "shared weights"), nullptr);
   EXPECT_THAT(finding(ready, "shared weights")->text, HasSubstr("'w' (2 nodes)"));
 }
 
-TEST(Readiness, ReportsMissingOperatorsAndGradientsTogether) {
+TEST(Diagnostics, ReportsMissingOperatorsAndGradientsTogether) {
   TestModel model;
   model.input("x", {1, 2, 4}).weight("w", ramp({4, 4})).node("MatMul", {"x", "w"}, {"h"}, {}, "a");
   model.node("MaxPool", {"h"}, {"m"}, {{"kernel_shape", Ints{2}}}, "pool").node("Mul", {"m", "m"}, {"s"});
@@ -74,7 +74,7 @@ TEST(Readiness, ReportsMissingOperatorsAndGradientsTogether) {
   EXPECT_THAT(problems, Contains(testing::AllOf(HasSubstr("has no gradient"), HasSubstr("pool"))));
 }
 
-TEST(Readiness, NamesParametersThatNoGradientReaches) {
+TEST(Diagnostics, NamesParametersThatNoGradientReaches) {
   TestModel model;
   model.input("x", {2, 4}).weight("w", ramp({4, 4})).weight("v", ramp({4, 4})).weight("u", ramp({2, 4}));
   model.node("MatMul", {"x", "w"}, {"h"}).node("Floor", {"h"}, {"f"}).node("MatMul", {"f", "v"}, {"p"});

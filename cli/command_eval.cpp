@@ -52,7 +52,7 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
 ExitCode run_export(const Recipe& given, const CommandOptions& options) {
   if (options.checkpoint.empty()) throw Error("no checkpoint is given: name it with --checkpoint");
   const Recipe recipe = open_job(given).recipe;
-  export_model(onnx_file_of(recipe), read_checkpoint_weights(options.checkpoint), options.target);
+  export_model(onnx_model_of(recipe), read_checkpoint_weights(options.checkpoint), options.target);
   if (options.format == Format::json)
     print_out("{}\n", json_text({{"model", recipe.model}, {"trained_model", options.target}}));
   else

@@ -92,7 +92,7 @@ fs::path export_trained(const Recipe& recipe, const NamedTensors& weights, const
     return {};
   }
   const fs::path trained = fs::path(recipe.out) / (fs::path(recipe.model).stem().string() + ".trained.onnx");
-  export_model(onnx_file_of(recipe), weights, trained);
+  export_model(onnx_model_of(recipe), weights, trained);
   return trained;
 }
 

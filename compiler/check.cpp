@@ -10,8 +10,12 @@ Diagnostics check_recipe(const Recipe& recipe, const CompileOptions& options) {
   import.reading = ImportOptions::on_demand;
   // Of a graph without its data all else is told; a remark says what it lacks.
   if (recipe.init != "from_file") import.constants = MissingConstants::zeros;
-  Diagnostics found = check_model(onnx_file_of(recipe), import);
-  if (const std::string remark = batch_norm_remark(recipe); !remark.empty()) found.remarks.push_back(remark);
+  const OnnxModel model = onnx_model_of(recipe);
+  Diagnostics found = check_model(model, import);
+  if (const std::string remark = batch_norm_remark(recipe, model); !remark.empty()) {
+    found.remarks.push_back(remark);
+    found.imported.remarks.push_back(remark);
+  }
   // A model that imports may still lack a gradient or a loss: the passes say so.
   if (found.problems.empty()) try {
       CompileOptions compile = options;

@@ -15,8 +15,10 @@
 #include "codegen/lower/lower.h"
 #include "data/token_feed.h"
 #include "frontend/export/restore_parameters.h"
+#include "frontend/import/import_model.h"
 #include "frontend/import/operator_names.h"
 #include "frontend/repairs/folded_batch_norm.h"
+#include "frontend/repairs/read_model.h"
 #include "ir/op.h"
 #include "ir/text.h"
 #include "runtime/cuda_probe.h"
@@ -200,19 +202,19 @@ void check_classes(const Recipe& recipe, int64_t logits) {
                     recipe.classes, logits));
 }
 
-std::string batch_norm_remark(const Recipe& recipe) {
+std::string batch_norm_remark(const Recipe& recipe, const OnnxModel& model) {
   if (!recipe.bn_insert || recipe.bn_epsilon) return "";
   return fmt::format(
       "batch norms come back with epsilon {:g}: files do not keep it; where the model's is another (0.001 "
       "in Keras, MobileNetV3 and some EfficientNets) give it with bn_epsilon",
-      assumed_epsilon(read_onnx_file(model_path(recipe)), {}));
+      assumed_epsilon(model, {}));
 }
 
-OnnxFile onnx_file_of(const Recipe& recipe) {
-  OnnxFile file = read_onnx_file(model_path(recipe));
-  if (recipe.restore_parameters) file = restore_parameters(file);
-  if (!recipe.bn_insert) return file;
-  return insert_batch_norms(file, {.after = recipe.bn_after, .epsilon = recipe.bn_epsilon});
+OnnxModel onnx_model_of(const Recipe& recipe) {
+  OnnxModel model = read_model(model_path(recipe));
+  if (recipe.restore_parameters) model = restore_parameters(std::move(model));
+  if (!recipe.bn_insert) return model;
+  return insert_batch_norms(std::move(model), {.after = recipe.bn_after, .epsilon = recipe.bn_epsilon});
 }
 
 ImportOptions import_options(const Recipe& recipe) {
@@ -235,11 +237,22 @@ ImportOptions import_options(const Recipe& recipe) {
   return options;
 }
 
+namespace {
+
+ImportedModel import_with(const Recipe& recipe, const ImportOptions& options) {
+  const OnnxModel model = onnx_model_of(recipe);
+  ImportedModel imported = import_model(model, options);
+  if (const std::string remark = batch_norm_remark(recipe, model); !remark.empty()) imported.remarks.push_back(remark);
+  return imported;
+}
+
+}  // namespace
+
 ImportedModel import_for(const Recipe& recipe, MissingConstants constants, ImportOptions::Reading reading) {
   ImportOptions options = import_options(recipe);
   options.constants = constants;
   options.reading = reading;
-  return import_model(onnx_file_of(recipe), options);
+  return import_with(recipe, options);
 }
 
 LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe) {
@@ -262,7 +275,7 @@ LossScaling loss_scaling(const Recipe& r) {
 ImportedModel import_graph(const Recipe& recipe) {
   ImportOptions options = import_options(recipe);
   options.weights = InitialWeights::none;
-  return import_model(onnx_file_of(recipe), options);
+  return import_with(recipe, options);
 }
 
 namespace {
@@ -345,7 +358,6 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   CompileReport& report = result.report;
   check_weights(imported);
   report.remarks = imported.remarks;
-  if (const std::string remark = batch_norm_remark(recipe); !remark.empty()) report.remarks.push_back(remark);
   report.onnx_nodes = imported.nodes;
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
   passes.stop_after = options.stop_after;

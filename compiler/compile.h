@@ -8,6 +8,7 @@
 
 #include "compiler/recipe.h"
 #include "frontend/import/import.h"
+#include "frontend/onnx/onnx_model.h"
 #include "passes/pipeline.h"
 #include "program/program.h"
 #include "training/notes.h"
@@ -41,12 +42,12 @@ struct CompiledTraining {
   PipelineResult stopped;  // with stop_after: what the passes left
 };
 
-// What `bn_insert` took for granted; empty: nothing.
-std::string batch_norm_remark(const Recipe& recipe);
+// The assumption that `bn_insert` made about `model`, the recipe's; empty: none.
+std::string batch_norm_remark(const Recipe& recipe, const OnnxModel& model);
 // Error if the recipe has more classes than the model's output.
 void check_classes(const Recipe& recipe, int64_t logits);
 // The recipe's model as it is trained and written back: with batch norms put back where it says so.
-OnnxFile onnx_file_of(const Recipe& recipe);
+OnnxModel onnx_model_of(const Recipe& recipe);
 ImportOptions import_options(const Recipe& recipe);
 // The model as the recipe wants it imported.
 ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused,

@@ -105,7 +105,7 @@ halfstep_status* export_onnx(halfstep_step* step, const char* model, const char*
     const ModelState state{read_weights(loaded.executor()), {}};
     if (const std::string ruined = non_finite_weights(state); !ruined.empty())
       throw Error(ruined + ": no model is written; lower the learning rate and go on from a checkpoint before");
-    export_model(onnx_file_of(recipe), state.weights, target);
+    export_model(onnx_model_of(recipe), state.weights, target);
   });
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/printable.h"
+#include "frontend/import/import_model.h"
 #include "frontend/onnx/model_proto.h"
 #include "frontend/onnx/tensor_data.h"
 #include "frontend/onnx/ties.h"
@@ -47,7 +48,8 @@ bool is_dropout(const onnx::NodeProto& node) {
 
 class Inspection {
  public:
-  Inspection(const onnx::ModelProto& model, const std::filesystem::path& directory) : model_(model) {
+  explicit Inspection(const OnnxModel& file) : model_(file.proto()) {
+    const onnx::ModelProto& model = model_;
     const std::string& version = model.producer_version();
     result_.producer = printable(model.producer_name() + (version.empty() ? "" : " " + version));
     for (const auto& opset : model.opset_import())
@@ -63,7 +65,7 @@ class Inspection {
     look_at_batch_norms();
     look_at_batch(initializers);
     look_at_dropout();
-    const TensorReader reader(directory);
+    const TensorReader reader = file.reader();
     const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
     look_at_merged_parameters(find_merged_parameters(model.graph(), reader, ties));
     look_at_removed_biases();
@@ -75,7 +77,7 @@ class Inspection {
           "");
   }
 
-  // What only the imported graph tells.
+  // Findings that only the imported graph tells.
   void look_at_weights(const Graph& graph) {
     std::set<NodeId> updated;
     for (const StateUpdate& update : graph.updates()) updated.insert(update.state.node);
@@ -153,7 +155,7 @@ class Inspection {
           kRestore);
   }
 
-  // What could be trained and is not.
+  // Weights that could be trained and are not.
   void look_at_constants(std::vector<std::string> names) {
     if (!names.empty())
       add("numbers", "scalars that scale or shift activations and are taken for numbers of a formula: " + listed(names),
@@ -201,12 +203,11 @@ class Inspection {
 
 }  // namespace
 
-Diagnostics check_model(const OnnxFile& file, const ImportOptions& options) {
-  const onnx::ModelProto model = parse_model(file);
-  Inspection inspection(model, file.directory);
+Diagnostics check_model(const OnnxModel& model, const ImportOptions& options) {
+  Inspection inspection(model);
   Diagnostics& result = inspection.result();
   try {
-    result.imported = import_model(file, options);
+    result.imported = import_model(model, options);
     inspection.look_at_weights(result.imported.graph);
     result.remarks = result.imported.remarks;
   } catch (const Error& error) {

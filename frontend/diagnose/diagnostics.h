@@ -2,6 +2,7 @@
 #pragma once
 
 #include "frontend/import/import.h"
+#include "frontend/onnx/onnx_model.h"
 
 namespace halfstep {
 
@@ -27,7 +28,6 @@ struct Diagnostics {
   WeightCount trainable, frozen, statistics;  // parameters; the same by --freeze; what training updates otherwise
 };
 
-// Throws Error only if the file is no ONNX model at all.
-Diagnostics check_model(const OnnxFile& file, const ImportOptions& options = {});
+Diagnostics check_model(const OnnxModel& model, const ImportOptions& options = {});
 
 }  // namespace halfstep

@@ -56,21 +56,22 @@ void set_data(TensorProto& tensor, std::string bytes) {
 
 class Exporter {
  public:
-  Exporter(const OnnxFile& original, const NamedTensors& trained)
-      : model_(parse_model(original)),
+  Exporter(OnnxModel original, const NamedTensors& trained)
+      : model_(std::move(original)),
         local_names_(separate_local_names(model_)),
-        reader_(original.directory),
-        ties_(find_ties(model_.graph(), reader_)),
+        reader_(model_.reader()),
+        ties_(find_ties(model_.proto().graph(), reader_)),
         trained_(trained) {}
 
-  onnx::ModelProto convert() {
+  OnnxModel convert() {
     Problems problems;
-    write_weights(*model_.mutable_graph(), problems);
+    onnx::ModelProto& model = model_.edit();
+    write_weights(*model.mutable_graph(), problems);
     for (const auto& [name, tensor] : trained_)
       if (!written_.contains(name)) problems.add("trained tensor '" + name + "' is no initializer of the model");
-    make_inference(model_, reader_, problems);
+    make_inference(model, reader_, problems);
     problems.throw_if_any();
-    restore_local_names(model_, local_names_);
+    restore_local_names(model, local_names_);
     return std::move(model_);
   }
 
@@ -111,7 +112,7 @@ class Exporter {
     return result;
   }
 
-  onnx::ModelProto model_;
+  OnnxModel model_;
   LocalNames local_names_;
   TensorReader reader_;
   std::map<std::string, Tie> ties_;
@@ -157,9 +158,10 @@ void write_external(onnx::ModelProto& model, const std::filesystem::path& path) 
 
 }  // namespace
 
-void export_model(const OnnxFile& original, const NamedTensors& trained, const std::filesystem::path& path,
+void export_model(OnnxModel original, const NamedTensors& trained, const std::filesystem::path& path,
                   const ExportOptions& options) {
-  onnx::ModelProto model = Exporter(original, trained).convert();
+  OnnxModel converted = Exporter(std::move(original), trained).convert();
+  onnx::ModelProto& model = converted.edit();
   int64_t bytes = 0;
   for_each_initializer(*model.mutable_graph(),
                        [&](TensorProto& tensor) { bytes += static_cast<int64_t>(tensor.ByteSizeLong()); });

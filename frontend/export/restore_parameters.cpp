@@ -20,13 +20,13 @@ constexpr int64_t kMostElements = int64_t{1} << 27;  // of what is put back
 
 class Restoration {
  public:
-  Restoration(const OnnxFile& file, onnx::ModelProto& model)
-      : place_("model '" + file.name + "'"), graph_(*model.mutable_graph()) {
+  explicit Restoration(OnnxModel& model)
+      : place_("model '" + model.name() + "'"), graph_(*model.edit().mutable_graph()) {
     for (const onnx::TensorProto& tensor : graph_.initializer()) names_.insert(tensor.name());
     for (const onnx::ValueInfoProto& input : graph_.input()) names_.insert(input.name());
     for (const onnx::NodeProto& node : graph_.node()) names_.insert(node.output().begin(), node.output().end());
     constexpr int kInitializersAreNoInputs = 4;  // from this version of the format on
-    if (model.ir_version() < kInitializersAreNoInputs) model.set_ir_version(kInitializersAreNoInputs);
+    if (model.proto().ir_version() < kInitializersAreNoInputs) model.edit().set_ir_version(kInitializersAreNoInputs);
   }
 
   void split(const SharedInitializer& shared) {
@@ -78,19 +78,19 @@ class Restoration {
 
 }  // namespace
 
-OnnxFile restore_parameters(const OnnxFile& file) {
-  const onnx::ModelProto original = parse_model(file);
-  const TensorReader reader(file.directory);
+OnnxModel restore_parameters(OnnxModel model) {
+  const onnx::ModelProto& proto = model.edit();
+  const TensorReader reader = model.reader();
   const std::vector<SharedInitializer> merged =
-      find_merged_parameters(original.graph(), reader, find_ties(original.graph(), reader));
-  const std::vector<RemovedBias> removed = find_removed_biases(original);
+      find_merged_parameters(proto.graph(), reader, find_ties(proto.graph(), reader));
+  const std::vector<RemovedBias> removed = find_removed_biases(proto);
   if (merged.empty() && removed.empty())
-    throw Error("model '" + file.name + "': no parameters were merged or removed at export, there are none to restore");
-  onnx::ModelProto model = original;
-  Restoration restoration(file, model);
+    throw Error("model '" + model.name() +
+                "': no parameters were merged or removed at export, there are none to restore");
+  Restoration restoration(model);
   for (const SharedInitializer& shared : merged) restoration.split(shared);
   for (const RemovedBias& bias : removed) restoration.put_back(bias);
-  return {file.name, model.SerializeAsString(), file.directory};
+  return model;
 }
 
 }  // namespace halfstep

@@ -9,9 +9,11 @@
 #include "base/error.h"
 #include "base/own_names.h"
 #include "base/printable.h"
+#include "frontend/import/import_model.h"
 #include "frontend/import/importer.h"
 #include "frontend/onnx/local_names.h"
 #include "frontend/onnx/validate.h"
+#include "frontend/repairs/read_model.h"
 #include "frontend/repairs/scalar_weights.h"
 #include "frontend/repairs/written_statistics.h"
 
@@ -230,25 +232,25 @@ MissingFiles missing_constants(const Graph& graph, const Importer& importer, con
   return missing;
 }
 
-// What reads one weight, with all it needs.
+// One weight to be read, with all that takes.
 struct WeightReader {
   std::shared_ptr<const onnx::ModelProto> model;  // holds `initializer`
   const onnx::TensorProto* initializer;
   TensorReader reader;
-  TensorType type;                 // of the leaf before its permutation
-  std::optional<FreshRule> fresh;  // absent: the file's values
+  TensorType type;                   // of the leaf before its permutation
+  std::optional<FreshRule> initial;  // absent: the file's values
   uint64_t seed;
   Ints permutation;
 
   Tensor operator()() const {
-    Tensor value = fresh ? fresh_tensor(type, *fresh, seed, initializer->name()) : reader.read(*initializer);
+    Tensor value = initial ? fresh_tensor(type, *initial, seed, initializer->name()) : reader.read(*initializer);
     for (size_t axis = 0; axis < type.shape.size(); ++axis)
       if (value.type.shape[axis] != type.shape[axis]) value = first_slice(value, axis);
     return permutation.empty() ? value : value.transpose(permutation);
   }
 };
 
-// Of the graph's parameters and states, from the file or fresh.
+// The values of the graph's parameters and states, from the file or initialised.
 std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph,
                                                               const std::shared_ptr<const onnx::ModelProto>& model,
                                                               const Importer& importer, const TensorReader& reader,
@@ -277,7 +279,7 @@ std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph
         missing[*absent].push_back(name);
         continue;
       }
-      // Where a single number starts, no rule tells.
+      // No initializer tells where a single number starts.
       const bool kept = tensor->dims().empty() && !reader.missing_file(*tensor);
       const bool fresh = (options.weights == InitialWeights::fresh && !kept) || absent;
       made += fresh;
@@ -288,7 +290,7 @@ std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph
                        .initializer = tensor,
                        .reader = reader,
                        .type = type,
-                       .fresh = fresh ? std::optional(importer.fresh_rule(tensor->name(), type.shape)) : std::nullopt,
+                       .initial = fresh ? std::optional(importer.fresh_rule(tensor->name(), type.shape)) : std::nullopt,
                        .seed = options.seed,
                        .permutation = permutation ? std::get<Ints>(*permutation) : Ints()};
     } catch (const Error& error) {
@@ -404,7 +406,7 @@ Graph with_written_statistics(const Graph& graph, Importer& importer, std::vecto
   return result;
 }
 
-// What an operator or an export derived from a node's name; the model's own were refused before.
+// Names that an operator or an export derived from a node's name; the model's own were refused before.
 void refuse_own_names(const Graph& graph) {
   for (const Node& node : graph.nodes())
     if ((node.op->name == "parameter" || node.op->name == "state") && is_own_name(node.attributes.text("name")))
@@ -450,16 +452,15 @@ void refuse_single_values(const Graph& graph) {
   problems.throw_if_any();
 }
 
-ImportedModel import_parsed(onnx::ModelProto parsed, const OnnxFile& file, const ImportOptions& options) {
-  const auto shared = std::make_shared<onnx::ModelProto>(std::move(parsed));
-  onnx::ModelProto& model = *shared;
+ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
   Problems problems;
-  validate_model(model, problems);
-  separate_local_names(model);
+  validate_model(file.proto(), problems);
+  separate_local_names(file);
+  const onnx::ModelProto& model = file.proto();
   check_patterns(model.graph(), options, problems);
   const InputShapes shapes = InputResolver(model.graph(), options, problems).resolve();
   problems.throw_if_any();
-  const TensorReader reader(file.directory);
+  const TensorReader reader = file.reader();
   const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
   const ScalarWeights scalars =
       options.mode == ImportMode::training ? find_scalar_weights(model.graph(), reader) : ScalarWeights();
@@ -486,11 +487,11 @@ ImportedModel import_parsed(onnx::ModelProto parsed, const OnnxFile& file, const
   const bool trainable =
       std::any_of(nodes.begin(), nodes.end(), [](const Node& node) { return node.op->name == "parameter"; });
   if (options.mode == ImportMode::training && !trainable)
-    throw Error("model '" + file.name +
+    throw Error("model '" + file.name() +
                 "' has nothing to train: none of its outputs depends on a floating-point initializer" +
                 (options.freeze.empty() ? "" : " that is not frozen"));
   if (options.weights != InitialWeights::none) {
-    result.weight_readers = weight_readers(result.graph, shared, importer, reader, options, result.remarks);
+    result.weight_readers = weight_readers(result.graph, file.share(), importer, reader, options, result.remarks);
     if (options.reading == ImportOptions::at_once) {
       result.weights = read_all(result.weight_readers);
       result.weight_readers.clear();
@@ -505,7 +506,8 @@ ImportedModel import_parsed(onnx::ModelProto parsed, const OnnxFile& file, const
 }
 
 // Whether there was another one.
-bool keep_only_output(onnx::GraphProto& graph, const std::string& name) {
+bool keep_only_output(OnnxModel& model, const std::string& name) {
+  onnx::GraphProto& graph = *model.edit().mutable_graph();
   const auto outputs = graph.output();
   graph.clear_output();
   for (const onnx::ValueInfoProto& output : outputs)
@@ -514,14 +516,15 @@ bool keep_only_output(onnx::GraphProto& graph, const std::string& name) {
 }
 
 // The output that can be read alone where all together cannot, or "": classifiers give labels beside probabilities.
-std::string readable_output(const onnx::ModelProto& model, const OnnxFile& file, const ImportOptions& options) {
+std::string readable_output(const OnnxModel& model, const ImportOptions& options) {
   constexpr int kMostOutputs = 4;
-  if (model.graph().output_size() < 2 || model.graph().output_size() > kMostOutputs) return "";
-  for (const onnx::ValueInfoProto& output : model.graph().output()) {
-    onnx::ModelProto part = model;
-    keep_only_output(*part.mutable_graph(), output.name());
+  const onnx::GraphProto& graph = model.proto().graph();
+  if (graph.output_size() < 2 || graph.output_size() > kMostOutputs) return "";
+  for (const onnx::ValueInfoProto& output : graph.output()) {
+    OnnxModel part = model;
+    keep_only_output(part, output.name());
     try {
-      const ImportedModel read = import_parsed(std::move(part), file, options);
+      const ImportedModel read = import_outputs(std::move(part), options);
       if (is_floating(read.graph.type(read.graph.outputs()[0].value).dtype)) return output.name();
     } catch (const Error&) {
     }
@@ -529,10 +532,10 @@ std::string readable_output(const onnx::ModelProto& model, const OnnxFile& file,
   return "";
 }
 
-ImportedModel import_any_output(const onnx::ModelProto& model, const OnnxFile& file, const ImportOptions& options) try {
-  return import_parsed(model, file, options);
+ImportedModel import_any_output(const OnnxModel& model, const ImportOptions& options) try {
+  return import_outputs(model, options);
 } catch (const Error& error) {
-  const std::string output = readable_output(model, file, options);
+  const std::string output = readable_output(model, options);
   if (output.empty()) throw;
   std::vector<std::string> problems = lines_of(error.what());
   problems.back() += "; output '" + output + "' needs none of this: choose it with --output " + output;
@@ -542,14 +545,18 @@ ImportedModel import_any_output(const onnx::ModelProto& model, const OnnxFile& f
 }  // namespace
 
 ImportedModel import_model(const OnnxFile& file, const ImportOptions& options) {
-  onnx::ModelProto model = parse_model(file);
-  if (options.output.empty()) return import_any_output(model, file, options);
+  return import_model(read_model(file), options);
+}
+
+ImportedModel import_model(const OnnxModel& model, const ImportOptions& options) {
+  if (options.output.empty()) return import_any_output(model, options);
+  OnnxModel part = model;
   try {
-    return import_parsed(model, file, options);
+    return import_outputs(model, options);
   } catch (const Error&) {
-    if (!keep_only_output(*model.mutable_graph(), options.output)) throw;
+    if (!keep_only_output(part, options.output)) throw;
   }
-  ImportedModel result = import_parsed(std::move(model), file, options);
+  ImportedModel result = import_outputs(std::move(part), options);
   result.remarks.push_back("only what output '" + options.output + "' needs is read: the rest is not supported");
   return result;
 }

@@ -54,24 +54,29 @@ void rename_graph(onnx::GraphProto& graph, const Renames& renames) {
 
 class Separation {
  public:
-  LocalNames run(onnx::ModelProto& model) {
-    count(*model.mutable_graph());
-    for (onnx::FunctionProto& function : *model.mutable_functions()) count_subgraphs(*function.mutable_node());
+  LocalNames run(OnnxModel& model) {
+    count(model.proto().graph());
+    for (const onnx::FunctionProto& function : model.proto().functions()) count_subgraphs(function.node());
     if (collides_) {
-      separate_subgraphs(*model.mutable_graph()->mutable_node(), {}, "");
-      for (onnx::FunctionProto& function : *model.mutable_functions())
+      onnx::ModelProto& edited = model.edit();
+      separate_subgraphs(*edited.mutable_graph()->mutable_node(), {}, "");
+      for (onnx::FunctionProto& function : *edited.mutable_functions())
         separate_subgraphs(*function.mutable_node(), {}, function.name() + "/");
     }
     return std::move(old_names_);
   }
 
  private:
-  void count(onnx::GraphProto& graph) {
+  void count(const onnx::GraphProto& graph) {
     for (const std::string& name : defined_names(graph)) collides_ |= ++definitions_[name] > 1;
-    count_subgraphs(*graph.mutable_node());
+    count_subgraphs(graph.node());
   }
-  void count_subgraphs(Nodes& nodes) {
-    for_each_subgraph(nodes, "", [&](onnx::GraphProto& graph, const std::string&) { count(graph); });
+  void count_subgraphs(const Nodes& nodes) {
+    for (const onnx::NodeProto& node : nodes)
+      for (const onnx::AttributeProto& attribute : node.attribute()) {
+        if (attribute.has_g()) count(attribute.g());
+        for (const onnx::GraphProto& graph : attribute.graphs()) count(graph);
+      }
   }
 
   // `seen`: how the graphs around renamed what the nodes may read.
@@ -108,7 +113,7 @@ void restore_subgraphs(Nodes& nodes, const Renames& renames) {
 
 }  // namespace
 
-LocalNames separate_local_names(onnx::ModelProto& model) { return Separation().run(model); }
+LocalNames separate_local_names(OnnxModel& model) { return Separation().run(model); }
 
 void restore_local_names(onnx::ModelProto& model, const LocalNames& names) {
   if (names.empty()) return;

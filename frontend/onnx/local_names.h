@@ -6,13 +6,15 @@
 #include <string>
 
 #include "frontend/onnx/model_proto.h"
+#include "frontend/onnx/onnx_model.h"
 
 namespace halfstep {
 
 // Gives every value and initializer of a subgraph whose name the model defines elsewhere too the name
-// "NODE/ATTRIBUTE/NAME", unique in the model. Returns the old name of each new one. Names of the main graph stay.
+// "NODE/ATTRIBUTE/NAME", unique in the model. Returns the old name of each new one. Names of the main graph stay, and a
+// model in which none meet is not edited.
 using LocalNames = std::map<std::string, std::string>;
-LocalNames separate_local_names(onnx::ModelProto& model);
+LocalNames separate_local_names(OnnxModel& model);
 
 // Gives the names back that the file has.
 void restore_local_names(onnx::ModelProto& model, const LocalNames& names);

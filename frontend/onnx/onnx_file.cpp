@@ -10,7 +10,6 @@
 #include "base/file.h"
 #include "frontend/onnx/check_names.h"
 #include "frontend/onnx/model_proto.h"
-#include "frontend/repairs/constant_weights.h"
 
 namespace halfstep {
 namespace {
@@ -52,7 +51,6 @@ onnx::ModelProto parse_model(const OnnxFile& file) {
   Problems names;
   check_names(model, names);
   names.throw_if_any();
-  store_constant_weights(model);
   return model;
 }
 

@@ -83,19 +83,17 @@ bool took_in_batch_norm(const onnx::NodeProto& node) {
   return false;
 }
 
-double assumed_epsilon(const OnnxFile& file, const BatchNormOptions& options) {
+double assumed_epsilon(const OnnxModel& model, const BatchNormOptions& options) {
   if (options.epsilon) return *options.epsilon;
-  const onnx::ModelProto model = parse_model(file);
   std::set<double> kept;
-  for (const onnx::NodeProto& node : model.graph().node())
+  for (const onnx::NodeProto& node : model.proto().graph().node())
     if (node.op_type() == "BatchNormalization") kept.insert(number_of(node, "epsilon", kEpsilon));
   return kept.size() == 1 ? *kept.begin() : kEpsilon;
 }
 
-OnnxFile insert_batch_norms(const OnnxFile& file, const BatchNormOptions& options) {
-  const double epsilon = assumed_epsilon(file, options);
-  onnx::ModelProto model = parse_model(file);
-  onnx::GraphProto& graph = *model.mutable_graph();
+OnnxModel insert_batch_norms(OnnxModel model, const BatchNormOptions& options) {
+  const double epsilon = assumed_epsilon(model, options);
+  onnx::GraphProto& graph = *model.edit().mutable_graph();
   std::map<std::string, onnx::TensorProto> weights;  // without their data
   std::set<std::string> vectors;
   for (const onnx::TensorProto& tensor : graph.initializer()) {
@@ -159,10 +157,10 @@ OnnxFile insert_batch_norms(const OnnxFile& file, const BatchNormOptions& option
     }
   problems.throw_if_any();
   if (inserted == 0)
-    throw Error("model '" + file.name +
+    throw Error("model '" + model.name() +
                 "': nothing in the file tells that a convolution took in a batch norm at export; name those that did "
                 "with bn_after");
-  return {file.name, model.SerializeAsString(), file.directory};
+  return model;
 }
 
 }  // namespace halfstep

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "frontend/onnx/onnx_file.h"
+#include "frontend/onnx/onnx_model.h"
 
 namespace halfstep {
 
@@ -16,12 +16,12 @@ struct BatchNormOptions {
   std::optional<double> epsilon = std::nullopt;
 };
 
-// What batch norms that come back are given as epsilon.
-double assumed_epsilon(const OnnxFile& file, const BatchNormOptions& options);
+// The epsilon that batch norms are given when they come back.
+double assumed_epsilon(const OnnxModel& model, const BatchNormOptions& options);
 
-// `file` with a batch norm behind those convolutions, transposed convolutions and Gemms, which give up their biases to
+// `model` with a batch norm behind those convolutions, transposed convolutions and Gemms, which give up their biases to
 // it. Scale 1, mean 0, variance 1 - epsilon: inference is what it was. Names: "<layer>.bn" and its initializers
 // ".scale", ".bias", ".mean", ".variance". Throws Error if there is no such layer, or a pattern matches none.
-OnnxFile insert_batch_norms(const OnnxFile& file, const BatchNormOptions& options = {});
+OnnxModel insert_batch_norms(OnnxModel model, const BatchNormOptions& options = {});
 
 }  // namespace halfstep

@@ -27,7 +27,7 @@ const std::map<std::string, FolderRule>& rules() {
   static const std::map<std::string, FolderRule> table{
       {"base", {{"base"}, {}}},
       {"ir", {{"base", "ir"}, {"fmt"}}},
-      {"frontend/onnx", {{"base", "ir", "frontend/onnx", "frontend/repairs/constant_weights.h"}, of_frontend}},
+      {"frontend/onnx", {{"base", "ir", "frontend/onnx"}, of_frontend}},
       {"frontend/repairs", {{"base", "ir", "frontend/onnx", "frontend/repairs"}, of_frontend}},
       {"frontend/import", {{"base", "ir", "frontend/onnx", "frontend/repairs", "frontend/import"}, of_frontend}},
       {"frontend/operators", {{"base", "ir", "frontend/onnx", "frontend/import", "frontend/operators"}, of_frontend}},

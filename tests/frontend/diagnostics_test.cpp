@@ -1,12 +1,15 @@
 // What `check` tells about a file: how it was exported, what trains, and everything that is missing at once.
+#include "frontend/diagnose/diagnostics.h"
+
 #include <gmock/gmock.h>
 
 #include "base/error.h"
 #include "base/file.h"
-#include "frontend/diagnose/diagnostics.h"
 #include "frontend/export/export.h"
+#include "frontend/import/import_model.h"
 #include "frontend/onnx/model_proto.h"
 #include "frontend/repairs/folded_batch_norm.h"
+#include "frontend/repairs/read_model.h"
 #include "ir/interpret.h"
 #include "test_model.h"
 
@@ -33,7 +36,7 @@ const Finding* finding(const Diagnostics& ready, const std::string& kind) {
 }
 
 TEST(Diagnostics, CountsOperatorsAndWeights) {
-  const Diagnostics ready = check_model(folded().file(), {.freeze = {"val_*"}});
+  const Diagnostics ready = check_model(read_model(folded().file()), {.freeze = {"val_*"}});
   EXPECT_TRUE(ready.problems.empty());
   EXPECT_EQ(ready.operators, (std::map<std::string, int64_t>{{"Conv", 2}, {"Relu", 1}}));
   EXPECT_EQ(ready.trainable.elements, 4 * 27 + 4);
@@ -42,7 +45,7 @@ TEST(Diagnostics, CountsOperatorsAndWeights) {
 }
 
 TEST(Diagnostics, TellsHowTheFileWasExported) {
-  const Diagnostics ready = check_model(folded().file());
+  const Diagnostics ready = check_model(read_model(folded().file()));
   ASSERT_NE(finding(ready, "folded batch norms"), nullptr);
   EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("1 layer took in a batch norm"));
   EXPECT_THAT(finding(ready, "folded batch norms")->text, HasSubstr("'c1'"));
@@ -56,7 +59,7 @@ TEST(Diagnostics, NamesWeightsThatSeveralNodesRead) {
   TestModel model;
   model.input("x", {2, 4}).weight("w", ramp({4, 4}));
   model.node("MatMul", {"x", "w"}, {"h"}, {}, "a").node("MatMul", {"h", "w"}, {"y"}, {}, "b").output("y");
-  const Diagnostics ready = check_model(model.file());
+  const Diagnostics ready = check_model(read_model(model.file()));
   ASSERT_NE(finding(ready, "shared weights"), nullptr);
   EXPECT_THAT(finding(ready, "shared weights")->text, HasSubstr("'w' (2 nodes)"));
 }
@@ -68,7 +71,7 @@ TEST(Diagnostics, ReportsMissingOperatorsAndGradientsTogether) {
   model.node("ai.onnx.preview.training.Gradient", {"h"}, {"g"},
              {{"xs", std::vector<std::string>{"h"}}, {"y", std::string("s")}});
   model.node("Foo", {"g"}, {"p"}, {}, "foo").node("Bar", {"p"}, {"y"}, {}, "bar").output("y");
-  const std::vector<std::string> problems = check_model(model.file()).problems;
+  const std::vector<std::string> problems = check_model(read_model(model.file())).problems;
   EXPECT_THAT(problems, Contains(HasSubstr("Foo")));
   EXPECT_THAT(problems, Contains(HasSubstr("Bar")));
   EXPECT_THAT(problems, Contains(testing::AllOf(HasSubstr("has no gradient"), HasSubstr("pool"))));
@@ -79,11 +82,11 @@ TEST(Diagnostics, NamesParametersThatNoGradientReaches) {
   model.input("x", {2, 4}).weight("w", ramp({4, 4})).weight("v", ramp({4, 4})).weight("u", ramp({2, 4}));
   model.node("MatMul", {"x", "w"}, {"h"}).node("Floor", {"h"}, {"f"}).node("MatMul", {"f", "v"}, {"p"});
   model.node("Less", {"u", "x"}, {"less"}).node("Where", {"less", "p", "x"}, {"y"}).output("y");
-  EXPECT_THAT(check_model(model.file()).remarks,
+  EXPECT_THAT(check_model(read_model(model.file())).remarks,
               Contains(testing::AllOf(HasSubstr("no gradient reaches"), testing::EndsWith(": 'w', 'u'"))));
 }
 
-void expect_same_inference(const OnnxFile& file, const OnnxFile& with, const Shape& x) {
+void expect_same_inference(const OnnxModel& file, const OnnxModel& with, const Shape& x) {
   const ImportedModel before = import_model(file, {.mode = ImportMode::as_exported}),
                       after = import_model(with, {.mode = ImportMode::as_exported});
   const auto run = [&](const ImportedModel& model) {
@@ -97,7 +100,7 @@ void expect_same_inference(const OnnxFile& file, const OnnxFile& with, const Sha
 }
 
 TEST(BatchNorms, ComeBackAsIdentitiesOfInference) {
-  const OnnxFile file = folded().file();
+  const OnnxModel file = read_model(folded().file());
   for (const double epsilon : {1e-5, 1e-3, 0.1})
     expect_same_inference(file, insert_batch_norms(file, {.epsilon = epsilon}), {2, 3, 5, 5});
   const ImportedModel trained = import_model(insert_batch_norms(file));
@@ -114,9 +117,9 @@ TEST(BatchNorms, ComeBackWhereTheFileOrTheUserSaysSo) {
   model.node("Gemm", {"x", "w", "fused_bn_b"}, {"h"}, {}, "fc1")
       .node("Gemm", {"h", "v", "c"}, {"y"}, {{"transB", int64_t{1}}}, "fc2");
   model.output("y");
-  const OnnxFile file = model.file();
+  const OnnxModel file = read_model(model.file());
   EXPECT_TRUE(import_model(insert_batch_norms(file)).weights.contains("fc1.bn.scale"));
-  const OnnxFile named = insert_batch_norms(file, {.after = {"*2"}});
+  const OnnxModel named = insert_batch_norms(file, {.after = {"*2"}});
   expect_same_inference(file, named, {2, 3});
   EXPECT_EQ(import_model(named).weights.at("fc2.bn.scale").type.shape, Shape{5});
   EXPECT_FALSE(import_model(named).weights.contains("fc1.bn.scale"));
@@ -139,7 +142,7 @@ TEST(BatchNorms, RefuseWhatTrainingNeedsSeveralValuesFor) {
 TEST(BatchNorms, AreNotMadeUp) {
   TestModel model;
   model.input("x", {1, 3, 5, 5}).weight("w", ramp({4, 3, 3, 3})).node("Conv", {"x", "w"}, {"y"}).output("y");
-  EXPECT_THROW(insert_batch_norms(model.file()), Error);
+  EXPECT_THROW(insert_batch_norms(read_model(model.file())), Error);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "frontend/onnx/model_proto.h"
 #include "frontend/onnx/tensor_data.h"
 #include "frontend/onnx/validate.h"
+#include "frontend/repairs/read_model.h"
 #include "test_model.h"
 
 namespace halfstep::test {
@@ -35,7 +36,7 @@ class Export : public ::testing::Test {
   std::filesystem::path path() const { return directory_.path() / "trained.onnx"; }
   std::string error(const OnnxFile& file, const NamedTensors& trained) {
     try {
-      export_model(file, trained, path());
+      export_model(read_model(file), trained, path());
     } catch (const Error& e) {
       return e.what();
     }
@@ -50,7 +51,7 @@ TEST_F(Export, ComesBackWithTheNewWeightsAndTheSameNames) {
   NamedTensors trained = before.weights;
   for (auto& [name, tensor] : trained)
     for (int64_t i = 0; i < tensor.type.element_count(); ++i) tensor.set(i, tensor.at(i) * 2 + 0.25);
-  export_model(original, in_onnx_layout(before.graph, trained), path());
+  export_model(read_model(original), in_onnx_layout(before.graph, trained), path());
   const ImportedModel after = import_model(read_onnx_file(path()));
   EXPECT_EQ(after.weights, trained);
   EXPECT_EQ(after.inputs, before.inputs);
@@ -66,7 +67,7 @@ TEST_F(Export, BranchesKeepTheirOwnWeightsUnderOneName) {
   ASSERT_TRUE(trained.contains("if_out/then_branch/ws"));
   for (auto& [name, tensor] : trained)
     for (int64_t i = 0; i < tensor.type.element_count(); ++i) tensor.set(i, tensor.at(i) * 2 + 0.25);
-  export_model(original, in_onnx_layout(before.graph, trained), path());
+  export_model(read_model(original), in_onnx_layout(before.graph, trained), path());
   const OnnxFile exported = read_onnx_file(path());
   EXPECT_EQ(import_model(exported, {.batch = 4}).weights, trained);
   const onnx::ModelProto model = parse_model(exported);
@@ -76,7 +77,7 @@ TEST_F(Export, BranchesKeepTheirOwnWeightsUnderOneName) {
 }
 
 TEST_F(Export, IsAnInferenceModel) {
-  export_model(trained_form().file(), {}, path());
+  export_model(read_model(trained_form().file()), {}, path());
   const onnx::ModelProto model = parse_model(read_onnx_file(path()));
   const onnx::NodeProto &norm = model.graph().node(1), &drop = model.graph().node(2);
   EXPECT_EQ(norm.output_size(), 1);
@@ -103,7 +104,7 @@ TEST_F(Export, ADropoutWithinTheModelIsLeftOut) {
   model.input("x", {2}).weight("ratio", floats({}, {0.5}));
   model.node("Relu", {"x"}, {"a"}).node("Dropout", {"a", "ratio"}, {"b"}).node("Dropout", {"b"}, {"c"});
   model.node("Neg", {"c"}, {"y"}).output("y");
-  export_model(model.file(), {}, path());
+  export_model(read_model(model.file()), {}, path());
   const onnx::ModelProto written = parse_model(read_onnx_file(path()));
   EXPECT_THAT(operators(written.graph().node()), ElementsAre("Relu", "Neg"));
   EXPECT_EQ(written.graph().node(1).input(0), "a");
@@ -124,7 +125,7 @@ TEST_F(Export, LocalFunctionsAreOfInferenceToo) {
   *function.add_node() = node_proto("Dropout", {"n"}, {"d", "mask"});
   *function.add_node() = node_proto("Relu", {"d"}, {"y"});
   model.input("x", {1, 2, 3}).node("local.Block", {"x", "scale", "bias", "mean", "variance"}, {"y"}).output("y");
-  export_model(model.file(), {}, path());
+  export_model(read_model(model.file()), {}, path());
   const onnx::FunctionProto written = parse_model(read_onnx_file(path())).functions(0);
   EXPECT_THAT(operators(written.node()), ElementsAre("BatchNormalization", "Relu"));
   EXPECT_EQ(written.node(0).output_size(), 1);
@@ -142,7 +143,7 @@ TEST_F(Export, StochasticDepthIsLeftOutWithItsRandomNumbers) {
   model.node("RandomUniform", {}, {"u2"}, {{"shape", Ints{4, 1}}}).node("Add", {"p", "u2"}, {"sum"});
   model.node("Floor", {"sum"}, {"mask2"}).node("Div", {"once", "p"}, {"whole"});
   model.node("Mul", {"mask2", "whole"}, {"twice"}).node("Relu", {"twice"}, {"y"}).output("y");
-  export_model(model.file(), {}, path());
+  export_model(read_model(model.file()), {}, path());
   const onnx::ModelProto written = parse_model(read_onnx_file(path()));
   EXPECT_THAT(operators(written.graph().node()), ElementsAre("Neg", "Relu"));
   EXPECT_EQ(written.graph().node(1).input(0), "h");
@@ -154,12 +155,12 @@ TEST_F(Export, RandomNumbersThatAreNoStochasticDepthStay) {
   model.node("RandomUniformLike", {"x"}, {"u"}).node("Less", {"u", "p"}, {"kept"});
   model.node("Cast", {"kept"}, {"mask"}, {{"to", int64_t{1}}}).node("Div", {"mask", "q"}, {"scaled"});
   model.node("Mul", {"x", "scaled"}, {"y"}).output("y");
-  export_model(model.file(), {}, path());
+  export_model(read_model(model.file()), {}, path());
   EXPECT_EQ(parse_model(read_onnx_file(path())).graph().node_size(), 5);
 }
 
 TEST_F(Export, AMaskThatIsReadKeepsItsDropout) {
-  export_model(trained_form().output("mask").file(), {}, path());
+  export_model(read_model(trained_form().output("mask").file()), {}, path());
   const onnx::ModelProto model = parse_model(read_onnx_file(path()));
   EXPECT_EQ(model.graph().node(2).op_type(), "Dropout");
   EXPECT_EQ(model.graph().node(2).input_size(), 2) << "without training_mode";
@@ -168,7 +169,7 @@ TEST_F(Export, AMaskThatIsReadKeepsItsDropout) {
 TEST_F(Export, KeepsElementTypes) {
   TestModel model;
   model.input("x", {2}).weight("w", floats({2}, {1, 2}).cast(DType::f16)).node("Mul", {"x", "w"}, {"y"}).output("y");
-  export_model(model.file(), {{"w", floats({2}, {0.1, 3})}}, path());
+  export_model(read_model(model.file()), {{"w", floats({2}, {0.1, 3})}}, path());
   const onnx::TensorProto w = parse_model(read_onnx_file(path())).graph().initializer(0);
   EXPECT_EQ(w.data_type(), onnx::TensorProto::FLOAT16);
   EXPECT_EQ(TensorReader(".").read(w), floats({2}, {0.1, 3}).cast(DType::f16).cast(DType::f32));
@@ -179,7 +180,7 @@ TEST_F(Export, LargeModelsPutTheirWeightsBeside) {
   model.input("x", {1, 40}).weight("a", ramp({40, 40})).weight("b", ramp({40, 30}));
   model.node("MatMul", {"x", "a"}, {"h"}).node("MatMul", {"h", "b"}, {"y"}).output("y");
   const NamedTensors trained{{"a", ramp({40, 40}, 5)}, {"b", ramp({40, 30}, 7)}};
-  export_model(model.file(), trained, path(), {.largest_inline = 1000});
+  export_model(read_model(model.file()), trained, path(), {.largest_inline = 1000});
   EXPECT_EQ(std::filesystem::file_size(path().string() + ".data"), 8192u + 40 * 30 * 4) << "aligned to 4096";
   EXPECT_LT(std::filesystem::file_size(path()), 1000u);
   EXPECT_EQ(import_model(read_onnx_file(path())).weights, trained);
@@ -201,7 +202,8 @@ TEST_F(Export, LeavesTheOldFileWhereItCannotWrite) {
   std::ofstream(path()) << "old";
   EXPECT_NE(error(trained_form().file(), {{"unknown", ramp({1})}}), "no error");
   EXPECT_EQ(read_file(path()), "old");
-  EXPECT_THROW(export_model(trained_form().file(), {}, directory_.path() / "no" / "such" / "m.onnx"), Error);
+  EXPECT_THROW(export_model(read_model(trained_form().file()), {}, directory_.path() / "no" / "such" / "m.onnx"),
+               Error);
 }
 
 }  // namespace

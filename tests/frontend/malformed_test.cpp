@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "frontend/export/export.h"
 #include "frontend/import/import.h"
+#include "frontend/repairs/read_model.h"
 
 namespace halfstep::test {
 namespace {
@@ -40,7 +41,7 @@ TEST(Malformed, ANodeWithoutResultsIsNotRead) { EXPECT_EQ(error("absent_operand_
 TEST(Malformed, ADropoutWithoutResultsIsExportedAsItIs) {
   const OnnxFile file = malformed("dropout_no_outputs");
   const TemporaryDirectory directory;
-  export_model(file, import_model(file).weights, directory.path() / "out.onnx");
+  export_model(read_model(file), import_model(file).weights, directory.path() / "out.onnx");
 }
 
 TEST(Malformed, AFunctionsBranchSeesOnlyTheFunction) {

@@ -11,6 +11,8 @@
 #include "frontend/diagnose/diagnostics.h"
 #include "frontend/export/export.h"
 #include "frontend/export/restore_parameters.h"
+#include "frontend/import/import_model.h"
+#include "frontend/repairs/read_model.h"
 #include "frontend/repairs/removed_biases.h"
 #include "ir/interpret.h"
 #include "ir/op.h"
@@ -83,14 +85,14 @@ TEST_P(MergedFamilies, GetEveryParameterBack) {
   const auto path = std::filesystem::path(HALFSTEP_SOURCE_DIR) / "models/families" / GetParam();
   const onnx::ModelProto original = parse_model(read_onnx_file(path)), merged = merged_by_the_exporter(original);
   ASSERT_LT(uses(merged).size(), uses(original).size());
-  const onnx::ModelProto restored = parse_model(restore_parameters(file_of(merged)));
+  const onnx::ModelProto restored = restore_parameters(read_model(file_of(merged))).proto();
   // Names of products changed with their biases.
   ASSERT_EQ(restored.graph().node_size(), original.graph().node_size());
   onnx::ModelProto renamed = restored;
   for (int i = 0; i < original.graph().node_size(); ++i)
     renamed.mutable_graph()->mutable_node(i)->set_name(original.graph().node(i).name());
   EXPECT_EQ(values(uses(renamed)), values(uses(original)));
-  EXPECT_TRUE(check_model(file_of(restored)).problems.empty());
+  EXPECT_TRUE(check_model(read_model(file_of(restored))).problems.empty());
 }
 
 INSTANTIATE_TEST_SUITE_P(, MergedFamilies,
@@ -118,9 +120,9 @@ TestModel two_layers(const std::string& second_matrix) {
 }
 
 // Initializers that are read, with their uses.
-std::vector<std::string> parameters(const OnnxFile& file) {
+std::vector<std::string> parameters(const OnnxModel& model) {
   std::vector<std::string> names;
-  for (const auto& [name, nodes] : uses(parse_model(file))) {
+  for (const auto& [name, nodes] : uses(model.proto())) {
     std::string text = name + ":";
     for (const std::string& node : nodes) text += " " + node;
     names.push_back(text);
@@ -130,13 +132,13 @@ std::vector<std::string> parameters(const OnnxFile& file) {
 
 TEST(MergedParameters, OfTwoLayersComeBackUnderTheirNodes) {
   EXPECT_THAT(
-      parameters(restore_parameters(two_layers("w").file())),
+      parameters(restore_parameters(read_model(two_layers("w").file()))),
       ElementsAre("a.norm.bias: a.norm 2", "b.norm.bias: b.norm 2", "b.norm.weight: b.norm 1", "b.sum.bias: b.sum 1",
                   "ones: a.norm 1", "v: a.product 1", "w: b.product 1", "zeros: a.sum 1"));
 }
 
 TEST(MergedParameters, OfALayerThatIsCalledTwiceAreTied) {
-  EXPECT_THAT(parameters(restore_parameters(two_layers("v").file())),
+  EXPECT_THAT(parameters(restore_parameters(read_model(two_layers("v").file()))),
               ElementsAre("a.norm.bias: a.norm 2 b.norm 2", "ones: a.norm 1 b.norm 1", "v: a.product 1 b.product 1",
                           "zeros: a.sum 1 b.sum 1"));
 }
@@ -148,7 +150,8 @@ TEST(MergedParameters, AreTiedThroughWhatTheirMatricesAreTiedTo) {
   add_layer(model, "a", "x", "v");
   add_layer(model, "b", "a", "val_2");
   model.output("b");
-  EXPECT_THAT(parameters(restore_parameters(model.file())), testing::Contains("a.norm.bias: a.norm 2 b.norm 2"));
+  EXPECT_THAT(parameters(restore_parameters(read_model(model.file()))),
+              testing::Contains("a.norm.bias: a.norm 2 b.norm 2"));
 }
 
 // Norms of one value before two products, as in parallel attention and feed-forward.
@@ -162,7 +165,7 @@ TEST(MergedParameters, OfParallelNormsAreTwo) {
     model.node("MatMul", {name + "_norm", name}, {name + "_out"}, {}, name + ".product");
   }
   model.node("Add", {"v_out", "w_out"}, {"y"}).output("y");
-  EXPECT_THAT(parameters(restore_parameters(model.file())), testing::Contains("w.norm.weight: w.norm 1"));
+  EXPECT_THAT(parameters(restore_parameters(read_model(model.file()))), testing::Contains("w.norm.weight: w.norm 1"));
 }
 
 // A fresh batch norm's shift and mean are zeros.
@@ -172,7 +175,7 @@ TEST(MergedParameters, WithRunningStatisticsAreRefusedUntilTheyAreApart) {
   model.node("BatchNormalization", {"x", "ones", "zeros", "zeros", "ones"}, {"h"}, {}, "a.norm");
   model.node("BatchNormalization", {"h", "ones", "zeros", "zeros", "ones"}, {"y"}, {}, "b.norm").output("y");
   EXPECT_THAT(import_error(model, {}), HasSubstr("'zeros' is both a parameter and a running statistic"));
-  const ImportedModel restored = import_model(restore_parameters(model.file()));
+  const ImportedModel restored = import_model(restore_parameters(read_model(model.file())));
   EXPECT_EQ(restored.graph.updates().size(), 4u);
   EXPECT_TRUE(restored.weights.contains("b.norm.running_mean"));
 }
@@ -196,10 +199,10 @@ TEST(MergedParameters, BelongToTheModulesThatTheExporterWroteDown) {
     set_module(*tied.proto.mutable_graph()->mutable_node(i), "outer." + part);
     set_module(*apart.proto.mutable_graph()->mutable_node(i), "outer." + std::to_string(second) + "." + part);
   }
-  EXPECT_THAT(parameters(restore_parameters(tied.file())),
+  EXPECT_THAT(parameters(restore_parameters(read_model(tied.file()))),
               ElementsAre("ones: a.norm 1 b.norm 1", "outer.linear.bias: b.sum 1", "outer.norm.bias: a.norm 2 b.norm 2",
                           "v: a.product 1", "w: b.product 1", "zeros: a.sum 1"));
-  EXPECT_THAT(parameters(restore_parameters(apart.file())),
+  EXPECT_THAT(parameters(restore_parameters(read_model(apart.file()))),
               ElementsAre("ones: a.norm 1", "outer.0.norm.bias: a.norm 2", "outer.1.linear.bias: b.sum 1",
                           "outer.1.norm.bias: b.norm 2", "outer.1.norm.weight: b.norm 1", "v: a.product 1 b.product 1",
                           "zeros: a.sum 1"));
@@ -215,7 +218,7 @@ TEST(MergedParameters, AreNotThoseOfSeveralValuesNorMatricesNorConstants) {
       .node("Mul", {"t", "val_1"}, {"y"})
       .output("y");
   EXPECT_THAT(find_merged_parameters(model.proto.graph(), TensorReader("."), {}), IsEmpty());
-  EXPECT_THROW(restore_parameters(model.file()), Error);
+  EXPECT_THROW(restore_parameters(read_model(model.file())), Error);
 }
 
 TEST(MergedParameters, AreSeenInTheirUsesWhereTheDataIsMissing) {
@@ -237,8 +240,8 @@ TEST(MergedParameters, AreSeenInTheirUsesWhereTheDataIsMissing) {
 }
 
 TEST(MergedParameters, RestoredComputeTheSameAndAreExportedEach) {
-  const OnnxFile merged = two_layers("w").file(), restored = restore_parameters(merged);
-  const auto run = [](const OnnxFile& file) {
+  const OnnxModel merged = read_model(two_layers("w").file()), restored = restore_parameters(merged);
+  const auto run = [](const OnnxModel& file) {
     const ImportedModel model = import_model(file, {.mode = ImportMode::as_exported});
     NamedTensors leaves = model.weights;
     leaves["x"] = ramp({3, 4}, -1, 0.3);
@@ -262,7 +265,7 @@ const Finding* finding(const Diagnostics& ready, const std::string& kind) {
 }
 
 TEST(MergedParameters, AreReportedWithARemedy) {
-  const OnnxFile merged = two_layers("w").file();
+  const OnnxModel merged = read_model(two_layers("w").file());
   const Diagnostics ready = check_model(merged);
   ASSERT_NE(finding(ready, "merged weights"), nullptr);
   EXPECT_THAT(finding(ready, "merged weights")->text,
@@ -280,9 +283,9 @@ TEST(RemovedBiases, AreKnownOfProductsThatTheExporterWroteAnew) {
   model.node("Gemm", {"x", "head.weight"}, {"linear"}, transposed, "node_Gemm_12");
   model.node("Gemm", {"linear", "val_1"}, {"linear_1"}, {}, "node_Gemm_13");
   model.node("Gemm", {"linear_1", "w"}, {"y"}, {}, "node_linear_2").output("y");
-  EXPECT_THAT(finding(check_model(model.file()), "removed biases")->text,
+  EXPECT_THAT(finding(check_model(read_model(model.file())), "removed biases")->text,
               HasSubstr("2 nodes lost a bias of zeros at export: 'node_Gemm_12', 'node_Gemm_13'"));
-  const ImportedModel restored = import_model(restore_parameters(model.file()));
+  const ImportedModel restored = import_model(restore_parameters(read_model(model.file())));
   EXPECT_EQ(restored.weights.at("head.bias").values(), std::vector<double>(5, 0));
   EXPECT_EQ(restored.weights.at("node_Gemm_13.bias").values(), std::vector<double>(4, 0));
   EXPECT_EQ(restored.weights.size(), 5u);
@@ -307,7 +310,7 @@ TEST(RemovedBiases, OfConvolutionsAreKnownFromTheCall) {
   call(0, "conv2d.default", "%p_a_bias");
   call(1, "conv2d.default", "None");
   call(2, "conv_transpose2d.input", "%p_c_bias");
-  const ImportedModel restored = import_model(restore_parameters(model.file()));
+  const ImportedModel restored = import_model(restore_parameters(read_model(model.file())));
   EXPECT_EQ(restored.weights.at("a.bias").values(), std::vector<double>(5, 0));
   EXPECT_EQ(restored.weights.at("c.bias").values(), std::vector<double>(6, 0));
   EXPECT_FALSE(restored.weights.contains("b.bias"));

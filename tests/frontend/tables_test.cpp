@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "frontend/diagnose/diagnostics.h"
+#include "frontend/repairs/read_model.h"
 #include "ir/op.h"
 #include "test_model.h"
 
@@ -206,7 +207,7 @@ TEST(ConstantNodes, WeightsAmongThemAreParameters) {
   EXPECT_TRUE(is_parameter(model, "w"));
   EXPECT_TRUE(is_parameter(model, "b"));
   EXPECT_FALSE(is_parameter(model, "mask"));
-  EXPECT_THAT(check_model(model.file()).findings,
+  EXPECT_THAT(check_model(read_model(model.file())).findings,
               testing::Contains(testing::Field(&Finding::text, testing::HasSubstr("stay as they are: 'mask'"))));
   model.proto.set_producer_name("pytorch");
   EXPECT_THAT(import_error(model, {}), testing::HasSubstr("nothing to train"));

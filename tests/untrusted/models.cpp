@@ -4,7 +4,8 @@
 
 #include "base/error.h"
 #include "frontend/diagnose/diagnostics.h"
-#include "frontend/import/import.h"
+#include "frontend/import/import_model.h"
+#include "frontend/repairs/read_model.h"
 #include "passes/pipeline.h"
 #include "tests/untrusted/cases.h"
 
@@ -234,7 +235,7 @@ std::string mutated_model(const std::string& bytes, Random& random) {
 }
 
 void check_bytes(const std::string& bytes, const std::string& directory) {
-  const OnnxFile file{"case.onnx", bytes, directory};
+  const OnnxModel file = read_model(OnnxFile{"case.onnx", bytes, directory});
   // Of a graph without its data, too.
   const ImportOptions import{.weights = InitialWeights::none, .constants = MissingConstants::zeros};
   const Diagnostics ready = check_model(file, import);

@@ -9,7 +9,6 @@
 #include "cli/table.h"
 #include "cli/train_report.h"
 #include "compiler/session.h"
-#include "frontend/export/export.h"
 #include "training/trainer.h"
 
 namespace halfstep {
@@ -46,17 +45,6 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
               e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
               e.tokens ? ", " + tokens_text(*e.tokens) : "");
   }
-  return ExitCode::success;
-}
-
-ExitCode run_export(const Recipe& given, const CommandOptions& options) {
-  if (options.checkpoint.empty()) throw Error("no checkpoint is given: name it with --checkpoint");
-  const Recipe recipe = open_job(given).recipe;
-  export_model(onnx_model_of(recipe), read_checkpoint_weights(options.checkpoint), options.target);
-  if (options.format == Format::json)
-    print_out("{}\n", json_text({{"model", recipe.model}, {"trained_model", options.target}}));
-  else
-    print_err("halfstep: wrote {}\n", options.target);
   return ExitCode::success;
 }
 

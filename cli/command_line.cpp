@@ -54,9 +54,9 @@ constexpr Command kCommands[] = {
      "  halfstep gradients model.onnx --data batch.npz --batch 8 -o gradients.safetensors\n"
      "  halfstep gradients model.onnx --data batch.npz --batch 8 --precision fp32 --dropout 0.1 -o "
      "with_dropout.safetensors\n"},
-    {"export", "put trained weights back into the ONNX model", kModelOrStep,
+    {"export", "put trained weights back into the ONNX model, or write its training step as one", kModelOrStep,
      "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
-     "  halfstep export lenet.step --checkpoint halfstep-out/checkpoints/step-000000469 -o trained.onnx\n"},
+     "  halfstep export models/lenet.toml --training-graph -o lenet.step.onnx\n"},
     {"bench", "step time, throughput, memory and compile time", kModelOrStep,
      "  halfstep bench models/lenet.toml\n"
      "  halfstep bench models/resnet18.toml --batch 32 --calls    with a row for each call of the step\n"},
@@ -153,6 +153,14 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   }
   if (name == "export")
     command->add_option("-o,--target", options.target, "the ONNX file to write")->required()->type_name("FILE");
+  if (name == "export") {
+    command->add_flag_callback(
+        "--training-graph", [&options] { options.exported = CommandOptions::training_graph; },
+        "write the training step, with the weights of the model or the checkpoint, for other engines");
+    command->add_flag_callback(
+        "--training-info", [&options] { options.exported = CommandOptions::training_info; },
+        "write an inference model that carries its training step as TrainingInfoProto");
+  }
   if (name == "gradients")
     command->add_option("-o,--target", options.target, "the safetensors file to write")->required()->type_name("FILE");
   if (name == "eval" || name == "export" || name == "gradients")

@@ -15,6 +15,7 @@
 #include "cli/trace.h"
 #include "cli/train_report.h"
 #include "compiler/find_non_finite.h"
+#include "compiler/provenance.h"
 #include "compiler/session.h"
 #include "frontend/export/export.h"
 #include "training/metrics.h"
@@ -86,13 +87,13 @@ TrainReport train_or_explain(Executor& executor, const Data& data, const Recipe&
 }
 
 // The trained ONNX file; empty where the original is gone, as with a compiled step on another machine.
-fs::path export_trained(const Recipe& recipe, const NamedTensors& weights, const Narration& narration) {
+fs::path export_trained(const Recipe& recipe, const NamedTensors& weights, int64_t steps, const Narration& narration) {
   if (std::error_code unreadable; !fs::exists(recipe.model, unreadable)) {
     narration.note(fmt::format("'{}' is not there, so no trained ONNX file is written", recipe.model));
     return {};
   }
   const fs::path trained = fs::path(recipe.out) / (fs::path(recipe.model).stem().string() + ".trained.onnx");
-  export_model(onnx_model_of(recipe), weights, trained);
+  export_model(onnx_model_of(recipe), weights, trained, {.metadata = provenance(recipe, steps)});
   return trained;
 }
 
@@ -171,7 +172,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const ModelState state = read_model_state(executor);
   if (const std::string ruined = non_finite_weights(state); !ruined.empty())
     throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");
-  const fs::path trained = export_trained(recipe, state.weights, narration);
+  const fs::path trained = export_trained(recipe, state.weights, report.steps, narration);
   if (options.format == Format::json) {
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();
     print_out("{}\n", json_text(json));

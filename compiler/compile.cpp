@@ -366,6 +366,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.dump = options.dump;
   passes.programs = options.programs;
   passes.loss.model_outputs = options.model_outputs;
+  passes.arenas = options.arenas;
   passes.autocast.sources.known_operators = onnx_operator_names();
   for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
   passes.autocast.sources.part_of = parts_at_import(imported);

@@ -20,6 +20,7 @@ struct CompileOptions {
   std::filesystem::path dump;  // where passes, kernels and programs are written; empty: nowhere
   TrainingPipelineOptions::Programs programs = TrainingPipelineOptions::training;
   LossOptions::ModelOutputs model_outputs = LossOptions::kept;
+  TrainingPipelineOptions::Arenas arenas = TrainingPipelineOptions::kept;
   MissingConstants constants = MissingConstants::refused;
 };
 

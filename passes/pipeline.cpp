@@ -27,6 +27,7 @@
 #include "passes/rewrite/simplify.h"
 #include "passes/training/differentiate.h"
 #include "passes/training/reduce_filter_gradients.h"
+#include "passes/training/unbind_arenas.h"
 
 namespace halfstep {
 namespace {
@@ -104,6 +105,11 @@ void add_updates(Pipeline& p) {
   p.result.initial_states = initial_states(optimizer);
 }
 
+void take_arenas_apart(Pipeline& p) {
+  if (p.options.arenas == TrainingPipelineOptions::taken_apart)
+    for (Graph& graph : p.result.graphs) graph = unbind_arenas(graph, p.result.arenas);
+}
+
 struct Pass : PassRow {
   void (*run)(Pipeline&);
 };
@@ -116,6 +122,9 @@ constexpr ValueCheck kEvaluation{
     ValueCheck::none, "evaluation computes something else where the rows' inference column says so: Inference.*"};
 constexpr ValueCheck kUpdate{ValueCheck::none,
                              "adds updates of states: Optimizer.* and TorchReference.* compare these with PyTorch's"};
+
+constexpr ValueCheck kUnbind{ValueCheck::none,
+                             "other states hold the weights: UnbindArenas.* computes both graphs on the same ones"};
 
 // The architecture on one page.
 constexpr Pass kPasses[] = {
@@ -138,6 +147,7 @@ constexpr Pass kPasses[] = {
     {{"differentiate", {"differentiate"}, kValues}, differentiate_training},
     {{"bind_arenas", {"bind_arenas"}, kValues}, bind_to_arenas},
     {{"add_update", {"add_update"}, kUpdate}, add_updates},
+    {{"unbind_arenas", {"unbind_arenas"}, kUnbind}, take_arenas_apart},
     {{"expand_composites", {"expand_composites"}, kValues}, [](Pipeline& p) { p.each(expand_composites); }},
     {{"join_sums", {"join_sums"}, kValues}, [](Pipeline& p) { p.each(join_sums); }},
     {{"reduce_filter_gradients", {"reduce_filter_gradients"}, kValues},

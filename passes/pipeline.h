@@ -29,6 +29,8 @@ struct TrainingPipelineOptions {
   enum Programs : uint8_t { training, training_and_gradients } programs = training;
   // The verifier: on what the last pass leaves (the builder has checked every node), or to find the pass at fault.
   enum Verification : uint8_t { at_the_end, after_each_pass } verification = at_the_end;
+  // How weights and slots lie: what this machine runs has arenas, what other engines run (export) a state for each.
+  enum Arenas : uint8_t { kept, taken_apart } arenas = kept;
   std::string stop_after;      // a pass of the table; empty: run all
   std::filesystem::path dump;  // a directory for "05_autocast.forward.ir", ... of what changed; empty: none
 };
@@ -52,6 +54,9 @@ struct PipelineResult {
 
   const Graph* find(std::string_view name) const;
 };
+
+// The last pass whose graphs hold no kernels: what is exported, and what is compared.
+inline constexpr std::string_view kBeforeFusion = "simplify_placed";
 
 // Error if the model, the options or `stop_after` are at fault; a graph that fails the verifier names the pass.
 PipelineResult run_training_pipeline(const Graph& model, const TrainingPipelineOptions& options);

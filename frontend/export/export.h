@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
+#include <string>
 
 #include "base/tensor.h"
 #include "frontend/onnx/onnx_model.h"
@@ -11,6 +13,7 @@ namespace halfstep {
 struct ExportOptions {
   // A model with more bytes of weights than this gets them in a file beside it, "<name>.data".
   int64_t largest_inline = 1'900'000'000;
+  std::map<std::string, std::string> metadata = {};  // metadata_props; those of the original stay
 };
 
 // Writes `original` with the data of `trained` (by initializer name, in ONNX layout) to `path`, atomically. Element

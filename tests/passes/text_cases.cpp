@@ -49,6 +49,7 @@
 #include "passes/training/bind_arenas.h"
 #include "passes/training/differentiate.h"
 #include "passes/training/reduce_filter_gradients.h"
+#include "passes/training/unbind_arenas.h"
 #include "tests/random_tensors.h"
 
 namespace halfstep {
@@ -194,6 +195,13 @@ std::string run_add_update(const Graph& graph, Options& o) {
                                         : add_update(bound, options, layout));
 }
 
+// Of a step as run_add_update makes it.
+std::string run_unbind_arenas(const Graph& graph, Options& o) {
+  const OptimizerOptions options = optimizer_of(o);
+  const ArenaLayout layout = plan_arenas(graph, options.no_decay);
+  return print(unbind_arenas(add_update(bind_arenas(graph, layout), options, layout), layout));
+}
+
 using RunPass = std::function<std::string(const Graph&, Options&)>;
 
 RunPass plain(Graph (*pass)(const Graph&)) {
@@ -223,6 +231,7 @@ const std::map<std::string, RunPass>& passes() {
       {"recognise_attention", plain(recognise_attention)},
       {"reduce_filter_gradients", plain(reduce_filter_gradients)},
       {"simplify", plain(simplify)},
+      {"unbind_arenas", run_unbind_arenas},
   };
   return all;
 }

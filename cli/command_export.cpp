@@ -1,0 +1,56 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "compiler/provenance.h"
+#include "compiler/session.h"
+#include "compiler/training_graph.h"
+#include "frontend/export/export.h"
+#include "frontend/export/training_graph.h"
+#include "training/checkpoint.h"
+
+namespace halfstep {
+namespace {
+
+void export_step(const Recipe& given, const CommandOptions& options) {
+  if (is_compiled_directory(given.model))
+    throw Error("'" + given.model + "' is a compiled step: name the ONNX file or the recipe for --training-graph");
+  const NamedTensors weights =
+      options.checkpoint.empty() ? NamedTensors() : read_checkpoint_weights(options.checkpoint);
+  Recipe recipe = given;
+  if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
+  const TrainingGraph graph = training_graph(recipe, weights);
+  const ExportOptions written{.metadata = provenance(recipe, std::nullopt)};
+  if (options.exported == CommandOptions::training_info)
+    export_training_info(graph.inference, graph.step, graph.initial, options.target, written);
+  else
+    export_training_graph(graph.step, graph.initial, options.target, written);
+  if (options.format == Format::json)
+    print_out("{}\n", json_text({{"model", recipe.model}, {"training_graph", options.target}}));
+  else
+    for (const std::string& remark : graph.remarks) print_err("halfstep: {}\n", remark);
+}
+
+void export_weights(const Recipe& given, const CommandOptions& options) {
+  if (options.checkpoint.empty()) throw Error("no checkpoint is given: name it with --checkpoint");
+  const Recipe recipe = open_job(given).recipe;
+  const Checkpoint checkpoint = read_checkpoint(options.checkpoint);
+  const Recipe run = recipe_of_run(options.checkpoint).value_or(recipe);
+  export_model(onnx_model_of(recipe), checkpoint.model.weights, options.target,
+               {.metadata = provenance(run, checkpoint.train.step)});
+  if (options.format == Format::json)
+    print_out("{}\n", json_text({{"model", recipe.model}, {"trained_model", options.target}}));
+}
+
+}  // namespace
+
+ExitCode run_export(const Recipe& given, const CommandOptions& options) {
+  options.exported == CommandOptions::model ? export_weights(given, options) : export_step(given, options);
+  if (options.format == Format::text) print_err("halfstep: wrote {}\n", options.target);
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,21 @@
+// What a written ONNX model says about its making, in its metadata_props.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "compiler/recipe.h"
+
+namespace halfstep {
+
+// halfstep.version, halfstep.precision, halfstep.recipe (TOML; paths by their last name alone: a model travels),
+// halfstep.data (JSON: name, bytes and SHA-256 of each file that is still there, of files beyond 1 GiB no hash), and
+// halfstep.steps where known.
+std::map<std::string, std::string> provenance(const Recipe& recipe, std::optional<int64_t> steps);
+
+// The recipe that the run which wrote `checkpoint` kept beside it; absent where there is none.
+std::optional<Recipe> recipe_of_run(const std::string& checkpoint);
+
+}  // namespace halfstep

@@ -17,6 +17,7 @@
 #include "frontend/export/restore_parameters.h"
 #include "frontend/import/import_model.h"
 #include "frontend/import/operator_names.h"
+#include "frontend/onnx/foreign_training.h"
 #include "frontend/repairs/folded_batch_norm.h"
 #include "frontend/repairs/read_model.h"
 #include "ir/op.h"
@@ -167,8 +168,10 @@ int64_t state_bytes(const CompiledModel& model) {
 
 const std::string& model_path(const Recipe& recipe) {
   if (recipe.model.empty()) throw Error("no model is given: name an ONNX file, or a recipe with the key 'model'");
-  if (std::error_code unreadable; std::filesystem::is_directory(recipe.model, unreadable))
+  if (std::error_code unreadable; std::filesystem::is_directory(recipe.model, unreadable)) {
+    if (const std::optional<std::string> advice = advice_on_artefacts(recipe.model)) throw Error(*advice);
     throw Error("'" + recipe.model + "' is a directory: name an ONNX file or a recipe");
+  }
   return recipe.model;
 }
 
@@ -243,6 +246,11 @@ ImportedModel import_with(const Recipe& recipe, const ImportOptions& options) {
   const OnnxModel model = onnx_model_of(recipe);
   ImportedModel imported = import_model(model, options);
   if (const std::string remark = batch_norm_remark(recipe, model); !remark.empty()) imported.remarks.push_back(remark);
+  if (carries_training_step(model))
+    imported.remarks.push_back(
+        "the file carries a training step of its own (TrainingInfoProto), which is not read: loss and optimizer are "
+        "the "
+        "recipe's, and of an inference graph dropouts are gone and batch norms frozen");
   return imported;
 }
 

@@ -58,8 +58,9 @@ std::string without_places(const std::string& paths) {
 }
 
 std::string recipe_text(Recipe recipe) {
-  for (std::string* path : {&recipe.model, &recipe.data, &recipe.test_data, &recipe.out}) *path = without_places(*path);
+  for (std::string* path : {&recipe.model, &recipe.data, &recipe.test_data}) *path = without_places(*path);
   recipe.resume.clear();
+  recipe.out = Recipe().out;  // runs that differ in their place alone write the same model
   std::string text = to_toml(recipe);
   const std::string here = fs::current_path().string() + "/";  // which it puts before names
   for (size_t at; (at = text.find(here)) != std::string::npos;) text.erase(at, here.size());

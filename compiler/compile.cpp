@@ -306,6 +306,12 @@ std::string image_input(const Graph& model) {
   return inputs.empty() ? "" : inputs[0]->attributes.text("name");
 }
 
+AttentionForm attention_form(const std::string& name) {
+  return name == "library"         ? AttentionForm::library
+         : name == "deterministic" ? AttentionForm::deterministic
+                                   : AttentionForm::expanded;
+}
+
 }  // namespace
 
 TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
@@ -375,6 +381,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.programs = options.programs;
   passes.loss.model_outputs = options.model_outputs;
   passes.arenas = options.arenas;
+  if (device == DeviceKind::cuda) passes.attention = attention_form(recipe.attention);
   passes.autocast.sources.known_operators = onnx_operator_names();
   for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
   passes.autocast.sources.part_of = parts_at_import(imported);

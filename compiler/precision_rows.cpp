@@ -16,6 +16,7 @@ int rank(const PrecisionRow& row) {
   switch (op(row.op).kernel) {
     case KernelKind::gemm:
     case KernelKind::convolution:
+    case KernelKind::attention:
       return 0;
     case KernelKind::composite:
     case KernelKind::reduction:

@@ -220,6 +220,8 @@ const std::vector<RecipeKey>& keys() {
       key<&R::device>(kTarget, "device", "auto|cpu|cuda", "where the step runs; auto: cuda where there is a GPU"),
       key<&R::architecture>(kTarget, "architecture", "NAME",
                             "LLVM's name of a CPU, default: this one; or sm_80, which later GPUs run too"),
+      key<&R::attention>(kTarget, "attention", "expanded|library|deterministic",
+                         "on CUDA: its parts, or one library call each, the last with gradients in one order"),
 
       key<&R::epochs>(kRun, "epochs", "NUMBER", "passes over the training data", 1),
       key<&R::max_steps>(kRun, "max_steps", "NUMBER", "stops earlier; 0: no limit", 0),

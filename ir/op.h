@@ -23,7 +23,8 @@ enum class Precision : uint8_t {
 };
 std::string_view name(Precision precision);
 
-// Which emitter or library runs the op. `composite` ops must be expanded before lowering.
+// Which emitter or library runs the op. `composite` ops must be expanded before lowering, `attention` where no library
+// has it.
 enum class KernelKind : uint8_t {
   leaf,
   pointwise,
@@ -33,6 +34,7 @@ enum class KernelKind : uint8_t {
   random,
   gemm,
   convolution,
+  attention,
   composite,
   fused
 };

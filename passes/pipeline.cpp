@@ -82,6 +82,16 @@ void split_evaluation(Pipeline& p) {
   p.result.graphs.push_back(inference(forward));
 }
 
+void choose_calls(Pipeline& p) {
+  for (Graph& graph : p.result.graphs) graph = choose_attention(graph, p.options.attention);
+}
+
+void expand(Pipeline& p) {
+  const bool calls = p.options.attention != AttentionForm::expanded;
+  for (Graph& graph : p.result.graphs)
+    graph = expand_composites(graph, calls ? AttentionCalls::keep : AttentionCalls::expand);
+}
+
 void differentiate_training(Pipeline& p) {
   const OptimizerOptions& optimizer = p.options.optimizer;
   p.at("train") = differentiate(p.at("train"), {.scaling = optimizer.scaling, .accumulation = optimizer.accumulation});
@@ -143,12 +153,13 @@ constexpr Pass kPasses[] = {
     {{"multiply_patches", {"multiply_patches"}, kGradients},
      [](Pipeline& p) { p.at("forward") = multiply_patches(p.at("forward"), p.options.product_alignment); }},
     {{"split_evaluation", {"inference"}, kEvaluation}, split_evaluation},
+    {{"choose_attention", {"choose_attention"}, kGradients}, choose_calls},
     {{"hoist_max_pool", {"hoist_max_pool"}, kGradients}, [](Pipeline& p) { p.each(hoist_max_pool); }},
     {{"differentiate", {"differentiate"}, kValues}, differentiate_training},
     {{"bind_arenas", {"bind_arenas"}, kValues}, bind_to_arenas},
     {{"add_update", {"add_update"}, kUpdate}, add_updates},
     {{"unbind_arenas", {"unbind_arenas"}, kUnbind}, take_arenas_apart},
-    {{"expand_composites", {"expand_composites"}, kValues}, [](Pipeline& p) { p.each(expand_composites); }},
+    {{"expand_composites", {"expand_composites"}, kValues}, expand},
     {{"join_sums", {"join_sums"}, kValues}, [](Pipeline& p) { p.each(join_sums); }},
     {{"reduce_filter_gradients", {"reduce_filter_gradients"}, kValues},
      [](Pipeline& p) { p.each(reduce_filter_gradients); }},

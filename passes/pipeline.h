@@ -14,6 +14,7 @@
 #include "ir/graph.h"
 #include "passes/model/attach_loss.h"
 #include "passes/model/attach_preprocessing.h"
+#include "passes/model/choose_attention.h"
 #include "passes/precision/autocast.h"
 #include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
@@ -26,6 +27,7 @@ struct TrainingPipelineOptions {
   AutocastOptions autocast;
   OptimizerOptions optimizer;
   int64_t product_alignment = 1;  // bytes: where the target's products want rows to begin
+  AttentionForm attention = AttentionForm::expanded;  // another if the target has a library for it
   enum Programs : uint8_t { training, training_and_gradients } programs = training;
   // The verifier: on what the last pass leaves (the builder has checked every node), or to find the pass at fault.
   enum Verification : uint8_t { at_the_end, after_each_pass } verification = at_the_end;

@@ -94,6 +94,45 @@ std::vector<MemoryUse> operands(const Convolution& c) {
   return list;
 }
 
+std::vector<MemoryUse> operands(const Attention& a) {
+  expect(
+      a.batch > 0 && a.heads > 0 && a.key_heads > 0 && a.queries > 0 && a.keys > 0 && a.depth > 0 && a.value_depth > 0,
+      "batch, heads, lengths and depths must be positive");
+  expect(a.heads % a.key_heads == 0, "key_heads must divide heads");
+  expect(is_low(a.operand), "f16 or bf16 operands expected");
+  const Shape q{a.batch, a.queries, a.heads, a.depth}, k{a.batch, a.keys, a.key_heads, a.depth},
+      v{a.batch, a.keys, a.key_heads, a.value_depth}, y{a.batch, a.queries, a.heads, a.value_depth};
+  const bool backward = a.kind == AttentionKind::backward;
+  const auto use = [&](const char* name, Ref ref, const Shape& shape, Access access) {
+    return MemoryUse{name, ref, bytes_of(shape, a.operand, name), access};
+  };
+  std::vector<MemoryUse> list{use("q", a.q, q, Access::read), use("k", a.k, k, Access::read),
+                              use("v", a.v, v, Access::read),
+                              use("y", a.y, y, backward ? Access::read : Access::write)};
+  list.push_back({"stats", a.stats, bytes_of(Shape{a.batch, a.heads, a.queries}, DType::f32, "stats"),
+                  backward ? Access::read : Access::write});
+  expect(a.mask ? a.mask_shape.size() == 4 : a.mask_shape.empty(),
+         "a mask and its mask_shape of four axes go together");
+  if (a.mask) {
+    const Shape scores{a.batch, a.heads, a.queries, a.keys};
+    for (size_t i = 0; i < scores.size(); ++i)
+      expect(a.mask_shape[i] == 1 || a.mask_shape[i] == scores[i],
+             fmt::format("mask_shape {} does not broadcast to {}", to_string(a.mask_shape), to_string(scores)));
+    list.push_back({"mask", *a.mask, bytes_of(a.mask_shape, DType::f32, "mask"), Access::read});
+  }
+  const bool gradients = a.dy && a.dq && a.dk && a.dv;
+  expect(backward ? gradients : !a.dy && !a.dq && !a.dk && !a.dv,
+         "dy, dq, dk and dv belong to backward, which needs them");
+  expect(backward || !a.deterministic, "deterministic belongs to backward only");
+  if (backward) {
+    list.push_back(use("dy", *a.dy, y, Access::read));
+    list.push_back(use("dq", *a.dq, q, Access::write));
+    list.push_back(use("dk", *a.dk, k, Access::write));
+    list.push_back(use("dv", *a.dv, v, Access::write));
+  }
+  return list;
+}
+
 std::vector<MemoryUse> operands(const Copy& copy) {
   expect(copy.bytes > 0, "bytes must be positive");
   return {{"from", copy.from, copy.bytes, Access::read}, {"to", copy.to, copy.bytes, Access::write}};
@@ -211,6 +250,13 @@ std::string_view name(ConvolutionKind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
+std::string_view name(AttentionKind kind) { return kind == AttentionKind::forward ? "forward" : "backward"; }
+
+bool is_library(const StepCall& call) {
+  return std::holds_alternative<Gemm>(call) || std::holds_alternative<Convolution>(call) ||
+         std::holds_alternative<Attention>(call);
+}
+
 void check(const Program& program, const PlaceNames& names) {
   std::set<std::pair<BufferKind, std::string_view>> seen;
   for (size_t i = 0; i < program.buffers.size(); ++i)
@@ -281,6 +327,9 @@ std::string describe(const Step& step) {
       return fmt::format("convolution {} {} {}->{}", name(c.kind), fmt::join(c.window, "x"), c.in_channels,
                          c.out_channels);
     }
+    std::string operator()(const Attention& a) const {
+      return fmt::format("attention {} {}x{}x{}x{}", name(a.kind), a.batch * a.heads, a.queries, a.keys, a.depth);
+    }
     std::string operator()(const Copy&) const { return "copy"; }
   };
   return std::visit(Describe{}, step.call);
@@ -295,6 +344,14 @@ CallCost cost(const Step& step) {
       for (size_t i = 0; i < c.window.size(); ++i)
         multiplications *= static_cast<double>(c.window[i]) * static_cast<double>(c.out_spatial[i]);
       return {2 * multiplications, total(operands(c))};
+    }
+    // Two products forward and five backward; half of them under a causal mask.
+    CallCost operator()(const Attention& a) const {
+      const double scores = static_cast<double>(a.batch * a.heads) * static_cast<double>(a.queries) *
+                            static_cast<double>(a.keys) * (a.causal ? 0.5 : 1);
+      const bool forward = a.kind == AttentionKind::forward;
+      const double depths = static_cast<double>(forward ? a.depth + a.value_depth : 3 * a.depth + 2 * a.value_depth);
+      return {2 * scores * depths, total(operands(a))};
     }
     CallCost operator()(const Copy& copy) const { return {0, total(operands(copy))}; }
     static int64_t total(const std::vector<MemoryUse>& list) {

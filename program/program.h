@@ -2,16 +2,15 @@
 // plain value: it prints, and parses back to an equal one.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
 
 #include "base/tensor.h"
+#include "program/calls.h"
 
 namespace halfstep {
 
@@ -31,66 +30,12 @@ struct Buffer {
   friend bool operator==(const Buffer&, const Buffer&) = default;
 };
 
-// Byte `offset` (16-byte aligned for library operands) in buffers[buffer].
-struct Ref {
-  int32_t buffer = 0;
-  int64_t offset = 0;
-  friend bool operator==(const Ref&, const Ref&) = default;
-};
-
-// cuda: `kernel` of the PTX module with one pointer per argument, on `grid` blocks of `block` threads.
-// cpu: void kernel(void* const* arguments, int64_t begin, int64_t end) over ranges that cover [0, units); units are
-// independent, so any split over threads gives the same bits.
-struct KernelLaunch {
-  std::string kernel;
-  std::vector<Ref> arguments;
-  std::array<int64_t, 3> grid{1, 1, 1};
-  int64_t block = 1;
-  int64_t units = 1;
-  int64_t bytes = 0;  // moved, for the profile and the split on the CPU
-  // Bytes each argument reaches, and which are written, by number; without them: its whole buffer.
-  std::vector<int64_t> extents = {}, written = {};
-  friend bool operator==(const KernelLaunch&, const KernelLaunch&) = default;
-};
-
-// c[i] = op(a[i]) @ op(b[i]) (+ c[i] if accumulate) (+ bias), row-major. op(a): [m, k], stored [k, m] if transpose_a;
-// op(b): [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n]. Accumulates in fp32 (fp64 for f64) and rounds
-// once. Batch strides in elements; 0 broadcasts an operand.
-struct Gemm {
-  int64_t m = 0, n = 0, k = 0, batch = 1;
-  bool transpose_a = false, transpose_b = false, accumulate = false, relu = false;
-  int64_t stride_a = 0, stride_b = 0, stride_c = 0;
-  DType operand = DType::f32, result = DType::f32, bias_type = DType::f32;
-  Ref a, b, c;
-  std::optional<Ref> bias;
-  friend bool operator==(const Gemm&, const Gemm&) = default;
-};
-
-enum class ConvolutionKind : uint8_t { forward, data_grad, filter_grad };
-std::string_view name(ConvolutionKind kind);
-
-// Cross-correlation over 1 to 3 spatial axes, channels last. x: [batch, spatial..., in_channels],
-// w: [out_channels, window..., in_channels / groups], y: [batch, out_spatial..., out_channels].
-// forward: y from x, w. data_grad: x from w, y. filter_grad: w from x, y. `bias` [out_channels] and `relu`: forward.
-struct Convolution {
-  ConvolutionKind kind = ConvolutionKind::forward;
-  int64_t batch = 0, in_channels = 0, out_channels = 0, groups = 1;
-  Shape spatial, window, out_spatial, strides, pads_begin, pads_end, dilations;
-  DType operand = DType::f32, result = DType::f32, bias_type = DType::f32;
-  bool relu = false;
-  Ref x, w, y;
-  std::optional<Ref> bias;
-  friend bool operator==(const Convolution&, const Convolution&) = default;
-};
-
-struct Copy {
-  Ref from, to;
-  int64_t bytes = 0;
-  friend bool operator==(const Copy&, const Copy&) = default;
-};
+using StepCall = std::variant<KernelLaunch, Gemm, Convolution, Attention, Copy>;
+// Whether a library does it, not a kernel of the program.
+bool is_library(const StepCall& call);
 
 struct Step {
-  std::variant<KernelLaunch, Gemm, Convolution, Copy> call;
+  StepCall call;
   std::string origin;  // the user's node names it computes, with "(backward)" where it does: for profiles and errors
   friend bool operator==(const Step&, const Step&) = default;
 };

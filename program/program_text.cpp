@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <concepts>
 
 #include "base/error.h"
@@ -43,6 +44,16 @@ void visit_fields(Call& c, Visit&& visit) {
   visit("x", c.x), visit("w", c.w), visit("y", c.y), visit("bias", c.bias);
 }
 
+template <Is<Attention> Call, typename Visit>
+void visit_fields(Call& c, Visit&& visit) {
+  visit("kind", c.kind), visit("batch", c.batch), visit("heads", c.heads), visit("key_heads", c.key_heads);
+  visit("queries", c.queries), visit("keys", c.keys), visit("depth", c.depth), visit("value_depth", c.value_depth);
+  visit("scale", c.scale), visit("causal", c.causal), visit("deterministic", c.deterministic);
+  visit("operand", c.operand), visit("mask_shape", c.mask_shape);
+  visit("q", c.q), visit("k", c.k), visit("v", c.v), visit("y", c.y), visit("stats", c.stats), visit("mask", c.mask);
+  visit("dy", c.dy), visit("dq", c.dq), visit("dk", c.dk), visit("dv", c.dv);
+}
+
 template <Is<Copy> Call, typename Visit>
 void visit_fields(Call& c, Visit&& visit) {
   visit("from", c.from), visit("to", c.to), visit("bytes", c.bytes);
@@ -50,8 +61,9 @@ void visit_fields(Call& c, Visit&& visit) {
 
 // Which fields every line shows and must have.
 template <typename T>
-constexpr bool kAlwaysShown = std::same_as<T, Ref> || std::same_as<T, DType> || std::same_as<T, ConvolutionKind> ||
-                              std::same_as<T, std::vector<Ref>> || std::same_as<T, std::string>;
+constexpr bool kAlwaysShown =
+    std::same_as<T, Ref> || std::same_as<T, DType> || std::same_as<T, ConvolutionKind> ||
+    std::same_as<T, AttentionKind> || std::same_as<T, std::vector<Ref>> || std::same_as<T, std::string>;
 
 std::string quoted(std::string_view text) {
   std::string result = "\"";
@@ -66,9 +78,11 @@ std::string quoted(std::string_view text) {
 }
 
 std::string text_of(int64_t value) { return std::to_string(value); }
+std::string text_of(double value) { return fmt::format("{}", value); }
 std::string text_of(bool value) { return value ? "yes" : "no"; }
 std::string text_of(DType value) { return std::string(name(value)); }
 std::string text_of(ConvolutionKind value) { return std::string(name(value)); }
+std::string text_of(AttentionKind value) { return std::string(name(value)); }
 std::string text_of(const std::string& value) { return quoted(value); }
 std::string text_of(Ref value) { return fmt::format("{}+{}", value.buffer, value.offset); }
 std::string text_of(const std::optional<Ref>& value) { return text_of(*value); }
@@ -88,6 +102,8 @@ template <>
 constexpr std::string_view kCallName<Gemm> = "gemm";
 template <>
 constexpr std::string_view kCallName<Convolution> = "convolution";
+template <>
+constexpr std::string_view kCallName<Attention> = "attention";
 template <>
 constexpr std::string_view kCallName<Copy> = "copy";
 
@@ -162,6 +178,12 @@ void parse(std::string_view text, int64_t& value) {
     throw Error(fmt::format("a 64-bit integer expected, found '{}'", text));
 }
 
+void parse(std::string_view text, double& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
+    throw Error(fmt::format("a finite number expected, found '{}'", text));
+}
+
 void parse(std::string_view text, bool& value) {
   if (text != "yes" && text != "no") throw Error(fmt::format("yes or no expected, found '{}'", text));
   value = text == "yes";
@@ -184,6 +206,10 @@ void parse_name(std::string_view text, Enum last, const char* what, Enum& value)
 
 void parse(std::string_view text, ConvolutionKind& value) {
   parse_name(text, ConvolutionKind::filter_grad, "forward, data_grad or filter_grad", value);
+}
+
+void parse(std::string_view text, AttentionKind& value) {
+  parse_name(text, AttentionKind::backward, "forward or backward", value);
 }
 
 void parse(std::string_view text, std::string& value) {
@@ -286,10 +312,13 @@ Step parse_step(std::string_view call, Line& line) {
     step.call = parse_fields<Gemm>(line);
   else if (call == kCallName<Convolution>)
     step.call = parse_fields<Convolution>(line);
+  else if (call == kCallName<Attention>)
+    step.call = parse_fields<Attention>(line);
   else if (call == kCallName<Copy>)
     step.call = parse_fields<Copy>(line);
   else
-    throw Error(fmt::format("program, buffer, kernel, gemm, convolution or copy expected, found '{}'", call));
+    throw Error(
+        fmt::format("program, buffer, kernel, gemm, convolution, attention or copy expected, found '{}'", call));
   return step;
 }
 

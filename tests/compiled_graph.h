@@ -48,8 +48,9 @@ inline KernelModule kernel_module(DeviceKind device) {
 
 // A graph of primitive and composite ops.
 
-inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device) {
-  const Graph fused = fuse(simplify(expand_composites(graph)));
+inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device,
+                                   AttentionCalls calls = AttentionCalls::expand) {
+  const Graph fused = fuse(simplify(expand_composites(graph, calls)));
   KernelModule module = kernel_module(device);
   LoweredProgram lowered = lower(fused, "train", module);
   CompiledModel model;

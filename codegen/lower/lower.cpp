@@ -48,6 +48,11 @@ void for_each_ref(Step& step, Visit&& visit) {
       f(c.x), f(c.w), f(c.y);
       if (c.bias) f(*c.bias);
     }
+    void operator()(Attention& c) const {
+      f(c.q), f(c.k), f(c.v), f(c.y), f(c.stats);
+      for (std::optional<Ref>* ref : {&c.mask, &c.dy, &c.dq, &c.dk, &c.dv})
+        if (*ref) f(**ref);
+    }
     void operator()(Copy& c) const { f(c.from), f(c.to); }
   };
   std::visit(Visitor{visit}, step.call);
@@ -169,12 +174,13 @@ class Lowering {
   void lower_fused(NodeId id);
   void lower_gemm(NodeId id);
   void lower_convolution(NodeId id);
+  void lower_attention(NodeId id);
   void lower_arena(NodeId id);
   void finish_outputs_and_updates();
   void find_lifetimes();
   void plan_scratch();
   bool safe_in_place(const StateUpdate& update) const;
-  void add_step(std::variant<KernelLaunch, Gemm, Convolution, Copy> call, const Origin& origin) {
+  void add_step(StepCall call, const Origin& origin) {
     result_.program.steps.push_back({std::move(call), to_string(origin)});
   }
   void add_copy(Place from, Place to, int64_t bytes, const Origin& origin) {
@@ -340,6 +346,8 @@ void Lowering::lower_node(NodeId id) {
       return lower_gemm(id);
     case KernelKind::convolution:
       return lower_convolution(id);
+    case KernelKind::attention:
+      return lower_attention(id);
     default:
       throw InternalError(std::string(n.op->name) + " '" + to_string(n.origin) + "' was not fused before lowering");
   }
@@ -422,6 +430,31 @@ void Lowering::lower_convolution(NodeId id) {
   add_step(std::move(c), n.origin);
 }
 
+void Lowering::lower_attention(NodeId id) {
+  const Node& n = node(id);
+  const bool backward = n.op->name == "flash_attention_grad";
+  const size_t first = backward ? 3 : 0;  // of q, k, v and the mask
+  const Shape &q = graph_.type(n.operands[first]).shape, &k = graph_.type(n.operands[first + 1]).shape;
+  const auto at = [&](size_t operand) { return ref(resolve_aligned(n.operands[operand])); };
+  const auto result = [&](int32_t number) { return ref(result_place({id, number})); };
+  Attention a;
+  a.kind = backward ? AttentionKind::backward : AttentionKind::forward;
+  a.batch = q[0], a.queries = q[1], a.heads = q[2], a.depth = q[3], a.keys = k[1], a.key_heads = k[2];
+  a.value_depth = graph_.type(n.operands[first + 2]).shape[3];
+  a.scale = n.attributes.number("scale"), a.causal = n.attributes.integer("causal") != 0;
+  a.operand = graph_.type(n.operands[first]).dtype;
+  a.q = at(first), a.k = at(first + 1), a.v = at(first + 2);
+  if (n.operands.size() > first + 3 && n.operands[first + 3])
+    a.mask = at(first + 3), a.mask_shape = graph_.type(n.operands[first + 3]).shape;
+  if (backward) {
+    a.deterministic = n.attributes.integer("deterministic") != 0;
+    a.dy = at(0), a.y = at(1), a.stats = at(2), a.dq = result(0), a.dk = result(1), a.dv = result(2);
+  } else {
+    a.y = result(0), a.stats = result(1);
+  }
+  add_step(std::move(a), n.origin);
+}
+
 // Copies the pieces that could not be computed in place.
 void Lowering::lower_arena(NodeId id) {
   const Node& n = node(id);
@@ -465,8 +498,7 @@ void Lowering::find_lifetimes() {
   constexpr int kOverlappingSteps = 3;
   int number = 0;
   for (Step& step : result_.program.steps) {
-    const bool is_library = std::holds_alternative<Gemm>(step.call) || std::holds_alternative<Convolution>(step.call);
-    const int longer = is_library && module_.target().device == DeviceKind::cuda ? kOverlappingSteps : 0;
+    const int longer = is_library(step.call) && module_.target().device == DeviceKind::cuda ? kOverlappingSteps : 0;
     for_each_ref(step, [&](const Ref& r) {
       const Storage& s = storages_[static_cast<size_t>(r.buffer)];
       if (s.buffer >= 0) return;

@@ -22,6 +22,7 @@ std::span<const Op> contraction_ops();
 std::span<const Op> composite_ops();
 std::span<const Op> normalization_ops();
 std::span<const Op> attention_ops();
+std::span<const Op> flash_attention_ops();
 std::span<const Op> resample_ops();
 
 namespace ops {

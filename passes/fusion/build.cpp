@@ -132,7 +132,7 @@ Graph Fusion::build() {
       const NodeId at = stack.back();
       stack.pop_back();
       for (Value v : node(at).operands) {
-        if (done[static_cast<size_t>(v.node)]) continue;
+        if (!v || done[static_cast<size_t>(v.node)]) continue;
         if (!is_view(graph_, node(v.node))) return false;
         stack.push_back(v.node);
       }

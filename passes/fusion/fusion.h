@@ -39,7 +39,8 @@ class Fusion {
 
   static int64_t count(const Node& node) { return node.results[0].element_count(); }
   static bool is_library(const Node& node) {
-    return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution;
+    return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution ||
+           node.op->kernel == KernelKind::attention;
   }
   static bool is_reduction(const Node& node) { return node.op->kernel == KernelKind::reduction; }
   const Node& node(NodeId id) const { return graph_.node(id); }

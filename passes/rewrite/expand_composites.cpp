@@ -9,15 +9,17 @@
 namespace halfstep {
 namespace {
 
-bool is_composite(const Node& node) { return node.op->kernel == KernelKind::composite; }
-
 }  // namespace
 
-Graph expand_composites(const Graph& graph) {
+Graph expand_composites(const Graph& graph, AttentionCalls calls) {
+  const auto is_composite = [&](const Node& node) {
+    return node.op->kernel == KernelKind::composite ||
+           (node.op->kernel == KernelKind::attention && calls == AttentionCalls::expand);
+  };
   Graph current = graph;
   // An expansion may itself hold composites.
   while (std::ranges::any_of(current.nodes(), is_composite))
-    current = rewrite(current, [](Builder& b, const Node& node, std::span<const Value> operands) {
+    current = rewrite(current, [&](Builder& b, const Node& node, std::span<const Value> operands) {
       if (!is_composite(node)) return std::vector<Value>();
       require(node.op->expand != nullptr, "a composite has an expansion");
       return node.op->expand({b, node, operands});

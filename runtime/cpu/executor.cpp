@@ -165,11 +165,14 @@ void CpuExecutor::load(const Program& program) {
 
 std::unique_ptr<CpuCall> CpuExecutor::make_call(const Step& step, const AddressOf& address) const {
   return std::visit(
-      [&]<typename Call>(const Call& call) {
+      [&]<typename Call>(const Call& call) -> std::unique_ptr<CpuCall> {
         if constexpr (std::is_same_v<Call, KernelLaunch>)
           return make_kernel_call(call, address, kernels_, team_);
         else if constexpr (std::is_same_v<Call, Copy>)
           return make_copy_call(call, address);
+        else if constexpr (std::is_same_v<Call, Attention>)
+          throw Error(describe(step) + " of '" + step.origin +
+                      "' is a call of the CUDA runtime; compile for the CPU, where attention is expanded");
         else
           return call.operand == DType::f64 ? make_plain_call(call, address) : make_dnnl_call(call, address, dnnl_);
       },

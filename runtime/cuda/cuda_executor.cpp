@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "program/program_check.h"
+#include "runtime/cuda/attention.h"
 #include "runtime/cuda/buffers.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/convolution.h"
@@ -100,6 +101,7 @@ class CudaExecutor final : public Executor {
   void enqueue_program(int program, int slot);
   GemmAddresses addresses(int program, int slot, const Gemm& gemm) const;
   CudnnOperands addresses(int program, int slot, const Convolution& convolution) const;
+  AttentionAddresses addresses(int program, int slot, const Attention& attention) const;
 
   int acquire_slot();
   void copy_inputs(int slot);
@@ -120,6 +122,7 @@ class CudaExecutor final : public Executor {
   RowsKernels rows_;
   std::optional<CublasGemms> gemms_;
   std::optional<CudnnConvolutions> convolutions_;
+  std::optional<CudnnAttentions> attentions_;
 
   std::deque<Slot> slots_;
   int next_slot_ = 0;
@@ -186,6 +189,9 @@ void CudaExecutor::prepare_libraries(const ExecutorOptions& options) {
         at_step(step, [&] { gemms_->prepare(*gemm, addresses(p, 0, *gemm)); });
       } else if (const auto* convolution = std::get_if<Convolution>(&step.call)) {
         convolutions.push_back({convolution, addresses(p, 0, *convolution), step.origin});
+      } else if (const auto* attention = std::get_if<Attention>(&step.call)) {
+        if (!attentions_) attentions_.emplace(compute_, workspace_);
+        at_step(step, [&] { attentions_->prepare(*attention); });
       }
     }
   }
@@ -194,8 +200,9 @@ void CudaExecutor::prepare_libraries(const ExecutorOptions& options) {
     convolutions_.emplace(contraction, compute_, workspace_, rows_, limit);
     convolutions_->prepare(convolutions);
   }
-  workspace_.resize(
-      std::max(gemms_ ? gemms_->workspace_bytes() : 0, convolutions_ ? convolutions_->workspace_bytes() : 0));
+  workspace_.resize(std::max({int64_t{0}, gemms_ ? gemms_->workspace_bytes() : 0,
+                              convolutions_ ? convolutions_->workspace_bytes() : 0,
+                              attentions_ ? attentions_->workspace_bytes() : 0}));
   load_times_.libraries = watch.milliseconds();
 }
 
@@ -262,6 +269,13 @@ CudnnOperands CudaExecutor::addresses(int program, int slot, const Convolution& 
           convolution.bias ? buffers_.address(program, slot, *convolution.bias) : nullptr};
 }
 
+AttentionAddresses CudaExecutor::addresses(int program, int slot, const Attention& a) const {
+  const auto at = [&](const std::optional<Ref>& ref) {
+    return ref ? static_cast<void*>(buffers_.address(program, slot, *ref)) : nullptr;
+  };
+  return {at(a.q), at(a.k), at(a.v), at(a.y), at(a.stats), at(a.mask), at(a.dy), at(a.dq), at(a.dk), at(a.dv)};
+}
+
 void CudaExecutor::enqueue(int program, int slot, size_t index, const CudaStream& kernels) {
   const Step& step = program_at(program).steps[index];
   if (const auto* launch = std::get_if<KernelLaunch>(&step.call)) {
@@ -275,6 +289,8 @@ void CudaExecutor::enqueue(int program, int slot, size_t index, const CudaStream
     gemms_->run(*gemm, addresses(program, slot, *gemm));
   } else if (const auto* convolution = std::get_if<Convolution>(&step.call)) {
     convolutions_->run(*convolution, addresses(program, slot, *convolution));
+  } else if (const auto* attention = std::get_if<Attention>(&step.call)) {
+    attentions_->run(*attention, addresses(program, slot, *attention));
   } else {
     const Copy& copy = std::get<Copy>(step.call);
     check(cudaMemcpyAsync(buffers_.address(program, slot, copy.to), buffers_.address(program, slot, copy.from),
@@ -289,9 +305,7 @@ void CudaExecutor::enqueue_program(int program, int slot) {
   const std::vector<Step>& steps = program_at(program).steps;
   const std::vector<std::vector<size_t>> waits = dependencies(program_at(program));
   const auto lane = [&](size_t step) -> const CudaStream& {
-    const bool library =
-        std::holds_alternative<Gemm>(steps[step].call) || std::holds_alternative<Convolution>(steps[step].call);
-    return library ? compute_ : kernels_lane_;
+    return is_library(steps[step].call) ? compute_ : kernels_lane_;
   };
   const auto wait_for = [](const CudaStream& stream, const CudaEvent& event) {
     check(cudaStreamWaitEvent(stream.get(), event.get(), 0), "cudaStreamWaitEvent");

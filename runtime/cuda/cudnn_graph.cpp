@@ -16,21 +16,6 @@ constexpr int64_t kMostImageChannels = 4;
 enum TensorId : int64_t { kX = 1, kW, kY, kBias, kProduct, kBiased };
 enum class Residence : uint8_t { memory, registers };  // registers: "virtual", between the operations of a graph
 
-cudnnDataType_t cudnn_type(DType type) {
-  switch (type) {
-    case DType::f16:
-      return CUDNN_DATA_HALF;
-    case DType::bf16:
-      return CUDNN_DATA_BFLOAT16;
-    case DType::f32:
-      return CUDNN_DATA_FLOAT;
-    case DType::f64:
-      return CUDNN_DATA_DOUBLE;
-    default:
-      throw Error(fmt::format("convolution of {} is not supported on CUDA", name(type)));
-  }
-}
-
 // dims are [N, C, spatial...] as cuDNN wants them; memory is [N, spatial..., C].
 CudnnDescriptor make_tensor(TensorId id, DType type, const Shape& dims, Residence residence) {
   Shape strides(dims.size());
@@ -236,19 +221,8 @@ bool admit(EngineConfiguration& candidate, const Convolution& c, const CudnnPlan
 
 std::vector<EngineConfiguration> list_engines(const CudnnDescriptor& graph, cudnnBackendHeurMode_t mode,
                                               const Convolution& c, const CudnnPlanLimits& limits) {
-  CudnnDescriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-  heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
-  heuristic.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
-  heuristic.finalize();
-  const int64_t count = heuristic.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr);
   std::vector<EngineConfiguration> engines;
-  std::vector<cudnnBackendDescriptor_t> raw;
-  for (int64_t i = 0; i < count; ++i) {
-    engines.push_back({CudnnDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)});
-    raw.push_back(engines.back().configuration.get());
-  }
-  const int64_t filled = heuristic.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, raw.data());
-  engines.erase(engines.begin() + std::min(filled, count), engines.end());
+  for (CudnnDescriptor& configuration : list_configurations(graph, mode)) engines.push_back({std::move(configuration)});
   std::erase_if(engines, [&](EngineConfiguration& engine) { return !admit(engine, c, limits); });
   return engines;
 }
@@ -273,6 +247,51 @@ int64_t CudnnDescriptor::get(cudnnBackendAttributeName_t attribute, cudnnBackend
   int64_t count = 0;
   check(cudnnBackendGetAttribute(get(), attribute, type, limit, &count, values), "cudnnBackendGetAttribute");
   return count;
+}
+
+cudnnDataType_t cudnn_type(DType type) {
+  switch (type) {
+    case DType::f16:
+      return CUDNN_DATA_HALF;
+    case DType::bf16:
+      return CUDNN_DATA_BFLOAT16;
+    case DType::f32:
+      return CUDNN_DATA_FLOAT;
+    case DType::f64:
+      return CUDNN_DATA_DOUBLE;
+    default:
+      throw Error(fmt::format("cuDNN has no type for {}", name(type)));
+  }
+}
+
+std::vector<CudnnDescriptor> list_configurations(const CudnnDescriptor& graph, cudnnBackendHeurMode_t mode,
+                                                 const CudnnDescriptor* properties) {
+  CudnnDescriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+  heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
+  heuristic.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
+  if (properties) heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *properties);
+  heuristic.finalize();
+  const int64_t count = heuristic.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr);
+  std::vector<CudnnDescriptor> configurations;
+  std::vector<cudnnBackendDescriptor_t> raw;
+  for (int64_t i = 0; i < count; ++i) {
+    configurations.emplace_back(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    raw.push_back(configurations.back().get());
+  }
+  const int64_t filled = heuristic.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, raw.data());
+  configurations.erase(configurations.begin() + std::min(filled, count), configurations.end());
+  return configurations;
+}
+
+CudnnPlan make_plan(cudnnHandle_t handle, std::shared_ptr<const std::vector<CudnnDescriptor>> graph,
+                    CudnnDescriptor configuration) {
+  CudnnDescriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+  plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, handle);
+  plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
+  plan.finalize();
+  int64_t workspace = 0;
+  plan.get(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &workspace);
+  return {std::move(graph), std::move(configuration), std::move(plan), workspace};
 }
 
 CudnnHandle make_cudnn_handle() {
@@ -304,19 +323,14 @@ std::vector<CudnnPlan> build_plans(cudnnHandle_t handle, const Convolution& conv
     for (EngineConfiguration& engine : engines) {
       if (static_cast<int>(plans.size()) == limits.plans) break;
       try {
-        CudnnDescriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-        plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, handle);
-        plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, engine.configuration);
-        plan.finalize();
-        int64_t workspace = 0;
-        plan.get(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &workspace);
-        if (workspace > limits.workspace_bytes) {
-          reason =
-              fmt::format("an engine needs {} bytes of workspace, the limit is {}", workspace, limits.workspace_bytes);
+        CudnnPlan plan = make_plan(handle, parts.parts(), std::move(engine.configuration));
+        if (plan.workspace_bytes > limits.workspace_bytes) {
+          reason = fmt::format("an engine needs {} bytes of workspace, the limit is {}", plan.workspace_bytes,
+                               limits.workspace_bytes);
           continue;
         }
-        plans.push_back({parts.parts(), std::move(engine.configuration), std::move(plan), workspace,
-                         engine.deterministic, engine.engine});
+        plan.deterministic = engine.deterministic, plan.engine = engine.engine;
+        plans.push_back(std::move(plan));
       } catch (const Error& error) {
         reason = error.what();
       }
@@ -326,6 +340,16 @@ std::vector<CudnnPlan> build_plans(cudnnHandle_t handle, const Convolution& conv
   return plans;
 }
 
+void execute(cudnnHandle_t handle, const CudnnPlan& plan, std::span<const int64_t> ids, std::span<void* const> pointers,
+             void* workspace) {
+  CudnnDescriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+  pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, ids);
+  pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, pointers);
+  pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace);
+  pack.finalize();
+  check(cudnnBackendExecute(handle, plan.plan.get(), pack.get()), "cudnnBackendExecute");
+}
+
 void execute(cudnnHandle_t handle, const CudnnPlan& plan, const CudnnOperands& operands, void* workspace) {
   std::vector<int64_t> ids = {kX, kW, kY};
   std::vector<void*> pointers = {operands.x, operands.w, operands.y};
@@ -333,12 +357,7 @@ void execute(cudnnHandle_t handle, const CudnnPlan& plan, const CudnnOperands& o
     ids.push_back(kBias);
     pointers.push_back(operands.bias);
   }
-  CudnnDescriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-  pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, std::span<const int64_t>(ids));
-  pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, std::span<void* const>(pointers));
-  pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace);
-  pack.finalize();
-  check(cudnnBackendExecute(handle, plan.plan.get(), pack.get()), "cudnnBackendExecute");
+  execute(handle, plan, ids, pointers, workspace);
 }
 
 }  // namespace halfstep

@@ -1,4 +1,4 @@
-// cuDNN's graph API for one convolution: descriptors as values, engines as executable plans.
+// cuDNN's graph API: descriptors as values, engines as executable plans; and the graphs of convolutions.
 #pragma once
 
 #include <cudnn.h>
@@ -60,6 +60,17 @@ struct CudnnPlan {
   bool deterministic = true;
   int64_t engine = -1;  // the library's number
 };
+
+cudnnDataType_t cudnn_type(DType type);  // Error if the library has none
+// What the library proposes for a finalized operation graph, in its order of expected speed; `properties`: on a device
+// that is described and need not be there.
+std::vector<CudnnDescriptor> list_configurations(const CudnnDescriptor& graph, cudnnBackendHeurMode_t mode,
+                                                 const CudnnDescriptor* properties = nullptr);
+CudnnPlan make_plan(cudnnHandle_t handle, std::shared_ptr<const std::vector<CudnnDescriptor>> graph,
+                    CudnnDescriptor configuration);
+// Enqueues on the handle's stream, with the tensors of these numbers at these places.
+void execute(cudnnHandle_t handle, const CudnnPlan& plan, std::span<const int64_t> ids, std::span<void* const> pointers,
+             void* workspace);
 
 enum class Tf32 : uint8_t { refuse, allow };
 enum class Engines : uint8_t { precompiled, compiled_at_runtime };  // the latter take half a second each

@@ -323,7 +323,8 @@ std::vector<const Op*> forward_ops() {
   std::vector<const Op*> ops;
   for (const Op* op : all_ops())
     if (op->kernel != KernelKind::leaf && op->kernel != KernelKind::fused && op->name != "max_pool_grad" &&
-        op->name != "avg_pool_grad" && op->name != "convolution_filter_grad" && op->name != "attention_grad")
+        op->name != "avg_pool_grad" && op->name != "convolution_filter_grad" && op->name != "attention_grad" &&
+        op->kernel != KernelKind::attention)
       ops.push_back(op);
   return ops;
 }

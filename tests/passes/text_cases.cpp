@@ -30,6 +30,7 @@
 #include "passes/fusion/fuse.h"
 #include "passes/model/attach_loss.h"
 #include "passes/model/attach_preprocessing.h"
+#include "passes/model/choose_attention.h"
 #include "passes/model/choose_layouts.h"
 #include "passes/model/inference.h"
 #include "passes/model/multiply_patches.h"
@@ -184,6 +185,11 @@ std::string run_differentiate(const Graph& graph, Options& o) {
   return print(differentiate(graph, {.scaling = scaling_of(o), .accumulation = accumulation}));
 }
 
+std::string run_choose_attention(const Graph& graph, Options& o) {
+  const bool ordered = o.text("form", "library") == "deterministic";
+  return print(choose_attention(graph, ordered ? AttentionForm::deterministic : AttentionForm::library));
+}
+
 // On a graph with parameter leaves and "gradient/" outputs: the layout is planned from the leaves.
 std::string run_add_update(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
@@ -216,9 +222,10 @@ const std::map<std::string, RunPass>& passes() {
       {"autocast", run_autocast},
       {"bind_arenas", [](const Graph& graph, Options&) { return print(bind_arenas(graph, plan_arenas(graph))); }},
       {"canonicalise", plain(canonicalise)},
+      {"choose_attention", run_choose_attention},
       {"choose_layouts", plain(choose_layouts)},
       {"differentiate", run_differentiate},
-      {"expand_composites", plain(expand_composites)},
+      {"expand_composites", [](const Graph& graph, Options&) { return print(expand_composites(graph)); }},
       {"fuse", plain(fuse)},
       {"hoist_max_pool", plain(hoist_max_pool)},
       {"multiply_patches",

@@ -1,0 +1,95 @@
+// What a step of a Program calls, and the memory that it names.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/tensor.h"
+
+namespace halfstep {
+
+// Byte `offset` (16-byte aligned for library operands) in buffers[buffer].
+struct Ref {
+  int32_t buffer = 0;
+  int64_t offset = 0;
+  friend bool operator==(const Ref&, const Ref&) = default;
+};
+
+// cuda: `kernel` of the PTX module with one pointer per argument, on `grid` blocks of `block` threads.
+// cpu: void kernel(void* const* arguments, int64_t begin, int64_t end) over ranges that cover [0, units); units are
+// independent, so any split over threads gives the same bits.
+struct KernelLaunch {
+  std::string kernel;
+  std::vector<Ref> arguments;
+  std::array<int64_t, 3> grid{1, 1, 1};
+  int64_t block = 1;
+  int64_t units = 1;
+  int64_t bytes = 0;  // moved, for the profile and the split on the CPU
+  // Bytes each argument reaches, and which are written, by number; without them: its whole buffer.
+  std::vector<int64_t> extents = {}, written = {};
+  friend bool operator==(const KernelLaunch&, const KernelLaunch&) = default;
+};
+
+// c[i] = op(a[i]) @ op(b[i]) (+ c[i] if accumulate) (+ bias), row-major. op(a): [m, k], stored [k, m] if transpose_a;
+// op(b): [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n]. Accumulates in fp32 (fp64 for f64) and rounds
+// once. Batch strides in elements; 0 broadcasts an operand.
+struct Gemm {
+  int64_t m = 0, n = 0, k = 0, batch = 1;
+  bool transpose_a = false, transpose_b = false, accumulate = false, relu = false;
+  int64_t stride_a = 0, stride_b = 0, stride_c = 0;
+  DType operand = DType::f32, result = DType::f32, bias_type = DType::f32;
+  Ref a, b, c;
+  std::optional<Ref> bias;
+  friend bool operator==(const Gemm&, const Gemm&) = default;
+};
+
+enum class ConvolutionKind : uint8_t { forward, data_grad, filter_grad };
+std::string_view name(ConvolutionKind kind);
+
+// Cross-correlation over 1 to 3 spatial axes, channels last. x: [batch, spatial..., in_channels],
+// w: [out_channels, window..., in_channels / groups], y: [batch, out_spatial..., out_channels].
+// forward: y from x, w. data_grad: x from w, y. filter_grad: w from x, y. `bias` [out_channels] and `relu`: forward.
+struct Convolution {
+  ConvolutionKind kind = ConvolutionKind::forward;
+  int64_t batch = 0, in_channels = 0, out_channels = 0, groups = 1;
+  Shape spatial, window, out_spatial, strides, pads_begin, pads_end, dilations;
+  DType operand = DType::f32, result = DType::f32, bias_type = DType::f32;
+  bool relu = false;
+  Ref x, w, y;
+  std::optional<Ref> bias;
+  friend bool operator==(const Convolution&, const Convolution&) = default;
+};
+
+enum class AttentionKind : uint8_t { forward, backward };
+std::string_view name(AttentionKind kind);
+
+// y = softmax(scale q k^T + mask) v for each head; key j is hidden from query i < j if `causal`. Query head h reads key
+// head h / (heads / key_heads). Of `operand`, f16 or bf16: q and dq [batch, queries, heads, depth], k and dk
+// [batch, keys, key_heads, depth], v and dv [batch, keys, key_heads, value_depth], y and dy
+// [batch, queries, heads, value_depth]. stats: f32[batch, heads, queries], the logarithms of the sums of exponentials.
+// mask: f32 of `mask_shape`, each of four axes 1 or that of [batch, heads, queries, keys].
+// forward: y and stats from q, k and v. backward: dq, dk and dv from all others; `deterministic` in the
+// same order each time, with memory for all scores.
+struct Attention {
+  AttentionKind kind = AttentionKind::forward;
+  int64_t batch = 0, heads = 0, key_heads = 0, queries = 0, keys = 0, depth = 0, value_depth = 0;
+  double scale = 1;
+  bool causal = false, deterministic = false;
+  DType operand = DType::f16;
+  Shape mask_shape = {};
+  Ref q, k, v, y, stats;
+  std::optional<Ref> mask, dy, dq, dk, dv;
+  friend bool operator==(const Attention&, const Attention&) = default;
+};
+
+struct Copy {
+  Ref from, to;
+  int64_t bytes = 0;
+  friend bool operator==(const Copy&, const Copy&) = default;
+};
+
+}  // namespace halfstep

@@ -1,0 +1,36 @@
+// Attention steps through cuDNN.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "program/program.h"
+#include "runtime/cuda/cudnn_attention.h"
+#include "runtime/cuda/device.h"
+
+namespace halfstep {
+
+class CudnnAttentions {
+ public:
+  CudnnAttentions(const CudaStream& stream, Workspace& workspace);
+
+  // Builds the library's first engine for this shape; shapes seen before cost nothing. Throws Error, naming what to do,
+  // if it has none.
+  void prepare(const Attention& attention);
+  // Enqueues a prepared attention. The workspace must hold workspace_bytes().
+  void run(const Attention& attention, const AttentionAddresses& addresses);
+  int64_t workspace_bytes() const;  // the most any prepared shape needs
+
+ private:
+  struct Route {
+    std::unique_ptr<AttentionGraph> graph;
+    CudnnPlan plan;
+  };
+
+  Workspace& workspace_;
+  CudnnHandle handle_;
+  std::map<std::string, Route> routes_;  // by shape
+};
+
+}  // namespace halfstep

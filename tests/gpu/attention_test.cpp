@@ -1,0 +1,66 @@
+// Attention as a call against its expansion, which the interpreter evaluates.
+#include <fmt/format.h>
+
+#include "tests/gpu/gpu_test.h"
+#include "tests/table_kernels.h"
+
+namespace halfstep {
+namespace {
+
+struct Form {
+  std::string type, query, key, value, y, attributes, mask = "";
+};
+
+std::string graph_text(const Form& f) {
+  const bool masked = !f.mask.empty();
+  return fmt::format(
+      R"(graph g {{
+  %q = input() {{name="q"}} : {0}{1}
+  %k = input() {{name="k"}} : {0}{2}
+  %v = input() {{name="v"}} : {0}{3}
+  %dy = input() {{name="dy"}} : {0}{4}
+{6}  %y, %s = flash_attention(%q, %k, %v{7}) {{{5}}}
+  %dq, %dk, %dv = flash_attention_grad(%dy, %y, %s, %q, %k, %v{7}) {{{5}}}
+  output "y" = %y
+  output "s" = %s
+  output "dq" = %dq
+  output "dk" = %dk
+  output "dv" = %dv
+}})",
+      f.type, f.query, f.key, f.value, f.y, f.attributes,
+      masked ? fmt::format("  %m = input() {{name=\"m\"}} : f32{}\n", f.mask) : "", masked ? ", %m" : "");
+}
+
+class AttentionCall : public GpuTest {};
+
+TEST_F(AttentionCall, GivesWhatItsExpansionDoesOnTheGpu) {
+  const Form causal{"f16", "[2,96,4,64]", "[2,96,4,64]", "[2,96,4,64]", "[2,96,4,64]", "scale=0.125, causal=1"};
+  std::vector<Form> forms{causal};
+  const auto add = [&](auto change) {
+    forms.push_back(causal);
+    change(forms.back());
+  };
+  add([](Form& f) { f.type = "bf16"; });
+  add([](Form& f) { f.attributes = "scale=0.125"; });
+  add([](Form& f) { f.attributes = "scale=0.125, causal=1, deterministic=1"; });
+  add([](Form& f) { f.key = f.value = "[2,96,2,64]"; });
+  add([](Form& f) { f.key = "[2,77,4,64]", f.value = "[2,77,4,64]"; });
+  add([](Form& f) { f.query = f.key = "[2,96,4,32]"; });
+  add([](Form& f) { f.query = f.y = "[2,7,4,64]"; });
+  add([](Form& f) { f.mask = "[2,1,1,96]"; });
+  for (const Form& form : forms) {
+    const std::string text = graph_text(form);
+    SCOPED_TRACE(text);
+    const Graph graph = parse_graph(text);
+    const NamedTensors leaves = random_leaves(graph, 5, -1.5, 1.5);
+    const InterpretResult expected = interpret(graph, leaves);
+    const NamedTensors found = compile_graph(graph, DeviceKind::cuda, AttentionCalls::keep).run(leaves);
+    for (const auto& [output, value] : expected.outputs) {
+      SCOPED_TRACE("output " + output);
+      expect_near_interpreter(value, found.at(output), form.type == "f16" ? 3e-3 : 2e-2);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace halfstep

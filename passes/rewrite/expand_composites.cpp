@@ -7,9 +7,7 @@
 #include "ir/op.h"
 
 namespace halfstep {
-namespace {
-
-}  // namespace
+namespace {}  // namespace
 
 Graph expand_composites(const Graph& graph, AttentionCalls calls) {
   const auto is_composite = [&](const Node& node) {

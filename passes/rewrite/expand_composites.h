@@ -5,8 +5,8 @@
 //                                        %y = %e / reduce_sum(%e) {axes=[1]}
 //
 // Until here a composite is one op with one precision and one vjp; from here fusion wants to see its parts. Runs after
-// everything that asks for composites: autocast, differentiate, inference. Leaves attention as a call where the target has
-// a library for it (passes/model/choose_attention.h).
+// everything that asks for composites: autocast, differentiate, inference. Leaves attention as a call where the target
+// has a library for it (passes/model/choose_attention.h).
 #pragma once
 
 #include "ir/graph.h"

@@ -26,7 +26,7 @@ struct TrainingPipelineOptions {
   LossOptions loss;
   AutocastOptions autocast;
   OptimizerOptions optimizer;
-  int64_t product_alignment = 1;  // bytes: where the target's products want rows to begin
+  int64_t product_alignment = 1;                      // bytes: where the target's products want rows to begin
   AttentionForm attention = AttentionForm::expanded;  // another if the target has a library for it
   enum Programs : uint8_t { training, training_and_gradients } programs = training;
   // The verifier: on what the last pass leaves (the builder has checked every node), or to find the pass at fault.

@@ -11,6 +11,9 @@
 namespace halfstep {
 namespace {
 
+// Since then engines clear what they accumulate into, and take -infinity for what is hidden.
+constexpr size_t kOldest = 91000;
+
 std::string key_of(const Attention& a) {
   return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {}", name(a.kind), a.batch, a.heads, a.key_heads, a.queries,
                      a.keys, a.depth, a.value_depth, a.scale, a.causal, a.deterministic, name(a.operand),
@@ -28,6 +31,9 @@ void CudnnAttentions::prepare(const Attention& attention) {
   std::string key = key_of(attention);
   if (routes_.contains(key)) return;
   std::string reason = "it knows none";
+  if (cudnnGetVersion() < kOldest)
+    throw Error(fmt::format("cuDNN {} or newer expected, found {}; compile with attention = \"expanded\"", kOldest,
+                            cudnnGetVersion()));
   try {
     auto graph = std::make_unique<AttentionGraph>(CudnnTarget{handle_.get()}, attention);
     for (CudnnDescriptor& configuration : graph->configurations()) try {

@@ -433,7 +433,7 @@ void Lowering::lower_convolution(NodeId id) {
 void Lowering::lower_attention(NodeId id) {
   const Node& n = node(id);
   const bool backward = n.op->name == "flash_attention_grad";
-  const size_t first = backward ? 3 : 0;  // of q, k, v and the mask
+  const size_t first = backward ? 3 : 0;  // of q, k and v
   const Shape &q = graph_.type(n.operands[first]).shape, &k = graph_.type(n.operands[first + 1]).shape;
   const auto at = [&](size_t operand) { return ref(resolve_aligned(n.operands[operand])); };
   const auto result = [&](int32_t number) { return ref(result_place({id, number})); };
@@ -444,8 +444,6 @@ void Lowering::lower_attention(NodeId id) {
   a.scale = n.attributes.number("scale"), a.causal = n.attributes.integer("causal") != 0;
   a.operand = graph_.type(n.operands[first]).dtype;
   a.q = at(first), a.k = at(first + 1), a.v = at(first + 2);
-  if (n.operands.size() > first + 3 && n.operands[first + 3])
-    a.mask = at(first + 3), a.mask_shape = graph_.type(n.operands[first + 3]).shape;
   if (backward) {
     a.deterministic = n.attributes.integer("deterministic") != 0;
     a.dy = at(0), a.y = at(1), a.stats = at(2), a.dq = result(0), a.dk = result(1), a.dv = result(2);

@@ -26,27 +26,15 @@ Sizes sizes(const TensorType& q, const TensorType& k, const TensorType& v) {
   return {{q.shape[0], q.shape[1], q.shape[2], v.shape[3]}, {q.shape[0], q.shape[2], q.shape[1]}};
 }
 
-// What is added to the scores [batch, heads, queries, keys]; nothing flows back into it.
-void check_mask(const TensorType* mask, const TensorType& q, const TensorType& k) {
-  if (!mask) return;
-  const Shape scores{q.shape[0], q.shape[2], q.shape[1], k.shape[1]};
-  bool fits = mask->dtype == DType::f32 && rank(*mask) == 4;
-  for (size_t i = 0; fits && i < 4; ++i) fits = mask->shape[i] == 1 || mask->shape[i] == scores[i];
-  expect(fits,
-         "an f32 mask of four axes that broadcasts to " + to_string(scores) + " expected, found " + to_string(*mask));
-}
-
 std::vector<TensorType> flash_type(const TypeContext& c) {
   const Sizes s = sizes(c.operand(0), c.operand(1), c.operand(2));
-  check_mask(c.operands.size() > 3 ? c.operands[3] : nullptr, c.operand(0), c.operand(1));
   return {{c.operand(0).dtype, s.y}, {DType::f32, s.statistics}};
 }
 
-enum GradOperand : size_t { kDy, kY, kStatistics, kQ, kK, kV, kMask };
+enum GradOperand : size_t { kDy, kY, kStatistics, kQ, kK, kV };
 
 std::vector<TensorType> flash_grad_type(const TypeContext& c) {
   const Sizes s = sizes(c.operand(kQ), c.operand(kK), c.operand(kV));
-  check_mask(c.operands.size() > kMask ? c.operands[kMask] : nullptr, c.operand(kQ), c.operand(kK));
   const TensorType y{c.operand(kQ).dtype, s.y}, statistics{DType::f32, s.statistics};
   expect(c.operand(kDy) == y && c.operand(kY) == y && c.operand(kStatistics) == statistics,
          "dy and y " + to_string(y) + " and statistics " + to_string(statistics) + " expected, found " +
@@ -56,15 +44,10 @@ std::vector<TensorType> flash_grad_type(const TypeContext& c) {
 
 std::vector<Value> flash_vjp(const VjpContext& c) {
   expect(!c.cotangents[1], "a gradient through the statistics is not supported");
-  std::vector<Value> gradients(c.operands.size());
-  if (!c.cotangents[0]) return gradients;
+  if (!c.cotangents[0]) return std::vector<Value>(c.operands.size());
   std::vector<Value> operands{c.cotangents[0], c.results[0], c.results[1]};
   operands.insert(operands.end(), c.operands.begin(), c.operands.end());
-  const Attributes& given = c.node.attributes;
-  const std::vector<Value> found =
-      c.builder.call_all(op("flash_attention_grad"), std::move(operands), Attributes(given));
-  std::copy(found.begin(), found.end(), gradients.begin());
-  return gradients;
+  return c.builder.call_all(op("flash_attention_grad"), std::move(operands), c.node.attributes);
 }
 
 Value heads_first(Builder& b, Value v) { return b.transpose(v, {0, 2, 1, 3}); }
@@ -77,7 +60,6 @@ std::vector<Value> expand_flash(const ExpandContext& c) {
   Builder& b = c.builder;
   std::vector<Value> operands;
   for (size_t i = 0; i < 3; ++i) operands.push_back(heads_first(b, c.operands[i]));
-  if (c.operands.size() > 3) operands.push_back(c.operands[3]);
   const std::vector<Value> found = b.call_all(op("attention"), std::move(operands), attention_attributes(c.node));
   return {heads_first(b, found[0]), b.add(found[1], b.unary("log", found[2]))};
 }
@@ -89,9 +71,7 @@ std::vector<Value> expand_flash_grad(const ExpandContext& c) {
   std::vector<Value> operands{heads_first(b, c.operands[kDy]), heads_first(b, c.operands[kY]), statistics,
                               b.constant_like(statistics, 1)};
   for (const GradOperand i : {kQ, kK, kV}) operands.push_back(heads_first(b, c.operands[i]));
-  if (c.operands.size() > kMask) operands.push_back(c.operands[kMask]);
   std::vector<Value> found = b.call_all(op("attention_grad"), std::move(operands), attention_attributes(c.node));
-  found.resize(3);
   for (Value& v : found) v = heads_first(b, v);
   return found;
 }
@@ -102,7 +82,6 @@ double products_cost(const TensorType& q, const TensorType& v, double products) 
          static_cast<double>(v.shape[1] * (q.shape[3] + v.shape[3]));
 }
 
-const OperandSpec kMaskOperand{"mask", OperandSpec::optional, OperandSpec::keep};
 const OperandSpec kStatisticsOperand{"statistics", OperandSpec::one, OperandSpec::keep};
 const std::vector<AttributeSpec> kAttributes{{"scale", 1.0},
                                              {"causal", int64_t{0}, AttributeSpec::defaulted},
@@ -110,7 +89,7 @@ const std::vector<AttributeSpec> kAttributes{{"scale", 1.0},
 
 const std::vector<Op> kOps{
     {.name = "flash_attention",
-     .operands = {{"q"}, {"k"}, {"v"}, kMaskOperand},
+     .operands = {{"q"}, {"k"}, {"v"}},
      .attributes = kAttributes,
      .type = flash_type,
      .precision = Precision::low,
@@ -119,7 +98,7 @@ const std::vector<Op> kOps{
      .expand = expand_flash,
      .cost = [](const Node&, std::span<const TensorType> t) { return products_cost(t[0], t[2], 2); }},
     {.name = "flash_attention_grad",
-     .operands = {{"dy"}, {"y"}, kStatisticsOperand, {"q"}, {"k"}, {"v"}, kMaskOperand},
+     .operands = {{"dy"}, {"y"}, kStatisticsOperand, {"q"}, {"k"}, {"v"}},
      .attributes = kAttributes,
      .type = flash_grad_type,
      .precision = Precision::low,

@@ -555,7 +555,7 @@ std::vector<double> CudaExecutor::time_steps(int program, int repeats) {
 extern "C" Executor* halfstep_make_cuda_executor(CompiledModel& model, const ExecutorOptions& options) {
   CUctx_st* const before = CurrentContext::get();
   auto executor = std::make_unique<CudaExecutor>(std::move(model), options);
-  if (before != nullptr) cuCtxSetCurrent(before);  // a thread that had none keeps ours
+  if (before != nullptr) CurrentContext::set(before);  // a thread that had none keeps ours
   return executor.release();
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/driver.h"
 
 namespace halfstep {
 
@@ -34,21 +35,39 @@ CudaDevice CudaDevice::open(int index) {
   return device;
 }
 
+namespace {
+
+struct ContextFunctions {
+  decltype(cuCtxPushCurrent)* push = driver_function<decltype(cuCtxPushCurrent)>("cuCtxPushCurrent");
+  decltype(cuCtxPopCurrent)* pop = driver_function<decltype(cuCtxPopCurrent)>("cuCtxPopCurrent");
+  decltype(cuCtxGetCurrent)* get = driver_function<decltype(cuCtxGetCurrent)>("cuCtxGetCurrent");
+  decltype(cuCtxSetCurrent)* set = driver_function<decltype(cuCtxSetCurrent)>("cuCtxSetCurrent");
+};
+
+const ContextFunctions& context_functions() {
+  static const ContextFunctions functions;
+  return functions;
+}
+
+}  // namespace
+
 CurrentContext::CurrentContext(CUctx_st* context) {
-  if (const CUresult status = cuCtxPushCurrent(context); status != CUDA_SUCCESS)
+  if (const CUresult status = context_functions().push(context); status != CUDA_SUCCESS)
     throw Error(fmt::format("cuCtxPushCurrent failed with code {}: is the process still attached to its GPU?",
                             static_cast<int>(status)));
 }
 
 CurrentContext::~CurrentContext() {
   CUctx_st* ours = nullptr;
-  cuCtxPopCurrent(&ours);
+  context_functions().pop(&ours);
 }
 
 CUctx_st* CurrentContext::get() {
   CUctx_st* current = nullptr;
-  return cuCtxGetCurrent(&current) == CUDA_SUCCESS ? current : nullptr;
+  return context_functions().get(&current) == CUDA_SUCCESS ? current : nullptr;
 }
+
+void CurrentContext::set(CUctx_st* context) { context_functions().set(context); }
 
 void check_architecture(const CudaDevice& device, const std::string& architecture) {
   int wanted = 0;

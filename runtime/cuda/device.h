@@ -34,6 +34,7 @@ class CurrentContext {
 
   // Of this thread; null: none.
   static CUctx_st* get();
+  static void set(CUctx_st* context);
 };
 
 // Throws Error unless kernels for `architecture` ("sm_80", "sm_90a") run on the device.

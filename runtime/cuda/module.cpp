@@ -12,24 +12,17 @@
 #include "base/error.h"
 #include "base/processors.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/driver.h"
 #include "runtime/cuda/ptx.h"
 
 namespace halfstep {
 namespace {
 
-constexpr unsigned kDriverVersion = 12000;    // introduced every function below
 constexpr size_t kBytesWorthAThread = 16384;  // PTX; some milliseconds of compilation
 
 template <typename Function>
 void resolve(const char* name, Function& function) {
-  void* address = nullptr;
-  cudaDriverEntryPointQueryResult result{};
-  check(cudaGetDriverEntryPointByVersion(name, &address, kDriverVersion, cudaEnableLegacyStream, &result),
-        "cudaGetDriverEntryPointByVersion");
-  if (!address || result != cudaDriverEntryPointSuccess) {
-    throw Error(fmt::format("the CUDA driver has no {}; update the driver", name));
-  }
-  function = reinterpret_cast<Function>(address);
+  function = driver_function<std::remove_pointer_t<Function>>(name);
 }
 
 unsigned launch_size(int64_t value) {

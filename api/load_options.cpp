@@ -46,6 +46,11 @@ constexpr OptionRow kRows[] = {
        options.seed = number<uint64_t>(text, 0, std::numeric_limits<int64_t>::max());
        return options.seed.has_value();
      }},
+    {"trust", "a file",
+     [](LoadOptions& options, const std::string& text) {
+       options.trust = text;
+       return !text.empty();
+     }},
     {"tf32", "true or false",
      [](LoadOptions& options, const std::string& text) {
        options.executor.allow_tf32 = text == "true";
@@ -66,7 +71,7 @@ LoadOptions load_options(const std::vector<std::pair<std::string, std::string>>&
       const std::string near = nearest(key, keys);
       problems.push_back("no option '" + key + "' of a compiled step" +
                          (near.empty()
-                              ? std::string("; there are device, device_index, threads, autotune, seed and tf32")
+                              ? std::string("; there are device, device_index, threads, autotune, seed, trust and tf32")
                               : "; did you mean '" + near + "'?"));
     } else if (!seen.insert(key).second) {
       problems.push_back(key + ": it is given twice");

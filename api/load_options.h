@@ -12,7 +12,7 @@
 namespace halfstep {
 
 struct LoadOptions {
-  std::string device = "auto";
+  std::string device = "auto", trust;
   std::optional<uint64_t> seed;
   ExecutorOptions executor;
 };

@@ -2,6 +2,7 @@
 #include "api/dtypes.h"
 #include "api/status.h"
 #include "api/step.h"
+#include "base/version.h"
 
 namespace halfstep {
 
@@ -46,8 +47,6 @@ const T& element(const std::vector<T>& list, size_t index, const char* what) {
     throw ArgumentError(std::string(what) + " " + std::to_string(index) + ": there are " + std::to_string(list.size()));
   return list[index];
 }
-
-const char* version() { return HALFSTEP_VERSION; }
 
 halfstep_code status_code(const halfstep_status* status) { return status == nullptr ? HALFSTEP_OK : status->code; }
 const char* status_message(const halfstep_status* status) { return status == nullptr ? "" : status->message.c_str(); }

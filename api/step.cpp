@@ -7,6 +7,7 @@
 #include "api/load_options.h"
 #include "api/status.h"
 #include "base/own_names.h"
+#include "program/signature.h"
 #include "runtime/cuda_probe.h"
 #include "training/notes.h"
 #include "training/trainer.h"
@@ -42,7 +43,7 @@ std::unique_ptr<Executor> open_executor(CompiledModel model, const LoadOptions& 
 
 LoadedStep::LoadedStep(const std::string& directory, const Options& options) : directory_(directory) {
   const LoadOptions given = load_options(options);
-  executor_ = open_executor(load_compiled(directory), given, directory);
+  executor_ = open_executor(load_compiled(directory, given.trust), given, directory);
   const CompiledModel& model = executor_->model();
   if (model.device == DeviceKind::cuda) device_index_ = given.executor.device_index;
   accumulation_ = std::max<int64_t>(noted(model, kAccumulationNote, count_of), 1);

@@ -3,12 +3,14 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/version.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/report.h"
 #include "cli/table.h"
 #include "codegen/target/target.h"
 #include "ir/text.h"
+#include "program/signature.h"
 #include "runtime/cuda_probe.h"
 #include "runtime/executor.h"
 
@@ -17,7 +19,7 @@ namespace halfstep {
 ExitCode run_info(const CommandOptions& options) {
   const CudaProbe cuda = probe_cuda(0);
   if (options.format == Format::json) {
-    print_out("{}\n", json_text({{"version", HALFSTEP_VERSION},
+    print_out("{}\n", json_text({{"version", version_and_commit()},
                                  {"models", onnx_versions()},
                                  {"compiler", llvm_version()},
                                  {"cpu", {{"name", host_cpu()}, {"libraries", cpu_libraries()}}},
@@ -30,7 +32,7 @@ ExitCode run_info(const CommandOptions& options) {
                                    {"reason", cuda.reason}}}}));
     return ExitCode::success;
   }
-  print_out("halfstep  {}\n", HALFSTEP_VERSION);
+  print_out("halfstep  {}\n", version_and_commit());
   print_out("models    {}\n", onnx_versions());
   print_out("compiler  {}\n", llvm_version());
   print_out("cpu       {}; {}\n", host_cpu(), cpu_libraries());
@@ -67,7 +69,9 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
   CompileOptions compile = options.compile;
   compile.model_outputs = outputs_of_runs(recipe);
   if (recipe.init != "from_file") compile.constants = MissingConstants::zeros;  // runs refuse the step
-  const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), compile);
+  const DeviceKind device = choose_device(recipe);
+  const CompiledTraining compiled =
+      compile_training(options.target.empty() ? recipe : portable(recipe, device), device, compile);
   if (options.format == Format::text)
     for (const std::string& remark : compiled.report.remarks) print_err("halfstep: note: {}\n", remark);
   if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(compiled.report));
@@ -75,7 +79,7 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
     for (const Graph& graph : compiled.stopped.graphs) print_out("{}", print(graph));
     return ExitCode::success;
   }
-  if (!options.target.empty()) save_compiled(compiled.model, options.target);
+  if (!options.target.empty()) save_compiled(compiled.model, options.target, options.sign);
   if (options.format == Format::json) {
     nlohmann::json json = compile_json(compiled.report);
     json["model"] = recipe.model, json["target"] = options.target;

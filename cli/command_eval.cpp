@@ -36,14 +36,11 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
                                  .signals = &signals});
   if (e.interrupted) return stopped_by(signals.received());
   if (options.format == Format::json) {
-    nlohmann::json json{{"model", given.model}, {"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
-    if (e.accuracy) json["accuracy"] = *e.accuracy;
-    if (e.tokens) json.update(tokens_json(*e.tokens, ""));
+    nlohmann::json json = evaluation_json(e);
+    json["model"] = given.model;
     print_out("{}\n", json_text(json));
   } else {
-    print_out("{} samples in {:.1f} s: loss {:.4f}{}{}\n", count_text(e.samples), e.seconds, e.loss,
-              e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
-              e.tokens ? ", " + tokens_text(*e.tokens) : "");
+    print_out("{}", evaluation_text(e));
   }
   return ExitCode::success;
 }

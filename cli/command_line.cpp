@@ -7,13 +7,18 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/version.h"
 #include "cli/output.h"
 
 namespace halfstep {
 namespace {
 
 constexpr const char* kAbout = "compiles ONNX models for training in automatic mixed precision, and trains them";
-constexpr const char* kExitCodes = R"(exit codes:
+constexpr const char* kFooter = R"(trust:
+  A compiled step holds native code: run none that you would not run as a program. One that other users may write is
+  refused; --trust checks who signed it. Models, data, checkpoints and recipes may come from anyone.
+
+exit codes:
     0  done
     1  the model, the data, an option or the machine is at fault
     2  the command line is wrong
@@ -77,7 +82,7 @@ class ExamplesFirst final : public CLI::Formatter {
   std::string make_description(const CLI::App* app) const override {
     if (!app->get_parent())
       return fmt::format(
-          "halfstep {} {}\n\nexamples:\n{}{}\n", HALFSTEP_VERSION, kAbout,
+          "halfstep {} {}\n\nexamples:\n{}{}\n", version(), kAbout,
           "  halfstep train models/lenet.toml --epochs 5  train as a recipe says, with one key changed\n",
           "  halfstep inspect models/lenet.onnx           which precision each node gets, and why\n");
     return fmt::format("{}\n\nexamples:\n{}\n", app->get_description(), command_named(app->get_name()).examples);
@@ -147,6 +152,8 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   if (row.operand) command->add_option("model", line.model_or_recipe, row.operand)->required()->type_name("PATH");
   if (name == "compile") {
     command->add_option("-o,--target", options.target, "the directory to write")->type_name("DIR");
+    command->add_option("--sign", options.sign, "sign it with this private key (Ed25519, PEM), for runs with --trust")
+        ->type_name("FILE");
     command->add_option("--stop-after", options.compile.stop_after, "stop after this pass and print its graphs")
         ->type_name("PASS")
         ->group("compiler");
@@ -220,19 +227,15 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
 
 }  // namespace
 
-Format format_of(int argc, const char* const* argv) {
-  return std::find(argv, argv + argc, std::string("--json")) != argv + argc ? Format::json : Format::text;
-}
-
 std::optional<CommandLine> parse_command_line(int argc, const char* const* argv) {
   std::vector<std::string> arguments = canonical_arguments(argc, argv);
   check_command(arguments);
   CLI::App app{kAbout, "halfstep"};
   app.formatter(std::make_shared<ExamplesFirst>());
   app.get_formatter()->column_width(35);
-  app.footer(kExitCodes);
+  app.footer(kFooter);
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("halfstep ") + HALFSTEP_VERSION);
+  app.set_version_flag("--version", std::string("halfstep ") + version_and_commit());
   CommandLine line;
   for (const Command& command : kCommands) add_command(app, line, command);
   try {

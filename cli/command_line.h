@@ -17,16 +17,8 @@ struct CommandLine {
   std::vector<std::pair<std::string, std::string>> keys;  // of the recipe, in the order given
 };
 
-// A command line that cannot be understood; what() names the command and the nearest option.
-class UsageError : public std::runtime_error {
- public:
-  explicit UsageError(const std::string& message) : std::runtime_error(message) {}
-};
-
 // nullopt: help or the version was asked for, and printed.
 std::optional<CommandLine> parse_command_line(int argc, const char* const* argv);
-// Whether --json is among the arguments, also where the rest cannot be understood.
-Format format_of(int argc, const char* const* argv);
 
 // The recipe file, if there is one, with the keys of the command line over it.
 Recipe recipe_of(const CommandLine& line);

@@ -26,54 +26,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Makes the directory this run's alone, until the lock ends. A new run beside the checkpoints of another would be taken
-// for its end, or remove it.
-std::unique_ptr<FileLock> take_output_directory(const Recipe& recipe) {
-  const fs::path out = recipe.out;
-  std::error_code failed;
-  fs::create_directories(out, failed);
-  if (failed) throw Error("cannot create output directory '" + out.string() + "': " + failed.message());
-  auto lock = std::make_unique<FileLock>(out / ".lock", fmt::format("output directory '{}'", out.string()));
-  const fs::path checkpoints = out / "checkpoints";
-  if (fs::exists(checkpoints, failed)) recover_checkpoints(checkpoints);
-  if (recipe.resume.empty() && fs::exists(checkpoints, failed) && !list_checkpoints(checkpoints).empty())
-    throw Error(
-        fmt::format("output directory '{0}' holds the checkpoints of another run: go on with that by --resume "
-                    "{0}/checkpoints, or choose another directory with --out",
-                    out.string()));
-  return lock;
-}
-
-TrainOptions train_options(const Recipe& r, const CompiledModel& model, const SignalGuard& signals) {
-  TrainOptions o;
-  o.epochs = r.epochs, o.max_steps = r.max_steps, o.accumulation = r.accumulation;
-  o.seed = static_cast<uint64_t>(r.seed);
-  o.order = r.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored;
-  o.schedule = {.kind = r.schedule == "step"     ? LearningRateSchedule::step
-                        : r.schedule == "linear" ? LearningRateSchedule::linear
-                        : r.schedule == "cosine" ? LearningRateSchedule::cosine
-                                                 : LearningRateSchedule::constant,
-                .learning_rate = r.learning_rate,
-                .warmup_steps = r.warmup_steps,
-                .step_epochs = r.step_epochs,
-                .gamma = r.gamma,
-                .final_rate = r.final_rate,
-                .decay_steps = r.decay_steps};
-  o.feed = feed_options(r, model);
-  o.ranges = value_ranges(r, model);
-  const LossScaling scaling = loss_scaling(r);
-  o.min_scale =
-      scaling.mode == LossScaleMode::fixed ? scaling.initial : r.min_scale;  // a fixed scale has nowhere to go
-  // Without a scale it is no matter of range.
-  o.overflow_limit = scaling.mode == LossScaleMode::fixed && scaling.initial == 1 ? 1 : r.overflow_limit;
-  o.checkpoints = {.directory = fs::path(r.out) / "checkpoints",
-                   .every_steps = r.checkpoint_every,
-                   .keep = static_cast<int>(r.keep)};
-  o.resume = r.resume;
-  o.signals = &signals;
-  return o;
-}
-
 // The trainer knows that a run is stuck, the compiler's side why.
 TrainReport train_or_explain(Executor& executor, const Data& data, const Recipe& recipe, const TrainOptions& options,
                              TrainObserver& observer) try {

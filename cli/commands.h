@@ -3,26 +3,11 @@
 
 #include <string>
 
+#include "cli/guarded.h"
 #include "compiler/compile.h"
 #include "compiler/recipe.h"
 
 namespace halfstep {
-
-enum class ExitCode : int {
-  success = 0,
-  error = 1,          // the model, the data, an option or the machine; the message says which
-  usage = 2,          // the command line
-  internal = 3,       // a bug of ours
-  not_ready = 4,      // check: the model has problems
-  hung_up = 129,      // SIGHUP: a checkpoint was written
-  interrupted = 130,  // SIGINT: likewise
-  terminated = 143,   // SIGTERM: likewise
-};
-
-// Of a run that `signal` stopped.
-constexpr ExitCode stopped_by(int signal) { return static_cast<ExitCode>(128 + signal); }
-
-enum class Format : uint8_t { text, json };
 
 struct CommandOptions {
   Format format = Format::text;
@@ -30,6 +15,7 @@ struct CommandOptions {
   enum Timing : uint8_t { quiet, time_passes } timing = quiet;
   enum Detail : uint8_t { summary, all } detail = summary;  // inspect: a row per IR node; bench: a row per call
   std::string target;      // compile: the directory; export: the ONNX file; gradients: the safetensors file
+  std::string sign;        // compile: a private key
   std::string checkpoint;  // eval, export, gradients: weights to use
   enum Exported : uint8_t { model, training_graph, training_info } exported = model;
   int repeats = 0;         // bench: steps that are timed; 0: as many as suit the device

@@ -2,25 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
-#include <nlohmann/json.hpp>
-
 #include "base/own_names.h"
 #include "cli/output.h"
 #include "cli/table.h"
 
 namespace halfstep {
-namespace {
-
-nlohmann::json counters_json(const ExecutorCounters& c) {
-  return {{"batches", c.steps},
-          {"graph_launches", c.graph_launches},
-          {"stream_synchronisations", c.stream_synchronisations},
-          {"slot_waits", c.slot_waits},
-          {"result_waits", c.result_waits}};
-}
-
-}  // namespace
 
 void Narration::stage(int number, const std::string& title) const { say(fmt::format("\n[{}/5] {}\n", number, title)); }
 
@@ -88,41 +74,6 @@ std::string counters_text(const TrainReport& report, DeviceKind device) {
   table.add({"waits for a slot", count_text(c.slot_waits), "every input slot was in flight: the device sets the pace"});
   table.add({"waits for a result", count_text(c.result_waits), "at the end of an epoch, for a checkpoint"});
   return table.text();
-}
-
-nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix) {
-  nlohmann::json json{{prefix + "perplexity", tokens.perplexity}, {prefix + "tokens_per_second", tokens.per_second}};
-  if (tokens.bits_per_byte) json[prefix + "bits_per_byte"] = *tokens.bits_per_byte;
-  return json;
-}
-
-std::string tokens_text(const TokenMeasures& tokens) {
-  return fmt::format("perplexity {:.2f}{}", tokens.perplexity,
-                     tokens.bits_per_byte ? fmt::format(", {:.4f} bits a byte", *tokens.bits_per_byte) : "");
-}
-
-nlohmann::json train_json(const TrainReport& report) {
-  nlohmann::json epochs = nlohmann::json::array();
-  for (const EpochRow& e : report.epochs) {
-    nlohmann::json row{{"epoch", e.epoch},
-                       {"loss", e.loss},
-                       {"skipped", e.skipped},
-                       {"samples_per_second", e.samples_per_second},
-                       {"seconds", e.seconds}};
-    if (e.accuracy) row["accuracy"] = *e.accuracy;
-    if (e.test) row["test_loss"] = e.test->loss;
-    if (e.test && e.test->accuracy) row["test_accuracy"] = *e.test->accuracy;
-    if (e.tokens) row.update(tokens_json(*e.tokens, ""));
-    if (e.test && e.test->tokens) row.update(tokens_json(*e.test->tokens, "test_"));
-    if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
-    epochs.push_back(std::move(row));
-  }
-  return {{"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
-          {"steps", report.steps},
-          {"seconds", report.seconds},
-          {"checkpoint", report.checkpoint.string()},
-          {"counters", counters_json(report.counters)},
-          {"epochs", epochs}};
 }
 
 }  // namespace halfstep

@@ -1,10 +1,10 @@
 // What a training run tells: five stages of text on stdout while it goes, or one JSON object at its end.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "cli/commands.h"
+#include "cli/results.h"
 #include "compiler/session.h"
 #include "training/trainer_events.h"
 
@@ -28,9 +28,5 @@ std::string preprocessing_text(const Recipe& recipe);
 std::string tensors_text(const Executor& executor);
 // The host's counters with what each means.
 std::string counters_text(const TrainReport& report, DeviceKind device);
-// "perplexity 3.21, 1.6812 bits a byte"
-std::string tokens_text(const TokenMeasures& tokens);
-nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix);
-nlohmann::json train_json(const TrainReport& report);
 
 }  // namespace halfstep

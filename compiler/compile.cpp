@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/version.h"
 #include "codegen/emit/module.h"
 #include "codegen/lower/lower.h"
 #include "data/token_feed.h"
@@ -23,6 +24,7 @@
 #include "ir/op.h"
 #include "ir/text.h"
 #include "runtime/cuda_probe.h"
+#include "training/run_setup.h"
 
 namespace halfstep {
 namespace {
@@ -130,12 +132,12 @@ std::map<std::string, std::string> notes_of(const Recipe& recipe, const LossOpti
                                             const Graph& imported) {
   Recipe settled = recipe;
   settled.device = name(model.device), settled.architecture = model.architecture;
-  settled.resume.clear();
-  std::map<std::string, std::string> notes{{"halfstep", HALFSTEP_VERSION},
-                                           {"recipe", to_toml(settled)},
-                                           {kAccumulationNote, std::to_string(recipe.accumulation)},
-                                           {kSeedNote, std::to_string(recipe.seed)},
-                                           {kLearningRateNote, fmt::format("{}", recipe.learning_rate)}};
+  settled.resume.clear(), settled.trust.clear();
+  std::map<std::string, std::string> notes = notes_of(settled);
+  notes["halfstep"] = version();
+  notes[kAccumulationNote] = std::to_string(recipe.accumulation);
+  notes[kSeedNote] = std::to_string(recipe.seed);
+  notes[kLearningRateNote] = fmt::format("{}", recipe.learning_rate);
   if (const std::optional<int64_t> classes = class_count(imported, loss))
     notes[kClassesNote] = std::to_string(*classes);
   if (recipe.classes > 0) notes[kLabelClassesNote] = std::to_string(recipe.classes);
@@ -197,14 +199,6 @@ DeviceKind choose_device(const Recipe& recipe) {
   return probe_cuda(0).available ? DeviceKind::cuda : DeviceKind::cpu;
 }
 
-void check_classes(const Recipe& recipe, int64_t logits) {
-  if (recipe.classes > logits)
-    throw Error(
-        fmt::format("classes: {} are given, but the output has {}: give at most that many, or choose the axis "
-                    "of the classes with class_axis",
-                    recipe.classes, logits));
-}
-
 std::string batch_norm_remark(const Recipe& recipe, const OnnxModel& model) {
   if (!recipe.bn_insert || recipe.bn_epsilon) return "";
   return fmt::format(
@@ -233,10 +227,11 @@ ImportOptions import_options(const Recipe& recipe) {
   options.shapes = recipe.shapes;
   options.values = recipe.values;
   options.output = recipe.output;
-  options.budget = {.nodes = recipe.max_nodes,
-                    .iterations = recipe.max_iterations,
-                    .folded_bytes = recipe.max_folded_bytes,
-                    .folded_operations = recipe.max_folded_operations};
+  const ImportBudget ample;
+  options.budget = {.nodes = recipe.max_nodes.value_or(ample.nodes),
+                    .iterations = recipe.max_iterations.value_or(ample.iterations),
+                    .folded_bytes = recipe.max_folded_bytes.value_or(ample.folded_bytes),
+                    .folded_operations = recipe.max_folded_operations.value_or(ample.folded_operations)};
   return options;
 }
 
@@ -263,16 +258,19 @@ ImportedModel import_for(const Recipe& recipe, MissingConstants constants, Impor
   return import_with(recipe, options);
 }
 
+Recipe portable(Recipe recipe, DeviceKind device) {
+  if (device == DeviceKind::cpu && recipe.architecture.empty()) recipe.architecture = "x86-64-v3";
+  return recipe;
+}
+
 LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe) {
   return recipe.keep_outputs ? LossOptions::kept_for_evaluation : LossOptions::dropped;
 }
 
 LossScaling loss_scaling(const Recipe& r) {
   if (r.loss_scale == "none") return {.mode = LossScaleMode::none};
-  // Only fp16 underflows; the exponents of bf16 and fp32 reach as far as the gradients do. They are checked all the
-  // same: a step whose gradients are not finite changes nothing.
-  if (r.loss_scale == "auto" && r.precision != "fp16") return {.mode = LossScaleMode::fixed, .initial = 1};
-  return {.mode = r.loss_scale == "fixed" ? LossScaleMode::fixed : LossScaleMode::dynamic,
+  if (const std::optional<double> scale = fixed_scale(r)) return {.mode = LossScaleMode::fixed, .initial = *scale};
+  return {.mode = LossScaleMode::dynamic,
           .initial = r.initial_scale,
           .growth = r.growth_factor,
           .backoff = r.backoff_factor,
@@ -400,9 +398,8 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   const Clock::time_point kernels = Clock::now();
   CompiledModel& model = result.model;
   model.device = device;
-  model.architecture = !recipe.architecture.empty() ? recipe.architecture
-                       : device == DeviceKind::cuda ? "sm_80"
-                                                    : host_cpu();
+  const bool named = !recipe.architecture.empty() && recipe.architecture != "native";
+  model.architecture = named ? recipe.architecture : device == DeviceKind::cuda ? "sm_80" : host_cpu();
   KernelModule module({device, model.architecture});
   std::vector<std::pair<int64_t, std::string>> values;  // in scratch, of all programs
   for (const Graph& graph : graphs.graphs) {

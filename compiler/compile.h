@@ -45,8 +45,6 @@ struct CompiledTraining {
 
 // The assumption that `bn_insert` made about `model`, the recipe's; empty: none.
 std::string batch_norm_remark(const Recipe& recipe, const OnnxModel& model);
-// Error if the recipe has more classes than the model's output.
-void check_classes(const Recipe& recipe, int64_t logits);
 // The recipe's model as it is trained and written back: with batch norms put back where it says so.
 OnnxModel onnx_model_of(const Recipe& recipe);
 ImportOptions import_options(const Recipe& recipe);
@@ -74,5 +72,7 @@ Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported,
 
 // cpu or cuda as the recipe says; auto: cuda where there is a device.
 DeviceKind choose_device(const Recipe& recipe);
+// For a step that will be moved: unless the recipe names an architecture, one that nearly every CPU has.
+Recipe portable(Recipe recipe, DeviceKind device);
 
 }  // namespace halfstep

@@ -1,106 +1,20 @@
-// Recipe: everything a run can be told, as `train --key value` or in a TOML file with the same keys.
+// Recipes as TOML files.
 #pragma once
 
 #include <filesystem>
-#include <map>
-#include <optional>
-#include <set>
-#include <span>
 #include <string>
-#include <vector>
 
-#include "base/tensor.h"
-#include "frontend/import/budget.h"
+#include "training/recipe.h"
 
 namespace halfstep {
 
-struct Recipe {
-  // The model and its data. Relative paths in a recipe file are relative to that file.
-  std::string model, data, test_data;
-  double test_fraction = 0;
-  std::string init = "from_file";
-  bool bn_insert = false, restore_parameters = false;
-  std::vector<std::string> bn_after;
-  std::optional<double> bn_epsilon;
-  std::map<std::string, Shape> shapes;
-  std::map<std::string, double> values;  // of inputs that are constants
-  std::vector<std::string> freeze, train;
-  // What a model file may make the import do.
-  int64_t max_nodes = ImportBudget{}.nodes, max_iterations = ImportBudget{}.iterations,
-          max_folded_bytes = ImportBudget{}.folded_bytes, max_folded_operations = ImportBudget{}.folded_operations;
-  int64_t classes = 0;
-  // Preprocessing of a u8 image input inside the graph.
-  std::optional<double> scale;
-  std::vector<double> mean, std;
-
-  // The step.
-  int64_t batch = 32;
-  int64_t accumulation = 1;
-  std::string loss = "softmax_cross_entropy", output;
-  bool keep_outputs = false;
-  std::optional<int64_t> ignore_index, class_axis;
-  double label_smoothing = 0;
-  // What token data is turned into.
-  std::string objective = "labels", ids;
-  std::optional<int64_t> mask_token;
-  double mask_probability = 0.15;
-  std::vector<int64_t> special_tokens;
-  std::optional<double> dropout;
-  std::string optimizer = "sgd";
-  double momentum = 0, dampening = 0, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, clip_norm = 0;
-  bool nesterov = false;
-  std::vector<std::string> no_decay;
-
-  // Precision.
-  std::string precision = "fp16", preset = "default", loss_scale = "auto";
-  std::vector<std::string> allow, deny, infer;
-  double initial_scale = 65536, growth_factor = 2, backoff_factor = 0.5, min_scale = 1;
-  int64_t growth_interval = 2000, overflow_limit = 50;
-
-  // The run.
-  int64_t epochs = 1, max_steps = 0;
-  std::string schedule = "constant";
-  double learning_rate = 0.01, gamma = 0.1, final_rate = 0;
-  int64_t warmup_steps = 0, step_epochs = 1, decay_steps = 0;
-  int64_t seed = 0;
-  bool shuffle = true;
-  std::string device = "auto", architecture, attention = "expanded";
-  int64_t threads = 0, autotune = 8;
-  bool tf32 = false;
-  std::string out = "halfstep-out", resume;
-  int64_t checkpoint_every = 0, keep = 3, metrics_every = 1;
-
-  std::set<std::string> given;  // keys that were set, by a file or an option
-};
-
-// One row per key: the only place that knows it.
-struct RecipeKey {
-  std::string name;  // in TOML and, with -- in front, on the command line
-  std::string group;
-  // compiled: part of the compiled step, so that another value needs another compilation. run: of each run.
-  enum Scope : uint8_t { compiled, run } scope = run;
-  std::string unit;  // what the value looks like: NUMBER, PATH, a|b|c; "NUMBER,...": a list
-  std::string help;
-  double least = 0, most = 0;                // of a NUMBER
-  void (*set)(Recipe&, const std::string&);  // throws Error "<what was expected and found>"
-  std::string (*get)(const Recipe&);
-};
-std::span<const RecipeKey> recipe_keys();
-
-// Sets one key; Error names the key, suggests the nearest one if it is unknown.
-void set_key(Recipe& recipe, const std::string& key, const std::string& value);
-// A shape with a first axis names the batch too. Error if `batch` is given and differs.
-void take_batch_from_shape(Recipe& recipe);
-// Reads a TOML file over `recipe`. All problems at once, with the file's name and lines.
+// Reads a TOML file over `recipe`. All problems at once, with the file's name and lines. Relative paths in it are
+// relative to that file.
 void read_recipe(Recipe& recipe, const std::filesystem::path& path);
 // The same from text; `source` is named in errors and relative paths are relative to `base`.
 void read_recipe_text(Recipe& recipe, const std::string& text, const std::string& source,
                       const std::filesystem::path& base);
-// The recipe as TOML with absolute paths, for the run's and the compiled step's records.
+// The recipe as TOML with absolute paths, for the run's records.
 std::string to_toml(const Recipe& recipe);
-
-// `given` over the recipe a step was compiled with. Error naming every key of `given` that needs another compilation;
-// `step` names the compiled step.
-Recipe recipe_over_compiled(const Recipe& compiled, const Recipe& given, const std::string& step);
 
 }  // namespace halfstep

@@ -146,6 +146,8 @@ std::string read_header_text(ByteSource& source) {
 
 }  // namespace
 
+std::string_view npy_descr(DType dtype) { return std::ranges::find(kTypeCodes, dtype, &TypeCode::dtype)->descr; }
+
 NpyHeader read_npy_header(ByteSource& source) {
   const std::string text = read_header_text(source);
   const Header header = HeaderParser(text, source.name()).parse();

@@ -18,6 +18,9 @@ struct NpyHeader {
 // The elements follow. Throws Error.
 NpyHeader read_npy_header(ByteSource& source);
 
+// "<f4"
+std::string_view npy_descr(DType dtype);
+
 // Little-endian arrays of the types of base/dtype.h; Fortran order is transposed to row-major. Throws Error.
 Tensor read_npy(ByteSource& source);
 

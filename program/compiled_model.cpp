@@ -13,6 +13,7 @@
 #include "program/json_text.h"
 #include "program/program.h"
 #include "program/safetensors.h"
+#include "program/signature.h"
 
 namespace halfstep {
 namespace {
@@ -21,8 +22,9 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr const char* kFormat = "halfstep compiled step";
-constexpr int kVersion = 3;
+constexpr int kVersion = 4;
 constexpr const char* kManifest = "manifest.json";
+constexpr const char* kSignature = "manifest.sig";  // of the manifest, which then has each file's SHA-256
 constexpr const char* kWeights = "weights.safetensors";
 constexpr int64_t kMostManifestBytes = 1 << 28;
 
@@ -60,14 +62,27 @@ Json manifest_of(const CompiledModel& model, const Json& files) {
           {"files", files}};
 }
 
-Json read_manifest(const fs::path& directory) {
-  const Json manifest = parse_json(read_file(directory / kManifest, kMostManifestBytes));
+Json parse_manifest(const std::string& text) {
+  const Json manifest = parse_json(text);
   if (!manifest.is_object() || manifest.value("format", Json()) != kFormat)
     throw Error(fmt::format("{} is not the manifest of a compiled step", kManifest));
   if (manifest.value("version", Json()) != kVersion)
     throw Error(fmt::format("version {} expected, found {}: compile the model again", kVersion,
                             manifest.value("version", Json()).dump()));
   return manifest;
+}
+
+Json read_manifest(const fs::path& directory, const std::string& trust) {
+  const std::string text = read_file(directory / kManifest, kMostManifestBytes);
+  if (trust.empty()) {
+    expect_writable_by_owner_alone(directory);
+  } else {
+    constexpr int64_t kMostSignatureBytes = 1 << 10;
+    if (!fs::exists(directory / kSignature))
+      throw Error(fmt::format("it is not signed, and --trust takes steps of key '{}' alone: get a signed one", trust));
+    expect_signed(text, read_file(directory / kSignature, kMostSignatureBytes), trust);
+  }
+  return parse_manifest(text);
 }
 
 // Names and notes are printed in lines.
@@ -89,8 +104,7 @@ CompiledModel model_of(const Json& manifest) {
   model.device = device == name(DeviceKind::cpu) ? DeviceKind::cpu : DeviceKind::cuda;
   model.architecture = line_of(manifest.at("architecture"));
   model.arenas = manifest.at("arenas").get<std::vector<std::string>>();
-  for (const auto& [key, note] : manifest.at("notes").items())
-    model.notes[key] = key == "recipe" ? note.get<std::string>() : line_of(note);
+  for (const auto& [key, note] : manifest.at("notes").items()) model.notes[key] = line_of(note);
   for (const Json& slice : manifest.at("parameters"))
     model.parameters.push_back({line_of(slice.at("name")), slice.at("shape").get<Shape>(),
                                 slice.at("permutation").get<std::vector<int64_t>>(),
@@ -98,8 +112,10 @@ CompiledModel model_of(const Json& manifest) {
   return model;
 }
 
+enum class Checksum : uint8_t { crc32, sha256 };
+
 // The bytes of one listed file, checked against the manifest.
-std::string read_listed(const fs::path& directory, const Json& manifest, const std::string& file) {
+std::string read_listed(const fs::path& directory, const Json& manifest, const std::string& file, Checksum sum) {
   const Json& entry = manifest.at("files").at(file);
   const int64_t bytes = entry.at("bytes").get<int64_t>();
   std::string content = read_file(directory / file, std::max<int64_t>(bytes, 0));
@@ -107,16 +123,19 @@ std::string read_listed(const fs::path& directory, const Json& manifest, const s
     throw Error(fmt::format("{}: {} bytes expected, found {}", file, bytes, content.size()));
   if (checksum(content) != entry.at("crc32").get<uint32_t>())
     throw Error(fmt::format("{}: the checksum differs from the manifest's", file));
+  if (sum == Checksum::sha256 && sha256(content) != entry.at("sha256").get<std::string>())
+    throw Error(fmt::format("{}: it is not what was signed: get the step again", file));
   return content;
 }
 
-CompiledModel load(const fs::path& directory) {
-  const Json manifest = read_manifest(directory);
+CompiledModel load(const fs::path& directory, const std::string& trust) {
+  const Json manifest = read_manifest(directory, trust);
+  const Checksum sum = trust.empty() ? Checksum::crc32 : Checksum::sha256;
   CompiledModel model = model_of(manifest);
   for (const Json& item : manifest.at("programs")) {
     const std::string name = line_of(item);
     check_program_name(name);
-    const std::string text = read_listed(directory, manifest, program_file(name));
+    const std::string text = read_listed(directory, manifest, program_file(name), sum);
     try {
       const Program& program = model.programs.emplace_back(parse_program(text));
       for (const Buffer& buffer : program.buffers) refuse_control_characters(buffer.name);
@@ -128,8 +147,8 @@ CompiledModel load(const fs::path& directory) {
       throw Error(fmt::format("{} holds program '{}'", program_file(name), model.programs.back().name));
   }
   if (manifest.at("files").contains(kernels_file(model.device)))
-    model.kernels = read_listed(directory, manifest, kernels_file(model.device));
-  read_listed(directory, manifest, kWeights);
+    model.kernels = read_listed(directory, manifest, kernels_file(model.device), sum);
+  read_listed(directory, manifest, kWeights, sum);
   model.state = read_safetensors(directory / kWeights).tensors;
   check(model);
   return model;
@@ -160,11 +179,11 @@ class PartialDirectory {
   fs::path target_, path_, aside_;
 };
 
-void save(const CompiledModel& model, const fs::path& target) {
+void save(const CompiledModel& model, const fs::path& target, const std::string& sign) {
   check(model);
   if (fs::exists(fs::symlink_status(target))) {
     try {
-      read_manifest(target);
+      parse_manifest(read_file(target / kManifest, kMostManifestBytes));
     } catch (const Error&) {
       throw Error("it exists and is not a compiled step: choose another directory or remove it");
     }
@@ -188,17 +207,26 @@ void save(const CompiledModel& model, const fs::path& target) {
     sum = crc32_z(sum, reinterpret_cast<const Bytef*>(written.data()), written.size());
   });
   files[kWeights] = {{"bytes", bytes}, {"crc32", sum}};
-  write_file_atomically(partial.path() / kManifest, manifest_of(model, files).dump(1) + "\n");
+  if (!sign.empty())
+    for (auto& [file, entry] : files.items()) entry["sha256"] = sha256(read_file(partial.path() / file));
+  const std::string manifest = manifest_of(model, files).dump(1) + "\n";
+  write_file_atomically(partial.path() / kManifest, manifest);
+  if (!sign.empty()) write_file_atomically(partial.path() / kSignature, signature_of(manifest, sign));
+  // Whatever the user's mask says.
+  constexpr fs::perms kOfOthers = fs::perms::group_write | fs::perms::others_write;
+  fs::permissions(partial.path(), kOfOthers, fs::perm_options::remove);
+  for (const auto& entry : fs::directory_iterator(partial.path()))
+    fs::permissions(entry.path(), kOfOthers, fs::perm_options::remove);
   partial.exchange_with_target();
 }
 
 }  // namespace
 
-void save_compiled(const CompiledModel& model, const std::string& directory) {
+void save_compiled(const CompiledModel& model, const std::string& directory, const std::string& sign) {
   try {
     fs::path target = fs::absolute(directory).lexically_normal();
     if (!target.has_filename()) target = target.parent_path();  // "step/" names the same directory as "step"
-    save(model, target);
+    save(model, target, sign);
   } catch (const Error& error) {
     throw Error(fmt::format("cannot write compiled step '{}': {}", directory, error.what()));
   } catch (const fs::filesystem_error& error) {
@@ -208,9 +236,9 @@ void save_compiled(const CompiledModel& model, const std::string& directory) {
   }
 }
 
-CompiledModel load_compiled(const std::string& directory) {
+CompiledModel load_compiled(const std::string& directory, const std::string& trust) {
   try {
-    return load(directory);
+    return load(directory, trust);
   } catch (const Error& error) {
     throw Error(fmt::format("cannot load compiled step '{}': {}", directory, error.what()));
   } catch (const Json::exception& error) {
@@ -218,5 +246,9 @@ CompiledModel load_compiled(const std::string& directory) {
                             directory, kManifest, error.what()));
   }
 }
+
+void save_compiled(const CompiledModel& model, const std::string& directory) { save_compiled(model, directory, ""); }
+
+CompiledModel load_compiled(const std::string& directory) { return load_compiled(directory, ""); }
 
 }  // namespace halfstep

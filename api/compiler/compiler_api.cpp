@@ -83,10 +83,11 @@ halfstep_status* compile_model(const char* model, const halfstep_option* options
   return guarded([&] {
     const std::string target = given_text(directory, "directory");
     const Recipe recipe = recipe_of(model, options, option_count);
+    const DeviceKind device = choose_device(recipe);
     std::unique_ptr<halfstep_strings> told;
     CompileOptions compile;
     compile.model_outputs = outputs_of_runs(recipe);
-    const CompiledTraining compiled = compile_training(recipe, choose_device(recipe), compile);
+    const CompiledTraining compiled = compile_training(portable(recipe, device), device, compile);
     if (remarks != nullptr) {
       told.reset(new halfstep_strings{compiled.report.remarks});
       for (std::string& sentence : idle_keys(recipe)) told->texts.push_back(std::move(sentence));

@@ -157,7 +157,8 @@ typedef struct halfstep_api {
    * not run. Options, each at most once: "device" cpu, cuda or auto (default: auto, the device it was compiled for;
    * another is an error), "threads" of the CPU (0: all that may be used), "seed" of the graph's random numbers
    * (default: the recipe's), "tf32" true or false, "autotune" (algorithms timed per shape on CUDA), "device_index" of
-   * the GPU (default: 0). Release with release_step. */
+   * the GPU (default: 0), "trust" a file with a public key (PEM, Ed25519) that must have signed the step; without it a
+   * step that other users may write is an error. Release with release_step. */
   halfstep_status* (*load_step)(const char* directory, const halfstep_option* options, size_t option_count,
                                 halfstep_step** step);
   void (*release_step)(halfstep_step* step);

@@ -16,8 +16,8 @@ namespace {
 
 using testing::HasSubstr;
 
-std::filesystem::path executable() {
-  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "halfstep";
+std::filesystem::path executable(const std::string& name) {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
 }
 
 // In the child: only calls that are safe after a fork.
@@ -73,7 +73,7 @@ Arguments operator+(Arguments a, const Arguments& b) {
 }
 
 Finished Cli::run(const Arguments& arguments, const RunOptions& options) const {
-  const Arguments all = Arguments{executable().string()} + arguments;
+  const Arguments all = Arguments{executable(options.executable).string()} + arguments;
   std::vector<char*> pointers;
   for (const std::string& argument : all) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);

@@ -24,6 +24,7 @@ struct RunOptions {
   int signal = SIGINT;
   std::string out_file = {};  // takes stdout instead of Finished.out; "closed": no standard descriptor is open
   std::string preload = {};   // a shared object
+  std::string executable = "halfstep";
 };
 
 struct Finished {

@@ -23,7 +23,7 @@ class Compiled : public Cli {
 TEST_F(Compiled, TrainsAsItsModelDoes) {
   write("m.onnx", tiny_mlp());
   const Arguments run_keys = Arguments{"--epochs", "3", "--seed", "5", "--learning_rate", "0.02"} + data({4});
-  succeed(Arguments{"compile", "m.onnx", "-o", "step"} + keys_);
+  succeed(Arguments{"compile", "m.onnx", "-o", "step", "--architecture", "native"} + keys_);
   const std::string program = read("step/program.train.txt");
   const json trained = json::parse(succeed(Arguments{"train", "step", "--out", "a", "--json"} + run_keys));
   EXPECT_FALSE(trained.contains("compile"));  // it was not compiled again

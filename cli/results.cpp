@@ -1,0 +1,70 @@
+#include "cli/results.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/table.h"
+
+namespace halfstep {
+namespace {
+
+nlohmann::json counters_json(const ExecutorCounters& c) {
+  return {{"batches", c.steps},
+          {"graph_launches", c.graph_launches},
+          {"stream_synchronisations", c.stream_synchronisations},
+          {"slot_waits", c.slot_waits},
+          {"result_waits", c.result_waits}};
+}
+
+}  // namespace
+
+nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix) {
+  nlohmann::json json{{prefix + "perplexity", tokens.perplexity}, {prefix + "tokens_per_second", tokens.per_second}};
+  if (tokens.bits_per_byte) json[prefix + "bits_per_byte"] = *tokens.bits_per_byte;
+  return json;
+}
+
+std::string tokens_text(const TokenMeasures& tokens) {
+  return fmt::format("perplexity {:.2f}{}", tokens.perplexity,
+                     tokens.bits_per_byte ? fmt::format(", {:.4f} bits a byte", *tokens.bits_per_byte) : "");
+}
+
+nlohmann::json train_json(const TrainReport& report) {
+  nlohmann::json epochs = nlohmann::json::array();
+  for (const EpochRow& e : report.epochs) {
+    nlohmann::json row{{"epoch", e.epoch},
+                       {"loss", e.loss},
+                       {"skipped", e.skipped},
+                       {"samples_per_second", e.samples_per_second},
+                       {"seconds", e.seconds}};
+    if (e.accuracy) row["accuracy"] = *e.accuracy;
+    if (e.test) row["test_loss"] = e.test->loss;
+    if (e.test && e.test->accuracy) row["test_accuracy"] = *e.test->accuracy;
+    if (e.tokens) row.update(tokens_json(*e.tokens, ""));
+    if (e.test && e.test->tokens) row.update(tokens_json(*e.test->tokens, "test_"));
+    if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
+    epochs.push_back(std::move(row));
+  }
+  return {{"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
+          {"steps", report.steps},
+          {"seconds", report.seconds},
+          {"checkpoint", report.checkpoint.string()},
+          {"counters", counters_json(report.counters)},
+          {"epochs", epochs}};
+}
+
+std::string evaluation_text(const Evaluation& e) {
+  return fmt::format("{} samples in {:.1f} s: loss {:.4f}{}{}\n", count_text(e.samples), e.seconds, e.loss,
+                     e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
+                     e.tokens ? ", " + tokens_text(*e.tokens) : "");
+}
+
+nlohmann::json evaluation_json(const Evaluation& e) {
+  nlohmann::json json{{"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
+  if (e.accuracy) json["accuracy"] = *e.accuracy;
+  if (e.tokens) json.update(tokens_json(*e.tokens, ""));
+  return json;
+}
+
+}  // namespace halfstep

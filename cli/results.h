@@ -1,0 +1,19 @@
+// What training and evaluation found, as text and as JSON.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "training/trainer_events.h"
+
+namespace halfstep {
+
+// "perplexity 3.21, 1.6812 bits a byte"
+std::string tokens_text(const TokenMeasures& tokens);
+nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix);
+nlohmann::json train_json(const TrainReport& report);
+// "10,000 samples in 0.7 s: loss 0.3214, accuracy 0.8812"
+std::string evaluation_text(const Evaluation& evaluation);
+nlohmann::json evaluation_json(const Evaluation& evaluation);
+
+}  // namespace halfstep

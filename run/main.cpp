@@ -1,0 +1,130 @@
+// halfstep-run: a compiled step, its data and the runtime; no compiler.
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file_lock.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "cli/results.h"
+#include "data/npy_write.h"
+#include "program/signature.h"
+#include "run/command_line.h"
+#include "runtime/signals.h"
+#include "training/metrics.h"
+#include "training/predict.h"
+#include "training/run_setup.h"
+
+namespace halfstep {
+namespace {
+
+struct LoadedRun {
+  Recipe recipe;  // that holds
+  std::unique_ptr<Executor> executor;
+};
+
+LoadedRun load(const RunCommand& command) {
+  const std::string& directory = command.given.model;
+  if (!is_compiled_directory(directory))
+    throw Error("'" + directory + "' is no directory that `halfstep compile` made: compile the model first");
+  CompiledModel model = load_compiled(directory, command.given.trust);
+  LoadedRun run;
+  run.recipe = recipe_over_compiled(recipe_of_step(model, directory), command.given, directory);
+  refuse_missing_constants(model);
+  expect_device(model.device);
+  run.executor = make_executor(std::move(model), executor_options(run.recipe));
+  if (!command.checkpoint.empty())
+    write_weights(*run.executor, read_checkpoint_weights(command.checkpoint),
+                  "checkpoint '" + command.checkpoint + "'");
+  return run;
+}
+
+TrainReport train_or_name_checkpoint(Executor& executor, const Data& data, const TrainOptions& options,
+                                     TrainObserver& observer) try {
+  return train(executor, data.train, data.test ? &*data.test : nullptr, options, observer);
+} catch (const HeadwayError& e) {
+  const std::filesystem::path& last = e.step().checkpoint;
+  if (last.empty()) throw;
+  throw Error(std::vector<std::string>{e.what(), "the last checkpoint is '" + last.string() + "'"});
+}
+
+ExitCode run_train(const RunCommand& command) {
+  const LoadedRun run = load(command);
+  const Recipe& recipe = run.recipe;
+  const std::unique_ptr<FileLock> lock = take_output_directory(recipe);
+  const Data data = open_data(recipe);
+  const std::filesystem::path metrics_file = std::filesystem::path(recipe.out) / "metrics.jsonl";
+  MetricsFile metrics(metrics_file, recipe.metrics_every);
+  TerminalObserver terminal(recipe.epochs);
+  std::vector<TrainObserver*> observers{&metrics};
+  if (command.format == Format::text) observers.push_back(&terminal);
+  ObserverList observer(observers);
+  const SignalGuard signals;
+  const TrainReport report =
+      train_or_name_checkpoint(*run.executor, data, train_options(recipe, run.executor->model(), signals), observer);
+  if (command.format == Format::json) print_out("{}\n", json_text(train_json(report)));
+  if (report.reason == StopReason::interrupted) {
+    if (command.format == Format::text)
+      print_err("halfstep-run: note: stopped by a signal after step {}; go on with --resume {}\n", report.steps,
+                report.checkpoint.string());
+    return stopped_by(signals.received());
+  }
+  if (command.format == Format::text)
+    print_out("  checkpoint  {}\n  metrics     {}\n",
+              report.checkpoint.empty() ? recipe.resume : report.checkpoint.string(), metrics_file.string());
+  return ExitCode::success;
+}
+
+EvaluateOptions evaluate_options(const LoadedRun& run, const SignalGuard& signals) {
+  return {.feed = feed_options(run.recipe, run.executor->model()),
+          .ranges = value_ranges(run.recipe, run.executor->model()),
+          .seed = static_cast<uint64_t>(run.recipe.seed),
+          .signals = &signals};
+}
+
+ExitCode run_eval(const RunCommand& command) {
+  const LoadedRun run = load(command);
+  const Dataset data = open_evaluation_data(run.recipe);
+  const SignalGuard signals;
+  const Evaluation evaluation = evaluate(*run.executor, data, evaluate_options(run, signals));
+  if (evaluation.interrupted) return stopped_by(signals.received());
+  if (command.format == Format::json)
+    print_out("{}\n", json_text(evaluation_json(evaluation)));
+  else
+    print_out("{}", evaluation_text(evaluation));
+  return ExitCode::success;
+}
+
+ExitCode run_predict(const RunCommand& command) {
+  const LoadedRun run = load(command);
+  const SignalGuard signals;
+  const std::optional<NamedTensors> outputs =
+      predict(*run.executor, open_evaluation_data(run.recipe), evaluate_options(run, signals));
+  if (!outputs) return stopped_by(signals.received());
+  if (command.output.ends_with(".npz")) {
+    write_npz(command.output, *outputs);
+  } else {
+    if (outputs->size() > 1)
+      throw Error("the model has " + std::to_string(outputs->size()) + " outputs: write an .npz");
+    write_npy(command.output, outputs->begin()->second);
+  }
+  for (const auto& [name, tensor] : *outputs) print_err("halfstep-run: {} {}\n", name, to_string(tensor.type));
+  return ExitCode::success;
+}
+
+ExitCode run(const RunCommand& command) {
+  if (command.kind == RunCommand::train) return run_train(command);
+  return command.kind == RunCommand::eval ? run_eval(command) : run_predict(command);
+}
+
+}  // namespace
+}  // namespace halfstep
+
+int main(int argc, char** argv) {
+  halfstep::open_standard_descriptors();
+  const halfstep::SignalThread signals;
+  return static_cast<int>(halfstep::guarded("halfstep-run", halfstep::format_of(argc, argv), [&] {
+    const std::optional<halfstep::RunCommand> command = halfstep::parse_run_command(argc, argv);
+    return command ? halfstep::run(*command) : halfstep::ExitCode::success;
+  }));
+}

@@ -1,0 +1,354 @@
+#include "training/recipe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/printable.h"
+
+namespace halfstep {
+namespace {
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  while (begin <= text.size() && !text.empty()) {
+    const size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+// Reading and writing one value of each kind.
+void read(std::string& to, const std::string& text) { to = text; }
+
+void read(int64_t& to, const std::string& text) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw Error("a whole number expected, found '" + text + "'");
+}
+
+void read(double& to, const std::string& text) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(to))
+    throw Error("a number expected, found '" + text + "'");
+}
+
+void read(bool& to, const std::string& text) {
+  if (text != "true" && text != "false") throw Error("true or false expected, found '" + text + "'");
+  to = text == "true";
+}
+
+template <typename T>
+void read(std::optional<T>& to, const std::string& text) {
+  read(to.emplace(), text);
+}
+
+template <typename T>
+void read(std::vector<T>& to, const std::string& text) {
+  to.clear();
+  for (const std::string& part : split(text, ',')) read(to.emplace_back(), part);
+}
+
+// x=64,3,224,224;y=64,10 or 64,3,224,224 for the only input.
+void read(std::map<std::string, Shape>& to, const std::string& text) {
+  for (const std::string& part : split(text, ';')) {
+    const size_t equals = part.find('=');
+    read(to[equals == std::string::npos ? "" : part.substr(0, equals)],
+         part.substr(equals == std::string::npos ? 0 : equals + 1));
+  }
+}
+
+// sr=16000,threshold=0.5
+void read(std::map<std::string, double>& to, const std::string& text) {
+  for (const std::string& part : split(text, ',')) {
+    const size_t equals = part.rfind('=');
+    if (equals == std::string::npos || equals == 0) throw Error("NAME=NUMBER expected, found '" + part + "'");
+    read(to[part.substr(0, equals)], part.substr(equals + 1));
+  }
+}
+
+std::string write(const std::string& v) { return v; }
+std::string write(int64_t v) { return std::to_string(v); }
+std::string write(double v) { return fmt::format("{}", v); }
+std::string write(bool v) { return v ? "true" : "false"; }
+template <typename T>
+std::string write(const std::optional<T>& v) {
+  return v ? write(*v) : "";
+}
+template <typename T>
+std::string write(const std::vector<T>& v) {
+  std::string text;
+  for (const T& part : v) text += (text.empty() ? "" : ",") + write(part);
+  return text;
+}
+std::string write(const std::map<std::string, Shape>& v) {
+  std::string text;
+  for (const auto& [name, shape] : v)
+    text += (text.empty() ? "" : ";") + (name.empty() ? "" : name + "=") + write(shape);
+  return text;
+}
+
+std::string write(const std::map<std::string, double>& v) {
+  std::string text;
+  for (const auto& [name, number] : v) text += (text.empty() ? "" : ",") + name + "=" + write(number);
+  return text;
+}
+
+// Words separated by | in `choices`.
+void expect_choice(const std::string& choices, const std::string& text) {
+  const std::vector<std::string> known = split(choices, '|');
+  for (const std::string& choice : known)
+    if (choice == text) return;
+  const std::string near = nearest(text, known);
+  throw Error("one of " + choices + " expected, found '" + text + "'" +
+              (near.empty() ? "" : "; did you mean '" + near + "'?"));
+}
+
+constexpr double kNone = std::numeric_limits<double>::infinity();
+// Loss scales are f32, and so are their reciprocals.
+constexpr double kLeastScale = 0x1p-126, kMostScale = 0x1p126;
+
+struct Group {
+  const char* name;
+  RecipeKey::Scope scope;
+};
+constexpr Group kModel{"model", RecipeKey::compiled}, kData{"data", RecipeKey::run}, kStep{"step", RecipeKey::compiled},
+    kPrecision{"precision", RecipeKey::compiled}, kTarget{"target", RecipeKey::compiled}, kRun{"run", RecipeKey::run};
+
+template <auto Member>
+RecipeKey key(Group group, std::string name, std::string unit, std::string help, double least = -kNone,
+              double most = kNone) {
+  return {std::move(name),
+          group.name,
+          group.scope,
+          std::move(unit),
+          std::move(help),
+          least,
+          most,
+          [](Recipe& r, const std::string& text) { read(r.*Member, text); },
+          [](const Recipe& r) { return write(r.*Member); }};
+}
+
+const std::vector<RecipeKey>& keys() {
+  using R = Recipe;
+  static const std::vector<RecipeKey> table{
+      key<&R::model>(kModel, "model", "PATH", "the ONNX file, or a directory that `compile` made"),
+      key<&R::init>(kModel, "init", "from_file|absent|fresh",
+                    "where weights come from; alone: absent, fresh where missing"),
+      key<&R::bn_insert>(kModel, "bn_insert", "true|false",
+                         "put batch norms back that the export folded into convolutions"),
+      key<&R::bn_after>(kModel, "bn_after", "PATTERN,...",
+                        "bn_insert: names of the convolutions; default: those the file tells of"),
+      key<&R::bn_epsilon>(kModel, "bn_epsilon", "NUMBER",
+                          "bn_insert: the model's, which matters in training; default: 1e-05, PyTorch's", 0),
+      key<&R::restore_parameters>(kModel, "restore_parameters", "true|false",
+                                  "put parameters back that the export merged or removed for their values"),
+      key<&R::shapes>(kModel, "shape", "[NAME=]D,D,...", "an input's shape; -1 leaves an axis as exported"),
+      key<&R::values>(kModel, "set", "NAME=NUMBER,...", "inputs that are constants: every element has this value"),
+      key<&R::freeze>(kModel, "freeze", "PATTERN,...", "patterns of parameters that are not trained"),
+      key<&R::train>(kModel, "train", "PATTERN,...",
+                     "patterns of constants that are trained though they look like none"),
+      key<&R::max_nodes>(kModel, "max_nodes", "NUMBER", "of the model, with functions inlined and loops unrolled", 1),
+      key<&R::max_iterations>(kModel, "max_iterations", "NUMBER", "of all loops of the model together", 1),
+      key<&R::max_folded_bytes>(kModel, "max_folded_bytes", "NUMBER",
+                                "of all constant expressions that an import evaluates", 1),
+      key<&R::max_folded_operations>(kModel, "max_folded_operations", "NUMBER", "the same", 1),
+      key<&R::scale>(kModel, "scale", "NUMBER", "the image input takes bytes, multiplied by this (1/255: 0.00392157)"),
+      key<&R::mean>(kModel, "mean", "NUMBER,...", "subtracted after scaling: one value, or one a channel"),
+      key<&R::std>(kModel, "std", "NUMBER,...", "divided by afterwards: one value, or one a channel"),
+
+      key<&R::data>(kData, "data", "PATH",
+                    "training data: IDX directory, NAME=FILE,NAME=FILE or FILE.npz; text or a token file for the token "
+                    "objectives"),
+      key<&R::test_data>(kData, "test_data", "PATH", "held-out data; default: the test part of an IDX directory"),
+      key<&R::test_fraction>(kData, "test_fraction", "NUMBER", "the end of a token file that is held out", 0, 1),
+      key<&R::classes>(kData, "classes", "NUMBER", "labels are below it; default: from the output's shape", 0),
+
+      key<&R::batch>(kStep, "batch", "NUMBER", "samples in a batch", 1),
+      key<&R::accumulation>(kStep, "accumulation", "NUMBER", "batches whose gradients make one optimizer step", 1),
+      key<&R::loss>(kStep, "loss", "softmax_cross_entropy|mean_squared_error|from_graph", "what is minimised"),
+      key<&R::output>(kStep, "output", "NAME", "the output the loss is attached to; default: the only one"),
+      key<&R::keep_outputs>(kStep, "keep_outputs", "true|false",
+                            "evaluation also gives the model's outputs, for predictions through the API"),
+      key<&R::ignore_index>(kStep, "ignore_index", "NUMBER", "the label that does not count"),
+      key<&R::class_axis>(kStep, "class_axis", "NUMBER",
+                          "of the output; default: 1, the last of [N, S, V] where the model takes token ids"),
+      key<&R::label_smoothing>(kStep, "label_smoothing", "NUMBER", "share of a label spread over all classes", 0, 1),
+      key<&R::objective>(kStep, "objective", "labels|next_token|masked_token",
+                         "where labels come from: the data, or one stream of tokens"),
+      key<&R::ids>(kStep, "ids", "NAME", "the input that takes the tokens; default: the only one that can"),
+      key<&R::mask_token>(kStep, "mask_token", "NUMBER", "masked_token: what stands for a hidden token", 0),
+      key<&R::mask_probability>(kStep, "mask_probability", "NUMBER", "masked_token: share of the tokens to predict", 0,
+                                1),
+      key<&R::special_tokens>(kStep, "special_tokens", "NUMBER,...", "masked_token: FIRST,LAST that are never hidden"),
+      key<&R::dropout>(kStep, "dropout", "NUMBER", "replaces every dropout ratio of the model", 0, 1),
+      key<&R::optimizer>(kStep, "optimizer", "sgd|adam|adamw", "the update rule"),
+      key<&R::momentum>(kStep, "momentum", "NUMBER", "sgd", 0, 1),
+      key<&R::nesterov>(kStep, "nesterov", "true|false", "sgd"),
+      key<&R::dampening>(kStep, "dampening", "NUMBER", "sgd", 0, 1),
+      key<&R::weight_decay>(kStep, "weight_decay", "NUMBER", "all optimizers", 0),
+      key<&R::no_decay>(kStep, "no_decay", "PATTERN,...",
+                        "parameters without weight decay; vectors: those of one axis (biases, norms)"),
+      key<&R::beta1>(kStep, "beta1", "NUMBER", "adam, adamw", 0, 1),
+      key<&R::beta2>(kStep, "beta2", "NUMBER", "adam, adamw", 0, 1),
+      key<&R::epsilon>(kStep, "epsilon", "NUMBER", "adam, adamw", 0),
+      key<&R::clip_norm>(kStep, "clip_norm", "NUMBER", "largest global gradient norm; 0: no limit", 0),
+
+      key<&R::precision>(kPrecision, "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
+      key<&R::preset>(kPrecision, "preset", "default|torch", "the rule set autocast starts from"),
+      key<&R::allow>(kPrecision, "allow", "PATTERN,...", "operators or node-name patterns that run low"),
+      key<&R::deny>(kPrecision, "deny", "PATTERN,...", "operators or node-name patterns that run in fp32"),
+      key<&R::infer>(kPrecision, "infer", "PATTERN,...", "operators or node-name patterns that follow their operands"),
+      key<&R::loss_scale>(kPrecision, "loss_scale", "auto|dynamic|fixed|none",
+                          "keeps gradients out of fp16's underflow; auto: dynamic there, 1 elsewhere; none: nor are "
+                          "steps skipped whose gradients are not finite"),
+      key<&R::initial_scale>(kPrecision, "initial_scale", "NUMBER", "the first, or fixed, loss scale", kLeastScale,
+                             kMostScale),
+      key<&R::growth_factor>(kPrecision, "growth_factor", "NUMBER", "dynamic scaling", 1),
+      key<&R::backoff_factor>(kPrecision, "backoff_factor", "NUMBER", "dynamic scaling", 0, 1),
+      key<&R::growth_interval>(kPrecision, "growth_interval", "NUMBER", "steps without overflow until it grows", 1),
+      key<&R::min_scale>(kPrecision, "min_scale", "NUMBER", "the scale's floor", kLeastScale, kMostScale),
+
+      key<&R::device>(kTarget, "device", "auto|cpu|cuda", "where the step runs; auto: cuda where there is a GPU"),
+      key<&R::architecture>(
+          kTarget, "architecture", "NAME",
+          "LLVM's name of a CPU, or native: this one; sm_80, which later GPUs run too; default: native, of compiled "
+          "directories x86-64-v3"),
+      key<&R::attention>(kTarget, "attention", "expanded|library|deterministic",
+                         "on CUDA: its parts, or one library call each, the last with gradients in one order"),
+
+      key<&R::epochs>(kRun, "epochs", "NUMBER", "passes over the training data", 1),
+      key<&R::max_steps>(kRun, "max_steps", "NUMBER", "stops earlier; 0: no limit", 0),
+      key<&R::learning_rate>(kRun, "learning_rate", "NUMBER", "the full rate", 0),
+      key<&R::schedule>(kRun, "schedule", "constant|step|linear|cosine", "how the rate changes"),
+      key<&R::warmup_steps>(kRun, "warmup_steps", "NUMBER", "steps over which the rate rises", 0),
+      key<&R::step_epochs>(kRun, "step_epochs", "NUMBER", "schedule step: epochs between changes", 1),
+      key<&R::gamma>(kRun, "gamma", "NUMBER", "schedule step: factor at each change", 0),
+      key<&R::final_rate>(kRun, "final_rate", "NUMBER", "schedules linear and cosine: the last rate", 0),
+      key<&R::decay_steps>(kRun, "decay_steps", "NUMBER",
+                           "schedules linear and cosine: the step of the last rate; 0: that of all epochs", 0),
+      key<&R::seed>(kRun, "seed", "NUMBER", "of data order, dropout and fresh weights", 0),
+      key<&R::shuffle>(kRun, "shuffle", "true|false", "samples in a new order each epoch; false: in the files' order"),
+      key<&R::overflow_limit>(kRun, "overflow_limit", "NUMBER", "overflows in a row at the floor that end training", 1),
+      key<&R::threads>(kRun, "threads", "NUMBER", "CPU threads; 0: as many as its affinity and quota let run", 0),
+      key<&R::autotune>(kRun, "autotune", "NUMBER", "library algorithms timed per shape on CUDA", 1),
+      key<&R::tf32>(kRun, "tf32", "true|false", "let fp32 contractions use TF32 on CUDA"),
+      key<&R::out>(kRun, "out", "PATH", "directory for checkpoints, metrics and the trained model"),
+      key<&R::resume>(kRun, "resume", "PATH", "a checkpoint, or a directory of them, to continue from"),
+      key<&R::trust>(kRun, "trust", "PATH", "a public key (Ed25519, PEM): a compiled step must be signed with it"),
+      key<&R::checkpoint_every>(kRun, "checkpoint_every", "NUMBER", "steps between checkpoints; 0: one an epoch", 0),
+      key<&R::keep>(kRun, "keep", "NUMBER", "checkpoints that stay; 0: all", 0),
+      key<&R::metrics_every>(kRun, "metrics_every", "NUMBER", "one step in so many goes to metrics.jsonl", 0),
+  };
+  return table;
+}
+
+std::string unknown_key(const std::string& name) {
+  std::vector<std::string> names;
+  for (const RecipeKey& k : keys()) names.push_back(k.name);
+  const std::string near = nearest(name, names);
+  return "no key '" + name + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?");
+}
+
+void expect_within(const RecipeKey& k, const std::string& text) {
+  double value = 0;
+  read(value, text);
+  if (value < k.least) throw Error(fmt::format("at least {:g} expected, found {}", k.least, text));
+  if (value > k.most) throw Error(fmt::format("at most {:g} expected, found {}", k.most, text));
+}
+
+}  // namespace
+
+std::span<const RecipeKey> recipe_keys() { return keys(); }
+
+const RecipeKey* find_key(const std::string& name) {
+  for (const RecipeKey& k : keys())
+    if (k.name == name) return &k;
+  return nullptr;
+}
+
+std::string from_folder(const std::filesystem::path& base, const RecipeKey& key, const std::string& value) {
+  if (key.unit != "PATH" || key.name == "out" || key.name == "resume") return value;
+  std::string result;
+  for (const std::string& part : split(value, ',')) {  // NAME=FILE,... too
+    const size_t equals = part.find('=');
+    const std::string prefix = equals == std::string::npos ? "" : part.substr(0, equals + 1);
+    const std::filesystem::path path = part.substr(prefix.size());
+    result +=
+        (result.empty() ? "" : ",") + prefix + (path.is_absolute() ? path : (base / path).lexically_normal()).string();
+  }
+  return result;
+}
+
+void set_key(Recipe& recipe, const std::string& name, const std::string& value) {
+  const RecipeKey* k = find_key(name);
+  if (!k) throw Error(unknown_key(name));
+  try {
+    if (holds_control_character(value)) throw Error("'" + printable(value) + "' holds a control character");
+    if (k->unit.find('|') != std::string::npos) expect_choice(k->unit, value);
+    k->set(recipe, value);
+    if (k->unit == "NUMBER") expect_within(*k, value);
+  } catch (const Error& e) {
+    throw Error(name + ": " + e.what());
+  }
+  recipe.given.insert(name);
+}
+
+void take_batch_from_shape(Recipe& recipe) {
+  // Of several inputs not every first axis is a batch.
+  if (recipe.shapes.size() != 1) return;
+  const Shape& shape = recipe.shapes.begin()->second;
+  if (shape.empty() || shape[0] < 1) return;
+  if (recipe.given.contains("batch") && recipe.batch != shape[0])
+    throw Error(fmt::format("shape: its first axis, the batch, is {}, but batch is {}: give one of them, or -1 here",
+                            shape[0], recipe.batch));
+  recipe.batch = shape[0];
+}
+
+std::map<std::string, std::string> notes_of(const Recipe& recipe) {
+  std::map<std::string, std::string> notes;
+  for (const RecipeKey& k : keys())
+    if (const std::string value = k.get(recipe); !value.empty())
+      notes[std::string(kRecipeNote) + k.name] = from_folder(std::filesystem::current_path(), k, value);
+  return notes;
+}
+
+Recipe recipe_of_step(const CompiledModel& model, const std::string& step) {
+  Recipe compiled;
+  Problems problems;
+  for (const auto& [note, value] : model.notes) try {
+      if (note.starts_with(kRecipeNote)) set_key(compiled, note.substr(kRecipeNote.size()), value);
+    } catch (const Error& e) {
+      problems.add("the recipe in '" + step + "': " + e.what());
+    }
+  problems.throw_if_any();
+  if (compiled.given.empty())
+    throw Error("compiled step '" + step + "' does not say what it was compiled with: compile the model again");
+  return compiled;
+}
+
+Recipe recipe_over_compiled(const Recipe& compiled, const Recipe& given, const std::string& step) {
+  Recipe recipe = compiled;
+  recipe.given = given.given;
+  Problems problems;
+  for (const RecipeKey& k : keys()) {
+    if (!given.given.contains(k.name) || k.name == "model") continue;
+    const std::string wanted = k.get(given), is = k.get(compiled);
+    if (k.scope == RecipeKey::run)
+      k.set(recipe, wanted);
+    else if (wanted != is && !(k.name == "device" && wanted == "auto"))
+      problems.add(
+          fmt::format("{}: '{}' was compiled with {}, {} is asked for: compile the model again, or leave it out",
+                      k.name, step, is.empty() ? "none" : is, wanted.empty() ? "none" : wanted));
+  }
+  problems.throw_if_any();
+  return recipe;
+}
+
+}  // namespace halfstep

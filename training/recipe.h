@@ -1,0 +1,109 @@
+// Recipe: everything a step and its runs can be told. compiler/recipe.h reads it from TOML, a compiled step keeps
+// it in its notes.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/tensor.h"
+#include "program/program.h"
+
+namespace halfstep {
+
+struct Recipe {
+  // The model and its data.
+  std::string model, data, test_data;
+  double test_fraction = 0;
+  std::string init = "from_file";
+  bool bn_insert = false, restore_parameters = false;
+  std::vector<std::string> bn_after;
+  std::optional<double> bn_epsilon;
+  std::map<std::string, Shape> shapes;
+  std::map<std::string, double> values;  // of inputs that are constants
+  std::vector<std::string> freeze, train;
+  // What a model file may make the import do; the defaults are those of ImportBudget.
+  std::optional<int64_t> max_nodes, max_iterations, max_folded_bytes, max_folded_operations;
+  int64_t classes = 0;
+  // Preprocessing of a u8 image input inside the graph.
+  std::optional<double> scale;
+  std::vector<double> mean, std;
+
+  // The step.
+  int64_t batch = 32;
+  int64_t accumulation = 1;
+  std::string loss = "softmax_cross_entropy", output;
+  bool keep_outputs = false;
+  std::optional<int64_t> ignore_index, class_axis;
+  double label_smoothing = 0;
+  // What token data is turned into.
+  std::string objective = "labels", ids;
+  std::optional<int64_t> mask_token;
+  double mask_probability = 0.15;
+  std::vector<int64_t> special_tokens;
+  std::optional<double> dropout;
+  std::string optimizer = "sgd";
+  double momentum = 0, dampening = 0, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, clip_norm = 0;
+  bool nesterov = false;
+  std::vector<std::string> no_decay;
+
+  // Precision.
+  std::string precision = "fp16", preset = "default", loss_scale = "auto";
+  std::vector<std::string> allow, deny, infer;
+  double initial_scale = 65536, growth_factor = 2, backoff_factor = 0.5, min_scale = 1;
+  int64_t growth_interval = 2000, overflow_limit = 50;
+
+  // The run.
+  int64_t epochs = 1, max_steps = 0;
+  std::string schedule = "constant";
+  double learning_rate = 0.01, gamma = 0.1, final_rate = 0;
+  int64_t warmup_steps = 0, step_epochs = 1, decay_steps = 0;
+  int64_t seed = 0;
+  bool shuffle = true;
+  std::string device = "auto", architecture, attention = "expanded";
+  int64_t threads = 0, autotune = 8;
+  bool tf32 = false;
+  std::string out = "halfstep-out", resume, trust;
+  int64_t checkpoint_every = 0, keep = 3, metrics_every = 1;
+
+  std::set<std::string> given;  // keys that were set, by a file or an option
+};
+
+// One row per key: the only place that knows it.
+struct RecipeKey {
+  std::string name;  // in TOML and, with -- in front, on the command line
+  std::string group;
+  // compiled: part of the compiled step, so that another value needs another compilation. run: of each run.
+  enum Scope : uint8_t { compiled, run } scope = run;
+  std::string unit;  // what the value looks like: NUMBER, PATH, a|b|c; "NUMBER,...": a list
+  std::string help;
+  double least = 0, most = 0;                // of a NUMBER
+  void (*set)(Recipe&, const std::string&);  // throws Error "<what was expected and found>"
+  std::string (*get)(const Recipe&);
+};
+std::span<const RecipeKey> recipe_keys();
+const RecipeKey* find_key(const std::string& name);  // nullptr: there is none
+
+// Sets one key; Error names the key, suggests the nearest one if it is unknown.
+void set_key(Recipe& recipe, const std::string& key, const std::string& value);
+// A shape with a first axis names the batch too. Error if `batch` is given and differs.
+void take_batch_from_shape(Recipe& recipe);
+// A value as it is seen from elsewhere: its paths, those to read from, are relative to `base`.
+std::string from_folder(const std::filesystem::path& base, const RecipeKey& key, const std::string& value);
+
+// The notes that keep it in a compiled step: "recipe.KEY", with absolute paths.
+inline constexpr std::string_view kRecipeNote = "recipe.";
+std::map<std::string, std::string> notes_of(const Recipe& recipe);
+// What `step`, a compiled one, was compiled with. Error where its notes do not say, or say what no recipe may.
+Recipe recipe_of_step(const CompiledModel& model, const std::string& step);
+
+// `given` over the recipe a step was compiled with. Error naming every key of `given` that needs another compilation;
+// `step` names the compiled step.
+Recipe recipe_over_compiled(const Recipe& compiled, const Recipe& given, const std::string& step);
+
+}  // namespace halfstep

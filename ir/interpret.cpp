@@ -63,6 +63,8 @@ class DoubleArithmetic final : public ScalarArithmetic {
         return constant(a / b);
       case ScalarOp::power:
         return constant(std::pow(a, b));
+      case ScalarOp::remainder:
+        return constant(std::fmod(a, b));
       case ScalarOp::maximum:
         return constant(std::isnan(a) || a > b ? a : b);
       case ScalarOp::minimum:

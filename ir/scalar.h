@@ -12,7 +12,8 @@ enum class ScalarOp : uint8_t {
   // clang-format off
   negate, absolute, square_root, exponential, logarithm, sine, cosine, hyperbolic_tangent, error_function,
   round_down, round_up, round_even, logical_not,                                                             // one operand
-  add, subtract, multiply, divide, power, maximum, minimum, equal, less, less_equal, logical_and, logical_or  // two
+  add, subtract, multiply, divide, power, maximum, minimum, equal, less, less_equal, logical_and, logical_or,  // two
+  remainder  // two; exact and of the first's sign, as fmod
   // clang-format on
 };
 
@@ -57,6 +58,7 @@ inline Scalar operator/(double x, Scalar y) { return y.arithmetic->constant(x) /
 inline Scalar max(Scalar x, Scalar y) { return x.arithmetic->binary(ScalarOp::maximum, x, y); }
 inline Scalar min(Scalar x, Scalar y) { return x.arithmetic->binary(ScalarOp::minimum, x, y); }
 inline Scalar pow(Scalar x, Scalar y) { return x.arithmetic->binary(ScalarOp::power, x, y); }
+inline Scalar fmod(Scalar x, Scalar y) { return x.arithmetic->binary(ScalarOp::remainder, x, y); }
 inline Scalar abs(Scalar x) { return x.arithmetic->unary(ScalarOp::absolute, x); }
 inline Scalar sqrt(Scalar x) { return x.arithmetic->unary(ScalarOp::square_root, x); }
 inline Scalar exp(Scalar x) { return x.arithmetic->unary(ScalarOp::exponential, x); }

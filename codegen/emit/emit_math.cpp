@@ -8,9 +8,11 @@
 #include <llvm/IR/MDBuilder.h>
 
 #include <array>
+#include <cmath>
 #include <limits>
 #include <numbers>
 #include <span>
+#include <vector>
 
 namespace halfstep {
 namespace {
@@ -131,33 +133,42 @@ Reduced reduce_by_digits(Lane x) {
   return {to_float(angle), ir.CreateTrunc(quadrant, narrow)};
 }
 
-// By digits where any lane is huge, which hardly ever happens: a branch.
+// `ordinary`, but what `compute` gives where `rare` holds: behind a branch, as hardly ever any lane has it.
+template <typename Compute>
+std::vector<llvm::Value*> unless_rare(llvm::IRBuilder<>& ir, llvm::Value* rare,
+                                      const std::vector<llvm::Value*>& ordinary, Compute&& compute) {
+  llvm::Value* any = ir.CreateFreeze(rare->getType()->isVectorTy() ? ir.CreateOrReduce(rare) : rare);
+  llvm::BasicBlock* before = ir.GetInsertBlock();
+  const auto block = [&](const char* name) {
+    return llvm::BasicBlock::Create(ir.getContext(), name, before->getParent());
+  };
+  llvm::BasicBlock *inside = block("rare"), *after = block("either");
+  ir.CreateCondBr(any, inside, after, llvm::MDBuilder(ir.getContext()).createUnlikelyBranchWeights());
+  ir.SetInsertPoint(inside);
+  std::vector<llvm::Value*> values = compute();
+  for (size_t i = 0; i < values.size(); ++i) values[i] = ir.CreateSelect(rare, values[i], ordinary[i]);
+  ir.CreateBr(after);
+  ir.SetInsertPoint(after);
+  for (size_t i = 0; i < values.size(); ++i) {
+    llvm::PHINode* phi = ir.CreatePHI(ordinary[i]->getType(), 2);
+    phi->addIncoming(ordinary[i], before);
+    phi->addIncoming(values[i], inside);
+    values[i] = phi;
+  }
+  return values;
+}
+
+// By digits where an angle is huge.
 Reduced reduce(Lane x) {
   llvm::IRBuilder<>& ir = x.ir();
   const Reduced plain = reduce_by_subtraction(x);
   const Lane a = magnitude(x);
   llvm::Value* huge = ir.CreateAnd(ir.CreateFCmpOGE(a.value(), a.constant(kHugeAngle).value()), a < kInfinity);
-  llvm::Value* any = ir.CreateFreeze(huge->getType()->isVectorTy() ? ir.CreateOrReduce(huge) : huge);
-  llvm::BasicBlock* before = ir.GetInsertBlock();
-  const auto block = [&](const char* name) {
-    return llvm::BasicBlock::Create(ir.getContext(), name, before->getParent());
-  };
-  llvm::BasicBlock *inside = block("huge"), *after = block("reduced");
-  ir.CreateCondBr(any, inside, after, llvm::MDBuilder(ir.getContext()).createUnlikelyBranchWeights());
-  ir.SetInsertPoint(inside);
-  const Reduced digits = reduce_by_digits(x);
-  llvm::Value* remainder = ir.CreateSelect(huge, digits.remainder.value(), plain.remainder.value());
-  llvm::Value* number = ir.CreateSelect(huge, digits.number, plain.number);
-  ir.CreateBr(after);
-  ir.SetInsertPoint(after);
-  const auto merge = [&](llvm::Value* ordinary, llvm::Value* of_digits) {
-    llvm::PHINode* phi = ir.CreatePHI(ordinary->getType(), 2);
-    phi->addIncoming(ordinary, before);
-    phi->addIncoming(of_digits, inside);
-    return phi;
-  };
-  llvm::Value* merged = merge(plain.remainder.value(), remainder);
-  return {x.with(merged), merge(plain.number, number)};
+  const auto values = unless_rare(ir, huge, {plain.remainder.value(), plain.number}, [&] {
+    const Reduced digits = reduce_by_digits(x);
+    return std::vector{digits.remainder.value(), digits.number};
+  });
+  return {x.with(values[0]), values[1]};
 }
 
 Quadrant reduce_angle(Lane x) {
@@ -331,6 +342,29 @@ Lane emit_pow(Lane x, Lane y) {
   result = select(ir.CreateAnd(negative, odd_y), result * -1.0, result);
   result = select(ir.CreateOr(is_nan(x), is_nan(y)), nan, result);
   return select(ir.CreateOr(x == 1.0, y == 0.0), one, result);
+}
+
+// Long division in double: of |x| the largest multiples of |y| 2^k are taken away, k = 240, 192, ..., 0, as a quotient
+// of two f32 is below 2^277. Each digit is below 2^48, so that its rounding makes it at most one too large; what is
+// left is a multiple of the operands' units, and of so few of them that it is exact.
+Lane emit_remainder(Lane x, Lane y) {
+  constexpr int kDigit = 48, kDigits = 5;
+  llvm::IRBuilder<>& ir = x.ir();
+  const Lane a = to_double(magnitude(x)), b = to_double(magnitude(y));
+  const auto without_multiples = [&](Lane rest, Lane of) {
+    const Lane digit = unary(llvm::Intrinsic::floor, rest / of);
+    const Lane less = (digit * -1.0).fused(of, rest);
+    return select(less < 0.0, less + of, less);
+  };
+  llvm::Value* huge = ir.CreateFCmpOGE(a.value(), (b * std::ldexp(1, kDigit)).value());
+  const auto begun = unless_rare(ir, huge, {a.value()}, [&] {
+    Lane rest = a;
+    for (int k = kDigits; k > 0; --k) rest = without_multiples(rest, b * std::ldexp(1, k * kDigit));
+    return std::vector{rest.value()};
+  });
+  const Lane rest = with_sign_of(to_float(without_multiples(a.with(begun[0]), b)), x);
+  // Nothing finite has a multiple of infinity.
+  return select(ir.CreateAnd(magnitude(y) == kInfinity, magnitude(x) < kInfinity), x, rest);
 }
 
 }  // namespace halfstep

@@ -1,7 +1,7 @@
 // Elementary functions of f32 as arithmetic on scalars or vectors, without calls: the same code on the host and on the
-// GPU, but for the powers of two and reciprocals that a GPU has instructions for. Straight-line, but that sine and
-// cosine end in another block, behind a branch for huge numbers. Errors are below 2.5 units in the last place;
-// subnormals, infinities and NaN are kept.
+// GPU, but for the powers of two and reciprocals that a GPU has instructions for. Straight-line, but that sine,
+// cosine and remainder end in another block, behind a branch for huge numbers. Errors are below 2.5 units in the last
+// place; subnormals, infinities and NaN are kept.
 #pragma once
 
 #include <llvm/IR/IRBuilder.h>
@@ -53,5 +53,6 @@ Lane emit_cos(Lane x);
 Lane emit_tanh(Lane x);
 Lane emit_erf(Lane x);
 Lane emit_pow(Lane x, Lane y);
+Lane emit_remainder(Lane x, Lane y);  // exact, as fmod
 
 }  // namespace halfstep

@@ -225,6 +225,9 @@ llvm::Value* ScalarEmitter::floating_binary(ScalarOp op, DType dtype, llvm::Valu
     case ScalarOp::power:
       if (dtype == DType::f64) return call_library("pow", {{x, y}});
       return emit_pow(Lane(ir_, x, device_), Lane(ir_, y, device_)).value();
+    case ScalarOp::remainder:
+      if (dtype == DType::f64) return call_library("fmod", {{x, y}});
+      return emit_remainder(Lane(ir_, x, device_), Lane(ir_, y, device_)).value();
     case ScalarOp::maximum:
     case ScalarOp::minimum:
       return extremum(op, x, y);

@@ -26,7 +26,7 @@ double identity_of(ScalarOp combine, DType dtype) {
 namespace {
 
 // Whether an op's result is a value of `type` without being rounded, as its operands are: it selects among them and
-// constants. Found by running the body over a carrier whose number says so.
+// constants, or is a remainder. Found by running the body over a carrier whose number says so.
 bool is_exact(const Node& node, DType type) {
   class Exactness final : public ScalarArithmetic {
    public:
@@ -36,8 +36,8 @@ bool is_exact(const Node& node, DType type) {
       return exact(x.number != 0 && (op == ScalarOp::negate || op == ScalarOp::absolute || op >= ScalarOp::round_down));
     }
     Scalar binary(ScalarOp op, Scalar x, Scalar y) override {
-      const bool selects = op == ScalarOp::maximum || op == ScalarOp::minimum;
-      return exact(selects && x.number != 0 && y.number != 0);
+      const bool keeps = op == ScalarOp::maximum || op == ScalarOp::minimum || op == ScalarOp::remainder;
+      return exact(keeps && x.number != 0 && y.number != 0);
     }
     Scalar select(Scalar, Scalar x, Scalar y) override { return exact(x.number != 0 && y.number != 0); }
     Scalar convert(DType to, Scalar) override { return exact(to == type_); }

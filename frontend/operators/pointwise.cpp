@@ -128,22 +128,14 @@ std::vector<Value> import_pow(NodeContext& c) {
   return {c.b.cast(c.b.binary("pow", base, c.b.cast(operands[1], c.b.dtype(base))), type)};
 }
 
-Value truncated(Builder& b, Value x) {
-  return b.select(b.binary("less", x, b.constant_like(x, 0)), b.unary("ceil", x), b.unary("floor", x));
-}
-
 std::vector<Value> import_mod(NodeContext& c) {
   const bool c_style = c.integer("fmod", 0) != 0;
   const std::vector<Value> v = c.broadcast_operands();
   const bool floating = is_floating(c.b.dtype(v[0]));
   if (floating && !c_style && c.version < 28) c.fail("fmod=0 is for integers before opset 28");
-  const Value quotient = c.b.div(v[0], v[1]);  // of integers it is truncated already
-  Value remainder = c.b.sub(v[0], c.b.mul(floating ? truncated(c.b, quotient) : quotient, v[1]));
+  // A quotient of integers is truncated already.
+  const Value remainder = floating ? c.b.binary("fmod", v[0], v[1]) : c.b.sub(v[0], c.b.mul(c.b.div(v[0], v[1]), v[1]));
   if (c_style) return {remainder};
-  if (floating) {  // nothing finite is as large as an infinite divisor
-    const Value endless = c.b.unary("not", c.b.binary("or", c.b.unary("is_finite", v[1]), c.b.unary("is_nan", v[1])));
-    remainder = c.b.select(c.b.binary("and", endless, c.b.unary("is_finite", v[0])), v[0], remainder);
-  }
   // Elsewhere the result has the divisor's sign.
   const Value zero = c.b.constant_like(remainder, 0);
   const auto negative = [&](Value x) { return c.b.binary("less", x, zero); };

@@ -131,6 +131,13 @@ std::vector<Value> acosh_vjp(const VjpContext& c) {
 }
 std::vector<Value> atanh_vjp(const VjpContext& c) { return {c.builder.div(dy(c), one_plus_square(c, -1))}; }
 
+// x - n y, n towards zero: found from the result, as a quotient of x and y may round up to the next integer.
+std::vector<Value> fmod_vjp(const VjpContext& c) {
+  Builder& b = c.builder;
+  const Value n = b.unary("round", b.div(b.sub(x(c), y(c)), c.operands[1]));
+  return {dy(c), b.unary("neg", b.mul(dy(c), n))};
+}
+
 // The cotangent goes to the operand that won; a tie is split evenly.
 std::vector<Value> extremum_vjp(const VjpContext& c) {
   Builder& b = c.builder;
@@ -467,6 +474,8 @@ const std::vector<Op> kOps{
         }),
     arithmetic(
         "pow", "", [](const Attributes&, Args a) { return pow(a[0], a[1]); }, pow_vjp, Precision::full),
+    arithmetic(
+        "fmod", "", [](const Attributes&, Args a) { return fmod(a[0], a[1]); }, fmod_vjp, Precision::full),
     arithmetic(
         "max", "", [](const Attributes&, Args a) { return max(a[0], a[1]); }, extremum_vjp),
     arithmetic(

@@ -20,7 +20,7 @@ double body_cost(const Node& node) {
       return done(op <= ScalarOp::absolute || op >= ScalarOp::round_down ? 1 : 8);
     }
     Scalar binary(ScalarOp op, Scalar, Scalar) override {
-      return done(op == ScalarOp::power ? 20 : op == ScalarOp::divide ? 6 : 1);
+      return done(op == ScalarOp::power || op == ScalarOp::remainder ? 20 : op == ScalarOp::divide ? 6 : 1);
     }
     Scalar select(Scalar, Scalar, Scalar) override { return done(1); }
     Scalar convert(DType, Scalar) override { return done(0); }

@@ -87,6 +87,64 @@ TEST(Math, Power) {
   check(x, y);
 }
 
+// Exact, the sign of a zero too.
+void expect_remainders(const Tensor& x, const Tensor& y) {
+  const int64_t n = x.type.element_count();
+  const std::string type = to_string(x.type);
+  const RegionRunner runner(parse_graph("graph r {\n %x = input() {name=\"0\"} : " + type +
+                                        "\n %y = input() {name=\"1\"} : " + type +
+                                        "\n %z = fmod(%x, %y)\n output \"0\" = %z\n}\n"));
+  const Tensor z = runner.run({{"0", x}, {"1", y}})[0];
+  for (int64_t i = 0; i < n; ++i) {
+    const double exact = std::fmod(x.at(i), y.at(i));
+    ASSERT_TRUE(std::isnan(exact) ? std::isnan(z.at(i))
+                                  : z.at(i) == exact && std::signbit(z.at(i)) == std::signbit(exact))
+        << type << ": " << x.at(i) << " mod " << y.at(i) << " = " << exact << ", not " << z.at(i);
+  }
+}
+
+TEST(Math, RemaindersAreExact) {
+  const int64_t count = 200000;
+  Tensor x({DType::f32, {count}}), y = x;
+  // Every pair of exponents is met.
+  const auto fill = [&](uint64_t seed) {
+    for (auto* t : {&x, &y})
+      for (uint32_t& bits : t->as<uint32_t>())
+        bits = static_cast<uint32_t>((seed = seed * 6364136223846793005u + 1442695040888963407u) >> 32);
+  };
+  for (const uint64_t seed : {1, 2, 3}) {
+    fill(seed);
+    expect_remainders(x, y);
+  }
+  // Quotients that are integers, or next to one.
+  for (int64_t i = 0; i < count; ++i) {
+    const float divisor = std::ldexp(static_cast<float>(i % 1009 + 1), static_cast<int>(i % 200) - 149);
+    const float multiple = divisor * static_cast<float>(i / 7 + 1);
+    y.set(i, i % 2 ? divisor : -divisor);
+    x.set(i, i % 3 == 0 ? multiple : std::nextafter(multiple, i % 3 == 1 ? 0.0F : INFINITY));
+  }
+  expect_remainders(x, y);
+  const std::vector<double> special{
+      0, -0.0, 1, -1, 3, -3, 0.1F, -0.5, 1e20, -1e20, 0x1p-149, -0x1p-126, 0x1.fffffep127, INFINITY, -INFINITY, NAN};
+  for (const DType type : {DType::f16, DType::bf16, DType::f32, DType::f64}) {
+    Tensor a({type, {256}}), b = a;
+    for (size_t i = 0; i < 256; ++i) {
+      a.set(static_cast<int64_t>(i), special[i / 16]);
+      b.set(static_cast<int64_t>(i), special[i % 16]);
+    }
+    expect_remainders(a, b);
+  }
+  // Of every pair of halves some 10,000.
+  for (const DType type : {DType::f16, DType::bf16}) {
+    Tensor a({type, {10007}}), b = a;
+    for (size_t i = 0; i < 10007; ++i) {
+      a.as<uint16_t>()[i] = static_cast<uint16_t>(i * 40503);
+      b.as<uint16_t>()[i] = static_cast<uint16_t>(i * 30011 / 7);
+    }
+    expect_remainders(a, b);
+  }
+}
+
 double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
 
 // Bodies made of several functions. A few units each; 1 + x and e^x - 1 must not lose a small x.

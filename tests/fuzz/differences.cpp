@@ -57,6 +57,8 @@ void append_branches(const Graph& graph, const Node& node, std::span<const std::
   if (results[0].type.dtype == DType::boolean && !node.operands.empty() &&
       is_floating(graph.type(node.operands[0]).dtype))
     taken.push_back(result);
+  if (name == "fmod")
+    add(result, [&](size_t i) { return std::round(((*operands[0])[i] - result[i]) / (*operands[1])[i]); });
   if (name == "abs" || name == "relu") add(*operands[0], [&](size_t i) { return sign_of((*operands[0])[i]); });
   if (name == "max" || name == "min")
     add(result, [&](size_t i) { return sign_of((*operands[0])[i] - (*operands[1])[i]); });

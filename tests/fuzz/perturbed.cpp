@@ -89,6 +89,11 @@ class SingleArithmetic final : public ScalarArithmetic {
             exact ? 0 : std::abs(r) * (std::abs(b) * ea / std::abs(a) + std::abs(std::log(std::abs(a))) * eb);
         return make(r, std::isfinite(r) && r != 0 && r != 1 ? moved + last_place(r) : 0);
       }
+      case ScalarOp::remainder: {
+        const double r = std::fmod(a, b), moved = exact ? 0 : ea + std::abs(std::trunc(a / b)) * eb;
+        const bool jumps = std::abs(r) <= moved || std::abs(b) - std::abs(r) <= moved;
+        return make(r, !exact && jumps ? std::abs(b) + moved : moved);
+      }
       case ScalarOp::maximum:
         return make(std::isnan(a) || a > b ? a : b, std::max(ea, eb));
       case ScalarOp::minimum:

@@ -60,7 +60,7 @@ void pointwise(GraphMaker& m, const Op& op) {
     const std::vector<double> exponents{0, 1, 2, 3, 0.5, -1, -0.5, 1.5};
     y = m.constant(s, m.random.pick(exponents));
   }
-  if (name == "div" && m.random.chance(0.5)) y = b.add(b.unary("abs", y), 0.25);
+  if ((name == "div" || name == "fmod") && m.random.chance(0.5)) y = b.add(b.unary("abs", y), 0.25);
   if (m.random.chance(0.3) && name != "pow") std::swap(left, y);
   m.give(b.call(name, {left, y}));
 }

@@ -18,7 +18,7 @@ struct CommandOptions {
   std::string sign;        // compile: a private key
   std::string checkpoint;  // eval, export, gradients: weights to use
   enum Exported : uint8_t { model, training_graph, training_info } exported = model;
-  int repeats = 0;         // bench: steps that are timed; 0: as many as suit the device
+  int repeats = 0;  // bench: steps that are timed; 0: as many as suit the device
 };
 
 // `recipe` is as given; its model may be a directory that `compile` made for train, eval, export and bench.

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/sha256.h"
+#include "base/version.h"
 
 namespace halfstep {
 namespace {
@@ -70,7 +71,7 @@ std::string recipe_text(Recipe recipe) {
 }  // namespace
 
 std::map<std::string, std::string> provenance(const Recipe& recipe, std::optional<int64_t> steps) {
-  std::map<std::string, std::string> metadata{{"halfstep.version", HALFSTEP_VERSION},
+  std::map<std::string, std::string> metadata{{"halfstep.version", version()},
                                               {"halfstep.precision", recipe.precision},
                                               {"halfstep.recipe", recipe_text(recipe)}};
   if (!recipe.data.empty()) metadata["halfstep.data"] = describe_data(recipe.data);

@@ -220,8 +220,10 @@ const std::vector<RecipeKey>& keys() {
           kTarget, "architecture", "NAME",
           "LLVM's name of a CPU, or native: this one; sm_80, which later GPUs run too; default: native, of compiled "
           "directories x86-64-v3"),
-      key<&R::attention>(kTarget, "attention", "expanded|library|deterministic",
-                         "on CUDA: its parts, or one library call each, the last with gradients in one order"),
+      key<&R::attention>(kTarget, "attention", "library|deterministic|expanded",
+                         "on CUDA, in f16 and bf16: one library call each where there is no mask but causal, the same "
+                         "with gradients summed "
+                         "in one order, or its parts"),
 
       key<&R::epochs>(kRun, "epochs", "NUMBER", "passes over the training data", 1),
       key<&R::max_steps>(kRun, "max_steps", "NUMBER", "stops earlier; 0: no limit", 0),

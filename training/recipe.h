@@ -65,7 +65,7 @@ struct Recipe {
   int64_t warmup_steps = 0, step_epochs = 1, decay_steps = 0;
   int64_t seed = 0;
   bool shuffle = true;
-  std::string device = "auto", architecture, attention = "expanded";
+  std::string device = "auto", architecture, attention = "library";
   int64_t threads = 0, autotune = 8;
   bool tf32 = false;
   std::string out = "halfstep-out", resume, trust;

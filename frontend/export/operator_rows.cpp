@@ -28,6 +28,8 @@ constexpr ExportRow kRefused[] = {
     {.op = "rms_norm", .refused = kExpanded},
     {.op = "group_norm", .refused = kExpanded},
     {.op = "attention", .refused = kExpanded},
+    {.op = "flash_attention", .refused = kExpanded},
+    {.op = "flash_attention_grad", .refused = kExpanded},
     {.op = "attention_grad", .refused = kExpanded},
     {.op = "resample", .refused = kExpanded},
 };

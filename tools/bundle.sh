@@ -13,7 +13,7 @@ trap 'rm -rf "$stage"' EXIT
 mkdir -p "$stage/bin" "$stage/lib" "$(dirname "$out")"
 
 cp "$build"/bin/halfstep "$build"/bin/fuzz_graphs "$build"/bin/*_test "$stage/bin/"
-cp "$build"/lib/libhalfstep*.so "$stage/lib/"
+cp "$build"/lib/libhalfstep*.so "$build"/lib/libhalfstep-*.so.? "$stage/lib/"
 
 # What the loader would take from this machine, less what the target has to bring.
 theirs='^(ld-linux.*|lib(c|m|dl|rt|pthread)\.so.*|lib(cuda|cudart|cublas|cublasLt|cudnn.*|nvrtc.*|nccl)\.so.*)$'

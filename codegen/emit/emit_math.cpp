@@ -208,19 +208,18 @@ Lane Lane::fused(Lane factor, Lane addend) const {
   return with(ir_->CreateIntrinsic(llvm::Intrinsic::fma, {value_->getType()}, {value_, factor.value_, addend.value_}));
 }
 
-// e^x = 2^y (1 + e ln 2), where y is x log2(e) in f32 and e what that lost. The GPU's 2^y has an error of 2^-22.5 and
-// keeps subnormals.
+// e^x = 2^y + 2^y e ln 2, where y is x log2(e) in f32 and e what that lost. The GPU's 2^y has an error of 2^-22.5 and
+// keeps subnormals. The upper bound is the least f32 whose 2^y is infinite: there e is positive, and the sum no NaN.
 Lane emit_device_exp(Lane x) {
-  constexpr double kLog2e = 0x1.715476p+0, kLog2eLow = std::numbers::log2e - kLog2e;
+  constexpr double kLog2e = 0x1.715476p+0, kLog2eLow = std::numbers::log2e - kLog2e, kOverflows = 0x1.62e43p+6;
   const auto bound = [&](llvm::Intrinsic::ID id, Lane a, double b) {
     return a.with(a.ir().CreateBinaryIntrinsic(id, a.value(), a.constant(b).value()));
   };
-  const Lane bounded = bound(llvm::Intrinsic::maximum, bound(llvm::Intrinsic::minimum, x, 89), -104);
+  const Lane bounded = bound(llvm::Intrinsic::maximum, bound(llvm::Intrinsic::minimum, x, kOverflows), -104);
   const Lane y = bounded * kLog2e;
   const Lane lost = bounded.fused(x.constant(kLog2eLow), bounded.fused(x.constant(kLog2e), y * -1.0));
   const Lane power = each_lane(y, llvm::Intrinsic::nvvm_ex2_approx_f);
-  // As a factor: what overflowed stays infinite.
-  return power * lost.fused(x.constant(std::numbers::ln2), x.constant(1));
+  return power.fused(lost * std::numbers::ln2, power);
 }
 
 // x = n ln 2 + r; e^r = 1 + r + r^2 P(r), minimax to 2^-28. 2^n is applied in two factors, so that results may be

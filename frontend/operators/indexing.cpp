@@ -3,15 +3,10 @@
 
 #include "frontend/import/indices.h"
 #include "frontend/import/operators.h"
+#include "frontend/operators/written_table.h"
 
 namespace halfstep {
 namespace {
-
-Tensor integers(const Ints& values, Shape shape) {
-  Tensor tensor(TensorType{DType::i64, std::move(shape)});
-  std::copy(values.begin(), values.end(), tensor.as<int64_t>().begin());
-  return tensor;
-}
 
 // Integer indices into an axis of `size`, with negative ones counted from its end.
 Value wrapped(NodeContext& c, Value indices, int64_t size) {

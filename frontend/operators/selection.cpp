@@ -5,15 +5,10 @@
 
 #include "base/checked.h"
 #include "frontend/import/operators.h"
+#include "frontend/operators/written_table.h"
 
 namespace halfstep {
 namespace {
-
-Tensor integers(const Ints& values, Shape shape) {
-  Tensor tensor(TensorType{DType::i64, std::move(shape)});
-  std::ranges::copy(values, tensor.as<int64_t>().begin());
-  return tensor;
-}
 
 Tensor list_of(const Ints& values) { return integers(values, {std::ssize(values)}); }
 

@@ -7,12 +7,6 @@
 namespace halfstep {
 namespace {
 
-Tensor integers(const Ints& values, Shape shape) {
-  Tensor tensor(TensorType{DType::i64, std::move(shape)});
-  std::copy(values.begin(), values.end(), tensor.as<int64_t>().begin());
-  return tensor;
-}
-
 std::vector<Value> import_constant(NodeContext& c) {
   if (c.has_attribute("value")) return {c.b.constant(c.tensor("value"))};
   if (c.has_attribute("value_int")) return {c.b.constant(integers({c.integer("value_int")}, {}))};

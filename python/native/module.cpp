@@ -34,18 +34,19 @@ class NativeStep {
   }
 
   void close() {
-    const Use use(*this);
     const nb::gil_scoped_release released;
+    const Use use(*this);
     step_.reset();
   }
   bool closed() const { return !step_.has_value(); }
 
-  // Runs `body` on the step without the GIL. Another thread that comes meanwhile is refused.
+  // Runs `body` on the step without the GIL. Another thread that comes meanwhile is refused; one that comes while this
+  // one waits for the GIL again is not.
   template <typename Body>
   auto with(const Body& body) {
+    const nb::gil_scoped_release released;
     const Use use(*this);
     if (!step_) throw Error(Code::invalid_argument, "the step is closed: load it again", "", "load it again");
-    const nb::gil_scoped_release released;
     return body(*step_);
   }
 

@@ -119,29 +119,49 @@ def test_steps_of_two_threads_run_at_once(directory):
 
 
 def test_one_step_is_one_thread_s(step, batch):
-    """Others that come while it works are refused; the GIL is free meanwhile."""
+    """Who comes while another thread's step runs is refused, and can come: the GIL is free meanwhile."""
     x, labels = batch
     refusals = []
-    go_on = threading.Event()
-
-    def other():
-        while not go_on.is_set():
-            try:
-                step.step_count
-            except halfstep.Error as error:
-                refusals.append(str(error))
-                return
-
-    thread = threading.Thread(target=other)
-    thread.start()
     until = time.monotonic() + 60
-    try:
+
+    def run():
         while not refusals and time.monotonic() < until:
             try:
                 step.train_step(images=x, labels=labels)
             except halfstep.Error as error:
-                assert "another thread is using the step" in str(error)
+                refusals.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert refusals and all("another thread is using the step" in refusal for refusal in refusals)
+
+
+def test_a_step_is_free_while_its_last_user_waits_for_the_gil(step):
+    """One thread asks all the time; the other's calls are refused now and then, never all of them."""
+    go_on = threading.Event()
+
+    def ask():
+        while not go_on.is_set():
+            try:
+                step.step_count
+            except halfstep.Error:
+                pass
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    answered = 0
+    until = time.monotonic() + 60
+    try:
+        while answered < 100 and time.monotonic() < until:
+            try:
+                step.learning_rate
+                answered += 1
+            except halfstep.Error:
+                pass
     finally:
         go_on.set()
         thread.join()
-    assert refusals and "another thread is using the step" in refusals[0]
+    assert answered == 100

@@ -67,11 +67,10 @@ struct Convolution {
 enum class AttentionKind : uint8_t { forward, backward };
 std::string_view name(AttentionKind kind);
 
-// y = softmax(scale q k^T + mask) v for each head; key j is hidden from query i < j if `causal`. Query head h reads key
+// y = softmax(scale q k^T) v for each head; key j is hidden from query i < j if `causal`. Query head h reads key
 // head h / (heads / key_heads). Of `operand`, f16 or bf16: q and dq [batch, queries, heads, depth], k and dk
 // [batch, keys, key_heads, depth], v and dv [batch, keys, key_heads, value_depth], y and dy
 // [batch, queries, heads, value_depth]. stats: f32[batch, heads, queries], the logarithms of the sums of exponentials.
-// mask: f32 of `mask_shape`, each of four axes 1 or that of [batch, heads, queries, keys].
 // forward: y and stats from q, k and v. backward: dq, dk and dv from all others; `deterministic` in the
 // same order each time, with memory for all scores.
 struct Attention {
@@ -80,9 +79,8 @@ struct Attention {
   double scale = 1;
   bool causal = false, deterministic = false;
   DType operand = DType::f16;
-  Shape mask_shape = {};
   Ref q, k, v, y, stats;
-  std::optional<Ref> mask, dy, dq, dk, dv;
+  std::optional<Ref> dy, dq, dk, dv;
   friend bool operator==(const Attention&, const Attention&) = default;
 };
 

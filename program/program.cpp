@@ -111,15 +111,6 @@ std::vector<MemoryUse> operands(const Attention& a) {
                               use("y", a.y, y, backward ? Access::read : Access::write)};
   list.push_back({"stats", a.stats, bytes_of(Shape{a.batch, a.heads, a.queries}, DType::f32, "stats"),
                   backward ? Access::read : Access::write});
-  expect(a.mask ? a.mask_shape.size() == 4 : a.mask_shape.empty(),
-         "a mask and its mask_shape of four axes go together");
-  if (a.mask) {
-    const Shape scores{a.batch, a.heads, a.queries, a.keys};
-    for (size_t i = 0; i < scores.size(); ++i)
-      expect(a.mask_shape[i] == 1 || a.mask_shape[i] == scores[i],
-             fmt::format("mask_shape {} does not broadcast to {}", to_string(a.mask_shape), to_string(scores)));
-    list.push_back({"mask", *a.mask, bytes_of(a.mask_shape, DType::f32, "mask"), Access::read});
-  }
   const bool gradients = a.dy && a.dq && a.dk && a.dv;
   expect(backward ? gradients : !a.dy && !a.dq && !a.dk && !a.dv,
          "dy, dq, dk and dv belong to backward, which needs them");

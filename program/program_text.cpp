@@ -49,9 +49,9 @@ void visit_fields(Call& c, Visit&& visit) {
   visit("kind", c.kind), visit("batch", c.batch), visit("heads", c.heads), visit("key_heads", c.key_heads);
   visit("queries", c.queries), visit("keys", c.keys), visit("depth", c.depth), visit("value_depth", c.value_depth);
   visit("scale", c.scale), visit("causal", c.causal), visit("deterministic", c.deterministic);
-  visit("operand", c.operand), visit("mask_shape", c.mask_shape);
-  visit("q", c.q), visit("k", c.k), visit("v", c.v), visit("y", c.y), visit("stats", c.stats), visit("mask", c.mask);
-  visit("dy", c.dy), visit("dq", c.dq), visit("dk", c.dk), visit("dv", c.dv);
+  visit("operand", c.operand);
+  visit("q", c.q), visit("k", c.k), visit("v", c.v), visit("y", c.y), visit("stats", c.stats), visit("dy", c.dy),
+      visit("dq", c.dq), visit("dk", c.dk), visit("dv", c.dv);
 }
 
 template <Is<Copy> Call, typename Visit>

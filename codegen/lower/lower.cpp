@@ -50,7 +50,7 @@ void for_each_ref(Step& step, Visit&& visit) {
     }
     void operator()(Attention& c) const {
       f(c.q), f(c.k), f(c.v), f(c.y), f(c.stats);
-      for (std::optional<Ref>* ref : {&c.mask, &c.dy, &c.dq, &c.dk, &c.dv})
+      for (std::optional<Ref>* ref : {&c.dy, &c.dq, &c.dk, &c.dv})
         if (*ref) f(**ref);
     }
     void operator()(Copy& c) const { f(c.from), f(c.to); }

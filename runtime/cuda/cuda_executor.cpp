@@ -273,7 +273,7 @@ AttentionAddresses CudaExecutor::addresses(int program, int slot, const Attentio
   const auto at = [&](const std::optional<Ref>& ref) {
     return ref ? static_cast<void*>(buffers_.address(program, slot, *ref)) : nullptr;
   };
-  return {at(a.q), at(a.k), at(a.v), at(a.y), at(a.stats), at(a.mask), at(a.dy), at(a.dq), at(a.dk), at(a.dv)};
+  return {at(a.q), at(a.k), at(a.v), at(a.y), at(a.stats), at(a.dy), at(a.dq), at(a.dk), at(a.dv)};
 }
 
 void CudaExecutor::enqueue(int program, int slot, size_t index, const CudaStream& kernels) {

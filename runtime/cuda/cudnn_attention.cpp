@@ -11,21 +11,7 @@
 namespace halfstep {
 namespace {
 
-enum TensorId : int64_t {
-  kQ = 1,
-  kK,
-  kV,
-  kY,
-  kStats,
-  kMask,
-  kDy,
-  kDq,
-  kDk,
-  kDv,
-  kQueryGradients,
-  kRowSums,
-  kFirstOther
-};
+enum TensorId : int64_t { kQ = 1, kK, kV, kY, kStats, kDy, kDq, kDk, kDv, kQueryGradients, kRowSums, kFirstOther };
 
 // [batch, heads, length, depth] of what lies in memory as [batch, length, heads, depth].
 struct View {
@@ -169,14 +155,9 @@ class AttentionGraph::Parts {
     return result;
   }
 
-  // scale q k^T + mask
-  Tensor masked_scores(Tensor q, Tensor transposed_k, Tensor scale) {
-    const CudnnDescriptor* scores = &product(q, transposed_k, registers(scores_));
-    scores = &binary(CUDNN_POINTWISE_MUL, *scores, scale, registers(scores_));
-    if (a_.mask)
-      scores = &binary(CUDNN_POINTWISE_ADD, *scores, memory(kMask, CUDNN_DATA_FLOAT, dense(a_.mask_shape)),
-                       registers(scores_));
-    return *scores;
+  // scale q k^T
+  Tensor scaled_scores(Tensor q, Tensor transposed_k, Tensor scale) {
+    return binary(CUDNN_POINTWISE_MUL, product(q, transposed_k, registers(scores_)), scale, registers(scores_));
   }
   // -infinity at keys behind the query.
   Tensor causal(Tensor scores) {
@@ -198,7 +179,7 @@ class AttentionGraph::Parts {
     Tensor k = memory(kK, type_, k_.exchanged());
     Tensor v = memory(kV, type_, v_);
     Tensor y = memory(kY, type_, y_);
-    Tensor scores = causal(masked_scores(q, k, constant(static_cast<float>(a_.scale))));
+    Tensor scores = causal(scaled_scores(q, k, constant(static_cast<float>(a_.scale))));
     Tensor maximum = reduce(CUDNN_REDUCE_TENSOR_MAX, scores, registers(rows_));
     Tensor exponentials = unary(CUDNN_POINTWISE_EXP, binary(CUDNN_POINTWISE_SUB, scores, maximum, registers(scores_)),
                                 registers(scores_));
@@ -234,7 +215,7 @@ class AttentionGraph::Parts {
     kept[kRowSums] = a_.batch * a_.heads * a_.queries * size_of(DType::f32);
     Tensor row_sums = binary(CUDNN_POINTWISE_MUL, inner, constant(1), memory(kRowSums, CUDNN_DATA_FLOAT, rows_));
     // The weights again, and dv.
-    Tensor scores = masked_scores(q, transposed_k, scale);
+    Tensor scores = scaled_scores(q, transposed_k, scale);
     Tensor exponents = causal(binary(CUDNN_POINTWISE_SUB, scores, stats, registers(scores_)));
     Tensor weights = unary(CUDNN_POINTWISE_EXP, exponents, registers(scores_));
     product_over_queries(weights, dy, kDv, v_);
@@ -295,7 +276,7 @@ void AttentionGraph::run(const CudnnPlan& plan, const AttentionAddresses& at, st
     ids.push_back(id);
     pointers.push_back(pointer);
   };
-  bind(kQ, at.q), bind(kK, at.k), bind(kV, at.v), bind(kY, at.y), bind(kStats, at.stats), bind(kMask, at.mask);
+  bind(kQ, at.q), bind(kK, at.k), bind(kV, at.v), bind(kY, at.y), bind(kStats, at.stats);
   bind(kDy, at.dy), bind(kDq, at.dq), bind(kDk, at.dk), bind(kDv, at.dv);
   int64_t offset = round_up(plan.workspace_bytes, 256);
   for (const auto& [id, size] : parts_->kept) {

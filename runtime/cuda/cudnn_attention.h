@@ -22,7 +22,6 @@ struct AttentionAddresses {
   void* v = nullptr;
   void* y = nullptr;
   void* stats = nullptr;
-  void* mask = nullptr;
   void* dy = nullptr;
   void* dq = nullptr;
   void* dk = nullptr;
@@ -31,7 +30,7 @@ struct AttentionAddresses {
 
 class AttentionGraph {
  public:
-  // The references of `attention` are used only for whether they are there. Throws Error with the library's message.
+  // Throws Error with the library's message.
   AttentionGraph(const CudnnTarget& target, const Attention& attention);
   ~AttentionGraph();
 

@@ -11,7 +11,7 @@
 namespace halfstep {
 
 struct AttentionReference {
-  std::vector<double> q, k, v, mask, dy;  // mask: of mask_shape, or empty
+  std::vector<double> q, k, v, dy;
   std::vector<double> y, stats, dq, dk, dv;
 
   void compute(const Attention& a) {
@@ -36,7 +36,7 @@ struct AttentionReference {
     for (int64_t j = 0; j < a.keys; ++j) {
       double s = 0;
       for (int64_t d = 0; d < a.depth; ++d) s += qi[d] * at(k, key(j) * a.depth)[d];
-      s = s * a.scale + mask_at(a, b, h, i, j);
+      s *= a.scale;
       if (a.causal && j > i) s = -std::numeric_limits<double>::infinity();
       p[static_cast<size_t>(j)] = s, maximum = std::max(maximum, s);
     }
@@ -65,14 +65,6 @@ struct AttentionReference {
         at(dk, key(j) * a.depth)[d] += ds * qi[d];
       }
     }
-  }
-  double mask_at(const Attention& a, int64_t b, int64_t h, int64_t i, int64_t j) const {
-    if (mask.empty()) return 0;
-    const Shape& s = a.mask_shape;
-    const int64_t index =
-        ((std::min(b, s[0] - 1) * s[1] + std::min(h, s[1] - 1)) * s[2] + std::min(i, s[2] - 1)) * s[3] +
-        std::min(j, s[3] - 1);
-    return mask[static_cast<size_t>(index)];
   }
 };
 

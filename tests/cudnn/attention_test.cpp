@@ -20,7 +20,6 @@ struct Form {
   std::string name;
   int64_t batch, heads, key_heads, queries, keys, depth, value_depth;
   bool causal = false;
-  Shape mask_shape = {};
   DType type = DType::f16;
 };
 
@@ -30,7 +29,7 @@ Attention attention_of(const Form& f, AttentionKind kind) {
   a.batch = f.batch, a.heads = f.heads, a.key_heads = f.key_heads, a.queries = f.queries, a.keys = f.keys;
   a.depth = f.depth, a.value_depth = f.value_depth, a.causal = f.causal, a.operand = f.type;
   a.scale = 1 / std::sqrt(static_cast<double>(f.depth));
-  if (!f.mask_shape.empty()) a.mask.emplace(), a.mask_shape = f.mask_shape;
+  if (kind == AttentionKind::backward) a.dy.emplace(), a.dq.emplace(), a.dk.emplace(), a.dv.emplace();
   return a;
 }
 
@@ -38,7 +37,7 @@ std::vector<Form> forms() {
   return {
       {"plain", 2, 4, 4, 128, 128, 64, 64},
       {"causal", 2, 4, 4, 128, 128, 64, 64, true},
-      {"bf16", 2, 4, 4, 128, 128, 64, 64, true, {}, DType::bf16},
+      {"bf16", 2, 4, 4, 128, 128, 64, 64, true, DType::bf16},
       {"odd length", 2, 3, 3, 197, 197, 64, 64},
       {"short", 3, 2, 2, 7, 7, 32, 32, true},
       {"two", 3, 2, 2, 2, 2, 8, 8},
@@ -53,10 +52,7 @@ std::vector<Form> forms() {
       {"depth 104", 2, 2, 2, 70, 70, 104, 104, true},
       {"value depth 32", 2, 2, 2, 64, 64, 64, 32},
       {"value depth 128", 2, 2, 2, 64, 64, 64, 128, true},
-      {"mask of keys", 2, 4, 4, 96, 96, 64, 64, false, {2, 1, 1, 96}},
-      {"mask of all", 2, 4, 4, 96, 96, 64, 64, false, {2, 4, 96, 96}},
-      {"mask of heads", 2, 4, 4, 77, 77, 64, 64, true, {1, 4, 77, 77}},
-      {"mask of lengths", 2, 4, 2, 60, 77, 64, 64, false, {1, 1, 60, 77}},
+      {"grouped across", 2, 4, 2, 60, 77, 64, 64},
   };
 }
 
@@ -112,10 +108,6 @@ class Trial {
     fill(host.q, a.batch * a.queries * a.heads * a.depth), fill(host.k, a.batch * a.keys * a.key_heads * a.depth);
     fill(host.v, a.batch * a.keys * a.key_heads * a.value_depth);
     fill(host.dy, a.batch * a.queries * a.heads * a.value_depth);
-    if (a.mask) {
-      host.mask.resize(static_cast<size_t>(a.mask_shape[0] * a.mask_shape[1] * a.mask_shape[2] * a.mask_shape[3]));
-      for (double& x : host.mask) x = random() % 4 == 0 ? -1e9 : static_cast<double>(random() % 64) / 32;
-    }
   }
 
   AttentionReference host;
@@ -124,7 +116,6 @@ class Trial {
     const DType type = forward_.operand;
     place(host.q, type, &AttentionAddresses::q), place(host.k, type, &AttentionAddresses::k);
     place(host.v, type, &AttentionAddresses::v), place(host.dy, type, &AttentionAddresses::dy);
-    if (!host.mask.empty()) place(host.mask, DType::f32, &AttentionAddresses::mask);
     const Attention& a = forward_;
     const auto zeros = [&](int64_t n) { return std::vector<double>(static_cast<size_t>(n), 0); };
     place(zeros(std::ssize(host.dy)), type, &AttentionAddresses::y);
@@ -266,35 +257,11 @@ TEST_F(CudnnAttentionForms, ShowOverflowsOnTheGpu) {
     }
 }
 
-// What a query gets that sees no key.
-TEST_F(CudnnAttentionForms, HiddenRowsOnTheGpu) {
-  CudaDevice::open(0);
-  for (const double hidden : {double{-INFINITY}, -3.4028234663852886e38, -1e30, -1e9, -1e4}) {
-    Trial trial({"", 1, 1, 1, 64, 64, 64, 64, false, {1, 1, 64, 64}});
-    for (size_t i = 0; i < trial.host.mask.size(); ++i)
-      trial.host.mask[i] = i / 64 == 5 || (i / 64 == 6 && i % 64 > 2) ? hidden : 0;
-    Attention a = attention_of({"", 1, 1, 1, 64, 64, 64, 64, false, {1, 1, 64, 64}}, AttentionKind::backward);
-    trial.host.compute(a);
-    trial.upload();
-    trial.run();
-    const std::vector<double> y = trial.read(&AttentionAddresses::y), dq = trial.read(&AttentionAddresses::dq),
-                              dv = trial.read(&AttentionAddresses::dv),
-                              stats = trial.read(&AttentionAddresses::stats, DType::f32);
-    for (const size_t row : {5u, 6u})
-      fmt::print("hidden by {}, row {}: y {} expected {}, stats {} expected {}, dq {} expected {}\n", hidden, row,
-                 y[row * 64], trial.host.y[row * 64], stats[row], trial.host.stats[row], dq[row * 64],
-                 trial.host.dq[row * 64]);
-    fmt::print("   all: y {:.1e} dq {:.1e} dv {:.1e}\n", difference(trial.host.y, y), difference(trial.host.dq, dq),
-               difference(trial.host.dv, dv));
-  }
-}
-
 TEST_F(CudnnAttentionForms, TakeSoLongOnTheGpu) {
   CudaDevice::open(0);
   for (const Form& form : std::vector<Form>{{"gpt2", 16, 12, 12, 1024, 1024, 64, 64, true},
                                             {"vit", 128, 12, 12, 197, 197, 64, 64},
                                             {"bert", 64, 12, 12, 128, 128, 64, 64},
-                                            {"bert, mask", 64, 12, 12, 128, 128, 64, 64, false, {64, 1, 1, 128}},
                                             {"llama 1b", 4, 32, 8, 2048, 2048, 64, 64, true},
                                             {"llama, 128", 2, 32, 8, 2048, 2048, 128, 128, true}}) {
     for (const bool deterministic : {false, true}) try {

@@ -10,19 +10,18 @@ namespace {
 
 using testing::HasSubstr;
 
-// Forward and backward over one scratch buffer, with a mask of keys.
+// Forward and backward over one scratch buffer.
 Program sample() {
   Program p;
   p.name = "train";
-  p.buffers = {{"mask", BufferKind::input, {DType::f32, {2, 1, 1, 6}}},
-               {"scratch", BufferKind::scratch, {DType::u8, {65536}}}};
+  p.buffers = {{"scratch", BufferKind::scratch, {DType::u8, {65536}}}};
   Attention a;
   a.batch = 2, a.heads = 4, a.key_heads = 2, a.queries = 5, a.keys = 6, a.depth = 8, a.value_depth = 16;
-  a.scale = 0.35355339059327373, a.causal = true, a.operand = DType::bf16, a.mask_shape = {2, 1, 1, 6};
-  a.q = {1, 0}, a.k = {1, 1024}, a.v = {1, 2048}, a.y = {1, 3072}, a.stats = {1, 5120}, a.mask = Ref{0, 0};
+  a.scale = 0.35355339059327373, a.causal = true, a.operand = DType::bf16;
+  a.q = {0, 0}, a.k = {0, 1024}, a.v = {0, 2048}, a.y = {0, 3072}, a.stats = {0, 5120};
   p.steps.push_back({a, "attention"});
   a.kind = AttentionKind::backward, a.deterministic = true;
-  a.dy = Ref{1, 6144}, a.dq = Ref{1, 8192}, a.dk = Ref{1, 9216}, a.dv = Ref{1, 10240};
+  a.dy = Ref{0, 6144}, a.dq = Ref{0, 8192}, a.dk = Ref{0, 9216}, a.dv = Ref{0, 10240};
   p.steps.push_back({a, "attention (backward)"});
   return p;
 }
@@ -42,7 +41,7 @@ TEST(AttentionStep, IsDescribedAndCounted) {
   EXPECT_EQ(describe(p.steps[1]), "attention backward 8x5x6x8");
   EXPECT_EQ(cost(p.steps[0]).flops, 2.0 * (8 * 5 * 6 / 2) * (8 + 16));
   EXPECT_EQ(cost(p.steps[1]).flops, 2.0 * (8 * 5 * 6 / 2) * (3 * 8 + 2 * 16));
-  EXPECT_EQ(cost(p.steps[0]).bytes, 2 * (2 * 5 * 4 * (8 + 16) + 2 * 6 * 2 * (8 + 16)) + 4 * (2 * 4 * 5 + 12));
+  EXPECT_EQ(cost(p.steps[0]).bytes, 2 * (2 * 5 * 4 * (8 + 16) + 2 * 6 * 2 * (8 + 16)) + 4 * 2 * 4 * 5);
   EXPECT_EQ(dependencies(p), (std::vector<std::vector<size_t>>{{}, {0}}));
 }
 
@@ -65,18 +64,16 @@ TEST_P(AttentionStepError, NamesTheStep) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, AttentionStepError,
-    testing::Values(
-        Bad{"empty", [](Attention& a) { a.keys = 0; }, "lengths and depths must be positive"},
-        Bad{"heads", [](Attention& a) { a.key_heads = 3; }, "key_heads must divide heads"},
-        Bad{"type", [](Attention& a) { a.operand = DType::f32; }, "f16 or bf16 operands expected"},
-        Bad{"mask", [](Attention& a) { a.mask_shape = {2, 1, 5, 5}; }, "[2,1,5,5] does not broadcast to [2,4,5,6]"},
-        Bad{"mask_missing", [](Attention& a) { a.mask.reset(); }, "go together"},
-        Bad{"gradients", [](Attention& a) { a.dk.reset(); }, "dy, dq, dk and dv belong to backward"},
-        Bad{"forward", [](Attention& a) { a.kind = AttentionKind::forward; }, "dy, dq, dk and dv belong to backward"},
-        Bad{"overlap", [](Attention& a) { a.dq = a.q; }, "'dq' overlaps 'q'"},
-        Bad{"misaligned", [](Attention& a) { a.dv->offset += 8; }, "'dv' at offset 10248 is not aligned"},
-        Bad{"outside", [](Attention& a) { a.heads = 40000; }, "'q' needs"},
-        Bad{"overflow", [](Attention& a) { a.depth = INT64_MAX / 2; }, "overflows"}),
+    testing::Values(Bad{"empty", [](Attention& a) { a.keys = 0; }, "lengths and depths must be positive"},
+                    Bad{"heads", [](Attention& a) { a.key_heads = 3; }, "key_heads must divide heads"},
+                    Bad{"type", [](Attention& a) { a.operand = DType::f32; }, "f16 or bf16 operands expected"},
+                    Bad{"gradients", [](Attention& a) { a.dk.reset(); }, "dy, dq, dk and dv belong to backward"},
+                    Bad{"forward", [](Attention& a) { a.kind = AttentionKind::forward; },
+                        "dy, dq, dk and dv belong to backward"},
+                    Bad{"overlap", [](Attention& a) { a.dq = a.q; }, "'dq' overlaps 'q'"},
+                    Bad{"misaligned", [](Attention& a) { a.dv->offset += 8; }, "'dv' at offset 10248 is not aligned"},
+                    Bad{"outside", [](Attention& a) { a.heads = 40000; }, "'q' needs"},
+                    Bad{"overflow", [](Attention& a) { a.depth = INT64_MAX / 2; }, "overflows"}),
     [](const auto& info) { return std::string(info.param.what); });
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "cli/report.h"
 #include "cli/table.h"
 #include "compiler/session.h"
+#include "training/random_inputs.h"
 #include "training/trainer.h"
 
 namespace halfstep {
@@ -25,9 +26,11 @@ double percentile(std::vector<double> values, double share) {
 }
 
 // Without a number of repeats: some seconds' worth, at least 10 and at most 1000.
-Measurement measure(Executor& executor, const CommandOptions& options) {
+Measurement measure(Executor& executor, const Recipe& recipe, const CommandOptions& options) {
   constexpr double kMilliseconds = 3000;
   const int program = program_index(executor.model(), "train");
+  fill_random(executor.model(), executor.model().programs[static_cast<size_t>(program)], recipe.learning_rate,
+              executor.begin_step(program));
   executor.time_steps(program, 3);  // warm-up
   const double estimate = percentile(executor.time_steps(program, 3), 0.5);
   const int repeats =
@@ -68,7 +71,7 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   compile.constants = MissingConstants::zeros;  // values do not matter for times
   const Session session = open_session(job, compile);
   const CompiledModel& model = session.executor->model();
-  const Measurement m = measure(*session.executor, options);
+  const Measurement m = measure(*session.executor, recipe, options);
   const int64_t samples = recipe.batch;
   const double per_second = static_cast<double>(samples) / m.median_ms * 1e3;
   const MemoryReport memory = session.executor->memory();

@@ -81,8 +81,9 @@ class Executor {
   virtual MemoryReport memory() const = 0;
   virtual LoadTimes load_times() const { return {}; }
   // Times every call of a program on the current state, `repeats` times each, outside the graph; the state is restored.
+  // Here and below the inputs are those staged since begin_step, and what they happen to be without it.
   virtual std::vector<StepTime> profile(int program, int repeats) = 0;
-  // Device time of whole steps in milliseconds, the inputs as they are in the staging slot.
+  // Device time of whole steps in milliseconds; the state is restored.
   virtual std::vector<double> time_steps(int program, int repeats) = 0;
 };
 

@@ -105,6 +105,7 @@ class CudaExecutor final : public Executor {
 
   int acquire_slot();
   void copy_inputs(int slot);
+  void stage_inputs(int program, int slot);
   void collect_oldest();
   void synchronize();
   NamedTensors save_state() const;
@@ -500,12 +501,20 @@ void CudaExecutor::restore_state(const NamedTensors& saved) {
   for (const auto& [name, value] : saved) write_state(name, value);
 }
 
+void CudaExecutor::stage_inputs(int program, int slot) {
+  if (const int64_t bytes = buffers_.input_layout(program).bytes; bytes > 0)
+    check(cudaMemcpyAsync(buffers_.inputs(slot), slots_[static_cast<size_t>(slot)].staging.data(),
+                          static_cast<size_t>(bytes), cudaMemcpyHostToDevice, compute_.get()),
+          "cudaMemcpyAsync");
+}
+
 std::vector<StepTime> CudaExecutor::profile(int program, int repeats) {
   const CurrentContext current(context_);
   require(repeats > 0, "profile: repeats must be positive");
   synchronize();
   const NamedTensors saved = save_state();
-  const int slot = begun_.value_or(next_slot_);
+  const int slot = acquire_slot();
+  stage_inputs(program, slot);
   std::vector<StepTime> times;
   const std::vector<Step>& steps = program_at(program).steps;
   for (size_t i = 0; i < steps.size(); ++i) {
@@ -527,11 +536,7 @@ std::vector<double> CudaExecutor::time_steps(int program, int repeats) {
   const NamedTensors saved = save_state();
   const int index = acquire_slot();  // its graph writes into its result area, which must hold no result any more
   Slot& slot = slots_[static_cast<size_t>(index)];
-  if (const int64_t bytes = buffers_.input_layout(program).bytes; bytes > 0) {
-    check(cudaMemcpyAsync(buffers_.inputs(index), slot.staging.data(), static_cast<size_t>(bytes),
-                          cudaMemcpyHostToDevice, compute_.get()),
-          "cudaMemcpyAsync");
-  }
+  stage_inputs(program, index);
   const CudaGraph& graph = slot.graphs[static_cast<size_t>(program)];
   graph.launch(compute_);  // the first launch is slower
   std::vector<CudaEvent> events;

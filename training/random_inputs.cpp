@@ -1,0 +1,50 @@
+#include "training/random_inputs.h"
+
+#include <cstring>
+#include <random>
+
+#include "base/error.h"
+#include "base/own_names.h"
+#include "training/notes.h"
+
+namespace halfstep {
+namespace {
+
+// Values of an integer input are below it.
+int64_t bound_of(const ValueRanges& ranges, const CompiledModel& model, const std::string& input) {
+  if (const auto rows = ranges.rows.find(input); rows != ranges.rows.end()) return rows->second;
+  const auto labels = model.notes.find(kLabelInputNote);
+  return labels != model.notes.end() && labels->second == input && ranges.classes > 0 ? ranges.classes : 2;
+}
+
+Tensor random_tensor(const TensorType& type, int64_t bound, std::mt19937_64& random) {
+  Tensor tensor(type);
+  std::normal_distribution<float> normal;
+  std::uniform_int_distribution<int64_t> below(0, bound - 1);
+  const bool floating = is_floating(type.dtype);
+  for (int64_t i = 0; i < type.element_count(); ++i)
+    tensor.set(i, floating ? normal(random) : static_cast<double>(below(random)));
+  return tensor;
+}
+
+}  // namespace
+
+void fill_random(const CompiledModel& model, const Program& program, double learning_rate,
+                 std::span<const std::span<std::byte>> staging) {
+  const ValueRanges ranges = noted_ranges(model);
+  std::mt19937_64 random(0);
+  size_t input = 0;
+  for (const Buffer& buffer : program.buffers) {
+    if (buffer.kind != BufferKind::input) continue;
+    Tensor value(buffer.type);
+    if (buffer.name == kStepLearningRate)
+      value.set(0, learning_rate);
+    else if (!is_own_name(buffer.name))
+      value = random_tensor(buffer.type, bound_of(ranges, model, buffer.name), random);
+    const std::span<std::byte> to = staging[input++];
+    require(to.size() == value.data.size(), "staging span has the input's size");
+    std::memcpy(to.data(), value.data.data(), value.data.size());
+  }
+}
+
+}  // namespace halfstep

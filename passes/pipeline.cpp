@@ -14,6 +14,7 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/fusion/fuse.h"
+#include "passes/fusion/order_calls.h"
 #include "passes/model/choose_layouts.h"
 #include "passes/model/inference.h"
 #include "passes/model/multiply_patches.h"
@@ -167,6 +168,7 @@ constexpr Pass kPasses[] = {
     {{"place_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
     {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"fuse", {"fuse"}, kValues}, [](Pipeline& p) { p.each(fuse); }},
+    {{"order_calls", {"order_calls"}, kValues}, [](Pipeline& p) { p.each(order_calls); }},
 };
 
 void verify_all(const Pipeline& p, std::string_view pass) {

@@ -83,7 +83,6 @@ Graph Fusion::build() {
   Builder builder(graph_.name());
   ValueMap map(graph_);
   std::vector<char> done(graph_.nodes().size(), 0);
-  std::vector<NodeId> emitted;  // and not yet looked at for what they make ready
   const auto kernel_at = [&](NodeId id) -> const Kernel& {
     return kernels_[static_cast<size_t>(kernel_of_[static_cast<size_t>(id)])];
   };
@@ -99,7 +98,7 @@ Graph Fusion::build() {
   const auto emit = [&](NodeId id) {
     if (stored(id)) {
       emit_kernel(builder, map, kernel_at(id));
-      for (NodeId root : kernel_at(id).roots) done[static_cast<size_t>(root)] = 1, emitted.push_back(root);
+      for (NodeId root : kernel_at(id).roots) done[static_cast<size_t>(root)] = 1;
       return;
     }
     std::vector<Value> operands;
@@ -110,7 +109,6 @@ Graph Fusion::build() {
     }
     map.set(id, builder.call_all(*node(id).op, std::move(operands), node(id).attributes));
     done[static_cast<size_t>(id)] = 1;
-    emitted.push_back(id);
   };
   const auto visit = [&](NodeId start) {
     std::vector<NodeId> stack{start};
@@ -126,34 +124,9 @@ Graph Fusion::build() {
       if (ready) emit(id), stack.pop_back();
     }
   };
-  const auto has_operands = [&](NodeId id) {
-    std::vector<NodeId> stack{id};
-    while (!stack.empty()) {
-      const NodeId at = stack.back();
-      stack.pop_back();
-      for (Value v : node(at).operands) {
-        if (!v || done[static_cast<size_t>(v.node)]) continue;
-        if (!is_view(graph_, node(v.node))) return false;
-        stack.push_back(v.node);
-      }
-    }
-    return true;
-  };
-  // In graph order, so that the forward pass stays in front. But a contraction runs as soon as its operands are there,
-  // so that what a weight's gradient reads is free again early, and kernels can run beside it.
-  for (NodeId id = 0; id < graph_.size(); ++id) {
+  // In graph order, so that the forward pass stays in front.
+  for (NodeId id = 0; id < graph_.size(); ++id)
     if (external(id) || stored(id)) visit(id);
-    while (!emitted.empty()) {
-      const NodeId at = emitted.back();
-      emitted.pop_back();
-      for (NodeId user : users_[static_cast<size_t>(at)]) {
-        if (is_view(graph_, node(user)))
-          emitted.push_back(user);
-        else if (is_library(node(user)) && !done[static_cast<size_t>(user)] && has_operands(user))
-          visit(user);
-      }
-    }
-  }
   const auto deliver = [&](Value v) {
     visit(v.node);
     return map(v);

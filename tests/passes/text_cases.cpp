@@ -28,6 +28,7 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/fusion/fuse.h"
+#include "passes/fusion/order_calls.h"
 #include "passes/model/attach_loss.h"
 #include "passes/model/attach_preprocessing.h"
 #include "passes/model/choose_attention.h"
@@ -227,6 +228,7 @@ const std::map<std::string, RunPass>& passes() {
       {"differentiate", run_differentiate},
       {"expand_composites", [](const Graph& graph, Options&) { return print(expand_composites(graph)); }},
       {"fuse", plain(fuse)},
+      {"order_calls", plain(order_calls)},
       {"hoist_max_pool", plain(hoist_max_pool)},
       {"multiply_patches",
        [](const Graph& g, Options& o) { return print(multiply_patches(g, o.integer("alignment", 16))); }},

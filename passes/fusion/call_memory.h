@@ -1,0 +1,46 @@
+// What the calls of a fused graph make and read in memory. Calls are the nodes that are neither leaves nor views.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace halfstep {
+
+// A value takes memory from the call that makes it to its last reader. Leaves and what the graph delivers have memory
+// of their own. Pieces of an arena are values that the arena's readers read.
+struct StoredValue {
+  Value value;
+  int64_t bytes = 0;
+  std::vector<NodeId> readers;  // each once, ascending
+};
+
+class CallMemory {
+ public:
+  explicit CallMemory(const Graph& graph);
+
+  bool is_call(NodeId id) const;
+  const std::vector<StoredValue>& values() const { return values_; }
+  // Numbers of values.
+  const std::vector<int>& made(NodeId call) const { return made_[static_cast<size_t>(call)]; }
+  const std::vector<int>& read(NodeId call) const { return read_[static_cast<size_t>(call)]; }
+  // The calls that must be complete before it starts.
+  const std::vector<NodeId>& needs(NodeId call) const { return needs_[static_cast<size_t>(call)]; }
+  // Bytes of the values alive while each node runs, if they run in order.
+  std::vector<int64_t> alive() const;
+
+ private:
+  Value storage(Value v) const;
+  void place_pieces(NodeId arena);
+  void read_storage(NodeId call, Value v);
+  void need(NodeId call, Value v);
+
+  const Graph& graph_;
+  std::vector<StoredValue> values_;
+  std::vector<std::vector<int>> made_, read_;
+  std::vector<std::vector<NodeId>> needs_;
+  std::vector<std::vector<int>> pieces_;  // by arena
+};
+
+}  // namespace halfstep

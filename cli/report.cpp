@@ -51,16 +51,29 @@ std::string pass_times_table(const CompileReport& report) {
 }
 
 std::string compile_summary(const CompileReport& r) {
+  std::string again;
+  if (r.recomputation)
+    again = fmt::format("computed again for the memory budget: {} values, {} less at once for {} more traffic a step\n",
+                        r.recomputation->values, bytes_text(r.recomputation->bytes_before - r.recomputation->bytes),
+                        bytes_text(r.recomputation->more_traffic));
   return fmt::format(
-      "compiled in {:.2f} s to {} calls: {} trainable values, {} of state, {} of scratch (no plan is below {})\n",
+      "compiled in {:.2f} s to {} calls: {} trainable values, {} of state, {} of scratch (no plan is below {})\n{}",
       r.seconds, r.steps, count_text(r.parameters), bytes_text(r.state_bytes), bytes_text(r.scratch_bytes),
-      bytes_text(r.scratch_floor));
+      bytes_text(r.scratch_floor), again);
 }
 
 nlohmann::json compile_json(const CompileReport& r) {
   nlohmann::json passes = nlohmann::json::array();
   for (const PassTime& t : r.times) passes.push_back({{"pass", t.pass}, {"seconds", t.seconds}});
+  nlohmann::json again;
+  if (r.recomputation)
+    again = {{"values", r.recomputation->values},
+             {"bytes_before", r.recomputation->bytes_before},
+             {"bytes", r.recomputation->bytes},
+             {"more_traffic", r.recomputation->more_traffic},
+             {"more_flops", r.recomputation->more_flops}};
   return {{"seconds", r.seconds},
+          {"recomputation", again},
           {"parameters", r.parameters},
           {"calls", r.steps},
           {"scratch_bytes", r.scratch_bytes},

@@ -158,9 +158,9 @@ std::string largest_values(std::vector<std::pair<int64_t, std::string>> values) 
   return text;
 }
 
-int64_t state_bytes(const CompiledModel& model) {
+int64_t state_bytes(std::span<const Program> programs) {
   std::map<std::string, int64_t> bytes;
-  for (const Program& program : model.programs)
+  for (const Program& program : programs)
     for (const Buffer& buffer : program.buffers)
       if (buffer.kind == BufferKind::state) bytes[buffer.name] = buffer.type.byte_count();
   int64_t sum = 0;
@@ -363,6 +363,40 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   return result;
 }
 
+// All programs of a step, and what they need.
+struct LoweredPrograms {
+  std::vector<Program> programs;
+  NamedTensors constants;
+  std::vector<std::pair<int64_t, std::string>> values;  // in scratch
+  int64_t steps = 0, scratch_bytes = 0, scratch_floor = 0;
+};
+
+LoweredPrograms lower_all(const std::vector<Graph>& graphs, KernelModule& module) {
+  LoweredPrograms all;
+  for (const Graph& graph : graphs) {
+    LoweredProgram lowered = lower(graph, graph.name(), module);
+    all.steps += static_cast<int64_t>(lowered.program.steps.size());
+    all.scratch_floor = std::max(all.scratch_floor, lowered.scratch_floor);
+    all.values.insert(all.values.end(), lowered.values.begin(), lowered.values.end());
+    for (const Buffer& buffer : lowered.program.buffers)
+      if (buffer.kind == BufferKind::scratch) all.scratch_bytes = std::max(all.scratch_bytes, buffer.type.byte_count());
+    all.constants.merge(lowered.constants);
+    all.programs.push_back(std::move(lowered.program));
+  }
+  return all;
+}
+
+void check_budget(const Recipe& recipe, const CompileReport& report, const std::string& largest) {
+  const int64_t needed = report.state_bytes + report.scratch_bytes;
+  if (!recipe.memory_budget || needed <= recipe.memory_budget->bytes) return;
+  throw Error(
+      fmt::format("the step needs {:.2f} GiB though values are computed again ({:.2f} of states, {:.2f} of values), "
+                  "memory_budget is {:.2f} GiB: give more, or a smaller batch; the largest values are {}",
+                  static_cast<double>(needed) / 0x1p30, static_cast<double>(report.state_bytes) / 0x1p30,
+                  static_cast<double>(report.scratch_bytes) / 0x1p30,
+                  static_cast<double>(recipe.memory_budget->bytes) / 0x1p30, largest));
+}
+
 CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, DeviceKind device,
                                   const CompileOptions& options) {
   const Clock::time_point start = Clock::now();
@@ -375,6 +409,8 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.stop_after = options.stop_after;
   // Products of other rows run at a quarter of the speed.
   if (device == DeviceKind::cuda) passes.product_alignment = 16;
+  if (recipe.memory_budget) passes.memory_budget = recipe.memory_budget->bytes;
+  passes.overlapping_calls = overlapping_calls(device);
   passes.dump = options.dump;
   passes.programs = options.programs;
   passes.loss.model_outputs = options.model_outputs;
@@ -400,23 +436,23 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   model.device = device;
   const bool named = !recipe.architecture.empty() && recipe.architecture != "native";
   model.architecture = named ? recipe.architecture : device == DeviceKind::cuda ? "sm_80" : host_cpu();
-  KernelModule module({device, model.architecture});
-  std::vector<std::pair<int64_t, std::string>> values;  // in scratch, of all programs
-  for (const Graph& graph : graphs.graphs) {
-    LoweredProgram lowered = lower(graph, graph.name(), module);
-    report.steps += static_cast<int64_t>(lowered.program.steps.size());
-    report.scratch_floor = std::max(report.scratch_floor, lowered.scratch_floor);
-    values.insert(values.end(), lowered.values.begin(), lowered.values.end());
-    for (const Buffer& buffer : lowered.program.buffers)
-      if (buffer.kind == BufferKind::scratch)
-        report.scratch_bytes = std::max(report.scratch_bytes, buffer.type.byte_count());
-    model.state.merge(lowered.constants);
-    model.programs.push_back(std::move(lowered.program));
+  std::optional<KernelModule> module(std::in_place, KernelTarget{device, model.architecture});
+  LoweredPrograms lowered = lower_all(graphs.graphs, *module);
+  // The pass estimates what the plan needs; where it fell short it gets less.
+  for (int tries = 0; recipe.memory_budget && graphs.recomputation && tries < 5; ++tries) {
+    const int64_t excess = lowered.scratch_bytes + state_bytes(lowered.programs) - recipe.memory_budget->bytes;
+    if (excess <= 0) break;
+    *passes.memory_budget -= std::max(excess, recipe.memory_budget->bytes / 256);
+    graphs = run_training_pipeline(imported.graph, passes);
+    lowered = lower_all(graphs.graphs, module.emplace(KernelTarget{device, model.architecture}));
   }
+  report.steps = lowered.steps, report.scratch_bytes = lowered.scratch_bytes;
+  report.scratch_floor = lowered.scratch_floor;
+  model.state = std::move(lowered.constants), model.programs = std::move(lowered.programs);
   report.times.push_back({"lower", seconds_since(kernels)});
   const Clock::time_point emission = Clock::now();
-  if (!options.dump.empty()) write_file_atomically(options.dump / "kernels.ll", module.ir_text());
-  model.kernels = module.finish();
+  if (!options.dump.empty()) write_file_atomically(options.dump / "kernels.ll", module->ir_text());
+  model.kernels = module->finish();
   report.times.push_back({"kernels", seconds_since(emission)});
   if (!options.dump.empty()) {
     for (const Program& program : model.programs)
@@ -433,9 +469,11 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   model.notes = notes_of(recipe, passes.loss, model, imported.graph);
   for (const std::string& remark : imported.remarks)
     if (remark.starts_with("WARNING: the data of the constant")) model.notes[kMissingConstants] = remark;
-  model.notes["largest_tensors"] = largest_values(std::move(values));
+  model.notes["largest_tensors"] = largest_values(std::move(lowered.values));
   check(model);
-  report.state_bytes = state_bytes(model);
+  report.state_bytes = state_bytes(model.programs);
+  report.recomputation = graphs.recomputation;
+  check_budget(recipe, report, model.notes["largest_tensors"]);
   report.seconds = seconds_since(start);
   return result;
 }

@@ -34,6 +34,7 @@ struct CompileReport {
   int64_t nodes = 0;            // of the training graph before fusion
   int64_t kernels = 0, steps = 0;
   int64_t scratch_bytes = 0, scratch_floor = 0, state_bytes = 0;
+  std::optional<Recomputation> recomputation;  // where there is a memory budget
   double seconds = 0;
 };
 

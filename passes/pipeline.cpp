@@ -121,6 +121,27 @@ void take_arenas_apart(Pipeline& p) {
     for (Graph& graph : p.result.graphs) graph = unbind_arenas(graph, p.result.arenas);
 }
 
+// Bytes of the states of all graphs: the steps of one executor share them.
+int64_t state_bytes(const std::vector<Graph>& graphs) {
+  std::map<std::string, int64_t> bytes;
+  for (const Graph& graph : graphs)
+    for (const Node& node : graph.nodes())
+      if (is_leaf(*node.op) && !is(node, "input")) bytes[node.attributes.text("name")] = node.results[0].byte_count();
+  int64_t sum = 0;
+  for (const auto& [name, size] : bytes) sum += size;
+  return sum;
+}
+
+void recompute_within_budget(Pipeline& p) {
+  if (!p.options.memory_budget) return;
+  const int64_t budget = *p.options.memory_budget - state_bytes(p.result.graphs);
+  for (Graph& graph : p.result.graphs) {
+    Recomputation done;
+    graph = recompute(graph, budget, p.options.overlapping_calls, done);
+    if (graph.name() == "train") p.result.recomputation = done;
+  }
+}
+
 struct Pass : PassRow {
   void (*run)(Pipeline&);
 };
@@ -169,6 +190,7 @@ constexpr Pass kPasses[] = {
     {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"fuse", {"fuse"}, kValues}, [](Pipeline& p) { p.each(fuse); }},
     {{"order_calls", {"order_calls"}, kValues}, [](Pipeline& p) { p.each(order_calls); }},
+    {{"recompute", {"recompute"}, kValues}, recompute_within_budget},
 };
 
 void verify_all(const Pipeline& p, std::string_view pass) {

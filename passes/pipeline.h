@@ -12,6 +12,7 @@
 
 #include "base/tensor.h"
 #include "ir/graph.h"
+#include "passes/fusion/recompute.h"
 #include "passes/model/attach_loss.h"
 #include "passes/model/attach_preprocessing.h"
 #include "passes/model/choose_attention.h"
@@ -28,6 +29,9 @@ struct TrainingPipelineOptions {
   OptimizerOptions optimizer;
   int64_t product_alignment = 1;                      // bytes: where the target's products want rows to begin
   AttentionForm attention = AttentionForm::expanded;  // another if the target has a library for it
+  // Of states and of what a step keeps; above it values are computed again. Library calls' values stay for some calls.
+  std::optional<int64_t> memory_budget;
+  int overlapping_calls = 0;
   enum Programs : uint8_t { training, training_and_gradients } programs = training;
   // The verifier: on what the last pass leaves (the builder has checked every node), or to find the pass at fault.
   enum Verification : uint8_t { at_the_end, after_each_pass } verification = at_the_end;
@@ -53,6 +57,7 @@ struct PipelineResult {
   std::vector<std::string> arena_states;  // names of the states laid out like `arenas`
   NamedTensors initial_states;            // of states that are neither weights nor zero at first
   std::vector<PassTime> times;
+  std::optional<Recomputation> recomputation;  // of "train", where there is a memory budget
 
   const Graph* find(std::string_view name) const;
 };

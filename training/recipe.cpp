@@ -44,6 +44,23 @@ void read(bool& to, const std::string& text) {
   to = text == "true";
 }
 
+// 6GiB, 1.5GiB, 500MiB, 1073741824
+void read(ByteSize& to, const std::string& text) {
+  constexpr std::string_view kUnits[] = {"TiB", "GiB", "MiB", "KiB"};
+  double factor = 0x1p40, number = 0;
+  std::string digits = text;
+  for (const std::string_view unit : kUnits) {
+    if (digits.ends_with(unit)) break;
+    factor /= 1024;
+  }
+  if (factor > 1) digits.resize(digits.size() - 3);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  if (error != std::errc() || end != digits.data() + digits.size() ||
+      !(number * factor >= 1 && number * factor < 0x1p62))
+    throw Error("a size expected as 6GiB, 1.5GiB, 500MiB or a number of bytes, found '" + text + "'");
+  to.bytes = static_cast<int64_t>(number * factor);
+}
+
 template <typename T>
 void read(std::optional<T>& to, const std::string& text) {
   read(to.emplace(), text);
@@ -76,6 +93,7 @@ void read(std::map<std::string, double>& to, const std::string& text) {
 std::string write(const std::string& v) { return v; }
 std::string write(int64_t v) { return std::to_string(v); }
 std::string write(double v) { return fmt::format("{}", v); }
+std::string write(ByteSize v) { return std::to_string(v.bytes); }
 std::string write(bool v) { return v ? "true" : "false"; }
 template <typename T>
 std::string write(const std::optional<T>& v) {
@@ -220,6 +238,9 @@ const std::vector<RecipeKey>& keys() {
           kTarget, "architecture", "NAME",
           "LLVM's name of a CPU, or native: this one; sm_80, which later GPUs run too; default: native, of compiled "
           "directories x86-64-v3"),
+      key<&R::memory_budget>(kTarget, "memory_budget", "SIZE",
+                             "most memory of states and of what a step keeps, as 6GiB; where it is short, values are "
+                             "computed again"),
       key<&R::attention>(kTarget, "attention", "library|deterministic|expanded",
                          "on CUDA, in f16 and bf16: one library call each where there is no mask but causal, the same "
                          "with gradients summed "

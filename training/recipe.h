@@ -16,6 +16,11 @@
 
 namespace halfstep {
 
+struct ByteSize {
+  int64_t bytes = 0;
+  friend bool operator==(const ByteSize&, const ByteSize&) = default;
+};
+
 struct Recipe {
   // The model and its data.
   std::string model, data, test_data;
@@ -66,6 +71,7 @@ struct Recipe {
   int64_t seed = 0;
   bool shuffle = true;
   std::string device = "auto", architecture, attention = "library";
+  std::optional<ByteSize> memory_budget;
   int64_t threads = 0, autotune = 8;
   bool tf32 = false;
   std::string out = "halfstep-out", resume, trust;

@@ -10,13 +10,19 @@
 
 namespace halfstep {
 
-std::vector<ArgumentUse> argument_uses(const Kernel& kernel) {
-  std::vector<ArgumentUse> uses(kernel.arguments.size());
+namespace {
+
+struct SharedPair {
+  size_t operand = 0, output = 0;  // arguments
+};
+
+// Each operand with each output whose every element is stored where the operand is read.
+std::vector<SharedPair> shared_pairs(const Kernel& kernel) {
+  std::vector<SharedPair> pairs;
   std::map<int32_t, std::set<Index>> stored;  // by argument: at all of its stores
   for (const Store& s : kernel.stores) stored[s.argument].insert(s.index);
   for (const auto& [argument, indices] : stored) {
     const size_t output = static_cast<size_t>(argument);
-    uses[output].written = true;
     if (kernel.arguments[output].kind != KernelArgument::Kind::output) continue;
     for (size_t a = 0; a < kernel.arguments.size(); ++a) {
       if (kernel.arguments[a].kind != KernelArgument::Kind::operand) continue;
@@ -25,10 +31,53 @@ std::vector<ArgumentUse> argument_uses(const Kernel& kernel) {
         const Expression& e = kernel.expressions[id];
         if (e.kind == Expression::Kind::load && e.id == static_cast<int32_t>(a)) shareable = indices.count(e.index) > 0;
       }
-      if (shareable) uses[a].shared = uses[output].shared = true;
+      if (shareable) pairs.push_back({a, output});
     }
   }
+  return pairs;
+}
+
+// Stored at points of which each is visited once, and after all reductions. Elements stored once for a row are not:
+// other threads may still read the row.
+bool stored_point_by_point(const Kernel& kernel, size_t output) {
+  if (kernel.form == Kernel::Form::pointwise) return true;
+  if (kernel.form == Kernel::Form::scatter || kernel.points(kernel.reduced) == 1) return false;
+  return std::ranges::all_of(kernel.stores, [&](const Store& s) {
+    return s.argument != static_cast<int32_t>(output) || s.domain == Store::Domain::full;
+  });
+}
+
+bool has_argument(const Kernel& kernel, KernelArgument::Kind kind, int32_t number) {
+  return std::ranges::any_of(kernel.arguments,
+                             [&](const KernelArgument& a) { return a.kind == kind && a.number == number; });
+}
+
+}  // namespace
+
+std::vector<ArgumentUse> argument_uses(const Kernel& kernel) {
+  std::vector<ArgumentUse> uses(kernel.arguments.size());
+  for (const Store& s : kernel.stores) uses[static_cast<size_t>(s.argument)].written = true;
+  for (const SharedPair& pair : shared_pairs(kernel)) uses[pair.operand].shared = uses[pair.output].shared = true;
   return uses;
+}
+
+std::vector<Overlay> overlays(std::span<const Kernel> kernels) {
+  std::vector<Overlay> found;
+  for (size_t k = 0; k < kernels.size(); ++k)
+    for (const SharedPair& pair : shared_pairs(kernels[k])) {
+      const KernelArgument &operand = kernels[k].arguments[pair.operand], &output = kernels[k].arguments[pair.output];
+      const auto elsewhere = [&](size_t other) {
+        return other != k &&
+               (has_argument(kernels[other], KernelArgument::Kind::output, output.number) ||
+                (other > k && has_argument(kernels[other], KernelArgument::Kind::operand, operand.number)));
+      };
+      bool alone = true;
+      for (size_t other = 0; other < kernels.size(); ++other) alone &= !elsewhere(other);
+      if (alone && operand.type.byte_count() == output.type.byte_count() &&
+          stored_point_by_point(kernels[k], pair.output))
+        found.push_back({operand.number, output.number});
+    }
+  return found;
 }
 
 llvm::Function* declare_kernel(llvm::Module& module, const Kernel& kernel, const std::string& name,

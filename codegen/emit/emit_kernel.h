@@ -6,6 +6,7 @@
 #include <string>
 
 #include "codegen/emit/emit_expression.h"
+#include "codegen/emit/module.h"
 
 namespace halfstep {
 
@@ -29,6 +30,8 @@ struct ArgumentUse {
   bool written = false, shared = false;
 };
 std::vector<ArgumentUse> argument_uses(const Kernel& kernel);
+// Of the kernels of one region, which run in order.
+std::vector<Overlay> overlays(std::span<const Kernel> kernels);
 
 // `name`(pointer to each argument but the tables, then `more`), with what is known about its pointers.
 llvm::Function* declare_kernel(llvm::Module& module, const Kernel& kernel, const std::string& name,

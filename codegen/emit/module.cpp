@@ -136,6 +136,7 @@ const EmittedRegion& KernelModule::emit(const Graph& region) {
   try {
     const Schedule plan = schedule(region, state_->target.device);
     for (const Kernel& kernel : plan.kernels) at->second.launches.push_back(state_->emit(kernel));
+    at->second.overlays = overlays(plan.kernels);
     for (const TensorType& partial : plan.partials) at->second.partial_bytes.push_back(partial.byte_count());
   } catch (...) {
     state_->regions.erase(at);

@@ -28,9 +28,16 @@ struct EmittedLaunch {
   int64_t bytes = 0;
 };
 
+// Output `output` may lie where operand `operand` does: nothing reads the operand once an element of it is written.
+struct Overlay {
+  int32_t operand = 0, output = 0;
+  friend bool operator==(const Overlay&, const Overlay&) = default;
+};
+
 struct EmittedRegion {
   std::vector<EmittedLaunch> launches;  // in order; none if every output is empty
   std::vector<int64_t> partial_bytes;   // scratch that lives from the first launch to the last
+  std::vector<Overlay> overlays;        // of equal bytes
 };
 
 class KernelModule {
@@ -42,9 +49,8 @@ class KernelModule {
   KernelModule& operator=(const KernelModule&) = delete;
 
   // Adds the kernels of a region: its inputs are named "0", "1", ... by operand number, its outputs are in order.
-  // Regions of equal structure share their kernels. An output may lie over an operand of its element size that the
-  // region reads only at the index where it stores; no other arguments may overlap. Throws InternalError if no kernel
-  // has the form.
+  // Regions of equal structure share their kernels. Only arguments that `overlays` lists may overlap, wholly. Throws
+  // InternalError if no kernel has the form.
   const EmittedRegion& emit(const Graph& region);
 
   const KernelTarget& target() const;

@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -12,6 +13,7 @@
 #include "codegen/lower/plan_memory.h"
 #include "ir/op.h"
 #include "ir/views.h"
+#include "program/program_check.h"
 
 namespace halfstep {
 namespace {
@@ -171,6 +173,9 @@ class Lowering {
   Value taken_over(NodeId id) const;
   void lower_node(NodeId id);
   Place result_place(Value v);
+  bool read_beside(StorageId storage) const;
+  bool ends_here(NodeId id, size_t operand, std::span<const Place> places) const;
+  void lay_over(NodeId id, std::span<const Overlay> overlays, std::span<const Place> operands);
   void lower_fused(NodeId id);
   void lower_gemm(NodeId id);
   void lower_convolution(NodeId id);
@@ -194,6 +199,7 @@ class Lowering {
   std::vector<std::vector<MaybePlace>> places_;
   std::vector<NodeId> last_use_;  // by storage node: the last node that reads it
   std::vector<Storage> storages_;
+  std::set<StorageId> arenas_;
   std::vector<Lifetime> lifetimes_;
 };
 
@@ -247,6 +253,7 @@ void Lowering::place_arenas() {
                          BufferKind::state, n.results[0])
             : add_scratch(n.results[0].byte_count());
     set_place({id, 0}, {storage, 0});
+    arenas_.insert(storage);
     int64_t offset = 0;
     for (Value v : n.operands) {
       Value source = v;
@@ -353,12 +360,48 @@ void Lowering::lower_node(NodeId id) {
   }
 }
 
+// Whether a library call may still read it while the next step runs.
+bool Lowering::read_beside(StorageId storage) const {
+  const std::vector<Step>& steps = result_.program.steps;
+  const auto beside = static_cast<size_t>(overlapping_calls(module_.target().device));
+  const auto recent = std::span(steps).last(std::min(steps.size(), beside));
+  return std::ranges::any_of(recent, [&](const Step& step) {
+    return is_library(step.call) && std::ranges::any_of(memory_uses(result_.program, step), [&](const MemoryUse& use) {
+             return use.access == Access::read && use.ref.buffer == static_cast<int32_t>(storage);
+           });
+  });
+}
+
+// Whether nothing but operand number `operand` of a node needs the memory there any more.
+bool Lowering::ends_here(NodeId id, size_t operand, std::span<const Place> places) const {
+  const Place place = places[operand];
+  const Storage& storage = storages_[place.storage];
+  const Value v = node(id).operands[operand];
+  const NodeId maker = storage_node(v.node);
+  return storage.buffer < 0 && !arenas_.contains(place.storage) && place.offset == 0 &&
+         storage.bytes == graph_.type(v).byte_count() && node(maker).op->kernel != KernelKind::leaf &&
+         last_use_[static_cast<size_t>(maker)] == id && !read_beside(place.storage) &&
+         std::ranges::count(places, place.storage, &Place::storage) == 1;
+}
+
+// Results take the memory of operands that end here, where the kernels allow it.
+void Lowering::lay_over(NodeId id, std::span<const Overlay> overlays, std::span<const Place> operands) {
+  std::set<int32_t> taken;
+  for (const Overlay& o : overlays) {
+    const size_t operand = static_cast<size_t>(o.operand);
+    if (has_place({id, o.output}) || taken.contains(o.operand) || !ends_here(id, operand, operands)) continue;
+    set_place({id, o.output}, operands[operand]);
+    taken.insert(o.operand);
+  }
+}
+
 void Lowering::lower_fused(NodeId id) {
   const Node& n = node(id);
   const EmittedRegion region = module_.emit(n.attributes.region("body"));
   std::vector<Place> operands, results;
   std::vector<StorageId> partials;
   for (Value v : n.operands) operands.push_back(resolve_aligned(v));
+  lay_over(id, region.overlays, operands);
   for (int32_t r = 0; r < static_cast<int32_t>(n.results.size()); ++r) results.push_back(result_place({id, r}));
   for (int64_t bytes : region.partial_bytes) partials.push_back(add_scratch(bytes));
   if (const auto written_over = operand_written_over(n.attributes.region("body"))) {
@@ -490,13 +533,11 @@ void Lowering::finish_outputs_and_updates() {
   }
 }
 
-// What a value in memory is, each step that names it is alive in, and those between. What a library call names is not
-// overwritten by the next kernels on the GPU, so that these can run beside it.
+// What a value in memory is, each step that names it is alive in, and those between.
 void Lowering::find_lifetimes() {
-  constexpr int kOverlappingSteps = 3;
   int number = 0;
   for (Step& step : result_.program.steps) {
-    const int longer = is_library(step.call) && module_.target().device == DeviceKind::cuda ? kOverlappingSteps : 0;
+    const int longer = is_library(step.call) ? overlapping_calls(module_.target().device) : 0;
     for_each_ref(step, [&](const Ref& r) {
       const Storage& s = storages_[static_cast<size_t>(r.buffer)];
       if (s.buffer >= 0) return;
@@ -528,6 +569,8 @@ void Lowering::plan_scratch() {
 }
 
 }  // namespace
+
+int overlapping_calls(DeviceKind device) { return device == DeviceKind::cuda ? 3 : 0; }
 
 LoweredProgram lower(const Graph& graph, const std::string& program_name, KernelModule& module) {
   return Lowering(graph, program_name, module).run();

@@ -20,6 +20,9 @@ struct LoweredProgram {
 
 // `graph` holds leaves, fused regions, contractions, views and arenas only (passes/fusion/fuse.h). Kernels are emitted
 // into `module`. Updates are written in place where no later step reads the old value, else copied at the end.
+// How many calls more what a library call reads or makes stays on `device`, so that kernels can run beside it.
+int overlapping_calls(DeviceKind device);
+
 LoweredProgram lower(const Graph& graph, const std::string& program_name, KernelModule& module);
 
 }  // namespace halfstep

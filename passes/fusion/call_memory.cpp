@@ -1,12 +1,42 @@
 #include "passes/fusion/call_memory.h"
 
 #include <algorithm>
+#include <limits>
 #include <set>
+#include <utility>
 
 #include "ir/op.h"
 #include "ir/views.h"
 
 namespace halfstep {
+namespace {
+
+bool is_library(const Node& node) {
+  return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution ||
+         node.op->kernel == KernelKind::attention;
+}
+
+// Whether a region reads its input number `number` only at the point that it computes.
+bool reads_point_by_point(const Graph& body, size_t number) {
+  const auto users = body.users();
+  std::vector<NodeId> stack;
+  for (NodeId id = 0; id < body.size() && stack.empty(); ++id)
+    if (is_leaf(*body.node(id).op) && number-- == 0) stack.push_back(id);
+  std::vector<char> seen(body.nodes().size(), 0);
+  while (!stack.empty()) {
+    const NodeId at = stack.back();
+    stack.pop_back();
+    for (const NodeId user : users[static_cast<size_t>(at)]) {
+      const KernelKind kind = body.node(user).op->kernel;
+      if (kind != KernelKind::pointwise && kind != KernelKind::reduction && !is_view(body, body.node(user)))
+        return false;
+      if (kind != KernelKind::reduction && !std::exchange(seen[static_cast<size_t>(user)], 1)) stack.push_back(user);
+    }
+  }
+  return true;
+}
+
+}  // namespace
 
 CallMemory::CallMemory(const Graph& graph)
     : graph_(graph),
@@ -59,7 +89,10 @@ void CallMemory::place_pieces(NodeId arena) {
       pieces.insert(pieces.end(), inner.begin(), inner.end());
     } else {
       for (const int number : made_[static_cast<size_t>(v.node)])
-        if (values_[static_cast<size_t>(number)].value == v) pieces.push_back(number);
+        if (StoredValue& piece = values_[static_cast<size_t>(number)]; piece.value == v) {
+          pieces.push_back(number);
+          if (piece.arena < 0) piece.arena = arena;
+        }
     }
   }
 }
@@ -90,13 +123,54 @@ void CallMemory::need(NodeId call, Value v) {
   }
 }
 
-std::vector<int64_t> CallMemory::alive() const {
+// Values that end at a call and whose memory results of it can take.
+std::vector<int> CallMemory::lent(NodeId call) const {
+  std::vector<int> found;
+  const Node& node = graph_.node(call);
+  if (node.op->kernel != KernelKind::fused) return found;
+  std::vector<int64_t> results;
+  for (const int made : made_[static_cast<size_t>(call)]) results.push_back(values_[static_cast<size_t>(made)].bytes);
+  for (const int read : read_[static_cast<size_t>(call)]) {
+    const StoredValue& v = values_[static_cast<size_t>(read)];
+    const auto result = std::ranges::find(results, v.bytes);
+    if (v.readers.back() != call || v.arena >= 0 || result == results.end()) continue;
+    const auto is_it = [&](Value operand) { return storage(operand) == v.value; };
+    const auto operand = std::ranges::find_if(node.operands, is_it);
+    if (std::ranges::count_if(node.operands, is_it) != 1 ||
+        !reads_point_by_point(node.attributes.region("body"), static_cast<size_t>(operand - node.operands.begin())))
+      continue;
+    *result = -1;
+    found.push_back(read);
+  }
+  return found;
+}
+
+std::vector<int64_t> CallMemory::alive(int overlap) const {
+  std::vector<NodeId> calls, place(graph_.nodes().size(), 0);
+  for (NodeId id = 0; id < graph_.size(); ++id)
+    if (is_call(id)) place[static_cast<size_t>(id)] = static_cast<NodeId>(calls.size()), calls.push_back(id);
+  const auto until = [&](NodeId call) {
+    if (!is_library(graph_.node(call))) return call;
+    const size_t last = static_cast<size_t>(place[static_cast<size_t>(call)] + overlap);
+    return calls[std::min(last, calls.size() - 1)];
+  };
+  std::vector<NodeId> begin(graph_.nodes().size(), std::numeric_limits<NodeId>::max());  // by arena
+  for (const StoredValue& v : values_)
+    if (v.arena >= 0) begin[static_cast<size_t>(v.arena)] = std::min(begin[static_cast<size_t>(v.arena)], v.value.node);
   std::vector<int64_t> bytes(graph_.nodes().size() + 1, 0);
   for (const StoredValue& v : values_) {
-    const NodeId last = v.readers.empty() ? v.value.node : v.readers.back();
-    bytes[static_cast<size_t>(v.value.node)] += v.bytes;
+    NodeId last = until(v.value.node);
+    for (const NodeId reader : v.readers) last = std::max(last, until(reader));
+    bytes[static_cast<size_t>(v.arena >= 0 ? begin[static_cast<size_t>(v.arena)] : v.value.node)] += v.bytes;
     bytes[static_cast<size_t>(last) + 1] -= v.bytes;
   }
+  for (NodeId call = 0; call < graph_.size(); ++call)
+    for (const int value : lent(call)) {
+      const StoredValue& v = values_[static_cast<size_t>(value)];
+      if (std::ranges::any_of(v.readers, [&](NodeId r) { return r != call && until(r) >= call; })) continue;
+      bytes[static_cast<size_t>(call)] -= v.bytes;
+      bytes[static_cast<size_t>(std::max(call, until(v.value.node))) + 1] += v.bytes;
+    }
   for (size_t i = 1; i < bytes.size(); ++i) bytes[i] += bytes[i - 1];
   bytes.pop_back();
   return bytes;

@@ -14,6 +14,7 @@ struct StoredValue {
   Value value;
   int64_t bytes = 0;
   std::vector<NodeId> readers;  // each once, ascending
+  NodeId arena = -1;            // of which it is a piece
 };
 
 class CallMemory {
@@ -27,14 +28,17 @@ class CallMemory {
   const std::vector<int>& read(NodeId call) const { return read_[static_cast<size_t>(call)]; }
   // The calls that must be complete before it starts.
   const std::vector<NodeId>& needs(NodeId call) const { return needs_[static_cast<size_t>(call)]; }
-  // Bytes of the values alive while each node runs, if they run in order.
-  std::vector<int64_t> alive() const;
+  // Bytes of the values alive while each node runs, if they run in order. What a library call reads or makes stays for
+  // `overlap` calls more. All pieces of an arena are there from the first one on. A value whose last reader reads it
+  // element by element lends its memory to a result of equal size.
+  std::vector<int64_t> alive(int overlap) const;
 
  private:
   Value storage(Value v) const;
   void place_pieces(NodeId arena);
   void read_storage(NodeId call, Value v);
   void need(NodeId call, Value v);
+  std::vector<int> lent(NodeId call) const;
 
   const Graph& graph_;
   std::vector<StoredValue> values_;

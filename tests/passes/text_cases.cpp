@@ -9,6 +9,7 @@
 //
 // What a pass keeps (its row in passes/pipeline.cpp) is checked on every case that gives a graph. A case of which that
 // cannot hold has the option unchecked=why.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -209,6 +210,13 @@ std::string run_unbind_arenas(const Graph& graph, Options& o) {
   return print(unbind_arenas(add_update(bind_arenas(graph, layout), options, layout), layout));
 }
 
+std::string run_recompute(const Graph& graph, Options& o) {
+  Recomputation done;
+  const Graph result = recompute(graph, o.integer("budget", 0), 0, done);
+  return print(result) + fmt::format("// {} values: {} bytes instead of {}, {} more read and written\n", done.values,
+                                     done.bytes, done.bytes_before, done.more_traffic);
+}
+
 using RunPass = std::function<std::string(const Graph&, Options&)>;
 
 RunPass plain(Graph (*pass)(const Graph&)) {
@@ -228,17 +236,18 @@ const std::map<std::string, RunPass>& passes() {
       {"differentiate", run_differentiate},
       {"expand_composites", [](const Graph& graph, Options&) { return print(expand_composites(graph)); }},
       {"fuse", plain(fuse)},
-      {"order_calls", plain(order_calls)},
       {"hoist_max_pool", plain(hoist_max_pool)},
       {"multiply_patches",
        [](const Graph& g, Options& o) { return print(multiply_patches(g, o.integer("alignment", 16))); }},
       {"pad_classes", [](const Graph& g, Options& o) { return print(pad_classes(g, o.integer("alignment", 16))); }},
       {"inference", plain(inference)},
       {"join_sums", plain(join_sums)},
+      {"order_calls", plain(order_calls)},
       {"place_casts", plain(place_casts)},
       {"recognise", plain(recognise)},
       {"recognise_attention", plain(recognise_attention)},
       {"reduce_filter_gradients", plain(reduce_filter_gradients)},
+      {"recompute", run_recompute},
       {"simplify", plain(simplify)},
       {"unbind_arenas", run_unbind_arenas},
   };

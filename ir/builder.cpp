@@ -246,6 +246,10 @@ Value Builder::sum_to(Value x, const Shape& to) {
   return reshape(axes.empty() ? x : reduce("reduce_sum", x, axes), to);
 }
 
+std::vector<Value> Builder::fused(std::vector<Value> operands, Graph body) {
+  return call_all(op("fused"), std::move(operands), {{"body", std::make_shared<const Graph>(std::move(body))}});
+}
+
 void Builder::output(std::string name, Value value) { graph_.outputs_.push_back({std::move(name), value}); }
 void Builder::update(Value state, Value value) {
   require(type(state) == type(value), "an update has its state's type");

@@ -66,6 +66,8 @@ class Builder {
   Value reduce(std::string_view op, Value x, Ints axes);  // keeps the axes with size 1
   // The cotangent of broadcast: sums to `shape`.
   Value sum_to(Value x, const Shape& shape);
+  // A region as one node; its inputs in node order are the operands.
+  std::vector<Value> fused(std::vector<Value> operands, Graph body);
   Value matmul(Value a, Value b, Attributes attributes = {}) { return call("matmul", {a, b}, std::move(attributes)); }
 
   void output(std::string name, Value value);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "ir/index_map.h"
 #include "ir/scalar.h"
 
 namespace halfstep {
@@ -40,11 +41,17 @@ enum class KernelKind : uint8_t {
 };
 std::string_view name(KernelKind kind);
 
+enum class Leaf : uint8_t { none, input, parameter, state, constant };
+// The gradient of an operation with respect to its data (of attention q, k and v), or its filter.
+enum class Gradient : uint8_t { none, data, filter };
+
 struct OperandSpec {
   std::string_view name;
   enum Arity : uint8_t { one, optional, variadic } arity = one;
   // A floating operand that autocast never casts: statistics, masters, scales.
   enum Cast : uint8_t { castable, keep } cast = castable;
+  // control: computed before the op, and not read by it.
+  enum Dependency : uint8_t { data, control } dependency = data;
 };
 
 // What an attribute says about the axes of operand 0, so that layout rewrites can permute it without knowing the op.
@@ -94,6 +101,11 @@ struct EvaluateContext {
 };
 using EvaluateRule = void (*)(const EvaluateContext&);
 using CostRule = double (*)(const Node&, std::span<const TensorType>);  // floating-point operations
+using ReadsRule = IndexReads (*)(const TypeContext&);
+// For each operand the axis whose size an axis of the result follows, slice by slice; absent: all slices read the whole
+// operand.
+using OperandAxes = std::vector<std::optional<size_t>>;
+using ResizeRule = std::optional<OperandAxes> (*)(const Node&, size_t axis);  // absent: slices depend on each other
 
 struct Op {
   std::string_view name;
@@ -105,14 +117,21 @@ struct Op {
   VjpRule vjp = nullptr;
   std::string_view not_differentiable = "";  // the reason, where vjp is missing
   KernelKind kernel = KernelKind::pointwise;
-  ScalarBody body = nullptr;        // pointwise only
-  ExpandRule expand = nullptr;      // as smaller ops
-  ExpandRule inference = nullptr;   // what stands for the op in an evaluation graph; nullptr: the op itself
-  EvaluateRule evaluate = nullptr;  // nullptr: derived from body or expand
-  CostRule cost = nullptr;          // nullptr: one operation a result element
+  Leaf leaf = Leaf::none;
+  Gradient gradient = Gradient::none;   // windows, convolutions and attention
+  ScalarOp combine = ScalarOp::add;     // reductions and windows: what makes one of several elements
+  IndexMap index_map = IndexMap::none;  // movement only
+  ReadsRule reads = nullptr;            // where the index map follows from the attributes
+  ResizeRule resize = nullptr;          // nullptr: derived from body or reads
+  ScalarBody body = nullptr;            // pointwise only
+  ExpandRule expand = nullptr;          // as smaller ops
+  ExpandRule inference = nullptr;       // what stands for the op in an evaluation graph; nullptr: the op itself
+  EvaluateRule evaluate = nullptr;      // nullptr: derived from body or expand
+  CostRule cost = nullptr;              // nullptr: one operation a result element
 };
 
-inline bool is_leaf(const Op& op) { return op.kernel == KernelKind::leaf && op.attributes.front().name == "name"; }
+// A leaf with a name.
+inline bool is_leaf(const Op& op) { return op.leaf != Leaf::none && op.leaf != Leaf::constant; }
 
 // The one table, joined from the families in ir/ops/.
 std::span<const Op* const> all_ops();

@@ -5,8 +5,9 @@
 namespace halfstep {
 
 bool is_view(const Graph& graph, const Node& node) {
-  if (node.op->name == "reshape" || node.op->name == "after") return true;
-  if (node.op->name != "slice") return false;
+  const IndexMap map = node.op->index_map;
+  if (map == IndexMap::row_major || map == IndexMap::same) return true;
+  if (map != IndexMap::part) return false;
   const Shape &from = graph.type(node.operands[0]).shape, &to = node.results[0].shape;
   size_t axis = 0;
   while (axis < to.size() && to[axis] == 1) ++axis;
@@ -19,7 +20,7 @@ bool is_view(const Graph& graph, const Node& node) {
 }
 
 int64_t view_offset(const Graph& graph, const Node& view) {
-  if (view.op->name != "slice") return 0;
+  if (view.op->index_map != IndexMap::part) return 0;
   const std::vector<int64_t> strides = row_major_strides(graph.type(view.operands[0]).shape);
   const Ints& starts = view.attributes.ints("starts");
   int64_t offset = 0;
@@ -27,8 +28,17 @@ int64_t view_offset(const Graph& graph, const Node& view) {
   return offset;
 }
 
-bool is_arena(const Node& node) { return node.op->name == "concat" && node.results[0].shape.size() == 1; }
+bool is_arena(const Node& node) { return node.op->index_map == IndexMap::joined && node.results[0].shape.size() == 1; }
 
-bool writes_in_place(const Node& node) { return node.op->name == "scatter"; }
+bool writes_in_place(const Node& node) { return node.op->index_map == IndexMap::scattered; }
+
+std::optional<ScalarOp> update_combine(const Node& scatter) {
+  const std::string& reduction = scatter.attributes.text("reduction");
+  if (reduction == "set") return std::nullopt;
+  return reduction == "add"   ? ScalarOp::add
+         : reduction == "mul" ? ScalarOp::multiply
+         : reduction == "min" ? ScalarOp::minimum
+                              : ScalarOp::maximum;
+}
 
 }  // namespace halfstep

@@ -1,7 +1,10 @@
 // Nodes that only look at their operand's memory. Fusion leaves them alone, lowering gives them no memory of their own.
 #pragma once
 
+#include <optional>
+
 #include "ir/graph.h"
+#include "ir/scalar.h"
 
 namespace halfstep {
 
@@ -13,5 +16,7 @@ int64_t view_offset(const Graph& graph, const Node& view);
 bool is_arena(const Node& node);
 // A scatter: it writes over its first operand's memory, or over a copy of it.
 bool writes_in_place(const Node& node);
+// What a scatter makes of an element and its update; absent: the update stands instead.
+std::optional<ScalarOp> update_combine(const Node& scatter);
 
 }  // namespace halfstep

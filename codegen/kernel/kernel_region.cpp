@@ -10,13 +10,6 @@
 
 namespace halfstep {
 
-ScalarOp combine_of(const Op& reduction) {
-  if (reduction.name == "reduce_sum") return ScalarOp::add;
-  if (reduction.name == "reduce_max") return ScalarOp::maximum;
-  if (reduction.name == "reduce_min") return ScalarOp::minimum;
-  throw InternalError("no kernel for reduction '" + std::string(reduction.name) + "'");
-}
-
 double identity_of(ScalarOp combine, DType dtype) {
   if (combine == ScalarOp::add) return 0;
   const double infinity = std::numeric_limits<double>::infinity();
@@ -59,19 +52,6 @@ bool all_in_range(const Tensor& indices, int64_t limit) {
 
 }  // namespace
 
-const std::vector<RegionReader::Row>& RegionReader::rows() {
-  static const std::vector<Row> rows{
-      {"input", &RegionReader::read_leaf},          {"constant", &RegionReader::read_constant},
-      {"broadcast", &RegionReader::read_broadcast}, {"reshape", &RegionReader::read_reshape},
-      {"after", &RegionReader::read_after},         {"transpose", &RegionReader::read_transpose},
-      {"slice", &RegionReader::read_slice},         {"pad", &RegionReader::read_pad},
-      {"concat", &RegionReader::read_concat},       {"iota", &RegionReader::read_iota},
-      {"gather", &RegionReader::read_gather},       {"uniform", &RegionReader::read_uniform},
-      {"max_pool", &RegionReader::read_max_pool},   {"max_pool_grad", &RegionReader::read_max_pool_grad},
-      {"avg_pool", &RegionReader::read_avg_pool},   {"avg_pool_grad", &RegionReader::read_avg_pool_grad}};
-  return rows;
-}
-
 ExpressionId RegionReader::evaluate(Value v, const std::vector<Index>& index, ExpressionId guard) {
   const std::tuple key{v, index, guard};
   if (const auto known = known_.find(key); known != known_.end()) return known->second;
@@ -83,26 +63,37 @@ ExpressionId RegionReader::evaluate(Value v, const std::vector<Index>& index, Ex
 ExpressionId RegionReader::read(Value v, const Point& p) {
   const Op& op = *p.node.op;
   const DType type = p.node.results[static_cast<size_t>(v.result)].dtype;
-  if (op.kernel == KernelKind::reduction)
-    return kernel_.rounded(type, read_reduction_(v.node, kernel_.space.linear(p.index, p.node.results[0].shape)));
-  if (op.kernel == KernelKind::pointwise) {
-    Expression e;
-    e.kind = Expression::Kind::node;
-    e.dtype = computed_as(p.node.results[0].dtype);
-    e.node = &p.node;
-    for (Value operand : p.node.operands) e.operands.push_back(evaluate(operand, p.index, p.guard));
-    const ExpressionId result = kernel_.expressions.add(std::move(e), kernel_.space);
-    return is_low(type) && is_exact(p.node, type) ? result : kernel_.rounded(type, result);
-  }
-  for (const Row& row : rows()) {
-    if (row.op != op.name) continue;
-    const ExpressionId first = (this->*row.read)(p);
-    // The one op with several results: max_pool's index is slot 1 of the fold that gives its maximum.
-    if (v.result == 0) return op.kernel == KernelKind::window ? kernel_.rounded(type, first) : first;
-    return known_.at({Value{v.node, v.result}, p.index, p.guard});
+  switch (op.kernel) {
+    case KernelKind::leaf:
+      if (op.leaf == Leaf::input) return read_leaf(p);
+      if (op.leaf == Leaf::constant) return read_constant(p);
+      break;
+    case KernelKind::pointwise:
+      return read_pointwise(p, type);
+    case KernelKind::movement:
+      if (op.index_map != IndexMap::scattered) return read_movement(p);
+      break;
+    case KernelKind::reduction:
+      return kernel_.rounded(type, read_reduction_(v.node, kernel_.space.linear(p.index, p.node.results[0].shape)));
+    case KernelKind::window:
+      return read_window(v, p);
+    case KernelKind::random:
+      return read_random(p);
+    default:
+      break;
   }
   throw InternalError("region '" + region_.name() + "' holds '" + std::string(op.name) +
                       "', which kernels cannot compute");
+}
+
+ExpressionId RegionReader::read_pointwise(const Point& p, DType type) {
+  Expression e;
+  e.kind = Expression::Kind::node;
+  e.dtype = computed_as(p.node.results[0].dtype);
+  e.node = &p.node;
+  for (Value operand : p.node.operands) e.operands.push_back(evaluate(operand, p.index, p.guard));
+  const ExpressionId result = kernel_.expressions.add(std::move(e), kernel_.space);
+  return is_low(type) && is_exact(p.node, type) ? result : kernel_.rounded(type, result);
 }
 
 ExpressionId RegionReader::load_argument(int32_t argument, const Point& p) {
@@ -139,86 +130,61 @@ ExpressionId RegionReader::read_constant(const Point& p) {
   return load_argument(kernel_.argument(KernelArgument::Kind::table, number, value.type, &value), p);
 }
 
-ExpressionId RegionReader::read_broadcast(const Point& p) {
-  std::vector<Index> from = p.index;
-  const Shape& shape = operand_shape(p, 0);
-  for (size_t i = 0; i < shape.size(); ++i)
-    if (shape[i] == 1) from[i] = {};
-  return evaluate(p.node.operands[0], from, p.guard);
-}
-
-ExpressionId RegionReader::read_reshape(const Point& p) {
-  const Index position = kernel_.space.linear(p.index, p.node.results[0].shape);
-  return evaluate(p.node.operands[0], kernel_.space.split(position, operand_shape(p, 0)), p.guard);
-}
-
-ExpressionId RegionReader::read_after(const Point& p) { return evaluate(p.node.operands[0], p.index, p.guard); }
-
-ExpressionId RegionReader::read_transpose(const Point& p) {
-  std::vector<Index> from(p.index.size());
-  const Ints& permutation = p.node.attributes.ints("permutation");
-  for (size_t i = 0; i < from.size(); ++i) from[static_cast<size_t>(permutation[i])] = p.index[i];
-  return evaluate(p.node.operands[0], from, p.guard);
-}
-
-ExpressionId RegionReader::read_slice(const Point& p) {
-  std::vector<Index> from;
-  const Ints &starts = p.node.attributes.ints("starts"), &steps = p.node.attributes.ints("steps");
-  for (size_t i = 0; i < starts.size(); ++i) from.push_back(p.index[i] * steps[i] + starts[i]);
-  return evaluate(p.node.operands[0], from, p.guard);
-}
-
-ExpressionId RegionReader::read_pad(const Point& p) {
-  const Shape& shape = operand_shape(p, 0);
-  const Ints low = ops::per_axis(p.node.attributes, "low", shape.size(), 0),
-             interior = ops::per_axis(p.node.attributes, "interior", shape.size(), 0);
-  std::vector<Index> from;
-  ExpressionId inside = kNoExpression;
-  for (size_t i = 0; i < shape.size(); ++i) {
-    Index at = p.index[i] + -low[i];
-    if (interior[i] > 0) {
-      inside = kernel_.both(inside, kernel_.in_range(kernel_.space.remainder(at, interior[i] + 1), 0, 1));
-      at = kernel_.space.quotient(at, interior[i] + 1);
+ExpressionId RegionReader::read_movement(const Point& p) {
+  switch (p.node.op->index_map) {
+    case IndexMap::row_major: {
+      const Index position = kernel_.space.linear(p.index, p.node.results[0].shape);
+      return evaluate(p.node.operands[0], kernel_.space.split(position, operand_shape(p, 0)), p.guard);
     }
-    inside = kernel_.both(inside, kernel_.in_range(at, 0, shape[i]));
-    from.push_back(std::move(at));
+    case IndexMap::coordinate:
+      return kernel_.index(DType::i64, p.index[static_cast<size_t>(p.node.attributes.integer("axis"))]);
+    case IndexMap::indirect:
+      return read_rows(p);
+    default: {
+      std::vector<const TensorType*> operands;
+      for (Value operand : p.node.operands) operands.push_back(&region_.type(operand));
+      return read_operands(p, p.node.op->reads({p.node.attributes, operands}));
+    }
   }
-  const ExpressionId value = evaluate(p.node.operands[0], from, kernel_.both(p.guard, inside));
+}
+
+ExpressionId RegionReader::read_operands(const Point& p, const IndexReads& reads) {
   const DType type = p.node.results[0].dtype;
-  const double fill = round_to(type, p.node.attributes.number("value"));
-  return kernel_.select(inside, value, kernel_.constant(type, fill));
-}
-
-ExpressionId RegionReader::read_concat(const Point& p) {
-  const size_t axis = static_cast<size_t>(p.node.attributes.integer("axis"));
-  std::vector<Index> from = p.index;
+  const auto fill = [&] { return kernel_.constant(type, round_to(type, reads.fill.value_or(0))); };
   ExpressionId result = kNoExpression;
-  for (size_t i = 0; i < p.node.operands.size(); ++i) {
-    const int64_t size = operand_shape(p, i)[axis];
-    const ExpressionId inside = kernel_.in_range(from[axis], 0, size);
-    if (size > 0 && !kernel_.never(inside)) {
-      const ExpressionId value = evaluate(p.node.operands[i], from, kernel_.both(p.guard, inside));
-      result = result == kNoExpression ? value : kernel_.select(inside, value, result);
+  for (size_t operand = 0; operand < reads.operands.size(); ++operand) {
+    const Shape& shape = operand_shape(p, operand);
+    std::vector<Index> from;
+    ExpressionId inside = kNoExpression;
+    for (size_t i = 0; i < shape.size(); ++i) {
+      const AxisRead& axis = reads.operands[operand][i];
+      Index at = p.index[axis.axis] * axis.step + axis.offset;
+      if (axis.divisor > 1) {
+        inside = kernel_.both(inside, kernel_.in_range(kernel_.space.remainder(at, axis.divisor), 0, 1));
+        at = kernel_.space.quotient(at, axis.divisor);
+      }
+      if (axis.bounded) inside = kernel_.both(inside, kernel_.in_range(at, 0, shape[i]));
+      from.push_back(std::move(at));
     }
-    from[axis] = from[axis] + -size;
+    if (kernel_.never(inside) || std::ranges::count(shape, 0) > 0) continue;
+    const ExpressionId value = evaluate(p.node.operands[operand], from, kernel_.both(p.guard, inside));
+    if (result == kNoExpression && !reads.fill)
+      result = value;
+    else
+      result = kernel_.select(inside, value, result == kNoExpression ? fill() : result);
   }
-  // No piece can hold the point where the guard never lets it be read.
-  return result == kNoExpression ? kernel_.constant(p.node.results[0].dtype, 0) : result;
-}
-
-ExpressionId RegionReader::read_iota(const Point& p) {
-  return kernel_.index(DType::i64, p.index[static_cast<size_t>(p.node.attributes.integer("axis"))]);
+  return result == kNoExpression ? fill() : result;  // no operand can have it where the guard never lets it be read
 }
 
 // A row that is not there reads 0.
-ExpressionId RegionReader::read_gather(const Point& p) {
+ExpressionId RegionReader::read_rows(const Point& p) {
   const auto axis = static_cast<std::ptrdiff_t>(p.node.attributes.integer("axis"));
   const auto rank = static_cast<std::ptrdiff_t>(operand_shape(p, 1).size());
   const auto first = p.index.begin() + axis;
   const int64_t rows = operand_shape(p, 0)[static_cast<size_t>(axis)];
   const ExpressionId row = evaluate(p.node.operands[1], {first, first + rank}, p.guard);
   const Node& indices = region_.node(p.node.operands[1]);
-  const bool known = indices.op->name == "constant" && all_in_range(indices.attributes.tensor("value"), rows);
+  const bool known = indices.op->leaf == Leaf::constant && all_in_range(indices.attributes.tensor("value"), rows);
   const ExpressionId inside = known ? kNoExpression : kernel_.value_in_range(row, rows);
   std::vector<Index> from(p.index.begin(), first);
   from.push_back(kernel_.space.value(row, rows, kernel_.expressions.variables(row)));
@@ -227,7 +193,7 @@ ExpressionId RegionReader::read_gather(const Point& p) {
   return kernel_.select(inside, value, kernel_.constant(p.node.results[0].dtype, 0));
 }
 
-ExpressionId RegionReader::read_uniform(const Point& p) {
+ExpressionId RegionReader::read_random(const Point& p) {
   Expression e;
   e.kind = Expression::Kind::uniform;
   e.id = static_cast<int32_t>(p.node.attributes.integer("site"));

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "codegen/kernel/kernel.h"
+#include "ir/index_map.h"
 
 namespace halfstep {
 
-ScalarOp combine_of(const Op& reduction);
 // The value a reduction starts from, as the interpreter does.
 double identity_of(ScalarOp combine, DType dtype);
 
@@ -35,26 +35,16 @@ class RegionReader {
     const std::vector<Index>& index;
     ExpressionId guard;
   };
-  using Read = ExpressionId (RegionReader::*)(const Point&);
-  struct Row {
-    std::string_view op;
-    Read read;
-  };
-  static const std::vector<Row>& rows();
 
   ExpressionId read(Value v, const Point& p);
   ExpressionId read_leaf(const Point& p);
   ExpressionId read_constant(const Point& p);
-  ExpressionId read_broadcast(const Point& p);
-  ExpressionId read_reshape(const Point& p);
-  ExpressionId read_after(const Point& p);
-  ExpressionId read_transpose(const Point& p);
-  ExpressionId read_slice(const Point& p);
-  ExpressionId read_pad(const Point& p);
-  ExpressionId read_concat(const Point& p);
-  ExpressionId read_iota(const Point& p);
-  ExpressionId read_gather(const Point& p);
-  ExpressionId read_uniform(const Point& p);
+  ExpressionId read_pointwise(const Point& p, DType type);
+  ExpressionId read_movement(const Point& p);
+  ExpressionId read_operands(const Point& p, const IndexReads& reads);
+  ExpressionId read_rows(const Point& p);
+  ExpressionId read_random(const Point& p);
+  ExpressionId read_window(Value v, const Point& p);
   ExpressionId read_max_pool(const Point& p);
   ExpressionId read_max_pool_grad(const Point& p);
   ExpressionId read_avg_pool(const Point& p);

@@ -179,7 +179,7 @@ ExpressionId RegionReader::read_max_pool_grad(const Point& p) {
 // How many elements of the window at `output` count: the product over the axes of those inside the input.
 ExpressionId RegionReader::window_count(const Point& p, const std::vector<Index>& output) {
   const ops::WindowGeometry g = geometry_of(p.node);
-  const bool grad = p.node.attributes.find("spatial") != nullptr;
+  const bool grad = p.node.op->gradient != Gradient::none;
   const DType dtype = p.node.results[0].dtype;
   const Shape& input = grad ? p.node.results[0].shape : operand_shape(p, 0);
   const bool whole = p.node.attributes.integer("count_include_pad") != 0;
@@ -229,6 +229,16 @@ ExpressionId RegionReader::read_avg_pool_grad(const Point& p) {
         add_where(carried[0], e.inside, kernel_.primitive(ScalarOp::divide, {dy, window_count(p, e.index)}))};
   };
   return fold(candidate_counts(p), {zero}, step)[0];
+}
+
+// A fold of maxima, or of sums for the mean.
+ExpressionId RegionReader::read_window(Value v, const Point& p) {
+  const bool is_maximum = p.node.op->combine == ScalarOp::maximum, is_gradient = p.node.op->gradient != Gradient::none;
+  const ExpressionId first = is_maximum ? (is_gradient ? read_max_pool_grad(p) : read_max_pool(p))
+                                        : (is_gradient ? read_avg_pool_grad(p) : read_avg_pool(p));
+  if (v.result == 0) return kernel_.rounded(p.node.results[0].dtype, first);
+  // The index of a maximum is slot 1 of the fold that gives it.
+  return known_.at({v, p.index, p.guard});
 }
 
 }  // namespace halfstep

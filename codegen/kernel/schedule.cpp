@@ -151,8 +151,8 @@ class Scheduler {
         return;
       axes.refine(region_.type(v).shape, scale);
       if (!kept) group_windows(axes, node);
-      const bool in_order = node.op->kernel == KernelKind::pointwise || node.op->name == "reshape";
-      const bool of_rows = !kept && reduced_axes && node.op->name == "broadcast";
+      const bool in_order = node.op->kernel == KernelKind::pointwise || node.op->index_map == IndexMap::row_major;
+      const bool of_rows = !kept && reduced_axes && node.op->index_map == IndexMap::repeated;
       for (Value operand : node.operands)
         if (in_order || of_rows) visit(operand, of_rows ? full_ / kept_ : scale);
     };
@@ -172,7 +172,7 @@ class Scheduler {
   // The gradient of strided windows: a stride's positions are held by the same windows, and which of their elements
   // they are is known when they are read.
   static void group_windows(Axes& axes, const Node& node) {
-    if (node.op->kernel != KernelKind::window || !node.attributes.find("spatial")) return;
+    if (node.op->kernel != KernelKind::window || node.op->gradient == Gradient::none) return;
     const Shape& shape = node.results[0].shape;
     const Ints strides = ops::per_axis(node.attributes, "strides", shape.size() - 2, 1);
     int64_t inner = shape.back(), points = 1;
@@ -292,7 +292,7 @@ class Scheduler {
       const Node& node = region_.node(reductions_[i]);
       Reduction& r = k.reductions[i];
       if (r.operands.empty()) {
-        r.combine = combine_of(*node.op);
+        r.combine = node.op->combine;
         r.dtype = computed_as(node.results[0].dtype);
         const TensorType &from = region_.type(node.operands[0]), partial{r.dtype, {kept_ * chunks}};
         std::vector<ExpressionId> operands;
@@ -319,7 +319,7 @@ class Scheduler {
       if (at == reductions_.end()) {  // of no or single elements
         const TensorType& from = region_.type(node.operands[0]);
         if (from.element_count() == 0)
-          return k.constant(node.results[0].dtype, identity_of(combine_of(*node.op), node.results[0].dtype));
+          return k.constant(node.results[0].dtype, identity_of(node.op->combine, node.results[0].dtype));
         return reader_pointer->evaluate(node.operands[0], k.space.split(position, from.shape));
       }
       if (position != kept_position) reject("a reduction's result is read at another row");

@@ -31,7 +31,8 @@ const Node* scatter_of(const Graph& region) {
 }
 
 bool accumulates(const Node& scatter) {
-  return scatter.attributes.text("reduction") == "add" || scatter.attributes.text("reduction") == "mul";
+  const auto combine = update_combine(scatter);
+  return combine == ScalarOp::add || combine == ScalarOp::multiply;
 }
 
 // Low sums and products are made in f32 beside the output, and rounded once.
@@ -54,7 +55,8 @@ class ScatterScheduler {
 
   Schedule run() {
     if (node_.results[0].element_count() == 0) return {};
-    const bool rounds = rounds_at_the_end(node_), segmented = positions_ >= kLongList && reduction() == "add";
+    const bool rounds = rounds_at_the_end(node_),
+               segmented = positions_ >= kLongList && update_combine(node_) == ScalarOp::add;
     if (rounds) accumulator_ = add_partial({dtype_, shape_});
     if (rounds || !operand_written_over(region_)) add(initial());
     if (positions_ > 0) {
@@ -71,7 +73,6 @@ class ScatterScheduler {
   }
 
  private:
-  const std::string& reduction() const { return node_.attributes.text("reduction"); }
   void add(Kernel kernel) { schedule_.kernels.push_back(std::move(kernel)); }
   int32_t add_partial(TensorType type) {
     schedule_.partials.push_back(std::move(type));
@@ -202,12 +203,8 @@ class ScatterScheduler {
   }
 
   ExpressionId combine(Kernel& k, const Index& at, ExpressionId update) const {
-    if (reduction() == "set") return update;
-    const ScalarOp op = reduction() == "add"   ? ScalarOp::add
-                        : reduction() == "mul" ? ScalarOp::multiply
-                        : reduction() == "min" ? ScalarOp::minimum
-                                               : ScalarOp::maximum;
-    return k.primitive(op, {k.load(target(k), at), update});
+    const auto op = update_combine(node_);
+    return op ? k.primitive(*op, {k.load(target(k), at), update}) : update;
   }
 
   const Graph& region_;
@@ -228,7 +225,7 @@ std::optional<size_t> operand_written_over(const Graph& region) {
   const Node* scatter = scatter_of(region);
   if (!scatter || rounds_at_the_end(*scatter)) return std::nullopt;
   const Value data = scatter->operands[0];
-  if (region.node(data).op->name != "input") return std::nullopt;
+  if (region.node(data).op->leaf != Leaf::input) return std::nullopt;
   // What indices or updates read of the data is its old value.
   int64_t reads = 0;
   for (NodeId id = 0; id < region.size(); ++id) reads += std::ranges::count(region.node(id).operands, data);

@@ -69,7 +69,7 @@ bool elementwise_only(const Graph& body, NodeId input, const std::vector<std::ve
     stack.pop_back();
     for (NodeId user : users[static_cast<size_t>(at)]) {
       const Node& n = body.node(user);
-      if (n.op->kernel != KernelKind::pointwise && n.op->name != "reshape") return false;
+      if (n.op->kernel != KernelKind::pointwise && n.op->index_map != IndexMap::row_major) return false;
       if (!std::exchange(seen[static_cast<size_t>(user)], 1)) stack.push_back(user);
     }
   }
@@ -224,7 +224,7 @@ void Lowering::place_leaves() {
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& n = node(id);
     if (n.op->kernel != KernelKind::leaf) continue;
-    if (n.op->name == "constant") {
+    if (n.op->leaf == Leaf::constant) {
       if (fills_gaps(id)) continue;
       const Tensor& value = n.attributes.tensor("value");
       const std::string name =
@@ -233,7 +233,7 @@ void Lowering::place_leaves() {
       set_place({id, 0}, {add_buffer(name, BufferKind::state, value.type), 0});
       continue;
     }
-    const BufferKind kind = n.op->name == "input" ? BufferKind::input : BufferKind::state;
+    const BufferKind kind = n.op->leaf == Leaf::input ? BufferKind::input : BufferKind::state;
     set_place({id, 0}, {add_buffer(n.attributes.text("name"), kind, n.results[0]), 0});
   }
 }
@@ -245,8 +245,9 @@ void Lowering::place_arenas() {
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& n = node(id);
     if (!is_arena(n)) continue;
-    const bool gaps = std::any_of(n.operands.begin(), n.operands.end(),
-                                  [&](Value v) { return node(v.node).op->name == "constant" && fills_gaps(v.node); });
+    const bool gaps = std::any_of(n.operands.begin(), n.operands.end(), [&](Value v) {
+      return node(v.node).op->leaf == Leaf::constant && fills_gaps(v.node);
+    });
     const StorageId storage =
         gaps
             ? add_buffer(std::string(kTransientMark) + "arena." + result_.program.name + "." + std::to_string(number++),
@@ -259,7 +260,7 @@ void Lowering::place_arenas() {
       Value source = v;
       bool whole = true;
       while (is_view(graph_, node(source.node))) {
-        whole &= node(source.node).op->name == "reshape";
+        whole &= node(source.node).op->index_map == IndexMap::row_major;
         source = node(source.node).operands[0];
       }
       if (whole && offset % kArgumentAlignment == 0 && !has_place(source) &&
@@ -275,7 +276,7 @@ void Lowering::place_outputs() {
   for (const NamedValue& o : graph_.outputs()) {
     const StorageId storage = add_buffer(o.name, BufferKind::output, graph_.type(o.value));
     Value source = o.value;
-    while (node(source.node).op->name == "reshape") source = node(source.node).operands[0];
+    while (node(source.node).op->index_map == IndexMap::row_major) source = node(source.node).operands[0];
     const bool computed = node(source.node).op->kernel != KernelKind::leaf && !is_view(graph_, node(source.node));
     if (computed && !has_place(source)) set_place(source, {storage, 0});
   }
@@ -292,7 +293,7 @@ bool Lowering::safe_in_place(const StateUpdate& update) const {
   NodeId input = -1;
   size_t operand = 0;
   for (NodeId id = 0; id < body.size(); ++id) {
-    if (body.node(id).op->name != "input") continue;
+    if (body.node(id).op->leaf != Leaf::input) continue;
     const Value v = node(maker).operands[operand++];
     if (storage_node(v.node) != update.state.node) continue;
     if (v != update.state || input >= 0 || !elementwise_only(body, id, users)) return false;
@@ -317,7 +318,7 @@ Value Lowering::overwritten(NodeId id) const {
 Value Lowering::taken_over(NodeId id) const {
   Value source = overwritten(id);
   if (!source) return {};
-  while (node(source.node).op->name == "reshape") source = node(source.node).operands[0];
+  while (node(source.node).op->index_map == IndexMap::row_major) source = node(source.node).operands[0];
   const bool computed = node(source.node).op->kernel != KernelKind::leaf && !is_view(graph_, node(source.node)) &&
                         !is_arena(node(source.node));
   const auto readers =
@@ -444,7 +445,7 @@ void Lowering::lower_gemm(NodeId id) {
 
 void Lowering::lower_convolution(NodeId id) {
   const Node& n = node(id);
-  const bool data_grad = n.op->name == "convolution_data_grad", filter_grad = n.op->name == "convolution_filter_grad";
+  const bool data_grad = n.op->gradient == Gradient::data, filter_grad = n.op->gradient == Gradient::filter;
   Convolution c;
   c.kind = data_grad     ? ConvolutionKind::data_grad
            : filter_grad ? ConvolutionKind::filter_grad
@@ -475,7 +476,7 @@ void Lowering::lower_convolution(NodeId id) {
 
 void Lowering::lower_attention(NodeId id) {
   const Node& n = node(id);
-  const bool backward = n.op->name == "flash_attention_grad";
+  const bool backward = n.op->gradient != Gradient::none;
   const size_t first = backward ? 3 : 0;  // of q, k and v
   const Shape &q = graph_.type(n.operands[first]).shape, &k = graph_.type(n.operands[first + 1]).shape;
   const auto at = [&](size_t operand) { return ref(resolve_aligned(n.operands[operand])); };
@@ -503,7 +504,7 @@ void Lowering::lower_arena(NodeId id) {
   int64_t offset = 0;
   for (Value v : n.operands) {
     const int64_t bytes = graph_.type(v).byte_count();
-    if (node(v.node).op->name == "constant" && fills_gaps(v.node)) {
+    if (node(v.node).op->leaf == Leaf::constant && fills_gaps(v.node)) {
       offset += bytes;
       continue;
     }

@@ -158,34 +158,23 @@ std::optional<AxisPart> before_reshape(const Shape& from, const Shape& to, const
   return std::nullopt;
 }
 
-using OperandAxes = std::vector<std::optional<size_t>>;
-
-// Of an op that makes each slice along `axis` of the same slices of its operands: their axes; none for an operand that
-// all slices share. Nothing for any other op.
-std::optional<OperandAxes> slicewise(const Node& node, size_t axis) {
-  const std::string_view op = node.op->name;
-  const auto attribute = [&](std::string_view name) { return node.attributes.integer(name); };
-  const auto first = [&](bool applies) {
-    OperandAxes axes(node.operands.size());
-    axes[0] = axis;
-    return applies ? std::optional(axes) : std::nullopt;
-  };
-  const auto at = static_cast<int64_t>(axis);
-  if (node.op->kernel == KernelKind::pointwise || op == "broadcast" || (op == "concat" && attribute("axis") != at))
-    return OperandAxes(node.operands.size(), axis);
-  if (op == "matmul") {
-    const size_t rank = node.results[0].shape.size();
-    if (axis + 2 < rank) return OperandAxes{axis, axis};
-    const bool rows = axis + 2 == rank, transposed = attribute(rows ? "transpose_a" : "transpose_b") != 0;
-    const size_t own = transposed == rows ? rank - 1 : rank - 2;
-    return rows ? OperandAxes{own, std::nullopt} : OperandAxes{std::nullopt, own};
-  }
-  if (node.op->kernel == KernelKind::reduction) return first(!std::ranges::count(node.attributes.ints("axes"), at));
-  if (op == "softmax" || op == "log_softmax") return first(attribute("axis") != at);
-  if (op == "layer_norm" || op == "rms_norm") return first(at < attribute("axis"));
-  if (op == "dropout") return first(node.attributes.ints("shape").empty());
-  if (op == "convolution" || node.op->kernel == KernelKind::window) return first(axis == 0);
-  return std::nullopt;
+// By the op's resize rule, or what follows from its other columns.
+std::optional<OperandAxes> slicewise(const Graph& graph, const Node& node, size_t axis) {
+  if (node.op->resize) return node.op->resize(node, axis);
+  if (node.op->kernel == KernelKind::pointwise) return OperandAxes(node.operands.size(), axis);
+  if (!node.op->reads) return std::nullopt;
+  std::vector<const TensorType*> types;
+  for (Value operand : node.operands) types.push_back(&graph.type(operand));
+  const IndexReads reads = node.op->reads({node.attributes, types});
+  OperandAxes axes(node.operands.size());
+  for (size_t i = 0; i < reads.operands.size(); ++i)
+    for (size_t own = 0; own < reads.operands[i].size(); ++own) {
+      const AxisRead& read = reads.operands[i][own];
+      if (read.axis != axis || read.step == 0) continue;
+      if (read.step != 1 || read.offset != 0 || read.divisor != 1 || read.bounded) return std::nullopt;
+      axes[i] = own;
+    }
+  return axes;
 }
 
 Tensor reshaped(Tensor tensor, Shape shape) {
@@ -256,13 +245,14 @@ Value Regrowth::resize(Value v, const AxisPart& part) {
 
 Value Regrowth::resize_node(Value v, const AxisPart& part) {
   const Node node = builder_.graph().node(v);
-  const std::string_view op = node.op->name;
+  const Leaf leaf = node.op->leaf;
+  const IndexMap map = node.op->index_map;
   const Shape shape = with_size(node.results[0].shape, part.axis, part.size());
-  if (op == "parameter" || op == "state") return builder_.broadcast(repeated_leaf_(node, part.axis), shape);
-  if (op == "reshape") return resize_reshape(node, part);
-  if (op == "slice") return resize_slice(node, part);
-  if (op == "gather") return resize_gather(node, part);
-  if (op == "transpose") {
+  if (leaf == Leaf::parameter || leaf == Leaf::state) return builder_.broadcast(repeated_leaf_(node, part.axis), shape);
+  if (map == IndexMap::row_major) return resize_reshape(node, part);
+  if (map == IndexMap::part) return resize_slice(node, part);
+  if (map == IndexMap::indirect) return resize_gather(node, part);
+  if (map == IndexMap::permuted) {
     const Ints& permutation = node.attributes.ints("permutation");
     AxisPart before = part;
     before.axis = static_cast<size_t>(permutation[part.axis]);
@@ -273,12 +263,12 @@ Value Regrowth::resize_node(Value v, const AxisPart& part) {
     attributes.set("shape", shape);
     return builder_.call_all(*node.op, node.operands, std::move(attributes)).front();
   }
-  if (op == "input")
+  if (leaf == Leaf::input)
     throw Error("it comes from input " + quoted(node) + " of " + to_string(node.results[0].shape) +
                 "; give that input's shape too");
   // Copies of one slice need no computing; anything else that does not depend on data may be a pattern.
   const std::optional<Tensor> value = constants_.evaluate(v);
-  if (const auto axes = slicewise(node, part.axis); axes && !(value && repeats(*value, part.axis)))
+  if (const auto axes = slicewise(builder_.graph(), node, part.axis); axes && !(value && repeats(*value, part.axis)))
     return resize_operands(node, *axes, part);
   if (!value) throw Error("it is computed by '" + *node.origin.name + "' from the model's data or weights");
   return resize_constant(v, *value, part);
@@ -305,10 +295,10 @@ Value Regrowth::resize_constant(Value v, const Tensor& value, const AxisPart& pa
 Value Regrowth::resize_operands(const Node& node, const OperandAxes& axes, const AxisPart& part) {
   Attributes attributes = node.attributes;
   std::vector<Value> operands = node.operands;
-  const bool is_broadcast = node.op->name == "broadcast";
-  if (is_broadcast) attributes.set("shape", with_size(attributes.ints("shape"), part.axis, part.size()));
+  if (node.op->index_map == IndexMap::repeated)
+    attributes.set("shape", with_size(attributes.ints("shape"), part.axis, part.size()));
   for (size_t i = 0; i < operands.size(); ++i) {
-    if (!axes[i] || !operands[i] || (is_broadcast && builder_.shape(operands[i])[part.axis] == 1)) continue;
+    if (!axes[i] || !operands[i]) continue;
     AxisPart own = part;
     own.axis = *axes[i];
     operands[i] = resize(operands[i], own);
@@ -339,8 +329,7 @@ Value Regrowth::resize_slice(const Node& node, const AxisPart& part) {
     x = resize(x, part);
   } else if (part.size() > shape[axis]) {
     const Node& table = builder_.graph().node(x);
-    throw Error("it is read from a table" +
-                (is_leaf(*table.op) && table.op->name != "constant" ? " " + quoted(table) : "") + " of " +
+    throw Error("it is read from a table" + (is_leaf(*table.op) ? " " + quoted(table) : "") + " of " +
                 std::to_string(shape[axis]) + " positions; choose at most that many");
   }
   limits[axis] = part.size();
@@ -354,7 +343,7 @@ Value Regrowth::resize_gather(const Node& node, const AxisPart& part) {
   AxisPart own = part;
   if (part.axis < gathered || part.axis >= gathered + rank) {
     if (part.axis > gathered) own.axis = part.axis - rank + 1;
-    return builder_.call("gather", {resize(x, own), indices}, node.attributes);
+    return builder_.call_all(*node.op, {resize(x, own), indices}, node.attributes).front();
   }
   own.axis = part.axis - gathered;
   const Value wider = resize(indices, own);
@@ -365,7 +354,7 @@ Value Regrowth::resize_gather(const Node& node, const AxisPart& part) {
     if (index >= static_cast<double>(rows))
       throw Error("it would read position " + std::to_string(static_cast<int64_t>(index)) + " of a table of " +
                   std::to_string(rows) + "; choose at most that many");
-  return builder_.call("gather", {x, wider}, node.attributes);
+  return builder_.call_all(*node.op, {x, wider}, node.attributes).front();
 }
 
 }  // namespace halfstep

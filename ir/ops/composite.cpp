@@ -182,6 +182,14 @@ std::vector<Value> dropout_vjp(const VjpContext& c) {
           Value{}};
 }
 
+std::optional<OperandAxes> resize_along_axis(const Node& node, size_t axis) {
+  return ops::axis_of_first(node, axis, node.attributes.integer("axis") != static_cast<int64_t>(axis));
+}
+
+std::optional<OperandAxes> resize_dropout(const Node& node, size_t axis) {
+  return ops::axis_of_first(node, axis, node.attributes.ints("shape").empty());
+}
+
 const AttributeSpec kAxis{"axis", int64_t{0}, AttributeSpec::required, AxisRole::axis};
 
 const std::vector<Op> kOps{
@@ -193,6 +201,7 @@ const std::vector<Op> kOps{
      .precision = Precision::full_inside,
      .vjp = softmax_vjp,
      .kernel = KernelKind::composite,
+     .resize = resize_along_axis,
      .expand = expand_softmax},
     {.name = "log_softmax",
      .onnx = "LogSoftmax",
@@ -202,6 +211,7 @@ const std::vector<Op> kOps{
      .precision = Precision::full_inside,
      .vjp = log_softmax_vjp,
      .kernel = KernelKind::composite,
+     .resize = resize_along_axis,
      .expand = expand_log_softmax},
     {.name = "softmax_cross_entropy",
      .operands = {{"logits"}, {"labels"}},
@@ -228,6 +238,7 @@ const std::vector<Op> kOps{
      .type = dropout_type,
      .vjp = dropout_vjp,
      .kernel = KernelKind::composite,
+     .resize = resize_dropout,
      .expand = expand_dropout,
      .inference = [](const ExpandContext& c) -> std::vector<Value> { return {c.operands[0]}; }},
 };

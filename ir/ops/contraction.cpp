@@ -93,6 +93,14 @@ std::vector<Value> expand_full_matmul(const ExpandContext& c) {
   return {c.builder.matmul(c.operands[0], c.operands[1], c.node.attributes)};
 }
 
+std::optional<OperandAxes> resize_matmul(const Node& node, size_t axis) {
+  const size_t rank = node.results[0].shape.size();
+  if (axis + 2 < rank) return OperandAxes{axis, axis};
+  const bool rows = axis + 2 == rank, transposed = node.attributes.integer(rows ? "transpose_a" : "transpose_b") != 0;
+  const size_t own = transposed == rows ? rank - 1 : rank - 2;
+  return rows ? OperandAxes{own, std::nullopt} : OperandAxes{std::nullopt, own};
+}
+
 double matmul_cost(const Node& node, std::span<const TensorType> types) {
   const MatmulShape s = matmul_shape(types[0], types[1], node.attributes);
   return 2.0 * static_cast<double>(s.batch) * static_cast<double>(s.m) * static_cast<double>(s.n) *
@@ -273,6 +281,7 @@ const std::vector<Op> kOps{
      .precision = Precision::low,
      .vjp = matmul_vjp,
      .kernel = KernelKind::gemm,
+     .resize = resize_matmul,
      .evaluate = evaluate_matmul,
      .cost = matmul_cost},
     {.name = "full_matmul",
@@ -292,6 +301,7 @@ const std::vector<Op> kOps{
      .precision = Precision::low,
      .vjp = convolution_vjp,
      .kernel = KernelKind::convolution,
+     .resize = ops::resize_batch,
      .evaluate = evaluate_convolution,
      .cost = [](const Node& node,
                 std::span<const TensorType> t) { return product_cost(t[1].shape, node.results[0].shape); }},
@@ -303,6 +313,7 @@ const std::vector<Op> kOps{
      .precision = Precision::low,
      .vjp = data_grad_vjp,
      .kernel = KernelKind::convolution,
+     .gradient = Gradient::data,
      .evaluate = evaluate_data_grad,
      .cost = [](const Node&, std::span<const TensorType> t) { return product_cost(t[0].shape, t[1].shape); }},
     {.name = "convolution_filter_grad",
@@ -312,6 +323,7 @@ const std::vector<Op> kOps{
      .precision = Precision::low,
      .not_differentiable = kSecondOrder,
      .kernel = KernelKind::convolution,
+     .gradient = Gradient::filter,
      .evaluate = evaluate_filter_grad,
      .cost = [](const Node& node,
                 std::span<const TensorType> t) { return product_cost(node.results[0].shape, t[1].shape); }},

@@ -56,6 +56,18 @@ inline Ints per_axis(const Attributes& attributes, std::string_view name, size_t
   return values;
 }
 
+// The axes of a resize rule where slices along `axis` are made of operand 0's, if `applies`.
+inline std::optional<OperandAxes> axis_of_first(const Node& node, size_t axis, bool applies) {
+  if (!applies) return std::nullopt;
+  OperandAxes axes(node.operands.size());
+  axes[0] = axis;
+  return axes;
+}
+// Images of a batch, each for itself.
+inline std::optional<OperandAxes> resize_batch(const Node& node, size_t axis) {
+  return axis_of_first(node, axis, axis == 0);
+}
+
 // Sliding windows over the spatial axes of a channels-last tensor: the geometry shared by convolution and pooling.
 struct WindowGeometry {
   Ints window, strides, pads_begin, pads_end, dilations;

@@ -104,6 +104,7 @@ const std::vector<Op> kOps{
      .precision = Precision::low,
      .not_differentiable = "second derivatives are not built",
      .kernel = KernelKind::attention,
+     .gradient = Gradient::data,
      .expand = expand_flash_grad,
      .cost = [](const Node&, std::span<const TensorType> t) { return products_cost(t[kQ], t[kV], 5); }},
 };

@@ -167,6 +167,7 @@ const std::vector<Op> kOps{
      .type = gather_type,
      .vjp = gather_vjp,
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::indirect,
      .evaluate = evaluate_gather},
     // data with its rows at `indices` replaced by (set: the last one stays), or combined with, those of updates; sums
     // and products in f32. An update whose index is out of range is dropped.
@@ -177,6 +178,7 @@ const std::vector<Op> kOps{
      .precision = Precision::widest,
      .vjp = scatter_vjp,
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::scattered,
      .evaluate = evaluate_scatter},
 };
 

@@ -25,7 +25,7 @@ std::vector<TensorType> fused_type(const TypeContext& c) {
   const Graph& body = c.attributes.region("body");
   size_t inputs = 0;
   for (const Node& node : body.nodes())
-    if (node.op->name == "input") {
+    if (node.op->leaf == Leaf::input) {
       ops::expect(inputs < c.operands.size() && node.results[0] == c.operand(inputs),
                   "an operand differs from the body's input");
       ++inputs;
@@ -47,7 +47,8 @@ const std::vector<Op> kOps{
      .attributes = kDeclared,
      .type = declared_type,
      .not_differentiable = kLeafReason,
-     .kernel = KernelKind::leaf},
+     .kernel = KernelKind::leaf,
+     .leaf = Leaf::input},
     {.name = "parameter",
      .attributes = {{"name", std::string()},
                     {"dtype", DType::f32},
@@ -55,17 +56,20 @@ const std::vector<Op> kOps{
                     {"permutation", Ints(), AttributeSpec::defaulted}},
      .type = parameter_type,
      .not_differentiable = kLeafReason,
-     .kernel = KernelKind::leaf},
+     .kernel = KernelKind::leaf,
+     .leaf = Leaf::parameter},
     {.name = "state",
      .attributes = kDeclared,
      .type = declared_type,
      .not_differentiable = kLeafReason,
-     .kernel = KernelKind::leaf},
+     .kernel = KernelKind::leaf,
+     .leaf = Leaf::state},
     {.name = "constant",
      .attributes = {{"value", Tensor()}},
      .type = constant_type,
      .not_differentiable = kLeafReason,
      .kernel = KernelKind::leaf,
+     .leaf = Leaf::constant,
      .evaluate = evaluate_constant},
     {.name = "fused",
      .operands = {{"operands", OperandSpec::variadic}},

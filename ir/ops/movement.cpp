@@ -40,6 +40,13 @@ void evaluate_broadcast(const EvaluateContext& c) {
   gather_elements(c, [&](const Ints& index) { return linear_index(index, strides); });
 }
 
+IndexReads broadcast_reads(const TypeContext& c) {
+  std::vector<AxisRead> axes;
+  for (size_t i = 0; i < rank(c.operand(0)); ++i)
+    axes.push_back({.axis = i, .step = c.operand(0).shape[i] == 1 ? 0 : 1});
+  return {{axes}};
+}
+
 std::vector<TensorType> reshape_type(const TypeContext& c) {
   const TensorType to{c.operand(0).dtype, c.attributes.ints("shape")};
   expect(to.element_count() == c.operand(0).element_count(),
@@ -65,6 +72,13 @@ void evaluate_transpose(const EvaluateContext& c) {
   std::vector<int64_t> step;
   for (int64_t axis : c.node.attributes.ints("permutation")) step.push_back(strides[static_cast<size_t>(axis)]);
   gather_elements(c, [&](const Ints& index) { return linear_index(index, step); });
+}
+
+IndexReads transpose_reads(const TypeContext& c) {
+  const Ints& permutation = c.attributes.ints("permutation");
+  std::vector<AxisRead> axes(permutation.size());
+  for (size_t i = 0; i < axes.size(); ++i) axes[static_cast<size_t>(permutation[i])].axis = i;
+  return {{axes}};
 }
 
 std::vector<Value> transpose_vjp(const VjpContext& c) {
@@ -99,6 +113,13 @@ void evaluate_slice(const EvaluateContext& c) {
     for (size_t i = 0; i < index.size(); ++i) at += (starts[i] + index[i] * steps[i]) * strides[i];
     return at;
   });
+}
+
+IndexReads slice_reads(const TypeContext& c) {
+  const Ints &starts = c.attributes.ints("starts"), &steps = c.attributes.ints("steps");
+  std::vector<AxisRead> axes;
+  for (size_t i = 0; i < starts.size(); ++i) axes.push_back({.axis = i, .step = steps[i], .offset = starts[i]});
+  return {{axes}};
 }
 
 // Pads dy back to the operand; between stepped elements stand zeros (`interior`).
@@ -149,6 +170,16 @@ void evaluate_pad(const EvaluateContext& c) {
       c.node.attributes.number("value"));
 }
 
+IndexReads pad_reads(const TypeContext& c) {
+  const size_t count = rank(c.operand(0));
+  const Ints low = ops::per_axis(c.attributes, "low", count, 0),
+             interior = ops::per_axis(c.attributes, "interior", count, 0);
+  std::vector<AxisRead> axes;
+  for (size_t i = 0; i < count; ++i)
+    axes.push_back({.axis = i, .offset = -low[i], .divisor = interior[i] + 1, .bounded = true});
+  return {{axes}, c.attributes.number("value")};
+}
+
 std::vector<Value> pad_vjp(const VjpContext& c) {
   const Shape shape = c.builder.shape(c.operands[0]);
   const Ints low = ops::per_axis(c.node.attributes, "low", shape.size(), 0),
@@ -191,6 +222,21 @@ void evaluate_concat(const EvaluateContext& c) {
     }
 }
 
+IndexReads concat_reads(const TypeContext& c) {
+  const size_t axis = ops::axis_of(c.attributes, rank(c.operand(0)));
+  IndexReads reads;
+  int64_t before = 0;
+  for (const TensorType* operand : c.operands) {
+    std::vector<AxisRead> axes(rank(*operand));
+    for (size_t i = 0; i < axes.size(); ++i) axes[i].axis = i;
+    axes[axis].offset = -before;
+    axes[axis].bounded = true;
+    reads.operands.push_back(std::move(axes));
+    before += operand->shape[axis];
+  }
+  return reads;
+}
+
 std::vector<Value> concat_vjp(const VjpContext& c) {
   const size_t axis = static_cast<size_t>(c.node.attributes.integer("axis"));
   Shape limits = c.node.results[0].shape;
@@ -221,6 +267,12 @@ void evaluate_iota(const EvaluateContext& c) {
 // is neither shared with its first computation nor scheduled there.
 std::vector<TensorType> after_type(const TypeContext& c) { return {c.operand(0)}; }
 
+IndexReads after_reads(const TypeContext& c) {
+  std::vector<AxisRead> axes(rank(c.operand(0)));
+  for (size_t i = 0; i < axes.size(); ++i) axes[i].axis = i;
+  return {{axes}};
+}
+
 std::vector<TensorType> uniform_type(const TypeContext& c) {
   expect(
       c.operand(0) == TensorType{DType::i64, {}} && c.operand(1) == TensorType{DType::i32, {}},
@@ -247,6 +299,8 @@ const std::vector<Op> kOps{
        return {c.builder.sum_to(c.cotangents[0], c.builder.shape(c.operands[0]))};
      },
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::repeated,
+     .reads = broadcast_reads,
      .evaluate = evaluate_broadcast},
     {.name = "reshape",
      .operands = {{"x"}},
@@ -256,6 +310,7 @@ const std::vector<Op> kOps{
        return {c.builder.reshape(c.cotangents[0], c.builder.shape(c.operands[0]))};
      },
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::row_major,
      .evaluate = [](const EvaluateContext& c) { c.results[0] = *c.operands[0]; }},
     {.name = "transpose",
      .onnx = "Transpose",
@@ -264,6 +319,8 @@ const std::vector<Op> kOps{
      .type = transpose_type,
      .vjp = transpose_vjp,
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::permuted,
+     .reads = transpose_reads,
      .evaluate = evaluate_transpose},
     {.name = "slice",
      .operands = {{"x"}},
@@ -273,6 +330,8 @@ const std::vector<Op> kOps{
      .type = slice_type,
      .vjp = slice_vjp,
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::part,
+     .reads = slice_reads,
      .evaluate = evaluate_slice},
     {.name = "pad",
      .operands = {{"x"}},
@@ -283,6 +342,8 @@ const std::vector<Op> kOps{
      .type = pad_type,
      .vjp = pad_vjp,
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::padded,
+     .reads = pad_reads,
      .evaluate = evaluate_pad},
     {.name = "concat",
      .onnx = "Concat",
@@ -292,18 +353,23 @@ const std::vector<Op> kOps{
      .precision = Precision::widest,
      .vjp = concat_vjp,
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::joined,
+     .reads = concat_reads,
      .evaluate = evaluate_concat},
     {.name = "iota",
      .attributes = {kShape, {"axis", int64_t{0}}},
      .type = iota_type,
      .not_differentiable = "its result does not depend on a value",
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::coordinate,
      .evaluate = evaluate_iota},
     {.name = "after",
-     .operands = {{"x"}, {"event", OperandSpec::one, OperandSpec::keep}},
+     .operands = {{"x"}, {"event", OperandSpec::one, OperandSpec::keep, OperandSpec::control}},
      .type = after_type,
      .vjp = [](const VjpContext& c) -> std::vector<Value> { return {c.cotangents[0], Value{}}; },
      .kernel = KernelKind::movement,
+     .index_map = IndexMap::same,
+     .reads = after_reads,
      .evaluate = [](const EvaluateContext& c) { c.results[0] = *c.operands[0]; }},
     {.name = "uniform",
      .operands = {{"seed"}, {"iteration"}},

@@ -335,6 +335,10 @@ std::vector<Value> group_norm_vjp(const VjpContext& c) {
   return {b.cast(b.mul(inner, inverse), b.dtype(c.operands[0])), over_batch(dy_normal_sum), over_batch(dy_sum)};
 }
 
+std::optional<OperandAxes> resize_row_norm(const Node& node, size_t axis) {
+  return ops::axis_of_first(node, axis, static_cast<int64_t>(axis) < node.attributes.integer("axis"));
+}
+
 const AttributeSpec kChannelAxis{"axis", int64_t{0}, AttributeSpec::required, AxisRole::axis};
 const AttributeSpec kEpsilon{"epsilon", 1e-5, AttributeSpec::defaulted};
 const AttributeSpec kFirstAxis{"axis", int64_t{0}, AttributeSpec::required, AxisRole::last_axes};
@@ -364,6 +368,7 @@ const std::vector<Op> kOps{
      .precision = Precision::full_inside,
      .vjp = layer_norm_vjp,
      .kernel = KernelKind::composite,
+     .resize = resize_row_norm,
      .expand = expand_layer_norm},
     {.name = "rms_norm",
      .onnx = "RMSNormalization",
@@ -373,6 +378,7 @@ const std::vector<Op> kOps{
      .precision = Precision::full_inside,
      .vjp = rms_norm_vjp,
      .kernel = KernelKind::composite,
+     .resize = resize_row_norm,
      .expand = expand_rms_norm},
     {.name = "group_norm",
      .onnx = "GroupNormalization",

@@ -64,7 +64,11 @@ double reduction_cost(const Node&, std::span<const TensorType> types) {
   return static_cast<double>(types[0].element_count());
 }
 
-Op reduction(std::string_view name, Precision precision, VjpRule vjp, EvaluateRule evaluate) {
+std::optional<OperandAxes> resize_reduction(const Node& node, size_t axis) {
+  return ops::axis_of_first(node, axis, !std::ranges::count(node.attributes.ints("axes"), static_cast<int64_t>(axis)));
+}
+
+Op reduction(std::string_view name, ScalarOp combine, Precision precision, VjpRule vjp, EvaluateRule evaluate) {
   return {.name = name,
           .operands = {{"x"}},
           .attributes = {{"axes", Ints(), AttributeSpec::required, AxisRole::axes}},
@@ -72,14 +76,16 @@ Op reduction(std::string_view name, Precision precision, VjpRule vjp, EvaluateRu
           .precision = precision,
           .vjp = vjp,
           .kernel = KernelKind::reduction,
+          .combine = combine,
+          .resize = resize_reduction,
           .evaluate = evaluate,
           .cost = reduction_cost};
 }
 
 const std::vector<Op> kOps{
-    reduction("reduce_sum", Precision::full_inside, sum_vjp, evaluate_sum),
-    reduction("reduce_max", Precision::follow, extremum_vjp, evaluate_max),
-    reduction("reduce_min", Precision::follow, extremum_vjp, evaluate_min),
+    reduction("reduce_sum", ScalarOp::add, Precision::full_inside, sum_vjp, evaluate_sum),
+    reduction("reduce_max", ScalarOp::maximum, Precision::follow, extremum_vjp, evaluate_max),
+    reduction("reduce_min", ScalarOp::minimum, Precision::follow, extremum_vjp, evaluate_min),
 };
 
 }  // namespace

@@ -6,7 +6,7 @@ namespace halfstep {
 
 double body_cost(const Node& node) {
   constexpr double kWindowElement = 3;  // its index, its guard and its use
-  if (node.op->kernel == KernelKind::movement || node.op->name == "cast") return 0;
+  if (node.op->kernel == KernelKind::movement) return 0;
   if (node.op->kernel == KernelKind::random) return 40;
   if (node.op->kernel == KernelKind::window)
     return kWindowElement * static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());

@@ -65,7 +65,7 @@ void Fusion::emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) 
       }
   for (NodeId id : nodes) {
     // Constants are shared: their origin is only the first node that asked for one.
-    if (node(id).op->name == "constant" || node(id).op->name == "broadcast") continue;
+    if (node(id).op->leaf == Leaf::constant || node(id).op->index_map == IndexMap::repeated) continue;
     const Origin& o = node(id).origin;
     phase = std::max(phase, o.phase);
     if (!o.name.empty() && origin.find(*o.name) == std::string::npos && origin.size() < 60)
@@ -73,8 +73,7 @@ void Fusion::emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) 
   }
   builder.set_origin({origin, phase});
   require(!outputs.empty(), "a kernel has a result that somebody reads");
-  const auto results =
-      builder.call_all(op("fused"), operands, {{"body", std::make_shared<const Graph>(std::move(region).finish())}});
+  const auto results = builder.fused(operands, std::move(region).finish());
   for (size_t i = 0; i < outputs.size(); ++i) map.at(outputs[i]) = results[i];
 }
 

@@ -49,7 +49,7 @@ class Fusion {
   bool external(NodeId id) const {
     constexpr int64_t kInlineConstant = 16;
     const Node& n = node(id);
-    if (n.op->name == "constant") return count(n) > kInlineConstant;
+    if (n.op->leaf == Leaf::constant) return count(n) > kInlineConstant;
     return n.op->kernel == KernelKind::leaf || is_library(n) || is_arena(n);
   }
   // The node whose memory a chain of views looks at.

@@ -71,12 +71,12 @@ bool Fusion::legal(const Kernel& kernel) const {
       if (tag != free && tag != found->second) return false;
       tag = found->second;
     }
-    const bool elementwise = n.op->kernel == KernelKind::pointwise || n.op->name == "reshape";
+    const bool elementwise = n.op->kernel == KernelKind::pointwise || n.op->index_map == IndexMap::row_major;
     if (is_reduction(n)) {
       if (!kernel.split || tag == reduced || graph_.type(n.operands[0]).element_count() != kernel.elements)
         return false;
       tag = reduced;
-    } else if (n.op->name == "broadcast" && tag == reduced) {
+    } else if (n.op->index_map == IndexMap::repeated && tag == reduced) {
       // Back to the full domain: only rows can be read twice, and only along the reduced axes.
       if (kernel.scheme != ReductionScheme::row || count(n) != kernel.elements) return false;
       // The leading axes are the rows, in both.
@@ -207,7 +207,7 @@ void Fusion::merge_kernels() {
     if (!kernel.alive) continue;
     for (NodeId id : reads(kernel)) {
       if (count(node(id)) * kShare < kernel.elements) continue;
-      while (is_view(graph_, node(id)) && node(id).op->name != "slice") id = node(id).operands[0].node;
+      while (is_view(graph_, node(id)) && node(id).op->index_map != IndexMap::part) id = node(id).operands[0].node;
       readers[id].push_back(k);
     }
   }

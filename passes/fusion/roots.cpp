@@ -16,11 +16,12 @@ bool windows_overlap(const Node& node) {
 
 }  // namespace
 
-// What `user` reads as operand i. The event of an `after` need not be stored itself: then it is the latest of the
-// values in memory that it is made of.
+// What `user` reads as operand i. A control dependency need not be stored itself: then it is the latest of the values
+// in memory that it is made of.
 Value Fusion::read_operand(NodeId user, size_t i) const {
   const std::vector<Value>& operands = node(user).operands;
-  if (i == 0 || node(user).op->name != "after") return operands[i];
+  const std::vector<OperandSpec>& specs = node(user).op->operands;
+  if (i >= specs.size() || specs[i].dependency != OperandSpec::control) return operands[i];
   Value latest = operands[0];
   std::vector<Value> stack{operands[i]};
   std::set<Value> seen;
@@ -38,9 +39,9 @@ Value Fusion::read_operand(NodeId user, size_t i) const {
 
 // A piece of an arena that fills the gap between two slices: its memory is zero from the start and nobody writes it.
 bool Fusion::is_zero_gap(NodeId arena, Value piece) const {
-  if (!is_arena(node(arena)) || node(piece.node).op->name != "broadcast") return false;
+  if (!is_arena(node(arena)) || node(piece.node).op->index_map != IndexMap::repeated) return false;
   const Node& source = node(node(piece.node).operands[0].node);
-  return source.op->name == "constant" && source.attributes.tensor("value").values() == std::vector<double>{0};
+  return source.op->leaf == Leaf::constant && source.attributes.tensor("value").values() == std::vector<double>{0};
 }
 
 void Fusion::store(NodeId id) {
@@ -82,7 +83,7 @@ bool Fusion::spreads(NodeId id, NodeId user) const {
   constexpr double kMostWindowOperations = 200, kMostBroadcastOperations = 4, kManyCopies = 8;
   const Node& reader = node(user);
   if (windows_overlap(reader)) return inline_cost(id).operations * body_cost(reader) > kMostWindowOperations;
-  return reader.op->name == "broadcast" &&
+  return reader.op->index_map == IndexMap::repeated &&
          static_cast<double>(count(reader)) >= kManyCopies * static_cast<double>(count(node(id))) &&
          inline_cost(id).operations > kMostBroadcastOperations;
 }
@@ -93,7 +94,7 @@ void Fusion::store_what_is_sliced() {
   constexpr int kFewestSlices = 4;
   std::map<NodeId, int> slices;
   for (NodeId id = 0; id < graph_.size(); ++id)
-    if (node(id).op->name == "slice" && is_view(graph_, node(id)) && ++slices[storage(id)] == kFewestSlices)
+    if (node(id).op->index_map == IndexMap::part && is_view(graph_, node(id)) && ++slices[storage(id)] == kFewestSlices)
       if (!splat(graph_, {storage(id), 0})) store(id);
 }
 
@@ -119,7 +120,7 @@ void Fusion::choose_roots() {
   }
   store_what_is_sliced();
   for (NodeId id = 0; id < graph_.size(); ++id) {
-    if (external(id) || is_view(graph_, node(id)) || stored(id) || node(id).op->name == "constant") continue;
+    if (external(id) || is_view(graph_, node(id)) || stored(id) || node(id).op->leaf == Leaf::constant) continue;
     bool store_it = node(id).results.size() > 1 && users_[static_cast<size_t>(id)].size() > 1;
     for (NodeId user : users_[static_cast<size_t>(id)]) store_it |= spreads(id, user);
     if (users_[static_cast<size_t>(id)].size() > 1) store_it |= worth_storing(id);

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "ir/op.h"
+
 namespace halfstep {
 namespace {
 
@@ -258,6 +260,41 @@ TEST(Architecture, PrecisionAndGradientsAreColumns) {
   for (const char* file : {"passes/precision/autocast.cpp", "passes/training/differentiate.cpp"})
     for (const std::string& line : lines_of(fs::path(HALFSTEP_SOURCE_DIR) / file))
       EXPECT_FALSE(std::regex_search(line, names_an_op)) << file << ": " << line;
+}
+
+// Whether a line asks which op a node is, or calls one by its name. An op's name may stand in a message.
+bool names_an_op(const std::string& line) {
+  static const std::regex asks("op(->|\\.)name\\b"), in_message("std::string\\((\\w+\\.)?op(->|\\.)name\\)"),
+      literal("\"(\\w+)\"");
+  if (std::regex_search(std::regex_replace(line, in_message, ""), asks)) return true;
+  for (std::sregex_iterator at(line.begin(), line.end(), literal); at != std::sregex_iterator(); ++at)
+    if (find_op(at->str(1))) return true;
+  return false;
+}
+
+// What these folders want to know of an op is a column of its row, so that a new op is one row.
+TEST(Architecture, CodegenFusionAndResizingNameNoOp) {
+  std::vector<fs::path> files{fs::path(HALFSTEP_SOURCE_DIR) / "frontend/import/respecialise.cpp",
+                              fs::path(HALFSTEP_SOURCE_DIR) / "frontend/import/respecialise.h"};
+  for (const char* folder : {"codegen/target", "codegen/kernel", "codegen/emit", "codegen/lower", "passes/fusion"})
+    for (const fs::path& file : sources_of(folder)) files.push_back(file);
+  EXPECT_GE(files.size(), 30u);
+  // Not of ops: the functions of the C library, and a form of kernels.
+  const std::regex other("function\\(emit_|call_library\\(|^      return \"scatter\";");
+  for (const fs::path& file : files)
+    for (const std::string& line : lines_of(file)) {
+      const bool emits = file.parent_path().filename() == "emit" && std::regex_search(line, other);
+      EXPECT_TRUE(emits || !names_an_op(line)) << file << ": " << line;
+    }
+}
+
+TEST(Architecture, NamesOfOpsAreSeen) {
+  EXPECT_TRUE(names_an_op("if (node.op->name != wanted) return;"));
+  EXPECT_TRUE(names_an_op("  if (row.op == op.name) continue;"));
+  EXPECT_TRUE(names_an_op("  b.call(\"reduce_sum\", {x})"));
+  EXPECT_TRUE(names_an_op("  {\"relu\", &read_relu},"));
+  EXPECT_FALSE(names_an_op("throw Error(std::string(n.op->name) + \" is unknown\");"));
+  EXPECT_FALSE(names_an_op("node.attributes.ints(\"strides\")"));
 }
 
 }  // namespace

@@ -17,6 +17,10 @@ TEST(OpTable, EveryRowIsComplete) {
     EXPECT_TRUE(row->body || row->kernel != KernelKind::pointwise);
     EXPECT_TRUE(row->expand || (row->kernel != KernelKind::composite && row->kernel != KernelKind::attention));
     EXPECT_TRUE(is_leaf(*row) || row->body || row->expand || row->evaluate);
+    EXPECT_EQ(row->leaf != Leaf::none, row->kernel == KernelKind::leaf);
+    EXPECT_EQ(row->index_map != IndexMap::none, row->kernel == KernelKind::movement);
+    const bool by_attributes = row->index_map >= IndexMap::same && row->index_map <= IndexMap::joined;
+    EXPECT_EQ(row->reads != nullptr, by_attributes && row->index_map != IndexMap::row_major);
     EXPECT_EQ(find_op(row->name), row) << "the name is unique";
   }
 }

@@ -1,5 +1,6 @@
 #include "ir/views.h"
 
+#include "ir/builder.h"
 #include "ir/op.h"
 
 namespace halfstep {
@@ -18,6 +19,8 @@ bool is_view(const Graph& graph, const Node& node) {
   if (view_offset(graph, node) * size_of(node.results[0].dtype) % kAlignment != 0) return false;
   return axis == to.size() || node.attributes.ints("steps")[axis] == 1;
 }
+
+Value after(Builder& builder, Value x, Value event) { return builder.call("after", {x, event}); }
 
 int64_t view_offset(const Graph& graph, const Node& view) {
   if (view.op->index_map != IndexMap::part) return 0;

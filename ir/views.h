@@ -8,8 +8,12 @@
 
 namespace halfstep {
 
+class Builder;
+
 // A reshape, a slice of consecutive elements that begins at an aligned one, or an `after`.
 bool is_view(const Graph& graph, const Node& node);
+// x, which is not there before `event` is computed.
+Value after(Builder& builder, Value x, Value event);
 // Elements between the operand's first one and the view's.
 int64_t view_offset(const Graph& graph, const Node& view);
 // A concat of one-dimensional pieces along axis 0: an arena, whose pieces are written in place.

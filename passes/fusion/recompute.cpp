@@ -302,7 +302,7 @@ class Rebuild {
       const Value from = at(operand, time);
       if (waits || !from) return from;
       waits = true;
-      return builder_.call("after", {from, last_call_});
+      return after(builder_, from, last_call_);
     };
     builder_.set_origin(node.origin);
     if (node.op->kernel != KernelKind::fused) {

@@ -32,7 +32,7 @@ void LoadedStep::read_parameters(std::span<float> values) {
   if (values.size() != parameter_elements())
     throw ArgumentError("the parameters are " + std::to_string(parameter_elements()) + " floats, the buffer has " +
                         std::to_string(values.size()));
-  const NamedTensors weights = read_weights(*executor_);
+  const FileTensors weights = read_weights(*executor_);
   for (const halfstep_parameter& parameter : parameters_)
     std::ranges::copy(weights.at(parameter.name).as<float>(),
                       values.begin() + static_cast<std::ptrdiff_t>(parameter.offset));
@@ -42,7 +42,7 @@ void LoadedStep::write_parameters(std::span<const float> values) {
   if (values.size() != parameter_elements())
     throw ArgumentError("the parameters are " + std::to_string(parameter_elements()) + " floats, the buffer has " +
                         std::to_string(values.size()));
-  NamedTensors weights;
+  FileTensors weights;
   std::vector<std::string> problems;
   for (size_t i = 0; i < weights_.size(); ++i) {
     const std::span<const float> part = values.subspan(parameters_[i].offset, parameters_[i].elements);

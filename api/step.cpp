@@ -6,7 +6,6 @@
 
 #include "api/load_options.h"
 #include "api/status.h"
-#include "base/own_names.h"
 #include "program/signature.h"
 #include "runtime/cuda_probe.h"
 #include "training/notes.h"
@@ -15,13 +14,6 @@
 namespace halfstep {
 namespace {
 
-// Where it is there; the compiler of an older version may not have written it.
-template <typename Read>
-auto noted(const CompiledModel& model, const char* note, Read read) -> decltype(read(std::string())) {
-  const auto found = model.notes.find(note);
-  return found == model.notes.end() ? decltype(read(std::string())){} : read(found->second);
-}
-
 template <typename T>
 void store(std::span<std::byte> to, T value) {
   require(to.size() == sizeof(T), "a reserved input is a scalar of its type");
@@ -29,8 +21,8 @@ void store(std::span<std::byte> to, T value) {
 }
 
 std::unique_ptr<Executor> open_executor(CompiledModel model, const LoadOptions& options, const std::string& directory) {
-  if (const auto missing = model.notes.find(kMissingConstants); missing != model.notes.end())
-    throw Error("the step was compiled without constants of its model: compile it again with them; " + missing->second);
+  if (const std::string& missing = model.notes.missing_constants; !missing.empty())
+    throw Error("the step was compiled without constants of its model: compile it again with them; " + missing);
   if (options.device != "auto" && options.device != name(model.device))
     throw Error("device: '" + directory + "' was compiled for " + std::string(name(model.device)) + ", " +
                 options.device + " is asked for: compile the model again, or leave it out");
@@ -46,19 +38,12 @@ LoadedStep::LoadedStep(const std::string& directory, const Options& options) : d
   executor_ = open_executor(load_compiled(directory, given.trust), given, directory);
   const CompiledModel& model = executor_->model();
   if (model.device == DeviceKind::cuda) device_index_ = given.executor.device_index;
-  accumulation_ = std::max<int64_t>(noted(model, kAccumulationNote, count_of), 1);
-  learning_rate_ =
-      noted(model, kLearningRateNote, [](const std::string& text) { return std::strtod(text.c_str(), nullptr); });
-  state_.seed = given.seed.value_or(static_cast<uint64_t>(noted(model, kSeedNote, count_of)));
-  ranges_ = noted_ranges(model);
+  accumulation_ = std::max<int64_t>(model.notes.accumulation, 1);
+  learning_rate_ = model.notes.learning_rate;
+  state_.seed = given.seed.value_or(static_cast<uint64_t>(model.notes.seed));
+  ranges_ = noted_ranges(model.notes);
   list_values();
   list_parameters();
-}
-
-const std::string& LoadedStep::label_input() const {
-  static const std::string none;
-  const auto found = executor_->model().notes.find(kLabelInputNote);
-  return found == executor_->model().notes.end() ? none : found->second;
 }
 
 void LoadedStep::list_values() {
@@ -66,8 +51,9 @@ void LoadedStep::list_values() {
   const auto list = [&](const char* program, BufferKind kind) {
     ProgramValues values;
     for (const Buffer& buffer : model.programs[static_cast<size_t>(program_index(model, program))].buffers)
-      if (buffer.kind == kind && !(kind == BufferKind::input && is_own_name(buffer.name)))
-        values.push_back({buffer.name, buffer.type, buffer.name});
+      if (buffer.kind == kind && !buffer.name.is(Role::step_input))
+        values.push_back(
+            {kind == BufferKind::output ? path_of(buffer.name) : buffer.name.text, buffer.type, buffer.name});
     return values;
   };
   for (const auto& [program, name] : {std::pair{HALFSTEP_TRAIN, "train"}, {HALFSTEP_EVALUATE, "evaluate"}}) {
@@ -75,13 +61,12 @@ void LoadedStep::list_values() {
     values_[static_cast<size_t>(program)][HALFSTEP_OUTPUT] = list(name, BufferKind::output);
   }
   for (ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_OUTPUT])
-    if (value.name.starts_with(kModelOutput) && is_low(value.type.dtype)) value.type.dtype = DType::f32;
+    if (value.buffer.is(Role::model) && is_low(value.type.dtype)) value.type.dtype = DType::f32;
   for (const ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_INPUT])
-    if (value.name != label_input()) values_[HALFSTEP_PREDICT][HALFSTEP_INPUT].push_back(value);
+    if (value.name != model.notes.label_input) values_[HALFSTEP_PREDICT][HALFSTEP_INPUT].push_back(value);
   for (const ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_OUTPUT])
-    if (value.name.starts_with(kModelOutput))
-      values_[HALFSTEP_PREDICT][HALFSTEP_OUTPUT].push_back(
-          {value.name.substr(kModelOutput.size()), value.type, value.buffer});
+    if (value.buffer.is(Role::model))
+      values_[HALFSTEP_PREDICT][HALFSTEP_OUTPUT].push_back({value.buffer.text, value.type, value.buffer});
   // Of samples: an input without a batch axis has one value for all of them.
   for (const ProgramValue& value : values_[HALFSTEP_TRAIN][HALFSTEP_INPUT])
     if (batch_ == 1 && !value.type.shape.empty()) batch_ = value.type.shape.front();
@@ -168,8 +153,8 @@ void LoadedStep::take(const StepResult& result) {
   if (!ends_step) return;
   finished_ = {.number = ++finished_steps_,
                .loss = *loss_,
-               .loss_scale = scalar_output(result.outputs, "loss_scale").value_or(1),
-               .skipped = scalar_output(result.outputs, "overflow").value_or(0) != 0};
+               .loss_scale = scalar_output(result.outputs, kUsedLossScale).value_or(1),
+               .skipped = scalar_output(result.outputs, kOverflow).value_or(0) != 0};
   constexpr size_t kMostUntold = 1024;
   if (untold_.size() == kMostUntold) untold_.pop_front();
   untold_.push_back(*finished_);

@@ -90,7 +90,6 @@ class LoadedStep {
   void collect(Wait wait);
   void take(const StepResult& result);
   NamedTensors wait_for(int64_t ticket);
-  const std::string& label_input() const;
 
   std::string directory_;
   std::unique_ptr<Executor> executor_;

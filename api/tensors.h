@@ -17,7 +17,7 @@ namespace halfstep {
 struct ProgramValue {
   std::string name;
   TensorType type;
-  std::string buffer;  // its name in the program
+  Name buffer;  // its name in the program
 };
 using ProgramValues = std::vector<ProgramValue>;
 

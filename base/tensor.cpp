@@ -136,4 +136,10 @@ Tensor Tensor::transpose(std::span<const int64_t> permutation) const {
   return result;
 }
 
+NamedTensors named(FileTensors tensors) {
+  NamedTensors result;
+  for (auto& [name, tensor] : tensors) result.emplace(name, std::move(tensor));
+  return result;
+}
+
 }  // namespace halfstep

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/name.h"
 
 namespace halfstep {
 
@@ -60,6 +61,10 @@ struct Tensor {
   friend bool operator==(const Tensor&, const Tensor&) = default;
 };
 
-using NamedTensors = std::map<std::string, Tensor>;
+using NamedTensors = std::map<Name, Tensor>;
+// By the names they have in a file.
+using FileTensors = std::map<std::string, Tensor>;
+// As tensors of a model.
+NamedTensors named(FileTensors tensors);
 
 }  // namespace halfstep

@@ -18,8 +18,7 @@ namespace {
 void export_step(const Recipe& given, const CommandOptions& options) {
   if (is_compiled_directory(given.model))
     throw Error("'" + given.model + "' is a compiled step: name the ONNX file or the recipe for --training-graph");
-  const NamedTensors weights =
-      options.checkpoint.empty() ? NamedTensors() : read_checkpoint_weights(options.checkpoint);
+  const FileTensors weights = options.checkpoint.empty() ? FileTensors() : read_checkpoint_weights(options.checkpoint);
   Recipe recipe = given;
   if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
   const TrainingGraph graph = training_graph(recipe, weights);

@@ -4,7 +4,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/report.h"
@@ -38,16 +37,16 @@ NamedTensors run_first_batch(Executor& executor, const Dataset& dataset, const R
 }
 
 // "loss" and what else the loss counts, "outputs/NAME" and "gradients/PARAMETER".
-NamedTensors named_results(NamedTensors outputs, NamedTensors slots) {
-  NamedTensors named;
+FileTensors named_results(NamedTensors outputs, FileTensors slots) {
+  FileTensors named;
   for (auto& [name, value] : outputs)
-    if (name != "overflow" && name != "loss_scale") named[name] = std::move(value);
+    if (name != kOverflow && name != kUsedLossScale) named[path_of(name)] = std::move(value);
   for (auto& [name, value] : slots)
     if (name.starts_with(kGradients)) named[name] = std::move(value);
   return named;
 }
 
-double gradient_norm(const NamedTensors& results) {
+double gradient_norm(const FileTensors& results) {
   double square = 0;
   for (const auto& [name, value] : results)
     if (name.starts_with(kGradients))
@@ -75,10 +74,10 @@ ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
     write_weights(executor, read_checkpoint_weights(options.checkpoint), "checkpoint '" + options.checkpoint + "'");
 
   const NamedTensors outputs = run_first_batch(executor, dataset, recipe, options.format);
-  const double loss = outputs.at("loss").at(0);
-  const bool overflow = outputs.contains("overflow") && outputs.at("overflow").at(0) != 0;
-  const double scale = outputs.contains("loss_scale") ? outputs.at("loss_scale").at(0) : 1;
-  const NamedTensors results = named_results(outputs, read_model_state(executor).slots);
+  const double loss = outputs.at(kLoss).at(0);
+  const bool overflow = outputs.contains(kOverflow) && outputs.at(kOverflow).at(0) != 0;
+  const double scale = outputs.contains(kUsedLossScale) ? outputs.at(kUsedLossScale).at(0) : 1;
+  const FileTensors results = named_results(outputs, read_model_state(executor).slots);
   write_safetensors(options.target, results,
                     {{"precision", recipe.precision},
                      {"device", std::string(name(executor.model().device))},

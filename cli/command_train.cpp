@@ -39,7 +39,7 @@ TrainReport train_or_explain(Executor& executor, const Data& data, const Recipe&
 }
 
 // The trained ONNX file; empty where the original is gone, as with a compiled step on another machine.
-fs::path export_trained(const Recipe& recipe, const NamedTensors& weights, int64_t steps, const Narration& narration) {
+fs::path export_trained(const Recipe& recipe, const FileTensors& weights, int64_t steps, const Narration& narration) {
   if (std::error_code unreadable; !fs::exists(recipe.model, unreadable)) {
     narration.note(fmt::format("'{}' is not there, so no trained ONNX file is written", recipe.model));
     return {};

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <numeric>
 
-#include "base/own_names.h"
 #include "cli/report.h"
 #include "cli/table.h"
 #include "compiler/replay.h"
@@ -51,7 +50,7 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
   const auto observe = [&](NodeId id, const std::vector<InterpretedTensor>& results) {
     const Node& node = replay.graph().node(id);
     const InterpretedTensor& value = results[0];
-    if (node.op->name == "input" && node.attributes.text("name") == "labels")
+    if (node.op->name == "input" && leaf_name(node) == Name("labels"))
       trace.label = static_cast<int64_t>(value.values[0]);
     if (node.op->kernel != KernelKind::leaf && node.origin.phase == Phase::forward && !node.origin.name.empty() &&
         !value.values.empty())
@@ -61,9 +60,7 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
   const InterpretResult result = replay.run(state, dataset, {}, samples, {}, observe);
   if (trace.label)
     for (const auto& [name, value] : result.outputs)
-      if (name.starts_with(kModelOutput) &&
-          (recipe.output.empty() || name.substr(kModelOutput.size()) == recipe.output))
-        predict(value, trace);
+      if (name.is(Role::model) && (recipe.output.empty() || name.text == recipe.output)) predict(value, trace);
   std::ranges::stable_sort(trace.rows, {}, [&](const TraceRow& row) { return nodes.position_of({row.node}); });
   return trace;
 }

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "base/own_names.h"
 #include "cli/output.h"
 #include "cli/table.h"
 
@@ -54,8 +53,8 @@ std::string tensors_text(const Executor& executor) {
   Table table({"tensor", "kind", "type", "bytes"});
   for (BufferKind kind : {BufferKind::input, BufferKind::state, BufferKind::output})
     for (const Buffer& b : model.find("train")->buffers)
-      if (b.kind == kind && !is_transient(b.name))
-        table.add({b.name, std::string(name(b.kind)), to_string(b.type), bytes_text(b.type.byte_count())});
+      if (b.kind == kind && !b.name.is(Role::transient))
+        table.add({to_string(b.name), std::string(name(b.kind)), to_string(b.type), bytes_text(b.type.byte_count())});
   const MemoryReport m = executor.memory();
   int64_t values = 0;
   for (const ParameterSlice& p : model.parameters) values += TensorType{DType::f32, p.shape}.element_count();

@@ -64,7 +64,8 @@ Tensor restored(Tensor stored, Ints from, Ints to) {
 
 // Initial contents of the states: of the arena and its low copy, and of the tensors that are not trained.
 void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const ImportedModel& imported) {
-  std::set<std::string> in_arena, states;
+  std::set<std::string> in_arena;
+  std::set<Name> states;
   Tensor arena = gather_parameters(arenas, imported.graph, [&](const std::string& name) {
     const auto reader = imported.weight_readers.find(name);
     require(reader != imported.weight_readers.end(), "every parameter is a leaf with a value");
@@ -120,7 +121,7 @@ std::map<std::string, int64_t> table_rows(const Graph& model) {
     if (node.op->name != "gather") continue;
     const size_t axis = static_cast<size_t>(node.attributes.integer("axis"));
     const Value indices = chosen_from(model, node.operands[1]);
-    if (model.node(indices).op->name != "input") continue;
+    if (model.node(indices).op->name != "input" || !leaf_name(model.node(indices)).is(Role::model)) continue;
     const int64_t found = model.type(node.operands[0]).shape[axis];
     const auto [entry, fresh] = rows.emplace(model.node(indices).attributes.text("name"), found);
     if (!fresh) entry->second = std::min(entry->second, found);
@@ -128,23 +129,23 @@ std::map<std::string, int64_t> table_rows(const Graph& model) {
   return rows;
 }
 
-std::map<std::string, std::string> notes_of(const Recipe& recipe, const LossOptions& loss, const CompiledModel& model,
-                                            const Graph& imported) {
+StepNotes notes_of(const Recipe& recipe, const LossOptions& loss, const CompiledModel& model,
+                   const ImportedModel& imported) {
   Recipe settled = recipe;
   settled.device = name(model.device), settled.architecture = model.architecture;
   settled.resume.clear(), settled.trust.clear();
-  std::map<std::string, std::string> notes = notes_of(settled);
-  notes["halfstep"] = version();
-  notes[kAccumulationNote] = std::to_string(recipe.accumulation);
-  notes[kSeedNote] = std::to_string(recipe.seed);
-  notes[kLearningRateNote] = fmt::format("{}", recipe.learning_rate);
-  if (const std::optional<int64_t> classes = class_count(imported, loss))
-    notes[kClassesNote] = std::to_string(*classes);
-  if (recipe.classes > 0) notes[kLabelClassesNote] = std::to_string(recipe.classes);
-  if (loss.ignore_index) notes[kIgnoredLabelNote] = std::to_string(*loss.ignore_index);
-  if (loss.kind == LossKind::softmax_cross_entropy) notes[kLabelInputNote] = "labels";
-  if (loss.kind == LossKind::mean_squared_error) notes[kLabelInputNote] = "targets";
-  for (const auto& [input, rows] : table_rows(imported)) notes[std::string(kTableRows) + input] = std::to_string(rows);
+  StepNotes notes;
+  notes.compiler = version();
+  notes.recipe = notes_of(settled);
+  notes.accumulation = recipe.accumulation, notes.seed = recipe.seed, notes.learning_rate = recipe.learning_rate;
+  notes.classes = class_count(imported.graph, loss);
+  if (recipe.classes > 0) notes.label_classes = recipe.classes;
+  notes.ignored_label = loss.ignore_index;
+  if (loss.kind == LossKind::softmax_cross_entropy) notes.label_input = "labels";
+  if (loss.kind == LossKind::mean_squared_error) notes.label_input = "targets";
+  notes.table_rows = table_rows(imported.graph);
+  for (const std::string& remark : imported.remarks)
+    if (remark.starts_with("WARNING: the data of the constant")) notes.missing_constants = remark;
   return notes;
 }
 
@@ -159,7 +160,7 @@ std::string largest_values(std::vector<std::pair<int64_t, std::string>> values) 
 }
 
 int64_t state_bytes(std::span<const Program> programs) {
-  std::map<std::string, int64_t> bytes;
+  std::map<Name, int64_t> bytes;
   for (const Program& program : programs)
     for (const Buffer& buffer : program.buffers)
       if (buffer.kind == BufferKind::state) bytes[buffer.name] = buffer.type.byte_count();
@@ -291,7 +292,7 @@ std::string image_input(const Graph& model) {
   std::vector<const Node*> inputs;
   size_t rank = 0;
   for (const Node& node : model.nodes())
-    if (node.op->name == "input" && is_floating(node.results[0].dtype)) {
+    if (node.op->name == "input" && leaf_name(node).is(Role::model) && is_floating(node.results[0].dtype)) {
       inputs.push_back(&node);
       rank = std::max(rank, node.results[0].shape.size());
     }
@@ -466,14 +467,12 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   }
   model.state.merge(graphs.initial_states);
   fill_initial_state(model, graphs.arenas, imported);
-  model.notes = notes_of(recipe, passes.loss, model, imported.graph);
-  for (const std::string& remark : imported.remarks)
-    if (remark.starts_with("WARNING: the data of the constant")) model.notes[kMissingConstants] = remark;
-  model.notes["largest_tensors"] = largest_values(std::move(lowered.values));
+  model.notes = notes_of(recipe, passes.loss, model, imported);
+  model.notes.largest_tensors = largest_values(std::move(lowered.values));
   check(model);
   report.state_bytes = state_bytes(model.programs);
   report.recomputation = graphs.recomputation;
-  check_budget(recipe, report, model.notes["largest_tensors"]);
+  check_budget(recipe, report, model.notes.largest_tensors);
   report.seconds = seconds_since(start);
   return result;
 }

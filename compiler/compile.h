@@ -11,7 +11,6 @@
 #include "frontend/onnx/onnx_model.h"
 #include "passes/pipeline.h"
 #include "program/program.h"
-#include "training/notes.h"
 
 namespace halfstep {
 

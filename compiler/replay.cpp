@@ -1,7 +1,6 @@
 #include "compiler/replay.h"
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "compiler/compile.h"
 #include "ir/op.h"
 #include "program/program.h"
@@ -33,20 +32,20 @@ bool is_input(const Node& node) { return node.op->name == "input"; }
 Program inputs_of(const Graph& graph) {
   Program program{graph.name(), {}, {}};
   for (const Node& node : graph.nodes())
-    if (is_input(node)) program.buffers.push_back({node.attributes.text("name"), BufferKind::input, node.results[0]});
+    if (is_input(node)) program.buffers.push_back({leaf_name(node), BufferKind::input, node.results[0]});
   return program;
 }
 
 // The value of a parameter or state in the layout that the graph stores it in.
 Tensor stored_value(const Node& leaf, const ModelState& state) {
-  const std::string& name = leaf.attributes.text("name");
-  const NamedTensors& tensors = is_own_name(name) ? state.slots : state.weights;
-  if (const auto found = tensors.find(std::string(unmarked(name))); found != tensors.end()) {
+  const Name name = leaf_name(leaf);
+  const FileTensors& tensors = name.is(Role::slot) ? state.slots : state.weights;
+  if (const auto found = tensors.find(name.text); found != tensors.end()) {
     const Attribute* permutation = leaf.attributes.find("permutation");
     const Ints axes = permutation ? std::get<Ints>(*permutation) : Ints();
     return axes.empty() ? found->second : found->second.transpose(axes);
   }
-  throw InternalError("no value for state '" + name + "'");
+  throw InternalError("no value for state '" + to_string(name) + "'");
 }
 
 }  // namespace
@@ -74,7 +73,7 @@ InterpretResult Replay::run(const ModelState& state, const Dataset& dataset, con
     staging.emplace_back(leaves.emplace(input.name, Tensor(input.type)).first->second.data);
   DataFeed(dataset, program, feed).fill(samples, step, staging);
   for (const Node& node : graph_.nodes())
-    if (is_leaf(*node.op) && !is_input(node)) leaves[node.attributes.text("name")] = stored_value(node, state);
+    if (is_leaf(*node.op) && !is_input(node)) leaves[leaf_name(node)] = stored_value(node, state);
   return interpret(graph_, leaves, {.rounding = rounding, .observe = observe});
 }
 

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "compiler/compile.h"
 #include "ir/builder.h"
 
@@ -17,7 +16,7 @@ Graph model_alone(const Graph& evaluation) {
     if (v) live[static_cast<size_t>(v.node)] = 1;
   };
   for (const NamedValue& output : evaluation.outputs())
-    if (output.name.starts_with(kModelOutput)) mark(output.value);
+    if (output.name.is(Role::model)) mark(output.value);
   Builder b("inference");
   ValueMap map(evaluation);
   for (NodeId id = evaluation.size(); id-- > 0;)
@@ -33,13 +32,13 @@ Graph model_alone(const Graph& evaluation) {
       map.at({id, static_cast<int32_t>(i)}) = {copy, static_cast<int32_t>(i)};
   }
   for (const NamedValue& output : evaluation.outputs())
-    if (output.name.starts_with(kModelOutput)) b.output(output.name, map(output.value));
+    if (output.name.is(Role::model)) b.output(output.name, map(output.value));
   return std::move(b).finish();
 }
 
 }  // namespace
 
-TrainingGraph training_graph(const Recipe& recipe, const NamedTensors& weights) {
+TrainingGraph training_graph(const Recipe& recipe, const FileTensors& weights) {
   if (recipe.accumulation > 1)
     throw Error(
         fmt::format("accumulation {}: a training graph is one step on one batch; leave it out, and give "
@@ -48,7 +47,7 @@ TrainingGraph training_graph(const Recipe& recipe, const NamedTensors& weights) 
   ImportedModel imported = import_for(recipe);
   TrainingGraph result{.step = Graph(),
                        .inference = Graph(),
-                       .initial = in_onnx_layout(imported.graph, imported.weights),
+                       .initial = named(in_onnx_layout(imported.graph, imported.weights)),
                        .remarks = {}};
   for (const auto& [name, tensor] : weights) {
     const auto found = result.initial.find(name);

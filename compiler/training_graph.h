@@ -10,13 +10,13 @@
 namespace halfstep {
 
 struct TrainingGraph {
-  Graph step, inference;  // the latter with outputs "outputs/NAME" alone
+  Graph step, inference;  // the latter with the model's outputs alone
   NamedTensors initial;   // of its states, in the layout of the ONNX file
   std::vector<std::string> remarks;
 };
 
 // `weights` stand for those of the model's file where it has their names. Error where the recipe asks for what one
 // graph does not hold: accumulation.
-TrainingGraph training_graph(const Recipe& recipe, const NamedTensors& weights = {});
+TrainingGraph training_graph(const Recipe& recipe, const FileTensors& weights = {});
 
 }  // namespace halfstep

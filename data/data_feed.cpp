@@ -5,7 +5,6 @@
 #include <string_view>
 #include <utility>
 
-#include "base/own_names.h"
 #include "base/parallel.h"
 #include "data/sample_fit.h"
 
@@ -65,7 +64,7 @@ std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& 
   size_t place = 0;
   const auto reserve = [&](const Buffer& buffer, DType dtype, std::optional<size_t>& where) {
     if (buffer.type != TensorType{dtype, {}})
-      problems.add("input '" + buffer.name + "': expected " + to_string(TensorType{dtype, {}}) + ", found " +
+      problems.add("input '" + to_string(buffer.name) + "': expected " + to_string(TensorType{dtype, {}}) + ", found " +
                    to_string(buffer.type));
     where = place;
   };
@@ -88,26 +87,26 @@ std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& 
 void DataFeed::bind_constants(std::vector<InputPlace>& inputs) {
   std::erase_if(inputs, [&](const InputPlace& place) {
     const TensorType& type = place.buffer->type;
-    const auto known = std::ranges::find(kDefaultInputs, place.buffer->name, &DefaultInput::name);
+    const auto known = std::ranges::find(kDefaultInputs, place.buffer->name.text, &DefaultInput::name);
     if (known == std::end(kDefaultInputs) || type.shape.empty()) return false;
     Tensor values(type);
     for (int64_t i = 0; i < type.element_count(); ++i) values.set(i, known->value(i % type.shape.back()));
     constants_.push_back({place.input, std::vector<std::byte>(values.data.begin(), values.data.end())});
-    remarks_.push_back("input '" + place.buffer->name + "' has no data and holds " + std::string(known->meaning));
+    remarks_.push_back("input '" + place.buffer->name.text + "' has no data and holds " + std::string(known->meaning));
     return true;
   });
 }
 
 void DataFeed::bind_arrays(const Program& program, std::vector<InputPlace> inputs, const FeedOptions& options,
                            Problems& problems) {
-  const auto buffer_name = [](const InputPlace& p) -> const std::string& { return p.buffer->name; };
+  const auto buffer_name = [](const InputPlace& p) -> const std::string& { return p.buffer->name.text; };
   std::vector<InputPlace> left;
   std::vector<const NamedArray*> spare;
   std::vector<std::pair<InputPlace, const NamedArray*>> pairs;
   for (const NamedArray& array : dataset_.arrays)
     if (std::ranges::find(inputs, array.name, buffer_name) == inputs.end()) spare.push_back(&array);
   for (const InputPlace& input : inputs) {
-    const auto array = std::ranges::find(dataset_.arrays, input.buffer->name, &NamedArray::name);
+    const auto array = std::ranges::find(dataset_.arrays, input.buffer->name.text, &NamedArray::name);
     if (array == dataset_.arrays.end()) {
       left.push_back(input);
     } else {
@@ -132,7 +131,7 @@ void DataFeed::bind_arrays(const Program& program, std::vector<InputPlace> input
                        "' has no such input");
   for (const auto& [input, array] : pairs) {
     bind(*input.buffer, input.input, *array, options, problems);
-    if (const auto found = options.normalization.find(input.buffer->name);
+    if (const auto found = options.normalization.find(input.buffer->name.text);
         found != options.normalization.end() && problems.empty())
       normalize(*input.buffer, found->second, bindings_.back(), problems);
   }
@@ -143,7 +142,7 @@ void DataFeed::bind_arrays(const Program& program, std::vector<InputPlace> input
 
 void DataFeed::bind_tokens(const TokenSpan& tokens, std::vector<InputPlace> inputs, const TokenObjective& objective) {
   const auto take = [&](const std::string& wanted) -> std::optional<InputPlace> {
-    const auto found = std::ranges::find(inputs, wanted, [](const InputPlace& p) { return p.buffer->name; });
+    const auto found = std::ranges::find(inputs, wanted, [](const InputPlace& p) { return p.buffer->name.text; });
     if (found == inputs.end()) return std::nullopt;
     const InputPlace place = *found;
     inputs.erase(found);
@@ -151,18 +150,18 @@ void DataFeed::bind_tokens(const TokenSpan& tokens, std::vector<InputPlace> inpu
   };
   const std::optional<InputPlace> labels = take("labels");
   if (!labels) throw Error("the model has no input 'labels': the token objectives go with loss softmax_cross_entropy");
-  const std::string all = quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name; });
+  const std::string all = quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name.text; });
   std::optional<InputPlace> ids;
   if (!objective.ids.empty()) {
     ids = take(objective.ids);
     if (!ids) throw Error("ids: the model has no input '" + objective.ids + "'; its inputs are " + all);
   }
   bind_constants(inputs);
-  if (!ids && inputs.size() == 1) ids = take(inputs[0].buffer->name);
+  if (!ids && inputs.size() == 1) ids = take(inputs[0].buffer->name.text);
   if (!ids) throw Error("the model has the inputs " + all + ": say with ids which one takes the tokens");
   if (!inputs.empty())
-    throw Error("a token file feeds input '" + ids->buffer->name + "' alone, and the model also has " +
-                quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name; }) +
+    throw Error("a token file feeds input '" + ids->buffer->name.text + "' alone, and the model also has " +
+                quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name.text; }) +
                 ": give an NPZ file with an array for each input");
   tokens_.emplace(tokens, *ids, *labels, objective);
   batch_ = tokens_->batch();
@@ -194,7 +193,7 @@ std::optional<TokenMeasures> DataFeed::measure(double loss, double samples_per_s
 
 void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, const FeedOptions& options,
                     Problems& problems) {
-  const std::string where = "input '" + input.name + "': ";
+  const std::string where = "input '" + input.name.text + "': ";
   const TensorType& type = array.values.type;
   if (input.type.shape.empty() || input.type.shape[0] < 1) {
     problems.add(where + "it has no batch axis: " + to_string(input.type));
@@ -204,7 +203,7 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
   if (batch_ == 0) batch_ = batch;
   if (batch != batch_)
     problems.add(where + "batch " + std::to_string(batch) + ", but other inputs have " + std::to_string(batch_));
-  Binding binding{.name = input.name,
+  Binding binding{.name = input.name.text,
                   .input = index,
                   .array = &array.values,
                   .dtype = input.type.dtype,
@@ -218,7 +217,7 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
   if (fit.kind == SampleFit::none) problems.add(where + misfit(input, array));
   if (fit.kind == SampleFit::transposed) binding.columns = fit.columns;
   if (const std::string remark = describe(fit, input, array); !remark.empty()) remarks_.push_back(remark);
-  const bool scaled = options.normalization.contains(input.name);
+  const bool scaled = options.normalization.contains(input.name.text);
   if (const std::string problem = conversion_problem(input, array, scaled); !problem.empty())
     problems.add(where + problem);
   bindings_.push_back(std::move(binding));
@@ -226,7 +225,7 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
 
 void DataFeed::normalize(const Buffer& input, const Normalization& normalization, Binding& binding,
                          Problems& problems) {
-  const std::string where = "normalization of input '" + input.name + "': ";
+  const std::string where = "normalization of input '" + input.name.text + "': ";
   if (!is_floating(input.type.dtype)) {
     problems.add(where + "the input is " + std::string(name(input.type.dtype)) + ", expected a floating type");
     return;

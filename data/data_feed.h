@@ -24,11 +24,11 @@ struct Normalization {
   std::vector<double> deviation{1};
 };
 
-// The host's values for the inputs with reserved names, where a program has them.
+// The host's values for a program's step inputs, where it has them.
 struct StepInputs {
-  double learning_rate = 0;  // ":step.learning_rate" f32[]
-  int64_t iteration = 0;     // ":step.iteration" i32[]
-  uint64_t seed = 0;         // ":step.seed" i64[]
+  double learning_rate = 0;  // f32[]
+  int64_t iteration = 0;     // i32[]
+  uint64_t seed = 0;         // i64[]
 };
 
 struct FeedOptions {

@@ -25,6 +25,6 @@ std::string_view npy_descr(DType dtype);
 Tensor read_npy(ByteSource& source);
 
 // Members stored or deflated, zip64 included; names lose their ".npy". Throws Error naming the member.
-NamedTensors read_npz(const std::filesystem::path& path);
+FileTensors read_npz(const std::filesystem::path& path);
 
 }  // namespace halfstep

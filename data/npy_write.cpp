@@ -46,7 +46,7 @@ void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
   });
 }
 
-void write_npz(const std::filesystem::path& path, const NamedTensors& tensors) {
+void write_npz(const std::filesystem::path& path, const FileTensors& tensors) {
   constexpr size_t kMost = std::numeric_limits<uint32_t>::max();
   size_t all = 0;
   for (const auto& [name, tensor] : tensors) {

@@ -38,11 +38,11 @@ class Archive {
   explicit Archive(const std::filesystem::path& path)
       : file_(std::make_shared<const DataFile>(path)), where_("data file " + file_->name()) {}
 
-  NamedTensors read() const {
+  FileTensors read() const {
     std::vector<Member> members = directory();
     for (Member& member : members) locate(member);
     refuse_overlaps(members);
-    NamedTensors arrays;
+    FileTensors arrays;
     for (const Member& member : members) {
       std::string name = member.name;
       if (name.ends_with(".npy")) name.resize(name.size() - 4);
@@ -164,6 +164,6 @@ class Archive {
 
 }  // namespace
 
-NamedTensors read_npz(const std::filesystem::path& path) { return Archive(path).read(); }
+FileTensors read_npz(const std::filesystem::path& path) { return Archive(path).read(); }
 
 }  // namespace halfstep

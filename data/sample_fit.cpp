@@ -77,7 +77,7 @@ std::string misfit(const Buffer& input, const NamedArray& array) {
   const Shape wanted = sample_shape(input.type), found = sample_shape(array.values.type);
   std::string text = to_string(input.type) + " takes samples of " + to_string(wanted) + ", those of data array '" +
                      array.name + "' " + to_string(array.values.type) + " are " + to_string(found);
-  if (input.name == "labels") return text + ": class_axis chooses the output's axis that labels do not have";
+  if (input.name == Name("labels")) return text + ": class_axis chooses the output's axis that labels do not have";
   return text + (element_count(wanted) == element_count(found) ? ": transpose the array"
                                                                : ": store the array in the input's shape, or give the "
                                                                  "input another with shape");
@@ -86,7 +86,7 @@ std::string misfit(const Buffer& input, const NamedArray& array) {
 std::string describe(const SampleFit& fit, const Buffer& input, const NamedArray& array) {
   const std::string change =
       "samples of data array '" + array.name + "', " + to_string(sample_shape(array.values.type)) + ", are ";
-  const std::string goal = to_string(sample_shape(input.type)) + " of input '" + input.name + "'";
+  const std::string goal = to_string(sample_shape(input.type)) + " of input '" + input.name.text + "'";
   if (fit.kind == SampleFit::transposed) return change + "transposed to " + goal;
   if (fit.kind == SampleFit::flat) return change + "read in their order as " + goal;
   return "";

@@ -38,7 +38,7 @@ TokenFeed::TokenFeed(TokenSpan tokens, const InputPlace& ids, const InputPlace& 
       ahead_(objective.kind == Objective::next_token ? 1 : 0) {
   const TensorType &taken = ids.buffer->type, &predicted = labels.buffer->type;
   if (taken.shape.size() != 2 || is_floating(taken.dtype))
-    throw Error("input '" + ids.buffer->name + "': " + to_string(taken) +
+    throw Error("input '" + ids.buffer->name.text + "': " + to_string(taken) +
                 " cannot take tokens, integers [batch, length] can: name the input with ids");
   if (predicted.shape != taken.shape || is_floating(predicted.dtype))
     throw Error("the model takes tokens " + to_string(taken) + ", but its loss compares with " + to_string(predicted) +

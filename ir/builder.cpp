@@ -57,6 +57,10 @@ void check_attributes(const Op& op, Attributes& attributes) {
     }
 }
 
+Attributes declared(const Name& leaf, const TensorType& type) {
+  return {{"name", leaf.text}, {"role", std::string(name(leaf.role))}, {"dtype", type.dtype}, {"shape", type.shape}};
+}
+
 // The name of a result is only made for an error: every node comes through here in every pass.
 void check_sizes(std::span<const TensorType> results) {
   for (const TensorType& type : results)
@@ -154,9 +158,7 @@ Value Builder::call(std::string_view name, std::vector<Value> operands, Attribut
   return call_all(op(name), std::move(operands), std::move(attributes)).front();
 }
 
-Value Builder::input(std::string name, TensorType type) {
-  return call("input", {}, {{"name", std::move(name)}, {"dtype", type.dtype}, {"shape", type.shape}});
-}
+Value Builder::input(const Name& name, TensorType type) { return call("input", {}, declared(name, type)); }
 
 Value Builder::parameter(std::string name, TensorType type, Ints permutation) {
   return call("parameter", {},
@@ -166,9 +168,7 @@ Value Builder::parameter(std::string name, TensorType type, Ints permutation) {
                {"permutation", std::move(permutation)}});
 }
 
-Value Builder::state(std::string name, TensorType type) {
-  return call("state", {}, {{"name", std::move(name)}, {"dtype", type.dtype}, {"shape", type.shape}});
-}
+Value Builder::state(const Name& name, TensorType type) { return call("state", {}, declared(name, type)); }
 
 Value Builder::constant(Tensor value) { return call("constant", {}, {{"value", std::move(value)}}); }
 
@@ -250,7 +250,7 @@ std::vector<Value> Builder::fused(std::vector<Value> operands, Graph body) {
   return call_all(op("fused"), std::move(operands), {{"body", std::make_shared<const Graph>(std::move(body))}});
 }
 
-void Builder::output(std::string name, Value value) { graph_.outputs_.push_back({std::move(name), value}); }
+void Builder::output(Name name, Value value) { graph_.outputs_.push_back({std::move(name), value}); }
 void Builder::update(Value state, Value value) {
   require(type(state) == type(value), "an update has its state's type");
   graph_.updates_.push_back({state, value});

@@ -37,10 +37,10 @@ class Builder {
   const Origin& origin() const { return origin_; }
   void set_origin(Origin origin) { origin_ = std::move(origin); }
 
-  // Leaves. The name is the user's: data input, ONNX initializer, state.
-  Value input(std::string name, TensorType type);
+  // Leaves. A parameter's name is that of its ONNX initializer.
+  Value input(const Name& name, TensorType type);
   Value parameter(std::string name, TensorType type, Ints permutation = {});
-  Value state(std::string name, TensorType type);
+  Value state(const Name& name, TensorType type);
   Value constant(Tensor value);
   Value constant(DType dtype, double value) { return constant(Tensor::scalar(dtype, value)); }
   // A constant of x's element type, broadcast to x's shape.
@@ -70,7 +70,7 @@ class Builder {
   std::vector<Value> fused(std::vector<Value> operands, Graph body);
   Value matmul(Value a, Value b, Attributes attributes = {}) { return call("matmul", {a, b}, std::move(attributes)); }
 
-  void output(std::string name, Value value);
+  void output(Name name, Value value);
   void update(Value state, Value value);
 
   // Drops what neither an output nor an update needs (inputs stay).

@@ -23,21 +23,27 @@ std::string to_string(const Origin& origin) {
   return (origin.name.empty() ? "" : *origin.name + " ") + "(" + std::string(name(origin.phase)) + ")";
 }
 
+Name leaf_name(const Node& leaf) {
+  const Attribute* role = leaf.attributes.find("role");
+  return {role ? *parse_role(std::get<std::string>(*role)) : Role::model, leaf.attributes.text("name")};
+}
+
 Graph Graph::named(std::string name) const {
   Graph graph = *this;
   graph.name_ = std::move(name);
   return graph;
 }
 
-Value Graph::output(std::string_view wanted) const {
+Value Graph::output(const Name& wanted) const {
   for (const NamedValue& o : outputs_)
     if (o.name == wanted) return o.value;
   return {};
 }
 
-Value Graph::leaf(std::string_view wanted) const {
+Value Graph::leaf(const Name& wanted) const {
   for (NodeId id = 0; id < size(); ++id)
-    if (is_leaf(*node(id).op) && node(id).attributes.text("name") == wanted) return {id, 0};
+    if (is_leaf(*node(id).op) && node(id).attributes.text("name") == wanted.text && leaf_name(node(id)) == wanted)
+      return {id, 0};
   return {};
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/name.h"
 #include "base/shared.h"
 #include "base/tensor.h"
 #include "ir/attributes.h"
@@ -46,6 +47,9 @@ struct Node {
   Origin origin;
 };
 
+// Of an input, parameter or state: its attributes `name` and `role`.
+Name leaf_name(const Node& leaf);
+
 // An absent value was read. The importer, where it is the file's fault, names the node instead.
 class AbsentValue : public InternalError {
  public:
@@ -54,7 +58,7 @@ class AbsentValue : public InternalError {
 };
 
 struct NamedValue {
-  std::string name;
+  Name name;
   Value value;
   friend bool operator==(const NamedValue&, const NamedValue&) = default;
 };
@@ -83,9 +87,9 @@ class Graph {
 
   std::span<const NamedValue> outputs() const { return outputs_; }
   std::span<const StateUpdate> updates() const { return updates_; }
-  Value output(std::string_view name) const;  // absent if there is none
-  // The input, state or parameter node with this attribute name; absent if there is none.
-  Value leaf(std::string_view name) const;
+  Value output(const Name& name) const;  // absent if there is none
+  // The input, state or parameter node with this name; absent if there is none.
+  Value leaf(const Name& name) const;
 
   // For every node the nodes that read any of its results, each once, in order.
   std::vector<std::vector<NodeId>> users() const;

@@ -204,12 +204,12 @@ InterpretResult interpret(const Graph& graph, const NamedTensors& leaves, const 
   for (NodeId id = 0; id < graph.size(); ++id) {
     const Node& node = graph.node(id);
     if (!is_leaf(*node.op)) continue;
-    const std::string& name = node.attributes.text("name");
+    const Name name = leaf_name(node);
     const auto found = leaves.find(name);
     if (found == leaves.end())
-      problems.add("no value for " + std::string(node.op->name) + " '" + name + "'");
+      problems.add("no value for " + std::string(node.op->name) + " '" + to_string(name) + "'");
     else if (found->second.type != node.results[0])
-      problems.add("'" + name + "' is " + to_string(found->second.type) + ", " + to_string(node.results[0]) +
+      problems.add("'" + to_string(name) + "' is " + to_string(found->second.type) + ", " + to_string(node.results[0]) +
                    " expected");
     else
       environment[static_cast<size_t>(id)] = {{node.results[0], found->second.values()}};
@@ -219,7 +219,7 @@ InterpretResult interpret(const Graph& graph, const NamedTensors& leaves, const 
   InterpretResult result;
   for (const NamedValue& o : graph.outputs()) result.outputs[o.name] = at(environment, o.value);
   for (const StateUpdate& u : graph.updates())
-    result.updates[graph.node(u.state).attributes.text("name")] = at(environment, u.value);
+    result.updates[leaf_name(graph.node(u.state))] = at(environment, u.value);
   return result;
 }
 

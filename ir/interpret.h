@@ -25,8 +25,8 @@ struct InterpretOptions {
 };
 
 struct InterpretResult {
-  std::map<std::string, InterpretedTensor> outputs;  // by output name
-  std::map<std::string, InterpretedTensor> updates;  // by the state leaf's name
+  std::map<Name, InterpretedTensor> outputs;
+  std::map<Name, InterpretedTensor> updates;  // by the state leaf's name
 };
 
 // `leaves` holds a tensor for every input, state and parameter leaf by name. Throws Error if one is missing or of

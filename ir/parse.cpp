@@ -1,6 +1,7 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -26,7 +27,7 @@ class Parser {
       if (peek() == '%')
         node(builder, values);
       else if (const std::string kind = word("a node, output or update"); kind == "output") {
-        std::string name = peek() == '"' ? string() : word("an output name");
+        Name name = output_name();
         expect('=');
         builder.output(std::move(name), value(values));
       } else if (kind == "update") {
@@ -195,6 +196,16 @@ class Parser {
     const auto found = values.find(name);
     if (found == values.end()) fail("%" + name + " is not defined before its use");
     return found->second;
+  }
+
+  // "logits" of the model, measure "loss".
+  Name output_name() {
+    if (peek() == '"') return string();
+    const std::string first = word("an output name or its role");
+    if (peek() != '"') return first;
+    const std::optional<Role> role = parse_role(first);
+    if (!role) fail("no role '" + first + "' of an output");
+    return {*role, string()};
   }
 
   Attributes attributes(const Op& op) {

@@ -94,7 +94,8 @@ void print_graph(std::string& out, const Graph& graph, const std::string& indent
     out += "\n";
   }
   for (const NamedValue& o : graph.outputs())
-    out += indent + "  output " + quoted(o.name) + " = " + name_of(o.value) + "\n";
+    out += indent + "  output " + (o.name.is(Role::model) ? "" : std::string(name(o.name.role)) + " ") +
+           quoted(o.name.text) + " = " + name_of(o.value) + "\n";
   for (const StateUpdate& u : graph.updates())
     out += indent + "  update " + name_of(u.state) + " = " + name_of(u.value) + "\n";
   out += indent + "}\n";

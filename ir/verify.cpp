@@ -1,7 +1,6 @@
 #include "ir/verify.h"
 
-#include <string_view>
-#include <unordered_set>
+#include <set>
 
 #include "base/error.h"
 #include "ir/op.h"
@@ -36,12 +35,12 @@ void verify_node(const Graph& graph, NodeId id) {
 }  // namespace
 
 void verify(const Graph& graph) {
-  std::unordered_set<std::string_view> leaf_names;
+  std::set<Name> leaf_names;
   for (NodeId id = 0; id < graph.size(); ++id) {
     const Node& node = graph.node(id);
     verify_node(graph, id);
-    if (is_leaf(*node.op) && !leaf_names.insert(node.attributes.text("name")).second)
-      fail(node, id, "two leaves are named '" + node.attributes.text("name") + "'");
+    if (is_leaf(*node.op) && !leaf_names.insert(leaf_name(node)).second)
+      fail(node, id, "two leaves are named '" + to_string(leaf_name(node)) + "'");
   }
   for (const StateUpdate& u : graph.updates()) {
     if (graph.node(u.state).op->name != "state")

@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/own_names.h"
 #include "ir/builder.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -68,7 +67,7 @@ Graph without_model_outputs(const Graph& graph) {
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
   for (const NamedValue& output : graph.outputs())
-    if (!output.name.starts_with(kModelOutput)) b.output(output.name, map(output.value));
+    if (!output.name.is(Role::model)) b.output(output.name, map(output.value));
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
   return std::move(b).finish();
 }
@@ -111,7 +110,7 @@ void add_updates(Pipeline& p) {
   p.result.arena_states = arena_states(p.at("train"), p.result.arenas);
   if (p.options.programs == TrainingPipelineOptions::training_and_gradients) {
     p.result.graphs.push_back(add_gradients(differentiated, optimizer, p.result.arenas));
-    if (optimizer.accumulation == 1) p.result.arena_states.emplace_back(kGradientArena);
+    if (optimizer.accumulation == 1) p.result.arena_states.push_back(kGradientArena);
   }
   p.result.initial_states = initial_states(optimizer);
 }
@@ -123,10 +122,10 @@ void take_arenas_apart(Pipeline& p) {
 
 // Bytes of the states of all graphs: the steps of one executor share them.
 int64_t state_bytes(const std::vector<Graph>& graphs) {
-  std::map<std::string, int64_t> bytes;
+  std::map<Name, int64_t> bytes;
   for (const Graph& graph : graphs)
     for (const Node& node : graph.nodes())
-      if (is_leaf(*node.op) && !is(node, "input")) bytes[node.attributes.text("name")] = node.results[0].byte_count();
+      if (is_leaf(*node.op) && !is(node, "input")) bytes[leaf_name(node)] = node.results[0].byte_count();
   int64_t sum = 0;
   for (const auto& [name, size] : bytes) sum += size;
   return sum;

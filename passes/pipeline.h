@@ -54,8 +54,8 @@ struct PipelineResult {
   std::map<std::string, std::string> part_of;  // parts_taken_in by the graph that autocast sees
   std::vector<std::string> remarks;            // what its user should know, one sentence each
   ArenaLayout arenas;
-  std::vector<std::string> arena_states;  // names of the states laid out like `arenas`
-  NamedTensors initial_states;            // of states that are neither weights nor zero at first
+  std::vector<Name> arena_states;  // the states laid out like `arenas`
+  NamedTensors initial_states;     // of states that are neither weights nor zero at first
   std::vector<PassTime> times;
   std::optional<Recomputation> recomputation;  // of "train", where there is a memory budget
 

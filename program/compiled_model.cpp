@@ -8,9 +8,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/printable.h"
 #include "program/host_cpu.h"
 #include "program/json_text.h"
+#include "program/notes_json.h"
 #include "program/program.h"
 #include "program/safetensors.h"
 #include "program/signature.h"
@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr const char* kFormat = "halfstep compiled step";
-constexpr int kVersion = 4;
+constexpr int kVersion = 5;
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kSignature = "manifest.sig";  // of the manifest, which then has each file's SHA-256
 constexpr const char* kWeights = "weights.safetensors";
@@ -43,22 +43,22 @@ void check_program_name(const std::string& name) {
 }
 
 Json manifest_of(const CompiledModel& model, const Json& files) {
-  Json programs = Json::array(), parameters = Json::array();
+  Json programs = Json::array(), arenas = Json::array(), parameters = Json::array();
   for (const Program& program : model.programs) programs.push_back(program.name);
   for (const ParameterSlice& slice : model.parameters)
     parameters.push_back(
         {{"name", slice.name}, {"shape", slice.shape}, {"permutation", slice.permutation}, {"offset", slice.offset}});
-  Json notes = Json::object();
-  for (const auto& [key, value] : model.notes) notes[key] = value;
-  if (model.device == DeviceKind::cpu && !notes.contains(kHostNote)) notes[kHostNote] = host_fingerprint();
+  for (const Name& arena : model.arenas) arenas.push_back(spelled(arena));
+  StepNotes notes = model.notes;
+  if (model.device == DeviceKind::cpu && notes.host.empty()) notes.host = host_fingerprint();
   return {{"format", kFormat},
           {"version", kVersion},
           {"device", name(model.device)},
           {"architecture", model.architecture},
           {"programs", programs},
-          {"arenas", model.arenas},
+          {"arenas", arenas},
           {"parameters", parameters},
-          {"notes", notes},
+          {"notes", json_of(notes)},
           {"files", files}};
 }
 
@@ -85,15 +85,11 @@ Json read_manifest(const fs::path& directory, const std::string& trust) {
   return parse_manifest(text);
 }
 
-// Names and notes are printed in lines.
-void refuse_control_characters(const std::string& line) {
-  if (holds_control_character(line)) throw Error(fmt::format("'{}' holds a control character", printable(line)));
-}
-
-std::string line_of(const Json& text) {
-  const std::string line = text.get<std::string>();
-  refuse_control_characters(line);
-  return line;
+Name name_from(const Json& text) {
+  const std::string line = line_of(text);
+  std::optional<Name> name = parse_name(line);
+  if (!name) throw Error(fmt::format("a name such as slot/momentum expected, found '{}'", line));
+  return *name;
 }
 
 CompiledModel model_of(const Json& manifest) {
@@ -103,8 +99,8 @@ CompiledModel model_of(const Json& manifest) {
     throw Error(fmt::format("device: cpu or cuda expected, found '{}'", device));
   model.device = device == name(DeviceKind::cpu) ? DeviceKind::cpu : DeviceKind::cuda;
   model.architecture = line_of(manifest.at("architecture"));
-  model.arenas = manifest.at("arenas").get<std::vector<std::string>>();
-  for (const auto& [key, note] : manifest.at("notes").items()) model.notes[key] = line_of(note);
+  for (const Json& arena : manifest.at("arenas")) model.arenas.push_back(name_from(arena));
+  model.notes = notes_from_json(manifest.at("notes"));
   for (const Json& slice : manifest.at("parameters"))
     model.parameters.push_back({line_of(slice.at("name")), slice.at("shape").get<Shape>(),
                                 slice.at("permutation").get<std::vector<int64_t>>(),
@@ -138,8 +134,8 @@ CompiledModel load(const fs::path& directory, const std::string& trust) {
     const std::string text = read_listed(directory, manifest, program_file(name), sum);
     try {
       const Program& program = model.programs.emplace_back(parse_program(text));
-      for (const Buffer& buffer : program.buffers) refuse_control_characters(buffer.name);
-      for (const Step& step : program.steps) refuse_control_characters(step.origin);
+      for (const Buffer& buffer : program.buffers) line_of(buffer.name.text);
+      for (const Step& step : program.steps) line_of(step.origin);
     } catch (const Error& error) {
       throw Error(fmt::format("{}: {}", program_file(name), error.what()));
     }
@@ -149,7 +145,8 @@ CompiledModel load(const fs::path& directory, const std::string& trust) {
   if (manifest.at("files").contains(kernels_file(model.device)))
     model.kernels = read_listed(directory, manifest, kernels_file(model.device), sum);
   read_listed(directory, manifest, kWeights, sum);
-  model.state = read_safetensors(directory / kWeights).tensors;
+  FileTensors tensors = read_safetensors(directory / kWeights).tensors;
+  for (auto& [name, tensor] : tensors) model.state.emplace(name_from(name), std::move(tensor));
   check(model);
   return model;
 }
@@ -202,7 +199,9 @@ void save(const CompiledModel& model, const fs::path& target, const std::string&
   if (!model.kernels.empty()) write(kernels_file(model.device), model.kernels);
   size_t bytes = 0;
   uLong sum = crc32_z(0, nullptr, 0);
-  write_safetensors(partial.path() / kWeights, model.state, {}, [&](std::span<const std::byte> written) {
+  std::map<std::string, const Tensor*> tensors;
+  for (const auto& [name, tensor] : model.state) tensors.emplace(spelled(name), &tensor);
+  write_safetensors(partial.path() / kWeights, tensors, {}, [&](std::span<const std::byte> written) {
     bytes += written.size();
     sum = crc32_z(sum, reinterpret_cast<const Bytef*>(written.data()), written.size());
   });

@@ -45,12 +45,12 @@ void check_host_runs(const CompiledModel& model) {
         fmt::format("the step is compiled for CPU level '{}', which this CPU ({}) does not have: compile it here "
                     "or for a lower level",
                     model.architecture, host_fingerprint()));
-  const auto note = model.notes.find(kHostNote);
-  if (!runs && note != model.notes.end() && note->second != host_fingerprint())
+  const std::string& host = model.notes.host;
+  if (!runs && !host.empty() && host != host_fingerprint())
     throw Error(
         fmt::format("the step is compiled for CPU '{}' ({}), this one is {}: compile it here, or for a level "
                     "such as x86-64-v3 that travels",
-                    model.architecture, note->second, host_fingerprint()));
+                    model.architecture, host, host_fingerprint()));
 }
 
 }  // namespace halfstep

@@ -19,4 +19,10 @@ nlohmann::json parse_json(const std::string& text, int deepest) {
   return nlohmann::json::parse(text, within, false);
 }
 
+std::string line_of(const nlohmann::json& text) {
+  std::string line = text.get<std::string>();
+  if (holds_control_character(line)) throw Error(fmt::format("'{}' holds a control character", printable(line)));
+  return line;
+}
+
 }  // namespace halfstep

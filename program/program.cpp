@@ -135,8 +135,8 @@ void check_place(const Program& program, const char* operand, Ref ref, int64_t b
   const Buffer& buffer = program.buffers[static_cast<size_t>(ref.buffer)];
   const int64_t size = buffer.type.byte_count();
   expect(ref.offset >= 0 && ref.offset <= size && bytes <= size - ref.offset,
-         fmt::format("'{}' needs {} bytes at offset {}, buffer '{}' has {}", operand, bytes, ref.offset, buffer.name,
-                     size));
+         fmt::format("'{}' needs {} bytes at offset {}, buffer '{}' has {}", operand, bytes, ref.offset,
+                     to_string(buffer.name), size));
 }
 
 bool overlap(const MemoryUse& a, const MemoryUse& b) {
@@ -200,8 +200,9 @@ std::vector<MemoryUse> uses_of(const Program&, const Call& call) {
 
 void check_buffer(const Buffer& buffer) {
   bytes_of(buffer.type.shape, buffer.type.dtype, "type");
-  expect(buffer.kind != BufferKind::scratch || (buffer.type.dtype == DType::u8 && buffer.type.shape.size() == 1),
-         fmt::format("scratch '{}': type u8[bytes] expected, found {}", buffer.name, to_string(buffer.type)));
+  expect(
+      buffer.kind != BufferKind::scratch || (buffer.type.dtype == DType::u8 && buffer.type.shape.size() == 1),
+      fmt::format("scratch '{}': type u8[bytes] expected, found {}", to_string(buffer.name), to_string(buffer.type)));
 }
 
 // Runs `body` and puts `place` before its Error.
@@ -249,31 +250,31 @@ bool is_library(const StepCall& call) {
 }
 
 void check(const Program& program, const PlaceNames& names) {
-  std::set<std::pair<BufferKind, std::string_view>> seen;
+  std::set<std::pair<BufferKind, Name>> seen;
   for (size_t i = 0; i < program.buffers.size(); ++i)
     at(names.buffer, i, [&] {
       const Buffer& buffer = program.buffers[i];
       check_buffer(buffer);
       expect(seen.emplace(buffer.kind, buffer.name).second,
-             fmt::format("{} '{}' appears twice", name(buffer.kind), buffer.name));
+             fmt::format("{} '{}' appears twice", name(buffer.kind), to_string(buffer.name)));
     });
   for (size_t i = 0; i < program.steps.size(); ++i)
     at(names.step, i, [&] { std::visit([&](const auto& call) { check_call(program, call); }, program.steps[i].call); });
 }
 
 void check(const Program& program) {
-  check(program, {[&](size_t i) {
-                    return fmt::format("program '{}', buffer {} ('{}')", program.name, i, program.buffers[i].name);
-                  },
-                  [&](size_t i) {
-                    const Step& step = program.steps[i];
-                    return fmt::format("program '{}', step {} ({}, '{}')", program.name, i, describe(step),
-                                       step.origin);
-                  }});
+  check(program,
+        {[&](size_t i) {
+           return fmt::format("program '{}', buffer {} ('{}')", program.name, i, to_string(program.buffers[i].name));
+         },
+         [&](size_t i) {
+           const Step& step = program.steps[i];
+           return fmt::format("program '{}', step {} ({}, '{}')", program.name, i, describe(step), step.origin);
+         }});
 }
 
 void check(const CompiledModel& model) {
-  std::map<std::string_view, const TensorType*> states;
+  std::map<Name, const TensorType*> states;
   std::set<std::string_view> names;
   for (const Program& program : model.programs) {
     check(program);
@@ -282,14 +283,14 @@ void check(const CompiledModel& model) {
       if (buffer.kind != BufferKind::state) continue;
       const auto [known, added] = states.emplace(buffer.name, &buffer.type);
       expect(added || *known->second == buffer.type,
-             fmt::format("state '{}' is {} in one program and {} in program '{}'", buffer.name,
+             fmt::format("state '{}' is {} in one program and {} in program '{}'", to_string(buffer.name),
                          to_string(*known->second), to_string(buffer.type), program.name));
     }
   }
   for (const auto& [state_name, tensor] : model.state) {
     const auto known = states.find(state_name);
     expect(known == states.end() || *known->second == tensor.type,
-           fmt::format("state '{}': initial value of type {} expected, found {}", state_name,
+           fmt::format("state '{}': initial value of type {} expected, found {}", to_string(state_name),
                        to_string(known == states.end() ? tensor.type : *known->second), to_string(tensor.type)));
   }
   int64_t arena_size = 0;
@@ -299,11 +300,11 @@ void check(const CompiledModel& model) {
     expect(slice.offset >= 0, place + ": negative offset");
     arena_size = std::max(arena_size, checked_add(slice.offset, checked_element_count(slice.shape, place), place));
   }
-  for (const std::string& arena : model.arenas) {
+  for (const Name& arena : model.arenas) {
     const auto known = states.find(arena);
-    expect(known != states.end(), fmt::format("arena '{}' is no state of any program", arena));
+    expect(known != states.end(), fmt::format("arena '{}' is no state of any program", to_string(arena)));
     expect(known->second->element_count() >= arena_size,
-           fmt::format("arena '{}': at least {} elements expected, found {}", arena, arena_size,
+           fmt::format("arena '{}': at least {} elements expected, found {}", to_string(arena), arena_size,
                        known->second->element_count()));
   }
 }

@@ -11,6 +11,7 @@
 
 #include "base/tensor.h"
 #include "program/calls.h"
+#include "program/notes.h"
 
 namespace halfstep {
 
@@ -18,13 +19,13 @@ enum class DeviceKind : uint8_t { cpu, cuda };
 std::string_view name(DeviceKind device);
 
 // input: written by the host before every step. output: read by the host after it. state: lives on the device across
-// steps and is shared by name between programs; a name that begins with ".:" (constants, arenas) carries nothing from
-// one step to the next: checkpoints leave it out. scratch: the planned arena, one per program.
+// steps and is shared by name between programs; checkpoints leave transient ones out. scratch: the planned arena, one
+// per program.
 enum class BufferKind : uint8_t { input, output, state, scratch };
 std::string_view name(BufferKind kind);
 
 struct Buffer {
-  std::string name;
+  Name name;
   BufferKind kind = BufferKind::scratch;
   TensorType type;  // scratch: u8[bytes]
   friend bool operator==(const Buffer&, const Buffer&) = default;
@@ -75,11 +76,11 @@ struct CompiledModel {
   DeviceKind device = DeviceKind::cpu;
   std::string architecture;  // "sm_80"; an LLVM CPU name such as "x86-64-v3"
   std::vector<Program> programs;
-  std::string kernels;              // PTX text, or the bytes of an ELF shared object; may be empty
-  NamedTensors state;               // initial contents of state buffers by name; absent: zeros
-  std::vector<std::string> arenas;  // names of the state buffers that are laid out by `parameters`
+  std::string kernels;       // PTX text, or the bytes of an ELF shared object; may be empty
+  NamedTensors state;        // initial contents of state buffers by name; absent: zeros
+  std::vector<Name> arenas;  // the state buffers that are laid out by `parameters`
   std::vector<ParameterSlice> parameters;
-  std::map<std::string, std::string> notes;  // model, options, versions: shown by info, kept in the manifest
+  StepNotes notes;
 
   const Program* find(std::string_view program_name) const;
 };

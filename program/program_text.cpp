@@ -77,6 +77,9 @@ std::string quoted(std::string_view text) {
   return result + '"';
 }
 
+// Before the text of a name; nothing where it is the model's.
+std::string role_text(const Name& of) { return of.is(Role::model) ? "" : std::string(name(of.role)) + " "; }
+
 std::string text_of(int64_t value) { return std::to_string(value); }
 std::string text_of(double value) { return fmt::format("{}", value); }
 std::string text_of(bool value) { return value ? "yes" : "no"; }
@@ -282,7 +285,13 @@ Buffer parse_buffer(Line& line, size_t expected_index) {
   Buffer buffer;
   parse_name(line.take("buffer kind"), BufferKind::scratch, "input, output, state or scratch", buffer.kind);
   parse(line.take("buffer type"), buffer.type);
-  parse(line.take("buffer name"), buffer.name);
+  const std::string_view word = line.take("buffer name");
+  if (const std::optional<Role> role = parse_role(word)) {
+    buffer.name.role = *role;
+    parse(line.take("buffer name"), buffer.name.text);
+  } else {
+    parse(word, buffer.name.text);
+  }
   return buffer;
 }
 
@@ -332,8 +341,8 @@ std::string print(const Program& program) {
   origin_width = std::min<size_t>(origin_width, 40);
   for (size_t i = 0; i < program.buffers.size(); ++i) {
     const Buffer& buffer = program.buffers[i];
-    text += fmt::format("buffer {:4} {:7} {:{}} {}\n", i, name(buffer.kind), to_string(buffer.type), type_width,
-                        quoted(buffer.name));
+    text += fmt::format("buffer {:4} {:7} {:{}} {}{}\n", i, name(buffer.kind), to_string(buffer.type), type_width,
+                        role_text(buffer.name), quoted(buffer.name.text));
   }
   for (const Step& step : program.steps)
     std::visit(

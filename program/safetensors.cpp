@@ -149,10 +149,17 @@ Safetensors read(Reader& reader) {
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
+void write_safetensors(const std::filesystem::path& path, const FileTensors& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::map<std::string, const Tensor*> list;
+  for (const auto& [name, tensor] : tensors) list.emplace(name, &tensor);
+  write_safetensors(path, list, metadata, nullptr);
+}
+
+void write_safetensors(const std::filesystem::path& path, const std::map<std::string, const Tensor*>& tensors,
                        const std::map<std::string, std::string>& metadata,
                        const std::function<void(std::span<const std::byte>)>& written) {
-  std::vector<const NamedTensors::value_type*> order;
+  std::vector<const std::map<std::string, const Tensor*>::value_type*> order;
   for (const auto& item : tensors) {
     if (item.first == kMetadata)
       throw Error(fmt::format("cannot write '{}': a tensor named '{}'", path.string(), kMetadata));
@@ -160,12 +167,12 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
   }
   // Widest elements first: every tensor then lies aligned to its element.
   std::ranges::stable_sort(order, std::ranges::greater{},
-                           [](const auto* item) { return size_of(item->second.type.dtype); });
+                           [](const auto* item) { return size_of(item->second->type.dtype); });
   Json header = Json::object();
   if (!metadata.empty()) header[kMetadata] = metadata;
   int64_t offset = 0;
   for (const auto* item : order) {
-    const TensorType& type = item->second.type;
+    const TensorType& type = item->second->type;
     header[item->first] = {{"dtype", kTypeNames[static_cast<size_t>(type.dtype)]},
                            {"shape", type.shape},
                            {"data_offsets", {offset, offset + type.byte_count()}}};
@@ -187,7 +194,7 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
     };
     write(std::as_bytes(std::span(length)));
     write(std::as_bytes(std::span(text)));
-    for (const auto* item : order) write(item->second.data);
+    for (const auto* item : order) write(item->second->data);
   });
 }
 

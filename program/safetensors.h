@@ -12,14 +12,16 @@
 namespace halfstep {
 
 struct Safetensors {
-  NamedTensors tensors;
+  FileTensors tensors;
   std::map<std::string, std::string> metadata;
 };
 
 // Written atomically (base/file.h). `written` sees the file's bytes in order.
-void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
-                       const std::map<std::string, std::string>& metadata = {},
-                       const std::function<void(std::span<const std::byte>)>& written = nullptr);
+void write_safetensors(const std::filesystem::path& path, const FileTensors& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+void write_safetensors(const std::filesystem::path& path, const std::map<std::string, const Tensor*>& tensors,
+                       const std::map<std::string, std::string>& metadata,
+                       const std::function<void(std::span<const std::byte>)>& written);
 // Throws Error naming the file and what is wrong: truncated, header too large or not JSON, unknown type, offsets that
 // overlap, leave gaps, overflow or disagree with the shape. Sizes are checked before anything is allocated.
 Safetensors read_safetensors(const std::filesystem::path& path);

@@ -98,7 +98,7 @@ ExitCode run_eval(const RunCommand& command) {
 ExitCode run_predict(const RunCommand& command) {
   const LoadedRun run = load(command);
   const SignalGuard signals;
-  const std::optional<NamedTensors> outputs =
+  const std::optional<FileTensors> outputs =
       predict(*run.executor, open_evaluation_data(run.recipe), evaluate_options(run, signals));
   if (!outputs) return stopped_by(signals.received());
   if (command.output.ends_with(".npz")) {

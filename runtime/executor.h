@@ -74,8 +74,8 @@ class Executor {
   virtual std::optional<StepResult> poll(Wait wait) = 0;
 
   // State by buffer name. Both wait for the device; sizes and types must match the buffer.
-  virtual Tensor read_state(const std::string& name) = 0;
-  virtual void write_state(const std::string& name, const Tensor& value) = 0;
+  virtual Tensor read_state(const Name& name) = 0;
+  virtual void write_state(const Name& name, const Tensor& value) = 0;
 
   virtual ExecutorCounters counters() const = 0;
   virtual MemoryReport memory() const = 0;

@@ -31,10 +31,10 @@ inline NamedTensors grid_leaves(const Graph& graph, const LeafRange& range) {
 }
 
 inline double exact_loss(const Graph& graph, const NamedTensors& leaves) {
-  return interpret(graph, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs.at("loss").values[0];
+  return interpret(graph, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs.at(kLoss).values[0];
 }
 
-// `forward` has the output "loss".
+// `forward` has the measure "loss".
 inline void expect_gradients(const Graph& forward, const LeafRange& range = {}) {
   constexpr double kStep = 1.0 / 1024;
   const Graph differentiated = simplify(expand_composites(differentiate(forward)));
@@ -54,7 +54,7 @@ inline void expect_gradients(const Graph& forward, const LeafRange& range = {}) 
       parameter.set(i, at - kStep);
       const double below = exact_loss(forward, moved);
       const double expected = (above - below) / (2 * kStep);
-      EXPECT_NEAR(found.at("gradient/" + name).values[static_cast<size_t>(i)], expected,
+      EXPECT_NEAR(found.at({Role::gradient, name}).values[static_cast<size_t>(i)], expected,
                   2e-4 * std::max(1.0, std::abs(expected)))
           << name << "[" << i << "]";
     }

@@ -9,13 +9,13 @@ namespace halfstep {
 
 class CompiledStep : public TrainingStep {
  public:
-  CompiledStep(std::unique_ptr<Executor> executor, const NamedTensors& parameters) : executor_(std::move(executor)) {
+  CompiledStep(std::unique_ptr<Executor> executor, const FileTensors& parameters) : executor_(std::move(executor)) {
     write_weights(*executor_, parameters, "recorded parameters");
   }
 
-  double loss(const NamedTensors& inputs) override { return run_program(*executor_, "train", inputs).at("loss").at(0); }
-  double scalar_state(const std::string& name) override { return executor_->read_state(name).at(0); }
-  NamedTensors parameters() override { return read_model_state(*executor_).weights; }
+  double loss(const NamedTensors& inputs) override { return run_program(*executor_, "train", inputs).at(kLoss).at(0); }
+  double scalar_state(const Name& name) override { return executor_->read_state(name).at(0); }
+  FileTensors parameters() override { return read_model_state(*executor_).weights; }
 
  private:
   std::unique_ptr<Executor> executor_;
@@ -23,7 +23,7 @@ class CompiledStep : public TrainingStep {
 
 inline MakeTrainingStep compiled_for(DeviceKind device) {
   return [device](const Graph& model, const LossOptions& loss, const OptimizerOptions& optimizer,
-                  const NamedTensors& parameters) {
+                  const FileTensors& parameters) {
     TrainingPipelineOptions options;
     options.loss = loss;
     options.autocast.low = std::nullopt;

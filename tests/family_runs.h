@@ -67,7 +67,7 @@ inline Recipe family_recipe(const FamilyCase& c, const nlohmann::json& reference
 
 struct FamilyRun {
   std::vector<double> losses;
-  NamedTensors gradients;  // of the first step, by initializer
+  FileTensors gradients;  // of the first step, by initializer
 };
 
 inline NamedTensors family_inputs(const nlohmann::json& reference) {
@@ -76,9 +76,9 @@ inline NamedTensors family_inputs(const nlohmann::json& reference) {
   const nlohmann::json& labels = reference.at("labels");
   inputs["labels"] = Tensor(TensorType{DType::i64, labels.at("shape").get<Shape>()});
   std::ranges::copy(labels.at("values").get<std::vector<int64_t>>(), inputs["labels"].as<int64_t>().begin());
-  inputs[":step.seed"] = Tensor::scalar(DType::i64, 1);
-  inputs[":step.iteration"] = Tensor::scalar(DType::i32, 0);
-  inputs[":step.learning_rate"] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
+  inputs[kStepSeed] = Tensor::scalar(DType::i64, 1);
+  inputs[kStepIteration] = Tensor::scalar(DType::i32, 0);
+  inputs[kStepLearningRate] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
   return inputs;
 }
 
@@ -93,7 +93,7 @@ inline FamilyRun run_family(const FamilyCase& c, const nlohmann::json& reference
   const NamedTensors inputs = family_inputs(reference);
   FamilyRun run;
   for (int step = 0; step < steps; ++step) {
-    run.losses.push_back(run_program(*executor, "train", inputs).at("loss").at(0));
+    run.losses.push_back(run_program(*executor, "train", inputs).at(kLoss).at(0));
     constexpr std::string_view kSlot = "momentum/";  // after the first step it is the gradient
     if (step > 0) continue;
     for (auto& [name, slot] : read_model_state(*executor).slots)
@@ -169,7 +169,7 @@ inline void expect_slope_of_loss(const FamilyRun& run, const FamilyCase& c, cons
 inline void expect_evaluation_of_raw(const FamilyCase& c, const nlohmann::json& reference, DeviceKind device) {
   const auto evaluate = [&](const std::string& form) {
     const std::unique_ptr<Executor> executor = compile_family({c.name, form}, reference, "fp32", device);
-    return run_program(*executor, "evaluate", family_inputs(reference)).at("outputs/logits").values();
+    return run_program(*executor, "evaluate", family_inputs(reference)).at("logits").values();
   };
   const std::vector<double> expected = evaluate("raw"), found = evaluate(c.form);
   ASSERT_EQ(found.size(), expected.size());

@@ -6,6 +6,7 @@
 #include "ir/text.h"
 #include "tests/random_tensors.h"
 #include "tests/reference_runs.h"
+#include "tests/slots.h"
 
 namespace halfstep {
 
@@ -13,7 +14,7 @@ namespace halfstep {
 inline NamedTensors carried_states(Executor& executor) {
   NamedTensors states;
   for (const Buffer& buffer : executor.model().find("train")->buffers)
-    if (buffer.kind == BufferKind::state && !buffer.name.starts_with('.'))
+    if (buffer.kind == BufferKind::state && !buffer.name.is(Role::transient))
       states[buffer.name] = executor.read_state(buffer.name);
   return states;
 }
@@ -34,28 +35,28 @@ inline void check_overflow_changes_only_the_scale(DeviceKind device) {
   const NamedTensors good = reference_inputs(*executor, reference);
   NamedTensors bad = good;
   for (auto& [name, value] : bad)
-    if (name != "labels" && value.type.shape.size() == 4) value.set(0, 1e30);  // one pixel, infinite in fp16
+    if (name != Name("labels") && value.type.shape.size() == 4) value.set(0, 1e30);  // one pixel, infinite in fp16
 
-  for (int i = 0; i < 2; ++i) EXPECT_EQ(run_program(*executor, "train", good).at("overflow").at(0), 0);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(run_program(*executor, "train", good).at(kOverflow).at(0), 0);
   NamedTensors before = carried_states(*executor);
-  EXPECT_EQ(before.at(":adam.step").at(0), 2);
-  EXPECT_GT(norm(before.at(":adam.v").values()), 0);
-  EXPECT_GT(norm(before.at(":parameters.f16").values()), 0);
-  EXPECT_EQ(before.at(":loss_scale.tracker").at(0), 2);
+  EXPECT_EQ(before.at(kAdamStep).at(0), 2);
+  EXPECT_GT(norm(before.at(kAdamSecond).values()), 0);
+  EXPECT_GT(norm(before.at(Name(Role::slot, "parameters.f16")).values()), 0);
+  EXPECT_EQ(before.at(kLossScaleTracker).at(0), 2);
 
   const NamedTensors outputs = run_program(*executor, "train", bad);
-  EXPECT_EQ(outputs.at("overflow").at(0), 1);
-  EXPECT_EQ(outputs.at("loss_scale").at(0), 1024) << "the scale that the step used";
+  EXPECT_EQ(outputs.at(kOverflow).at(0), 1);
+  EXPECT_EQ(outputs.at(kUsedLossScale).at(0), 1024) << "the scale that the step used";
   NamedTensors after = carried_states(*executor);
-  EXPECT_EQ(after.at(":loss_scale.scale").at(0), 512);
-  EXPECT_EQ(after.at(":loss_scale.tracker").at(0), 0);
-  for (const char* moved : {":loss_scale.scale", ":loss_scale.tracker"}) before.erase(moved), after.erase(moved);
+  EXPECT_EQ(after.at(kLossScaleState).at(0), 512);
+  EXPECT_EQ(after.at(kLossScaleTracker).at(0), 0);
+  for (const OwnName& moved : {kLossScaleState, kLossScaleTracker}) before.erase(moved), after.erase(moved);
   EXPECT_GT(before.size(), 40u) << "running statistics among them";
-  for (const auto& [name, value] : before) EXPECT_TRUE(after.at(name) == value) << name;
+  for (const auto& [name, value] : before) EXPECT_TRUE(after.at(name) == value) << to_string(name);
 
-  EXPECT_EQ(run_program(*executor, "train", good).at("overflow").at(0), 0);
-  EXPECT_EQ(executor->read_state(":adam.step").at(0), 3);
-  EXPECT_FALSE(executor->read_state(":parameters") == before.at(":parameters"));
+  EXPECT_EQ(run_program(*executor, "train", good).at(kOverflow).at(0), 0);
+  EXPECT_EQ(executor->read_state(kAdamStep).at(0), 3);
+  EXPECT_FALSE(executor->read_state(kParameterArena) == before.at(kParameterArena));
 }
 
 struct TrainingCurve {
@@ -88,15 +89,15 @@ inline TrainingCurve train_faint_model(DeviceKind device, std::optional<DType> l
   const std::unique_ptr<Executor> executor = compile_step(model, options, device);
   NamedTensors batch{{"x", random_tensor({DType::f32, {16, 8}}, 1, -1, 1, 0)},
                      {"target", random_tensor({DType::f32, {16, 4}}, 2, -1, 1, 0)},
-                     {":step.learning_rate", Tensor::scalar(DType::f32, 0.2 / kShare)}};
+                     {kStepLearningRate, Tensor::scalar(DType::f32, 0.2 / kShare)}};
   write_weights(*executor, {{"w", random_tensor({DType::f32, {8, 4}}, 3, -1, 1, 0)}}, "weights");
-  const Tensor initial = executor->read_state(":parameters");
+  const Tensor initial = executor->read_state(kParameterArena);
   TrainingCurve curve;
   for (int step = 0; step < 40; ++step) {
-    curve.last = run_program(*executor, "train", batch).at("loss").at(0);
+    curve.last = run_program(*executor, "train", batch).at(kLoss).at(0);
     if (step == 0) curve.first = curve.last;
   }
-  curve.moved = !(executor->read_state(":parameters") == initial);
+  curve.moved = !(executor->read_state(kParameterArena) == initial);
   return curve;
 }
 

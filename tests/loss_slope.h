@@ -20,7 +20,7 @@ struct Slope {
 };
 
 // A direction in which every parameter weighs alike: random, and the shorter the larger the parameter's gradient is.
-inline NamedTensors line_through(const NamedTensors& gradients) {
+inline FileTensors line_through(const FileTensors& gradients) {
   std::map<std::string, double> norms;
   double largest = 0;
   for (const auto& [name, gradient] : gradients) {
@@ -28,7 +28,7 @@ inline NamedTensors line_through(const NamedTensors& gradients) {
     for (double v : gradient.values()) sum += v * v;
     largest = std::max(largest, norms[name] = std::sqrt(sum));
   }
-  NamedTensors direction;
+  FileTensors direction;
   for (const auto& [name, gradient] : gradients) {
     const double length = 1 / std::max(norms.at(name), 1e-3 * largest);
     direction[name] = random_tensor(gradient.type, crc32(name), -length, length, 0);
@@ -37,7 +37,7 @@ inline NamedTensors line_through(const NamedTensors& gradients) {
 }
 
 // The graph with each parameter moved along `direction` by the input "along". Its leaves are exact, its sums double.
-inline Graph along_line(const Graph& graph, const NamedTensors& direction) {
+inline Graph along_line(const Graph& graph, const FileTensors& direction) {
   return rewrite(graph, [&](Builder& b, const Node& node, std::span<const Value>) -> std::vector<Value> {
     if (node.op->name != "parameter") return {};
     const std::string& name = node.attributes.text("name");
@@ -50,16 +50,16 @@ inline Graph along_line(const Graph& graph, const NamedTensors& direction) {
 }
 
 // `gradients` by initializer, in the file's layout.
-inline Slope slope_of_loss(const Recipe& recipe, const NamedTensors& inputs, const NamedTensors& gradients) {
+inline Slope slope_of_loss(const Recipe& recipe, const NamedTensors& inputs, const FileTensors& gradients) {
   constexpr double kStep = 0x1p-30;  // between the kinks of activations, and far above the rounding of doubles
   const ImportedModel model = import_for(recipe);
-  const NamedTensors direction = line_through(gradients);
+  const FileTensors direction = line_through(gradients);
   const Graph graph = along_line(attach_loss(model.graph, pipeline_options(recipe, model.graph).loss), direction);
   NamedTensors leaves = inputs;
-  leaves.insert(model.weights.begin(), model.weights.end());
+  leaves.merge(named(model.weights));
   const auto loss_at = [&](double along) {
     leaves["along"] = Tensor::scalar(DType::f32, along);
-    return interpret(graph, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs.at("loss").values[0];
+    return interpret(graph, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs.at(kLoss).values[0];
   };
   Slope slope{.loss = loss_at(0)};
   slope.by_differences = (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep);

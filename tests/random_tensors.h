@@ -24,8 +24,7 @@ inline NamedTensors random_leaves(const Graph& graph, uint64_t seed, double low 
                                   int64_t bound = 2) {
   NamedTensors leaves;
   for (const Node& node : graph.nodes())
-    if (is_leaf(*node.op))
-      leaves[node.attributes.text("name")] = random_tensor(node.results[0], seed++, low, high, bound);
+    if (is_leaf(*node.op)) leaves[leaf_name(node)] = random_tensor(node.results[0], seed++, low, high, bound);
   return leaves;
 }
 

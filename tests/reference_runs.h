@@ -27,7 +27,7 @@ struct ReferenceCase {
 struct ReferenceRun {
   std::vector<double> losses;  // of SGD steps on one batch
   Tensor logits;               // before the first step
-  NamedTensors gradients;      // of the first step, unscaled, in PyTorch's layout and names
+  FileTensors gradients;       // of the first step, unscaled, in PyTorch's layout and names
 };
 
 // Of torchvision's batch norms: running = 0.9 * running + 0.1 * batch.
@@ -51,16 +51,16 @@ inline Recipe reference_recipe(const ReferenceCase& c, const nlohmann::json& ref
 inline NamedTensors reference_inputs(const Executor& executor, const nlohmann::json& reference) {
   NamedTensors inputs;
   for (const Buffer& buffer : executor.model().find("train")->buffers)
-    if (buffer.kind == BufferKind::input && is_floating(buffer.type.dtype) && !buffer.name.starts_with("step."))
+    if (buffer.kind == BufferKind::input && is_floating(buffer.type.dtype) && buffer.name.is(Role::model))
       inputs[buffer.name] = recorded_tensor("images", reference.at("inputs").at("images"));
   inputs["labels"] = recorded_labels(reference.at("inputs").at("labels"));
-  inputs[":step.learning_rate"] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
+  inputs[kStepLearningRate] = Tensor::scalar(DType::f32, reference.at("sgd").at("lr").get<double>());
   return inputs;
 }
 
 // The recorded weights, and running statistics of zero, from which one step leaves kStatisticsRate times the batch's.
-inline NamedTensors reference_weights(Executor& executor, const ReferenceCase& c, const nlohmann::json& reference) {
-  NamedTensors weights = read_model_state(executor).weights;
+inline FileTensors reference_weights(Executor& executor, const ReferenceCase& c, const nlohmann::json& reference) {
+  FileTensors weights = read_model_state(executor).weights;
   for (auto& [name, value] : weights) {
     const auto spec = reference.at("parameters").find(name.substr(c.prefix.size()));
     value = spec == reference.at("parameters").end() ? Tensor(value.type) : recorded_tensor(spec.key(), *spec);
@@ -84,7 +84,7 @@ inline std::map<std::string, double> statistics_rates(const Recipe& recipe) {
 }
 
 // Evaluates with this batch's own statistics, which the first step left: the logits of training.
-inline Tensor training_logits(Executor& executor, const NamedTensors& inputs, NamedTensors weights,
+inline Tensor training_logits(Executor& executor, const NamedTensors& inputs, FileTensors weights,
                               const std::map<std::string, double>& rates) {
   const ModelState after_step = read_model_state(executor);
   for (auto& [name, value] : weights)
@@ -96,7 +96,7 @@ inline Tensor training_logits(Executor& executor, const NamedTensors& inputs, Na
   const NamedTensors outputs = run_program(executor, "evaluate", inputs);
   write_model_state(executor, after_step, "the state after one step");
   for (const auto& [name, value] : outputs)
-    if (name != "row_loss" && name != "row_correct") return value;
+    if (name.is(Role::model)) return value;
   throw InternalError("the evaluation program has no logits");
 }
 
@@ -104,12 +104,12 @@ inline ReferenceRun run_reference(const ReferenceCase& c, const nlohmann::json& 
                                   DeviceKind device, int steps) {
   CompiledTraining compiled = compile_training(reference_recipe(c, reference, precision), device);
   const std::unique_ptr<Executor> executor = make_executor(std::move(compiled.model), kTestExecutor);
-  const NamedTensors weights = reference_weights(*executor, c, reference);
+  const FileTensors weights = reference_weights(*executor, c, reference);
   write_weights(*executor, weights, "recorded weights");
   const NamedTensors inputs = reference_inputs(*executor, reference);
   ReferenceRun run;
   for (int step = 0; step < steps; ++step) {
-    run.losses.push_back(run_program(*executor, "train", inputs).at("loss").at(0));
+    run.losses.push_back(run_program(*executor, "train", inputs).at(kLoss).at(0));
     if (step > 0) continue;
     // Without dampening the momentum of the first step is the gradient.
     constexpr std::string_view kSlot = "momentum/";

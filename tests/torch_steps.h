@@ -20,12 +20,12 @@ class TrainingStep {
  public:
   virtual ~TrainingStep() = default;
   virtual double loss(const NamedTensors& inputs) = 0;  // runs the step
-  virtual NamedTensors parameters() = 0;
-  virtual double scalar_state(const std::string& name) = 0;
+  virtual FileTensors parameters() = 0;
+  virtual double scalar_state(const Name& name) = 0;
 };
 
 using MakeTrainingStep = std::function<std::unique_ptr<TrainingStep>(
-    const Graph& model, const LossOptions& loss, const OptimizerOptions& optimizer, const NamedTensors& parameters)>;
+    const Graph& model, const LossOptions& loss, const OptimizerOptions& optimizer, const FileTensors& parameters)>;
 
 inline OptimizerOptions recorded_optimizer(const nlohmann::json& trajectory) {
   const nlohmann::json& o = trajectory.at("options");
@@ -67,7 +67,7 @@ inline void expect_recorded_trajectories(const MakeTrainingStep& make_step) {
     const NamedTensors batch{
         {"x", tensor("x")},
         {"labels", Tensor::from_values({DType::i64, {8}}, labels)},
-        {":step.learning_rate", Tensor::scalar(DType::f32, trajectory.at("options").at("lr").get<double>())}};
+        {kStepLearningRate, Tensor::scalar(DType::f32, trajectory.at("options").at("lr").get<double>())}};
     const std::vector<double> losses = trajectory.at("losses");
     for (size_t i = 1; i <= losses.size(); ++i) {
       EXPECT_NEAR(step->loss(batch), losses[i - 1], 1e-5 * losses[i - 1]) << "step " << i;
@@ -111,10 +111,10 @@ inline void expect_recorded_loss_scales(const MakeTrainingStep& make_step) {
     const std::set<size_t> overflows = trace.at("overflows");
     for (size_t i = 0; i < trace.at("steps").size(); ++i) {
       const double g = overflows.contains(i) ? std::numeric_limits<double>::infinity() : 1;
-      step->loss({{"g", one_value(g)}, {":step.learning_rate", Tensor::scalar(DType::f32, 1)}});
+      step->loss({{"g", one_value(g)}, {kStepLearningRate, Tensor::scalar(DType::f32, 1)}});
       const nlohmann::json& expected = trace.at("steps")[i];
-      EXPECT_EQ(step->scalar_state(":loss_scale.scale"), expected.at("scale").get<double>()) << "step " << i;
-      EXPECT_EQ(step->scalar_state(":loss_scale.tracker"), expected.at("tracker").get<double>()) << "step " << i;
+      EXPECT_EQ(step->scalar_state(kLossScaleState), expected.at("scale").get<double>()) << "step " << i;
+      EXPECT_EQ(step->scalar_state(kLossScaleTracker), expected.at("tracker").get<double>()) << "step " << i;
       EXPECT_EQ(step->parameters().at("w").at(0), expected.at("weight").get<double>()) << "step " << i;
     }
   }

@@ -32,7 +32,7 @@ constexpr std::string_view kPartialPrefix = ".partial-", kReplacedPrefix = ".rep
 
 struct TensorFile {
   const char* name;
-  NamedTensors ModelState::* tensors;
+  FileTensors ModelState::* tensors;
 };
 constexpr TensorFile kTensorFiles[] = {{"weights.safetensors", &ModelState::weights},
                                        {"slots.safetensors", &ModelState::slots}};
@@ -142,7 +142,7 @@ Checkpoint read_intact(const fs::path& path) try {
   const Json manifest = read_manifest(path / "manifest.json");
   Checkpoint checkpoint{state_of(manifest), {}};
   for (const TensorFile& file : kTensorFiles) {
-    NamedTensors& tensors = checkpoint.model.*file.tensors;
+    FileTensors& tensors = checkpoint.model.*file.tensors;
     tensors = read_safetensors(path / file.name).tensors;
     const Json& entries = manifest.at("files").at(file.name);
     for (const auto& [tensor_name, entry] : entries.items()) {
@@ -314,6 +314,6 @@ TrainState load_checkpoint(const fs::path& path, Executor& executor) {
   return checkpoint.train;
 }
 
-NamedTensors read_checkpoint_weights(const fs::path& path) { return read_checkpoint(path).model.weights; }
+FileTensors read_checkpoint_weights(const fs::path& path) { return read_checkpoint(path).model.weights; }
 
 }  // namespace halfstep

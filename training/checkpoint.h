@@ -70,6 +70,6 @@ Checkpoint read_checkpoint(const std::filesystem::path& path);
 TrainState load_checkpoint(const std::filesystem::path& path, Executor& executor);
 
 // For export and evaluation: parameters and non-trainable tensors in the ONNX layout.
-NamedTensors read_checkpoint_weights(const std::filesystem::path& path);
+FileTensors read_checkpoint_weights(const std::filesystem::path& path);
 
 }  // namespace halfstep

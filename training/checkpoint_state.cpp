@@ -4,58 +4,63 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
-#include "base/own_names.h"
 
 namespace halfstep {
 namespace {
 
 struct StateBuffer {
-  std::string name;
+  Name name;
   TensorType type;
-  enum class Role : uint8_t { parameters, slot_arena, low_copy, weight, slot } role = Role::weight;
-  std::string base;  // of a low copy
+  enum class Kind : uint8_t { parameters, slot_arena, low_copy, weight, slot } kind = Kind::weight;
+  Name base;  // of a low copy
 };
+using Kind = StateBuffer::Kind;
 
-// The arena a low copy follows, or "".
-std::string base_of_low_copy(const CompiledModel& model, const std::string& arena) {
+bool is_arena(const CompiledModel& model, const Name& state) {
+  return std::ranges::find(model.arenas, state) != model.arenas.end();
+}
+
+// The arena a low copy follows.
+std::optional<Name> base_of_low_copy(const CompiledModel& model, const Name& arena) {
   for (const std::string_view suffix : {".f16", ".bf16"})
-    if (arena.ends_with(suffix)) {
-      std::string base = arena.substr(0, arena.size() - suffix.size());
-      if (std::ranges::find(model.arenas, base) != model.arenas.end()) return base;
+    if (arena.is(Role::slot) && arena.text.ends_with(suffix)) {
+      const Name base(Role::slot, arena.text.substr(0, arena.text.size() - suffix.size()));
+      if (is_arena(model, base)) return base;
     }
-  return "";
+  return std::nullopt;
+}
+
+StateBuffer state_buffer(const CompiledModel& model, const Buffer& buffer) {
+  const std::optional<Name> base = base_of_low_copy(model, buffer.name);
+  const Kind kind = base                             ? Kind::low_copy
+                    : buffer.name == kParameterArena ? Kind::parameters
+                    : is_arena(model, buffer.name)   ? Kind::slot_arena
+                    : buffer.name.is(Role::slot)     ? Kind::slot
+                                                     : Kind::weight;
+  return {buffer.name, buffer.type, kind, base.value_or(Name())};
 }
 
 // Every state buffer once, low copies after their bases.
 std::vector<StateBuffer> state_buffers(const CompiledModel& model) {
   std::vector<StateBuffer> buffers, copies;
-  std::set<std::string> seen;
+  std::set<Name> seen;
   for (const Program& program : model.programs)
     for (const Buffer& buffer : program.buffers) {
-      if (buffer.kind != BufferKind::state || is_transient(buffer.name) || !seen.insert(buffer.name).second) continue;
-      using Role = StateBuffer::Role;
-      StateBuffer state{buffer.name, buffer.type, Role::weight, base_of_low_copy(model, buffer.name)};
-      if (!state.base.empty()) {
-        state.role = Role::low_copy;
-      } else if (buffer.name == kParameterArena) {
-        state.role = Role::parameters;
-      } else if (std::ranges::find(model.arenas, buffer.name) != model.arenas.end()) {
-        state.role = Role::slot_arena;
-      } else if (is_own_name(buffer.name)) {
-        state.role = Role::slot;
-      }
-      (state.role == Role::low_copy ? copies : buffers).push_back(std::move(state));
+      if (buffer.kind != BufferKind::state || buffer.name.is(Role::transient) || !seen.insert(buffer.name).second)
+        continue;
+      StateBuffer state = state_buffer(model, buffer);
+      (state.kind == Kind::low_copy ? copies : buffers).push_back(std::move(state));
     }
   buffers.insert(buffers.end(), copies.begin(), copies.end());
   return buffers;
 }
 
 std::string slot_name(const StateBuffer& arena, const ParameterSlice& slice) {
-  return arena.role == StateBuffer::Role::parameters ? slice.name
-                                                     : fmt::format("{}/{}", unmarked(arena.name), slice.name);
+  return arena.kind == Kind::parameters ? slice.name : fmt::format("{}/{}", arena.name.text, slice.name);
 }
 
 Shape onnx_shape(const ParameterSlice& slice) {
@@ -90,23 +95,22 @@ class Restore {
  public:
   Restore(const CompiledModel& model, const std::string& where) : model_(model), where_(where) {}
 
-  void take(const StateBuffer& buffer, const NamedTensors& tensors) {
-    using Role = StateBuffer::Role;
-    if (buffer.role == Role::parameters || buffer.role == Role::slot_arena) {
+  void take(const StateBuffer& buffer, const FileTensors& tensors) {
+    if (buffer.kind == Kind::parameters || buffer.kind == Kind::slot_arena) {
       Tensor arena(buffer.type);
       for (const ParameterSlice& slice : model_.parameters)
         if (const Tensor* t = find(tensors, slot_name(buffer, slice), {buffer.type.dtype, onnx_shape(slice)}))
           to_arena(*t, slice, arena);
       contents_.emplace(buffer.name, std::move(arena));
-    } else if (buffer.role == Role::low_copy) {
+    } else if (buffer.kind == Kind::low_copy) {
       if (const auto base = contents_.find(buffer.base); base != contents_.end())
         contents_.emplace(buffer.name, base->second.cast(buffer.type.dtype));
-    } else if (const Tensor* t = find(tensors, std::string(unmarked(buffer.name)), buffer.type)) {
+    } else if (const Tensor* t = find(tensors, buffer.name.text, buffer.type)) {
       contents_.emplace(buffer.name, *t);
     }
   }
 
-  void refuse_unused(const NamedTensors& tensors) {
+  void refuse_unused(const FileTensors& tensors) {
     for (const auto& [name, unused] : tensors)
       if (!used_.contains(name))
         problems_.add(where_ + ": it holds '" + name +
@@ -119,7 +123,7 @@ class Restore {
   }
 
  private:
-  const Tensor* find(const NamedTensors& tensors, const std::string& name, const TensorType& type) {
+  const Tensor* find(const FileTensors& tensors, const std::string& name, const TensorType& type) {
     const auto found = tensors.find(name);
     if (found == tensors.end()) {
       problems_.add(where_ + ": '" + name + "' " + to_string(type) + " is missing");
@@ -139,17 +143,15 @@ class Restore {
   std::set<std::string> used_;
 };
 
-bool is_weight(const StateBuffer& buffer) {
-  return buffer.role == StateBuffer::Role::parameters || buffer.role == StateBuffer::Role::weight;
-}
+bool is_weight(const StateBuffer& buffer) { return buffer.kind == Kind::parameters || buffer.kind == Kind::weight; }
 
-void read_buffer(Executor& executor, const StateBuffer& buffer, NamedTensors& tensors) {
+void read_buffer(Executor& executor, const StateBuffer& buffer, FileTensors& tensors) {
   Tensor value = executor.read_state(buffer.name);
-  if (buffer.role == StateBuffer::Role::parameters || buffer.role == StateBuffer::Role::slot_arena)
+  if (buffer.kind == Kind::parameters || buffer.kind == Kind::slot_arena)
     for (const ParameterSlice& slice : executor.model().parameters)
       tensors.emplace(slot_name(buffer, slice), to_onnx_layout(value, slice));
   else
-    tensors.emplace(unmarked(buffer.name), std::move(value));
+    tensors.emplace(buffer.name.text, std::move(value));
 }
 
 }  // namespace
@@ -157,18 +159,18 @@ void read_buffer(Executor& executor, const StateBuffer& buffer, NamedTensors& te
 std::vector<WeightTensor> weights_of(const CompiledModel& model) {
   std::vector<WeightTensor> trainable, fixed;
   for (const StateBuffer& buffer : state_buffers(model)) {
-    if (buffer.role == StateBuffer::Role::parameters)
+    if (buffer.kind == Kind::parameters)
       for (const ParameterSlice& slice : model.parameters)
         trainable.push_back({slice.name, {buffer.type.dtype, onnx_shape(slice)}, WeightTensor::trainable});
-    if (buffer.role == StateBuffer::Role::weight) fixed.push_back({buffer.name, buffer.type, WeightTensor::fixed});
+    if (buffer.kind == Kind::weight) fixed.push_back({buffer.name.text, buffer.type, WeightTensor::fixed});
   }
   std::ranges::sort(fixed, {}, &WeightTensor::name);
   trainable.insert(trainable.end(), fixed.begin(), fixed.end());
   return trainable;
 }
 
-NamedTensors read_weights(Executor& executor) {
-  NamedTensors weights;
+FileTensors read_weights(Executor& executor) {
+  FileTensors weights;
   for (const StateBuffer& buffer : state_buffers(executor.model()))
     if (is_weight(buffer)) read_buffer(executor, buffer, weights);
   return weights;
@@ -177,8 +179,7 @@ NamedTensors read_weights(Executor& executor) {
 ModelState read_model_state(Executor& executor) {
   ModelState state;
   for (const StateBuffer& buffer : state_buffers(executor.model()))
-    if (buffer.role != StateBuffer::Role::low_copy)
-      read_buffer(executor, buffer, is_weight(buffer) ? state.weights : state.slots);
+    if (buffer.kind != Kind::low_copy) read_buffer(executor, buffer, is_weight(buffer) ? state.weights : state.slots);
   return state;
 }
 
@@ -191,10 +192,10 @@ void write_model_state(Executor& executor, const ModelState& state, const std::s
   restore.write(executor);
 }
 
-void write_weights(Executor& executor, const NamedTensors& weights, const std::string& where) {
+void write_weights(Executor& executor, const FileTensors& weights, const std::string& where) {
   Restore restore(executor.model(), where);
   for (const StateBuffer& buffer : state_buffers(executor.model()))
-    if (is_weight(buffer) || (buffer.role == StateBuffer::Role::low_copy && buffer.base == kParameterArena))
+    if (is_weight(buffer) || (buffer.kind == Kind::low_copy && buffer.base == kParameterArena))
       restore.take(buffer, weights);
   restore.refuse_unused(weights);
   restore.write(executor);

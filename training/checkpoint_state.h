@@ -11,10 +11,10 @@ namespace halfstep {
 
 struct ModelState {
   // Parameters and non-trainable tensors in the ONNX layout under their ONNX names.
-  NamedTensors weights;
+  FileTensors weights;
   // "<arena>/<parameter>", such as "momentum/fc1.weight", in the ONNX layout; the optimizer's and the loss scale's own
-  // ("adam.step", "loss_scale.scale") as they are. Names without the mark of base/own_names.h: here are no others.
-  NamedTensors slots;
+  // ("adam.step", "loss_scale.scale") as they are.
+  FileTensors slots;
 };
 
 // The tensors of ModelState::weights: the trainable ones in the order of the arenas, then the others by name.
@@ -26,9 +26,9 @@ struct WeightTensor {
 std::vector<WeightTensor> weights_of(const CompiledModel& model);
 
 // ModelState::weights alone. Waits for the device.
-NamedTensors read_weights(Executor& executor);
+FileTensors read_weights(Executor& executor);
 
-// Low copies (":parameters.f16") are left out: they follow from their base arena. Waits for the device.
+// Low copies ("parameters.f16") are left out: they follow from their base arena. Waits for the device.
 ModelState read_model_state(Executor& executor);
 
 // Replaces all of the state and rebuilds the low copies. Throws Error, every problem listed and each line beginning
@@ -36,6 +36,6 @@ ModelState read_model_state(Executor& executor);
 void write_model_state(Executor& executor, const ModelState& state, const std::string& where);
 
 // The same for the weights alone; slots keep what they hold.
-void write_weights(Executor& executor, const NamedTensors& weights, const std::string& where);
+void write_weights(Executor& executor, const FileTensors& weights, const std::string& where);
 
 }  // namespace halfstep

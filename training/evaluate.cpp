@@ -51,15 +51,15 @@ class RowSums {
   }
 
   void add(const StepResult& result, int64_t rows) {
-    const auto loss = result.outputs.find("row_loss");
+    const auto loss = result.outputs.find(kRowLoss);
     if (loss == result.outputs.end())
       throw Error("program 'evaluate' has no output 'row_loss': compile the model again");
     loss_ += sum_rows(loss->second, rows);
-    if (const auto correct = result.outputs.find("row_correct"); correct != result.outputs.end()) {
+    if (const auto correct = result.outputs.find(kRowCorrect); correct != result.outputs.end()) {
       has_correct_ = true;
       correct_ += sum_rows(correct->second, rows);
     }
-    const auto counted = result.outputs.find("row_counted");
+    const auto counted = result.outputs.find(kRowCounted);
     counted_ += counted == result.outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
     samples_ += rows;
   }

@@ -4,40 +4,38 @@
 #include <deque>
 
 #include "base/error.h"
-#include "base/own_names.h"
-#include "training/notes.h"
 
 namespace halfstep {
 namespace {
 
 // Zeros stand for the labels that the loss added to the model's inputs.
 void put_labels(Dataset& dataset, const CompiledModel& model, const Program& program) {
-  const auto label = model.notes.find(kLabelInputNote);
-  if (label == model.notes.end()) return;
+  const std::optional<std::string>& label = model.notes.label_input;
+  if (!label) return;
   const auto input = std::ranges::find_if(
-      program.buffers, [&](const Buffer& b) { return b.kind == BufferKind::input && b.name == label->second; });
+      program.buffers, [&](const Buffer& b) { return b.kind == BufferKind::input && b.name == Name(*label); });
   if (input == program.buffers.end()) return;
-  std::erase_if(dataset.arrays, [&](const NamedArray& array) { return array.name == label->second; });
+  std::erase_if(dataset.arrays, [&](const NamedArray& array) { return array.name == *label; });
   if (dataset.arrays.empty()) throw Error("the data has labels alone: give the model's inputs too");
   TensorType type = input->type;
   if (type.shape.empty()) return;
   type.shape.front() = dataset.size();
-  dataset.arrays.push_back({label->second, Tensor(type)});
+  dataset.arrays.push_back({*label, Tensor(type)});
 }
 
-NamedTensors empty_outputs(const Program& program, int64_t batch, int64_t samples) {
-  NamedTensors outputs;
+FileTensors empty_outputs(const Program& program, int64_t batch, int64_t samples) {
+  FileTensors outputs;
   Problems problems;
   for (const Buffer& buffer : program.buffers) {
-    if (buffer.kind != BufferKind::output || !buffer.name.starts_with(kModelOutput)) continue;
+    if (buffer.kind != BufferKind::output || !buffer.name.is(Role::model)) continue;
     TensorType type = buffer.type;
     if (is_low(type.dtype)) type.dtype = DType::f32;
     if (type.shape.empty() || type.shape.front() != batch)
-      problems.add("output '" + buffer.name.substr(kModelOutput.size()) + "' is " + to_string(type) +
-                   ": a row for each of the " + std::to_string(batch) + " samples of a batch expected");
+      problems.add("output '" + buffer.name.text + "' is " + to_string(type) + ": a row for each of the " +
+                   std::to_string(batch) + " samples of a batch expected");
     else
       type.shape.front() = samples;
-    outputs.emplace(buffer.name.substr(kModelOutput.size()), Tensor(type));
+    outputs.emplace(buffer.name.text, Tensor(type));
   }
   problems.throw_if_any();
   if (outputs.empty())
@@ -47,7 +45,7 @@ NamedTensors empty_outputs(const Program& program, int64_t batch, int64_t sample
 
 }  // namespace
 
-std::optional<NamedTensors> predict(Executor& executor, Dataset dataset, const EvaluateOptions& options) {
+std::optional<FileTensors> predict(Executor& executor, Dataset dataset, const EvaluateOptions& options) {
   if (dataset.tokens) throw Error("predictions are made of arrays: give the token ids as NAME=FILE.npy");
   const int index = program_index(executor.model(), "evaluate");
   const Program& program = executor.model().programs[static_cast<size_t>(index)];
@@ -57,7 +55,7 @@ std::optional<NamedTensors> predict(Executor& executor, Dataset dataset, const E
   inputs.labels.clear();
   feed.check(inputs);
   const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.seed, 0);
-  NamedTensors outputs = empty_outputs(program, feed.batch(), static_cast<int64_t>(order.size()));
+  FileTensors outputs = empty_outputs(program, feed.batch(), static_cast<int64_t>(order.size()));
 
   std::deque<int64_t> rows_in_flight;
   size_t done = 0;  // samples
@@ -67,7 +65,7 @@ std::optional<NamedTensors> predict(Executor& executor, Dataset dataset, const E
       if (!result) return;
       const auto rows = static_cast<size_t>(rows_in_flight.front());
       for (auto& [name, all] : outputs) {
-        const Tensor& computed = result->outputs.at(std::string(kModelOutput) + name);
+        const Tensor& computed = result->outputs.at(name);
         const Tensor batch = computed.type.dtype == all.type.dtype ? computed : computed.cast(all.type.dtype);
         const size_t row_bytes = all.data.size() / order.size();
         std::copy_n(batch.data.begin(), rows * row_bytes,

@@ -4,7 +4,6 @@
 #include <random>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "training/notes.h"
 
 namespace halfstep {
@@ -13,8 +12,7 @@ namespace {
 // Values of an integer input are below it.
 int64_t bound_of(const ValueRanges& ranges, const CompiledModel& model, const std::string& input) {
   if (const auto rows = ranges.rows.find(input); rows != ranges.rows.end()) return rows->second;
-  const auto labels = model.notes.find(kLabelInputNote);
-  return labels != model.notes.end() && labels->second == input && ranges.classes > 0 ? ranges.classes : 2;
+  return model.notes.label_input == input && ranges.classes > 0 ? ranges.classes : 2;
 }
 
 Tensor random_tensor(const TensorType& type, int64_t bound, std::mt19937_64& random) {
@@ -31,7 +29,7 @@ Tensor random_tensor(const TensorType& type, int64_t bound, std::mt19937_64& ran
 
 void fill_random(const CompiledModel& model, const Program& program, double learning_rate,
                  std::span<const std::span<std::byte>> staging) {
-  const ValueRanges ranges = noted_ranges(model);
+  const ValueRanges ranges = noted_ranges(model.notes);
   std::mt19937_64 random(0);
   size_t input = 0;
   for (const Buffer& buffer : program.buffers) {
@@ -39,8 +37,8 @@ void fill_random(const CompiledModel& model, const Program& program, double lear
     Tensor value(buffer.type);
     if (buffer.name == kStepLearningRate)
       value.set(0, learning_rate);
-    else if (!is_own_name(buffer.name))
-      value = random_tensor(buffer.type, bound_of(ranges, model, buffer.name), random);
+    else if (!buffer.name.is(Role::step_input))
+      value = random_tensor(buffer.type, bound_of(ranges, model, buffer.name.text), random);
     const std::span<std::byte> to = staging[input++];
     require(to.size() == value.data.size(), "staging span has the input's size");
     std::memcpy(to.data(), value.data.data(), value.data.size());

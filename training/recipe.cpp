@@ -338,15 +338,15 @@ std::map<std::string, std::string> notes_of(const Recipe& recipe) {
   std::map<std::string, std::string> notes;
   for (const RecipeKey& k : keys())
     if (const std::string value = k.get(recipe); !value.empty())
-      notes[std::string(kRecipeNote) + k.name] = from_folder(std::filesystem::current_path(), k, value);
+      notes[k.name] = from_folder(std::filesystem::current_path(), k, value);
   return notes;
 }
 
 Recipe recipe_of_step(const CompiledModel& model, const std::string& step) {
   Recipe compiled;
   Problems problems;
-  for (const auto& [note, value] : model.notes) try {
-      if (note.starts_with(kRecipeNote)) set_key(compiled, note.substr(kRecipeNote.size()), value);
+  for (const auto& [key, value] : model.notes.recipe) try {
+      set_key(compiled, key, value);
     } catch (const Error& e) {
       problems.add("the recipe in '" + step + "': " + e.what());
     }

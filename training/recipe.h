@@ -102,8 +102,7 @@ void take_batch_from_shape(Recipe& recipe);
 // A value as it is seen from elsewhere: its paths, those to read from, are relative to `base`.
 std::string from_folder(const std::filesystem::path& base, const RecipeKey& key, const std::string& value);
 
-// The notes that keep it in a compiled step: "recipe.KEY", with absolute paths.
-inline constexpr std::string_view kRecipeNote = "recipe.";
+// Its keys as the notes of a compiled step keep them, with absolute paths.
 std::map<std::string, std::string> notes_of(const Recipe& recipe);
 // What `step`, a compiled one, was compiled with. Error where its notes do not say, or say what no recipe may.
 Recipe recipe_of_step(const CompiledModel& model, const std::string& step);

@@ -70,9 +70,8 @@ FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
 }
 
 ValueRanges value_ranges(const Recipe& recipe, const CompiledModel& model) {
-  ValueRanges ranges = noted_ranges(model);
-  if (const auto logits = model.notes.find(kClassesNote); logits != model.notes.end())
-    check_classes(recipe, count_of(logits->second));
+  ValueRanges ranges = noted_ranges(model.notes);
+  if (model.notes.classes) check_classes(recipe, *model.notes.classes);
   if (recipe.classes > 0) ranges.classes = recipe.classes;
   ranges.ignored = recipe.ignore_index;
   return ranges;
@@ -100,8 +99,8 @@ void expect_device(DeviceKind device) {
 }
 
 void refuse_missing_constants(const CompiledModel& model) {
-  if (const auto missing = model.notes.find(kMissingConstants); missing != model.notes.end())
-    throw Error("the step was compiled without constants of its model: compile it again with them; " + missing->second);
+  if (const std::string& missing = model.notes.missing_constants; !missing.empty())
+    throw Error("the step was compiled without constants of its model: compile it again with them; " + missing);
 }
 
 ExecutorOptions executor_options(const Recipe& recipe) {

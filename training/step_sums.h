@@ -9,7 +9,7 @@
 
 namespace halfstep {
 
-inline std::optional<double> scalar_output(const NamedTensors& outputs, const char* name) {
+inline std::optional<double> scalar_output(const NamedTensors& outputs, const Name& name) {
   const auto found = outputs.find(name);
   return found == outputs.end() ? std::nullopt : std::optional(found->second.at(0));
 }
@@ -20,10 +20,10 @@ struct StepSums {
   std::optional<double> correct{};
 
   void add(const NamedTensors& outputs, int64_t batch) {
-    const std::optional<double> batch_loss = scalar_output(outputs, "loss");
+    const std::optional<double> batch_loss = scalar_output(outputs, kLoss);
     require(batch_loss.has_value(), "a step's result holds its loss");
-    if (const std::optional<double> c = scalar_output(outputs, "correct")) correct = correct.value_or(0) + *c;
-    const double batch_counted = scalar_output(outputs, "counted").value_or(static_cast<double>(batch));
+    if (const std::optional<double> c = scalar_output(outputs, kCorrect)) correct = correct.value_or(0) + *c;
+    const double batch_counted = scalar_output(outputs, kCounted).value_or(static_cast<double>(batch));
     counted += batch_counted;
     loss += *batch_loss * batch_counted;
   }

@@ -72,7 +72,7 @@ struct Stage {
   Stage(const CompiledModel& model, const std::string& name, const Dataset& dataset, const FeedOptions& options)
       : program(program_index(model, name)), feed(dataset, model.programs[static_cast<size_t>(program)], options) {
     const std::vector<Buffer>& buffers = model.programs[static_cast<size_t>(program)].buffers;
-    if (std::ranges::none_of(buffers, [](const Buffer& b) { return b.kind == BufferKind::output && b.name == "loss"; }))
+    if (std::ranges::none_of(buffers, [](const Buffer& b) { return b.kind == BufferKind::output && b.name == kLoss; }))
       throw Error("program '" + name + "' has no output 'loss': compile the model again");
   }
 
@@ -143,11 +143,10 @@ class Training {
   void check_accumulation() const {
     if (options_.accumulation < 1)
       throw Error(fmt::format("accumulation: {} batches a step, expected at least 1", options_.accumulation));
-    const auto& notes = executor_.model().notes;
-    const auto compiled = notes.find("accumulation");
-    if (compiled != notes.end() && compiled->second != std::to_string(options_.accumulation))
+    const int64_t compiled = executor_.model().notes.accumulation;
+    if (compiled != options_.accumulation)
       throw Error(fmt::format("accumulation: the step was compiled for {} batches, {} are asked for: compile it again",
-                              compiled->second, options_.accumulation));
+                              compiled, options_.accumulation));
   }
 
   void resume() {
@@ -255,8 +254,8 @@ class Training {
     if (!submitted.ends_step) return;
     const StepSums sums = std::exchange(sums_, {});
     StepRow row = submitted.row;
-    row.loss_scale = scalar_output(outputs, "loss_scale");
-    row.skipped = scalar_output(outputs, "overflow").value_or(0) != 0;
+    row.loss_scale = scalar_output(outputs, kUsedLossScale);
+    row.skipped = scalar_output(outputs, kOverflow).value_or(0) != 0;
     EpochTotals& totals = state_.totals;
     row.loss = sums.mean_loss();
     totals.counted += sums.counted;

@@ -8,7 +8,6 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/own_names.h"
 #include "codegen/kernel/schedule.h"
 #include "codegen/lower/plan_memory.h"
 #include "ir/op.h"
@@ -147,7 +146,7 @@ class Lowering {
     return copy;
   }
 
-  StorageId add_buffer(std::string name, BufferKind kind, TensorType type) {
+  StorageId add_buffer(Name name, BufferKind kind, TensorType type) {
     result_.program.buffers.push_back({std::move(name), kind, type});
     storages_.push_back({static_cast<int>(result_.program.buffers.size()) - 1, 0, 0, type.byte_count()});
     return storages_.size() - 1;
@@ -227,14 +226,13 @@ void Lowering::place_leaves() {
     if (n.op->leaf == Leaf::constant) {
       if (fills_gaps(id)) continue;
       const Tensor& value = n.attributes.tensor("value");
-      const std::string name =
-          std::string(kTransientMark) + "constant." + result_.program.name + "." + std::to_string(id);
+      const Name name(Role::transient, "constant." + result_.program.name + "." + std::to_string(id));
       result_.constants.emplace(name, value);
       set_place({id, 0}, {add_buffer(name, BufferKind::state, value.type), 0});
       continue;
     }
     const BufferKind kind = n.op->leaf == Leaf::input ? BufferKind::input : BufferKind::state;
-    set_place({id, 0}, {add_buffer(n.attributes.text("name"), kind, n.results[0]), 0});
+    set_place({id, 0}, {add_buffer(leaf_name(n), kind, n.results[0]), 0});
   }
 }
 
@@ -249,10 +247,9 @@ void Lowering::place_arenas() {
       return node(v.node).op->leaf == Leaf::constant && fills_gaps(v.node);
     });
     const StorageId storage =
-        gaps
-            ? add_buffer(std::string(kTransientMark) + "arena." + result_.program.name + "." + std::to_string(number++),
-                         BufferKind::state, n.results[0])
-            : add_scratch(n.results[0].byte_count());
+        gaps ? add_buffer({Role::transient, "arena." + result_.program.name + "." + std::to_string(number++)},
+                          BufferKind::state, n.results[0])
+             : add_scratch(n.results[0].byte_count());
     set_place({id, 0}, {storage, 0});
     arenas_.insert(storage);
     int64_t offset = 0;

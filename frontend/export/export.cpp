@@ -55,7 +55,7 @@ void set_data(TensorProto& tensor, std::string bytes) {
 
 class Exporter {
  public:
-  Exporter(OnnxModel original, const NamedTensors& trained)
+  Exporter(OnnxModel original, const FileTensors& trained)
       : model_(std::move(original)),
         local_names_(separate_local_names(model_)),
         reader_(model_.reader()),
@@ -115,13 +115,13 @@ class Exporter {
   LocalNames local_names_;
   TensorReader reader_;
   std::map<std::string, Tie> ties_;
-  const NamedTensors& trained_;
+  const FileTensors& trained_;
   std::set<std::string> written_;
 };
 
 }  // namespace
 
-void export_model(OnnxModel original, const NamedTensors& trained, const std::filesystem::path& path,
+void export_model(OnnxModel original, const FileTensors& trained, const std::filesystem::path& path,
                   const ExportOptions& options) {
   OnnxModel converted = Exporter(std::move(original), trained).convert();
   onnx::ModelProto& model = converted.edit();

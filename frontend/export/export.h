@@ -19,7 +19,7 @@ struct ExportOptions {
 // Writes `original` with the data of `trained` (by initializer name, in ONNX layout) to `path`, atomically. Element
 // types stay as in the original; nodes become those of inference (inference_form.h). Throws Error if
 // a tensor does not fit its initializer, if data is missing that was not trained, or if the file cannot be written.
-void export_model(OnnxModel original, const NamedTensors& trained, const std::filesystem::path& path,
+void export_model(OnnxModel original, const FileTensors& trained, const std::filesystem::path& path,
                   const ExportOptions& options = {});
 
 }  // namespace halfstep

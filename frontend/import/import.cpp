@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/own_names.h"
 #include "base/printable.h"
 #include "frontend/import/import_model.h"
 #include "frontend/import/importer.h"
@@ -304,8 +303,8 @@ std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph
   return readers;
 }
 
-NamedTensors read_all(const std::map<std::string, std::function<Tensor()>>& readers) {
-  NamedTensors weights;
+FileTensors read_all(const std::map<std::string, std::function<Tensor()>>& readers) {
+  FileTensors weights;
   Problems problems;
   for (const auto& [name, read] : readers) try {
       weights[name] = read();
@@ -406,13 +405,6 @@ Graph with_written_statistics(const Graph& graph, Importer& importer, std::vecto
   return result;
 }
 
-// Names that an operator or an export derived from a node's name; the model's own were refused before.
-void refuse_own_names(const Graph& graph) {
-  for (const Node& node : graph.nodes())
-    if ((node.op->name == "parameter" || node.op->name == "state") && is_own_name(node.attributes.text("name")))
-      throw Error(own_name_refused(node.attributes.text("name")));
-}
-
 void collect_names(const onnx::GraphProto& graph, std::vector<std::string>& names) {
   for (const onnx::TensorProto& tensor : graph.initializer()) names.push_back(tensor.name());
   for (const onnx::NodeProto& node : graph.node())
@@ -482,7 +474,6 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
   result.remarks = importer.remarks();
   result.graph = store_parameters_as_read(
       options.mode == ImportMode::training ? with_written_statistics(graph, importer, result.remarks) : graph);
-  refuse_own_names(result.graph);
   const auto nodes = result.graph.nodes();
   const bool trainable =
       std::any_of(nodes.begin(), nodes.end(), [](const Node& node) { return node.op->name == "parameter"; });
@@ -501,7 +492,7 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
     result.remarks.push_back(missing_constants_remark(importer));
   result.inputs = importer.input_names();
   result.nodes = importer.nodes();
-  for (const NamedValue& output : result.graph.outputs()) result.outputs.push_back(output.name);
+  for (const NamedValue& output : result.graph.outputs()) result.outputs.push_back(output.name.text);
   return result;
 }
 
@@ -582,8 +573,8 @@ std::map<std::string, std::string> parts_at_import(const ImportedModel& model) {
   return parts;
 }
 
-NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored) {
-  NamedTensors result = stored;
+FileTensors in_onnx_layout(const Graph& graph, const FileTensors& stored) {
+  FileTensors result = stored;
   for (const Node& node : graph.nodes()) {
     if (node.op->name != "parameter" || node.attributes.ints("permutation").empty()) continue;
     const auto found = result.find(node.attributes.text("name"));

@@ -66,7 +66,7 @@ struct ImportedModel {
   // Inputs and outputs have their ONNX names; parameters and states those of their initializers.
   Graph graph;
   // Every parameter and state leaf of the graph, in stored layout: a parameter's axes are permuted as its leaf says.
-  NamedTensors weights;
+  FileTensors weights;
   // on_demand: in the place of `weights`, what reads each. Throws Error naming the tensor.
   std::map<std::string, std::function<Tensor()>> weight_readers;
   std::vector<std::string> inputs;   // the data inputs, in the file's order
@@ -84,6 +84,6 @@ ImportedModel import_model(const OnnxFile& file, const ImportOptions& options = 
 std::map<std::string, std::string> parts_at_import(const ImportedModel& model);
 
 // Stored tensors of `graph` in the layout of their ONNX initializers, for export.
-NamedTensors in_onnx_layout(const Graph& graph, const NamedTensors& stored);
+FileTensors in_onnx_layout(const Graph& graph, const FileTensors& stored);
 
 }  // namespace halfstep

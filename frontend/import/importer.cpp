@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/own_names.h"
 #include "frontend/import/node_context.h"
 #include "frontend/import/operators.h"
 #include "frontend/onnx/tables.h"
@@ -243,9 +242,9 @@ void Importer::set_fresh_rule(Value parameter, FreshRule rule) {
   fresh_rules_.try_emplace(builder_.graph().node(parameter).attributes.text("name"), rule);
 }
 
-Value Importer::step_input(const std::string& name, DType dtype) {
+Value Importer::step_input(const Name& name, DType dtype) {
   OriginScope no_origin(builder_, {});
-  return builder_.input(kOwnMark + name, {dtype, {}});
+  return builder_.input(name, {dtype, {}});
 }
 
 void Importer::add_remark(const std::string& remark) {
@@ -543,8 +542,7 @@ Graph without_unread_step_inputs(const Graph& graph) {
   const auto users = graph.users();
   const auto unread = [&](NodeId id) {
     const Node& node = graph.node(id);
-    return node.op->name == "input" && is_own_name(node.attributes.text("name")) &&
-           users[static_cast<size_t>(id)].empty();
+    return node.op->name == "input" && leaf_name(node).is(Role::step_input) && users[static_cast<size_t>(id)].empty();
   };
   bool any = false;
   for (NodeId id = 0; id < graph.size(); ++id) any |= unread(id);

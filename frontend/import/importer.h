@@ -84,7 +84,7 @@ class Importer {
   void update_state(Value state, Value value) { updates_[state] = value; }
   void set_fresh_rule(Value parameter, FreshRule rule);
   void set_fresh_rule(const std::string& leaf, FreshRule rule) { fresh_rules_.try_emplace(leaf, rule); }
-  Value step_input(const std::string& name, DType dtype);
+  Value step_input(const Name& name, DType dtype);
   int64_t next_random_site() { return random_sites_++; }
   // Of a loop named so; Error beyond the budget of all loops together.
   void count_iteration(const std::string& node);

@@ -100,8 +100,8 @@ class NodeContext {
   bool starts_at_zero(size_t i);
   Importer& importer() { return importer_; }
   // What random numbers are drawn from, with a site of their own.
-  Value step_seed() { return importer_.step_input("step.seed", DType::i64); }
-  Value step_iteration() { return importer_.step_input("step.iteration", DType::i32); }
+  Value step_seed() { return importer_.step_input(kStepSeed, DType::i64); }
+  Value step_iteration() { return importer_.step_input(kStepIteration, DType::i32); }
   std::vector<Binding> import_branch(const onnx::GraphProto& graph) {
     return importer_.import_body(graph, scope_, {}, "");
   }

@@ -8,8 +8,6 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "base/own_names.h"
-
 namespace halfstep {
 namespace {
 
@@ -72,7 +70,6 @@ class Validator {
       if (visible.is_shadowed(tensor.name()))
         problems_.add("value '" + tensor.name() + "' is defined twice: again by an initializer of graph '" +
                       graph.name() + "'");
-      if (is_own_name(tensor.name())) problems_.add(own_name_refused(tensor.name()));
       visible.names.insert(tensor.name());  // an input of this name only declares it
     }
     visible.before = visible.names;
@@ -98,7 +95,6 @@ class Validator {
   void define(Visible& visible, const std::string& name, const std::string& by) {
     if (!visible.names.insert(name).second || visible.is_shadowed(name))
       problems_.add("value '" + name + "' is defined twice: again by " + by);
-    if (is_own_name(name)) problems_.add(own_name_refused(name));
   }
 
   // Adds what the nodes define to `visible`.

@@ -7,6 +7,8 @@ namespace {
 constexpr std::string_view kLeafReason = "a leaf has no operands";
 
 std::vector<TensorType> declared_type(const TypeContext& c) {
+  if (const Attribute* role = c.attributes.find("role"))
+    ops::expect(parse_role(std::get<std::string>(*role)).has_value(), "a name has no such role");
   return {{c.attributes.dtype("dtype"), c.attributes.ints("shape")}};
 }
 
@@ -40,7 +42,10 @@ std::vector<Value> expand_fused(const ExpandContext& c) {
   return inline_graph(c.node.attributes.region("body"), c.builder, c.operands);
 }
 
-const std::vector<AttributeSpec> kDeclared{{"name", std::string()}, {"dtype", DType::f32}, {"shape", Ints()}};
+const std::vector<AttributeSpec> kDeclared{{"name", std::string()},
+                                           {"role", std::string(name(Role::model)), AttributeSpec::defaulted},
+                                           {"dtype", DType::f32},
+                                           {"shape", Ints()}};
 
 const std::vector<Op> kOps{
     {.name = "input",

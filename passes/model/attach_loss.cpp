@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "ir/builder.h"
 #include "passes/rewrite/rules.h"
 
@@ -17,14 +16,14 @@ namespace {
 std::string output_to_train_on(const Graph& graph) {
   const auto is_trainable = [&](const NamedValue& o) { return is_floating(graph.type(o.value).dtype); };
   const auto found = std::ranges::find_if(graph.outputs(), is_trainable);
-  return found == graph.outputs().end() ? "" : fmt::format(", such as --output {}", found->name);
+  return found == graph.outputs().end() ? "" : fmt::format(", such as --output {}", found->name.text);
 }
 
 const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
   std::vector<std::string> names;
   for (const NamedValue& o : graph.outputs()) {
-    if (o.name == wanted || (wanted.empty() && graph.outputs().size() == 1)) return o;
-    names.push_back(o.name);
+    if (o.name == Name(wanted) || (wanted.empty() && graph.outputs().size() == 1)) return o;
+    names.push_back(o.name.text);
   }
   const std::string suggestion = nearest(wanted, names);
   throw Error(fmt::format("loss: {}{}; the model's outputs are: {}",
@@ -82,8 +81,8 @@ int64_t class_axis(const Graph& graph, const NamedValue& output, const LossOptio
   const int64_t chosen = options.class_axis.value_or(rank == 3 && takes_tokens(graph) ? -1 : 1);
   const int64_t axis = chosen < 0 ? chosen + rank : chosen;
   if (!is_floating(type.dtype) || axis < 1 || axis >= rank)
-    throw Error(fmt::format("loss: output '{}' is {}; logits [N, ...] with classes on axis {} expected{}", output.name,
-                            to_string(type), chosen,
+    throw Error(fmt::format("loss: output '{}' is {}; logits [N, ...] with classes on axis {} expected{}",
+                            output.name.text, to_string(type), chosen,
                             is_floating(type.dtype) && type.element_count() == 1
                                 ? "; if it is the model's own loss, set loss to from_graph"
                                 : ""));
@@ -193,7 +192,7 @@ Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<st
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
   for (const NamedValue& o : graph.outputs())
-    if (options.model_outputs != LossOptions::dropped) b.output(std::string(kModelOutput) + o.name, map(o.value));
+    if (options.model_outputs != LossOptions::dropped) b.output(o.name, map(o.value));
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
 
   OriginScope scope(b, {"loss", Phase::loss});
@@ -203,19 +202,19 @@ Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<st
       if (remarks)
         remarks->push_back(fmt::format(
             "output '{}' holds probabilities (of '{}'): the loss takes the logits behind them, the model keeps them",
-            output.name, *graph.node(output.value).origin.name));
+            output.name.text, *graph.node(output.value).origin.name));
       y = logits;
     }
   const Losses losses = options.kind == LossKind::softmax_cross_entropy
                             ? cross_entropy(b, y, class_axis(graph, output, options), options)
-                        : options.kind == LossKind::mean_squared_error ? mean_squared_error(b, y, output.name)
-                                                                       : loss_of_graph(b, y, output.name);
-  b.output("loss", losses.loss.total);
-  if (losses.correct.total) b.output("correct", losses.correct.total);
-  if (losses.counted.total) b.output("counted", losses.counted.total);
-  b.output("row_loss", losses.loss.rows);
-  if (losses.correct.rows) b.output("row_correct", losses.correct.rows);
-  if (losses.counted.rows) b.output("row_counted", losses.counted.rows);
+                        : options.kind == LossKind::mean_squared_error ? mean_squared_error(b, y, output.name.text)
+                                                                       : loss_of_graph(b, y, output.name.text);
+  b.output(kLoss, losses.loss.total);
+  if (losses.correct.total) b.output(kCorrect, losses.correct.total);
+  if (losses.counted.total) b.output(kCounted, losses.counted.total);
+  b.output(kRowLoss, losses.loss.rows);
+  if (losses.correct.rows) b.output(kRowCorrect, losses.correct.rows);
+  if (losses.counted.rows) b.output(kRowCounted, losses.counted.rows);
   return std::move(b).finish();
 }
 

@@ -4,15 +4,15 @@
 // becomes
 //   %l = input() {name="labels"} : i64[128]
 //   %r = softmax_cross_entropy(%y, %l) : f32[128]
-//   output "loss" = mean(%r)   output "correct" = sum(argmax(%y) == %l)   output "row_loss" = %r   output "row_correct"
-//   = ...
+//   output measure "loss" = mean(%r)      output measure "correct" = sum(argmax(%y) == %l)
+//   output measure "row_loss" = %r        output measure "row_correct" = ...
 //
 // Runs before choose_layouts and autocast, which then place and type the loss like any other node. Rows are samples:
 // for logits with further axes a row's loss and correctness are means over its positions. With ignore_index the loss is
-// the mean over the labels that count, outputs "counted" and "row_counted" are their share of a row's labels, and what
+// the mean over the labels that count, measures "counted" and "row_counted" are their share of a row's labels, and what
 // is ignored adds 0 to the other measures. Where the output is a softmax, its logarithm or a sigmoid, cross-entropy
-// takes the logits behind it, and `remarks` (may be nullptr) says so. Keeps the model's own outputs as "outputs/NAME",
-// or drops them.
+// takes the logits behind it, and `remarks` (may be nullptr) says so. Keeps the model's own outputs, or
+// drops them.
 #pragma once
 
 #include <cstdint>

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "ir/builder.h"
 #include "passes/rewrite/rules.h"
 
@@ -14,7 +13,7 @@ namespace {
 std::vector<std::string> input_names(const Graph& graph) {
   std::vector<std::string> names;
   for (const Node& node : graph.nodes())
-    if (is(node, "input") && !is_own_name(node.attributes.text("name"))) names.push_back(node.attributes.text("name"));
+    if (is(node, "input") && leaf_name(node).is(Role::model)) names.push_back(node.attributes.text("name"));
   return names;
 }
 
@@ -40,7 +39,7 @@ double entry(const std::vector<double>& values, int64_t channel, double otherwis
 Graph attach_preprocessing(const Graph& graph, const PreprocessingOptions& options) {
   const std::string name = chosen_input(graph, options);
   return rewrite(graph, [&](Builder& b, const Node& node, std::span<const Value>) -> std::vector<Value> {
-    if (!is(node, "input") || node.attributes.text("name") != name) return {};
+    if (!is(node, "input") || leaf_name(node) != Name(name)) return {};
     const TensorType& type = node.results[0];
     if (type.dtype != DType::f32 || type.shape.size() <= options.channel_axis)
       throw Error(fmt::format("preprocessing: input '{}' is {}; an f32 image with channels on axis {} expected", name,

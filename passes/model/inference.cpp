@@ -13,7 +13,7 @@ Graph in_inference_form(const Graph& graph) {
     return node.op->inference ? node.op->inference({builder, node, operands}) : std::vector<Value>();
   });
   for (const NamedValue& o : graph.outputs())
-    if (o.name != "loss" && o.name != "correct" && o.name != "counted") b.output(o.name, map(o.value));
+    if (o.name != kLoss && o.name != kCorrect && o.name != kCounted) b.output(o.name, map(o.value));
   return std::move(b).finish();
 }
 

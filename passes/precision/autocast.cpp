@@ -262,13 +262,13 @@ class Autocast {
 
 // A loss that is computed of low values alone is f32 again.
 Graph with_wide_loss(const Graph& graph) {
-  const Value loss = graph.output("loss");
+  const Value loss = graph.output(kLoss);
   if (!loss || !is_low(graph.type(loss).dtype)) return graph;
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
   OriginScope scope(b, graph.node(loss).origin);
   for (const NamedValue& o : graph.outputs())
-    b.output(o.name, o.name == "loss" ? b.cast(map(o.value), DType::f32) : map(o.value));
+    b.output(o.name, o.name == kLoss ? b.cast(map(o.value), DType::f32) : map(o.value));
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
   return std::move(b).finish();
 }

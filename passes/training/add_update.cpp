@@ -3,13 +3,14 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "ir/builder.h"
 #include "passes/rewrite/rules.h"
 
 namespace halfstep {
 namespace {
 
+constexpr OwnName kMomentumArena{Role::slot, "momentum"}, kMomentumStarted{Role::slot, "momentum.started"},
+    kAdamFirst{Role::slot, "adam.m"}, kAdamSecond{Role::slot, "adam.v"}, kAdamStep{Role::slot, "adam.step"};
 constexpr double kNoLabels = 1e-20;    // below any count; gradients are zero then
 constexpr double kClipEpsilon = 1e-6;  // torch.nn.utils.clip_grad_norm_
 
@@ -25,7 +26,7 @@ class Update {
 
   Graph train() {
     if (options_.accumulation > 1) {
-      const Value sum = b_.state(std::string(kGradientArena), arena(DType::f32));
+      const Value sum = b_.state(kGradientArena, arena(DType::f32));
       gradients_ = b_.add(gradients_, sum);
       if (overflow_) overflow_ = any_not_finite(gradients_);
       b_.update(sum, b_.broadcast(b_.constant(DType::f32, 0), {layout_.size}));
@@ -33,7 +34,7 @@ class Update {
     const Value scale = loss_scale(b_, options_.scaling);
     Value g = unscaled(scale);
     if (const Value counted = counted_labels()) {
-      const Value before = b_.state(std::string(kCountedLabels), {DType::f32, {}});
+      const Value before = b_.state(kCountedLabels, {DType::f32, {}});
       g = b_.mul(g, b_.div(scalar(labels_of_step()), b_.call("max", {b_.add(before, counted), scalar(kNoLabels)})));
       b_.update(before, scalar(0));
     }
@@ -44,10 +45,10 @@ class Update {
   }
 
   Graph accumulate() {
-    const Value sum = b_.state(std::string(kGradientArena), arena(DType::f32));
+    const Value sum = b_.state(kGradientArena, arena(DType::f32));
     b_.update(sum, b_.add(sum, gradients_));
     if (const Value counted = counted_labels()) {
-      const Value before = b_.state(std::string(kCountedLabels), {DType::f32, {}});
+      const Value before = b_.state(kCountedLabels, {DType::f32, {}});
       b_.update(before, b_.add(before, counted));
     }
     return finish({});
@@ -55,9 +56,9 @@ class Update {
 
   Graph gradients() {
     const Value scale = loss_scale(b_, options_.scaling);
-    b_.update(b_.state(std::string(kGradientArena), arena(DType::f32)), unscaled(scale));
+    b_.update(b_.state(kGradientArena, arena(DType::f32)), unscaled(scale));
     for (const NamedValue& o : graph_.outputs())
-      if (!o.name.starts_with(kGradientOutput)) b_.output(o.name, mapped(o.value));
+      if (!o.name.is(Role::gradient)) b_.output(o.name, mapped(o.value));
     report_scale(scale);
     return std::move(b_).finish();
   }
@@ -67,11 +68,11 @@ class Update {
   Value mapped(Value v) const { return map_(v); }
   // How many of this batch's labels count, in samples; absent where all do, or where one batch is a step.
   Value counted_labels() const {
-    const Value counted = graph_.output("counted");
+    const Value counted = graph_.output(kCounted);
     return counted && options_.accumulation > 1 ? mapped(counted) : Value{};
   }
   double labels_of_step() const {
-    const int64_t rows = graph_.type(graph_.output("row_counted")).element_count();
+    const int64_t rows = graph_.type(graph_.output(kRowCounted)).element_count();
     return static_cast<double>(rows * options_.accumulation);
   }
   Value scalar(double value) { return b_.constant(DType::f32, value); }
@@ -84,7 +85,7 @@ class Update {
       if (offset > at) pieces.push_back(b_.broadcast(scalar(0), {offset - at}));
     };
     for (const ArenaSlice& slice : layout_.slices) {
-      const Value gradient = graph_.output(std::string(kGradientOutput) + slice.name);
+      const Value gradient = graph_.output({Role::gradient, slice.name});
       require(static_cast<bool>(gradient), "a gradient for each parameter");
       fill_to(slice.offset);
       pieces.push_back(b_.reshape(mapped(gradient), {slice.size()}));
@@ -118,7 +119,7 @@ class Update {
 
   void update_parameters(Value g) {
     const Value p = b_.state(arena_name(DType::f32), arena(DType::f32));
-    const Value rate = b_.input(std::string(kStepLearningRate), {DType::f32, {}});
+    const Value rate = b_.input(kStepLearningRate, {DType::f32, {}});
     Value before = p;
     if (options_.weight_decay != 0 && layout_.decayed > 0) {
       if (options_.kind == OptimizerKind::adamw)
@@ -142,11 +143,11 @@ class Update {
 
   Value sgd_direction(Value g) {
     if (options_.momentum == 0) return g;
-    const Value before = b_.state(std::string(kMomentumArena), arena(DType::f32));
+    const Value before = b_.state(kMomentumArena, arena(DType::f32));
     Value after = b_.add(b_.mul(before, options_.momentum), b_.mul(g, 1 - options_.dampening));
     if (options_.dampening != 0) {
       // The first step's buffer is the gradient itself.
-      const Value started = b_.state(std::string(kMomentumStarted), {DType::f32, {}});
+      const Value started = b_.state(kMomentumStarted, {DType::f32, {}});
       after = b_.select(b_.call("less", {scalar(0), started}), after, g);
       update(started, scalar(1));
     }
@@ -166,9 +167,8 @@ class Update {
   }
 
   Value adam_step(Value g, Value rate) {
-    const Value m = b_.state(std::string(kAdamFirst), arena(DType::f32)),
-                v = b_.state(std::string(kAdamSecond), arena(DType::f32));
-    const Value count = b_.state(std::string(kAdamStep), {DType::f32, {}});
+    const Value m = b_.state(kAdamFirst, arena(DType::f32)), v = b_.state(kAdamSecond, arena(DType::f32));
+    const Value count = b_.state(kAdamStep, {DType::f32, {}});
     const Value step = b_.add(count, 1);
     const Value first = b_.add(m, b_.mul(b_.sub(g, m), 1 - options_.beta1));
     const Value second = b_.add(b_.mul(v, options_.beta2), b_.mul(b_.mul(g, g), 1 - options_.beta2));
@@ -183,7 +183,7 @@ class Update {
 
   void update_scale(Value scale) {
     const LossScaling& s = options_.scaling;
-    const Value tracker = b_.state(std::string(kLossScaleTracker), {DType::i32, {}});
+    const Value tracker = b_.state(kLossScaleTracker, {DType::i32, {}});
     const Value zero = b_.constant(DType::i32, 0), next = b_.add(tracker, b_.constant(DType::i32, 1));
     const Value full = b_.call("eq", {next, b_.constant(DType::i32, static_cast<double>(s.interval))});
     const Value grown = b_.mul(scale, s.growth);
@@ -196,7 +196,7 @@ class Update {
   Graph finish(Value scale) {
     // The model's own updates. While accumulating, this batch's gradients alone decide.
     for (const StateUpdate& u : graph_.updates()) update(mapped(u.state), mapped(u.value));
-    for (const char* name : {"loss", "correct", "counted"})
+    for (const OwnName& name : {kLoss, kCorrect, kCounted})
       if (const Value v = graph_.output(name)) b_.output(name, mapped(v));
     if (scale) report_scale(scale);
     return std::move(b_).finish();
@@ -204,8 +204,8 @@ class Update {
 
   void report_scale(Value scale) {
     if (!overflow_) return;
-    b_.output("overflow", b_.cast(overflow_, DType::f32));
-    b_.output("loss_scale", scale);
+    b_.output(kOverflow, b_.cast(overflow_, DType::f32));
+    b_.output(kUsedLossScale, scale);
   }
 
   const Graph& graph_;
@@ -231,20 +231,17 @@ Graph add_gradients(const Graph& graph, const OptimizerOptions& options, const A
   return Update(graph, options, layout, "gradients").gradients();
 }
 
-std::vector<std::string> arena_states(const Graph& graph, const ArenaLayout& layout) {
-  std::vector<std::string> names;
+std::vector<Name> arena_states(const Graph& graph, const ArenaLayout& layout) {
+  std::vector<Name> names;
   for (const Node& node : graph.nodes())
     if (is(node, "state") && is_floating(node.results[0].dtype) && node.results[0].shape == Shape{layout.size})
-      if (const std::string& name = node.attributes.text("name"); name == kGradientArena || name == kMomentumArena ||
-                                                                  name == kAdamFirst || name == kAdamSecond ||
-                                                                  name.starts_with(kParameterArena))
-        names.push_back(name);
+      if (const Name name = leaf_name(node); name.is(Role::slot)) names.push_back(name);
   return names;
 }
 
 NamedTensors initial_states(const OptimizerOptions& options) {
   if (options.scaling.mode != LossScaleMode::dynamic) return {};
-  return {{std::string(kLossScale), Tensor::scalar(DType::f32, options.scaling.initial)}};
+  return {{kLossScaleState, Tensor::scalar(DType::f32, options.scaling.initial)}};
 }
 
 }  // namespace halfstep

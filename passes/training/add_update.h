@@ -1,12 +1,12 @@
 // Makes a training step of a differentiated graph: unscale, overflow check, clipping, the optimizer and the loss
 // scale's own update, all as ordinary nodes on flat arenas:
 //
-//   output "gradient/w" = %dw      ->     %g = concat(%dw, ...) : f32[P]       %ok = all(is_finite(%g))
-//                                         update ":parameters" = select(%ok, %p - lr * %g / scale, %p)
+//   output gradient "w" = %dw      ->     %g = concat(%dw, ...) : f32[P]       %ok = all(is_finite(%g))
+//                                         update "parameters" = select(%ok, %p - lr * %g / scale, %p)
 //
 // A step that overflowed changes nothing but the loss scale: also the model's own state updates (running statistics)
 // are held back. Formulas are those of torch.optim, torch.nn.utils.clip_grad_norm_ and torch.amp.GradScaler. Runs after
-// bind_arenas. Consumes the outputs "gradient/..."; keeps outputs "loss", "correct" and "counted", drops the others,
+// bind_arenas. Consumes the gradients; keeps measures "loss", "correct" and "counted", drops the other outputs,
 // and adds "overflow" and "loss_scale" where there is a loss scale. With accumulation a second graph only adds up
 // gradients; where labels can be ignored, also the shares that count, so that all of the step weigh alike.
 #pragma once
@@ -35,17 +35,17 @@ struct OptimizerOptions {
   int64_t accumulation = 1;  // batches whose mean gradient makes a step
 };
 
-// The step itself, graph "train". With accumulation it adds state ":gradients" to its own and clears it.
+// The step itself, graph "train". With accumulation it adds slot "gradients" to its own and clears it.
 Graph add_update(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);
-// Graph "accumulate": adds this batch's gradients to state ":gradients".
+// Graph "accumulate": adds this batch's gradients to slot "gradients".
 Graph add_accumulation(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);
 
-// Graph "gradients": leaves this batch's gradients, unscaled, in state ":gradients" and changes nothing else. Keeps
+// Graph "gradients": leaves this batch's gradients, unscaled, in slot "gradients" and changes nothing else. Keeps
 // every other output, so that another framework's values can be held against all of them.
 Graph add_gradients(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);
 
 // Names of the states of `graph` that are laid out like the parameters.
-std::vector<std::string> arena_states(const Graph& graph, const ArenaLayout& layout);
+std::vector<Name> arena_states(const Graph& graph, const ArenaLayout& layout);
 // Initial contents of the states that do not start at zero and are no weights.
 NamedTensors initial_states(const OptimizerOptions& options);
 

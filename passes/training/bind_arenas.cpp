@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/own_names.h"
 #include "ir/builder.h"
 #include "ir/op.h"
 #include "passes/rewrite/rules.h"
@@ -34,9 +33,10 @@ bool matches(const Node& parameter, const std::string& pattern) {
 
 }  // namespace
 
-std::string arena_name(DType dtype) {
-  const std::string arena(kParameterArena);
-  return dtype == DType::f32 ? arena : arena + "." + std::string(name(dtype));
+Name arena_name(DType dtype) {
+  Name arena = kParameterArena;
+  if (dtype != DType::f32) arena.text += "." + std::string(name(dtype));
+  return arena;
 }
 
 ArenaLayout plan_arenas(const Graph& graph, const std::vector<std::string>& no_decay) {

@@ -1,12 +1,15 @@
 // Puts all parameters into one flat state value, and their low copies into another:
 //
-//   %w = parameter() {name="fc.weight"} : f32[10,32]       %p = state() {name=":parameters"} : f32[1024]
-//   %h = cast(%w) {to=f16}                            ->   %q = state() {name=":parameters.f16"} : f16[1024]
-//                                                          %h = reshape(slice(%q) {starts=[64], limits=[384]})
+//   %w = parameter() {name="fc.weight"} : f32[10,32]
+//   %h = cast(%w) {to=f16}
+// becomes
+//   %p = state() {name="parameters", role="slot"} : f32[1024]
+//   %q = state() {name="parameters.f16", role="slot"} : f16[1024]
+//   %h = reshape(slice(%q) {starts=[64], limits=[384]})
 //
 // so that the optimizer, the overflow check and an all-reduce are one kernel each, and a weight is narrowed once a
 // step, by the optimizer. Runs after differentiate, which knows parameters as leaves, and before add_update, which
-// updates the states made here; the evaluation graph is bound to the same layout. Leaves "gradient/..." outputs alone.
+// updates the states made here; the evaluation graph is bound to the same layout. Leaves gradients alone.
 #pragma once
 
 #include <string>
@@ -44,7 +47,7 @@ inline constexpr std::string_view kVectors = "vectors";
 ArenaLayout plan_arenas(const Graph& graph, const std::vector<std::string>& no_decay = {});
 Graph bind_arenas(const Graph& graph, const ArenaLayout& layout);
 
-// ":parameters", and ":parameters.f16" or ":parameters.bf16" for its low copy.
-std::string arena_name(DType dtype);
+// Slot "parameters", and "parameters.f16" or "parameters.bf16" for its low copy.
+Name arena_name(DType dtype);
 
 }  // namespace halfstep

@@ -1,7 +1,6 @@
 #include "passes/training/differentiate.h"
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "ir/builder.h"
 #include "ir/gradients.h"
 #include "passes/rewrite/rules.h"
@@ -20,8 +19,8 @@ Value seed(Builder& b, const Origin& loss, Value counted_share, const Differenti
 
 Graph differentiate(const Graph& original, const DifferentiateOptions& options) {
   const Graph graph = expand_for_vjp(original);
-  const Value loss = graph.output("loss");
-  require(loss && graph.type(loss) == TensorType{DType::f32, {}}, "an output 'loss' f32[] to differentiate");
+  const Value loss = graph.output(kLoss);
+  require(loss && graph.type(loss) == TensorType{DType::f32, {}}, "a measure 'loss' f32[] to differentiate");
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
   std::vector<Value> parameters;
@@ -29,8 +28,8 @@ Graph differentiate(const Graph& original, const DifferentiateOptions& options) 
     if (is(graph.node(id), "parameter")) parameters.push_back(map({id, 0}));
 
   Value share;
-  if (const Value counted = graph.output("counted"); counted && options.accumulation > 1)
-    share = b.mul(map(counted), 1.0 / static_cast<double>(graph.type(graph.output("row_counted")).element_count()));
+  if (const Value counted = graph.output(kCounted); counted && options.accumulation > 1)
+    share = b.mul(map(counted), 1.0 / static_cast<double>(graph.type(graph.output(kRowCounted)).element_count()));
   const std::vector<Value> found = gradients(b, {.y = map(loss),
                                                  .cotangent = seed(b, graph.node(loss).origin, share, options),
                                                  .sources = parameters,
@@ -41,8 +40,7 @@ Graph differentiate(const Graph& original, const DifferentiateOptions& options) 
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Value zeros = found[i] ? Value{} : b.broadcast(b.constant(DType::f32, 0), b.shape(parameters[i]));
-    b.output(std::string(kGradientOutput) + b.graph().node(parameters[i]).attributes.text("name"),
-             found[i] ? found[i] : zeros);
+    b.output({Role::gradient, b.graph().node(parameters[i]).attributes.text("name")}, found[i] ? found[i] : zeros);
   }
   return std::move(b).finish();
 }

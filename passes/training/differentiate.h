@@ -1,7 +1,7 @@
-// Reverse-mode differentiation of output "loss", by ir/gradients.h:
+// Reverse-mode differentiation of measure "loss", by ir/gradients.h:
 //
-//   %y = matmul(%x, %w)                    output "gradient/fc.weight" = matmul(%x, %dy) {transpose_a=1}
-//   output "loss" = f(%y)           ->     output "loss" = f(%y)
+//   %y = matmul(%x, %w)                    output gradient "fc.weight" = matmul(%x, %dy) {transpose_a=1}
+//   output measure "loss" = f(%y)   ->     output measure "loss" = f(%y)
 //
 // adds, for each parameter leaf, its gradient in f32 and in the layout in which it is stored, multiplied by the loss
 // scale and divided by the number of accumulated batches; where labels can be ignored, each of these counts by the

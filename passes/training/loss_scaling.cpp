@@ -1,13 +1,11 @@
 #include "passes/training/loss_scaling.h"
 
-#include "base/own_names.h"
-
 namespace halfstep {
 
 Value loss_scale(Builder& builder, const LossScaling& scaling) {
   switch (scaling.mode) {
     case LossScaleMode::dynamic:
-      return builder.state(std::string(kLossScale), {DType::f32, {}});
+      return builder.state(kLossScaleState, {DType::f32, {}});
     case LossScaleMode::fixed:
       return builder.constant(DType::f32, scaling.initial);
     case LossScaleMode::none:

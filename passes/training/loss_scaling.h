@@ -11,7 +11,7 @@ namespace halfstep {
 enum class LossScaleMode : uint8_t {
   none,     // no scale, no overflow check
   fixed,    // `initial` throughout; a step that overflows is skipped
-  dynamic,  // torch.amp.GradScaler's rule on the states ":loss_scale.scale", ":loss_scale.tracker", with a floor
+  dynamic,  // torch.amp.GradScaler's rule on the slots "loss_scale.scale", "loss_scale.tracker", with a floor
 };
 
 struct LossScaling {

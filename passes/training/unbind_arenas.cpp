@@ -1,26 +1,20 @@
 #include "passes/training/unbind_arenas.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <optional>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "ir/builder.h"
 #include "passes/rewrite/rules.h"
 
 namespace halfstep {
 namespace {
 
-constexpr std::array kSlotArenas{kGradientArena, kMomentumArena, kAdamFirst, kAdamSecond};
-
-bool is_low_arena(const std::string& name) { return name == arena_name(DType::f16) || name == arena_name(DType::bf16); }
+bool is_low_arena(const Name& name) { return name == arena_name(DType::f16) || name == arena_name(DType::bf16); }
 
 bool is_arena(const Node& node, const ArenaLayout& layout) {
-  if (!is(node, "state") || node.results[0].shape != Shape{layout.size}) return false;
-  const std::string& name = node.attributes.text("name");
-  return name == kParameterArena || is_low_arena(name) || std::ranges::find(kSlotArenas, name) != kSlotArenas.end();
+  return is(node, "state") && node.results[0].shape == Shape{layout.size} && leaf_name(node).is(Role::slot);
 }
 
 class Unbinding {
@@ -123,9 +117,10 @@ class Unbinding {
     return slice.offset < layout_.decayed;
   }
 
-  std::string state_name(const Node& arena, const ArenaSlice& slice) const {
-    const std::string& name = arena.attributes.text("name");
-    return name == kParameterArena || is_low_arena(name) ? slice.name : name + "/" + slice.name;
+  static Name state_name(const Node& arena, const ArenaSlice& slice) {
+    const Name name = leaf_name(arena);
+    if (name == kParameterArena || is_low_arena(name)) return slice.name;
+    return {Role::slot, name.text + "/" + slice.name};
   }
 
   Value state_of(const Node& arena, const ArenaSlice& slice) {
@@ -147,7 +142,7 @@ class Unbinding {
   void update(const StateUpdate& u) {
     const Node& state = graph_.node(u.state);
     if (!is_arena(state, layout_)) return b_.update(map_(u.state), map_(u.value));
-    if (is_low_arena(state.attributes.text("name"))) return;
+    if (is_low_arena(leaf_name(state))) return;
     OriginScope scope(b_, graph_.node(u.value).origin);
     for (const ArenaSlice* slice : slices_)
       b_.update(state_of(state, *slice),

@@ -41,9 +41,10 @@ std::map<std::string, int64_t> planned_bytes(const CompiledModel& model) {
   std::map<std::string, int64_t> planned;
   for (const Program& program : model.programs)
     for (const Buffer& buffer : program.buffers)
-      planned[buffer.kind == BufferKind::state ? fmt::format("state '{}'", buffer.name)
-                                               : fmt::format("{} '{}' of program '{}'", name(buffer.kind), buffer.name,
-                                                             program.name)] = buffer.type.byte_count();
+      planned[buffer.kind == BufferKind::state
+                  ? fmt::format("state '{}'", to_string(buffer.name))
+                  : fmt::format("{} '{}' of program '{}'", name(buffer.kind), to_string(buffer.name), program.name)] =
+          buffer.type.byte_count();
   return planned;
 }
 
@@ -94,8 +95,8 @@ class CpuExecutor final : public Executor {
   std::vector<std::span<std::byte>> begin_step(int program) override;
   int64_t submit() override;
   std::optional<StepResult> poll(Wait wait) override;
-  Tensor read_state(const std::string& name) override { return state(name).read(); }
-  void write_state(const std::string& name, const Tensor& value) override;
+  Tensor read_state(const Name& name) override { return state(name).read(); }
+  void write_state(const Name& name, const Tensor& value) override;
   ExecutorCounters counters() const override { return counters_; }
   MemoryReport memory() const override;
   std::vector<StepTime> profile(int program, int repeats) override;
@@ -106,7 +107,7 @@ class CpuExecutor final : public Executor {
   std::unique_ptr<CpuCall> make_call(const Step& step, const AddressOf& address) const;
   void bind_workspace();
   LoadedProgram& loaded(int program);
-  Place& state(const std::string& name);
+  Place& state(const Name& name);
   void run(LoadedProgram& program);
   // Runs `body` and puts back what it did to the state.
   template <typename Body>
@@ -116,7 +117,7 @@ class CpuExecutor final : public Executor {
   ThreadTeam team_;
   KernelLibrary kernels_;
   DnnlContext dnnl_;
-  std::map<std::string, Place> state_;
+  std::map<Name, Place> state_;
   std::vector<LoadedProgram> programs_;  // as in model_
   HostMemory workspace_;
   std::optional<int> begun_;
@@ -193,13 +194,13 @@ LoadedProgram& CpuExecutor::loaded(int program) {
   return programs_[static_cast<size_t>(program)];
 }
 
-Place& CpuExecutor::state(const std::string& name) {
+Place& CpuExecutor::state(const Name& name) {
   const auto found = state_.find(name);
   if (found != state_.end()) return found->second;
   std::vector<std::string> names;
-  for (const auto& item : state_) names.push_back(item.first);
-  const std::string near = nearest(name, names);
-  throw Error(fmt::format("the compiled step has no state '{}'{}", name,
+  for (const auto& item : state_) names.push_back(to_string(item.first));
+  const std::string near = nearest(to_string(name), names);
+  throw Error(fmt::format("the compiled step has no state '{}'{}", to_string(name),
                           near.empty() ? "" : fmt::format(": did you mean '{}'?", near)));
 }
 
@@ -240,11 +241,11 @@ std::optional<StepResult> CpuExecutor::poll(Wait) {
   return result;
 }
 
-void CpuExecutor::write_state(const std::string& name, const Tensor& value) {
+void CpuExecutor::write_state(const Name& name, const Tensor& value) {
   Place& place = state(name);
   if (place.type != value.type)
-    throw Error(
-        fmt::format("state '{}': type {} expected, found {}", name, to_string(place.type), to_string(value.type)));
+    throw Error(fmt::format("state '{}': type {} expected, found {}", to_string(name), to_string(place.type),
+                            to_string(value.type)));
   std::ranges::copy(value.data, place.bytes().begin());
 }
 

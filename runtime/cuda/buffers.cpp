@@ -16,7 +16,7 @@ constexpr int64_t kLargeInputs = int64_t{64} << 20;
 constexpr size_t kReportedBuffers = 5;
 
 int64_t checked_bytes(const Buffer& buffer) {
-  const std::string what = fmt::format("buffer '{}'", buffer.name);
+  const std::string what = fmt::format("buffer '{}'", to_string(buffer.name));
   const int64_t bytes = checked_mul(checked_element_count(buffer.type.shape, what), size_of(buffer.type.dtype), what);
   return checked_add(bytes, kAlignment, what) - kAlignment;  // leaves room to round up
 }
@@ -48,8 +48,7 @@ void check_fits(std::vector<Need> needs, const CompiledModel& model, const CudaD
   for (const Need& need : std::span(needs).first(std::min(needs.size(), kReportedBuffers))) {
     largest += fmt::format("{}{} {}", largest.empty() ? "" : ", ", need.what, readable(need.bytes));
   }
-  const auto tensors = model.notes.find("largest_tensors");
-  if (tensors != model.notes.end()) largest += fmt::format("; in scratch: {}", tensors->second);
+  if (!model.notes.largest_tensors.empty()) largest += fmt::format("; in scratch: {}", model.notes.largest_tensors);
   throw Error(fmt::format("the model needs {} of device memory, {} are free on {}; largest: {}; use a smaller batch",
                           readable(total), readable(device.free_bytes), device.name, largest));
 }
@@ -58,7 +57,7 @@ void check_fits(std::vector<Need> needs, const CompiledModel& model, const CudaD
 
 DeviceBuffers::DeviceBuffers(const CompiledModel& model, const CudaDevice& device) {
   std::vector<Need> needs;
-  std::map<std::string, TensorType> state_types;
+  std::map<Name, TensorType> state_types;
   int64_t scratch_bytes = 0, input_bytes = 0, output_bytes = 0;
   for (const Program& program : model.programs) {
     ProgramPlaces& places = programs_.emplace_back();
@@ -79,7 +78,7 @@ DeviceBuffers::DeviceBuffers(const CompiledModel& model, const CudaDevice& devic
           break;
         case BufferKind::state:
           if (state_types.emplace(buffer.name, buffer.type).second) {
-            needs.push_back({fmt::format("state '{}'", buffer.name), place.bytes});
+            needs.push_back({fmt::format("state '{}'", to_string(buffer.name)), place.bytes});
           }
           break;
       }
@@ -130,14 +129,14 @@ std::byte* DeviceBuffers::address(int program, int slot, const Ref& ref) const {
   return block + place.offset + ref.offset;
 }
 
-const DeviceBuffers::State& DeviceBuffers::state(const std::string& name) const {
+const DeviceBuffers::State& DeviceBuffers::state(const Name& name) const {
   const auto found = states_.find(name);
   if (found != states_.end()) return found->second;
   std::vector<std::string> names;
-  for (const auto& [known, state] : states_) names.push_back(known);
-  const std::string near = nearest(name, names);
-  throw Error(
-      fmt::format("the model has no state '{}'{}", name, near.empty() ? "" : fmt::format("; did you mean '{}'", near)));
+  for (const auto& [known, state] : states_) names.push_back(to_string(known));
+  const std::string near = nearest(to_string(name), names);
+  throw Error(fmt::format("the model has no state '{}'{}", to_string(name),
+                          near.empty() ? "" : fmt::format("; did you mean '{}'", near)));
 }
 
 int64_t DeviceBuffers::state_bytes() const {

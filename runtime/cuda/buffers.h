@@ -42,8 +42,8 @@ class DeviceBuffers {
     DeviceMemory memory;
   };
   // By buffer name; throws Error for an unknown one.
-  const State& state(const std::string& name) const;
-  const std::map<std::string, State>& states() const { return states_; }
+  const State& state(const Name& name) const;
+  const std::map<Name, State>& states() const { return states_; }
   int64_t state_bytes() const;
   int64_t scratch_bytes() const { return scratch_.size(); }
 
@@ -61,7 +61,7 @@ class DeviceBuffers {
   };
 
   std::vector<ProgramPlaces> programs_;
-  std::map<std::string, State> states_;
+  std::map<Name, State> states_;
   DeviceMemory scratch_, outputs_;
   std::vector<DeviceMemory> inputs_;
 };

@@ -66,8 +66,8 @@ class CudaExecutor final : public Executor {
   void copy_from_device(std::span<std::byte> to, const void* from, void* stream) override;
   void copy_to_device(void* to, std::span<const std::byte> from, void* stream) override;
   std::optional<StepResult> poll(Wait wait) override;
-  Tensor read_state(const std::string& name) override;
-  void write_state(const std::string& name, const Tensor& value) override;
+  Tensor read_state(const Name& name) override;
+  void write_state(const Name& name, const Tensor& value) override;
   ExecutorCounters counters() const override { return counters_; }
   MemoryReport memory() const override;
   LoadTimes load_times() const override { return load_times_; }
@@ -462,7 +462,7 @@ void CudaExecutor::synchronize() {
   compute_.synchronize();
 }
 
-Tensor CudaExecutor::read_state(const std::string& name) {
+Tensor CudaExecutor::read_state(const Name& name) {
   const CurrentContext current(context_);
   const DeviceBuffers::State& state = buffers_.state(name);
   synchronize();
@@ -471,11 +471,12 @@ Tensor CudaExecutor::read_state(const std::string& name) {
   return value;
 }
 
-void CudaExecutor::write_state(const std::string& name, const Tensor& value) {
+void CudaExecutor::write_state(const Name& name, const Tensor& value) {
   const CurrentContext current(context_);
   const DeviceBuffers::State& state = buffers_.state(name);
   if (value.type != state.type) {
-    throw Error(fmt::format("state '{}': expected {}, found {}", name, to_string(state.type), to_string(value.type)));
+    throw Error(fmt::format("state '{}': expected {}, found {}", to_string(name), to_string(state.type),
+                            to_string(value.type)));
   }
   synchronize();
   check(cudaMemcpyAsync(state.memory.data(), value.data.data(), value.data.size(), cudaMemcpyHostToDevice,

@@ -33,7 +33,7 @@ TEST_P(Cases, AgreesWithTheRecordedTruth) {
   succeed(Arguments{"gradients", folder / "model.onnx", "--data", folder / "batch.npz", "--device", "cpu", "-o",
                     "g.safetensors"} +
           about["args"].get<Arguments>());
-  const NamedTensors found = read_safetensors(path("g.safetensors")).tensors;
+  const FileTensors found = read_safetensors(path("g.safetensors")).tensors;
   for (const auto& [name, want] : read_npz(folder / "want.npz")) {
     ASSERT_TRUE(found.contains(name)) << "no " << name;
     const Tensor& actual = found.at(name);

@@ -13,12 +13,12 @@ using nlohmann::json;
 class Gradients : public Cli {
  protected:
   void SetUp() override { write("m.onnx", tiny_convnet()); }
-  NamedTensors gradients(const Arguments& more) const {
+  FileTensors gradients(const Arguments& more) const {
     succeed(Arguments{"gradients", "m.onnx", "--batch", "8", "-o", "g.safetensors"} + data({1, 6, 6}) + more);
     return read_safetensors(path("g.safetensors")).tensors;
   }
   // Of plain gradient descent: weights after a step of the first batch.
-  NamedTensors weights_after_a_step(const std::string& out, const Arguments& more) const {
+  FileTensors weights_after_a_step(const std::string& out, const Arguments& more) const {
     succeed(Arguments{"train", "m.onnx", "--batch", "8", "--shuffle", "false", "--max_steps", "1", "--learning_rate",
                       "0.5", "--out", out} +
             data({1, 6, 6}) + more);
@@ -29,8 +29,8 @@ class Gradients : public Cli {
 TEST_F(Gradients, AreWhatAStepSubtractsInOnnxLayout) {
   for (const std::string precision : {"fp32", "fp16"}) {
     const Arguments options{"--precision", precision};
-    const NamedTensors found = gradients(options), after = weights_after_a_step(precision, options);
-    const NamedTensors before = weights_after_a_step(precision + "0", options + Arguments{"--learning_rate", "0"});
+    const FileTensors found = gradients(options), after = weights_after_a_step(precision, options);
+    const FileTensors before = weights_after_a_step(precision + "0", options + Arguments{"--learning_rate", "0"});
     for (const std::string name : {"w", "bn.scale", "bn.bias", "fc.weight"}) {
       const Tensor& gradient = found.at("gradients/" + name);
       ASSERT_EQ(gradient.type, before.at(name).type);
@@ -69,7 +69,7 @@ TEST_F(Gradients, ALossInsideTheFileIsTheSameLoss) {
               data({4}) + more);
       return read_safetensors(path("g.safetensors")).tensors;
     };
-    const NamedTensors beside = found("m.onnx", {}), inside = found("inside.onnx", {"--loss", "from_graph"});
+    const FileTensors beside = found("m.onnx", {}), inside = found("inside.onnx", {"--loss", "from_graph"});
     for (const auto& [name, tensor] : beside)
       for (int64_t i = 0; i < tensor.type.element_count() && (name == "loss" || name.starts_with("gradients/")); ++i)
         EXPECT_NEAR(inside.at(name).at(i), tensor.at(i), 1e-6) << precision << " " << name << "[" << i << "]";

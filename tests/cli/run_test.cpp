@@ -59,7 +59,7 @@ TEST_F(Run, PredictsWithoutLabels) {
   data({4}, 13);  // the last batch is not full
   succeed_step({"predict", "step", "--data", "x=x.npy", "-o", "all.npz"});
   succeed_step({"predict", "step", "--data", "x=x.npy,labels=y.npy", "-o", "logits.npy"});
-  const NamedTensors all = read_npz(path("all.npz"));
+  const FileTensors all = read_npz(path("all.npz"));
   ASSERT_EQ(all.size(), 1u);
   const Tensor& logits = all.at("logits");
   EXPECT_EQ(logits.type, (TensorType{DType::f32, {13, 3}}));

@@ -105,9 +105,9 @@ TEST_F(Compiled, EvaluationRepeatsWhatTrainingReported) {
 TEST_F(Compiled, ExportedModelsImportWithTheTrainedWeights) {
   write("m.onnx", tiny_convnet());
   succeed(Arguments{"train", "m.onnx", "--batch", "8", "--out", "run"} + data({1, 6, 6}));
-  const NamedTensors trained = read_checkpoint_weights(path("run/checkpoints"));
+  const FileTensors trained = read_checkpoint_weights(path("run/checkpoints"));
   const ImportedModel imported = import_model(read_onnx_file(path("run/m.trained.onnx")));
-  const NamedTensors weights = in_onnx_layout(imported.graph, imported.weights);
+  const FileTensors weights = in_onnx_layout(imported.graph, imported.weights);
   for (const char* name : {"w", "fc.weight", "bn.scale", "bn.bias", "bn.mean", "bn.var"}) {
     EXPECT_EQ(weights.at(name), trained.at(name)) << name;
     EXPECT_NE(trained.at(name),
@@ -124,7 +124,7 @@ TEST(Arena, HoldsParametersAsThePassesLayThemOut) {
   for (const Ints& permutation : {Ints{}, Ints{1, 2, 0}, Ints{2, 0, 1}, Ints{2, 1, 0}}) {
     const Tensor wanted = permutation.empty() ? onnx : onnx.transpose(permutation);
     const ArenaLayout arenas{40, {{"w", wanted.type.shape, permutation, 0}, {"v", {5}, {}, 32}}};
-    const NamedTensors weights{{"w", onnx.transpose(Ints{2, 0, 1})}, {"v", plain}};
+    const FileTensors weights{{"w", onnx.transpose(Ints{2, 0, 1})}, {"v", plain}};
     const Tensor arena =
         gather_parameters(arenas, imported, [&](const std::string& weight) { return weights.at(weight); });
     for (int64_t i = 0; i < 24; ++i) EXPECT_EQ(arena.at(i), wanted.at(i)) << to_string(permutation) << " " << i;

@@ -52,7 +52,7 @@ inline void expect_as_interpreted(const RegionRunner& runner, const NamedTensors
       if (is_floating(leaf.type.dtype) && is_floating(widest) && tolerance(leaf.type.dtype) > tolerance(widest))
         widest = leaf.type.dtype;
     EXPECT_LE(distance(actual[i], expected.outputs.at(output.name)), scale * tolerance(widest))
-        << "output " << output.name << " of\n"
+        << "output " << to_string(output.name) << " of\n"
         << print(runner.region());
   }
 }

@@ -19,7 +19,7 @@ namespace {
 constexpr double kStep = 1.0 / 1024;
 
 // "out": all results of the layer, one after another. Every operand is a weight, so that every gradient is there.
-TestModel model_of(const std::string& op, const NamedTensors& operands, const AttributeList& attributes) {
+TestModel model_of(const std::string& op, const FileTensors& operands, const AttributeList& attributes) {
   TestModel model(22);
   const int results = op == "LSTM" ? 3 : 2;
   std::vector<std::string> names, flat;
@@ -49,7 +49,7 @@ Graph differentiated(const Graph& forward) {
   return simplify(join_sums(simplify(expand_composites(differentiate(forward)))));
 }
 
-std::map<std::string, InterpretedTensor> run(const Graph& graph, const NamedTensors& leaves) {
+std::map<Name, InterpretedTensor> run(const Graph& graph, const NamedTensors& leaves) {
   return interpret(graph, leaves, {.rounding = Rounding::none, .observe = nullptr}).outputs;
 }
 
@@ -94,7 +94,7 @@ std::vector<Form> forms() {
   };
 }
 
-NamedTensors operands_of(const Form& form) {
+FileTensors operands_of(const Form& form) {
   const int64_t steps = 6, batch = 2, inputs = 3, hidden = 2, d = form.directions;
   const int64_t rows = hidden * (form.op == "LSTM" ? 4 : form.op == "GRU" ? 3 : 1);
   bool batch_first = false;
@@ -108,7 +108,7 @@ NamedTensors operands_of(const Form& form) {
       {"initial_h", state},
       {"initial_c", state},
       {"P", {d, 3 * hidden}}};
-  NamedTensors operands;
+  FileTensors operands;
   uint64_t seed = 5;
   for (const auto& [name, shape] : shapes) {
     if (shape.size() < 3 ? !form.operands.contains(name) : name.starts_with("i") && !form.operands.contains(name))
@@ -128,7 +128,7 @@ class Recurrent : public testing::TestWithParam<Form> {};
 
 TEST_P(Recurrent, GradientsAreCentralDifferences) {
   const Form& form = GetParam();
-  const NamedTensors operands = operands_of(form);
+  const FileTensors operands = operands_of(form);
   const Graph forward = forward_of(model_of(form.op, operands, form.attributes));
   NamedTensors leaves;
   for (const Node& node : forward.nodes()) {
@@ -140,15 +140,15 @@ TEST_P(Recurrent, GradientsAreCentralDifferences) {
   const NamedTensors weights = leaves;
   leaves["targets"] = random_tensor(forward.type(forward.leaf("targets")), 3, -1, 1, 2);
   const auto found = run(differentiated(forward), leaves);
-  const auto loss = [&](const NamedTensors& at) { return run(forward, at).at("loss").values[0]; };
+  const auto loss = [&](const NamedTensors& at) { return run(forward, at).at(kLoss).values[0]; };
   for (const auto& [name, tensor] : weights) {
-    const std::vector<double>& gradient = found.at("gradient/" + name).values;
+    const std::vector<double>& gradient = found.at({Role::gradient, name.text}).values;
     for (int64_t i = 0; i < tensor.type.element_count(); ++i) {
       NamedTensors above = leaves, below = leaves;
       above.at(name).set(i, tensor.at(i) + kStep), below.at(name).set(i, tensor.at(i) - kStep);
       const double expected = (loss(above) - loss(below)) / (2 * kStep);
       EXPECT_NEAR(gradient[static_cast<size_t>(i)], expected, 1e-5 + 1e-4 * std::abs(expected))
-          << name << "[" << i << "]";
+          << to_string(name) << "[" << i << "]";
     }
   }
 }
@@ -170,24 +170,24 @@ INSTANTIATE_TEST_SUITE_P(, Recurrent, testing::ValuesIn(forms()),
 TEST(RecurrentReference, OutputsAndGradientsArePyTorchs) {
   const nlohmann::json reference = recorded("recurrent");
   for (const auto& [op, layer] : reference.at("layers").items()) {
-    NamedTensors operands;
+    FileTensors operands;
     for (const auto& [name, entry] : layer.at("operands").items())
       operands[name] = recorded_tensor(op + "." + name, entry);
     AttributeList attributes{{"direction", std::string("bidirectional")}};
     if (op == "GRU") attributes.push_back({"linear_before_reset", int64_t{1}});
     const Graph forward = forward_of(model_of(op, operands, attributes));
-    NamedTensors leaves = operands;
+    NamedTensors leaves = named(operands);
     leaves["targets"] = Tensor(forward.type(forward.leaf("targets")));
     const auto found = run(differentiated(forward), leaves);
-    EXPECT_NEAR(found.at("loss").values[0], layer.at("loss").get<double>(), 1e-7);
+    EXPECT_NEAR(found.at(kLoss).values[0], layer.at("loss").get<double>(), 1e-7);
     const auto expect_equal = [&](const std::vector<double>& values, const nlohmann::json& expected) {
       ASSERT_EQ(values.size(), expected.size());
       for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], expected[i].get<double>(), 1e-6);
     };
-    expect_equal(found.at("outputs/out").values, layer.at("outputs"));
+    expect_equal(found.at("out").values, layer.at("outputs"));
     for (const auto& [name, gradient] : layer.at("gradients").items()) {
       SCOPED_TRACE(op + " " + name);
-      expect_equal(found.at("gradient/" + name).values, gradient);
+      expect_equal(found.at({Role::gradient, name}).values, gradient);
     }
   }
 }

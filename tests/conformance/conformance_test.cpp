@@ -49,7 +49,7 @@ struct ImportedCase {
 Graph with_inputs_only(const Graph& graph) {
   return rewrite(graph, [](Builder& b, const Node& node, std::span<const Value>) -> std::vector<Value> {
     if (!is_leaf(*node.op) || node.op->name == "input") return {};
-    return {b.input(node.attributes.text("name"), node.results[0])};
+    return {b.input(leaf_name(node), node.results[0])};
   });
 }
 
@@ -71,8 +71,8 @@ ImportedCase import_knowing(const SuiteCase& suite_case, Known known) {
   for (const onnx::TensorProto& tensor : suite_case.inputs) result.leaves[tensor.name()] = reader.read(tensor);
   result.graph = with_inputs_only(imported.graph);
   for (const auto& [name, value] : imported.weights) result.leaves[name] = value;
-  result.leaves[":step.seed"] = Tensor::scalar(DType::i64, 1);
-  result.leaves[":step.iteration"] = Tensor::scalar(DType::i32, 0);
+  result.leaves[kStepSeed] = Tensor::scalar(DType::i64, 1);
+  result.leaves[kStepIteration] = Tensor::scalar(DType::i32, 0);
   return result;
 }
 
@@ -88,7 +88,7 @@ ImportedCase import_case(const SuiteCase& suite_case) {
 Outputs executed(Executor& executor, const ImportedCase& imported) {
   Outputs outputs;
   for (const auto& [name, tensor] : run_program(executor, imported.suite_case->name, imported.leaves))
-    outputs[name] = {tensor.type, tensor.values()};
+    outputs[name.text] = {tensor.type, tensor.values()};
   return outputs;
 }
 

@@ -18,7 +18,7 @@ using testing::ThrowsMessage;
 
 Program program_with(std::vector<Buffer> inputs) { return {"train", std::move(inputs), {}}; }
 
-Buffer input(const std::string& name, DType dtype, Shape shape) {
+Buffer input(const Name& name, DType dtype, Shape shape) {
   return {name, BufferKind::input, {dtype, std::move(shape)}};
 }
 
@@ -82,7 +82,7 @@ TEST(DataFeed, BytesPassAsTheyAreIntoAnotherShape) {
 TEST(DataFeed, OtherNamesArePairedInOrder) {
   const Dataset data = make_dataset({array("x", DType::u8, {2, 1}, 5), array("y", DType::u8, {2}, 0)});
   const Program p = program_with(
-      {input("pixels", DType::u8, {1, 1}), input(":step.seed", DType::i64, {}), input("digit", DType::i32, {1})});
+      {input("pixels", DType::u8, {1, 1}), input(kStepSeed, DType::i64, {}), input("digit", DType::i32, {1})});
   const std::vector<Tensor> filled = fill(DataFeed(data, p, {}), p, {1}, {.seed = 99});
   EXPECT_EQ(filled[0].at(0), 6);
   EXPECT_EQ(filled[1].at(0), 99);
@@ -211,8 +211,8 @@ TEST(DataFeed, NumbersBeyondTheInputsTypeAreRefused) {
 
 TEST(DataFeed, ReservedInputsAreFilled) {
   const Dataset data = make_dataset({array("x", DType::u8, {1, 1}, 0)});
-  const Program p = program_with({input(":step.iteration", DType::i32, {}), input("x", DType::u8, {1, 1}),
-                                  input(":step.learning_rate", DType::f32, {})});
+  const Program p = program_with(
+      {input(kStepIteration, DType::i32, {}), input("x", DType::u8, {1, 1}), input(kStepLearningRate, DType::f32, {})});
   const std::vector<Tensor> filled = fill(DataFeed(data, p, {}), p, {0}, {.learning_rate = 0.25, .iteration = 12});
   EXPECT_EQ(filled[0].at(0), 12);
   EXPECT_EQ(filled[2].at(0), 0.25);
@@ -230,8 +230,8 @@ TEST(DataFeed, WhatDoesNotFitIsListed) {
                            program_with({input("x", DType::f32, {4, 3}), input("labels", DType::f32, {4, 1}),
                                          input("mask", DType::f32, {4, 1})})})
     EXPECT_THAT([&] { DataFeed(data, p, {}); }, ThrowsMessage<Error>(HasSubstr("the data set the arrays 'x', 'y'")));
-  const Program reserved = program_with(
-      {input("x", DType::f32, {4, 3}), input("y", DType::f32, {4, 1}), input(":step.seed", DType::i32, {})});
+  const Program reserved =
+      program_with({input("x", DType::f32, {4, 3}), input("y", DType::f32, {4, 1}), input(kStepSeed, DType::i32, {})});
   EXPECT_THAT([&] { DataFeed(data, reserved, {}); },
               ThrowsMessage<Error>(HasSubstr("input ':step.seed': expected i64[], found i32[]")));
   const Program batches = program_with({input("x", DType::f32, {4, 3}), input("y", DType::f32, {3, 1})});

@@ -23,7 +23,7 @@ class Data : public testing::Test {
  protected:
   Tensor idx(const std::string& bytes) { return read_idx(*open_data_file(write(directory_, "data.idx", bytes))); }
   Tensor npy_array(const std::string& bytes) { return read_npy(*open_data_file(write(directory_, "data.npy", bytes))); }
-  NamedTensors npz(const std::string& bytes) { return read_npz(write(directory_, "data.npz", bytes)); }
+  FileTensors npz(const std::string& bytes) { return read_npz(write(directory_, "data.npz", bytes)); }
   Dataset named(const std::string& x, const std::string& y) {
     return open_dataset("x=" + write(directory_, "x", x).string() + ",y=" + write(directory_, "y", y).string(),
                         Split::train);
@@ -164,7 +164,7 @@ TEST_F(Data, BadNpyIsRefused) {
 TEST_F(Data, NpzStoredAndDeflatedMembersAndZip64) {
   const std::string x = npy("<f4", "(2, 2)", floats({1, 2, 3, 4})), y = npy("|u1", "(2,)", std::string("\x03\x05", 2));
   for (const ZipSizes sizes : {ZipSizes::bits32, ZipSizes::bits64}) {
-    const NamedTensors arrays = npz(zip({{"x.npy", x, 8}, {"y.npy", y, 0}}, sizes));
+    const FileTensors arrays = npz(zip({{"x.npy", x, 8}, {"y.npy", y, 0}}, sizes));
     ASSERT_EQ(arrays.size(), 2u);
     EXPECT_EQ(arrays.at("x").values(), (std::vector<double>{1, 2, 3, 4}));
     EXPECT_EQ(arrays.at("y").values(), (std::vector<double>{3, 5}));

@@ -90,7 +90,7 @@ void expect_same_inference(const OnnxModel& file, const OnnxModel& with, const S
   const ImportedModel before = import_model(file, {.mode = ImportMode::as_exported}),
                       after = import_model(with, {.mode = ImportMode::as_exported});
   const auto run = [&](const ImportedModel& model) {
-    NamedTensors leaves = model.weights;
+    NamedTensors leaves = named(model.weights);
     leaves["x"] = ramp(x, -1, 0.02);
     return interpret(model.graph, leaves).outputs.at("y").values;
   };

@@ -372,7 +372,7 @@ TEST_F(ExternalData, MissingConstantsAreRefusedOrZerosWithAWarningWhereWeightsAr
       lookup.file(), {.weights = InitialWeights::fresh_where_absent, .constants = MissingConstants::zeros});
   EXPECT_THAT(model.remarks, ::testing::Contains(AllOf(HasSubstr("WARNING"), HasSubstr("2 tensors 'ids', 'visible'"),
                                                        HasSubstr("results mean nothing until 'w.bin'"))));
-  NamedTensors leaves = model.weights;
+  NamedTensors leaves = named(model.weights);
   leaves["x"] = ramp({2, 3}, 100);
   leaves["table"] = ramp({5, 3});
   EXPECT_EQ(interpret(model.graph, leaves).outputs.at("y").values, (std::vector<double>{0, 1, 2, 0, 1, 2}));

@@ -34,7 +34,7 @@ TestModel trained_form() {
 class Export : public ::testing::Test {
  protected:
   std::filesystem::path path() const { return directory_.path() / "trained.onnx"; }
-  std::string error(const OnnxFile& file, const NamedTensors& trained) {
+  std::string error(const OnnxFile& file, const FileTensors& trained) {
     try {
       export_model(read_model(file), trained, path());
     } catch (const Error& e) {
@@ -48,7 +48,7 @@ class Export : public ::testing::Test {
 TEST_F(Export, ComesBackWithTheNewWeightsAndTheSameNames) {
   const OnnxFile original = trained_form().file();
   const ImportedModel before = import_model(original);
-  NamedTensors trained = before.weights;
+  FileTensors trained = before.weights;
   for (auto& [name, tensor] : trained)
     for (int64_t i = 0; i < tensor.type.element_count(); ++i) tensor.set(i, tensor.at(i) * 2 + 0.25);
   export_model(read_model(original), in_onnx_layout(before.graph, trained), path());
@@ -62,7 +62,7 @@ TEST_F(Export, BranchesKeepTheirOwnWeightsUnderOneName) {
   const OnnxFile original = read_onnx_file(std::filesystem::path(HALFSTEP_SOURCE_DIR) /
                                            "tests/cases/branches-with-weights-of-one-name/model.onnx");
   const ImportedModel before = import_model(original, {.batch = 4});
-  NamedTensors trained = before.weights;
+  FileTensors trained = before.weights;
   ASSERT_TRUE(trained.contains("if_h/then_branch/ws"));
   ASSERT_TRUE(trained.contains("if_out/then_branch/ws"));
   for (auto& [name, tensor] : trained)
@@ -179,7 +179,7 @@ TEST_F(Export, LargeModelsPutTheirWeightsBeside) {
   TestModel model;
   model.input("x", {1, 40}).weight("a", ramp({40, 40})).weight("b", ramp({40, 30}));
   model.node("MatMul", {"x", "a"}, {"h"}).node("MatMul", {"h", "b"}, {"y"}).output("y");
-  const NamedTensors trained{{"a", ramp({40, 40}, 5)}, {"b", ramp({40, 30}, 7)}};
+  const FileTensors trained{{"a", ramp({40, 40}, 5)}, {"b", ramp({40, 30}, 7)}};
   export_model(read_model(model.file()), trained, path(), {.largest_inline = 1000});
   EXPECT_EQ(std::filesystem::file_size(path().string() + ".data"), 8192u + 40 * 30 * 4) << "aligned to 4096";
   EXPECT_LT(std::filesystem::file_size(path()), 1000u);

@@ -17,17 +17,17 @@ using ::testing::HasSubstr;
 struct Step {
   static Graph algorithm() {
     Builder b("train");
-    const Value x = b.input("x", {DType::f32, {2}}), rate = b.input(":step.learning_rate", {DType::f32, {}});
-    const Value w = b.state("w", {DType::f32, {2}}), m = b.state(":momentum/w", {DType::f32, {2}});
+    const Value x = b.input("x", {DType::f32, {2}}), rate = b.input(kStepLearningRate, {DType::f32, {}});
+    const Value w = b.state("w", {DType::f32, {2}}), m = b.state(Name(Role::slot, "momentum/w"), {DType::f32, {2}});
     const Value next = b.add(b.mul(m, 0.5), x);
     b.update(m, next);
     b.update(w, b.sub(w, b.mul(next, rate)));
-    b.output("loss", b.sum_to(b.mul(w, x), {}));
+    b.output(kLoss, b.sum_to(b.mul(w, x), {}));
     return std::move(b).finish();
   }
   static Graph inference() {
     Builder b("evaluate");
-    b.output("outputs/y", b.mul(b.state("w", {DType::f32, {2}}), b.input("x", {DType::f32, {2}})));
+    b.output("y", b.mul(b.state("w", {DType::f32, {2}}), b.input("x", {DType::f32, {2}})));
     return std::move(b).finish();
   }
 };

@@ -126,7 +126,7 @@ TEST(Import, BatchNormTrainsWithRunningStatistics) {
   for (int64_t opset : {7, 9, 14, 15, 20}) {
     const ImportedModel model = import_model(batch_norm({{"epsilon", 0.0}, {"momentum", 0.75}}, opset).file());
     EXPECT_EQ(leaf(model.graph, "mean").op->name, "state");
-    NamedTensors leaves = model.weights;
+    NamedTensors leaves = named(model.weights);
     leaves["x"] = floats({2, 1}, {1, 3});
     const InterpretResult result = interpret(model.graph, leaves);
     EXPECT_EQ(result.outputs.at("y").values, (std::vector<double>{-1, 1}));
@@ -140,7 +140,7 @@ TEST(Import, FrozenBatchNormUsesItsStatistics) {
   const ImportedModel model = import_model(batch_norm({{"epsilon", 0.0}}).file(), {.freeze = {"mean", "variance"}});
   EXPECT_TRUE(model.graph.updates().empty());
   EXPECT_EQ(count(model.graph, "batch_norm"), 0);
-  NamedTensors leaves = model.weights;
+  NamedTensors leaves = named(model.weights);
   leaves["x"] = floats({2, 1}, {12, 6});
   EXPECT_EQ(interpret(model.graph, leaves).outputs.at("y").values, (std::vector<double>{1, -2}));
 }
@@ -203,10 +203,10 @@ TEST(Import, DropoutOfTrainingDrawsFromTheStepsSeed) {
   model.node("Mul", {"x", "w"}, {"a"}).node("Dropout", {"a", "ratio"}, {"y", "mask"}).output("y").output("mask");
   const ImportedModel imported = import_model(model.file());
   EXPECT_EQ(imported.inputs, std::vector<std::string>{"x"}) << "the step's inputs are not the user's";
-  NamedTensors leaves = imported.weights;
+  NamedTensors leaves = named(imported.weights);
   leaves["x"] = ramp({1000}, 3, 0);
-  leaves[":step.seed"] = Tensor::scalar(DType::i64, 7);
-  leaves[":step.iteration"] = Tensor::scalar(DType::i32, 0);
+  leaves[kStepSeed] = Tensor::scalar(DType::i64, 7);
+  leaves[kStepIteration] = Tensor::scalar(DType::i32, 0);
   const InterpretResult result = interpret(imported.graph, leaves);
   int kept = 0;
   for (size_t i = 0; i < 1000; ++i) {
@@ -325,7 +325,7 @@ TEST(FreshWeights, FollowTheirOperatorsAndTheSeed) {
   const auto weights = [&](uint64_t seed) {
     return import_model(model.file(), {.weights = InitialWeights::fresh, .seed = seed}).weights;
   };
-  const NamedTensors first = weights(1);
+  const FileTensors first = weights(1);
   EXPECT_EQ(first, weights(1));
   EXPECT_NE(first.at("w"), weights(2).at("w"));
   double largest = 0, square = 0;
@@ -348,7 +348,7 @@ TEST(FreshWeights, LayersThatAreWrittenOutStartAsTheirLayers) {
       .weight("s", ramp({5}));
   model.node("MatMul", {"x", "w"}, {"p"}).node("Add", {"p", "b"}, {"q"}).node("Mul", {"q", "g"}, {"r"});
   model.node("Add", {"r", "s"}, {"y"}).output("y");
-  const NamedTensors weights = import_model(model.file(), {.weights = InitialWeights::fresh}).weights;
+  const FileTensors weights = import_model(model.file(), {.weights = InitialWeights::fresh}).weights;
   EXPECT_EQ(weights.at("g"), ramp({5}, 1, 0));
   EXPECT_EQ(weights.at("s"), ramp({5}, 0, 0));
   EXPECT_NE(weights.at("b"), ramp({5}, 0, 0));

@@ -243,17 +243,17 @@ TEST(MergedParameters, RestoredComputeTheSameAndAreExportedEach) {
   const OnnxModel merged = read_model(two_layers("w").file()), restored = restore_parameters(merged);
   const auto run = [](const OnnxModel& file) {
     const ImportedModel model = import_model(file, {.mode = ImportMode::as_exported});
-    NamedTensors leaves = model.weights;
+    NamedTensors leaves = named(model.weights);
     leaves["x"] = ramp({3, 4}, -1, 0.3);
     return interpret(model.graph, leaves).outputs.at("b").values;
   };
   EXPECT_EQ(run(restored), run(merged));
-  NamedTensors trained = import_model(restored).weights;
+  FileTensors trained = import_model(restored).weights;
   ASSERT_TRUE(trained.contains("a.norm.bias"));
   trained["a.norm.bias"] = vector_of(4, 3);
   const std::filesystem::path path = std::filesystem::temp_directory_path() / "halfstep_restored.onnx";
   export_model(restored, trained, path);
-  const NamedTensors again = import_model(read_onnx_file(path)).weights;
+  const FileTensors again = import_model(read_onnx_file(path)).weights;
   std::filesystem::remove(path);
   EXPECT_EQ(again.at("a.norm.bias").values(), std::vector<double>(4, 3));
   EXPECT_EQ(again.at("zeros").values(), std::vector<double>(4, 0));

@@ -83,7 +83,7 @@ TEST(Exports, SqueezenetHasDropoutAndConcat) {
     EXPECT_EQ(nodes["convolution"], 26) << name;
     EXPECT_EQ(nodes["concat"], 8) << name;
     EXPECT_EQ(nodes["dropout"], 1) << name;
-    EXPECT_TRUE(model.graph.leaf(":step.seed")) << name;
+    EXPECT_TRUE(model.graph.leaf(kStepSeed)) << name;
     EXPECT_THAT(model.remarks, ::testing::Not(Contains(HasSubstr("batch norm")))) << name;
   }
 }
@@ -97,7 +97,7 @@ TEST(Exports, CastsOfAutocastAreDroppedAndCounted) {
 // Logits with fresh weights, whose values follow from the initializers' names.
 std::vector<double> logits(const std::string& name, const Tensor& images) {
   const ImportedModel model = import_export(name, images.type.shape[0], InitialWeights::fresh);
-  NamedTensors leaves = model.weights;
+  NamedTensors leaves = named(model.weights);
   leaves[model.inputs[0]] = images;
   return interpret(model.graph, leaves).outputs.at(model.outputs[0]).values;
 }

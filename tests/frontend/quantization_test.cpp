@@ -57,7 +57,8 @@ TEST(Quantization, TrainsAsIfNothingWereRoundedWithinTheRange) {
     NamedTensors leaves{{"w", floats({3}, {0.26, 0.74, 90})}, {"scale", floats({}, {0.25})}};
     for (const Node& node : forward.nodes())
       if (node.op->name == "input") leaves[node.attributes.text("name")] = Tensor(node.results[0]);
-    const auto found = interpret(expand_composites(differentiate(forward)), leaves).outputs.at("gradient/w").values;
+    const auto found =
+        interpret(expand_composites(differentiate(forward)), leaves).outputs.at({Role::gradient, "w"}).values;
     ASSERT_EQ(found.size(), 3u);
     EXPECT_NEAR(found[0], 2 * 0.25 / 3, 1e-6);
     EXPECT_NEAR(found[1], 2 * 0.75 / 3, 1e-6);

@@ -62,7 +62,7 @@ TEST(Random, StochasticDepthAsExportedStaysWhatTheFileSays) {
 TEST(Random, NoDropoutMeansNoStochasticDepth) {
   const ImportedModel model = import_model(stochastic_depth("less").file(), {.dropout = 0.0});
   EXPECT_EQ(count(model.graph, "dropout") + count(model.graph, "uniform"), 0);
-  EXPECT_FALSE(model.graph.leaf(":step.seed")) << "nothing is drawn";
+  EXPECT_FALSE(model.graph.leaf(kStepSeed)) << "nothing is drawn";
 }
 
 TEST(Random, NormalNumbersAreNormalBoundedAndRepeatable) {

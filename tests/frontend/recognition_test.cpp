@@ -128,7 +128,7 @@ TEST_P(Recognition, KeepsTheValues) {
     for (const auto& [name, tensor] : expected)
       for (size_t i = 0; i < tensor.values.size(); ++i)
         ASSERT_NEAR(found.at(name).values[i], tensor.values[i], 1e-5 * std::max(1.0, std::abs(tensor.values[i])))
-            << form << " " << name << "[" << i << "]";
+            << form << " " << to_string(name) << "[" << i << "]";
   }
 }
 

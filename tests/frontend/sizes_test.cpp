@@ -141,7 +141,7 @@ TEST(OtherSizes, PositionIdsFollowAndTheTableBoundsThem) {
                 AllOf(HasSubstr("node Add 'add': operand 'p'"), HasSubstr("table"), HasSubstr("at most that many")));
   }
   const ImportedModel model = import_model(embedded(ints({1, 4}, {0, 1, 2, 3})).file(), {.shapes = {{"x", {1, 2}}}});
-  NamedTensors leaves = model.weights;
+  NamedTensors leaves = named(model.weights);
   leaves["x"] = ints({1, 2}, {9, 0});
   EXPECT_EQ(interpret(model.graph, leaves).outputs.at("y").values, (std::vector<double>{27, 29, 31, 3, 5, 7}));
 }
@@ -202,7 +202,7 @@ TEST(OtherSizes, LayersOverWhatWasMadeForTheBatchFollow) {
   EXPECT_EQ(result_shape(model, {7, 3, 4}), (Shape{7, 3, 4}));
   const auto at_zero = [&](int64_t batch) {
     const ImportedModel imported = import_model(model.file(), {.shapes = {{"x", {batch, 3, 4}}}});
-    NamedTensors leaves = imported.weights;
+    NamedTensors leaves = named(imported.weights);
     leaves["x"] = ramp({batch, 3, 4}, 0, 0);
     return interpret(imported.graph, leaves).outputs.at("y").values;
   };

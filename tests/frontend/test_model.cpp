@@ -123,12 +123,12 @@ Tensor ramp(const Shape& shape, double first, double step) {
 std::map<std::string, std::vector<double>> evaluate(const TestModel& model, const NamedTensors& inputs,
                                                     const ImportOptions& options) {
   const ImportedModel imported = import_model(model.file(), options);
-  NamedTensors leaves = imported.weights;
+  NamedTensors leaves = named(imported.weights);
   leaves.insert(inputs.begin(), inputs.end());
-  leaves[":step.seed"] = Tensor::scalar(DType::i64, 7);
-  leaves[":step.iteration"] = Tensor::scalar(DType::i32, 3);
+  leaves[kStepSeed] = Tensor::scalar(DType::i64, 7);
+  leaves[kStepIteration] = Tensor::scalar(DType::i32, 3);
   std::map<std::string, std::vector<double>> outputs;
-  for (const auto& [name, tensor] : interpret(imported.graph, leaves).outputs) outputs[name] = tensor.values;
+  for (const auto& [name, tensor] : interpret(imported.graph, leaves).outputs) outputs[name.text] = tensor.values;
   return outputs;
 }
 

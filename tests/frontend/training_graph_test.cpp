@@ -11,7 +11,6 @@
 #include <cstdlib>
 
 #include "base/file.h"
-#include "base/own_names.h"
 #include "frontend/export/operator_rows.h"
 #include "frontend/export/write_model.h"
 #include "ir/builder.h"
@@ -21,6 +20,7 @@
 #include "test_model.h"
 #include "tests/op_samples.h"
 #include "tests/random_tensors.h"
+#include "tests/slots.h"
 
 namespace halfstep::test {
 namespace {
@@ -42,10 +42,10 @@ TEST(TrainingGraphRows, EveryOpHasARowOrAReason) {
 void write_values(const NamedTensors& leaves, const InterpretResult& expected, const std::filesystem::path& path) {
   onnx::ModelProto model;
   for (const auto& [name, tensor] : leaves)
-    *model.mutable_graph()->add_initializer() = tensor_message("in/" + name, tensor);
+    *model.mutable_graph()->add_initializer() = tensor_message("in/" + name.text, tensor);
   for (const auto& [name, value] : expected.outputs)
     *model.mutable_graph()->add_initializer() =
-        tensor_message("out/" + name, Tensor::from_values(value.type, value.values));
+        tensor_message("out/" + name.text, Tensor::from_values(value.type, value.values));
   write_model(model, path, 1'000'000);
 }
 
@@ -109,7 +109,7 @@ TEST(TrainingGraphRows, ComeBackThroughTheImporter) {
                                : text.find("f16") != std::string::npos ? 2e-3
                                                                        : 2e-6;
       for (const auto& [name, value] : expected.outputs)
-        expect_near(found.outputs.at(std::string(name)).values, value.values, tolerance);
+        expect_near(found.outputs.at(name).values, value.values, tolerance);
     }
 }
 
@@ -171,35 +171,37 @@ TEST_P(TrainingGraphSteps, ComputeWhatOursDo) {
   NamedTensors inputs = random_leaves(step, 3, -0.5, 0.5);
   NamedTensors states = ours.initial_states;
   for (const Node& node : step.nodes())
-    if (const std::string name = is_leaf(*node.op) ? node.attributes.text("name") : ""; node.op->name == "state") {
-      if (!is_own_name(name)) states.emplace(name, inputs.at(name));
+    if (node.op->name == "state") {
+      const Name name = leaf_name(node);
+      if (name.is(Role::model)) states.emplace(name, inputs.at(name));
       states.emplace(name, Tensor(node.results[0]));
       inputs.erase(name);
     }
   const TemporaryDirectory directory;
   const std::filesystem::path path = directory.path() / "step.onnx";
   for (int iteration = 0; iteration < 4; ++iteration) {
-    inputs[":step.learning_rate"] = Tensor::scalar(DType::f32, 0.1);
+    inputs[kStepLearningRate] = Tensor::scalar(DType::f32, 0.1);
     NamedTensors leaves = states;
     for (const auto& [name, tensor] : inputs) leaves[name] = tensor;
     const InterpretResult expected = interpret(step, leaves);
     export_training_graph(step, states, path);
     const ImportedModel imported = import_model(read_onnx_file(path), {.mode = ImportMode::as_exported});
-    NamedTensors again = imported.weights;
+    NamedTensors again = named(imported.weights);
     for (const Node& node : imported.graph.nodes())
       if (node.op->name == "input") {
         const std::string& name = node.attributes.text("name");
-        const auto found = inputs.find(name);
-        again[name] = found != inputs.end() ? found->second : inputs.at(":" + name);
+        const std::string_view step = "step.";
+        const bool told = name.starts_with(step);
+        again[name] = inputs.at(told ? Name(Role::step_input, name.substr(step.size())) : Name(name));
       }
     const InterpretResult found = interpret(imported.graph, again);
     for (const auto& [name, value] : expected.outputs) {
-      SCOPED_TRACE(name);
-      expect_near(found.outputs.at(name).values, value.values, GetParam().tolerance);
+      SCOPED_TRACE(to_string(name));
+      expect_near(found.outputs.at(name.text).values, value.values, GetParam().tolerance);
     }
     for (const auto& [name, value] : expected.updates) {
-      SCOPED_TRACE(name);
-      expect_near(found.outputs.at(std::string(unmarked(name)) + "_out").values, value.values, GetParam().tolerance);
+      SCOPED_TRACE(to_string(name));
+      expect_near(found.outputs.at(name.text + "_out").values, value.values, GetParam().tolerance);
       states[name] = Tensor::from_values(value.type, value.values);
     }
   }
@@ -208,18 +210,31 @@ TEST_P(TrainingGraphSteps, ComputeWhatOursDo) {
 INSTANTIATE_TEST_SUITE_P(, TrainingGraphSteps, testing::ValuesIn(step_cases()),
                          [](const auto& c) { return c.param.name; });
 
-TEST(TrainingGraph, ANameThatIsThereTwiceIsRefused) {
+TEST(TrainingGraph, OurNamesGiveWayToTheModels) {
   Builder b("step");
-  const Value x = b.input("step.seed", {DType::f32, {2}}), seed = b.input(":step.seed", {DType::f32, {2}});
+  const Value x = b.input("step.seed", {DType::f32, {2}}), seed = b.input(kStepSeed, {DType::f32, {2}});
   const Value state = b.state("w", {DType::f32, {2}}), other = b.state("w_out", {DType::f32, {2}});
-  b.update(state, b.add(b.add(x, seed), other));
+  const Value slot = b.state(kMomentumArena, {DType::f32, {2}}), weight = b.state("momentum", {DType::f32, {2}});
+  b.update(state, b.add(state, b.add(b.add(x, seed), other)));
+  b.update(slot, b.add(slot, weight));
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "step.onnx";
+  export_training_graph(std::move(b).finish(), {}, path);
+  const ImportedModel imported = import_model(read_onnx_file(path), {.mode = ImportMode::as_exported});
+  for (const char* name : {"step.seed", "step.seed_", "w", "w_out", "momentum", "momentum_"})
+    EXPECT_TRUE(imported.graph.leaf(name)) << name;
+  for (const char* name : {"w_out_", "momentum__out"}) EXPECT_TRUE(imported.graph.output(name)) << name;
+}
+
+TEST(TrainingGraph, ANameThatTheModelHasTwiceIsRefused) {
+  Builder b("step");
+  b.output("x", b.unary("neg", b.input("x", {DType::f32, {2}})));
   const TemporaryDirectory directory;
   try {
     export_training_graph(std::move(b).finish(), {}, directory.path() / "step.onnx");
     FAIL() << "no error";
   } catch (const Error& e) {
-    EXPECT_THAT(e.what(), HasSubstr("input 'step.seed' of the training graph has the name of another value"));
-    EXPECT_THAT(e.what(), HasSubstr("'w_out'"));
+    EXPECT_THAT(e.what(), HasSubstr("output 'x' of the training graph has the name of another value"));
   }
 }
 

@@ -7,7 +7,6 @@
 #include <set>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "ir/op.h"
 #include "tests/compiled_graph.h"
 #include "tests/fuzz/reference.h"
@@ -49,11 +48,11 @@ Results run(const Prepared& prepared, CompiledModel model) {
   const std::unique_ptr<Executor> executor = make_executor(std::move(model), kTestExecutor);
   Results results;
   const auto add = [&](const std::string& prefix, const NamedTensors& outputs) {
-    for (const auto& [name, value] : outputs) results[prefix + name] = {value.type.dtype, value.values()};
+    for (const auto& [name, value] : outputs) results[prefix + result_name(name)] = {value.type.dtype, value.values()};
   };
   add("", run_program(*executor, "gradients", prepared.leaves));
   add("evaluate/", run_program(*executor, "evaluate", prepared.leaves));
-  const std::vector<double> arena = executor->read_state(std::string(kGradientArena)).values();
+  const std::vector<double> arena = executor->read_state(kGradientArena).values();
   for (const ArenaSlice& slice : prepared.pipeline.arenas.slices)
     results["gradient/" + slice.name] = {DType::f32, gradient_of(slice, arena)};
   return results;

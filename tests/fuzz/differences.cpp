@@ -129,7 +129,7 @@ class Line {
     Tensor& point = leaves.at(parameter_);
     for (int64_t i = 0; i < point.type.element_count(); ++i) point.set(i, point.at(i) + along * direction_.at(i));
     const auto outputs = interpret_exactly(exact_.graph, leaves).outputs;
-    const std::vector<double>& gradient = outputs.at(std::string(kGradient) + parameter_).values;
+    const std::vector<double>& gradient = outputs.at({Role::gradient, parameter_}).values;
     double slope = 0;
     for (size_t i = 0; i < gradient.size(); ++i) slope += gradient[i] * direction_.at(static_cast<int64_t>(i));
     return slope;
@@ -151,7 +151,7 @@ class Line {
 
   double at(double along, const Observe& observe) {
     leaves_[".along"] = Tensor::scalar(DType::f32, along);
-    return interpret(moved_, leaves_, {.rounding = Rounding::none, .observe = observe}).outputs.at("loss").values[0];
+    return interpret(moved_, leaves_, {.rounding = Rounding::none, .observe = observe}).outputs.at(kLoss).values[0];
   }
 
   const Graph moved_;

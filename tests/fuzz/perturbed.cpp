@@ -147,8 +147,7 @@ class Run {
     for (NodeId id = 0; id < graph_.size(); ++id) evaluate(id);
     InterpretResult result;
     for (const NamedValue& o : graph_.outputs()) result.outputs[o.name] = at(o.value);
-    for (const StateUpdate& u : graph_.updates())
-      result.updates[graph_.node(u.state).attributes.text("name")] = at(u.value);
+    for (const StateUpdate& u : graph_.updates()) result.updates[leaf_name(graph_.node(u.state))] = at(u.value);
     return result;
   }
 
@@ -162,7 +161,7 @@ class Run {
     std::vector<InterpretedTensor>& results = values_[static_cast<size_t>(id)];
     require(node.op->kernel != KernelKind::composite, "composites are expanded");
     if (is_leaf(*node.op)) {
-      results = {{node.results[0], leaves_.at(node.attributes.text("name")).values()}};
+      results = {{node.results[0], leaves_.at(leaf_name(node)).values()}};
     } else {
       std::vector<const InterpretedTensor*> operands;
       for (Value v : node.operands) operands.push_back(v ? &at(v) : nullptr);

@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "base/error.h"
-#include "base/own_names.h"
 #include "ir/interpret.h"
 #include "ir/op.h"
 #include "ir/text.h"
@@ -47,10 +46,10 @@ Graph with_loss(const Graph& graph) { return attach_loss(graph, pipeline_options
 Results named_results(const PipelineResult& pipeline, const InterpretResult& gradients,
                       const InterpretResult& evaluate) {
   Results results;
-  for (const auto& [name, value] : gradients.outputs) results[name] = {value.type.dtype, value.values};
+  for (const auto& [name, value] : gradients.outputs) results[result_name(name)] = {value.type.dtype, value.values};
   for (const auto& [name, value] : evaluate.outputs)
-    results[std::string(kEvaluate) + name] = {value.type.dtype, value.values};
-  const std::vector<double>& arena = gradients.updates.at(std::string(kGradientArena)).values;
+    results[std::string(kEvaluate) + result_name(name)] = {value.type.dtype, value.values};
+  const std::vector<double>& arena = gradients.updates.at(kGradientArena).values;
   for (const ArenaSlice& slice : pipeline.arenas.slices)
     results[std::string(kGradient) + slice.name] = {DType::f32, gradient_of(slice, arena)};
   return results;
@@ -94,7 +93,7 @@ class ProgramReference final : public Reference {
 
 Results exact_results(const InterpretResult& result) {
   Results results;
-  for (const auto& [name, value] : result.outputs) results[name] = {value.type.dtype, value.values};
+  for (const auto& [name, value] : result.outputs) results[result_name(name)] = {value.type.dtype, value.values};
   return results;
 }
 
@@ -182,6 +181,10 @@ std::vector<Element> unexplained(const Results& found, const Results& expected, 
 
 }  // namespace
 
+std::string result_name(const Name& output) {
+  return output.is(Role::gradient) ? std::string(kGradient) + output.text : path_of(output);
+}
+
 Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device) {
   Prepared p;
   p.device = device;
@@ -200,7 +203,7 @@ Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind
     std::ranges::copy(stored.as<float>(), arena.as<float>().begin() + slice.offset);
   }
   for (DType type : {DType::f32, DType::f16, DType::bf16}) p.leaves[arena_name(type)] = arena.cast(type);
-  p.leaves[std::string(kGradientArena)] = Tensor({DType::f32, {p.pipeline.arenas.size}});
+  p.leaves[kGradientArena] = Tensor({DType::f32, {p.pipeline.arenas.size}});
   for (const auto& [name, value] : p.pipeline.initial_states) p.leaves[name] = value;
   return p;
 }

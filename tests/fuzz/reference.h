@@ -1,4 +1,5 @@
-// The three truths of tests/fuzz/check.h, by name of a result: "y0", "loss", "gradient/w", "evaluate/y0".
+// The three truths of tests/fuzz/check.h, by name of a result: "outputs/y0", "loss", "gradient/w",
+// "evaluate/outputs/y0".
 #pragma once
 
 #include <array>
@@ -17,6 +18,7 @@ struct Result {
   std::vector<double> values;
 };
 using Results = std::map<std::string, Result>;
+std::string result_name(const Name& output);
 
 // The programs of one case in one precision, before fusion and after, and what their leaves hold.
 struct Prepared {

@@ -66,7 +66,7 @@ NamedTensors gradient_leaves(const Graph& forward, const GradientSample& sample)
 void expect_central_differences(const Graph& forward, const Graph& backward, const NamedTensors& leaves) {
   NamedTensors known;
   for (const Node& n : backward.nodes())
-    if (is_leaf(*n.op)) known[n.attributes.text("name")] = leaves.at(n.attributes.text("name"));
+    if (is_leaf(*n.op)) known[leaf_name(n)] = leaves.at(leaf_name(n));
   const auto gradients = interpret(backward, known, {.rounding = Rounding::none, .observe = nullptr}).outputs;
   const Node& node = forward.node(forward.size() - 1);
   for (size_t operand = 0; operand < node.operands.size(); ++operand) {

@@ -35,8 +35,8 @@ TEST(Inference, NormalisesByRunningStatisticsAndDropsNothing) {
   const Graph evaluate = inference(parse_graph(R"(
     graph model {
       %x = input() {name="x"} : f32[2,2,3]
-      %seed = input() {name=":step.seed"} : i64[]
-      %it = input() {name=":step.iteration"} : i32[]
+      %seed = input() {name="seed", role="step_input"} : i64[]
+      %it = input() {name="iteration", role="step_input"} : i32[]
       %s = parameter() {name="scale"} : f32[3]
       %b = parameter() {name="bias"} : f32[3]
       %m = state() {name="mean"} : f32[3]

@@ -64,8 +64,8 @@ TEST(Gradients, SharedWeightsConcatSliceAndDropout) {
   expect_model_gradients(R"(
     graph shared {
       %x = input() {name="x"} : f32[3,4]
-      %seed = input() {name=":step.seed"} : i64[]
-      %it = input() {name=":step.iteration"} : i32[]
+      %seed = input() {name="seed", role="step_input"} : i64[]
+      %it = input() {name="iteration", role="step_input"} : i32[]
       %w = parameter() {name="w"} : f32[4,4]
       %g = parameter() {name="g"} : f32[1,4]
       %0 = matmul(%x, %w) @"a"

@@ -8,6 +8,7 @@
 
 #include "passes/model/attach_loss.h"
 #include "tests/passes/stepper.h"
+#include "tests/slots.h"
 
 namespace halfstep {
 namespace {
@@ -20,7 +21,7 @@ graph linear {
   %0 = mul(%w, %g)
   %1 = reduce_sum(%0) {axes=[0]}
   %2 = reshape(%1) {shape=[]}
-  output "loss" = %2
+  output measure "loss" = %2
 })";
 
 constexpr int kSteps = 20;
@@ -44,14 +45,14 @@ void expect_trajectory(const OptimizerOptions& options, const Reference& referen
   Tensor arena(TensorType{DType::f32, {graphs.layout.size}});
   for (size_t i = 0; i < weights.size(); ++i) arena.set(static_cast<int64_t>(i), weights[i]);
   NamedTensors initial = initial_states(options);
-  initial.emplace(":parameters", arena);
+  initial.emplace(kParameterArena, arena);
   Stepper stepper(graphs.train, initial);
   for (int step = 1; step <= kSteps; ++step) {
     const std::vector<double> g = gradient_at(step);
-    stepper.step({{"g", tensor_of(g)}, {":step.learning_rate", Tensor::scalar(DType::f32, kRate)}});
+    stepper.step({{"g", tensor_of(g)}, {kStepLearningRate, Tensor::scalar(DType::f32, kRate)}});
     weights = reference(weights, g, step);
     for (size_t i = 0; i < weights.size(); ++i)
-      ASSERT_NEAR(stepper.at(":parameters", static_cast<int64_t>(i)), weights[i], 2e-6) << "step " << step;
+      ASSERT_NEAR(stepper.at(kParameterArena, static_cast<int64_t>(i)), weights[i], 2e-6) << "step " << step;
   }
 }
 
@@ -160,12 +161,12 @@ TEST(LossScale, FollowsTheRecordedTrace) {
     const bool overflow = overflows.contains(step);
     const double bad = step % 2 ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
     const auto outputs = stepper.step({{"g", vector_of({1, overflow ? bad : 2, 3})}});
-    EXPECT_EQ(outputs.at("overflow"), overflow ? 1 : 0);
-    EXPECT_EQ(outputs.at("loss_scale"), used) << "the scale used in step " << step;
-    used = stepper.at(":loss_scale.scale");
+    EXPECT_EQ(outputs.at(kOverflow), overflow ? 1 : 0);
+    EXPECT_EQ(outputs.at(kUsedLossScale), used) << "the scale used in step " << step;
+    used = stepper.at(kLossScaleState);
     EXPECT_EQ(used, expected[static_cast<size_t>(step)]) << "after step " << step;
     tracker = overflow || tracker + 1 == 5 ? 0 : tracker + 1;
-    EXPECT_EQ(stepper.at(":loss_scale.tracker"), tracker) << "after step " << step;
+    EXPECT_EQ(stepper.at(kLossScaleTracker), tracker) << "after step " << step;
   }
 }
 
@@ -182,24 +183,24 @@ TEST(LossScale, AnOverflowLeavesEverythingElseBitIdentical) {
       %0 = mul(%x, %g)
       %1 = reduce_sum(%0) {axes=[0]}
       %2 = reshape(%1) {shape=[]}
-      output "loss" = %2
+      output measure "loss" = %2
       update %m = %g
     })");
   const StepGraphs graphs = training_step(forward, options);
   Stepper stepper(graphs.train, initial_states(options));
   const Tensor rate = Tensor::scalar(DType::f32, 0.1);
-  for (int i = 0; i < 3; ++i) stepper.step({{"g", vector_of({1, 2, 3})}, {":step.learning_rate", rate}});
+  for (int i = 0; i < 3; ++i) stepper.step({{"g", vector_of({1, 2, 3})}, {kStepLearningRate, rate}});
   NamedTensors before = stepper.states();
-  EXPECT_EQ(before.at(":adam.step").at(0), 3);
+  EXPECT_EQ(before.at(kAdamStep).at(0), 3);
   EXPECT_EQ(before.at("running_mean").at(1), 2);
-  EXPECT_NE(before.at(":parameters.f16").at(0), 0);
+  EXPECT_NE(before.at(Name(Role::slot, "parameters.f16")).at(0), 0);
   const auto outputs =
-      stepper.step({{"g", vector_of({4, -std::numeric_limits<double>::infinity(), 6})}, {":step.learning_rate", rate}});
-  EXPECT_EQ(outputs.at("overflow"), 1);
-  EXPECT_EQ(stepper.at(":loss_scale.scale"), 512);
-  EXPECT_EQ(stepper.at(":loss_scale.tracker"), 0);
+      stepper.step({{"g", vector_of({4, -std::numeric_limits<double>::infinity(), 6})}, {kStepLearningRate, rate}});
+  EXPECT_EQ(outputs.at(kOverflow), 1);
+  EXPECT_EQ(stepper.at(kLossScaleState), 512);
+  EXPECT_EQ(stepper.at(kLossScaleTracker), 0);
   NamedTensors after = stepper.states();
-  for (const char* moved : {":loss_scale.scale", ":loss_scale.tracker"}) before.erase(moved), after.erase(moved);
+  for (const OwnName& moved : {kLossScaleState, kLossScaleTracker}) before.erase(moved), after.erase(moved);
   EXPECT_EQ(before, after);
 }
 
@@ -210,7 +211,7 @@ TEST(LossScale, DoesNotFallBelowItsFloor) {
   Stepper stepper(graphs.train, initial_states(options));
   const Tensor bad = vector_of({1, std::numeric_limits<double>::quiet_NaN(), 3});
   for (int i = 0; i < 3; ++i) stepper.step({{"g", bad}});
-  EXPECT_EQ(stepper.at(":loss_scale.scale"), 4);
+  EXPECT_EQ(stepper.at(kLossScaleState), 4);
 }
 
 TEST(LossScale, DoesNotGrowToInfinity) {
@@ -219,7 +220,7 @@ TEST(LossScale, DoesNotGrowToInfinity) {
   const StepGraphs graphs = training_step(parse_graph(kLinear), options);
   Stepper stepper(graphs.train, initial_states(options));
   stepper.step({{"g", vector_of({0, 0, 0})}});
-  EXPECT_EQ(stepper.at(":loss_scale.scale"), std::ldexp(1.0, 127));
+  EXPECT_EQ(stepper.at(kLossScaleState), std::ldexp(1.0, 127));
 }
 
 // A cotangent of about 1e-9 passes through f16: without a scale it is zero.
@@ -236,7 +237,7 @@ graph underflowing {
   %3 = mul(%2, %2)
   %4 = mul(%3, %c)
   %5 = reshape(%4) {shape=[]}
-  output "loss" = %5
+  output measure "loss" = %5
 })";
 
 double weight_after_training(const LossScaling& scaling) {
@@ -245,8 +246,8 @@ double weight_after_training(const LossScaling& scaling) {
   const StepGraphs graphs = training_step(parse_graph(kUnderflowing), options);
   Stepper stepper(graphs.train, initial_states(options));
   const Tensor x = Tensor::from_values({DType::f16, {1, 1}}, std::vector<double>{1});
-  for (int i = 0; i < 20; ++i) stepper.step({{"x", x}, {":step.learning_rate", Tensor::scalar(DType::f32, 1e8)}});
-  return stepper.at(":parameters");
+  for (int i = 0; i < 20; ++i) stepper.step({{"x", x}, {kStepLearningRate, Tensor::scalar(DType::f32, 1e8)}});
+  return stepper.at(kParameterArena);
 }
 
 TEST(LossScale, AModelThatUnderflowsTrainsOnlyWithIt) {
@@ -266,12 +267,12 @@ TEST(Accumulation, FourBatchesMakeOneStepOfTheirMean) {
   const Tensor rate = Tensor::scalar(DType::f32, 0.125);
   for (int step = 0; step < 3; ++step) {
     for (double batch : {1, 2, 3})
-      accumulated.step({{"g", vector_of({batch, 2 * batch, 0})}, {":step.learning_rate", rate}}, &graphs.accumulate);
-    accumulated.step({{"g", vector_of({6, 12, 8})}, {":step.learning_rate", rate}});
-    plain.step({{"g", vector_of({3, 6, 2})}, {":step.learning_rate", rate}});
-    EXPECT_EQ(accumulated.state(":parameters"), plain.state(":parameters"));
-    EXPECT_EQ(accumulated.state(":loss_scale.scale"), plain.state(":loss_scale.scale"));
-    EXPECT_EQ(accumulated.at(":gradients", 0), 0);
+      accumulated.step({{"g", vector_of({batch, 2 * batch, 0})}, {kStepLearningRate, rate}}, &graphs.accumulate);
+    accumulated.step({{"g", vector_of({6, 12, 8})}, {kStepLearningRate, rate}});
+    plain.step({{"g", vector_of({3, 6, 2})}, {kStepLearningRate, rate}});
+    EXPECT_EQ(accumulated.state(kParameterArena), plain.state(kParameterArena));
+    EXPECT_EQ(accumulated.state(kLossScaleState), plain.state(kLossScaleState));
+    EXPECT_EQ(accumulated.at(kGradientArena, 0), 0);
   }
 }
 
@@ -301,19 +302,19 @@ TEST(Accumulation, LabelsOfAllItsBatchesWeighAlike) {
   for (const std::vector<double>& labels : {std::vector<double>{0, -1, 1, 2}, {-1, -1, -1, 2}, {-1, -1, -1, -1}}) {
     accumulated.step({{"x", tensor(DType::f32, {2, 2}, {1, 2, 3, -4})},
                       {"labels", tensor(DType::i64, {2}, {labels[0], labels[1]})},
-                      {":step.learning_rate", rate}},
+                      {kStepLearningRate, rate}},
                      &graphs.accumulate);
     accumulated.step({{"x", tensor(DType::f32, {2, 2}, {-1, 0, 2, 2})},
                       {"labels", tensor(DType::i64, {2}, {labels[2], labels[3]})},
-                      {":step.learning_rate", rate}});
+                      {kStepLearningRate, rate}});
     whole.step({{"x", tensor(DType::f32, {4, 2}, {1, 2, 3, -4, -1, 0, 2, 2})},
                 {"labels", tensor(DType::i64, {4}, labels)},
-                {":step.learning_rate", rate}});
+                {kStepLearningRate, rate}});
     for (int64_t i = 0; i < 6; ++i)
-      EXPECT_NEAR(accumulated.at(":parameters", i), whole.at(":parameters", i), 1e-6) << labels[0] << " " << i;
-    EXPECT_EQ(accumulated.at(":gradients.counted"), 0);
+      EXPECT_NEAR(accumulated.at(kParameterArena, i), whole.at(kParameterArena, i), 1e-6) << labels[0] << " " << i;
+    EXPECT_EQ(accumulated.at(kCountedLabels), 0);
   }
-  EXPECT_NE(whole.at(":parameters"), 0);
+  EXPECT_NE(whole.at(kParameterArena), 0);
 }
 
 TEST(Accumulation, OneBadBatchSkipsTheWholeStep) {
@@ -321,12 +322,12 @@ TEST(Accumulation, OneBadBatchSkipsTheWholeStep) {
   const StepGraphs graphs = training_step(parse_graph(kLinear), options);
   Stepper stepper(graphs.train, initial_states(options));
   const Tensor rate = Tensor::scalar(DType::f32, 1);
-  stepper.step({{"g", vector_of({std::numeric_limits<double>::quiet_NaN(), 1, 1})}, {":step.learning_rate", rate}},
+  stepper.step({{"g", vector_of({std::numeric_limits<double>::quiet_NaN(), 1, 1})}, {kStepLearningRate, rate}},
                &graphs.accumulate);
-  const auto outputs = stepper.step({{"g", vector_of({1, 1, 1})}, {":step.learning_rate", rate}});
-  EXPECT_EQ(outputs.at("overflow"), 1);
-  EXPECT_EQ(stepper.at(":parameters", 1), 0);
-  EXPECT_EQ(stepper.at(":gradients", 0), 0);
+  const auto outputs = stepper.step({{"g", vector_of({1, 1, 1})}, {kStepLearningRate, rate}});
+  EXPECT_EQ(outputs.at(kOverflow), 1);
+  EXPECT_EQ(stepper.at(kParameterArena, 1), 0);
+  EXPECT_EQ(stepper.at(kGradientArena, 0), 0);
 }
 
 }  // namespace

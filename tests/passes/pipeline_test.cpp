@@ -14,6 +14,7 @@
 #include "ir/text.h"
 #include "tests/passes/stepper.h"
 #include "tests/random_tensors.h"
+#include "tests/slots.h"
 
 namespace halfstep {
 namespace {
@@ -69,15 +70,15 @@ TEST(Pipeline, MakesTrainAccumulateAndEvaluate) {
   EXPECT_EQ(result.graphs[0].name(), "train");
   EXPECT_EQ(result.graphs[1].name(), "accumulate");
   EXPECT_EQ(result.graphs[2].name(), "evaluate");
-  EXPECT_TRUE(result.find("train")->output("loss"));
-  EXPECT_TRUE(result.find("train")->output("correct"));
-  EXPECT_FALSE(result.find("train")->output("row_loss"));
-  EXPECT_TRUE(result.find("evaluate")->output("row_loss"));
-  EXPECT_TRUE(result.find("evaluate")->output("outputs/logits"));
+  EXPECT_TRUE(result.find("train")->output(kLoss));
+  EXPECT_TRUE(result.find("train")->output(kCorrect));
+  EXPECT_FALSE(result.find("train")->output(kRowLoss));
+  EXPECT_TRUE(result.find("evaluate")->output(kRowLoss));
+  EXPECT_TRUE(result.find("evaluate")->output("logits"));
   EXPECT_TRUE(result.find("evaluate")->updates().empty());
   EXPECT_EQ(result.arena_states,
-            (std::vector<std::string>{":parameters.f16", ":gradients", ":parameters", ":momentum"}));
-  EXPECT_EQ(result.initial_states.at(":loss_scale.scale").at(0), 256);
+            (std::vector<Name>{arena_name(DType::f16), kGradientArena, kParameterArena, kMomentumArena}));
+  EXPECT_EQ(result.initial_states.at(kLossScaleState).at(0), 256);
   EXPECT_EQ(result.arenas.slices.size(), 3u);
   const auto c1 = std::ranges::find(result.arenas.slices, "c1.weight", &ArenaSlice::name);
   ASSERT_NE(c1, result.arenas.slices.end());
@@ -89,25 +90,26 @@ TEST(Pipeline, LearnsAndEvaluatesWithTheWeightsItLearned) {
   const PipelineResult result = run_training_pipeline(parse_graph(kLeNet), momentum_options());
   NamedTensors initial = result.initial_states;
   const Tensor arena = random_tensor({DType::f32, {result.arenas.size}}, 5, -0.2, 0.2, 2);
-  initial.emplace(":parameters", arena);
-  initial.emplace(":parameters.f16", arena.cast(DType::f16));
+  initial.emplace(kParameterArena, arena);
+  initial.emplace(arena_name(DType::f16), arena.cast(DType::f16));
   Stepper stepper(*result.find("train"), initial);
   const NamedTensors batch{{"images", random_tensor({DType::f32, {8, 1, 8, 8}}, 1, -1, 1, 2)},
                            {"labels", random_tensor({DType::i64, {8}}, 2, 0, 0, 3)},
-                           {":step.learning_rate", Tensor::scalar(DType::f32, 0.05)}};
-  const double first = stepper.step(batch).at("loss");
-  for (int i = 0; i < 60; ++i) EXPECT_EQ(stepper.step(batch).at("overflow"), 0);
+                           {kStepLearningRate, Tensor::scalar(DType::f32, 0.05)}};
+  const double first = stepper.step(batch).at(kLoss);
+  for (int i = 0; i < 60; ++i) EXPECT_EQ(stepper.step(batch).at(kOverflow), 0);
   const auto last = stepper.step(batch);
-  EXPECT_LT(last.at("loss"), 0.1 * first);
-  EXPECT_EQ(last.at("correct"), 8);
+  EXPECT_LT(last.at(kLoss), 0.1 * first);
+  EXPECT_EQ(last.at(kCorrect), 8);
 
   NamedTensors leaves = batch;
-  for (const char* name : {":parameters", ":parameters.f16"}) leaves.emplace(name, stepper.state(name));
+  for (const DType dtype : {DType::f32, DType::f16})
+    leaves.emplace(arena_name(dtype), stepper.state(arena_name(dtype)));
   const auto rows = interpret(*result.find("evaluate"), leaves).outputs;
   double sum = 0;
-  for (double row : rows.at("row_loss").values) sum += row;
+  for (double row : rows.at(kRowLoss).values) sum += row;
   // Evaluation sees the weights after the step that `loss` was measured in.
-  EXPECT_NEAR(sum / 8, stepper.step(batch).at("loss"), 1e-5);
+  EXPECT_NEAR(sum / 8, stepper.step(batch).at(kLoss), 1e-5);
 }
 
 TEST(Pipeline, DumpsWhatChanged) {

@@ -19,7 +19,7 @@ struct StepGraphs {
   Graph train, accumulate;
 };
 
-// The step of a forward graph with output "loss".
+// The step of a forward graph with measure "loss".
 inline StepGraphs training_step(const Graph& forward, const OptimizerOptions& options) {
   const Graph differentiated =
       differentiate(forward, {.scaling = options.scaling, .accumulation = options.accumulation});
@@ -34,26 +34,26 @@ class Stepper {
   // All states start at zero but `initial`.
   explicit Stepper(const Graph& graph, NamedTensors initial = {}) : graph_(graph), leaves_(std::move(initial)) {
     for (const Node& node : graph_.nodes())
-      if (is_leaf(*node.op)) leaves_.try_emplace(node.attributes.text("name"), Tensor(node.results[0]));
+      if (is_leaf(*node.op)) leaves_.try_emplace(leaf_name(node), Tensor(node.results[0]));
   }
 
   // The outputs of one step on these inputs.
-  std::map<std::string, double> step(const NamedTensors& inputs, const Graph* other_program = nullptr) {
+  std::map<Name, double> step(const NamedTensors& inputs, const Graph* other_program = nullptr) {
     for (const auto& [name, value] : inputs) leaves_.insert_or_assign(name, value);
     const InterpretResult result = interpret(other_program ? *other_program : graph_, leaves_);
     for (const auto& [name, value] : result.updates)
       leaves_.insert_or_assign(name, Tensor::from_values(value.type, value.values));
-    std::map<std::string, double> outputs;
+    std::map<Name, double> outputs;
     for (const auto& [name, value] : result.outputs) outputs.emplace(name, value.values.front());
     return outputs;
   }
 
-  const Tensor& state(const std::string& name) const { return leaves_.at(name); }
-  double at(const std::string& name, int64_t index = 0) const { return state(name).at(index); }
+  const Tensor& state(const Name& name) const { return leaves_.at(name); }
+  double at(const Name& name, int64_t index = 0) const { return state(name).at(index); }
   NamedTensors states() const {
     NamedTensors result;
     for (const Node& node : graph_.nodes())
-      if (node.op->name == "state") result.emplace(node.attributes.text("name"), state(node.attributes.text("name")));
+      if (node.op->name == "state") result.emplace(leaf_name(node), state(leaf_name(node)));
     return result;
   }
 

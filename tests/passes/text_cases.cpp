@@ -192,7 +192,7 @@ std::string run_choose_attention(const Graph& graph, Options& o) {
   return print(choose_attention(graph, ordered ? AttentionForm::deterministic : AttentionForm::library));
 }
 
-// On a graph with parameter leaves and "gradient/" outputs: the layout is planned from the leaves.
+// On a graph with parameter leaves and gradients: the layout is planned from the leaves.
 std::string run_add_update(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
   const ArenaLayout layout = plan_arenas(graph, options.no_decay);
@@ -315,7 +315,7 @@ TEST_P(TextCase, GivesTheExpectedGraph) {
 }
 
 // A parameter, or its gradient, of `from` as `to` stores it.
-Tensor stored_in(const Graph& to, const Graph& from, const std::string& name, Tensor value) {
+Tensor stored_in(const Graph& to, const Graph& from, const Name& name, Tensor value) {
   const Ints before = from.node(from.leaf(name)).attributes.ints("permutation");
   const Ints after = to.node(to.leaf(name)).attributes.ints("permutation");
   if (!before.empty()) value = value.transpose(inverse(before));
@@ -336,7 +336,7 @@ NamedTensors leaves_for(const Graph& to, const Graph& from, const NamedTensors& 
   return result;
 }
 
-using Results = std::map<std::string, InterpretedTensor>;
+using Results = std::map<Name, InterpretedTensor>;
 
 void expect_near(const std::vector<double>& found, const std::vector<double>& expected, double tolerance) {
   ASSERT_EQ(found.size(), expected.size());
@@ -344,12 +344,12 @@ void expect_near(const std::vector<double>& found, const std::vector<double>& ex
     EXPECT_NEAR(found[i], expected[i], tolerance * std::max(1.0, std::abs(expected[i]))) << "[" << i << "]";
 }
 
-// Where the pass adds a loss, the model's outputs have names of their own; what nothing reads any more has no gradient.
+// What nothing reads any more has no gradient.
 void expect_same(const Results& expected, const Results& found, double tolerance) {
   for (const auto& [name, tensor] : expected) {
-    SCOPED_TRACE(name);
-    const auto kept = found.find("outputs/" + name), same = kept == found.end() ? found.find(name) : kept;
-    if (same == found.end() && name.starts_with("gradient/")) {
+    SCOPED_TRACE(to_string(name));
+    const auto same = found.find(name);
+    if (same == found.end() && name.is(Role::gradient)) {
       expect_near(tensor.values, std::vector<double>(tensor.values.size()), tolerance);
       continue;
     }
@@ -370,9 +370,9 @@ void expect_same_results(const Graph& before, const Graph& after, double toleran
   const InterpretResult found = interpret(after, leaves_for(after, before, leaves), exact);
   ASSERT_FALSE(expected.outputs.empty());
   for (auto& [name, gradient] : expected.outputs) {
-    if (!name.starts_with("gradient/") || !found.outputs.contains(name)) continue;
+    if (!name.is(Role::gradient) || !found.outputs.contains(name)) continue;
     const Tensor value = Tensor::from_values(gradient.type, gradient.values);
-    const Tensor stored = stored_in(after, before, name.substr(std::string_view("gradient/").size()), value);
+    const Tensor stored = stored_in(after, before, name.text, value);
     gradient = {stored.type, stored.values()};
   }
   expect_same(expected.outputs, found.outputs, tolerance);
@@ -403,7 +403,7 @@ Graph with_gradients(const Graph& graph) {
     const Value weights = b.constant(random_tensor({DType::f32, b.shape(v)}, ++seed, -1, 1, 0));
     loss = b.add(loss, b.sum_to(b.mul(b.cast(v, DType::f32), weights), {}));
   }
-  b.output("loss", loss);
+  b.output(kLoss, loss);
   return differentiate(std::move(b).finish());
 }
 

@@ -10,25 +10,25 @@ namespace {
 class InterpretedStep : public TrainingStep {
  public:
   InterpretedStep(const Graph& model, const LossOptions& loss, const OptimizerOptions& optimizer,
-                  const NamedTensors& parameters)
+                  const FileTensors& parameters)
       : graphs_(training_step(attach_loss(model, loss), optimizer)),
         stepper_(graphs_.train, initial(optimizer, parameters)) {}
 
-  double loss(const NamedTensors& inputs) override { return stepper_.step(inputs).at("loss"); }
-  double scalar_state(const std::string& name) override { return stepper_.at(name); }
-  NamedTensors parameters() override {
-    NamedTensors result;
+  double loss(const NamedTensors& inputs) override { return stepper_.step(inputs).at(kLoss); }
+  double scalar_state(const Name& name) override { return stepper_.at(name); }
+  FileTensors parameters() override {
+    FileTensors result;
     for (const ArenaSlice& slice : graphs_.layout.slices) {
       Tensor& value = result[slice.name] = Tensor(TensorType{DType::f32, slice.shape});
-      for (int64_t i = 0; i < slice.size(); ++i) value.set(i, stepper_.at(":parameters", slice.offset + i));
+      for (int64_t i = 0; i < slice.size(); ++i) value.set(i, stepper_.at(kParameterArena, slice.offset + i));
     }
     return result;
   }
 
  private:
-  NamedTensors initial(const OptimizerOptions& optimizer, const NamedTensors& parameters) const {
+  NamedTensors initial(const OptimizerOptions& optimizer, const FileTensors& parameters) const {
     NamedTensors states = initial_states(optimizer);
-    Tensor& arena = states[":parameters"] = Tensor(TensorType{DType::f32, {graphs_.layout.size}});
+    Tensor& arena = states[kParameterArena] = Tensor(TensorType{DType::f32, {graphs_.layout.size}});
     for (const ArenaSlice& slice : graphs_.layout.slices)
       for (int64_t i = 0; i < slice.size(); ++i) arena.set(slice.offset + i, parameters.at(slice.name).at(i));
     return states;
@@ -39,7 +39,7 @@ class InterpretedStep : public TrainingStep {
 };
 
 std::unique_ptr<TrainingStep> interpreted(const Graph& model, const LossOptions& loss,
-                                          const OptimizerOptions& optimizer, const NamedTensors& parameters) {
+                                          const OptimizerOptions& optimizer, const FileTensors& parameters) {
   return std::make_unique<InterpretedStep>(model, loss, optimizer, parameters);
 }
 

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include "base/own_names.h"
 #include "tests/passes/stepper.h"
 #include "tests/random_tensors.h"
 
@@ -25,7 +24,7 @@ graph model {
   %5 = reduce_sum(%4) {axes=[0,1]}
   %6 = reshape(%5) {shape=[]}
   %m = state() {name="mean"} : f32[3]
-  output "loss" = %6
+  output measure "loss" = %6
   update %m = %b
 })";
 
@@ -42,7 +41,7 @@ NamedTensors taken_apart(const NamedTensors& states, const ArenaLayout& layout) 
       Tensor piece(TensorType{DType::f32, slice.shape});
       for (int64_t i = 0; i < slice.size(); ++i) piece.set(i, tensor.at(slice.offset + i));
       if (!slice.permutation.empty()) piece = piece.transpose(slice.permutation);  // [1,0] is its own inverse
-      apart.emplace(name == kParameterArena ? slice.name : name + "/" + slice.name, piece);
+      apart.emplace(name == kParameterArena ? Name(slice.name) : Name(Role::slot, name.text + "/" + slice.name), piece);
     }
   }
   return apart;
@@ -62,14 +61,15 @@ void expect_same_steps(const OptimizerOptions& options) {
   Stepper bound(train, initial), unbound(apart, taken_apart(initial, layout));
   for (int step = 0; step < 3; ++step) {
     const NamedTensors inputs{{"x", random_tensor({DType::f32, {5, 4}}, static_cast<uint64_t>(step), -1, 1, 2)},
-                              {std::string(kStepLearningRate), Tensor::scalar(DType::f32, 0.125)}};
+                              {kStepLearningRate, Tensor::scalar(DType::f32, 0.125)}};
     EXPECT_EQ(bound.step(inputs), unbound.step(inputs));
   }
   const NamedTensors expected = taken_apart(bound.states(), layout), found = unbound.states();
   ASSERT_EQ(found.size(), expected.size());
   for (const auto& [name, tensor] : expected)
     for (int64_t i = 0; i < tensor.type.element_count(); ++i)
-      EXPECT_NEAR(found.at(name).at(i), tensor.at(i), 1e-6) << name << "[" << i << "]";  // the norm's sums differ
+      EXPECT_NEAR(found.at(name).at(i), tensor.at(i), 1e-6)
+          << to_string(name) << "[" << i << "]";  // the norm's sums differ
 }
 
 TEST(UnbindArenas, MomentumAndAScaleThatOverflows) {

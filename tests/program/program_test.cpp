@@ -211,7 +211,9 @@ CompiledModel sample_model() {
   m.state["layer/größe"] = Tensor({DType::bf16, {8, 16}});
   m.arenas = {"parameters"};
   m.parameters = {{"w", {2, 3}, {1, 0}, 0}, {"b", {4}, {}, 16}};
-  m.notes = {{"model", "lenet.onnx"}};
+  m.notes.recipe = {{"model", "lenet.onnx"}};
+  m.notes.table_rows = {{"x", 7}};
+  m.notes.classes = 10, m.notes.learning_rate = 0.1;
   return m;
 }
 
@@ -223,8 +225,9 @@ void expect_equal_but_host(const CompiledModel& found, const CompiledModel& expe
   EXPECT_EQ(found.state, expected.state);
   EXPECT_EQ(found.arenas, expected.arenas);
   EXPECT_EQ(found.parameters, expected.parameters);
-  std::map<std::string, std::string> notes = found.notes;
-  EXPECT_EQ(notes.erase("host"), expected.device == DeviceKind::cpu ? 1u : 0u);
+  StepNotes notes = found.notes;
+  EXPECT_EQ(notes.host.empty(), expected.device != DeviceKind::cpu);
+  notes.host = expected.notes.host;
   EXPECT_EQ(notes, expected.notes);
 }
 
@@ -275,9 +278,9 @@ TEST(SavedModel, KeepsTheHostItWasCompiledOn) {
   const TemporaryDirectory temporary;
   const std::string directory = temporary.path() / "step";
   CompiledModel m = sample_model();
-  m.notes["host"] = "another CPU";
+  m.notes.host = "another CPU";
   save_compiled(m, directory);
-  EXPECT_EQ(load_compiled(directory).notes.at("host"), "another CPU");
+  EXPECT_EQ(load_compiled(directory).notes.host, "another CPU");
 }
 
 TEST(SavedModel, ReplacesNothingElse) {
@@ -306,7 +309,7 @@ TEST(SavedModel, RefusesNamesThatForgeLines) {
     save_compiled(m, temporary.path() / "step");
     return error_of([&] { load_compiled(temporary.path() / "step"); });
   };
-  EXPECT_THAT(error_with([](CompiledModel& m) { m.notes["classes"] = "10\nhalfstep: trained"; }),
+  EXPECT_THAT(error_with([](CompiledModel& m) { m.notes.missing_constants = "10\nhalfstep: trained"; }),
               HasSubstr("'10\\u000ahalfstep: trained' holds a control character"));
   EXPECT_THAT(error_with([](CompiledModel& m) { m.programs[0].steps[0].origin = "fc\x1b[2J"; }),
               HasSubstr("'fc\\u001b[2J' holds a control character"));
@@ -346,7 +349,7 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"weights", "weights.safetensors", "BF16", "U16 ", "weights.safetensors: the checksum differs"},
         Damage{"not_json", "manifest.json", "{", "<", "manifest.json is not the manifest of a compiled step"},
         Damage{"format", "manifest.json", "halfstep compiled step", "other", "is not the manifest of a compiled step"},
-        Damage{"version", "manifest.json", "\"version\": 4", "\"version\": 2", "version 4 expected, found 2"},
+        Damage{"version", "manifest.json", "\"version\": 5", "\"version\": 2", "version 5 expected, found 2"},
         Damage{"device", "manifest.json", "\"cpu\"", "\"tpu\"", "device: cpu or cuda expected, found 'tpu'"},
         Damage{"missing", "manifest.json", "\"arenas\"", "\"arena\"", "a field is missing or of the wrong type"},
         Damage{"wrong_type", "manifest.json", "\"offset\": 0", "\"offset\": \"0\"",

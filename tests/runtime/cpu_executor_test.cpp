@@ -258,9 +258,9 @@ TEST(CpuExecutor, KernelsForAnotherCpuAreRefused) {
   CompiledModel m = kernel_model({affine_program("train")});
   m.architecture = "znver5";
   EXPECT_EQ(error_of([&] { check_host_runs(m); }), "") << "compiled in this process";
-  m.notes["host"] = host_fingerprint();
+  m.notes.host = host_fingerprint();
   EXPECT_EQ(error_of([&] { check_host_runs(m); }), "") << "compiled on this machine";
-  m.notes["host"] = "Another CPU 01234567";
+  m.notes.host = "Another CPU 01234567";
   EXPECT_THAT(error_of([&] { make_cpu_executor(m, {}); }),
               HasSubstr("compiled for CPU 'znver5' (Another CPU 01234567), this one is " + host_fingerprint()));
   m.architecture = "x86-64";

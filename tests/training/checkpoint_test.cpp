@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "program/safetensors.h"
+#include "tests/slots.h"
 #include "tests/training/fake_executor.h"
 
 namespace halfstep {
@@ -38,9 +39,9 @@ FakeExecutor used_executor() {
   FakeExecutor executor;
   for (auto& [name, tensor] : executor.state())
     for (int64_t i = 0; i < tensor.type.element_count(); ++i)
-      if (name.starts_with("loss_scale") || name.starts_with("bn") || i < 12 || i == 16 || i == 17)  // not the gap
+      if (tensor.type.shape != Shape{32} || i < 12 || i == 16 || i == 17)  // not the gap
         tensor.set(i, tensor.at(i) + 0.37 * static_cast<double>(i + 3));
-  executor.state()[":parameters.f16"] = executor.state()[":parameters"].cast(DType::f16);
+  executor.state()[Name(Role::slot, "parameters.f16")] = executor.state()[kParameterArena].cast(DType::f16);
   return executor;
 }
 
@@ -98,14 +99,14 @@ TEST_F(Checkpoints, RestoreEverything) {
 TEST_F(Checkpoints, TensorsStandInTheOnnxLayoutUnderOnnxNames) {
   FakeExecutor executor;
   const fs::path path = save(executor, 1);
-  const NamedTensors weights = read_checkpoint_weights(directory_.path() / "run");
+  const FileTensors weights = read_checkpoint_weights(directory_.path() / "run");
   std::vector<std::string> found;
   for (const auto& [name, unused] : weights) found.push_back(name);
   EXPECT_THAT(found, ElementsAre("bn.running_mean", "conv.weight", "conv/bias"));
   const Tensor& conv = weights.at("conv.weight");
   ASSERT_EQ(conv.type, (TensorType{DType::f32, {2, 3, 2, 1}}));
   // Stored [o, h, w, i]: element (o, i, h, 0) is at o * 6 + h * 3 + i.
-  const Tensor& arena = executor.state()[":parameters"];
+  const Tensor& arena = executor.state()[kParameterArena];
   for (int64_t o = 0; o < 2; ++o)
     for (int64_t i = 0; i < 3; ++i)
       for (int64_t h = 0; h < 2; ++h) EXPECT_EQ(conv.at((o * 3 + i) * 2 + h), arena.at(o * 6 + h * 3 + i));
@@ -125,7 +126,7 @@ TEST_F(Checkpoints, AreIndependentOfTheOrderOfTheArena) {
   load_checkpoint(directory_.path() / "run", after);
   EXPECT_EQ(read_model_state(after).weights, read_model_state(before).weights);
   EXPECT_EQ(read_model_state(after).slots, read_model_state(before).slots);
-  EXPECT_EQ(after.state()[":parameters.f16"], after.state()[":parameters"].cast(DType::f16));
+  EXPECT_EQ(after.state()[Name(Role::slot, "parameters.f16")], after.state()[kParameterArena].cast(DType::f16));
 }
 
 TEST_F(Checkpoints, ManifestSaysWhatIsThere) {
@@ -134,7 +135,7 @@ TEST_F(Checkpoints, ManifestSaysWhatIsThere) {
   EXPECT_EQ(manifest["version"], 1);
   EXPECT_EQ(manifest["step"], 9);
   EXPECT_EQ(manifest["seed"], 0xfedcba9876543210u);
-  EXPECT_EQ(manifest["loss_scale"], executor.state()[":loss_scale.scale"].at(0));
+  EXPECT_EQ(manifest["loss_scale"], executor.state()[kLossScaleState].at(0));
   EXPECT_EQ(manifest["files"]["weights.safetensors"]["conv.weight"]["shape"], (Shape{2, 3, 2, 1}));
 }
 
@@ -213,7 +214,7 @@ TEST_F(Checkpoints, AFullDiskLeavesTheOldOne) {
   FakeExecutor executor = used_executor();
   save(executor, 1, 1);
   const ModelState old = read_model_state(executor);
-  executor.state()[":parameters"].set(0, 99);
+  executor.state()[kParameterArena].set(0, 99);
   for (const rlim_t bytes : {rlim_t{0}, rlim_t{100}, rlim_t{1000}}) {
     FullDisk full(bytes);
     EXPECT_THAT([&] { save(executor, 2, 1); },
@@ -305,12 +306,12 @@ TEST_F(Checkpoints, AnotherModelsCheckpointIsRefusedWhole) {
 
 TEST_F(Checkpoints, WeightsAloneCanBeWritten) {
   FakeExecutor before = used_executor(), after;
-  const Tensor momentum = after.state()[":momentum"];
+  const Tensor momentum = after.state()[kMomentumArena];
   write_weights(after, read_model_state(before).weights, "weights");
-  EXPECT_EQ(after.state()[":parameters"], before.state()[":parameters"]);
-  EXPECT_EQ(after.state()[":parameters.f16"], before.state()[":parameters.f16"]);
+  EXPECT_EQ(after.state()[kParameterArena], before.state()[kParameterArena]);
+  EXPECT_EQ(after.state()[Name(Role::slot, "parameters.f16")], before.state()[Name(Role::slot, "parameters.f16")]);
   EXPECT_EQ(after.state()["bn.running_mean"], before.state()["bn.running_mean"]);
-  EXPECT_EQ(after.state()[":momentum"], momentum);
+  EXPECT_EQ(after.state()[kMomentumArena], momentum);
   EXPECT_THAT([&] { write_weights(after, {}, "file 'w'"); },
               ThrowsMessage<Error>(HasSubstr("file 'w': 'conv.weight' f32[2,3,2,1] is missing")));
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "runtime/executor.h"
+#include "tests/slots.h"
 
 namespace halfstep {
 
@@ -18,34 +19,35 @@ struct Submission {
 };
 
 // Two parameters with a gap between them; the first is stored with its axes permuted. Batch 4, samples of 3 elements.
-inline CompiledModel fake_model() {
+inline CompiledModel fake_model(int64_t accumulation = 1) {
   const std::vector<Buffer> inputs = {{"x", BufferKind::input, {DType::f32, {4, 3}}},
                                       {"y", BufferKind::input, {DType::i64, {4}}},
-                                      {":step.learning_rate", BufferKind::input, {DType::f32, {}}},
-                                      {":step.iteration", BufferKind::input, {DType::i32, {}}},
-                                      {":step.seed", BufferKind::input, {DType::i64, {}}}};
-  const std::vector<Buffer> state = {{":parameters", BufferKind::state, {DType::f32, {32}}},
-                                     {":parameters.f16", BufferKind::state, {DType::f16, {32}}},
-                                     {":momentum", BufferKind::state, {DType::f32, {32}}},
+                                      {kStepLearningRate, BufferKind::input, {DType::f32, {}}},
+                                      {kStepIteration, BufferKind::input, {DType::i32, {}}},
+                                      {kStepSeed, BufferKind::input, {DType::i64, {}}}};
+  const std::vector<Buffer> state = {{kParameterArena, BufferKind::state, {DType::f32, {32}}},
+                                     {Name(Role::slot, "parameters.f16"), BufferKind::state, {DType::f16, {32}}},
+                                     {kMomentumArena, BufferKind::state, {DType::f32, {32}}},
                                      {"bn.running_mean", BufferKind::state, {DType::f32, {3}}},
-                                     {":loss_scale.scale", BufferKind::state, {DType::f32, {}}},
-                                     {":loss_scale.tracker", BufferKind::state, {DType::i32, {}}}};
-  const auto scalar_output = [](const char* name) { return Buffer{name, BufferKind::output, {DType::f32, {}}}; };
+                                     {kLossScaleState, BufferKind::state, {DType::f32, {}}},
+                                     {kLossScaleTracker, BufferKind::state, {DType::i32, {}}}};
+  const auto scalar_output = [](const Name& name) { return Buffer{name, BufferKind::output, {DType::f32, {}}}; };
   Program train{"train", inputs, {}}, accumulate{"accumulate", inputs, {}};
   Program evaluate{"evaluate", {inputs[0], inputs[1]}, {}};
-  for (const char* name : {"loss", "correct", "loss_scale", "overflow"}) train.buffers.push_back(scalar_output(name));
-  for (const char* name : {"loss", "correct"}) accumulate.buffers.push_back(scalar_output(name));
-  for (const char* name : {"row_loss", "row_correct"})
+  for (const OwnName& name : {kLoss, kCorrect, kUsedLossScale, kOverflow}) train.buffers.push_back(scalar_output(name));
+  for (const OwnName& name : {kLoss, kCorrect}) accumulate.buffers.push_back(scalar_output(name));
+  for (const OwnName& name : {kRowLoss, kRowCorrect})
     evaluate.buffers.push_back({name, BufferKind::output, {DType::f32, {4}}});
   for (Program* p : {&train, &accumulate, &evaluate}) p->buffers.insert(p->buffers.end(), state.begin(), state.end());
   CompiledModel model;
   model.programs = {evaluate, accumulate, train};
-  model.arenas = {":parameters", ":parameters.f16", ":momentum"};
+  model.arenas = {kParameterArena, Name(Role::slot, "parameters.f16"), kMomentumArena};
   model.parameters = {{"conv.weight", {2, 2, 1, 3}, {0, 2, 3, 1}, 0}, {"conv/bias", {2}, {}, 16}};
-  model.state[":loss_scale.scale"] = Tensor::scalar(DType::f32, 1024);
-  model.state[":parameters"] = Tensor(TensorType{DType::f32, {32}});
-  for (int64_t i = 0; i < 12; ++i) model.state[":parameters"].set(i, 0.01 * static_cast<double>(i + 1));
-  for (int64_t i = 16; i < 18; ++i) model.state[":parameters"].set(i, -1);
+  model.state[kLossScaleState] = Tensor::scalar(DType::f32, 1024);
+  model.state[kParameterArena] = Tensor(TensorType{DType::f32, {32}});
+  for (int64_t i = 0; i < 12; ++i) model.state[kParameterArena].set(i, 0.01 * static_cast<double>(i + 1));
+  for (int64_t i = 16; i < 18; ++i) model.state[kParameterArena].set(i, -1);
+  model.notes.accumulation = accumulation;
   return model;
 }
 
@@ -56,7 +58,7 @@ class FakeExecutor final : public Executor {
       for (const Buffer& b : p.buffers)
         if (b.kind == BufferKind::state) state_.emplace(b.name, Tensor(b.type));
     for (const auto& [name, value] : model_.state) state_[name] = value;
-    state_[":parameters.f16"] = state_[":parameters"].cast(DType::f16);
+    state_[Name(Role::slot, "parameters.f16")] = state_[kParameterArena].cast(DType::f16);
   }
 
   std::vector<Submission> log;
@@ -94,8 +96,8 @@ class FakeExecutor final : public Executor {
     return result;
   }
 
-  Tensor read_state(const std::string& name) override { return state_.at(name); }
-  void write_state(const std::string& name, const Tensor& value) override {
+  Tensor read_state(const Name& name) override { return state_.at(name); }
+  void write_state(const Name& name, const Tensor& value) override {
     require(state_.at(name).type == value.type, "state keeps its type");
     state_[name] = value;
   }
@@ -116,33 +118,33 @@ class FakeExecutor final : public Executor {
   NamedTensors step(const Submission& s) {
     const double loss = mix(s.inputs);
     for (int64_t i = 0; i < 3; ++i) accumulated_ += loss * (i + 1);
-    NamedTensors outputs{{"loss", Tensor::scalar(DType::f32, loss_override != 0 ? loss_override : loss)},
-                         {"correct", Tensor::scalar(DType::f32, std::floor(loss * 5))}};
+    NamedTensors outputs{{kLoss, Tensor::scalar(DType::f32, loss_override != 0 ? loss_override : loss)},
+                         {kCorrect, Tensor::scalar(DType::f32, std::floor(loss * 5))}};
     Tensor& mean = state_["bn.running_mean"];
     for (int64_t i = 0; i < 3; ++i) mean.set(i, 0.9 * mean.at(i) + 0.1 * s.inputs.at("x").at(i));
     if (s.program == "accumulate") return outputs;
     const bool overflow = overflows(++train_steps_);
-    outputs["overflow"] = Tensor::scalar(DType::f32, overflow);
-    outputs["loss_scale"] = state_[":loss_scale.scale"];
-    update(overflow, s.inputs.at(":step.learning_rate").at(0));
+    outputs[kOverflow] = Tensor::scalar(DType::f32, overflow);
+    outputs[kUsedLossScale] = state_[kLossScaleState];
+    update(overflow, s.inputs.at(kStepLearningRate).at(0));
     accumulated_ = 0;
     return outputs;
   }
 
   void update(bool overflow, double rate) {
-    Tensor &scale = state_[":loss_scale.scale"], &tracker = state_[":loss_scale.tracker"];
+    Tensor &scale = state_[kLossScaleState], &tracker = state_[kLossScaleTracker];
     tracker.set(0, overflow ? 0 : tracker.at(0) + 1);
     if (overflow) {
       scale.set(0, std::max(1.0, scale.at(0) / 2));
       return;
     }
-    Tensor &parameters = state_[":parameters"], &momentum = state_[":momentum"];
+    Tensor &parameters = state_[kParameterArena], &momentum = state_[kMomentumArena];
     for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 12}, {16, 18}})
       for (int64_t i = begin; i < end; ++i) {
         momentum.set(i, 0.9 * momentum.at(i) + accumulated_ * static_cast<double>(i + 1));
         parameters.set(i, parameters.at(i) - rate * momentum.at(i));
       }
-    state_[":parameters.f16"] = parameters.cast(DType::f16);
+    state_[Name(Role::slot, "parameters.f16")] = parameters.cast(DType::f16);
   }
 
   // Row loss: the first element of the sample; correct where the label is even.
@@ -153,8 +155,8 @@ class FakeExecutor final : public Executor {
       loss.set(row, inputs.at("x").at(row * 3));
       correct.set(row, static_cast<int64_t>(inputs.at("y").at(row)) % 2 == 0);
     }
-    outputs["row_loss"] = loss;
-    outputs["row_correct"] = correct;
+    outputs[kRowLoss] = loss;
+    outputs[kRowCorrect] = correct;
     return outputs;
   }
 

@@ -7,9 +7,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/own_names.h"
-#include "training/notes.h"
-
 namespace halfstep {
 namespace {
 
@@ -22,7 +19,7 @@ TEST(RandomInputs, AreNormalOrBelowTheirBounds) {
   Program program;
   const TensorType types[] = {{DType::f16, {40, 50}},  {DType::i64, {500}}, {DType::i32, {500}},
                               {DType::boolean, {500}}, {DType::f32, {}},    {DType::i64, {}}};
-  const std::string names[] = {"x", "targets", "ids", "mask", std::string(kStepLearningRate), std::string(kStepSeed)};
+  const Name names[] = {"x", "targets", "ids", "mask", kStepLearningRate, kStepSeed};
   std::vector<Tensor> tensors;
   std::vector<std::span<std::byte>> staging;
   program.buffers.push_back({"w", BufferKind::state, {DType::f32, {3}}});
@@ -32,7 +29,7 @@ TEST(RandomInputs, AreNormalOrBelowTheirBounds) {
   }
   for (Tensor& t : tensors) staging.emplace_back(t.data.data(), t.data.size());
   CompiledModel model;
-  model.notes = {{kLabelInputNote, "targets"}, {kClassesNote, "10"}, {std::string(kTableRows) + "ids", "300"}};
+  model.notes.label_input = "targets", model.notes.classes = 10, model.notes.table_rows = {{"ids", 300}};
   fill_random(model, program, 0.25, staging);
 
   double sum = 0, squares = 0;

@@ -83,10 +83,10 @@ TEST(Trainer, FeedsEachEpochInItsOrderAndReportsIt) {
   }
   for (int64_t i = 0; i < 10; ++i) {
     const NamedTensors& inputs = executor.log[static_cast<size_t>(i)].inputs;
-    EXPECT_EQ(inputs.at(":step.iteration").at(0), i);
-    EXPECT_EQ(inputs.at(":step.seed").at(0), 17);
+    EXPECT_EQ(inputs.at(kStepIteration).at(0), i);
+    EXPECT_EQ(inputs.at(kStepSeed).at(0), 17);
     const double rate = learning_rate(options(2).schedule, {.steps_per_epoch = 5, .epochs = 2}, i);
-    EXPECT_EQ(inputs.at(":step.learning_rate").at(0), static_cast<float>(rate));
+    EXPECT_EQ(inputs.at(kStepLearningRate).at(0), static_cast<float>(rate));
     EXPECT_EQ(recorder.steps[static_cast<size_t>(i)].learning_rate, rate);
     EXPECT_EQ(recorder.steps[static_cast<size_t>(i)].step, i + 1);
     EXPECT_EQ(recorder.steps[static_cast<size_t>(i)].epoch, i / 5 + 1);
@@ -126,7 +126,7 @@ TEST(Trainer, ProgressComesAtMostTenTimesASecond) {
 }
 
 TEST(Trainer, AccumulatesBatchesIntoAStep) {
-  FakeExecutor executor;
+  FakeExecutor executor(fake_model(2));
   TrainOptions o = options(1);
   o.accumulation = 2;
   Recorder recorder;
@@ -136,8 +136,8 @@ TEST(Trainer, AccumulatesBatchesIntoAStep) {
   std::vector<double> iterations, rates;
   for (const Submission& s : executor.log) {
     programs.push_back(s.program);
-    iterations.push_back(s.inputs.at(":step.iteration").at(0));
-    rates.push_back(s.inputs.at(":step.learning_rate").at(0));
+    iterations.push_back(s.inputs.at(kStepIteration).at(0));
+    rates.push_back(s.inputs.at(kStepLearningRate).at(0));
   }
   EXPECT_THAT(programs, testing::ElementsAre("accumulate", "train", "accumulate", "train"));
   EXPECT_THAT(iterations, testing::ElementsAre(0, 1, 2, 3));
@@ -152,7 +152,7 @@ TEST(Trainer, AccumulatesBatchesIntoAStep) {
     for (const Buffer& b : again.model().programs[static_cast<size_t>(program_index(again.model(), s.program))].buffers)
       if (b.kind == BufferKind::input) std::ranges::copy(s.inputs.at(b.name).data, staging[i++].begin());
     again.submit();
-    batch_losses.push_back(again.poll(Wait::yes)->outputs.at("loss").at(0));
+    batch_losses.push_back(again.poll(Wait::yes)->outputs.at(kLoss).at(0));
   }
   EXPECT_DOUBLE_EQ(recorder.steps[0].loss, (batch_losses[0] + batch_losses[1]) / 2);
 }
@@ -185,7 +185,7 @@ TEST(Trainer, StopsWhenTheScaleSitsAtItsFloor) {
 }
 
 TEST(Trainer, TheStepThatStopsARunIsHandedOver) {
-  FakeExecutor executor;
+  FakeExecutor executor(fake_model(2));
   executor.overflows = [](int64_t step) { return step > 4; };
   TrainOptions o = options(100);
   o.overflow_limit = 20;
@@ -255,7 +255,7 @@ void expect_same_after_resume(int64_t stop, int64_t accumulation, int64_t checkp
   TrainOptions o = options(3);
   o.accumulation = accumulation;
   const auto overflows = [](int64_t step) { return step == 3; };
-  FakeExecutor whole, first, second;
+  FakeExecutor whole(fake_model(accumulation)), first(fake_model(accumulation)), second(fake_model(accumulation));
   Recorder whole_run, first_run, second_run;
   whole.overflows = first.overflows = overflows;
   train(whole, data, &test, o, whole_run);
@@ -400,7 +400,7 @@ TEST(Trainer, WhatCannotBeTrainedIsSaidBeforeTheFirstStep) {
   o = options(1);
   o.schedule.learning_rate = -1;
   expect_error(samples(), o, "learning rate: -1");
-  CompiledModel model = fake_model();
+  CompiledModel model = fake_model(2);
   model.programs.erase(model.programs.begin(), model.programs.begin() + 2);  // leaves "train"
   FakeExecutor train_only(model);
   o = options(1);
@@ -411,9 +411,7 @@ TEST(Trainer, WhatCannotBeTrainedIsSaidBeforeTheFirstStep) {
 }
 
 TEST(Trainer, AnotherAccumulationThanWasCompiledIsRefused) {
-  CompiledModel model = fake_model();
-  model.notes["accumulation"] = "2";
-  FakeExecutor executor(model);
+  FakeExecutor executor(fake_model(2));
   Recorder recorder;
   TrainOptions o = options(1);
   EXPECT_THAT([&] { train(executor, samples(), nullptr, o, recorder); },

@@ -75,7 +75,7 @@ CompiledModel small_step() {
   m.state["parameters"] = Tensor({DType::f32, {20}});
   m.arenas = {"parameters"};
   m.parameters = {{"w", {2, 3}, {1, 0}, 0}, {"b", {4}, {}, 16}};
-  m.notes = {{"model", "m.onnx"}};
+  m.notes.recipe = {{"model", "m.onnx"}};
   return m;
 }
 

@@ -1,0 +1,29 @@
+// What the compiler knew of a step and its runs want to know.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+namespace halfstep {
+
+struct StepNotes {
+  std::string compiler;                       // its version
+  std::string host;                           // host_fingerprint() of the machine that compiled it; see save_compiled
+  std::map<std::string, std::string> recipe;  // by key, with absolute paths
+  int64_t accumulation = 1;                   // batches an optimizer step
+  int64_t seed = 0;                           // of the recipe, as is the next
+  double learning_rate = 0;
+  std::optional<std::string> label_input =
+      {};                                     // that the loss added to the model's; absent: the model computes its loss
+  std::optional<int64_t> classes = {};        // of the model's output
+  std::optional<int64_t> label_classes = {};  // where the recipe says that labels have fewer
+  std::optional<int64_t> ignored_label = {};
+  std::map<std::string, int64_t> table_rows = {};  // by input whose values choose rows of a table
+  std::string missing_constants;  // of a step whose constants are zeros because their data was missing: what is missing
+  std::string largest_tensors;    // in scratch, for the error of a device whose memory is too small
+  friend bool operator==(const StepNotes&, const StepNotes&) = default;
+};
+
+}  // namespace halfstep

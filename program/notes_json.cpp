@@ -1,0 +1,73 @@
+#include "program/notes_json.h"
+
+#include <nlohmann/json.hpp>
+#include <tuple>
+
+#include "program/json_text.h"
+
+namespace halfstep {
+namespace {
+
+using Json = nlohmann::json;
+
+// The one list of fields: those at their default are left out.
+constexpr auto kFields = std::tuple{std::pair{"compiler", &StepNotes::compiler},
+                                    std::pair{"host", &StepNotes::host},
+                                    std::pair{"recipe", &StepNotes::recipe},
+                                    std::pair{"accumulation", &StepNotes::accumulation},
+                                    std::pair{"seed", &StepNotes::seed},
+                                    std::pair{"learning_rate", &StepNotes::learning_rate},
+                                    std::pair{"label_input", &StepNotes::label_input},
+                                    std::pair{"classes", &StepNotes::classes},
+                                    std::pair{"label_classes", &StepNotes::label_classes},
+                                    std::pair{"ignored_label", &StepNotes::ignored_label},
+                                    std::pair{"table_rows", &StepNotes::table_rows},
+                                    std::pair{"missing_constants", &StepNotes::missing_constants},
+                                    std::pair{"largest_tensors", &StepNotes::largest_tensors}};
+
+template <typename Visit>
+void visit_fields(const Visit& visit) {
+  std::apply([&](const auto&... field) { (visit(field.first, field.second), ...); }, kFields);
+}
+
+template <typename T>
+Json written(const T& value) {
+  return value;
+}
+template <typename T>
+Json written(const std::optional<T>& value) {
+  return *value;
+}
+
+void read(const Json& json, std::string& value) { value = line_of(json); }
+void read(const Json& json, int64_t& value) { value = json.get<int64_t>(); }
+void read(const Json& json, double& value) { value = json.get<double>(); }
+template <typename T>
+void read(const Json& json, std::optional<T>& value) {
+  read(json, value.emplace());
+}
+template <typename T>
+void read(const Json& json, std::map<std::string, T>& value) {
+  for (const auto& [key, entry] : json.get_ref<const Json::object_t&>()) read(entry, value[line_of(key)]);
+}
+
+}  // namespace
+
+Json json_of(const StepNotes& notes) {
+  static const StepNotes untold;
+  Json json = Json::object();
+  visit_fields([&](const char* key, auto field) {
+    if (notes.*field != untold.*field) json[key] = written(notes.*field);
+  });
+  return json;
+}
+
+StepNotes notes_from_json(const Json& json) {
+  StepNotes notes;
+  visit_fields([&](const char* key, auto field) {
+    if (json.contains(key)) read(json.at(key), notes.*field);
+  });
+  return notes;
+}
+
+}  // namespace halfstep

@@ -340,13 +340,9 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
   for (const std::string& pattern : r.deny) o.autocast.rules.push_back(deny_rule(pattern));
   for (const std::string& pattern : r.infer) o.autocast.rules.push_back(infer_rule(pattern));
   OptimizerOptions& opt = o.optimizer;
-  opt.kind = r.optimizer == "adam"    ? OptimizerKind::adam
-             : r.optimizer == "adamw" ? OptimizerKind::adamw
-                                      : OptimizerKind::sgd;
+  opt.name = r.optimizer, opt.parameters = r.optimizer_parameters;
   opt.no_decay = r.no_decay;
-  opt.weight_decay = r.weight_decay, opt.momentum = r.momentum, opt.dampening = r.dampening;
-  opt.acceleration = r.nesterov ? OptimizerOptions::nesterov : OptimizerOptions::classical;
-  opt.beta1 = r.beta1, opt.beta2 = r.beta2, opt.epsilon = r.epsilon;
+  opt.weight_decay = r.weight_decay;
   if (r.clip_norm > 0) opt.clip_norm = r.clip_norm;
   opt.scaling = loss_scaling(r);
   opt.accumulation = r.accumulation;

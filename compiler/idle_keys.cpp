@@ -2,6 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
+#include "base/optimizers.h"
+#include "training/learning_rate.h"
+
 namespace halfstep {
 namespace {
 
@@ -17,15 +22,6 @@ bool scales_nothing(const Recipe& r) {
 
 const std::vector<IdleKeys>& rows() {
   static const std::vector<IdleKeys> table{
-      {{"momentum", "nesterov", "dampening"},
-       [](const Recipe& r) { return r.optimizer != "sgd"; },
-       [](const Recipe& r) { return "optimizer is " + r.optimizer; }},
-      {{"nesterov", "dampening"},
-       [](const Recipe& r) { return r.optimizer == "sgd" && r.momentum == 0; },
-       [](const Recipe&) { return std::string("momentum is 0"); }},
-      {{"beta1", "beta2", "epsilon"},
-       [](const Recipe& r) { return r.optimizer == "sgd"; },
-       [](const Recipe&) { return std::string("optimizer is sgd"); }},
       {{"no_decay"},
        [](const Recipe& r) { return r.weight_decay == 0; },
        [](const Recipe&) { return std::string("weight_decay is 0"); }},
@@ -44,12 +40,6 @@ const std::vector<IdleKeys>& rows() {
       {{"growth_factor", "backoff_factor", "growth_interval", "min_scale"},
        [](const Recipe& r) { return r.loss_scale == "fixed"; },
        [](const Recipe&) { return std::string("loss_scale is fixed"); }},
-      {{"gamma", "step_epochs"},
-       [](const Recipe& r) { return r.schedule != "step"; },
-       [](const Recipe& r) { return "schedule is " + r.schedule; }},
-      {{"final_rate", "decay_steps"},
-       [](const Recipe& r) { return r.schedule != "linear" && r.schedule != "cosine"; },
-       [](const Recipe& r) { return "schedule is " + r.schedule; }},
       {{"preset", "allow", "deny", "infer"},
        [](const Recipe& r) { return r.precision == "fp32"; },
        [](const Recipe&) { return std::string("precision is fp32"); }},
@@ -63,10 +53,34 @@ const std::vector<IdleKeys>& rows() {
   return table;
 }
 
+// Of the optimizers' parameters.
+void add_idle_parameters(const Recipe& recipe, std::vector<std::string>& sentences) {
+  const OptimizerRow& chosen = *find_optimizer(recipe.optimizer);
+  for (const auto& [name, value] : recipe.optimizer_parameters) {
+    const HyperParameter* read = chosen.find(name);
+    if (!read)
+      sentences.push_back(fmt::format("{} has no effect: optimizer is {}", name, chosen.name));
+    else if (!read->beside.empty() && value_of(chosen, read->beside, recipe.optimizer_parameters) == 0)
+      sentences.push_back(fmt::format("{} has no effect: {} is 0", name, read->beside));
+  }
+}
+
+// Of keys that one schedule reads and another does not.
+void add_idle_schedule_keys(const Recipe& recipe, std::vector<std::string>& sentences) {
+  const ScheduleRow& chosen = *find_schedule(recipe.schedule);
+  std::set<std::string_view> told;
+  for (const ScheduleRow& row : learning_rate_schedules())
+    for (const std::string_view name : row.keys)
+      if (!chosen.reads(name) && recipe.given.contains(std::string(name)) && told.insert(name).second)
+        sentences.push_back(fmt::format("{} has no effect: schedule is {}", name, chosen.name));
+}
+
 }  // namespace
 
 std::vector<std::string> idle_keys(const Recipe& recipe) {
   std::vector<std::string> sentences;
+  add_idle_parameters(recipe, sentences);
+  add_idle_schedule_keys(recipe, sentences);
   for (const IdleKeys& row : rows())
     for (const std::string& name : row.names)
       if (recipe.given.contains(name) && row.idle(recipe))

@@ -55,7 +55,7 @@ inline Recipe family_recipe(const FamilyCase& c, const nlohmann::json& reference
   for (const auto& [name, spec] : reference.at("inputs").items()) recipe.shapes[name] = spec.at("shape").get<Shape>();
   recipe.batch = recipe.shapes.begin()->second.front();
   recipe.dropout = 0;
-  recipe.momentum = reference.at("sgd").at("momentum");
+  recipe.optimizer_parameters["momentum"] = reference.at("sgd").at("momentum");
   recipe.restore_parameters = c.form == "fresh";
   recipe.bn_insert = c.form == "fresh" && reference.at("batch_norm");
   recipe.precision = precision;

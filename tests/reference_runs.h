@@ -40,7 +40,7 @@ inline Recipe reference_recipe(const ReferenceCase& c, const nlohmann::json& ref
   recipe.shapes[""] = reference.at("inputs").at("images").at("shape").get<Shape>();
   recipe.batch = recipe.shapes[""][0];
   recipe.dropout = 0;
-  recipe.momentum = reference.at("sgd").at("momentum");
+  recipe.optimizer_parameters["momentum"] = reference.at("sgd").at("momentum");
   recipe.precision = precision;
   recipe.loss_scale = precision == "fp16" ? "fixed" : "none";
   recipe.initial_scale = reference.at("loss_scale");

@@ -31,13 +31,12 @@ inline OptimizerOptions recorded_optimizer(const nlohmann::json& trajectory) {
   const nlohmann::json& o = trajectory.at("options");
   OptimizerOptions options;
   const std::string kind = trajectory.at("optimizer");
-  options.kind = kind == "SGD" ? OptimizerKind::sgd : kind == "Adam" ? OptimizerKind::adam : OptimizerKind::adamw;
-  options.momentum = o.value("momentum", 0.0);
-  options.dampening = o.value("dampening", 0.0);
+  options.name = kind == "SGD" ? "sgd" : kind == "Adam" ? "adam" : "adamw";
+  for (const char* parameter : {"momentum", "dampening"}) options.parameters[parameter] = o.value(parameter, 0.0);
+  options.parameters["nesterov"] = o.value("nesterov", false);
+  options.parameters["epsilon"] = o.value("eps", 1e-8);
   options.weight_decay = o.value("weight_decay", 0.0);
-  options.epsilon = o.value("eps", 1e-8);
-  if (o.contains("betas")) options.beta1 = o["betas"][0], options.beta2 = o["betas"][1];
-  if (o.value("nesterov", false)) options.acceleration = OptimizerOptions::nesterov;
+  if (o.contains("betas")) options.parameters["beta1"] = o["betas"][0], options.parameters["beta2"] = o["betas"][1];
   if (!trajectory.at("clip").is_null()) options.clip_norm = trajectory.at("clip").get<double>();
   return options;
 }

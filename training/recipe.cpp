@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/printable.h"
+#include "training/learning_rate.h"
 
 namespace halfstep {
 namespace {
@@ -153,9 +154,47 @@ RecipeKey key(Group group, std::string name, std::string unit, std::string help,
           [](const Recipe& r) { return write(r.*Member); }};
 }
 
-const std::vector<RecipeKey>& keys() {
+// "sgd|adam"
+std::string names_of(const auto& rows) {
+  std::string names;
+  for (const auto& row : rows) names += (names.empty() ? "" : "|") + std::string(row.name);
+  return names;
+}
+
+RecipeKey parameter_key(const HyperParameter& parameter) {
+  const bool number = parameter.kind == HyperParameter::number;
+  const std::string name(parameter.name);
+  const auto set = [=](Recipe& r, const std::string& text) {
+    bool yes = false;
+    double value = 0;
+    number ? read(value, text) : read(yes, text);
+    r.optimizer_parameters[name] = number ? value : yes;
+  };
+  const auto get = [=](const Recipe& r) {
+    const OptimizerRow* row = find_optimizer(r.optimizer);
+    if (!row || !row->find(name)) return std::string();
+    const double value = value_of(*row, name, r.optimizer_parameters);
+    return number ? write(value) : write(value != 0);
+  };
+  return {name,           kStep.name, kStep.scope, number ? "NUMBER" : "true|false", "", parameter.least,
+          parameter.most, set,        get};
+}
+
+// One for each parameter of the optimizers, which may share it.
+std::vector<RecipeKey> parameter_keys() {
+  std::vector<RecipeKey> keys;
+  for (const OptimizerRow& row : optimizers())
+    for (const HyperParameter& parameter : row.parameters) {
+      auto key = std::ranges::find(keys, parameter.name, &RecipeKey::name);
+      if (key == keys.end()) key = keys.insert(key, parameter_key(parameter));
+      key->help += (key->help.empty() ? "" : ", ") + std::string(row.name);
+    }
+  return keys;
+}
+
+std::vector<RecipeKey> all_keys() {
   using R = Recipe;
-  static const std::vector<RecipeKey> table{
+  std::vector<RecipeKey> table{
       key<&R::model>(kModel, "model", "PATH", "the ONNX file, or a directory that `compile` made"),
       key<&R::init>(kModel, "init", "from_file|absent|fresh",
                     "where weights come from; alone: absent, fresh where missing"),
@@ -206,16 +245,10 @@ const std::vector<RecipeKey>& keys() {
                                 1),
       key<&R::special_tokens>(kStep, "special_tokens", "NUMBER,...", "masked_token: FIRST,LAST that are never hidden"),
       key<&R::dropout>(kStep, "dropout", "NUMBER", "replaces every dropout ratio of the model", 0, 1),
-      key<&R::optimizer>(kStep, "optimizer", "sgd|adam|adamw", "the update rule"),
-      key<&R::momentum>(kStep, "momentum", "NUMBER", "sgd", 0, 1),
-      key<&R::nesterov>(kStep, "nesterov", "true|false", "sgd"),
-      key<&R::dampening>(kStep, "dampening", "NUMBER", "sgd", 0, 1),
+      key<&R::optimizer>(kStep, "optimizer", names_of(optimizers()), "the update rule"),
       key<&R::weight_decay>(kStep, "weight_decay", "NUMBER", "all optimizers", 0),
       key<&R::no_decay>(kStep, "no_decay", "PATTERN,...",
                         "parameters without weight decay; vectors: those of one axis (biases, norms)"),
-      key<&R::beta1>(kStep, "beta1", "NUMBER", "adam, adamw", 0, 1),
-      key<&R::beta2>(kStep, "beta2", "NUMBER", "adam, adamw", 0, 1),
-      key<&R::epsilon>(kStep, "epsilon", "NUMBER", "adam, adamw", 0),
       key<&R::clip_norm>(kStep, "clip_norm", "NUMBER", "largest global gradient norm; 0: no limit", 0),
 
       key<&R::precision>(kPrecision, "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
@@ -249,7 +282,7 @@ const std::vector<RecipeKey>& keys() {
       key<&R::epochs>(kRun, "epochs", "NUMBER", "passes over the training data", 1),
       key<&R::max_steps>(kRun, "max_steps", "NUMBER", "stops earlier; 0: no limit", 0),
       key<&R::learning_rate>(kRun, "learning_rate", "NUMBER", "the full rate", 0),
-      key<&R::schedule>(kRun, "schedule", "constant|step|linear|cosine", "how the rate changes"),
+      key<&R::schedule>(kRun, "schedule", names_of(learning_rate_schedules()), "how the rate changes"),
       key<&R::warmup_steps>(kRun, "warmup_steps", "NUMBER", "steps over which the rate rises", 0),
       key<&R::step_epochs>(kRun, "step_epochs", "NUMBER", "schedule step: epochs between changes", 1),
       key<&R::gamma>(kRun, "gamma", "NUMBER", "schedule step: factor at each change", 0),
@@ -269,6 +302,14 @@ const std::vector<RecipeKey>& keys() {
       key<&R::keep>(kRun, "keep", "NUMBER", "checkpoints that stay; 0: all", 0),
       key<&R::metrics_every>(kRun, "metrics_every", "NUMBER", "one step in so many goes to metrics.jsonl", 0),
   };
+  const std::vector<RecipeKey> parameters = parameter_keys();
+  const auto optimizer = std::ranges::find(table, "optimizer", &RecipeKey::name);
+  table.insert(optimizer + 1, parameters.begin(), parameters.end());
+  return table;
+}
+
+const std::vector<RecipeKey>& keys() {
+  static const std::vector<RecipeKey> table = all_keys();
   return table;
 }
 

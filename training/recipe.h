@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -11,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/optimizers.h"
 #include "base/tensor.h"
 #include "program/program.h"
 
@@ -53,8 +55,8 @@ struct Recipe {
   std::vector<int64_t> special_tokens;
   std::optional<double> dropout;
   std::string optimizer = "sgd";
-  double momentum = 0, dampening = 0, weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, clip_norm = 0;
-  bool nesterov = false;
+  HyperParameters optimizer_parameters;  // where they are given
+  double weight_decay = 0, clip_norm = 0;
   std::vector<std::string> no_decay;
 
   // Precision.
@@ -88,9 +90,9 @@ struct RecipeKey {
   enum Scope : uint8_t { compiled, run } scope = run;
   std::string unit;  // what the value looks like: NUMBER, PATH, a|b|c; "NUMBER,...": a list
   std::string help;
-  double least = 0, most = 0;                // of a NUMBER
-  void (*set)(Recipe&, const std::string&);  // throws Error "<what was expected and found>"
-  std::string (*get)(const Recipe&);
+  double least = 0, most = 0;                            // of a NUMBER
+  std::function<void(Recipe&, const std::string&)> set;  // throws Error "<what was expected and found>"
+  std::function<std::string(const Recipe&)> get;
 };
 std::span<const RecipeKey> recipe_keys();
 const RecipeKey* find_key(const std::string& name);  // nullptr: there is none

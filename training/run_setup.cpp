@@ -131,10 +131,7 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
   o.epochs = r.epochs, o.max_steps = r.max_steps, o.accumulation = r.accumulation;
   o.seed = static_cast<uint64_t>(r.seed);
   o.order = r.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored;
-  o.schedule = {.kind = r.schedule == "step"     ? LearningRateSchedule::step
-                        : r.schedule == "linear" ? LearningRateSchedule::linear
-                        : r.schedule == "cosine" ? LearningRateSchedule::cosine
-                                                 : LearningRateSchedule::constant,
+  o.schedule = {.kind = r.schedule,
                 .learning_rate = r.learning_rate,
                 .warmup_steps = r.warmup_steps,
                 .step_epochs = r.step_epochs,

@@ -1,6 +1,7 @@
 #include "passes/training/add_update.h"
 
-#include <cmath>
+#include <functional>
+#include <utility>
 
 #include "base/error.h"
 #include "ir/builder.h"
@@ -9,10 +10,52 @@
 namespace halfstep {
 namespace {
 
-constexpr OwnName kMomentumArena{Role::slot, "momentum"}, kMomentumStarted{Role::slot, "momentum.started"},
-    kAdamFirst{Role::slot, "adam.m"}, kAdamSecond{Role::slot, "adam.v"}, kAdamStep{Role::slot, "adam.step"};
 constexpr double kNoLabels = 1e-20;    // below any count; gradients are zero then
 constexpr double kClipEpsilon = 1e-6;  // torch.nn.utils.clip_grad_norm_
+
+// The terms of a row's update as values of the graph.
+class UpdateNodes final : public UpdateContext {
+ public:
+  struct Operands {
+    Value gradient, rate;
+    TensorType arena;
+  };
+  // `set` gives a state the value that it takes.
+  UpdateNodes(Builder& builder, const OptimizerRow& row, const HyperParameters& given, const Operands& operands,
+              std::function<void(Value state, Value after)> set)
+      : b_(builder), row_(row), given_(given), operands_(operands), set_(std::move(set)) {}
+
+  double parameter(std::string_view name) const override { return value_of(row_, name, given_); }
+  Term gradient() override { return term(operands_.gradient); }
+  Term learning_rate() override { return term(operands_.rate); }
+  Term slot(std::string_view name) override { return term(b_.state({Role::slot, std::string(name)}, operands_.arena)); }
+  Term count(std::string_view name) override {
+    return term(b_.state({Role::slot, std::string(name)}, {DType::f32, {}}));
+  }
+  void set(Term state, Term after) override { set_(value(state), value(after)); }
+  Term constant(double number) override { return term(b_.constant(DType::f32, number)); }
+  Term apply(std::string_view op, std::initializer_list<Term> terms) override {
+    std::vector<Value> v;
+    for (const Term& t : terms) v.push_back(value(t));
+    return term(v.size() == 1   ? b_.unary(op, v[0])
+                : v.size() == 2 ? b_.binary(op, v[0], v[1])
+                                : b_.select(v[0], v[1], v[2]));
+  }
+  Value value(Term term) const { return values_[static_cast<size_t>(term.id())]; }
+
+ private:
+  Term term(Value v) {
+    values_.push_back(v);
+    return {*this, static_cast<int32_t>(values_.size()) - 1};
+  }
+
+  Builder& b_;
+  const OptimizerRow& row_;
+  const HyperParameters& given_;
+  const Operands operands_;
+  const std::function<void(Value, Value)> set_;
+  std::vector<Value> values_;
+};
 
 // Copies a differentiated graph, and gathers its gradients.
 class Update {
@@ -118,16 +161,20 @@ class Update {
   void update(Value state, Value after) { b_.update(state, kept_on_overflow(state, after)); }
 
   void update_parameters(Value g) {
+    const OptimizerRow* row = find_optimizer(options_.name);
+    require(row != nullptr, "options name an optimizer of the table");
     const Value p = b_.state(arena_name(DType::f32), arena(DType::f32));
     const Value rate = b_.input(kStepLearningRate, {DType::f32, {}});
     Value before = p;
     if (options_.weight_decay != 0 && layout_.decayed > 0) {
-      if (options_.kind == OptimizerKind::adamw)
+      if (row->decay == OptimizerRow::of_weights)
         before = where_decayed(b_.mul(p, b_.sub(scalar(1), b_.mul(rate, options_.weight_decay))), p);
       else
         g = where_decayed(b_.add(g, b_.mul(p, options_.weight_decay)), g);
     }
-    const Value step = options_.kind == OptimizerKind::sgd ? b_.mul(sgd_direction(g), rate) : adam_step(g, rate);
+    UpdateNodes nodes(b_, *row, options_.parameters, {.gradient = g, .rate = rate, .arena = arena(DType::f32)},
+                      [this](Value state, Value after) { update(state, after); });
+    const Value step = nodes.value(row->step(nodes));
     const Value after = kept_on_overflow(p, b_.sub(before, step));
     b_.update(p, after);
     for (DType low : {DType::f16, DType::bf16})
@@ -139,46 +186,6 @@ class Update {
     const Value index = b_.call("iota", {}, {{"shape", Shape{layout_.size}}, {"axis", int64_t{0}}});
     const Value limit = b_.constant_like(index, static_cast<double>(layout_.decayed));
     return b_.select(b_.call("less", {index, limit}), decayed, other);
-  }
-
-  Value sgd_direction(Value g) {
-    if (options_.momentum == 0) return g;
-    const Value before = b_.state(kMomentumArena, arena(DType::f32));
-    Value after = b_.add(b_.mul(before, options_.momentum), b_.mul(g, 1 - options_.dampening));
-    if (options_.dampening != 0) {
-      // The first step's buffer is the gradient itself.
-      const Value started = b_.state(kMomentumStarted, {DType::f32, {}});
-      after = b_.select(b_.call("less", {scalar(0), started}), after, g);
-      update(started, scalar(1));
-    }
-    update(before, after);
-    return options_.acceleration == OptimizerOptions::nesterov ? b_.add(g, b_.mul(after, options_.momentum)) : after;
-  }
-
-  // 1 - beta^step, without cancellation: with y = step log(beta), a Taylor series of -(e^y - 1) near 0.
-  Value bias_correction(Value step, double beta) {
-    constexpr int kTerms = 5;
-    const Value y = b_.mul(step, std::log(beta));
-    Value series = scalar(1);  // (e^y - 1) / y = 1 + y/2 (1 + y/3 (1 + ...))
-    for (int k = kTerms; k > 1; --k) series = b_.add(b_.mul(b_.mul(y, series), 1.0 / k), 1);
-    const Value near = b_.unary("neg", b_.mul(y, series));
-    const Value far = b_.sub(scalar(1), b_.unary("exp", y));
-    return b_.select(b_.call("less", {scalar(-0.125), y}), near, far);
-  }
-
-  Value adam_step(Value g, Value rate) {
-    const Value m = b_.state(kAdamFirst, arena(DType::f32)), v = b_.state(kAdamSecond, arena(DType::f32));
-    const Value count = b_.state(kAdamStep, {DType::f32, {}});
-    const Value step = b_.add(count, 1);
-    const Value first = b_.add(m, b_.mul(b_.sub(g, m), 1 - options_.beta1));
-    const Value second = b_.add(b_.mul(v, options_.beta2), b_.mul(b_.mul(g, g), 1 - options_.beta2));
-    update(m, first);
-    update(v, second);
-    update(count, step);
-    const Value size = b_.div(rate, bias_correction(step, options_.beta1));
-    const Value spread = b_.unary("sqrt", bias_correction(step, options_.beta2));
-    const Value denominator = b_.add(b_.div(b_.unary("sqrt", second), spread), options_.epsilon);
-    return b_.mul(b_.div(first, denominator), size);
   }
 
   void update_scale(Value scale) {

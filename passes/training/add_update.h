@@ -16,21 +16,18 @@
 #include <string>
 #include <vector>
 
+#include "base/optimizers.h"
 #include "passes/training/bind_arenas.h"
 #include "passes/training/loss_scaling.h"
 
 namespace halfstep {
 
-enum class OptimizerKind : uint8_t { sgd, adam, adamw };
-
 struct OptimizerOptions {
-  OptimizerKind kind = OptimizerKind::sgd;
+  std::string name = "sgd";         // of a row of base/optimizers.h
+  HyperParameters parameters = {};  // of the row, where they are not its own values
   double weight_decay = 0;
-  std::vector<std::string> no_decay = {};  // of plan_arenas: parameters without it
-  double momentum = 0, dampening = 0;      // sgd
-  enum Nesterov : uint8_t { classical, nesterov } acceleration = classical;
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  // adam, adamw
-  std::optional<double> clip_norm = std::nullopt;     // of the whole unscaled gradient
+  std::vector<std::string> no_decay = {};          // of plan_arenas: parameters without it
+  std::optional<double> clip_norm = std::nullopt;  // of the whole unscaled gradient
   LossScaling scaling = {};
   int64_t accumulation = 1;  // batches whose mean gradient makes a step
 };

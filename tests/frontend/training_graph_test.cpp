@@ -142,13 +142,13 @@ std::vector<StepCase> step_cases() {
   plain.optimizer.scaling.mode = LossScaleMode::none;
   plain.autocast.low.reset();
   TrainingPipelineOptions adamw = plain;
-  adamw.optimizer.kind = OptimizerKind::adamw;
+  adamw.optimizer.name = "adamw";
   adamw.optimizer.weight_decay = 0.1;
   adamw.optimizer.no_decay = {"vectors"};
   adamw.optimizer.clip_norm = 0.5;
   TrainingPipelineOptions mixed;
   mixed.autocast.low = DType::f16;
-  mixed.optimizer.momentum = 0.9;
+  mixed.optimizer.parameters["momentum"] = 0.9;
   mixed.optimizer.scaling.initial = 256;  // the importer's f16 is f32, and overflows elsewhere
   TrainingPipelineOptions overflowing = mixed;
   overflowing.autocast.low.reset();

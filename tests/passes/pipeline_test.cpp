@@ -43,7 +43,7 @@ graph lenet {
 TrainingPipelineOptions momentum_options() {
   TrainingPipelineOptions options;
   options.verification = TrainingPipelineOptions::after_each_pass;
-  options.optimizer.momentum = 0.9;
+  options.optimizer.parameters = {{"momentum", 0.9}};
   options.optimizer.scaling.initial = 256;
   return options;
 }

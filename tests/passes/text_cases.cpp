@@ -119,13 +119,11 @@ LossScaling scaling_of(Options& o) {
 
 OptimizerOptions optimizer_of(Options& o) {
   OptimizerOptions options;
-  options.kind = o.choice<OptimizerKind>(
-      "optimizer", {{"sgd", OptimizerKind::sgd}, {"adam", OptimizerKind::adam}, {"adamw", OptimizerKind::adamw}});
-  options.momentum = o.number("momentum", 0);
-  options.dampening = o.number("dampening", 0);
+  options.name = o.text("optimizer", "sgd");
+  for (const HyperParameter& parameter : find_optimizer(options.name)->parameters)
+    options.parameters.emplace(parameter.name, o.number(std::string(parameter.name), parameter.value));
   options.weight_decay = o.number("weight_decay", 0);
   options.no_decay = o.list("no_decay");
-  if (o.text("nesterov") == "1") options.acceleration = OptimizerOptions::nesterov;
   if (const double norm = o.number("clip_norm", 0); norm > 0) options.clip_norm = norm;
   options.accumulation = o.integer("accumulation", 1);
   options.scaling = scaling_of(o);

@@ -73,14 +73,14 @@ void expect_same_steps(const OptimizerOptions& options) {
 }
 
 TEST(UnbindArenas, MomentumAndAScaleThatOverflows) {
-  OptimizerOptions options{.momentum = 0.9};
+  OptimizerOptions options{.parameters = {{"momentum", 0.9}}};
   options.weight_decay = 0.01;
   options.scaling.initial = 1e38;
   expect_same_steps(options);
 }
 
 TEST(UnbindArenas, AdamWithDecayOfSomeAndAClippedNorm) {
-  OptimizerOptions options{.kind = OptimizerKind::adamw, .weight_decay = 0.1, .no_decay = {"vectors"}};
+  OptimizerOptions options{.name = "adamw", .weight_decay = 0.1, .no_decay = {"vectors"}};
   options.clip_norm = 0.5;
   options.scaling.mode = LossScaleMode::none;
   expect_same_steps(options);

@@ -61,7 +61,7 @@ TrainOptions options(int64_t epochs) {
   TrainOptions o;
   o.epochs = epochs;
   o.seed = 17;
-  o.schedule = {.kind = LearningRateSchedule::cosine, .learning_rate = 0.01, .warmup_steps = 3};
+  o.schedule = {.kind = "cosine", .learning_rate = 0.01, .warmup_steps = 3};
   return o;
 }
 

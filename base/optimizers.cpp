@@ -1,0 +1,105 @@
+#include "base/optimizers.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace halfstep {
+
+Term Term::with(std::string_view op, Term b) const { return of_->apply(op, {*this, b}); }
+Term Term::under(std::string_view op) const { return of_->apply(op, {*this}); }
+Term Term::constant(double value) const { return of_->constant(value); }
+
+Term where_less(Term a, Term b, Term if_less, Term otherwise) {
+  return a.of_->apply("select", {a.with("less", b), if_less, otherwise});
+}
+
+namespace {
+
+constexpr HyperParameter kMomentum{.name = "momentum", .most = 1};
+constexpr HyperParameter kEpsilon{.name = "epsilon", .value = 1e-8};
+
+// torch.optim.SGD
+Term sgd(UpdateContext& u) {
+  const double momentum = u.parameter("momentum"), dampening = u.parameter("dampening");
+  const Term g = u.gradient();
+  if (momentum == 0) return g * u.learning_rate();
+  const Term before = u.slot("momentum");
+  Term after = before * momentum + g * (1 - dampening);
+  if (dampening != 0) {
+    // The first step's buffer is the gradient itself.
+    const Term started = u.count("momentum.started");
+    after = where_less(u.constant(0), started, after, g);
+    u.set(started, u.constant(1));
+  }
+  u.set(before, after);
+  return (u.parameter("nesterov") != 0 ? g + after * momentum : after) * u.learning_rate();
+}
+
+// 1 - beta^step, without cancellation: with y = step log(beta), a Taylor series of -(e^y - 1) near 0.
+Term bias_correction(UpdateContext& u, Term step, double beta) {
+  constexpr int kTerms = 5;
+  const Term y = step * std::log(beta);
+  Term series = u.constant(1);  // (e^y - 1) / y = 1 + y/2 (1 + y/3 (1 + ...))
+  for (int k = kTerms; k > 1; --k) series = y * series * (1.0 / k) + 1;
+  return where_less(u.constant(-0.125), y, -(y * series), 1 - exp(y));
+}
+
+// torch.optim.Adam, AdamW
+Term adam(UpdateContext& u) {
+  const double beta1 = u.parameter("beta1"), beta2 = u.parameter("beta2");
+  const Term g = u.gradient(), m = u.slot("adam.m"), v = u.slot("adam.v"), count = u.count("adam.step");
+  const Term step = count + 1;
+  const Term first = m + (g - m) * (1 - beta1), second = v * beta2 + g * g * (1 - beta2);
+  u.set(m, first);
+  u.set(v, second);
+  u.set(count, step);
+  const Term size = u.learning_rate() / bias_correction(u, step, beta1);
+  const Term spread = sqrt(bias_correction(u, step, beta2));
+  return first / (sqrt(second) / spread + u.parameter("epsilon")) * size;
+}
+
+const std::vector<HyperParameter> kAdam{
+    {.name = "beta1", .value = 0.9, .most = 1}, {.name = "beta2", .value = 0.999, .most = 1}, kEpsilon};
+
+const std::vector<OptimizerRow> kRows{
+    {.name = "sgd",
+     .meaning = "stochastic gradient descent, with momentum where it is given",
+     .parameters = {kMomentum,
+                    {.name = "nesterov", .most = 1, .kind = HyperParameter::yes_or_no, .beside = "momentum"},
+                    {.name = "dampening", .most = 1, .beside = "momentum"}},
+     .step = sgd},
+    {.name = "adam",
+     .meaning = "first and second moments of the gradient, corrected for their start",
+     .parameters = kAdam,
+     .step = adam},
+    {.name = "adamw",
+     .meaning = "adam with decoupled weight decay",
+     .parameters = kAdam,
+     .decay = OptimizerRow::of_weights,
+     .step = adam},
+};
+
+}  // namespace
+
+const HyperParameter* OptimizerRow::find(std::string_view parameter) const {
+  const auto found = std::ranges::find(parameters, parameter, &HyperParameter::name);
+  return found == parameters.end() ? nullptr : &*found;
+}
+
+std::span<const OptimizerRow> optimizers() { return kRows; }
+
+const OptimizerRow* find_optimizer(std::string_view name) {
+  const auto found = std::ranges::find(kRows, name, &OptimizerRow::name);
+  return found == kRows.end() ? nullptr : &*found;
+}
+
+double value_of(const OptimizerRow& row, std::string_view parameter, const HyperParameters& given) {
+  const HyperParameter* found = row.find(parameter);
+  require(found != nullptr, "an optimizer's update reads parameters of its row");
+  const auto value = given.find(parameter);
+  return value == given.end() ? found->value : value->second;
+}
+
+}  // namespace halfstep

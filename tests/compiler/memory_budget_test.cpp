@@ -16,7 +16,7 @@ struct Steps {
 Steps run_steps(CompiledModel model, const NamedTensors& inputs) {
   const std::unique_ptr<Executor> executor = make_executor(std::move(model), kTestExecutor);
   Steps steps;
-  for (int i = 0; i < 2; ++i) steps.losses.push_back(run_program(*executor, "train", inputs).at("loss").at(0));
+  for (int i = 0; i < 2; ++i) steps.losses.push_back(run_program(*executor, "train", inputs).at(kLoss).at(0));
   ModelState state = read_model_state(*executor);
   steps.weights = std::move(state.weights), steps.slots = std::move(state.slots);
   return steps;

@@ -60,6 +60,29 @@ Term adam(UpdateContext& u) {
   return first / (sqrt(second) / spread + u.parameter("epsilon")) * size;
 }
 
+// torch.optim.RMSprop
+Term rmsprop(UpdateContext& u) {
+  const double alpha = u.parameter("alpha"), momentum = u.parameter("momentum");
+  const Term g = u.gradient(), squares = u.slot("rmsprop.v");
+  const Term square = squares * alpha + g * g * (1 - alpha);
+  u.set(squares, square);
+  Term variance = square;
+  if (u.parameter("centered") != 0) {
+    const Term mean = u.slot("rmsprop.g"), after = mean + (g - mean) * (1 - alpha);
+    u.set(mean, after);
+    variance = square - after * after;
+    // What cancels may fall below 0, where torch.optim has no number any more.
+    variance = where_less(variance, u.constant(0), u.constant(0), variance);
+  }
+  Term step = g / (sqrt(variance) + u.parameter("epsilon"));
+  if (momentum != 0) {
+    const Term before = u.slot("rmsprop.momentum");
+    step = before * momentum + step;
+    u.set(before, step);
+  }
+  return step * u.learning_rate();
+}
+
 const std::vector<HyperParameter> kAdam{
     {.name = "beta1", .value = 0.9, .most = 1}, {.name = "beta2", .value = 0.999, .most = 1}, kEpsilon};
 
@@ -79,6 +102,13 @@ const std::vector<OptimizerRow> kRows{
      .parameters = kAdam,
      .decay = OptimizerRow::of_weights,
      .step = adam},
+    {.name = "rmsprop",
+     .meaning = "the gradient over the root of its running mean square, or variance where centered",
+     .parameters = {{.name = "alpha", .value = 0.99, .most = 1},
+                    kEpsilon,
+                    kMomentum,
+                    {.name = "centered", .most = 1, .kind = HyperParameter::yes_or_no}},
+     .step = rmsprop},
 };
 
 }  // namespace

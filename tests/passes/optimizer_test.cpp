@@ -24,11 +24,26 @@ graph linear {
   output measure "loss" = %2
 })";
 
+// The same in f16, as autocast types it.
+constexpr const char* kMixed = R"(
+graph mixed {
+  %g = input() {name="g"} : f32[3]
+  %w = parameter() {name="w"} : f32[3]
+  %h = cast(%w) {to=f16}
+  %x = cast(%h) {to=f32}
+  %0 = mul(%x, %g)
+  %1 = reduce_sum(%0) {axes=[0]}
+  %2 = reshape(%1) {shape=[]}
+  output measure "loss" = %2
+})";
+
 constexpr int kSteps = 20;
 constexpr double kRate = 0.05;
 
+// f16 holds them.
 std::vector<double> gradient_at(int step) {
-  return {std::sin(0.7 * step) * 2, std::cos(1.3 * step) - 0.3, 0.01 * (step % 5 - 2)};
+  const std::vector<double> g{std::sin(0.7 * step) * 2, std::cos(1.3 * step) - 0.3, 0.01 * (step % 5 - 2)};
+  return Tensor::from_values({DType::f16, {3}}, g).values();
 }
 
 Tensor tensor_of(const std::vector<double>& values) {
@@ -39,8 +54,13 @@ Tensor tensor_of(const std::vector<double>& values) {
 using Reference =
     std::function<std::vector<double>(std::vector<double> weights, const std::vector<double>& g, int step)>;
 
-void expect_trajectory(const OptimizerOptions& options, const Reference& reference) {
-  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+struct Trajectory {
+  const char* model = kLinear;
+  double tolerance = 2e-6;
+};
+
+void expect_trajectory(const OptimizerOptions& options, const Reference& reference, const Trajectory& trajectory = {}) {
+  const StepGraphs graphs = training_step(parse_graph(trajectory.model), options);
   std::vector<double> weights{1, -2, 0.5};
   Tensor arena(TensorType{DType::f32, {graphs.layout.size}});
   for (size_t i = 0; i < weights.size(); ++i) arena.set(static_cast<int64_t>(i), weights[i]);
@@ -52,7 +72,11 @@ void expect_trajectory(const OptimizerOptions& options, const Reference& referen
     stepper.step({{"g", tensor_of(g)}, {kStepLearningRate, Tensor::scalar(DType::f32, kRate)}});
     weights = reference(weights, g, step);
     for (size_t i = 0; i < weights.size(); ++i)
-      ASSERT_NEAR(stepper.at(kParameterArena, static_cast<int64_t>(i)), weights[i], 2e-6) << "step " << step;
+      ASSERT_NEAR(stepper.at(kParameterArena, static_cast<int64_t>(i)), weights[i], trajectory.tolerance)
+          << "step " << step;
+    if (const Name copy = arena_name(DType::f16); graphs.train.leaf(copy)) {
+      EXPECT_EQ(stepper.state(copy), stepper.state(kParameterArena).cast(DType::f16));
+    }
   }
 }
 
@@ -110,6 +134,33 @@ TEST(Optimizer, AdamFollowsTorch) {
 
 TEST(Optimizer, AdamWFollowsTorch) {
   expect_trajectory({.name = "adamw", .weight_decay = 0.1, .scaling = no_scaling()}, adam(0, 0.1));
+}
+
+Reference rmsprop(double alpha, double momentum, bool centered, double decay) {
+  return [=, v = std::vector<double>(3), mean = std::vector<double>(3), buffer = std::vector<double>(3)](
+             std::vector<double> w, std::vector<double> g, int) mutable {
+    for (size_t i = 0; i < w.size(); ++i) {
+      g[i] += decay * w[i];
+      v[i] = alpha * v[i] + (1 - alpha) * g[i] * g[i];
+      mean[i] = alpha * mean[i] + (1 - alpha) * g[i];
+      const double variance = centered ? v[i] - mean[i] * mean[i] : v[i];
+      buffer[i] = momentum * buffer[i] + g[i] / (std::sqrt(variance) + 1e-8);
+      w[i] -= kRate * buffer[i];
+    }
+    return w;
+  };
+}
+
+TEST(Optimizer, RmspropFollowsTorch) {
+  for (const double momentum : {0.0, 0.5})
+    for (const bool centered : {false, true}) {
+      const HyperParameters parameters{{"alpha", 0.9}, {"momentum", momentum}, {"centered", centered}};
+      const Reference reference = rmsprop(0.9, momentum, centered, 0.01);
+      expect_trajectory({.name = "rmsprop", .parameters = parameters, .weight_decay = 0.01, .scaling = no_scaling()},
+                        reference, {.tolerance = 1e-6});
+      expect_trajectory({.name = "rmsprop", .parameters = parameters, .weight_decay = 0.01, .scaling = {.interval = 4}},
+                        reference, {.model = kMixed, .tolerance = 1e-6});
+    }
 }
 
 TEST(Optimizer, ALossScaleChangesNothingButTheScale) {

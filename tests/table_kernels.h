@@ -46,7 +46,7 @@ inline void check_graph_on(DeviceKind device, const Graph& graph, const NamedTen
   const InterpretResult expected = interpret(graph, leaves);
   const NamedTensors found = compile_graph(graph, device).run(leaves);
   for (const auto& [output, value] : expected.outputs) {
-    SCOPED_TRACE("output " + output);
+    SCOPED_TRACE("output " + to_string(output));
     expect_near_interpreter(value, found.at(output), tolerance);
   }
 }

@@ -10,15 +10,14 @@ class StepsWithinABudget : public testing::TestWithParam<FamilyCase> {};
 
 struct Steps {
   std::vector<double> losses;
-  NamedTensors weights, slots;
+  ModelState state;
 };
 
 Steps run_steps(CompiledModel model, const NamedTensors& inputs) {
   const std::unique_ptr<Executor> executor = make_executor(std::move(model), kTestExecutor);
   Steps steps;
   for (int i = 0; i < 2; ++i) steps.losses.push_back(run_program(*executor, "train", inputs).at(kLoss).at(0));
-  ModelState state = read_model_state(*executor);
-  steps.weights = std::move(state.weights), steps.slots = std::move(state.slots);
+  steps.state = read_model_state(*executor);
   return steps;
 }
 
@@ -45,8 +44,10 @@ TEST_P(StepsWithinABudget, ComputeTheSameBits) {
     computed_again += limited->report.recomputation->values;
     const Steps found = run_steps(std::move(limited->model), inputs);
     EXPECT_EQ(found.losses, expected.losses) << share;
-    for (const auto& [name, value] : expected.weights) EXPECT_EQ(found.weights.at(name), value) << name << " " << share;
-    for (const auto& [name, value] : expected.slots) EXPECT_EQ(found.slots.at(name), value) << name << " " << share;
+    for (const auto& [name, value] : expected.state.weights)
+      EXPECT_EQ(found.state.weights.at(name), value) << name << " " << share;
+    for (const auto& [name, value] : expected.state.slots)
+      EXPECT_EQ(found.state.slots.at(name), value) << name << " " << share;
   }
   EXPECT_GT(computed_again, 0);
 }

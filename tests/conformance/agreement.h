@@ -9,7 +9,7 @@
 
 namespace halfstep::conformance {
 
-using Outputs = std::map<std::string, InterpretedTensor>;
+using Outputs = std::map<Name, InterpretedTensor>;
 
 // "" if every output agrees, else what is wrong. Outputs of random operators need not be the suite's: they obey what
 // the operator promises.

@@ -53,7 +53,7 @@ TEST_F(AttentionCall, GivesWhatItsExpansionDoesOnTheGpu) {
     const InterpretResult expected = interpret(graph, leaves);
     const NamedTensors found = compile_graph(graph, DeviceKind::cuda, AttentionCalls::keep).run(leaves);
     for (const auto& [output, value] : expected.outputs) {
-      SCOPED_TRACE("output " + output);
+      SCOPED_TRACE("output " + to_string(output));
       expect_near_interpreter(value, found.at(output), form.type == "f16" ? 3e-3 : 2e-2);
     }
   }

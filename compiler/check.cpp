@@ -20,6 +20,7 @@ Diagnostics check_recipe(const Recipe& recipe, const CompileOptions& options) {
   if (found.problems.empty()) try {
       CompileOptions compile = options;
       compile.stop_after = "differentiate";
+      compile.purpose = TrainingPipelineOptions::checking;
       const CompiledTraining compiled = compile_imported(recipe, std::move(found.imported), DeviceKind::cpu, compile);
       found.remarks = compiled.report.remarks;
     } catch (const Error& e) {

@@ -401,7 +401,6 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   CompileReport& report = result.report;
   check_weights(imported);
   report.remarks = imported.remarks;
-  report.onnx_nodes = imported.nodes;
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
   passes.stop_after = options.stop_after;
   // Products of other rows run at a quarter of the speed.
@@ -412,6 +411,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.programs = options.programs;
   passes.loss.model_outputs = options.model_outputs;
   passes.arenas = options.arenas;
+  passes.purpose = options.purpose;
   if (device == DeviceKind::cuda) passes.attention = attention_form(recipe.attention);
   passes.autocast.sources.known_operators = onnx_operator_names();
   for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
@@ -419,8 +419,9 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   if (recipe.classes > 0)
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
-  report.precision = graphs.precision;
-  report.part_of = graphs.part_of;
+  report.onnx_nodes = std::move(imported.nodes);
+  report.precision = std::move(graphs.precision);
+  report.part_of = std::move(graphs.part_of);
   report.remarks.insert(report.remarks.end(), graphs.remarks.begin(), graphs.remarks.end());
   report.times.insert(report.times.end(), graphs.times.begin(), graphs.times.end());
   if (!options.stop_after.empty()) {

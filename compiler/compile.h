@@ -21,6 +21,7 @@ struct CompileOptions {
   LossOptions::ModelOutputs model_outputs = LossOptions::kept;
   TrainingPipelineOptions::Arenas arenas = TrainingPipelineOptions::kept;
   MissingConstants constants = MissingConstants::refused;
+  TrainingPipelineOptions::Purpose purpose = TrainingPipelineOptions::compiling;
 };
 
 struct CompileReport {

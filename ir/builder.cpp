@@ -25,6 +25,24 @@ bool is_same(const Node& made, const Node& node, std::span<const Value> operands
          made.results == node.results;
 }
 
+// Nodes that are made one after the other repeat types and attributes: `node` shares those of the last ones that it has
+// too, so that many nodes take little memory and copies of them touch little.
+void share_with_last(std::span<const Node> made, Node& node) {
+  constexpr size_t kLast = 8;
+  bool results = false, attributes = node.attributes.empty();
+  for (size_t i = 0; i < std::min(made.size(), kLast) && !(results && attributes); ++i) {
+    const Node& other = made[made.size() - 1 - i];
+    if (!results && other.results == node.results) {
+      node.results = other.results;
+      results = true;
+    }
+    if (!attributes && other.op == node.op && other.attributes == node.attributes) {
+      node.attributes = other.attributes;
+      attributes = true;
+    }
+  }
+}
+
 void check_operands(const Op& op, std::span<const Value> operands, const Graph& graph) {
   size_t required = 0, most = op.operands.size();
   for (const OperandSpec& spec : op.operands) {
@@ -83,6 +101,7 @@ std::vector<Value> Builder::call_all(const Op& op, std::vector<Value> operands, 
   } catch (const Error& e) {
     throw Error(std::string(op.name) + (origin_.name.empty() ? "" : " '" + to_string(origin_) + "'") + ": " + e.what());
   }
+  share_with_last(graph_.nodes(), node);
   const NodeId id = intern(std::move(node));
   std::vector<Value> results(graph_.node(id).results.size());
   for (size_t i = 0; i < results.size(); ++i) results[i] = {id, static_cast<int32_t>(i)};

@@ -53,6 +53,7 @@ void preprocess(Pipeline& p) {
 void attach_the_loss(Pipeline& p) { p.at("forward") = attach_loss(p.at("forward"), p.options.loss, &p.result.remarks); }
 
 void cast_automatically(Pipeline& p) {
+  const bool reports = p.options.purpose == TrainingPipelineOptions::compiling;
   AutocastOptions options = p.options.autocast;
   std::map<std::string, std::string> parts = parts_taken_in(p.model, p.at("forward"));
   for (const auto& [part, whole] : p.options.autocast.sources.part_of) {
@@ -60,7 +61,7 @@ void cast_automatically(Pipeline& p) {
     parts.emplace(part, further == parts.end() ? whole : further->second);
   }
   options.sources.part_of = p.result.part_of = std::move(parts);
-  p.at("forward") = autocast(p.at("forward"), options, &p.result.precision);
+  p.at("forward") = autocast(p.at("forward"), options, reports ? &p.result.precision : nullptr);
 }
 
 Graph without_model_outputs(const Graph& graph) {
@@ -79,7 +80,7 @@ void split_evaluation(Pipeline& p) {
   p.result.graphs.clear();
   const bool evaluation_alone = p.options.loss.model_outputs == LossOptions::kept_for_evaluation;
   p.result.graphs.push_back((evaluation_alone ? without_model_outputs(forward) : forward).named("train"));
-  p.result.graphs.push_back(inference(forward));
+  if (p.options.purpose == TrainingPipelineOptions::compiling) p.result.graphs.push_back(inference(forward));
 }
 
 void choose_calls(Pipeline& p) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <set>
+#include <string_view>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "base/printable.h"
@@ -54,7 +56,7 @@ class Inspection {
     result_.producer = printable(model.producer_name() + (version.empty() ? "" : " " + version));
     for (const auto& opset : model.opset_import())
       if (canonical_domain(opset.domain()).empty()) result_.opset = opset.version();
-    std::set<std::string> initializers;
+    std::unordered_set<std::string_view> initializers;
     for (const onnx::TensorProto& tensor : model.graph().initializer()) initializers.insert(tensor.name());
     for (const onnx::ValueInfoProto& input : model.graph().input())
       if (!initializers.contains(input.name())) result_.inputs[input.name()] = exported_type(input);
@@ -174,7 +176,7 @@ class Inspection {
           "to train them, store them as initializers");
   }
 
-  void look_at_batch(const std::set<std::string>& initializers) {
+  void look_at_batch(const std::unordered_set<std::string_view>& initializers) {
     for (const onnx::ValueInfoProto& input : model_.graph().input()) {
       const auto& shape = input.type().tensor_type().shape();
       if (initializers.contains(input.name()) || shape.dim_size() == 0 || !shape.dim(0).has_dim_value()) continue;

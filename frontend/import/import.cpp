@@ -336,7 +336,8 @@ Recording record(const Importer::Inputs& inputs) {
                      .options = inputs.options,
                      .shapes = exported,
                      .ties = inputs.ties,
-                     .scalars = inputs.scalars});
+                     .scalars = inputs.scalars,
+                     .recording_only = true});
   importer.run();
   return std::move(importer.recording());
 }

@@ -98,7 +98,7 @@ TensorType leaf_type(const onnx::TensorProto& tensor, const RepeatedLeaves& repe
   return type;
 }
 
-const Binding* Scope::find(const std::string& name) const {
+const Binding* Scope::find(std::string_view name) const {
   for (const Scope* scope = this; scope; scope = scope->outer)
     if (const auto found = scope->bindings.find(name); found != scope->bindings.end()) return &found->second;
   return nullptr;
@@ -359,7 +359,7 @@ std::vector<Binding> Importer::import_body(const onnx::GraphProto& graph, const 
 std::optional<std::vector<Binding>> Importer::import_results(const onnx::NodeProto& node, const std::string& name,
                                                              const Scope& scope) try {
   const std::string domain = canonical_domain(node.domain());
-  const auto function = functions_.find({domain, node.op_type()});
+  const auto function = functions_.empty() ? functions_.end() : functions_.find({domain, node.op_type()});
   const OnnxOperator* row = find_onnx_operator(operator_name(node));
   const int version = row ? known_version(row->versions, opset_of(*scope.opsets, domain)) : 0;
   if (function == functions_.end() && version == 0) {
@@ -412,7 +412,7 @@ void Importer::record_results(const std::vector<Binding>& results, size_t maker)
 void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope) {
   const std::string name = unique_name(scope.prefix + node_name(node, index));
   const size_t place = nodes_.size();
-  nodes_.push_back({name, operator_name(node)});
+  if (!inputs_.recording_only) nodes_.push_back({name, operator_name(node)});
   std::optional<std::vector<Binding>> results;
   const int64_t most = inputs_.options.budget.nodes;
   if (imported_nodes_++ == most)
@@ -427,8 +427,8 @@ void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope)
     problems_.add(named ? what : "node " + operator_name(node) + " '" + name + "': " + what);
   }
   --depth_;
-  if (results) record_results(*results, place);
-  if (!nodes_[place].same_as) record_reads(node, place, scope);
+  if (results && !inputs_.recording_only) record_results(*results, place);
+  if (!inputs_.recording_only && !nodes_[place].same_as) record_reads(node, place, scope);
   for (size_t i = 0; i < static_cast<size_t>(node.output_size()); ++i) {
     Binding binding;
     if (results) binding = i < results->size() ? (*results)[i] : Binding{Binding::unsupported};
@@ -490,18 +490,21 @@ std::string Importer::describe_sizes() const {
 // A weight is one leaf: not repeated in one place and read as the file has it in another, and not trained as a
 // parameter here and updated as a statistic there.
 void Importer::check_leaves(const Graph& graph) const {
-  std::map<std::string, int> leaves, parameters;
+  std::unordered_map<std::string_view, int> leaves, parameters;
   for (const Node& node : graph.nodes()) {
     const bool parameter = node.op->name == "parameter";
     if (!parameter && node.op->name != "state") continue;
     ++leaves[node.attributes.text("name")];
     parameters[node.attributes.text("name")] += parameter;
   }
-  Problems problems;
+  std::set<std::string_view> mixed;
   for (const auto& [name, count] : parameters)
-    if (count > 0 && count < leaves.at(name))
-      problems.add("initializer '" + name + "' is both a parameter and a running statistic, merged at export because " +
-                   "their values were equal: put each back with --restore-parameters, or export with optimize=False");
+    if (count > 0 && count < leaves.at(name)) mixed.insert(name);
+  Problems problems;
+  for (std::string_view name : mixed)
+    problems.add("initializer '" + std::string(name) +
+                 "' is both a parameter and a running statistic, merged at export because " +
+                 "their values were equal: put each back with --restore-parameters, or export with optimize=False");
   for (const auto& [name, axes] : repeated_leaves_)
     if (leaves[name] > 1)
       problems.add("initializer '" + name + "' is read both as the exported copies of one value and whole; " +
@@ -539,10 +542,13 @@ namespace {
 
 // Random numbers that were read as a dropout, or switched off, leave the inputs behind that they were drawn from.
 Graph without_unread_step_inputs(const Graph& graph) {
-  const auto users = graph.users();
+  std::vector<char> read(graph.nodes().size(), 0);
+  for (const Node& node : graph.nodes())
+    for (Value v : node.operands)
+      if (v) read[static_cast<size_t>(v.node)] = 1;
   const auto unread = [&](NodeId id) {
     const Node& node = graph.node(id);
-    return node.op->name == "input" && leaf_name(node).is(Role::step_input) && users[static_cast<size_t>(id)].empty();
+    return !read[static_cast<size_t>(id)] && node.op->name == "input" && leaf_name(node).is(Role::step_input);
   };
   bool any = false;
   for (NodeId id = 0; id < graph.size(); ++id) any |= unread(id);
@@ -575,6 +581,7 @@ Graph Importer::run() {
       builder_.output(output.name(), read(binding));
   }
   throw_problems();
+  if (inputs_.recording_only) return std::move(builder_).finish();
   for (const auto& [state, value] : updates_) builder_.update(state, value);
   add_remarks();
   Graph result = without_unread_step_inputs(std::move(builder_).finish());

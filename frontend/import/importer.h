@@ -33,6 +33,10 @@ TensorType leaf_type(const onnx::TensorProto& tensor, const RepeatedLeaves& repe
 // Nodes refused for the same reason are one problem.
 using Refusals = std::map<std::string, std::vector<std::string>>;
 
+struct ValueHash {
+  size_t operator()(Value v) const { return static_cast<size_t>(v.node) * 8 + static_cast<size_t>(v.result); }
+};
+
 class Importer {
  public:
   struct Inputs {
@@ -44,6 +48,7 @@ class Importer {
     const std::set<std::string>& scalars;  // initializers [] that are weights
     const Recording* recorded = nullptr;   // of the import at the exported sizes, if these are others
     RepeatedLeaves repeated = {};          // known from the start
+    bool recording_only = false;           // only `recording()` is asked for
   };
 
   explicit Importer(const Inputs& inputs);
@@ -128,8 +133,8 @@ class Importer {
   std::map<Value, Value> updates_;
   std::unordered_set<std::string> node_names_;
   std::vector<OnnxNode> nodes_;
-  std::map<Value, size_t> makers_;                  // the first of nodes_ that gave the value
-  std::unordered_map<std::string, int> name_uses_;  // how often a name was made unique
+  std::unordered_map<Value, size_t, ValueHash> makers_;  // the first of nodes_ that gave the value
+  std::unordered_map<std::string, int> name_uses_;       // how often a name was made unique
   std::vector<std::string> input_names_;
   std::vector<std::string> remarks_;
   Problems problems_;

@@ -18,21 +18,19 @@ std::string type_name(Type::AttributeType type) { return Type::AttributeType_Nam
 
 NodeContext::NodeContext(Importer& importer, const onnx::NodeProto& node, const Scope& scope, std::string name,
                          int version)
-    : b(importer.builder()),
-      version(version),
-      importer_(importer),
-      node_(node),
-      scope_(scope),
-      name_(std::move(name)) {}
+    : b(importer.builder()), version(version), importer_(importer), node_(node), scope_(scope), name_(std::move(name)) {
+  bindings_.reserve(operand_count());
+  for (const std::string& input : node.input()) bindings_.push_back(input.empty() ? nullptr : &scope.at(input));
+}
 
 void NodeContext::fail(const std::string& what) const {
   throw Error("node " + operator_name(node_) + " '" + name_ + "': " + what);
 }
 
 void NodeContext::check_operands(int least, int most) const {
-  for (const std::string& input : node_.input())
-    if (!input.empty() && scope_.at(input).kind == Binding::unsupported)
-      fail("operand '" + input + "': this result of its operator is not supported");
+  for (size_t i = 0; i < operand_count(); ++i)
+    if (bindings_[i] && bindings_[i]->kind == Binding::unsupported)
+      fail("operand '" + node_.input(static_cast<int>(i)) + "': this result of its operator is not supported");
   const int given = node_.input_size();
   if (given >= least && given <= most) return;
   std::string range = std::to_string(least);
@@ -43,13 +41,12 @@ void NodeContext::check_operands(int least, int most) const {
 // ---- operands ----
 
 bool NodeContext::has_operand(size_t i) const {
-  return i < operand_count() && !node_.input(static_cast<int>(i)).empty() && binding(i).kind != Binding::left_out;
+  return i < operand_count() && bindings_[i] && bindings_[i]->kind != Binding::left_out;
 }
 
 const Binding& NodeContext::binding(size_t i) const {
-  if (i >= operand_count() || node_.input(static_cast<int>(i)).empty())
-    fail("operand " + std::to_string(i) + " is left out");
-  return scope_.at(node_.input(static_cast<int>(i)));
+  if (i >= operand_count() || !bindings_[i]) fail("operand " + std::to_string(i) + " is left out");
+  return *bindings_[i];
 }
 
 const NarrowType* NodeContext::narrow_type(size_t i) const {

@@ -124,8 +124,9 @@ class NodeContext {
   const Scope& scope_;
   const std::string name_;  // unique in the model
   std::set<std::string> known_attributes_;
-  std::vector<Value> read_;          // operands that were asked for, in the graph being built
-  std::map<size_t, Value> regrown_;  // operands made again for other sizes
+  std::vector<const Binding*> bindings_;  // of the operands; nullptr where the name is empty
+  std::vector<Value> read_;               // operands that were asked for, in the graph being built
+  std::map<size_t, Value> regrown_;       // operands made again for other sizes
   std::map<size_t, Dimensions> given_dimensions_;
   std::map<size_t, int32_t> narrow_results_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <unordered_map>
 
 #include "frontend/import/sizes.h"
@@ -34,10 +35,10 @@ struct Scope {
   const Scope* outer = nullptr;
   std::string prefix = {};  // of node names; keeps the calls of a function apart
   const Opsets* opsets = nullptr;
-  std::unordered_map<std::string, Binding> bindings = {};
+  std::unordered_map<std::string_view, Binding> bindings = {};  // by names that the model holds
 
-  const Binding* find(const std::string& name) const;  // nullptr where nothing visible has the name
-  const Binding& at(const std::string& name) const;    // Error there
+  const Binding* find(std::string_view name) const;  // nullptr where nothing visible has the name
+  const Binding& at(const std::string& name) const;  // Error there
 };
 
 }  // namespace halfstep

@@ -1,5 +1,6 @@
 #include "frontend/onnx/local_names.h"
 
+#include <algorithm>
 #include <functional>
 #include <set>
 #include <unordered_map>
@@ -20,6 +21,13 @@ void for_each_subgraph(Nodes& nodes, const std::string& prefix, const Visit& vis
       for (int k = 0; k < attribute.graphs_size(); ++k)
         visit(*attribute.mutable_graphs(k), place + std::to_string(k) + "/");
     }
+}
+
+bool has_subgraphs(const Nodes& nodes) {
+  return std::ranges::any_of(nodes, [](const onnx::NodeProto& node) {
+    return std::ranges::any_of(node.attribute(),
+                               [](const onnx::AttributeProto& a) { return a.has_g() || !a.graphs().empty(); });
+  });
 }
 
 // Each name that a graph defines, once.
@@ -55,6 +63,9 @@ void rename_graph(onnx::GraphProto& graph, const Renames& renames) {
 class Separation {
  public:
   LocalNames run(OnnxModel& model) {
+    const auto& functions = model.proto().functions();
+    const auto holds_graphs = [](const onnx::FunctionProto& function) { return has_subgraphs(function.node()); };
+    if (!has_subgraphs(model.proto().graph().node()) && std::ranges::none_of(functions, holds_graphs)) return {};
     count(model.proto().graph());
     for (const onnx::FunctionProto& function : model.proto().functions()) count_subgraphs(function.node());
     if (collides_) {

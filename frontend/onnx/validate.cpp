@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <queue>
 #include <set>
 #include <string_view>
@@ -11,7 +12,12 @@
 namespace halfstep {
 namespace {
 
-using Names = std::set<std::string>;
+using Names = std::set<std::string_view>;
+
+bool has_subgraphs(const onnx::NodeProto& node) {
+  return std::ranges::any_of(node.attribute(),
+                             [](const onnx::AttributeProto& a) { return a.has_g() || !a.graphs().empty(); });
+}
 
 // Calls `visit` for every subgraph among the node's attributes.
 void for_each_subgraph(const onnx::NodeProto& node, const std::function<void(const onnx::GraphProto&)>& visit) {
@@ -34,6 +40,41 @@ void collect_reads(const onnx::NodeProto& node, Names& names) {
     for (const onnx::ValueInfoProto& input : graph.input()) inner.erase(input.name());
     names.merge(inner);
   });
+}
+
+// Calls `visit(name)` for each of them, for some more than once.
+template <typename Visit>
+void for_each_read(const onnx::NodeProto& node, const Visit& visit) {
+  if (!has_subgraphs(node)) {
+    for (const std::string& name : node.input()) visit(name);
+    return;
+  }
+  Names names;
+  collect_reads(node, names);
+  for (std::string_view name : names) visit(name);
+}
+
+// The node that makes each value.
+using Producers = std::unordered_map<std::string_view, int>;
+
+Producers producers_of(const NodeList& nodes) {
+  Producers producers;
+  producers.reserve(static_cast<size_t>(nodes.size()));
+  for (int i = 0; i < nodes.size(); ++i)
+    for (const std::string& output : nodes[i].output())
+      if (!output.empty()) producers[output] = i;
+  return producers;
+}
+
+bool are_in_order(const NodeList& nodes, const Producers& producers) {
+  for (int i = 0; i < nodes.size(); ++i) {
+    bool after = true;
+    for_each_read(nodes[i], [&](std::string_view name) {
+      if (const auto found = producers.find(name); found != producers.end()) after &= found->second < i;
+    });
+    if (!after) return false;
+  }
+  return true;
 }
 
 // The names that a graph defines, and those it sees of the graphs around it.
@@ -61,8 +102,10 @@ class Validator {
 
   void check_graph(const onnx::GraphProto& graph, const Visible* outer) {
     Visible visible{.outer = outer};
-    for (const onnx::ValueInfoProto& input : graph.input()) define(visible, input.name(), "an input");
-    Names initialized;
+    visible.names.reserve(static_cast<size_t>(graph.node_size() + graph.initializer_size() + graph.input_size()));
+    for (const onnx::ValueInfoProto& input : graph.input()) define(visible, input.name(), [] { return "an input"; });
+    std::unordered_set<std::string_view> initialized;
+    initialized.reserve(static_cast<size_t>(graph.initializer_size()));
     for (const onnx::TensorProto& tensor : graph.initializer()) {
       if (tensor.name().empty()) problems_.add("an initializer has no name");
       if (!initialized.insert(tensor.name()).second)
@@ -72,7 +115,6 @@ class Validator {
                       graph.name() + "'");
       visible.names.insert(tensor.name());  // an input of this name only declares it
     }
-    visible.before = visible.names;
     for (const onnx::SparseTensorProto& tensor : graph.sparse_initializer())
       problems_.add("initializer '" + tensor.values().name() + "' is sparse; store it dense");
     check_nodes(graph.node(), visible);
@@ -84,7 +126,6 @@ class Validator {
   void check_function(const onnx::FunctionProto& function, const NodeList& nodes) {
     Visible visible;
     visible.names.insert(function.input().begin(), function.input().end());
-    visible.before = visible.names;
     check_nodes(nodes, visible);
     for (const std::string& output : function.output())
       if (!visible.contains(output))
@@ -92,16 +133,19 @@ class Validator {
   }
 
  private:
-  void define(Visible& visible, const std::string& name, const std::string& by) {
+  template <typename By>
+  void define(Visible& visible, const std::string& name, const By& by) {
     if (!visible.names.insert(name).second || visible.is_shadowed(name))
-      problems_.add("value '" + name + "' is defined twice: again by " + by);
+      problems_.add("value '" + name + "' is defined twice: again by " + by());
   }
 
   // Adds what the nodes define to `visible`.
   void check_nodes(const NodeList& nodes, Visible& visible) {
+    const bool any = std::ranges::any_of(nodes, has_subgraphs);  // only these ask what stood before
+    if (any) visible.before = visible.names;
     for (int i = 0; i < nodes.size(); ++i)
       for (const std::string& output : nodes[i].output())
-        if (!output.empty()) define(visible, output, "node " + describe(nodes[i], i));
+        if (!output.empty()) define(visible, output, [&] { return "node " + describe(nodes[i], i); });
     for (int i = 0; i < nodes.size(); ++i)
       for (const std::string& input : nodes[i].input())
         if (!input.empty() && !visible.contains(input))
@@ -109,6 +153,7 @@ class Validator {
                         "' is nowhere defined: no node, input or initializer has this name");
     const NodeOrder order = order_nodes(nodes);
     for (int i : order.order) {
+      if (!any) break;
       for_each_subgraph(nodes[i], [&](const onnx::GraphProto& graph) { check_graph(graph, &visible); });
       visible.before.insert(nodes[i].output().begin(), nodes[i].output().end());
     }
@@ -165,21 +210,19 @@ std::vector<int> on_cycles(const std::vector<std::vector<int>>& consumers, const
 }  // namespace
 
 NodeOrder order_nodes(const NodeList& nodes) {
-  std::unordered_map<std::string, int> producer;
-  for (int i = 0; i < nodes.size(); ++i)
-    for (const std::string& output : nodes[i].output())
-      if (!output.empty()) producer[output] = i;
-  std::vector<std::vector<int>> consumers(static_cast<size_t>(nodes.size()));
+  const Producers producers = producers_of(nodes);
+  std::vector<int> in_file(static_cast<size_t>(nodes.size()));
+  std::iota(in_file.begin(), in_file.end(), 0);
+  if (are_in_order(nodes, producers)) return {.order = std::move(in_file), .cyclic = {}};
+  std::vector<std::vector<int>> consumers(in_file.size());
   std::vector<int> waiting(consumers.size(), 0);
-  for (int i = 0; i < nodes.size(); ++i) {
-    Names reads;
-    collect_reads(nodes[i], reads);
-    for (const std::string& name : reads)
-      if (const auto found = producer.find(name); found != producer.end()) {
-        consumers[static_cast<size_t>(found->second)].push_back(i);
-        ++waiting[static_cast<size_t>(i)];
-      }
-  }
+  for (int i = 0; i < nodes.size(); ++i)
+    for_each_read(nodes[i], [&](std::string_view name) {
+      const auto found = producers.find(name);
+      if (found == producers.end()) return;
+      consumers[static_cast<size_t>(found->second)].push_back(i);
+      ++waiting[static_cast<size_t>(i)];
+    });
   NodeOrder result;
   std::priority_queue<int, std::vector<int>, std::greater<>> ready;
   for (int i = 0; i < nodes.size(); ++i)
@@ -196,15 +239,12 @@ NodeOrder order_nodes(const NodeList& nodes) {
 }
 
 std::vector<char> needed_nodes(const onnx::GraphProto& graph) {
-  std::unordered_map<std::string, int> producer;
-  for (int i = 0; i < graph.node_size(); ++i)
-    for (const std::string& output : graph.node(i).output())
-      if (!output.empty()) producer[output] = i;
+  const Producers producers = producers_of(graph.node());
   std::vector<char> needed(static_cast<size_t>(graph.node_size()), 0);
   std::vector<int> open;
-  const auto read = [&](const std::string& name) {
-    const auto found = producer.find(name);
-    if (found == producer.end() || needed[static_cast<size_t>(found->second)]) return;
+  const auto read = [&](std::string_view name) {
+    const auto found = producers.find(name);
+    if (found == producers.end() || needed[static_cast<size_t>(found->second)]) return;
     needed[static_cast<size_t>(found->second)] = 1;
     open.push_back(found->second);
   };
@@ -212,9 +252,7 @@ std::vector<char> needed_nodes(const onnx::GraphProto& graph) {
   while (!open.empty()) {
     const onnx::NodeProto& node = graph.node(open.back());
     open.pop_back();
-    Names reads;
-    collect_reads(node, reads);
-    for (const std::string& name : reads) read(name);
+    for_each_read(node, read);
     for (const onnx::AttributeProto& attribute : node.attribute()) {  // Gradient names what it differentiates
       read(attribute.s());
       for (const std::string& name : attribute.strings()) read(name);

@@ -7,6 +7,9 @@
 #include <numeric>
 #include <set>
 #include <span>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "base/combine_hashes.h"
 #include "base/error.h"
@@ -67,13 +70,24 @@ bool is_float(const onnx::TensorProto& tensor) {
   return dtype && is_floating(*dtype);
 }
 
+bool has_vectors_read_twice(const onnx::GraphProto& graph) {
+  std::unordered_map<std::string_view, int> reads;
+  for (const onnx::TensorProto& tensor : graph.initializer())
+    if (is_float(tensor) && long_axes(tensor) == 1) reads[tensor.name()] = 0;
+  if (reads.empty()) return false;
+  for (const onnx::NodeProto& node : graph.node())
+    for (const std::string& input : node.input())
+      if (const auto found = reads.find(input); found != reads.end() && ++found->second > 1) return true;
+  return false;
+}
+
 // How the values of a graph hang together.
 class Wiring {
  public:
   enum Direction : uint8_t { up, down };
 
   Wiring(const onnx::GraphProto& graph, const std::map<std::string, Tie>& ties) : nodes_(graph.node()) {
-    std::set<std::string> fixed;  // values that depend on no input
+    std::unordered_set<std::string_view> fixed;  // values that depend on no input
     for (const onnx::TensorProto& tensor : graph.initializer()) {
       fixed.insert(tensor.name());
       if (!is_float(tensor) || long_axes(tensor) < 2) continue;
@@ -148,9 +162,9 @@ class Wiring {
   }
 
   const NodeList& nodes_;
-  std::map<std::string, int> makers_;            // of values that depend on an input
-  std::map<std::string, std::string> matrices_;  // the matrix that a value is, or is computed from alone
-  std::map<std::string, std::vector<ParameterUse>> readers_;
+  std::unordered_map<std::string_view, int> makers_;            // of values that depend on an input
+  std::unordered_map<std::string_view, std::string> matrices_;  // the matrix that a value is, or is computed from alone
+  std::unordered_map<std::string_view, std::vector<ParameterUse>> readers_;
 };
 
 class Search {
@@ -251,6 +265,7 @@ class Search {
 
 std::vector<SharedInitializer> find_merged_parameters(const onnx::GraphProto& graph, const TensorReader& reader,
                                                       const std::map<std::string, Tie>& ties) {
+  if (!has_vectors_read_twice(graph)) return {};
   return Search(graph, reader, ties).run();
 }
 

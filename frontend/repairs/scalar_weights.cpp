@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
-#include <map>
 #include <numbers>
 #include <string_view>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace halfstep {
@@ -119,7 +120,7 @@ bool is_given_name(std::string name) {
 class Roles {
  public:
   explicit Roles(const onnx::GraphProto& graph) : graph_(graph) {
-    std::set<std::string> initializers;
+    std::unordered_set<std::string_view> initializers;
     for (const onnx::TensorProto& tensor : graph.initializer()) initializers.insert(tensor.name());
     for (const onnx::ValueInfoProto& input : graph.input())
       if (!initializers.contains(input.name())) activations_.insert(input.name());
@@ -171,8 +172,8 @@ class Roles {
 
  private:
   const onnx::GraphProto& graph_;
-  std::set<std::string> activations_;
-  std::map<std::string, std::vector<const onnx::NodeProto*>> readers_;
+  std::unordered_set<std::string_view> activations_;
+  std::unordered_map<std::string_view, std::vector<const onnx::NodeProto*>> readers_;
 };
 
 }  // namespace

@@ -202,11 +202,12 @@ Value affine_norm(const RuleContext& c) {
     Value normal = c.operands[i];
     Ints order;
     if (is(c.maker(i), "transpose")) order = c.maker(i).attributes.ints("permutation"), normal = c.maker(i).operands[0];
-    const Node norm = b.graph().node(normal);
-    const bool has_bias = is(norm, "layer_norm") || is(norm, "batch_norm");
-    if (normal.result != 0 || !(has_bias || (is(norm, "rms_norm") && operand == 1)) ||
-        !lacks(b.graph(), norm, operand) || !lacks(b.graph(), norm, 2))
+    const Node& made = b.graph().node(normal);
+    const bool has_bias = is(made, "layer_norm") || is(made, "batch_norm");
+    if (normal.result != 0 || !(has_bias || (is(made, "rms_norm") && operand == 1)) ||
+        !lacks(b.graph(), made, operand) || !lacks(b.graph(), made, 2))
       continue;
+    const Node norm = made;
     const Value v = as_operand(b, c.operands[1 - i], norm, order);
     if (!v || b.dtype(v) != norm.results[0].dtype) continue;
     std::vector<Value> operands = norm.operands;

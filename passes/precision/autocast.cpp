@@ -45,10 +45,11 @@ class Autocast {
       const NodeId id = static_cast<NodeId>(at++);
       if (is_leaf(*node.op) || node.op->operands.empty()) return std::vector<Value>();
       Plan plan{.inside = std::nullopt, .written = std::nullopt, .reason = "autocast is off"};
-      if (low_) plan = plan_of(b, id, operands);
+      const std::vector<size_t> indices = low_ ? castable(b, node, operands) : std::vector<size_t>();
+      if (low_) plan = plan_of(b, id, operands, indices);
       std::vector<Value> read(operands.begin(), operands.end());
       if (plan.inside)
-        for (size_t i : castable(b, node, operands)) read[i] = b.cast(operands[i], *plan.inside);
+        for (size_t i : indices) read[i] = b.cast(operands[i], *plan.inside);
       const NodeId copy = b.copy(graph_, node, read);
       std::vector<Value> results(node.results.size());
       for (size_t i = 0; i < results.size(); ++i) results[i] = {copy, static_cast<int32_t>(i)};
@@ -78,7 +79,13 @@ class Autocast {
   }
 
   void find_demands() {
-    for (const Node& node : graph_.nodes()) demands_.emplace_back(node.results.size(), Demand::none);
+    size_t results = 0;
+    for (const Node& node : graph_.nodes()) {
+      first_.push_back(results);
+      results += node.results.size();
+    }
+    first_.push_back(results);
+    demands_.assign(results, Demand::none);
     for (const StateUpdate& u : graph_.updates()) demand_of(u.value) = Demand::full;
     for (NodeId id = graph_.size(); id-- > 0;) {
       const Node& node = graph_.node(id);
@@ -99,13 +106,17 @@ class Autocast {
       case Precision::full:
         return Demand::full;
       case Precision::full_inside:  // the others of its results are statistics
-        return demands_[static_cast<size_t>(id)].front();
+        return demands_on(id).front();
       default:
-        return *std::ranges::max_element(demands_[static_cast<size_t>(id)]);
+        return std::ranges::max(demands_on(id));
     }
   }
 
-  Demand& demand_of(Value v) { return demands_[static_cast<size_t>(v.node)][static_cast<size_t>(v.result)]; }
+  Demand& demand_of(Value v) { return demands_[first_[static_cast<size_t>(v.node)] + static_cast<size_t>(v.result)]; }
+  std::span<const Demand> demands_on(NodeId id) const {
+    const auto at = static_cast<size_t>(id);
+    return std::span(demands_).subspan(first_[at], first_[at + 1] - first_[at]);
+  }
   // The operands that the node's class may cast, by index.
   std::vector<size_t> castable(const Builder& b, const Node& node, std::span<const Value> operands) const {
     std::vector<size_t> result;
@@ -122,10 +133,9 @@ class Autocast {
     std::string reason;
   };
 
-  Plan plan_of(const Builder& b, NodeId id, std::span<const Value> operands) {
+  Plan plan_of(const Builder& b, NodeId id, std::span<const Value> operands, const std::vector<size_t>& indices) {
     const Node& node = graph_.node(id);
     const PrecisionClass& c = classes_[static_cast<size_t>(id)];
-    const std::vector<size_t> indices = castable(b, node, operands);
     if (indices.empty()) return {std::nullopt, std::nullopt, "keeps its types"};
     Plan plan;
     plan.inside = operand_type(b, id, operands, indices, plan.reason);
@@ -181,7 +191,7 @@ class Autocast {
         return DType::f32;
       case Precision::full_inside: {
         // A sum can leave the range of what it sums; narrowing waits for the reader.
-        const bool wants_low = demands_[static_cast<size_t>(id)].front() == Demand::low;
+        const bool wants_low = demands_on(id).front() == Demand::low;
         const bool keeps_range = node.op->kernel != KernelKind::reduction;
         const DType met = met_type(b, node, operands, indices).type;
         if (is_low(met) && wants_low && keeps_range) {
@@ -194,7 +204,7 @@ class Autocast {
       case Precision::widest:
       case Precision::follow: {
         const auto [type, from] = met_type(b, node, operands, indices);
-        reason = from.empty() ? "follows its operands" : fmt::format("follows '{}'", from);
+        if (report_) reason = from->empty() ? "follows its operands" : fmt::format("follows '{}'", *from);
         return type;
       }
     }
@@ -203,7 +213,7 @@ class Autocast {
 
   struct Met {
     DType type;
-    std::string from;  // the node that decided, "" if unnamed
+    const std::string* from;  // the name of the node that decided, "" if unnamed
   };
 
   // The type the operands promote to: the strong ones decide, the widest of them; weak ones join.
@@ -213,7 +223,7 @@ class Autocast {
     const auto join = [&](size_t i) {
       const DType type = b.dtype(operands[i]);
       if (!met || (type != met->type && !(met->type == DType::f32)))
-        met = Met{met ? DType::f32 : type, graph_.node(node.operands[i]).origin.name};
+        met = Met{met ? DType::f32 : type, &*graph_.node(node.operands[i]).origin.name};
     };
     for (size_t i : indices)
       if (!needs_.is_weak(node.operands[i]) || promotes(node, i)) join(i);
@@ -257,7 +267,8 @@ class Autocast {
   const std::vector<std::vector<NodeId>> users_;
   std::vector<char> constant_;
   std::map<std::string, DType> summed_;  // what a mean's sum read, by its node's name
-  std::vector<std::vector<Demand>> demands_;
+  std::vector<Demand> demands_;          // of every result
+  std::vector<size_t> first_;            // of each node's results in `demands_`, then the end
 };
 
 // A loss that is computed of low values alone is f32 again.

@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "passes/rewrite/rules.h"
@@ -27,10 +28,14 @@ class Classes {
   std::vector<PrecisionClass> of(const std::vector<PrecisionRule>& rules) const {
     check(rules);
     std::vector<PrecisionClass> classes;
+    classes.reserve(graph_.nodes().size());
+    const std::string* name = nullptr;  // of the node before, which most often is that of the same node of the file
+    const std::string* onnx = nullptr;
     for (const Node& node : graph_.nodes()) {
       PrecisionClass c{node.op->precision, ""};
+      if (&*node.origin.name != name) name = &*node.origin.name, onnx = operator_of(*name);
       for (const PrecisionRule& rule : rules)
-        if (applies(rule, node))
+        if (applies(rule, node, onnx))
           c = {rule.precision,
                is_operator(rule.pattern) ? rule.source : fmt::format("{}: pattern '{}'", rule.source, rule.pattern)};
       classes.push_back(std::move(c));
@@ -46,16 +51,24 @@ class Classes {
   }
 
   // Whether the ONNX node of this name is one that the pattern means.
+  static bool means(const std::string& pattern, const std::string& name, const std::string* onnx) {
+    return fits(pattern, name) || (onnx && *onnx == pattern);
+  }
   bool means(const std::string& pattern, const std::string& name) const {
+    return means(pattern, name, operator_of(name));
+  }
+  const std::string* operator_of(const std::string& name) const {
     const auto op = sources_.operators.find(name);
-    return fits(pattern, name) || (op != sources_.operators.end() && op->second == pattern);
+    return op == sources_.operators.end() ? nullptr : &op->second;
   }
 
-  bool applies(const PrecisionRule& rule, const Node& node) const {
+  // `onnx`: the operator of the ONNX node behind it, nullptr if there is none.
+  bool applies(const PrecisionRule& rule, const Node& node, const std::string* onnx) const {
     const std::string& name = node.origin.name;
     if (rule.pattern == node.op->name || (!node.op->onnx.empty() && rule.pattern == node.op->onnx)) return true;
     if (name.empty()) return false;
-    if (means(rule.pattern, name)) return true;
+    if (means(rule.pattern, name, onnx)) return true;
+    if (parts_.empty()) return false;
     const auto parts = parts_.find(name);
     return rule.precision == Precision::full && parts != parts_.end() &&
            std::ranges::any_of(parts->second, [&](const std::string& part) { return means(rule.pattern, part); });
@@ -65,7 +78,8 @@ class Classes {
     Problems problems;
     for (const PrecisionRule& rule : rules) {
       if (rule.source == kTorchPreset || rule.source == kAccumulating || is_operator(rule.pattern) ||
-          std::ranges::any_of(graph_.nodes(), [&](const Node& node) { return applies(rule, node); }) ||
+          std::ranges::any_of(graph_.nodes(),
+                              [&](const Node& node) { return applies(rule, node, operator_of(node.origin.name)); }) ||
           std::ranges::any_of(sources_.operators, [&](const auto& node) { return means(rule.pattern, node.first); }))
         continue;
       std::vector<std::string> known(sources_.known_operators.begin(), sources_.known_operators.end());
@@ -125,19 +139,19 @@ std::map<std::string, std::string> parts_taken_in(const Graph& before, const Gra
     }
     return computes;
   };
-  std::set<std::string> there;
+  std::unordered_set<std::string_view> there;
   const std::vector<char> computes_after = computing(after), computes_before = computing(before);
   for (NodeId id = 0; id < after.size(); ++id)
     if (computes_after[static_cast<size_t>(id)] && !is_leaf(*after.node(id).op))
-      there.insert(after.node(id).origin.name);
+      there.insert(*after.node(id).origin.name);
   std::map<std::string, std::string> taken_in;
   const std::vector<std::vector<NodeId>> users = before.users();
-  std::vector<std::string> nearest_name(before.nodes().size());
+  std::vector<Shared<std::string>> nearest_name(before.nodes().size());
   const auto look = [&](NodeId id, auto&& neighbours) {
     const Node& node = before.node(id);
-    std::string& found = nearest_name[static_cast<size_t>(id)];
+    Shared<std::string>& found = nearest_name[static_cast<size_t>(id)];
     if (!computes_before[static_cast<size_t>(id)] || !found.empty()) return;
-    if (!is_leaf(*node.op) && there.contains(node.origin.name)) {
+    if (!is_leaf(*node.op) && there.contains(*node.origin.name)) {
       found = node.origin.name;
       return;
     }
@@ -146,8 +160,9 @@ std::map<std::string, std::string> parts_taken_in(const Graph& before, const Gra
     if (!found.empty() && !is_leaf(*node.op) && !node.origin.name.empty()) taken_in.emplace(node.origin.name, found);
   };
   for (NodeId id = before.size(); id-- > 0;) look(id, users[static_cast<size_t>(id)]);
+  std::vector<NodeId> makers;
   for (NodeId id = 0; id < before.size(); ++id) {
-    std::vector<NodeId> makers;
+    makers.clear();
     for (Value v : before.node(id).operands)
       if (v) makers.push_back(v.node);
     look(id, makers);

@@ -172,9 +172,9 @@ bool keeps_last_axis(const Node& movement, const Shape& from) {
 Value bias_before_movement(const Context& c) {
   if (!is(c.node, "add") || !is(c.maker(1), "broadcast")) return {};
   Builder& b = c.builder;
-  const Node movement = c.maker(0);
   const Value bias = c.maker(1).operands[0];
-  if (movement.operands.size() != 1 || !is_product(b.graph(), movement.operands[0])) return {};
+  if (c.maker(0).operands.size() != 1 || !is_product(b.graph(), c.maker(0).operands[0])) return {};
+  const Node movement = c.maker(0);
   const Shape from = b.shape(movement.operands[0]);
   if (!keeps_last_axis(movement, from) || b.type(bias).element_count() != b.shape(bias).back()) return {};
   const Value sum = b.add(movement.operands[0], b.reshape(bias, {b.shape(bias).back()}));

@@ -176,8 +176,8 @@ bool sums_into_zeros(const Context& c, const Node& node) {
 Value sum_into_scatter(const Context& c) {
   if (!is(c.node, "add")) return {};
   for (size_t i : {0u, 1u}) {
+    if (!sums_into_zeros(c, c.maker(i))) continue;
     const Node scatter = c.maker(i);
-    if (!sums_into_zeros(c, scatter)) continue;
     const OriginScope scope(c.builder, scatter.origin);
     return c.builder.call("scatter", {c.operands[1 - i], scatter.operands[1], scatter.operands[2]}, scatter.attributes);
   }
@@ -187,9 +187,10 @@ Value sum_into_scatter(const Context& c) {
 // A low gradient that is read as f32 is made as such: it is summed in f32 anyway.
 Value wide_scatter(const Context& c) {
   if (!is(c.node, "cast") || c.node.attributes.dtype("to") != DType::f32) return {};
-  const Node scatter = c.maker(0);
-  if (scatter.origin.phase == Phase::forward || !is_low(scatter.results[0].dtype) || !sums_into_zeros(c, scatter))
+  if (c.maker(0).origin.phase == Phase::forward || !is_low(c.maker(0).results[0].dtype) ||
+      !sums_into_zeros(c, c.maker(0)))
     return {};
+  const Node scatter = c.maker(0);
   const Value zeros = c.builder.broadcast(c.builder.constant(DType::f32, 0), scatter.results[0].shape);
   return c.builder.call("scatter", {zeros, scatter.operands[1], scatter.operands[2]}, scatter.attributes);
 }
@@ -200,12 +201,12 @@ Value wide_scatter(const Context& c) {
 Value wide_gradient(const Context& c) {
   const bool flat = is(c.node, "reshape") && c.node.results[0].shape.size() == 1;
   if ((!flat && !is(c.node, "scatter")) || !is(c.maker(0), "cast")) return {};
-  const Node cast = c.maker(0);
-  const Value low = cast.operands[0];
-  const Node contraction = c.builder.graph().node(low);
-  if (contraction.origin.phase == Phase::forward || cast.attributes.dtype("to") != DType::f32 ||
-      !is_low(c.builder.dtype(low)) || !contraction.attributes.find("result"))
+  const Value low = c.maker(0).operands[0];
+  const Node& made = c.builder.graph().node(low);
+  if (made.origin.phase == Phase::forward || c.maker(0).attributes.dtype("to") != DType::f32 ||
+      !is_low(c.builder.dtype(low)) || !made.attributes.find("result"))
     return {};
+  const Node contraction = made;
   Attributes attributes = contraction.attributes;
   attributes.set("result", std::string(name(DType::f32)));
   const Value wide = [&] {

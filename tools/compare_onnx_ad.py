@@ -203,8 +203,9 @@ def main():
             if kind != "agrees":
                 print(f"{i:04d} {test.split('.', 1)[1]}: {kind} {what}", file=sys.stderr)
     kinds = ["agrees", "differs", "refused", "not comparable"]
+    words = ["agree", "differ", "refused", "not comparable"]
     lines = [f"onnx-ad {onnx_ad.__version__}, onnx {onnx.__version__}, ONNX Runtime {onnxruntime.__version__}: {len(results)} cases; " +
-             ", ".join(f"{sum(kind == k for _, _, kind, _ in results)} {k}" for k in kinds) + ".", ""]
+             ", ".join(f"{sum(kind == k for _, _, kind, _ in results)} {word}" for k, word in zip(kinds, words)) + ".", ""]
     lines += ["| operator | cases | agree | differ | refused | not comparable |", "|---|---|---|---|---|---|"]
     rows = collections.defaultdict(collections.Counter)
     for _, ops, kind, _ in results:

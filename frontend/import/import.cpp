@@ -331,13 +331,10 @@ bool sizes_differ(const InputShapes& shapes) {
 
 Recording record(const Importer::Inputs& inputs) {
   const InputShapes exported = as_exported(inputs.shapes);
-  Importer importer({.model = inputs.model,
-                     .reader = inputs.reader,
-                     .options = inputs.options,
-                     .shapes = exported,
-                     .ties = inputs.ties,
-                     .scalars = inputs.scalars,
-                     .recording_only = true});
+  Importer::Inputs recorded{inputs.model, inputs.reader,  inputs.options, exported,
+                            inputs.ties,  inputs.scalars, inputs.order};
+  recorded.recording_only = true;
+  Importer importer(recorded);
   importer.run();
   return std::move(importer.recording());
 }
@@ -380,13 +377,8 @@ RepeatedLeaves find_repeated(const Importer::Inputs& inputs) {
     if (!dimensions.empty() && exported_sizes(dimensions)[0] == batch) dimensions[0] = {{batch, batch + 1}};
   try {
     const Recording recording = record(inputs);
-    Importer importer({.model = inputs.model,
-                       .reader = inputs.reader,
-                       .options = inputs.options,
-                       .shapes = other,
-                       .ties = inputs.ties,
-                       .scalars = inputs.scalars,
-                       .recorded = &recording});
+    Importer importer(
+        {inputs.model, inputs.reader, inputs.options, other, inputs.ties, inputs.scalars, inputs.order, &recording});
     importer.run();
     return along_every_axis(importer.repeated_leaves(), inputs.model.graph(), inputs.reader);
   } catch (const Error&) {
@@ -457,18 +449,18 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
   const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
   const ScalarWeights scalars =
       options.mode == ImportMode::training ? find_scalar_weights(model.graph(), reader) : ScalarWeights();
-  const Importer::Inputs inputs{
-      .model = model, .reader = reader, .options = options, .shapes = shapes, .ties = ties, .scalars = scalars.weights};
+  const std::vector<int> order = needed_in_order(model.graph());
+  const Importer::Inputs inputs{.model = model,
+                                .reader = reader,
+                                .options = options,
+                                .shapes = shapes,
+                                .ties = ties,
+                                .scalars = scalars.weights,
+                                .order = order};
   const RepeatedLeaves repeated = options.mode == ImportMode::training ? find_repeated(inputs) : RepeatedLeaves();
   const Recording recording = sizes_differ(shapes) ? record(inputs) : Recording();
-  Importer importer({.model = model,
-                     .reader = reader,
-                     .options = options,
-                     .shapes = shapes,
-                     .ties = ties,
-                     .scalars = scalars.weights,
-                     .recorded = sizes_differ(shapes) ? &recording : nullptr,
-                     .repeated = repeated});
+  Importer importer({model, reader, options, shapes, ties, scalars.weights, order,
+                     sizes_differ(shapes) ? &recording : nullptr, repeated});
   ImportedModel result;
   const Graph graph = importer.run();
   if (options.mode == ImportMode::training) refuse_single_values(graph);

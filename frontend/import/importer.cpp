@@ -62,6 +62,8 @@ void fill_in_attributes(NodeList& nodes, const std::map<std::string, onnx::Attri
   }
 }
 
+int64_t key_of(Value v) { return (static_cast<int64_t>(v.node) << 32) + v.result; }
+
 // The newest of `versions` that `opset` knows, or 0.
 int known_version(const std::vector<int>& versions, int64_t opset) {
   int known = 0;
@@ -178,7 +180,7 @@ Value Importer::read(const Binding& binding) {
   const bool is_number = type.shape.empty() && !trained && !inputs_.scalars.contains(tensor.name());
   if (!is_floating(type.dtype) || narrow || is_number || type.element_count() == 0)
     return builder_.constant(read_constant(tensor));
-  if (is_frozen(tensor.name())) return state_leaf(tensor);
+  // A frozen table is a constant too: its values decide how precisely it is read.
   if (trained) {
     tables_.erase(tensor.name());
   } else if (tables_.contains(tensor.name()) ||
@@ -186,6 +188,7 @@ Value Importer::read(const Binding& binding) {
     tables_.insert(tensor.name());
     return builder_.constant(inputs_.reader.read(tensor));
   }
+  if (is_frozen(tensor.name())) return state_leaf(tensor);
   initializers_[tensor.name()] = &tensor;
   if (tensor.data_type() != onnx::TensorProto::FLOAT) converted_parameters_.insert(tensor.name());
   const Value leaf = builder_.parameter(tensor.name(), leaf_type(tensor, inputs_.repeated));
@@ -391,7 +394,7 @@ void Importer::record_reads(const onnx::NodeProto& node, size_t reader, const Sc
   for (const std::string& input : node.input()) {
     const Binding* operand = input.empty() ? nullptr : scope.find(input);
     if (!operand || operand->kind != Binding::value) continue;
-    if (const auto maker = makers_.find(operand->as_value); maker != makers_.end())
+    if (const auto maker = makers_.find(key_of(operand->as_value)); maker != makers_.end())
       nodes_[maker->second].readers.push_back(reader);
   }
 }
@@ -401,7 +404,7 @@ void Importer::record_results(const std::vector<Binding>& results, size_t maker)
   std::optional<DType> type;
   for (const Binding& result : results) {
     if (result.kind != Binding::value || !result.as_value) continue;
-    const auto [first, added] = makers_.emplace(result.as_value, maker);
+    const auto [first, added] = makers_.emplace(key_of(result.as_value), maker);
     if (!added && first->second != maker) nodes_[maker].same_as = first->second;
     if (!constants_.is_constant(result.as_value)) return;
     if (!type) type = builder_.dtype(result.as_value);
@@ -564,13 +567,11 @@ Graph without_unread_step_inputs(const Graph& graph) {
 Graph Importer::run() {
   const onnx::GraphProto& graph = inputs_.model.graph();
   Scope scope{.opsets = &opsets_};
+  scope.bindings.reserve(static_cast<size_t>(graph.initializer_size()) + inputs_.order.size());
   bind_initializers(graph, scope);
   bind_inputs(graph, scope);
-  const std::vector<int> order = order_nodes(graph.node()).order;
-  reordered_graphs_ += !std::is_sorted(order.begin(), order.end());
-  const std::vector<char> needed = needed_nodes(graph);
-  for (int i : order)
-    if (needed[static_cast<size_t>(i)]) import_node(graph.node(i), i, scope);
+  reordered_graphs_ += !std::is_sorted(inputs_.order.begin(), inputs_.order.end());
+  for (int i : inputs_.order) import_node(graph.node(i), i, scope);
   for (const onnx::ValueInfoProto& output : graph.output()) {
     const Binding& binding = scope.at(output.name());
     if (binding.kind == Binding::unsupported)

@@ -33,10 +33,6 @@ TensorType leaf_type(const onnx::TensorProto& tensor, const RepeatedLeaves& repe
 // Nodes refused for the same reason are one problem.
 using Refusals = std::map<std::string, std::vector<std::string>>;
 
-struct ValueHash {
-  size_t operator()(Value v) const { return static_cast<size_t>(v.node) * 8 + static_cast<size_t>(v.result); }
-};
-
 class Importer {
  public:
   struct Inputs {
@@ -46,6 +42,7 @@ class Importer {
     const std::map<std::string, Dimensions>& shapes;  // of every data input
     const std::map<std::string, Tie>& ties;
     const std::set<std::string>& scalars;  // initializers [] that are weights
+    const std::vector<int>& order;         // of the main graph's nodes: those that are needed
     const Recording* recorded = nullptr;   // of the import at the exported sizes, if these are others
     RepeatedLeaves repeated = {};          // known from the start
     bool recording_only = false;           // only `recording()` is asked for
@@ -133,16 +130,15 @@ class Importer {
   std::map<Value, Value> updates_;
   std::unordered_set<std::string> node_names_;
   std::vector<OnnxNode> nodes_;
-  std::unordered_map<Value, size_t, ValueHash> makers_;  // the first of nodes_ that gave the value
-  std::unordered_map<std::string, int> name_uses_;       // how often a name was made unique
+  std::unordered_map<int64_t, size_t> makers_;      // the first of nodes_ that gave the value
+  std::unordered_map<std::string, int> name_uses_;  // how often a name was made unique
   std::vector<std::string> input_names_;
   std::vector<std::string> remarks_;
   Problems problems_;
   Refusals refusals_;
   Recording recording_;
   int64_t random_sites_ = 0;
-  int64_t imported_nodes_ = 0;
-  int64_t iterations_ = 0;
+  int64_t imported_nodes_ = 0, iterations_ = 0;
   int64_t inlined_bytes_ = 0;
   int64_t dropped_casts_ = 0;
   std::set<std::string> converted_parameters_, tables_;

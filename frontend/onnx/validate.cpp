@@ -209,8 +209,9 @@ std::vector<int> on_cycles(const std::vector<std::vector<int>>& consumers, const
 
 }  // namespace
 
-NodeOrder order_nodes(const NodeList& nodes) {
-  const Producers producers = producers_of(nodes);
+namespace {
+
+NodeOrder order_nodes(const NodeList& nodes, const Producers& producers) {
   std::vector<int> in_file(static_cast<size_t>(nodes.size()));
   std::iota(in_file.begin(), in_file.end(), 0);
   if (are_in_order(nodes, producers)) return {.order = std::move(in_file), .cyclic = {}};
@@ -238,8 +239,8 @@ NodeOrder order_nodes(const NodeList& nodes) {
   return result;
 }
 
-std::vector<char> needed_nodes(const onnx::GraphProto& graph) {
-  const Producers producers = producers_of(graph.node());
+// Which nodes the outputs depend on, by index.
+std::vector<char> needed_nodes(const onnx::GraphProto& graph, const Producers& producers) {
   std::vector<char> needed(static_cast<size_t>(graph.node_size()), 0);
   std::vector<int> open;
   const auto read = [&](std::string_view name) {
@@ -259,6 +260,18 @@ std::vector<char> needed_nodes(const onnx::GraphProto& graph) {
     }
   }
   return needed;
+}
+
+}  // namespace
+
+NodeOrder order_nodes(const NodeList& nodes) { return order_nodes(nodes, producers_of(nodes)); }
+
+std::vector<int> needed_in_order(const onnx::GraphProto& graph) {
+  const Producers producers = producers_of(graph.node());
+  const std::vector<char> needed = needed_nodes(graph, producers);
+  std::vector<int> order = order_nodes(graph.node(), producers).order;
+  std::erase_if(order, [&](int node) { return !needed[static_cast<size_t>(node)]; });
+  return order;
 }
 
 void validate_model(const onnx::ModelProto& model, Problems& problems) {

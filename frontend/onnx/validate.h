@@ -10,8 +10,8 @@ namespace halfstep {
 
 using NodeList = google::protobuf::RepeatedPtrField<onnx::NodeProto>;
 
-// Which nodes the outputs depend on, by index.
-std::vector<char> needed_nodes(const onnx::GraphProto& graph);
+// The nodes that the outputs depend on, in an order of use.
+std::vector<int> needed_in_order(const onnx::GraphProto& graph);
 
 // Adds every problem found: opset versions, an empty graph, names defined twice or nowhere, cycles, sparse tensors.
 void validate_model(const onnx::ModelProto& model, Problems& problems);

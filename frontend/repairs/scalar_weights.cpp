@@ -119,16 +119,19 @@ bool is_given_name(std::string name) {
 
 class Roles {
  public:
-  explicit Roles(const onnx::GraphProto& graph) : graph_(graph) {
-    std::unordered_set<std::string_view> initializers;
-    for (const onnx::TensorProto& tensor : graph.initializer()) initializers.insert(tensor.name());
-    for (const onnx::ValueInfoProto& input : graph.input())
-      if (!initializers.contains(input.name())) activations_.insert(input.name());
+  // `candidates`: what `is_weight` may be asked of.
+  Roles(const onnx::GraphProto& graph, const std::vector<const onnx::TensorProto*>& candidates) {
+    for (const onnx::TensorProto* tensor : candidates) readers_[tensor->name()];
+    for (const onnx::ValueInfoProto& input : graph.input()) activations_.insert(input.name());
+    for (const onnx::TensorProto& tensor : graph.initializer()) activations_.erase(tensor.name());
     for (const onnx::NodeProto& node : graph.node()) {
       bool depends = false;
       for (const std::string& input : node.input()) {
         depends |= activations_.contains(input);
-        readers_[input].push_back(&node);
+        const auto found = readers_.find(input);
+        if (found == readers_.end()) continue;
+        found->second.push_back(&node);
+        if (kOfItAlone.contains(node.op_type()) && node.output_size() > 0) readers_[node.output(0)];
       }
       // Values computed in the nodes' own graphs may depend on anything.
       for (const onnx::AttributeProto& attribute : node.attribute()) depends |= attribute.has_g();
@@ -139,9 +142,6 @@ class Roles {
 
   // Whether everything that reads the value multiplies or adds it to an activation.
   bool is_weight(const std::string& value, int depth = 0) const {
-    static const std::set<std::string> kOfItAlone{"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze",
-                                                  "Expand",   "Exp",  "Neg",     "Abs",       "Sigmoid",
-                                                  "Softplus", "Tanh", "Clip",    "Reciprocal"};
     constexpr int kDeepest = 8;
     const auto readers = readers_.find(value);
     if (readers == readers_.end() || depth > kDeepest) return false;
@@ -171,8 +171,12 @@ class Roles {
   }
 
  private:
-  const onnx::GraphProto& graph_;
+  inline static const std::set<std::string> kOfItAlone{"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze",
+                                                       "Expand",   "Exp",  "Neg",     "Abs",       "Sigmoid",
+                                                       "Softplus", "Tanh", "Clip",    "Reciprocal"};
+
   std::unordered_set<std::string_view> activations_;
+  // Of the candidates and what is computed of one alone.
   std::unordered_map<std::string_view, std::vector<const onnx::NodeProto*>> readers_;
 };
 
@@ -184,7 +188,7 @@ ScalarWeights find_scalar_weights(const onnx::GraphProto& graph, const TensorRea
   for (const onnx::TensorProto& tensor : graph.initializer())
     if (tensor.dims().empty() && tensor.data_type() == onnx::TensorProto::FLOAT) candidates.push_back(&tensor);
   if (candidates.empty()) return found;
-  const Roles roles(graph);
+  const Roles roles(graph, candidates);
   for (const onnx::TensorProto* tensor : candidates) {
     if (!roles.is_weight(tensor->name())) continue;
     bool is_number = !is_given_name(tensor->name());

@@ -56,6 +56,22 @@ TEST(Tables, MasksAreConstants) {
   EXPECT_TRUE(parameter("fc2.weight", filled({4, 4}, causal))) << "a broken weight is the user's to see";
 }
 
+// As states they would be read in half precision, which turns a row of them into infinities.
+TEST(Tables, FrozenMasksAreConstantsToo) {
+  TestModel model;
+  model.input("x", {2, 4, 4}).weight("mask", filled({4, 4}, [](auto row, auto column) {
+                                       return column > row ? -3.4e38 : 0;
+                                     }));
+  model.weight("w", ramp({4}, 1)).weight("frozen", ramp({4}, 1));
+  model.node("Mul", {"x", "w"}, {"a"})
+      .node("Add", {"a", "mask"}, {"b"})
+      .node("Add", {"b", "frozen"}, {"y"})
+      .output("y");
+  const Graph graph = import_model(model.file(), {.freeze = {"mask", "frozen"}}).graph;
+  EXPECT_FALSE(graph.leaf("mask"));
+  EXPECT_EQ(graph.node(graph.leaf("frozen")).op->name, "state");
+}
+
 TEST(Tables, BiasesThatGrowWithTheDistanceAreConstants) {
   const auto linear = [](int64_t row, int64_t column) { return std::pow(0.5, row) * static_cast<double>(column); };
   EXPECT_FALSE(parameter("view", filled({4, 4}, linear)));

@@ -102,9 +102,8 @@ CompiledModel model_of(const Json& manifest) {
   for (const Json& arena : manifest.at("arenas")) model.arenas.push_back(name_from(arena));
   model.notes = notes_from_json(manifest.at("notes"));
   for (const Json& slice : manifest.at("parameters"))
-    model.parameters.push_back({line_of(slice.at("name")), slice.at("shape").get<Shape>(),
-                                slice.at("permutation").get<std::vector<int64_t>>(),
-                                slice.at("offset").get<int64_t>()});
+    model.parameters.push_back({line_of(slice.at("name")), counts_in(slice, "shape"), counts_in(slice, "permutation"),
+                                count_in(slice, "offset")});
   return model;
 }
 
@@ -113,11 +112,11 @@ enum class Checksum : uint8_t { crc32, sha256 };
 // The bytes of one listed file, checked against the manifest.
 std::string read_listed(const fs::path& directory, const Json& manifest, const std::string& file, Checksum sum) {
   const Json& entry = manifest.at("files").at(file);
-  const int64_t bytes = entry.at("bytes").get<int64_t>();
-  std::string content = read_file(directory / file, std::max<int64_t>(bytes, 0));
+  const int64_t bytes = count_in(entry, "bytes");
+  std::string content = read_file(directory / file, bytes);
   if (static_cast<int64_t>(content.size()) != bytes)
     throw Error(fmt::format("{}: {} bytes expected, found {}", file, bytes, content.size()));
-  if (checksum(content) != entry.at("crc32").get<uint32_t>())
+  if (entry.at("crc32") != checksum(content))
     throw Error(fmt::format("{}: the checksum differs from the manifest's", file));
   if (sum == Checksum::sha256 && sha256(content) != entry.at("sha256").get<std::string>())
     throw Error(fmt::format("{}: it is not what was signed: get the step again", file));

@@ -24,5 +24,29 @@ std::string line_of(const nlohmann::json& text) {
   if (holds_control_character(line)) throw Error(fmt::format("'{}' holds a control character", printable(line)));
   return line;
 }
+namespace {
+
+int64_t count(const nlohmann::json& value, const char* key) {
+  // What is parsed is unsigned where it is not negative; what a program made may be signed.
+  const bool fits = value.is_number_unsigned() ? value.get<uint64_t>() <= INT64_MAX
+                                               : value.is_number_integer() && value.get<int64_t>() >= 0;
+  if (!fits) {
+    constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
+    throw Error(fmt::format("'{}': an integer from 0 expected, found {}", key, value.dump(-1, ' ', false, kReplace)));
+  }
+  return value.get<int64_t>();
+}
+
+}  // namespace
+
+int64_t count_in(const nlohmann::json& object, const char* key) { return count(object.at(key), key); }
+
+std::vector<int64_t> counts_in(const nlohmann::json& object, const char* key) {
+  const nlohmann::json& list = object.at(key);
+  if (!list.is_array()) throw Error(fmt::format("'{}': a list of integers expected", key));
+  std::vector<int64_t> counts;
+  for (const nlohmann::json& value : list) counts.push_back(count(value, key));
+  return counts;
+}
 
 }  // namespace halfstep

@@ -2,8 +2,10 @@
 // names.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 namespace halfstep {
 
@@ -14,5 +16,8 @@ nlohmann::json parse_json(const std::string& text, int deepest = kDeepestJson);
 
 // A string without control characters, which messages and reports print in lines; Error for one with.
 std::string line_of(const nlohmann::json& text);
+// Integers from 0 on under a key that is there: what else JSON calls a number does not become one. Error.
+int64_t count_in(const nlohmann::json& object, const char* key);
+std::vector<int64_t> counts_in(const nlohmann::json& object, const char* key);
 
 }  // namespace halfstep

@@ -102,19 +102,33 @@ std::optional<double> optional_number(const Json& value) {
   return value.is_null() ? std::nullopt : std::optional(value.get<double>());
 }
 
+int64_t bounded_count_in(const Json& object, const char* key) try {
+  constexpr int64_t kMost = int64_t{1} << 53;  // counting on does not overflow
+  const int64_t count = count_in(object, key);
+  if (count > kMost) throw Error("'" + std::string(key) + "': at most 2^53 expected, found " + std::to_string(count));
+  return count;
+} catch (const Error& e) {
+  throw Error("manifest.json: " + std::string(e.what()));
+}
+
+// What the checksum covers may be anyone's all the same.
 TrainState state_of(const Json& manifest) {
   TrainState s;
-  s.step = manifest.at("step");
-  s.epoch = manifest.at("epoch");
-  s.position = manifest.at("position");
-  s.iteration = manifest.at("iteration");
+  s.step = bounded_count_in(manifest, "step");
+  s.epoch = bounded_count_in(manifest, "epoch");
+  s.position = bounded_count_in(manifest, "position");
+  s.iteration = bounded_count_in(manifest, "iteration");
+  if (!manifest.at("seed").is_number_unsigned()) throw Error("manifest.json: 'seed': an integer from 0 expected");
   s.seed = manifest.at("seed");
-  s.samples = manifest.at("samples");
+  s.samples = bounded_count_in(manifest, "samples");
+  if (s.samples > 0 && s.position > s.samples)
+    throw Error("manifest.json: 'position': at most the " + std::to_string(s.samples) + " samples expected, found " +
+                std::to_string(s.position));
   const Json& totals = manifest.at("epoch_totals");
   s.totals = {
-      .steps = totals.at("steps"),
-      .skipped = totals.at("skipped"),
-      .samples = totals.at("samples"),
+      .steps = bounded_count_in(totals, "steps"),
+      .skipped = bounded_count_in(totals, "skipped"),
+      .samples = bounded_count_in(totals, "samples"),
       // A sum that is not finite is null in JSON.
       .loss = optional_number(totals.at("loss")).value_or(std::numeric_limits<double>::quiet_NaN()),
       // Before, steps counted alike.
@@ -132,8 +146,8 @@ Json read_manifest(const fs::path& path) {
   manifest.erase("crc32");
   if (found != checksum_of_text(manifest)) throw Error("manifest.json: checksum differs");
   if (manifest.value("format", "") != "halfstep checkpoint") throw Error("manifest.json: not a checkpoint's");
-  if (const int version = manifest.value("version", 0); version != kVersion)
-    throw Error("manifest.json: format version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
+  if (const Json version = manifest.value("version", Json()); version != kVersion)
+    throw Error("manifest.json: format version " + version.dump() + ", expected " + std::to_string(kVersion));
   return manifest;
 }
 

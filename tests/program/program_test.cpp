@@ -353,8 +353,9 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"device", "manifest.json", "\"cpu\"", "\"tpu\"", "device: cpu or cuda expected, found 'tpu'"},
         Damage{"missing", "manifest.json", "\"arenas\"", "\"arena\"", "a field is missing or of the wrong type"},
         Damage{"wrong_type", "manifest.json", "\"offset\": 0", "\"offset\": \"0\"",
-               "a field is missing or of the wrong type"},
-        Damage{"negative_size", "manifest.json", "\"bytes\": 7", "\"bytes\": -7", "at most 0 expected"},
+               "an integer from 0 expected, found \"0\""},
+        Damage{"negative_size", "manifest.json", "\"bytes\": 7", "\"bytes\": -7",
+               "'bytes': an integer from 0 expected, found -7"},
         Damage{"outside", "manifest.json", "\"evaluate\"", "\"../../x\"", "program name '../../x'"},
         Damage{"parameters", "manifest.json", "\"offset\": 16", "\"offset\": 4000", "arena 'parameters'"}),
     [](const auto& info) { return std::string(info.param.what); });

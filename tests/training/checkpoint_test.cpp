@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <zlib.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -279,6 +280,33 @@ TEST_F(Checkpoints, EveryDamageIsFoundAndAnOlderOneOffered) {
     EXPECT_THAT([&] { read_checkpoint(newest); }, ThrowsMessage<Error>(HasSubstr("no older intact one is there")));
     fs::remove_all(directory_.path() / "run");
   }
+}
+
+// The checksum finds damage, not what someone else wrote.
+TEST_F(Checkpoints, CountsThatAreNoneAreRefused) {
+  FakeExecutor executor;
+  const fs::path manifest = save(executor, 1) / "manifest.json";
+  const auto intact = nlohmann::json::parse(read_file(manifest));
+  const auto refused = [&](const char* pointer, const nlohmann::json& value, const std::string& part) {
+    auto json = intact;
+    json[nlohmann::json::json_pointer(pointer)] = value;
+    json.erase("crc32");
+    const std::string text = json.dump();
+    json["crc32"] = crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size());
+    write_file_atomically(manifest, json.dump());
+    EXPECT_THAT([&] { read_checkpoint(directory_.path() / "run"); }, ThrowsMessage<Error>(HasSubstr(part))) << text;
+  };
+  for (const char* key : {"step", "epoch", "position", "iteration", "samples"}) {
+    const std::string place = "/" + std::string(key);
+    for (const nlohmann::json& value : {nlohmann::json(-1), nlohmann::json(1e300), nlohmann::json(2.5),
+                                        nlohmann::json(UINT64_MAX), nlohmann::json("1"), nlohmann::json()})
+      refused(place.c_str(), value, "'" + std::string(key) + "': an integer from 0 expected, found ");
+    refused(place.c_str(), INT64_MAX, "at most 2^53 expected");
+  }
+  refused("/position", 1001, "'position': at most the 1000 samples expected, found 1001");
+  refused("/epoch_totals/steps", -4, "'steps': an integer from 0 expected, found -4");
+  refused("/seed", -1, "'seed'");
+  refused("/version", 1e300, "format version 1e+300, expected 1");
 }
 
 TEST_F(Checkpoints, OnlyAnOlderOneIsOffered) {

@@ -17,18 +17,24 @@ namespace {
 // What a call computed again costs, about, on a large GPU; only ratios matter.
 constexpr double kLaunch = 3, kBytesEachMicrosecond = 2.5e6, kFlopsEachMicrosecond = 4e8;
 
+struct Earlier;
+
 // A call again, for one of its results.
 struct Again {
   NodeId call = -1;
-  std::vector<char> inside;                   // fused: by node of the body, whether it is computed
-  std::vector<int32_t> given;                 // fused: other results of the call that are read instead of computed
-  std::vector<int> reads;                     // numbers of values
-  std::vector<std::pair<int, Again>> before;  // values that are no longer there, each computed again first
+  std::vector<char> inside;     // fused: by node of the body, whether it is computed
+  std::vector<int32_t> given;   // fused: other results of the call that are read instead of computed
+  std::vector<int> reads;       // numbers of values
+  std::vector<Earlier> before;  // values that are no longer there, each computed again first
   int64_t traffic = 0;
   double flops = 0;
   double microseconds() const {
     return kLaunch + std::max(static_cast<double>(traffic) / kBytesEachMicrosecond, flops / kFlopsEachMicrosecond);
   }
+};
+struct Earlier {
+  int number;
+  Again again;
 };
 
 // A value's lives: it is made at the first place and at each of `again`, and read at all of `readers`.
@@ -115,7 +121,7 @@ class Planner {
   bool take_value(int number, NodeId at, int depth, Again& a) const {
     constexpr int kDeepest = 3;
     a.reads.push_back(number);
-    const auto known = std::ranges::find(a.before, number, &std::pair<int, Again>::first);
+    const auto known = std::ranges::find(a.before, number, &Earlier::number);
     if (alive(number, at) || known != a.before.end()) return true;
     if (depth == kDeepest || value(number).arena >= 0) return false;
     std::optional<Again> first = again(number, at, depth + 1);

@@ -24,6 +24,7 @@ std::string line_of(const nlohmann::json& text) {
   if (holds_control_character(line)) throw Error(fmt::format("'{}' holds a control character", printable(line)));
   return line;
 }
+
 namespace {
 
 int64_t count(const nlohmann::json& value, const char* key) {

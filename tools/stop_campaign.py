@@ -172,13 +172,14 @@ class Campaign:
         self.counts["steps"] = int(end)
 
     def part(self, what, times, act):
-        """`times` successes of `act`, then the comparison with an undisturbed run."""
+        """`times` successes of `act`, or ten times as many attempts, then the comparison with an undisturbed run."""
         if times == 0:
             return
         shutil.rmtree(self.out, ignore_errors=True)
-        self.counts, start, done = {}, time.time(), 0
-        while done < times and len(self.failures) < 5:
+        self.counts, start, done, attempts = {}, time.time(), 0, 0
+        while done < times and attempts < 10 * times and len(self.failures) < 5:
             done += act() is not False
+            attempts += 1
         self.finish()
         print(f"{what}, {self.out.suffix[1:]}: {', '.join(f'{n} {k}' for k, n in sorted(self.counts.items()))}; "
               f"{time.time() - start:.0f} s; {len(self.failures)} failures", flush=True)

@@ -1,4 +1,5 @@
-// Small files that once crashed, did not end or took all memory: each ends within a second and 200 MB.
+// Small files that once crashed, did not end or took all memory: each ends within 10 seconds, which a second on an idle
+// machine may become beside other programs, and 200 MB.
 #include <map>
 
 #include "tests/cli/cli_fixture.h"
@@ -8,7 +9,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr double kMostSeconds = 1;
+constexpr double kMostSeconds = 10;
 constexpr int64_t kMostMegabytes = 200;
 
 std::filesystem::path malformed(const std::string& name) {
@@ -27,7 +28,7 @@ class Malformed : public Cli {
   }
 };
 
-TEST_F(Malformed, EveryModelIsReadOrRefusedWithinASecondAnd200Megabytes) {
+TEST_F(Malformed, EveryModelIsReadOrRefusedInBoundedTimeAnd200Megabytes) {
   struct Expected {
     int code;
     std::string part;

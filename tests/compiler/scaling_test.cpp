@@ -1,5 +1,5 @@
 // Graphs of many nodes: every pass, lowering and the search for dependencies take time in proportion.
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <ctime>
 
@@ -78,9 +78,20 @@ Effort compile(const Graph& model) {
 }
 
 void expect_proportional(Graph (*model)(int64_t), int64_t size) {
-  const Effort small = compile(model(size)), large = compile(model(4 * size));
-  for (const char* stage : {"passes", "lower", "dependencies"})
-    EXPECT_LT(large.seconds.at(stage), 8 * small.seconds.at(stage) + 0.05) << stage;
+  const auto disproportionate = [](const Effort& small, const Effort& large) {
+    std::vector<std::string> stages;
+    for (const char* stage : {"passes", "lower", "dependencies"})
+      if (large.seconds.at(stage) >= 8 * small.seconds.at(stage) + 0.05) stages.push_back(stage);
+    return stages;
+  };
+  Effort small, large;
+  std::vector<std::string> slow{"not measured"};
+  // Other programs disturb a measurement; what is not in proportion is too slow in each.
+  for (int trials = 0; trials < 5 && !slow.empty(); ++trials) {
+    small = compile(model(size)), large = compile(model(4 * size));
+    slow = disproportionate(small, large);
+  }
+  EXPECT_THAT(slow, testing::IsEmpty());
   EXPECT_GT(large.steps, 3 * small.steps);
   // Equal regions are one kernel, however many there are.
   EXPECT_LE(large.kernels, small.kernels + 4);

@@ -251,10 +251,10 @@ TEST(MergedParameters, RestoredComputeTheSameAndAreExportedEach) {
   FileTensors trained = import_model(restored).weights;
   ASSERT_TRUE(trained.contains("a.norm.bias"));
   trained["a.norm.bias"] = vector_of(4, 3);
-  const std::filesystem::path path = std::filesystem::temp_directory_path() / "halfstep_restored.onnx";
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "restored.onnx";
   export_model(restored, trained, path);
   const FileTensors again = import_model(read_onnx_file(path)).weights;
-  std::filesystem::remove(path);
   EXPECT_EQ(again.at("a.norm.bias").values(), std::vector<double>(4, 3));
   EXPECT_EQ(again.at("zeros").values(), std::vector<double>(4, 0));
 }

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "base/file.h"
 #include "frontend/diagnose/diagnostics.h"
 #include "frontend/export/export.h"
 #include "frontend/repairs/read_model.h"
@@ -60,13 +61,13 @@ TEST(Ties, MatricesOfOneValueAgreeByChance) {
 }
 
 TEST(Ties, BothCopiesAreWrittenBack) {
-  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "halfstep_ties.onnx";
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "ties.onnx";
   Tensor trained = table({32, 16});
   trained.set(7, 42);
   export_model(read_model(language_model(table({32, 16}).transpose(Ints{1, 0})).file()), {{"wte", trained}}, path);
   const ImportedModel again = import_model(read_onnx_file(path));
   EXPECT_EQ(again.weights, (FileTensors{{"wte", trained}})) << "the copies agree again";
-  std::filesystem::remove(path);
 }
 
 }  // namespace

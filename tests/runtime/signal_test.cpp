@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <thread>
 
 #include "runtime/signals.h"
@@ -52,10 +53,10 @@ TEST(SignalGuard, WhatNohupIgnoresStaysIgnored) {
 }
 
 pthread_t handled_in;
-volatile sig_atomic_t handled = 0;
+std::atomic<bool> handled{false};  // after handled_in
 void note_thread(int) {
   handled_in = pthread_self();
-  handled = 1;
+  handled = true;
 }
 
 TEST(SignalThread, TakesTheSignalsOfAllThreads) {
@@ -69,7 +70,7 @@ TEST(SignalThread, TakesTheSignalsOfAllThreads) {
     bool taken_here = false;
     std::thread other([&] {
       kill(getpid(), SIGUSR1);
-      while (handled == 0) std::this_thread::yield();
+      while (!handled) std::this_thread::yield();
       taken_here = pthread_equal(handled_in, pthread_self()) != 0;
     });
     other.join();

@@ -179,7 +179,7 @@ void train_an_input(onnx::GraphProto& graph) {
     int64_t count = 1;
     for (const auto& dim : type.shape().dim()) {
       tensor.add_dims(dim.dim_value());
-      count = std::min(count, kMost) * std::min(dim.dim_value(), kMost);
+      count = std::min(count, kMost) * std::clamp<int64_t>(dim.dim_value(), 0, kMost);
     }
     if (count <= 0 || count > kMost) continue;
     for (int64_t i = 0; i < count; ++i) tensor.add_float_data(static_cast<float>(i % 7) / 4 - 0.5f);

@@ -18,11 +18,11 @@ struct LoweredProgram {
   int64_t scratch_floor = 0;  // bytes alive at once in the fullest step: no plan needs less scratch than this
 };
 
-// `graph` holds leaves, fused regions, contractions, views and arenas only (passes/fusion/fuse.h). Kernels are emitted
-// into `module`. Updates are written in place where no later step reads the old value, else copied at the end.
 // How many calls more what a library call reads or makes stays on `device`, so that kernels can run beside it.
 int overlapping_calls(DeviceKind device);
 
+// `graph` holds leaves, fused regions, contractions, views and arenas only (passes/fusion/fuse.h). Kernels are emitted
+// into `module`. Updates are written in place where no later step reads the old value, else copied at the end.
 LoweredProgram lower(const Graph& graph, const std::string& program_name, KernelModule& module);
 
 }  // namespace halfstep

@@ -5,8 +5,7 @@
 //   %4 = fused(%3, ...)        ->      %5 = matmul(%dy, %x)         frees %dy and %x
 //   %5 = matmul(%dy, %x)               %4 = fused(%3, ...)
 //
-// The gradients of weights therefore follow the cotangents that they read, the forward pass stays in front, and the
-// host of values that a backward pass needs is gone as early as it can be.
+// The gradients of weights therefore follow the cotangents that they read; the forward pass stays in front.
 #pragma once
 
 #include "ir/graph.h"

@@ -21,7 +21,6 @@ struct Earlier;
 
 // A call again, for one of its results.
 struct Again {
-  NodeId call = -1;
   std::vector<char> inside;     // fused: by node of the body, whether it is computed
   std::vector<int32_t> given;   // fused: other results of the call that are read instead of computed
   std::vector<int> reads;       // numbers of values
@@ -91,7 +90,7 @@ class Planner {
   std::optional<Again> again(int number, NodeId at, int depth = 0) const {
     const Value v = value(number).value;
     const Node& node = graph_.node(v);
-    Again a{.call = v.node, .inside = {}, .given = {}, .reads = {}, .before = {}, .traffic = value(number).bytes};
+    Again a{.inside = {}, .given = {}, .reads = {}, .before = {}, .traffic = value(number).bytes};
     if (node.op->kernel == KernelKind::fused) {
       if (!slice(v, at, depth, a)) return std::nullopt;
     } else if (node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution) {

@@ -43,7 +43,9 @@ Term bias_correction(UpdateContext& u, Term step, double beta) {
   const Term y = step * std::log(beta);
   Term series = u.constant(1);  // (e^y - 1) / y = 1 + y/2 (1 + y/3 (1 + ...))
   for (int k = kTerms; k > 1; --k) series = y * series * (1.0 / k) + 1;
-  return where_less(u.constant(-0.125), y, -(y * series), 1 - exp(y));
+  // One after the other: the order of arguments would be the compiler's.
+  const Term near = -(y * series), far = 1 - exp(y);
+  return where_less(u.constant(-0.125), y, near, far);
 }
 
 // torch.optim.Adam, AdamW

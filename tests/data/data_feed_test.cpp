@@ -233,7 +233,7 @@ TEST(DataFeed, WhatDoesNotFitIsListed) {
   const Program reserved =
       program_with({input("x", DType::f32, {4, 3}), input("y", DType::f32, {4, 1}), input(kStepSeed, DType::i32, {})});
   EXPECT_THAT([&] { DataFeed(data, reserved, {}); },
-              ThrowsMessage<Error>(HasSubstr("input ':step.seed': expected i64[], found i32[]")));
+              ThrowsMessage<Error>(HasSubstr("input 'step_input seed': expected i64[], found i32[]")));
   const Program batches = program_with({input("x", DType::f32, {4, 3}), input("y", DType::f32, {3, 1})});
   EXPECT_THAT([&] { DataFeed(data, batches, {}); },
               ThrowsMessage<Error>(HasSubstr("input 'y': batch 3, but other inputs have 4")));

@@ -1,5 +1,5 @@
 // What halfstep.h says, as debug information for abidw: both getters' tables and all that these mention, and the
-// constants. tests/api/abi.sh compiles it.
+// constants. tests/api/abi/abi.sh compiles it.
 #include "halfstep/halfstep.h"
 
 const halfstep_api* halfstep_get_api(uint32_t) { return nullptr; }

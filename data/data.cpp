@@ -2,65 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <optional>
 
 #include "base/error.h"
-#include "data/byte_source.h"
-#include "data/idx.h"
-#include "data/npy.h"
 
 namespace halfstep {
 namespace {
-
-Tensor read_array(const std::filesystem::path& path) {
-  std::string head(kNpyMagic.size(), '\0');
-  head.resize(open_data_file(path)->read(std::as_writable_bytes(std::span(head))));
-  const std::unique_ptr<ByteSource> source = open_data_file(path);
-  if (head == kNpyMagic) return read_npy(*source);
-  if (head.starts_with(std::string_view("\0\0", 2))) return read_idx(*source);
-  if (head.starts_with("PK"))
-    throw Error(source->name() + ": it is an archive of several arrays: give its path alone, without a name before it");
-  throw Error(source->name() + ": neither an IDX nor an NPY file");
-}
-
-std::filesystem::path find_idx_file(const std::filesystem::path& directory, const std::string& stem) {
-  for (const char* suffix : {".gz", ""}) {
-    std::filesystem::path candidate = directory / (stem + suffix);
-    if (std::error_code ignored; std::filesystem::exists(candidate, ignored)) return candidate;
-  }
-  throw Error("data directory '" + directory.string() + "': neither '" + stem + ".gz' nor '" + stem +
-              "' is there: give a directory with the four IDX files, or NAME=FILE,NAME=FILE");
-}
-
-Dataset open_idx_directory(const std::filesystem::path& directory, Split split) {
-  const std::string prefix = split == Split::train ? "train" : "t10k";
-  std::vector<NamedArray> arrays;
-  arrays.push_back({"images", read_array(find_idx_file(directory, prefix + "-images-idx3-ubyte"))});
-  arrays.push_back({"labels", read_array(find_idx_file(directory, prefix + "-labels-idx1-ubyte"))});
-  return make_dataset(std::move(arrays));
-}
-
-Dataset open_named_files(const std::string& specification) {
-  std::vector<NamedArray> arrays;
-  for (size_t begin = 0; begin <= specification.size();) {
-    const size_t end = std::min(specification.find(',', begin), specification.size());
-    const std::string part = specification.substr(begin, end - begin);
-    const size_t equals = part.find('=');
-    if (equals == 0 || equals == std::string::npos || equals + 1 == part.size())
-      throw Error("data '" + specification + "': NAME=FILE expected, '" + part + "' found");
-    arrays.push_back({part.substr(0, equals), read_array(part.substr(equals + 1))});
-    begin = end + 1;
-  }
-  return make_dataset(std::move(arrays));
-}
-
-Dataset open_npz(const std::filesystem::path& path) {
-  std::vector<NamedArray> arrays;
-  for (auto& [array_name, values] : read_npz(path)) arrays.push_back({array_name, std::move(values)});
-  if (arrays.empty()) throw Error("data file '" + path.string() + "': the archive holds no arrays");
-  return make_dataset(std::move(arrays));
-}
 
 // Index of the first element that is not finite.
 std::optional<int64_t> first_non_finite(const Tensor& values) {
@@ -137,18 +84,6 @@ Dataset make_dataset(std::vector<NamedArray> arrays) {
   for (const NamedArray& array : arrays)
     if (is_floating(array.values.type.dtype)) check_finite(array);
   return {std::move(arrays)};
-}
-
-Dataset open_dataset(const std::string& specification, Split split) {
-  std::error_code ignored;  // a path that cannot be looked at is explained when it is opened
-  if (std::filesystem::is_directory(specification, ignored)) return open_idx_directory(specification, split);
-  if (specification.find('=') != std::string::npos && !std::filesystem::exists(specification, ignored))
-    return open_named_files(specification);
-  if (specification.ends_with(".npz")) return open_npz(specification);
-  // Opening it says why it cannot be read before the form is explained.
-  DataFile file(specification);
-  throw Error("data '" + specification +
-              "': expected a directory with IDX files, NAME=FILE,NAME=FILE or one .npz file");
 }
 
 Dataset open_tokens(const std::string& path) {

@@ -236,8 +236,8 @@ struct WeightReader {
   std::shared_ptr<const onnx::ModelProto> model;  // holds `initializer`
   const onnx::TensorProto* initializer;
   TensorReader reader;
-  TensorType type;                   // of the leaf before its permutation
-  std::optional<FreshRule> initial;  // absent: the file's values
+  TensorType type;                     // of the leaf before its permutation
+  std::optional<Initializer> initial;  // absent: the file's values
   uint64_t seed;
   Ints permutation;
 
@@ -284,14 +284,14 @@ std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph
       made += fresh;
       const TensorType type = leaf_type(*tensor, importer.repeated_leaves());
       const Attribute* permutation = node.attributes.find("permutation");
-      readers[name] =
-          WeightReader{.model = model,
-                       .initializer = tensor,
-                       .reader = reader,
-                       .type = type,
-                       .initial = fresh ? std::optional(importer.fresh_rule(tensor->name(), type.shape)) : std::nullopt,
-                       .seed = options.seed,
-                       .permutation = permutation ? std::get<Ints>(*permutation) : Ints()};
+      readers[name] = WeightReader{
+          .model = model,
+          .initializer = tensor,
+          .reader = reader,
+          .type = type,
+          .initial = fresh ? std::optional(importer.initializer_of(tensor->name(), type.shape)) : std::nullopt,
+          .seed = options.seed,
+          .permutation = permutation ? std::get<Ints>(*permutation) : Ints()};
     } catch (const Error& error) {
       problems.add(error.what());
     }
@@ -390,8 +390,9 @@ Graph with_written_statistics(const Graph& graph, Importer& importer, std::vecto
   WrittenStatistics statistics;
   Graph result = keep_written_statistics(graph, statistics);
   if (statistics.means.empty()) return result;
-  for (const std::string& mean : statistics.means) importer.set_fresh_rule(mean, {FreshRule::constant, 0});
-  for (const std::string& variance : statistics.variances) importer.set_fresh_rule(variance, {FreshRule::constant, 1});
+  for (const std::string& mean : statistics.means) importer.set_initializer(mean, {Initializer::constant, 0});
+  for (const std::string& variance : statistics.variances)
+    importer.set_initializer(variance, {Initializer::constant, 1});
   std::vector<std::string> all = statistics.means;
   all.insert(all.end(), statistics.variances.begin(), statistics.variances.end());
   remarks.push_back("batch norms written out with running statistics keep them as they are: " + list_tensors(all));

@@ -116,7 +116,8 @@ Importer::Importer(const Inputs& inputs)
     : inputs_(inputs),
       builder_(graph_name(inputs.model.graph())),
       constants_(builder_, inputs.options.budget),
-      regrowth_(builder_, constants_, [this](const Node& leaf, size_t axis) { return repeated_leaf(leaf, axis); }),
+      respecialisation_(builder_, constants_,
+                        [this](const Node& leaf, size_t axis) { return repeated_leaf(leaf, axis); }),
       opsets_(opsets_of(inputs.model.opset_import())),
       repeated_leaves_(inputs.repeated) {
   for (const onnx::FunctionProto& function : inputs.model.functions())
@@ -128,9 +129,9 @@ const onnx::TensorProto* Importer::initializer(const std::string& leaf) const {
   return found == initializers_.end() ? nullptr : found->second;
 }
 
-FreshRule Importer::fresh_rule(const std::string& leaf, const Shape& shape) const {
-  const auto found = fresh_rules_.find(leaf);
-  return found == fresh_rules_.end() ? default_rule(shape) : found->second;
+Initializer Importer::initializer_of(const std::string& leaf, const Shape& shape) const {
+  const auto found = fresh_initializers_.find(leaf);
+  return found == fresh_initializers_.end() ? default_rule(shape) : found->second;
 }
 
 bool Importer::is_frozen(const std::string& name) const { return matches_any(inputs_.options.freeze, name); }
@@ -241,8 +242,8 @@ Value Importer::state_value(Value state) const {
   return found == updates_.end() ? state : found->second;
 }
 
-void Importer::set_fresh_rule(Value parameter, FreshRule rule) {
-  fresh_rules_.try_emplace(builder_.graph().node(parameter).attributes.text("name"), rule);
+void Importer::set_initializer(Value parameter, Initializer rule) {
+  fresh_initializers_.try_emplace(builder_.graph().node(parameter).attributes.text("name"), rule);
 }
 
 Value Importer::step_input(const Name& name, DType dtype) {

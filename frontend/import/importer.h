@@ -58,7 +58,7 @@ class Importer {
   const std::vector<OnnxNode>& nodes() const { return nodes_; }
   // The initializer behind each leaf of the graph, and how it is initialised afresh.
   const onnx::TensorProto* initializer(const std::string& leaf) const;
-  FreshRule fresh_rule(const std::string& leaf, const Shape& shape) const;
+  Initializer initializer_of(const std::string& leaf, const Shape& shape) const;
   const RepeatedLeaves& repeated_leaves() const { return repeated_leaves_; }
   // Constants that the file names but has no data for, and the file that should hold it.
   const std::map<std::string, std::string>& missing_constants() const { return missing_constants_; }
@@ -80,12 +80,12 @@ class Importer {
   Value folded(Value v);                           // a constant, if v is a small constant expression
   std::vector<Binding> import_body(const onnx::GraphProto& graph, const Scope& outer,
                                    const std::vector<Binding>& arguments, const std::string& suffix);
-  Regrowth& regrowth() { return regrowth_; }
+  Respecialisation& respecialisation() { return respecialisation_; }
   // The current value of a state within the step, and its next one.
   Value state_value(Value state) const;
   void update_state(Value state, Value value) { updates_[state] = value; }
-  void set_fresh_rule(Value parameter, FreshRule rule);
-  void set_fresh_rule(const std::string& leaf, FreshRule rule) { fresh_rules_.try_emplace(leaf, rule); }
+  void set_initializer(Value parameter, Initializer rule);
+  void set_initializer(const std::string& leaf, Initializer rule) { fresh_initializers_.try_emplace(leaf, rule); }
   Value step_input(const Name& name, DType dtype);
   int64_t next_random_site() { return random_sites_++; }
   // Of a loop named so; Error beyond the budget of all loops together.
@@ -118,13 +118,13 @@ class Importer {
   Inputs inputs_;
   Builder builder_;
   ConstantEvaluator constants_;
-  Regrowth regrowth_;
+  Respecialisation respecialisation_;
   Opsets opsets_;
   std::map<std::pair<std::string, std::string>, const onnx::FunctionProto*> functions_;  // by domain and name
   std::deque<NodeList> function_bodies_;           // of each call, with its attributes filled in
   std::vector<const onnx::FunctionProto*> calls_;  // that are being inlined, the outermost first
   std::unordered_map<std::string, const onnx::TensorProto*> initializers_;
-  std::map<std::string, FreshRule> fresh_rules_;
+  std::map<std::string, Initializer> fresh_initializers_;
   RepeatedLeaves repeated_leaves_;
   std::map<std::string, std::string> missing_constants_;
   std::map<Value, Value> updates_;

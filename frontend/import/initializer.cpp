@@ -51,13 +51,13 @@ Group near_normal_group(uint64_t seed, uint64_t name, int64_t group) {
   return values;
 }
 
-Group draw(FreshRule::Kind kind, uint64_t seed, uint64_t name, int64_t group) {
+Group draw(Initializer::Kind kind, uint64_t seed, uint64_t name, int64_t group) {
   switch (kind) {
-    case FreshRule::uniform:
+    case Initializer::uniform:
       return uniform_group(seed, name, group);
-    case FreshRule::normal:
+    case Initializer::normal:
       return near_normal_group(seed, name, group);
-    case FreshRule::constant:
+    case Initializer::constant:
       break;
   }
   return {1, 1, 1, 1};
@@ -65,16 +65,16 @@ Group draw(FreshRule::Kind kind, uint64_t seed, uint64_t name, int64_t group) {
 
 }  // namespace
 
-FreshRule fan_in_uniform(int64_t fan_in) {
-  return {FreshRule::uniform, fan_in > 0 ? 1 / std::sqrt(static_cast<double>(fan_in)) : 0};
+Initializer fan_in_uniform(int64_t fan_in) {
+  return {Initializer::uniform, fan_in > 0 ? 1 / std::sqrt(static_cast<double>(fan_in)) : 0};
 }
 
-FreshRule default_rule(const Shape& shape) {
-  if (shape.size() < 2) return {FreshRule::constant, 0};
+Initializer default_rule(const Shape& shape) {
+  if (shape.size() < 2) return {Initializer::constant, 0};
   return fan_in_uniform(TensorType{DType::f32, Shape(shape.begin() + 1, shape.end())}.element_count());
 }
 
-Tensor fresh_tensor(const TensorType& type, FreshRule rule, uint64_t seed, std::string_view name) {
+Tensor fresh_tensor(const TensorType& type, Initializer rule, uint64_t seed, std::string_view name) {
   Tensor tensor(type);
   const uint64_t hash = stable_hash(name);
   const int64_t count = type.element_count();

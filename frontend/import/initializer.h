@@ -8,17 +8,17 @@
 
 namespace halfstep {
 
-struct FreshRule {
+struct Initializer {
   enum Kind : uint8_t { constant, uniform, normal } kind = constant;
   double parameter = 0;  // the value; the bound of [-bound, bound); the standard deviation
-  friend bool operator==(const FreshRule&, const FreshRule&) = default;
+  friend bool operator==(const Initializer&, const Initializer&) = default;
 };
 
 // He et al. 2015 with a = sqrt(5), the default of PyTorch's linear and convolution layers, for weight and bias.
-FreshRule fan_in_uniform(int64_t fan_in);
+Initializer fan_in_uniform(int64_t fan_in);
 // For a parameter whose operator has no rule of its own: vectors 0, matrices by the product of their trailing axes.
-FreshRule default_rule(const Shape& shape);
+Initializer default_rule(const Shape& shape);
 
-Tensor fresh_tensor(const TensorType& type, FreshRule rule, uint64_t seed, std::string_view name);
+Tensor fresh_tensor(const TensorType& type, Initializer rule, uint64_t seed, std::string_view name);
 
 }  // namespace halfstep

@@ -63,7 +63,8 @@ void NodeContext::refuse_narrow_operands() const {
 }
 
 Value NodeContext::operand(size_t i) {
-  if (const auto regrown = regrown_.find(i); regrown != regrown_.end()) return regrown->second;
+  if (const auto respecialised = respecialised_.find(i); respecialised != respecialised_.end())
+    return respecialised->second;
   if (i < read_.size() && read_[i]) return read_[i];
   if (!has_operand(i)) fail("operand " + std::to_string(i) + " is left out");
   if (binding(i).kind == Binding::sequence)
@@ -90,7 +91,7 @@ std::vector<Value> NodeContext::operands() {
 Tensor NodeContext::constant(size_t i, const std::string& what) {
   if (!has_operand(i)) fail("operand " + what + " is left out");
   const Binding& from = binding(i);
-  const bool as_stored = from.kind == Binding::initializer && !regrown_.contains(i);
+  const bool as_stored = from.kind == Binding::initializer && !respecialised_.contains(i);
   if (as_stored) return importer_.read_constant(*from.tensor);
   const std::optional<Tensor> value = importer_.constants().evaluate(operand(i));
   if (!value)
@@ -234,7 +235,7 @@ bool NodeContext::wants(size_t i) const {
 // ---- sizes other than the exported ones ----
 
 Dimensions NodeContext::dimensions(size_t i) {
-  if (regrown_.contains(i)) return numbers(shape(i));
+  if (respecialised_.contains(i)) return numbers(shape(i));
   const Binding& from = binding(i);
   if (from.kind == Binding::initializer) {
     Shape stored = type_of(*from.tensor).shape;
@@ -297,7 +298,7 @@ void NodeContext::follow(size_t i, size_t axis, const Factors& size) {
     for (auto f = size.rbegin(); f != size.rend(); ++f) {
       outer /= f->exported;
       if (!f->is_number())
-        grown = importer_.regrowth().resize(
+        grown = importer_.respecialisation().resize(
             grown, {.axis = axis, .from = f->exported, .to = f->wanted, .outer = outer, .inner = inner});
       inner *= f->wanted;
     }
@@ -306,7 +307,7 @@ void NodeContext::follow(size_t i, size_t axis, const Factors& size) {
          std::to_string(whole.exported) + " of axis " + std::to_string(axis) + ", and how it follows to " +
          std::to_string(whole.wanted) + " cannot be proven: " + error.what());
   }
-  regrown_[i] = grown;
+  respecialised_[i] = grown;
 }
 
 void NodeContext::align_broadcast(size_t except_last) {
@@ -391,9 +392,9 @@ bool NodeContext::starts_at_zero(size_t i) {
   return std::ranges::all_of(constant(i, "initial state").values(), [](double v) { return v == 0; });
 }
 
-void NodeContext::initialise(Value v, FreshRule rule) {
+void NodeContext::initialise(Value v, Initializer rule) {
   const Node node = b.graph().node(v);
-  if (is_leaf(*node.op)) return importer_.set_fresh_rule(v, rule);
+  if (is_leaf(*node.op)) return importer_.set_initializer(v, rule);
   if (node.op->name == "cast" || node.op->name == "concat" ||
       (node.op->kernel == KernelKind::movement && node.operands.size() == 1))
     for (Value operand : node.operands) initialise(operand, rule);

@@ -113,7 +113,7 @@ class NodeContext {
   // The results as what their names stand for, constants folded.
   std::vector<Binding> bind(std::vector<Value> results);
   // How the parameters behind `v` (through movement and casts) are initialised afresh; the first rule stays.
-  void initialise(Value v, FreshRule rule);
+  void initialise(Value v, Initializer rule);
 
  private:
   const onnx::AttributeProto* attribute(const std::string& name, onnx::AttributeProto::AttributeType type);
@@ -124,9 +124,9 @@ class NodeContext {
   const Scope& scope_;
   const std::string name_;  // unique in the model
   std::set<std::string> known_attributes_;
-  std::vector<const Binding*> bindings_;  // of the operands; nullptr where the name is empty
-  std::vector<Value> read_;               // operands that were asked for, in the graph being built
-  std::map<size_t, Value> regrown_;       // operands made again for other sizes
+  std::vector<const Binding*> bindings_;   // of the operands; nullptr where the name is empty
+  std::vector<Value> read_;                // operands that were asked for, in the graph being built
+  std::map<size_t, Value> respecialised_;  // operands made again for other sizes
   std::map<size_t, Dimensions> given_dimensions_;
   std::map<size_t, int32_t> narrow_results_;
 };

@@ -223,7 +223,7 @@ std::optional<Tensor> continue_pattern(const Tensor& tensor, size_t axis, int64_
   return other ? std::optional(continue_distances(tensor, axis, *other, size)) : std::nullopt;
 }
 
-Value Regrowth::resize(Value v, const AxisPart& part) {
+Value Respecialisation::resize(Value v, const AxisPart& part) {
   const Shape shape = builder_.shape(v);
   if (shape[part.axis] == part.size()) return v;
   if (shape[part.axis] == 1) return builder_.broadcast(v, with_size(shape, part.axis, part.size()));
@@ -243,7 +243,7 @@ Value Regrowth::resize(Value v, const AxisPart& part) {
   return result;
 }
 
-Value Regrowth::resize_node(Value v, const AxisPart& part) {
+Value Respecialisation::resize_node(Value v, const AxisPart& part) {
   const Node node = builder_.graph().node(v);
   const Leaf leaf = node.op->leaf;
   const IndexMap map = node.op->index_map;
@@ -274,7 +274,7 @@ Value Regrowth::resize_node(Value v, const AxisPart& part) {
   return resize_constant(v, *value, part);
 }
 
-Value Regrowth::resize_constant(Value v, const Tensor& value, const AxisPart& part) {
+Value Respecialisation::resize_constant(Value v, const Tensor& value, const AxisPart& part) {
   const Shape shape = with_size(value.type.shape, part.axis, part.size());
   if (repeats(value, part.axis)) return builder_.broadcast(builder_.constant(first_slice(value, part.axis)), shape);
   const auto found = proofs_.find(v);
@@ -292,7 +292,7 @@ Value Regrowth::resize_constant(Value v, const Tensor& value, const AxisPart& pa
   return result;
 }
 
-Value Regrowth::resize_operands(const Node& node, const OperandAxes& axes, const AxisPart& part) {
+Value Respecialisation::resize_operands(const Node& node, const OperandAxes& axes, const AxisPart& part) {
   Attributes attributes = node.attributes;
   std::vector<Value> operands = node.operands;
   if (node.op->index_map == IndexMap::repeated)
@@ -306,7 +306,7 @@ Value Regrowth::resize_operands(const Node& node, const OperandAxes& axes, const
   return builder_.call_all(*node.op, operands, attributes).front();
 }
 
-Value Regrowth::resize_reshape(const Node& node, const AxisPart& part) {
+Value Respecialisation::resize_reshape(const Node& node, const AxisPart& part) {
   const Value from = node.operands[0];
   const Shape& to = node.results[0].shape;
   const std::optional<AxisPart> before = before_reshape(builder_.shape(from), to, part);
@@ -315,7 +315,7 @@ Value Regrowth::resize_reshape(const Node& node, const AxisPart& part) {
 }
 
 // The first elements of an axis: a table of positions, of which a shorter or longer piece is taken.
-Value Regrowth::resize_slice(const Node& node, const AxisPart& part) {
+Value Respecialisation::resize_slice(const Node& node, const AxisPart& part) {
   Ints starts = node.attributes.ints("starts"), limits = node.attributes.ints("limits");
   const Ints& steps = node.attributes.ints("steps");
   Value x = node.operands[0];
@@ -336,7 +336,7 @@ Value Regrowth::resize_slice(const Node& node, const AxisPart& part) {
   return builder_.slice(x, starts, limits, steps);
 }
 
-Value Regrowth::resize_gather(const Node& node, const AxisPart& part) {
+Value Respecialisation::resize_gather(const Node& node, const AxisPart& part) {
   const Value x = node.operands[0], indices = node.operands[1];
   const auto gathered = static_cast<size_t>(node.attributes.integer("axis"));
   const size_t rank = builder_.shape(indices).size();

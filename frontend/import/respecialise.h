@@ -14,8 +14,8 @@
 
 namespace halfstep {
 
-// What of an axis is to have another size: the axis is [outer, from, inner], and `from` becomes `to`. Where a reshape
-// merged the batch into it, the rest of it stands outside or inside.
+// The part of an axis that is to have another size: the axis is [outer, from, inner], and `from` becomes `to`. Where a
+// reshape merged the batch into it, the rest of it stands outside or inside.
 struct AxisPart {
   size_t axis;
   int64_t from, to;
@@ -35,13 +35,13 @@ bool repeats(const Tensor& tensor, size_t axis);
 Tensor repeat(const Tensor& tensor, size_t axis, int64_t size);  // the first slice, `size` times
 inline Tensor first_slice(const Tensor& tensor, size_t axis) { return repeat(tensor, axis, 1); }
 
-class Regrowth {
+class Respecialisation {
  public:
   // Gives a parameter or state that repeats itself along an axis as a leaf of size 1 there; throws Error if it does
   // not.
   using RepeatedLeaf = std::function<Value(const Node& leaf, size_t axis)>;
 
-  Regrowth(Builder& builder, ConstantEvaluator& constants, RepeatedLeaf repeated_leaf)
+  Respecialisation(Builder& builder, ConstantEvaluator& constants, RepeatedLeaf repeated_leaf)
       : builder_(builder), constants_(constants), repeated_leaf_(std::move(repeated_leaf)) {}
 
   // `v` with a part of an axis of another size. Throws Error that says what cannot be proven.

@@ -22,7 +22,7 @@ bool has_bare_channel_slopes(NodeContext& c) {
 }
 
 std::vector<Value> import_prelu(NodeContext& c) {
-  c.initialise(c.operand(1), {FreshRule::constant, 0.25});
+  c.initialise(c.operand(1), {Initializer::constant, 0.25});
   if (has_bare_channel_slopes(c)) {
     Shape channels(c.shape(0).size(), 1);
     channels[1] = c.shape(1)[0];

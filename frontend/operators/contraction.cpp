@@ -26,7 +26,7 @@ int64_t product(const Shape& shape, size_t from, size_t to) {
   return result;
 }
 
-Value with_channel_bias(NodeContext& c, Value y, int64_t channels, const FreshRule& fresh) {
+Value with_channel_bias(NodeContext& c, Value y, int64_t channels, const Initializer& fresh) {
   if (!c.has_operand(2) || is_zero(c, 2)) return y;
   c.initialise(c.operand(2), fresh);
   if (c.shape(2) != Shape{channels})
@@ -69,7 +69,7 @@ std::vector<Value> import_conv_transpose(NodeContext& c) {
     c.fail("kernel_shape " + to_string(c.int_list("kernel_shape")) + " and w " + to_string(w) + " differ");
   const TransposedWindow t = read_transposed_window(c, spatial, window);
   // Counted as for a convolution, along the second axis of the filter.
-  const FreshRule fresh = fan_in_uniform(product(w, 1, w.size()));
+  const Initializer fresh = fan_in_uniform(product(w, 1, w.size()));
   c.initialise(c.operand(1), fresh);
   const Value y =
       transposed_convolution(c.b, to_channels_last(c.b, c.operand(0)), to_channels_last(c.b, c.operand(1)), t, groups);
@@ -156,7 +156,7 @@ Value convolution(NodeContext& c) {
                             {"pads_end", w.pads_end},
                             {"dilations", w.dilations},
                             {"groups", c.integer("group", 1)}});
-  const FreshRule fresh = fan_in_uniform(product(w_shape, 1, w_shape.size()));
+  const Initializer fresh = fan_in_uniform(product(w_shape, 1, w_shape.size()));
   c.initialise(c.operand(1), fresh);
   return to_channels_first(c.b, with_channel_bias(c, y, w_shape[0], fresh));
 }
@@ -169,7 +169,7 @@ Value general_product(NodeContext& c) {
     c.fail("two matrices expected, found " + to_string(c.shape(0)) + " and " + to_string(b_shape));
   const Value product =
       c.b.matmul(c.operand(0), c.operand(1), {{"transpose_a", transpose_a}, {"transpose_b", transpose_b}});
-  const FreshRule fresh = fan_in_uniform(b_shape[transpose_b ? 1 : 0]);
+  const Initializer fresh = fan_in_uniform(b_shape[transpose_b ? 1 : 0]);
   c.initialise(c.operand(1), fresh);
   const Value y = scaled(c.b, product, alpha);
   if (!c.has_operand(2)) return y;

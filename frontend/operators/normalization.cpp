@@ -34,11 +34,11 @@ std::vector<Value> import_batch_norm(NodeContext& c) {
   c.ignore({"training_mode", "spatial"});
   const double epsilon = c.number("epsilon", 1e-5), momentum = c.number("momentum", 0.9);
   if (c.version < 9 && c.integer("spatial", 1) != 1) c.fail("spatial=0 is not supported");
-  c.initialise(c.operand(1), {FreshRule::constant, 1});
-  c.initialise(c.operand(2), {FreshRule::constant, 0});
+  c.initialise(c.operand(1), {Initializer::constant, 1});
+  c.initialise(c.operand(2), {Initializer::constant, 0});
   const Value mean = c.state_operand(3), variance = c.state_operand(4);
-  c.initialise(mean, {FreshRule::constant, 0});
-  c.initialise(variance, {FreshRule::constant, 1});
+  c.initialise(mean, {Initializer::constant, 0});
+  c.initialise(variance, {Initializer::constant, 1});
   const std::vector<Value> trained =
       c.b.call_all(op("batch_norm"), {c.operand(0), c.operand(1), c.operand(2), mean, variance},
                    {{"axis", int64_t{1}}, {"epsilon", epsilon}});
@@ -53,8 +53,8 @@ std::vector<Value> import_batch_norm(NodeContext& c) {
 // ---- norms over axes of one sample ----
 
 void initialise_affine(NodeContext& c) {
-  c.initialise(c.operand(1), {FreshRule::constant, 1});
-  if (c.has_operand(2)) c.initialise(c.operand(2), {FreshRule::constant, 0});
+  c.initialise(c.operand(1), {Initializer::constant, 1});
+  if (c.has_operand(2)) c.initialise(c.operand(2), {Initializer::constant, 0});
 }
 
 // The operand broadcast to the normalised axes `row`; absent if it has others too, or is left out.

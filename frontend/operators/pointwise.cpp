@@ -25,7 +25,7 @@ void initialise_coefficients(NodeContext& c) {
     const Value coefficients = c.operand(i), other = c.operand(1 - i);
     if (c.b.graph().node(coefficients).op->name != "parameter") continue;
     if (c.op_type() == "Mul" && std::ranges::count_if(c.shape(i), [](int64_t size) { return size > 1; }) <= 1)
-      c.initialise(coefficients, {FreshRule::constant, 1});
+      c.initialise(coefficients, {Initializer::constant, 1});
     Node product = c.b.graph().node(other);
     if (product.op->name == "reshape") product = c.b.graph().node(product.operands[0]);
     if (c.op_type() == "Add" && product.op->name == "matmul" && c.shape(i).size() == 1)

@@ -169,7 +169,7 @@ class RecurrentLayer {
     if (c_.has_operand(4) && c_.is_constant(4)) lengths_ = c_.ints(4, "sequence_lens");
     expect_shape(7, "P", {directions_, 3 * hidden_});
     // As in PyTorch's recurrent layers.
-    const FreshRule fresh = fan_in_uniform(hidden_);
+    const Initializer fresh = fan_in_uniform(hidden_);
     for (size_t i : {1u, 2u, 3u, 7u})
       if (c_.has_operand(i)) c_.initialise(c_.operand(i), fresh);
   }

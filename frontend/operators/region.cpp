@@ -225,7 +225,7 @@ std::vector<Value> import_deform_conv(NodeContext& c) {
   const Value split = permute(b, b.reshape(by_channel, {groups, w[1], places, taps}), {0, 2, 1, 3});
   const Value product = b.matmul(b.reshape(split, {groups, places, inner}),
                                  b.reshape(c.operand(1), {groups, per_group, inner}), {{"transpose_b", int64_t{1}}});
-  const FreshRule fresh = fan_in_uniform(inner);
+  const Initializer fresh = fan_in_uniform(inner);
   c.initialise(c.operand(1), fresh);
   Value y = b.reshape(permute(b, product, {1, 0, 2}), {x[0], out[0], out[1], w[0]});
   if (c.has_operand(3)) {

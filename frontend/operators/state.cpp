@@ -123,7 +123,7 @@ std::vector<Value> import_causal_conv(NodeContext& c) {
   const int64_t before = w[2] - 1;
   if (c.has_operand(3) && c.shape(3) != Shape{x[0], x[1], before})
     c.fail("past_state " + to_string(Shape{x[0], x[1], before}) + " expected, found " + to_string(c.shape(3)));
-  const FreshRule fresh = fan_in_uniform(w[2]);
+  const Initializer fresh = fan_in_uniform(w[2]);
   c.initialise(c.operand(1), fresh);
   Value whole = c.operand(0);
   if (before > 0)

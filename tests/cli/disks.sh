@@ -6,8 +6,10 @@ set -euo pipefail
 halfstep=$(realpath "$1")
 source=$(cd "$(dirname "$0")/../.." && pwd)
 if [ "${2:-}" != mounted ]; then
-  if ! unshare --map-root-user --mount true 2>/dev/null; then
-    echo "disks: skipped, there are no mount namespaces here" >&2
+  # What is done below, on a directory of its own.
+  if ! unshare --map-root-user --mount bash -ec 'd=$(mktemp -d); mount -t tmpfs none "$d"; mount --bind "$d" "$d"
+      mount -o remount,bind,ro "$d"; ! touch "$d/file" 2>/dev/null; umount -l "$d"' 2>/dev/null; then
+    echo "disks: skipped, file systems cannot be mounted here" >&2
     exit 77
   fi
   exec unshare --map-root-user --mount bash "$0" "$halfstep" mounted

@@ -1,0 +1,30 @@
+// The forms that data comes in, a row each. A new one is its reader and its row.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "data/byte_source.h"
+#include "data/data.h"
+
+namespace halfstep {
+
+// One array in a file, gzipped or not.
+struct ArrayReader {
+  std::string_view form;   // "NPY"
+  std::string_view magic;  // how it begins
+  Tensor (*read)(ByteSource& source);
+};
+std::span<const ArrayReader> array_readers();
+
+// A data set, as `--data` names it.
+struct DatasetReader {
+  std::string_view form;  // "one .npz file"
+  bool (*takes)(const std::string& specification);
+  Dataset (*open)(const std::string& specification, Split split);
+};
+// The first that takes a specification opens it.
+std::span<const DatasetReader> dataset_readers();
+
+}  // namespace halfstep

@@ -245,12 +245,21 @@ class Autocast {
     return true;
   }
 
+  // Of the operands that may be cast the first floating one, else the first; where none may, the first of all.
+  static DType first_read(const Builder& b, const Node& node, std::span<const Value> operands) {
+    std::optional<DType> first;
+    for (size_t i = 0; i < operands.size(); ++i) {
+      if (!operands[i] || spec_of(*node.op, i).cast != OperandSpec::castable) continue;
+      if (is_floating(b.dtype(operands[i]))) return b.dtype(operands[i]);
+      if (!first) first = b.dtype(operands[i]);
+    }
+    if (first || operands.empty() || !operands[0]) return first.value_or(DType::f32);
+    return b.dtype(operands[0]);
+  }
+
   static PrecisionRow row(const Builder& b, const Node& node, std::span<const Value> operands,
                           std::span<const Value> results, const Plan& plan) {
-    DType read = DType::f32;
-    for (size_t i = operands.size(); i-- > 0;)
-      if (operands[i] && (spec_of(*node.op, i).cast == OperandSpec::castable || i == 0)) read = b.dtype(operands[i]);
-    if (plan.written) read = *plan.written;
+    const DType read = plan.written.value_or(first_read(b, node, operands));
     const DType written = b.dtype(results.front());
     const bool computes = node.op->kernel != KernelKind::movement && is_floating(read);
     const DType inside = read == DType::f64 ? DType::f64 : DType::f32;

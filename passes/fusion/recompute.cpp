@@ -160,7 +160,8 @@ class Planner {
       }
       if (std::exchange(a.inside[static_cast<size_t>(at_hand.node)], 1)) continue;
       const Node& node = body.node(at_hand);
-      if (writes_in_place(node)) return false;
+      // A sum in another kernel may add in another order.
+      if (writes_in_place(node) || node.op->kernel == KernelKind::reduction) return false;
       if (is_input(node))
         operands.insert(at_hand.node);
       else

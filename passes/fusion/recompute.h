@@ -5,8 +5,8 @@
 //   %8 = matmul(%7, %2)  ->   %8 = after(%1, %7)      %9 = fused(%8)      %10 = matmul(%7, %9)
 //
 // The value with the fewest microseconds a byte goes first, as long as the fullest moment of the step is above the
-// budget. What is computed again has the bits it had: kernels and library calls are the same, of the outputs alone that
-// are needed, from values that are there anyway.
+// budget. What is computed again has the bits it had: library calls are the same, and of kernels what is pointwise or
+// moves elements, from their own other results and from values that are there anyway. Sums are not computed again.
 #pragma once
 
 #include <cstdint>

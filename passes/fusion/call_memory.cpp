@@ -9,12 +9,13 @@
 #include "ir/views.h"
 
 namespace halfstep {
-namespace {
 
 bool is_library(const Node& node) {
   return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution ||
          node.op->kernel == KernelKind::attention;
 }
+
+namespace {
 
 // Whether a region reads its input number `number` only at the point that it computes.
 bool reads_point_by_point(const Graph& body, size_t number) {

@@ -8,6 +8,9 @@
 
 namespace halfstep {
 
+// Whether a call is one of a library.
+bool is_library(const Node& node);
+
 // A value takes memory from the call that makes it to its last reader. Leaves and what the graph delivers have memory
 // of their own. Pieces of an arena are values that the arena's readers read.
 struct StoredValue {
@@ -22,6 +25,8 @@ class CallMemory {
   explicit CallMemory(const Graph& graph);
 
   bool is_call(NodeId id) const;
+  // The value whose memory a chain of views looks at.
+  Value storage(Value v) const;
   const std::vector<StoredValue>& values() const { return values_; }
   // Numbers of values.
   const std::vector<int>& made(NodeId call) const { return made_[static_cast<size_t>(call)]; }
@@ -34,7 +39,6 @@ class CallMemory {
   std::vector<int64_t> alive(int overlap) const;
 
  private:
-  Value storage(Value v) const;
   void place_pieces(NodeId arena);
   void read_storage(NodeId call, Value v);
   void need(NodeId call, Value v);

@@ -11,6 +11,7 @@
 #include "ir/op.h"
 #include "ir/reduction_split.h"
 #include "ir/views.h"
+#include "passes/fusion/call_memory.h"
 #include "passes/fusion/kernel_order.h"
 
 namespace halfstep {
@@ -38,10 +39,6 @@ class Fusion {
   };
 
   static int64_t count(const Node& node) { return node.results[0].element_count(); }
-  static bool is_library(const Node& node) {
-    return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution ||
-           node.op->kernel == KernelKind::attention;
-  }
   static bool is_reduction(const Node& node) { return node.op->kernel == KernelKind::reduction; }
   const Node& node(NodeId id) const { return graph_.node(id); }
   bool stored(NodeId id) const { return kernel_of_[static_cast<size_t>(id)] >= 0; }

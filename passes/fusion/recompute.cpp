@@ -68,10 +68,6 @@ class Planner {
 
  private:
   const StoredValue& value(int number) const { return memory_.values()[static_cast<size_t>(number)]; }
-  Value storage(Value v) const {
-    while (is_view(graph_, graph_.node(v))) v = graph_.node(v).operands[0];
-    return v;
-  }
 
   // The last moment before `at`, or at it, in which the value is made or read.
   NodeId used_before(const Lives& l, NodeId at) const {
@@ -108,7 +104,7 @@ class Planner {
 
   // Reads operand `v` of a call that stands before `at`.
   bool take(Value v, NodeId at, int depth, Again& a) const {
-    const Value from = storage(v);
+    const Value from = memory_.storage(v);
     a.traffic += graph_.type(v).byte_count();
     if (graph_.node(from).op->kernel == KernelKind::leaf) return true;
     if (is_arena(graph_.node(from))) return false;
@@ -162,7 +158,7 @@ class Planner {
       const Node& node = body.node(at_hand);
       // A sum in another kernel may add in another order.
       if (writes_in_place(node) || node.op->kernel == KernelKind::reduction) return false;
-      if (is_input(node))
+      if (is_leaf(*node.op))
         operands.insert(at_hand.node);
       else
         for (const Value operand : node.operands)
@@ -171,14 +167,12 @@ class Planner {
     a.given.assign(given.begin(), given.end());
     size_t operand = 0;
     for (NodeId id = 0; id < body.size(); ++id) {
-      if (!is_input(body.node(id))) continue;
+      if (!is_leaf(*body.node(id).op)) continue;
       if (operands.contains(id) && !take(graph_.node(v).operands[operand], at, depth, a)) return false;
       ++operand;
     }
     return true;
   }
-  static bool is_input(const Node& node) { return node.op->kernel == KernelKind::leaf && is_leaf(*node.op); }
-
   struct Choice {
     int number = -1;
     NodeId from = 0, to = 0;  // idle after `from` and before `to`
@@ -328,15 +322,14 @@ class Rebuild {
     };
     size_t number = 0;
     for (NodeId id = 0; id < body.size(); ++id)
-      if (body.node(id).op->kernel == KernelKind::leaf && is_leaf(*body.node(id).op)) {
+      if (is_leaf(*body.node(id).op)) {
         const Value operand = node.operands[number++];
         if (again.inside[static_cast<size_t>(id)]) inside.at({id, 0}) = input(operand);
       }
     for (const int32_t result : again.given)
       inside.at(body.outputs()[static_cast<size_t>(result)].value) = input({v.node, result});
     for (NodeId id = 0; id < body.size(); ++id) {
-      const bool is_input = body.node(id).op->kernel == KernelKind::leaf && is_leaf(*body.node(id).op);
-      if (!again.inside[static_cast<size_t>(id)] || is_input) continue;
+      if (!again.inside[static_cast<size_t>(id)] || is_leaf(*body.node(id).op)) continue;
       std::vector<Value> arguments;
       for (const Value operand : body.node(id).operands) arguments.push_back(inside(operand));
       const NodeId copied = region.copy(body, body.node(id), arguments);
@@ -345,8 +338,7 @@ class Rebuild {
     }
     region.output("0", inside(body.outputs()[static_cast<size_t>(v.result)].value));
     builder_.set_origin(node.origin);
-    return builder_.call_all(*node.op, std::move(operands),
-                             {{"body", std::make_shared<const Graph>(std::move(region).finish())}})[0];
+    return builder_.fused(std::move(operands), std::move(region).finish())[0];
   }
 
   const Graph& graph_;

@@ -43,6 +43,29 @@ TEST(Module, RegionsOfOneStructureShareAKernel) {
   EXPECT_NE(module.emit(other).launches.at(0).kernel, first);
 }
 
+TEST(Module, AnOutputMayLieOverAnOperandThatIsReadWhereItIsWritten) {
+  struct Case {
+    const char* body;
+    std::vector<Overlay> overlays;
+  };
+  const Case cases[] = {
+      {"%y = relu(%x)\n output \"0\" = %y", {{0, 0}}},
+      {"%y = transpose(%x) {permutation=[1,0]}\n output \"0\" = %y", {}},
+      {"%y = cast(%x) {to=f16}\n output \"0\" = %y", {}},
+      {"%s = reduce_sum(%x) {axes=[1]}\n %b = broadcast(%s) {shape=[40,40]}\n %y = sub(%x, %b)\n output \"0\" = %y",
+       {{0, 0}}},
+      {"%s = reduce_sum(%x) {axes=[1]}\n output \"0\" = %s", {}},
+      {"%t = transpose(%x) {permutation=[1,0]}\n %y = add(%x, %t)\n output \"0\" = %y", {}},
+  };
+  for (const KernelTarget& target :
+       {KernelTarget{DeviceKind::cpu, host_cpu()}, KernelTarget{DeviceKind::cuda, "sm_80"}})
+    for (const Case& c : cases) {
+      KernelModule module(target);
+      const std::string text = "graph g {\n %x = input() {name=\"0\"} : f32[40,40]\n " + std::string(c.body) + "\n}\n";
+      EXPECT_EQ(module.emit(parse_graph(text)).overlays, c.overlays) << text;
+    }
+}
+
 TEST(Module, EmptyOutputsNeedNoLaunch) {
   KernelModule module({DeviceKind::cpu, host_cpu()});
   EXPECT_TRUE(module

@@ -404,7 +404,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
   passes.stop_after = options.stop_after;
   // Products of other rows run at a quarter of the speed.
-  if (device == DeviceKind::cuda) passes.product_alignment = 16;
+  if (device == DeviceKind::cuda) passes.product_alignment = 16, passes.depthwise = DepthwiseForm::windows;
   if (recipe.memory_budget) passes.memory_budget = recipe.memory_budget->bytes;
   passes.overlapping_calls = overlapping_calls(device);
   passes.dump = options.dump;

@@ -25,6 +25,7 @@
 #include "passes/rewrite/hoist_max_pool.h"
 #include "passes/rewrite/join_sums.h"
 #include "passes/rewrite/simplify.h"
+#include "passes/training/depthwise_windows.h"
 #include "passes/training/differentiate.h"
 #include "passes/training/reduce_filter_gradients.h"
 #include "passes/training/unbind_arenas.h"
@@ -121,6 +122,14 @@ void take_arenas_apart(Pipeline& p) {
     for (Graph& graph : p.result.graphs) graph = unbind_arenas(graph, p.result.arenas);
 }
 
+void make_windows(Pipeline& p) {
+  if (p.options.depthwise == DepthwiseForm::windows) p.each(depthwise_windows);
+}
+
+void reduce_gradients(Pipeline& p) {
+  for (Graph& graph : p.result.graphs) graph = reduce_filter_gradients(graph, p.options.depthwise);
+}
+
 // Bytes of the states of all graphs: the steps of one executor share them.
 int64_t state_bytes(const std::vector<Graph>& graphs) {
   std::map<Name, int64_t> bytes;
@@ -183,8 +192,8 @@ constexpr Pass kPasses[] = {
     {{"unbind_arenas", {"unbind_arenas"}, kUnbind}, take_arenas_apart},
     {{"expand_composites", {"expand_composites"}, kValues}, expand},
     {{"join_sums", {"join_sums"}, kValues}, [](Pipeline& p) { p.each(join_sums); }},
-    {{"reduce_filter_gradients", {"reduce_filter_gradients"}, kValues},
-     [](Pipeline& p) { p.each(reduce_filter_gradients); }},
+    {{"depthwise_windows", {"depthwise_windows"}, kValues}, make_windows},
+    {{"reduce_filter_gradients", {"reduce_filter_gradients"}, kValues}, reduce_gradients},
     {{"simplify", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"place_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
     {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},

@@ -19,6 +19,7 @@
 #include "passes/precision/autocast.h"
 #include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
+#include "passes/training/depthwise_windows.h"
 
 namespace halfstep {
 
@@ -27,6 +28,7 @@ struct TrainingPipelineOptions {
   LossOptions loss;
   AutocastOptions autocast;
   OptimizerOptions optimizer;
+  DepthwiseForm depthwise = DepthwiseForm::calls;
   int64_t product_alignment = 1;                      // bytes: where the target's products want rows to begin
   AttentionForm attention = AttentionForm::expanded;  // another if the target has a library for it
   // Of states and of what a step keeps; above it values are computed again. Library calls' values stay for some calls.

@@ -16,6 +16,7 @@ constexpr int64_t kWarp = 32;
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256, kScatterBlock = 128;
 constexpr int64_t kCachedElements = 32;      // of a row, kept in a thread's registers between phases
+constexpr int64_t kAccumulators = 72;        // of sums of columns, in a thread
 constexpr int64_t kLoadedTogether = 80;      // values that a thread's loads in flight bring
 constexpr int64_t kProcessors = 128;         // about as many as large GPUs have
 constexpr int64_t kSharedBytes = 32 * 1024;  // at most, for combining columns
@@ -43,8 +44,9 @@ unsigned choose_lanes(const Kernel& kernel) {
   for (const Store& s : kernel.stores) access(s.argument, s.index);
   if (strided) return 1;
   int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
-  // Points that stand together need registers of their own.
+  // Points that stand together need registers of their own, and so do sums.
   if (kernel.together > 2) lanes = std::min<int64_t>(lanes, 4);
+  while (kernel.form == Kernel::Form::columns && std::ssize(kernel.reductions) * lanes > kAccumulators) lanes /= 2;
   while (lanes > 1 && kernel.extent(lane) % lanes != 0) lanes /= 2;
   // Small tensors: rather more threads than wider ones. Columns get them by narrower tiles.
   const int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);

@@ -404,6 +404,10 @@ llvm::Value* ExpressionEmitter::emit_new(ExpressionId id) {
       llvm::Value *condition = emit(e.operands[0]), *if_true = emit(e.operands[1]);
       return scalars_.select(condition, if_true, emit(e.operands[2]));
     }
+    case Expression::Kind::sum: {
+      llvm::Value *sum = emit(e.operands[0]), *term = emit(e.operands[1]);
+      return scalars_.accumulate(ScalarOp::add, e.dtype, sum, term);
+    }
     case Expression::Kind::rounded:
       return scalars_.convert(DType::f32, e.stored, emit(e.operands[0]));
     case Expression::Kind::node: {

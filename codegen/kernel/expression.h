@@ -24,6 +24,7 @@ struct Expression {
     in_range,   // low <= index < high
     primitive,  // `op` of the operands
     select,     // operands: condition, if true, if false
+    sum,        // operand 0 + operand 1, to which a product may be added without being rounded
     rounded,    // operand 0 as a value of the low type `stored`
     node,       // the body of `node`'s op on the operands
     uniform,    // philox_uniform(operand 0: seed, operand 1: step, site `id`, index)

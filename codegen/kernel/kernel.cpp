@@ -75,6 +75,14 @@ ExpressionId Kernel::primitive(ScalarOp op, std::vector<ExpressionId> operands) 
   return expressions.add(std::move(e), space);
 }
 
+ExpressionId Kernel::sum(ExpressionId carried, ExpressionId term) {
+  Expression e;
+  e.kind = Expression::Kind::sum;
+  e.dtype = expressions[carried].dtype;
+  e.operands = {carried, term};
+  return expressions.add(std::move(e), space);
+}
+
 ExpressionId Kernel::select(ExpressionId condition, ExpressionId if_true, ExpressionId if_false) {
   if (condition == kNoExpression) return if_true;
   const Expression& known = expressions[condition];

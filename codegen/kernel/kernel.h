@@ -74,6 +74,7 @@ struct Kernel {
   ExpressionId index(DType dtype, Index index);
   ExpressionId in_range(const Index& index, int64_t low, int64_t high);  // kNoExpression where it always holds
   ExpressionId primitive(ScalarOp op, std::vector<ExpressionId> operands);
+  ExpressionId sum(ExpressionId carried, ExpressionId term);  // `term` may be an unrounded product
   ExpressionId select(ExpressionId condition, ExpressionId if_true, ExpressionId if_false);
   // `x` as every reader of a value of `type` sees it: rounded, if the type is low.
   ExpressionId rounded(DType type, ExpressionId x);

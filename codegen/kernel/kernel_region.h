@@ -49,14 +49,18 @@ class RegionReader {
   ExpressionId read_max_pool_grad(const Point& p);
   ExpressionId read_avg_pool(const Point& p);
   ExpressionId read_avg_pool_grad(const Point& p);
+  ExpressionId read_depthwise(const Point& p);
 
   ExpressionId load_argument(int32_t argument, const Point& p);
   const Shape& operand_shape(const Point& p, size_t i) const { return region_.type(p.node.operands[i]).shape; }
 
-  // One element of a window: its input position, where that exists, and its row-major number in the window.
+  // One element of a window: its input position, where that exists, its place in the window, where that is certain to
+  // be one, and the place's row-major number.
   struct WindowElement {
     std::vector<Index> index;
     ExpressionId inside;
+    std::vector<Index> place;
+    bool has_place = true;
     Index number;
   };
   // Elements of a window outside the input: absent, or the nearest one of the window instead, which leaves the largest

@@ -1,5 +1,5 @@
-// Windows: pooling and its gradients as folds over the elements of a window. A gradient gathers: each input position
-// visits the outputs whose window may hold it.
+// Windows: pooling, depthwise convolution and their gradients as folds over the elements of a window. A gradient
+// gathers: each input position visits the outputs whose window may hold it.
 #include <algorithm>
 
 #include "base/checked.h"
@@ -10,7 +10,7 @@
 namespace halfstep {
 namespace {
 
-// A fold of at most this many steps is written out.
+// So many steps of a fold are written out, as far as its last axes make whole loops.
 constexpr int64_t kUnrolledSteps = 16;
 
 ops::WindowGeometry geometry_of(const Node& node) {
@@ -21,18 +21,23 @@ ops::WindowGeometry geometry_of(const Node& node) {
 
 std::vector<ExpressionId> RegionReader::fold(const Shape& extents, std::vector<ExpressionId> initial,
                                              const FoldStep& step) {
-  if (TensorType{DType::u8, extents}.element_count() <= kUnrolledSteps) {
-    ops::for_each_index(extents, [&](const Ints& at) {
-      std::vector<Index> point;
+  size_t looped = extents.size();
+  for (int64_t steps = 1; looped > 0 && (steps *= extents[looped - 1]) <= kUnrolledSteps;) --looped;
+  const Shape outer(extents.begin(), extents.begin() + static_cast<std::ptrdiff_t>(looped)),
+      inner(extents.begin() + static_cast<std::ptrdiff_t>(looped), extents.end());
+  const auto written_out = [&](const std::vector<Index>& first, std::vector<ExpressionId> carried) {
+    ops::for_each_index(inner, [&](const Ints& at) {
+      std::vector<Index> point = first;
       for (int64_t i : at) point.push_back(constant_index(i));
-      initial = step(point, initial);
+      carried = step(point, carried);
     });
-    return initial;
-  }
+    return carried;
+  };
+  if (looped == 0) return written_out({}, std::move(initial));
   Fold loop;
   std::vector<Index> point;
   VariableSet own = 0;
-  for (int64_t extent : extents) {
+  for (int64_t extent : outer) {
     const AtomId v = kernel_.space.variable(extent);
     point.push_back(kernel_.space.of(v));
     own |= kernel_.space.atom(v).variables;
@@ -51,7 +56,7 @@ std::vector<ExpressionId> RegionReader::fold(const Shape& extents, std::vector<E
   std::vector<ExpressionId> carried, results;
   for (size_t i = 0; i < initial.size(); ++i) carried.push_back(slot(Expression::Kind::carried, i, own, 0));
   loop.initial = initial;
-  loop.next = step(point, carried);
+  loop.next = written_out(point, carried);
   VariableSet variables = 0;
   int level = 0;
   for (const std::vector<ExpressionId>& used : {loop.initial, loop.next})
@@ -69,7 +74,7 @@ RegionReader::WindowElement RegionReader::input_element(const Point& p, const st
                                                         Outside outside) {
   const ops::WindowGeometry g = geometry_of(p.node);
   const Shape &shape = operand_shape(p, 0), &outputs = p.node.results[0].shape;
-  WindowElement e{p.index, kNoExpression, {}};
+  WindowElement e{p.index, kNoExpression, element, true, {}};
   std::vector<Index> number = element;
   for (size_t i = 0; i < element.size(); ++i) {
     const int64_t extent = shape[i + 1];
@@ -103,21 +108,22 @@ Shape RegionReader::candidate_counts(const Point& p) const {
 RegionReader::WindowElement RegionReader::output_element(const Point& p, const std::vector<Index>& candidate) {
   const ops::WindowGeometry g = geometry_of(p.node);
   const Shape& outputs = operand_shape(p, 0);
-  WindowElement e{p.index, kNoExpression, {}};
-  std::vector<Index> element;
+  WindowElement e{p.index, kNoExpression, {}, true, {}};
   for (size_t i = 0; i < candidate.size(); ++i) {
     const Index padded = p.index[i + 1] + g.pads_begin[i];
     const Index reach = kernel_.space.remainder(padded, g.strides[i]) + candidate[i] * g.strides[i];
     e.index[i + 1] = kernel_.space.quotient(padded, g.strides[i]) + candidate[i] * -1;
     const auto need = [&](const Index& index, int64_t limit) {
-      e.inside = kernel_.both(e.inside, kernel_.in_range(index, 0, limit));
+      const ExpressionId in_range = kernel_.in_range(index, 0, limit);
+      e.inside = kernel_.both(e.inside, in_range);
+      return in_range == kNoExpression;
     };
     need(e.index[i + 1], outputs[i + 1]);
-    need(kernel_.space.remainder(reach, g.dilations[i]), 1);
-    element.push_back(kernel_.space.quotient(reach, g.dilations[i]));
-    need(element.back(), g.window[i]);
+    e.place.push_back(kernel_.space.quotient(reach, g.dilations[i]));
+    e.has_place &= need(kernel_.space.remainder(reach, g.dilations[i]), 1);
+    e.has_place &= need(e.place.back(), g.window[i]);
   }
-  e.number = kernel_.space.linear(element, g.window);
+  e.number = kernel_.space.linear(e.place, g.window);
   return e;
 }
 
@@ -231,11 +237,35 @@ ExpressionId RegionReader::read_avg_pool_grad(const Point& p) {
   return fold(candidate_counts(p), {zero}, step)[0];
 }
 
-// A fold of maxima, or of sums for the mean.
+// Products with a filter [window..., C] and their sum.
+ExpressionId RegionReader::read_depthwise(const Point& p) {
+  const ExpressionId zero = kernel_.constant(p.node.results[0].dtype, 0);
+  const bool is_gradient = p.node.op->gradient != Gradient::none;
+  const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
+    const WindowElement e = is_gradient ? output_element(p, at) : input_element(p, at, Outside::absent);
+    if (kernel_.never(e.inside)) return carried;
+    const ExpressionId guard = kernel_.both(p.guard, e.inside);
+    std::vector<Index> place = e.place;
+    place.push_back(p.index.back());
+    ExpressionId x = evaluate(p.node.operands[0], e.index, guard);
+    const ExpressionId w = evaluate(p.node.operands[1], place, e.has_place ? p.guard : guard);
+    // A sum takes a product in without rounding it, but no choice of one.
+    if (e.has_place) x = kernel_.select(e.inside, x, zero);
+    ExpressionId term = kernel_.primitive(ScalarOp::multiply, {x, w});
+    if (!e.has_place) term = kernel_.select(e.inside, term, zero);
+    return std::vector{carried[0] == zero ? term : kernel_.sum(carried[0], term)};
+  };
+  return fold(is_gradient ? candidate_counts(p) : geometry_of(p.node).window, {zero}, step)[0];
+}
+
+// A fold of maxima, of sums for the mean, or of products with a filter.
 ExpressionId RegionReader::read_window(Value v, const Point& p) {
   const bool is_maximum = p.node.op->combine == ScalarOp::maximum, is_gradient = p.node.op->gradient != Gradient::none;
-  const ExpressionId first = is_maximum ? (is_gradient ? read_max_pool_grad(p) : read_max_pool(p))
-                                        : (is_gradient ? read_avg_pool_grad(p) : read_avg_pool(p));
+  const bool has_filter = !is_maximum && p.node.operands.size() == 2;
+  const ExpressionId first = has_filter    ? read_depthwise(p)
+                             : is_maximum  ? (is_gradient ? read_max_pool_grad(p) : read_max_pool(p))
+                             : is_gradient ? read_avg_pool_grad(p)
+                                           : read_avg_pool(p);
   if (v.result == 0) return kernel_.rounded(p.node.results[0].dtype, first);
   // The index of a maximum is slot 1 of the fold that gives it.
   return known_.at({v, p.index, p.guard});

@@ -18,6 +18,7 @@ std::span<const Op> movement_ops();
 std::span<const Op> indexing_ops();
 std::span<const Op> reduction_ops();
 std::span<const Op> window_ops();
+std::span<const Op> depthwise_ops();
 std::span<const Op> contraction_ops();
 std::span<const Op> composite_ops();
 std::span<const Op> normalization_ops();

@@ -36,4 +36,17 @@ double body_cost(const Node& node) {
   return counter.operations;
 }
 
+bool windows_overlap(const Node& node) {
+  if (node.op->kernel != KernelKind::window) return false;
+  const Ints &window = node.attributes.ints("window"), &strides = node.attributes.ints("strides");
+  for (size_t i = 0; i < window.size(); ++i)
+    if (window[i] > (strides.empty() ? 1 : strides[i])) return true;
+  return false;
+}
+
+bool is_large_window(const Node& node) {
+  constexpr double kLargeWindow = 50;
+  return windows_overlap(node) && body_cost(node) > kLargeWindow;
+}
+
 }  // namespace halfstep

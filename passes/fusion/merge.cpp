@@ -2,6 +2,7 @@
 #include <functional>
 #include <numeric>
 
+#include "passes/fusion/body_cost.h"
 #include "passes/fusion/fusion.h"
 
 namespace halfstep {
@@ -60,6 +61,12 @@ bool Fusion::legal(const Kernel& kernel) const {
   const std::vector<NodeId> nodes = body(kernel);
   constexpr size_t kMostNodes = 400, kMostOperands = 60;
   if (nodes.size() > kMostNodes || reads(kernel).size() > kMostOperands) return false;
+  // Each sum of a column has accumulators of its own in every thread; more than this, and they leave the registers.
+  constexpr int kMostColumnSums = 18;
+  if (kernel.scheme == ReductionScheme::column &&
+      std::ranges::count_if(nodes, [&](NodeId id) { return is_reduction(node(id)); }) > kMostColumnSums)
+    return false;
+  if (kernel.split && std::ranges::any_of(nodes, [&](NodeId id) { return is_large_window(node(id)); })) return false;
   const int64_t reduced_count = kernel.split ? kernel.split->outer * kernel.split->inner : -1;
   std::map<NodeId, Tag> tags;
   for (NodeId id : nodes) {

@@ -5,13 +5,10 @@
 namespace halfstep {
 namespace {
 
-// A node that reads k elements for each result element, so that an inlined operand would be computed k times.
-bool windows_overlap(const Node& node) {
-  if (node.op->kernel != KernelKind::window) return false;
-  const Ints &window = node.attributes.ints("window"), &strides = node.attributes.ints("strides");
-  for (size_t i = 0; i < window.size(); ++i)
-    if (window[i] > (strides.empty() ? 1 : strides[i])) return true;
-  return false;
+// Whether a value is another with more digits than it needs.
+bool is_widening(const Graph& graph, const Node& node) {
+  return node.op->kernel == KernelKind::pointwise && node.operands.size() == 1 && body_cost(node) == 0 &&
+         is_low(graph.type(node.operands[0]).dtype) && node.results[0].dtype == DType::f32;
 }
 
 }  // namespace
@@ -82,6 +79,9 @@ bool Fusion::worth_storing(NodeId id) const {
 bool Fusion::spreads(NodeId id, NodeId user) const {
   constexpr double kMostWindowOperations = 200, kMostBroadcastOperations = 4, kManyCopies = 8;
   const Node& reader = node(user);
+  // What a window reads in another order than memory's, it would fetch an element at a time, many times over.
+  if (windows_overlap(reader) && node(id).op->index_map == IndexMap::permuted) return true;
+  if (is_large_window(reader)) return inline_cost(id).operations > 0;
   if (windows_overlap(reader)) return inline_cost(id).operations * body_cost(reader) > kMostWindowOperations;
   return reader.op->index_map == IndexMap::repeated &&
          static_cast<double>(count(reader)) >= kManyCopies * static_cast<double>(count(node(id))) &&
@@ -122,9 +122,12 @@ void Fusion::choose_roots() {
   for (NodeId id = 0; id < graph_.size(); ++id) {
     if (external(id) || is_view(graph_, node(id)) || stored(id) || node(id).op->leaf == Leaf::constant) continue;
     bool store_it = node(id).results.size() > 1 && users_[static_cast<size_t>(id)].size() > 1;
+    store_it |= is_large_window(node(id));
     for (NodeId user : users_[static_cast<size_t>(id)]) store_it |= spreads(id, user);
     if (users_[static_cast<size_t>(id)].size() > 1) store_it |= worth_storing(id);
-    if (store_it) store(id);
+    if (!store_it) continue;
+    // What is only made wider is stored as it was, and made wider where it is read.
+    store(is_widening(graph_, node(id)) ? node(id).operands[0].node : id);
   }
 }
 

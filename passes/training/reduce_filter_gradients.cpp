@@ -1,6 +1,7 @@
 #include "passes/training/reduce_filter_gradients.h"
 
 #include "ir/builder.h"
+#include "ir/op.h"
 
 namespace halfstep {
 namespace {
@@ -23,8 +24,9 @@ void for_each_tap(const Ints& window, Visit&& visit) {
   }
 }
 
-// [N, out..., 1]: what one tap reads of one channel of the padded x.
-Value read_by(Builder& b, Value padded, const Node& node, const Shape& dy, const Ints& tap, int64_t channel) {
+// [N, out..., channels]: what one tap reads of so many channels of the padded x.
+Value read_by(Builder& b, Value padded, const Node& node, const Shape& dy, const Ints& tap, int64_t channel,
+              int64_t channels) {
   const size_t axes = tap.size();
   const Ints strides = or_else(node.attributes.ints("strides"), axes, 1),
              dilations = or_else(node.attributes.ints("dilations"), axes, 1);
@@ -34,7 +36,7 @@ Value read_by(Builder& b, Value padded, const Node& node, const Shape& dy, const
     limits.push_back(starts.back() + (dy[i + 1] - 1) * strides[i] + 1);
     steps.push_back(strides[i]);
   }
-  starts.push_back(channel), limits.push_back(channel + 1), steps.push_back(1);
+  starts.push_back(channel), limits.push_back(channel + channels), steps.push_back(1);
   return b.slice(padded, starts, limits, steps);
 }
 
@@ -49,10 +51,12 @@ Value as_reductions(Builder& b, const Node& node, Value x, Value dy) {
   }
   const Value padded = b.call("pad", {b.cast(x, DType::f32)}, {{"low", low}, {"high", high}});
   const Value cotangent = b.cast(dy, DType::f32);
+  // Of a depthwise convolution all channels together, each with its own; of another, each with every one of dy.
+  const int64_t together = node.attributes.integer("groups") == 1 ? 1 : from.back();
   std::vector<Value> sums;  // [1, out_channels] each
   for_each_tap(window, [&](const Ints& tap) {
-    for (int64_t channel = 0; channel < from.back(); ++channel) {
-      const Value read = b.broadcast(read_by(b, padded, node, shape, tap, channel), shape);
+    for (int64_t channel = 0; channel < from.back(); channel += together) {
+      const Value read = b.broadcast(read_by(b, padded, node, shape, tap, channel, together), shape);
       sums.push_back(b.reshape(b.call("reduce_sum", {b.mul(cotangent, read)}, {{"axes", reduced}}), {1, shape.back()}));
     }
   });
@@ -62,11 +66,13 @@ Value as_reductions(Builder& b, const Node& node, Value x, Value dy) {
 
 }  // namespace
 
-Graph reduce_filter_gradients(const Graph& graph) {
-  return rewrite(graph, [](Builder& b, const Node& node, std::span<const Value> operands) -> std::vector<Value> {
-    if (node.op->name != "convolution_filter_grad" || node.attributes.integer("groups") != 1) return {};
+Graph reduce_filter_gradients(const Graph& graph, DepthwiseForm depthwise) {
+  return rewrite(graph, [&](Builder& b, const Node& node, std::span<const Value> operands) -> std::vector<Value> {
+    if (node.op->kernel != KernelKind::convolution || node.op->gradient != Gradient::filter) return {};
     const TensorType window{DType::u8, node.attributes.ints("window")};
-    if (window.element_count() * node.results[0].shape.back() > kMostProducts) return {};
+    const bool is_small = node.attributes.integer("groups") == 1 &&
+                          window.element_count() * node.results[0].shape.back() <= kMostProducts;
+    if (!is_small && !(depthwise == DepthwiseForm::windows && is_depthwise(graph, node))) return {};
     return {as_reductions(b, node, operands[0], operands[1])};
   });
 }

@@ -244,7 +244,12 @@ const std::map<std::string, RunPass>& passes() {
       {"place_casts", plain(place_casts)},
       {"recognise", plain(recognise)},
       {"recognise_attention", plain(recognise_attention)},
-      {"reduce_filter_gradients", plain(reduce_filter_gradients)},
+      {"depthwise_windows", plain(depthwise_windows)},
+      {"reduce_filter_gradients",
+       [](const Graph& g, Options& o) {
+         return print(reduce_filter_gradients(
+             g, o.integer("depthwise", 0) != 0 ? DepthwiseForm::windows : DepthwiseForm::calls));
+       }},
       {"recompute", run_recompute},
       {"simplify", plain(simplify)},
       {"unbind_arenas", run_unbind_arenas},

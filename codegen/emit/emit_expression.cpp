@@ -283,13 +283,26 @@ llvm::Value* ExpressionEmitter::emit_load(const Expression& e) {
   const DType dtype = kernel_.arguments[static_cast<size_t>(e.id)].type.dtype;
   llvm::Value* raw = nullptr;
   if (at.uniform()) {
-    if (guard && guard->getType()->isVectorTy()) guard = ir_.CreateOrReduce(guard);
-    llvm::Value* position = guard ? ir_.CreateSelect(guard, at.base, index(0)) : at.base;
+    llvm::Value* any = guard && guard->getType()->isVectorTy() ? ir_.CreateOrReduce(guard) : guard;
+    llvm::Value* position = any ? ir_.CreateSelect(any, at.base, index(0)) : at.base;
     raw = load(e.id, memory_type(dtype, 1), position, llvm::Align(static_cast<uint64_t>(size_of(dtype))));
   } else {
     raw = load_lanes(e, at, guard);
   }
+  if (guard && e.outside == Expression::zero) raw = zero_unless(guard, raw);
   return scalars_.from_stored(dtype, raw);
+}
+
+// In memory's types: of narrow ones a register holds several.
+llvm::Value* ExpressionEmitter::zero_unless(llvm::Value* condition, llvm::Value* v) {
+  llvm::Type* type = v->getType();
+  const unsigned bits = lanes_of(v) * type->getScalarSizeInBits();
+  if (condition->getType()->isVectorTy())
+    v = splat(ir_, v, config_.lanes);
+  else if (type->isVectorTy() && bits % 32 == 0)
+    v = ir_.CreateBitCast(v, llvm::FixedVectorType::get(ir_.getInt32Ty(), bits / 32));
+  v = ir_.CreateSelect(condition, v, llvm::Constant::getNullValue(v->getType()));
+  return condition->getType()->isVectorTy() ? v : ir_.CreateBitCast(v, type);
 }
 
 llvm::Value* ExpressionEmitter::load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* guard) {

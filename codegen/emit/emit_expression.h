@@ -84,6 +84,7 @@ class ExpressionEmitter {
 
   llvm::Value* emit_new(ExpressionId id);
   llvm::Value* emit_load(const Expression& e);
+  llvm::Value* zero_unless(llvm::Value* condition, llvm::Value* v);
   llvm::Value* load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* guard);
   llvm::Value* load_each(const Expression& e, const LaneIndex& at, llvm::Value* guard);
   llvm::Value* emit_in_range(const Expression& e);

@@ -8,7 +8,8 @@ namespace halfstep {
 
 bool operator<(const Expression& a, const Expression& b) {
   const auto key = [](const Expression& e) {
-    return std::tie(e.kind, e.dtype, e.stored, e.op, e.id, e.slot, e.low, e.high, e.node, e.operands, e.index);
+    return std::tie(e.kind, e.dtype, e.stored, e.op, e.id, e.slot, e.low, e.high, e.outside, e.node, e.operands,
+                    e.index);
   };
   if (key(a) < key(b)) return true;
   if (key(b) < key(a)) return false;

@@ -19,7 +19,7 @@ inline DType computed_as(DType dtype) { return is_low(dtype) ? DType::f32 : dtyp
 struct Expression {
   enum class Kind : uint8_t {
     constant,   // `number`
-    load,       // argument `id` at `index`; operand 0, if any, guards it: where false the value is unspecified
+    load,       // argument `id` at `index`; operand 0, if any, guards it: where false the value is `outside`
     index,      // `index` as dtype
     in_range,   // low <= index < high
     primitive,  // `op` of the operands
@@ -36,6 +36,7 @@ struct Expression {
   DType dtype = DType::f32;   // never f16 or bf16
   DType stored = DType::f32;  // rounded: f16 or bf16
   ScalarOp op = ScalarOp::add;
+  enum Outside : uint8_t { unspecified, zero } outside = unspecified;
   int32_t id = 0;
   int32_t slot = 0;
   double number = 0;

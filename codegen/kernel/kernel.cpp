@@ -75,6 +75,14 @@ ExpressionId Kernel::primitive(ScalarOp op, std::vector<ExpressionId> operands) 
   return expressions.add(std::move(e), space);
 }
 
+ExpressionId Kernel::or_zero(ExpressionId condition, ExpressionId x) {
+  Expression load = expressions[x];
+  if (load.kind != Expression::Kind::load || load.operands != std::vector{condition})
+    return select(condition, x, constant(load.dtype, 0));
+  load.outside = Expression::zero;
+  return expressions.add(std::move(load), space);
+}
+
 ExpressionId Kernel::sum(ExpressionId carried, ExpressionId term) {
   Expression e;
   e.kind = Expression::Kind::sum;

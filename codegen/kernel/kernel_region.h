@@ -49,6 +49,7 @@ class RegionReader {
   ExpressionId read_max_pool_grad(const Point& p);
   ExpressionId read_avg_pool(const Point& p);
   ExpressionId read_avg_pool_grad(const Point& p);
+  int64_t outputs_together(const Point& p) const;
   ExpressionId read_depthwise(const Point& p);
 
   ExpressionId load_argument(int32_t argument, const Point& p);

@@ -237,35 +237,61 @@ ExpressionId RegionReader::read_avg_pool_grad(const Point& p) {
   return fold(candidate_counts(p), {zero}, step)[0];
 }
 
-// Products with a filter [window..., C] and their sum.
+// Of the results along the last spatial axis so many stand together, from a multiple of their number on.
+int64_t RegionReader::outputs_together(const Point& p) const {
+  const Index& at = p.index[p.index.size() - 2];
+  const int64_t count = kernel_.together;
+  const bool whole = std::ranges::all_of(at.terms, [&](const Index::Term& t) { return t.factor % count == 0; });
+  return whole && p.guard == kNoExpression && p.node.results[0].shape.end()[-2] % count == 0 ? count : 1;
+}
+
+// Products with a filter [window..., C] and their sum. Neighbouring results share what they read: one fold makes all
+// that stand together.
 ExpressionId RegionReader::read_depthwise(const Point& p) {
   const ExpressionId zero = kernel_.constant(p.node.results[0].dtype, 0);
   const bool is_gradient = p.node.op->gradient != Gradient::none;
-  const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
-    const WindowElement e = is_gradient ? output_element(p, at) : input_element(p, at, Outside::absent);
+  const int64_t together = outputs_together(p), offset = p.index.end()[-2].offset;
+  const int64_t number = ((offset % together) + together) % together;
+  std::vector<std::vector<Index>> indices;
+  for (int64_t i = 0; i < together; ++i) {
+    indices.push_back(p.index);
+    indices.back().end()[-2].offset += i - number;
+  }
+  const auto add_product = [&](const std::vector<Index>& index, const std::vector<Index>& at, ExpressionId carried) {
+    const Point here{p.node, index, p.guard};
+    const WindowElement e = is_gradient ? output_element(here, at) : input_element(here, at, Outside::absent);
     if (kernel_.never(e.inside)) return carried;
     const ExpressionId guard = kernel_.both(p.guard, e.inside);
     std::vector<Index> place = e.place;
-    place.push_back(p.index.back());
+    place.push_back(index.back());
     ExpressionId x = evaluate(p.node.operands[0], e.index, guard);
     const ExpressionId w = evaluate(p.node.operands[1], place, e.has_place ? p.guard : guard);
     // A sum takes a product in without rounding it, but no choice of one.
-    if (e.has_place) x = kernel_.select(e.inside, x, zero);
+    if (e.has_place && e.inside != kNoExpression) x = kernel_.or_zero(guard, x);
     ExpressionId term = kernel_.primitive(ScalarOp::multiply, {x, w});
     if (!e.has_place) term = kernel_.select(e.inside, term, zero);
-    return std::vector{carried[0] == zero ? term : kernel_.sum(carried[0], term)};
+    return carried == zero ? term : kernel_.sum(carried, term);
   };
-  return fold(is_gradient ? candidate_counts(p) : geometry_of(p.node).window, {zero}, step)[0];
+  const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {
+    std::vector<ExpressionId> next;
+    for (size_t i = 0; i < indices.size(); ++i) next.push_back(add_product(indices[i], at, carried[i]));
+    return next;
+  };
+  const std::vector<ExpressionId> results = fold(is_gradient ? candidate_counts(p) : geometry_of(p.node).window,
+                                                 std::vector<ExpressionId>(indices.size(), zero), step);
+  const Value v{static_cast<NodeId>(&p.node - region_.nodes().data()), 0};
+  for (size_t i = 0; i < indices.size(); ++i)
+    known_.emplace(std::tuple{v, indices[i], p.guard}, kernel_.rounded(p.node.results[0].dtype, results[i]));
+  return results[static_cast<size_t>(number)];
 }
 
 // A fold of maxima, of sums for the mean, or of products with a filter.
 ExpressionId RegionReader::read_window(Value v, const Point& p) {
   const bool is_maximum = p.node.op->combine == ScalarOp::maximum, is_gradient = p.node.op->gradient != Gradient::none;
-  const bool has_filter = !is_maximum && p.node.operands.size() == 2;
-  const ExpressionId first = has_filter    ? read_depthwise(p)
-                             : is_maximum  ? (is_gradient ? read_max_pool_grad(p) : read_max_pool(p))
-                             : is_gradient ? read_avg_pool_grad(p)
-                                           : read_avg_pool(p);
+  const ExpressionId first = ops::has_filter(*p.node.op) ? read_depthwise(p)
+                             : is_maximum                ? (is_gradient ? read_max_pool_grad(p) : read_max_pool(p))
+                             : is_gradient               ? read_avg_pool_grad(p)
+                                                         : read_avg_pool(p);
   if (v.result == 0) return kernel_.rounded(p.node.results[0].dtype, first);
   // The index of a maximum is slot 1 of the fold that gives it.
   return known_.at({v, p.index, p.guard});

@@ -163,16 +163,30 @@ class Scheduler {
     for (const NamedValue& o : region_.outputs())
       if (region_.type(o.value).element_count() > 0)
         visit(o.value, region_.type(o.value).element_count() == full_ ? 1 : full_ / kept_);
+    if (!reductions_.empty()) group_slices(axes);
     axes_ = axes.list();
     find_group();
     inner_begin_ = axes_.size();
     while (inner_begin_ > 0 && !axes_[inner_begin_ - 1].reduced) --inner_begin_;
   }
 
-  // The gradient of strided windows: a stride's positions are held by the same windows, and which of their elements
-  // they are is known when they are read.
+  // As many neighbours as divide `size`, along the axis of `inner` elements a position.
+  static void group_neighbours(Axes& axes, int64_t inner, int64_t size) {
+    for (int64_t count = kMostTogether; count > 1; count /= 2)
+      if (size % count == 0) return axes.group(inner, count);
+  }
+
+  // Windows that overlap share elements, which are converted and weighted for several neighbours at once. The gradient
+  // of strided windows: a stride's positions are held by the same windows, and which of their elements they are is
+  // known when they are read.
   static void group_windows(Axes& axes, const Node& node) {
-    if (node.op->kernel != KernelKind::window || node.op->gradient == Gradient::none) return;
+    if (node.op->kernel != KernelKind::window) return;
+    const ops::WindowGeometry g = ops::window_geometry(node.attributes, node.attributes.ints("window"));
+    const bool strided = std::ranges::any_of(g.strides, [](int64_t stride) { return stride > 1; });
+    if (ops::has_filter(*node.op) && g.window.back() > g.strides.back() && g.dilations.back() == 1 &&
+        (node.op->gradient == Gradient::none || !strided))
+      group_neighbours(axes, node.results[0].shape.back(), node.results[0].shape.end()[-2]);
+    if (node.op->gradient == Gradient::none) return;
     const Shape& shape = node.results[0].shape;
     const Ints strides = ops::per_axis(node.attributes, "strides", shape.size() - 2, 1);
     int64_t inner = shape.back(), points = 1;
@@ -182,6 +196,22 @@ class Scheduler {
         points *= strides[i];
       }
       inner *= shape[i + 1];
+    }
+  }
+
+  // Slices of one value that begin beside each other, as the taps of a filter's gradient: neighbours read the same.
+  void group_slices(Axes& axes) const {
+    std::map<Value, const Node*> seen;
+    for (const Node& node : region_.nodes()) {
+      if (node.op->index_map != IndexMap::part || node.results[0].element_count() != full_) continue;
+      const auto [first, is_new] = seen.emplace(node.operands[0], &node);
+      const Ints &starts = node.attributes.ints("starts"), &others = first->second->attributes.ints("starts");
+      int64_t inner = 1;
+      for (size_t i = is_new ? 0 : starts.size(); i-- > 0; inner *= node.results[0].shape[i]) {
+        if (starts[i] == others[i] || node.attributes.ints("steps")[i] != 1) continue;
+        if (inner > 1) group_neighbours(axes, inner, node.results[0].shape[i]);
+        return;
+      }
     }
   }
 

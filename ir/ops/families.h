@@ -79,6 +79,10 @@ struct WindowGeometry {
   }
 };
 WindowGeometry window_geometry(const Attributes& attributes, Ints window);
+// A window whose elements are weighted by operand 1, [window..., C].
+inline bool has_filter(const Op& op) {
+  return op.kernel == KernelKind::window && op.combine == ScalarOp::add && op.operands.size() == 2;
+}
 Shape spatial_of(const Shape& channels_last);
 
 // Calls `visit(index)` for every multi-index of `shape`, row-major.

@@ -1,15 +1,15 @@
 #include "passes/fusion/body_cost.h"
 
-#include "ir/op.h"
+#include "ir/ops/families.h"
 
 namespace halfstep {
 
 double body_cost(const Node& node) {
-  constexpr double kWindowElement = 3;  // its index, its guard and its use
+  const double element = ops::has_filter(*node.op) ? 6 : 3;  // its index, its guard and its use
   if (node.op->kernel == KernelKind::movement) return 0;
   if (node.op->kernel == KernelKind::random) return 40;
   if (node.op->kernel == KernelKind::window)
-    return kWindowElement * static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());
+    return element * static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());
   if (!node.op->body) return 1;
   // Counts the scalar operations of the body by running it over a carrier that only counts.
   class Counter final : public ScalarArithmetic {

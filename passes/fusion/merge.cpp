@@ -62,7 +62,7 @@ bool Fusion::legal(const Kernel& kernel) const {
   constexpr size_t kMostNodes = 400, kMostOperands = 60;
   if (nodes.size() > kMostNodes || reads(kernel).size() > kMostOperands) return false;
   // Each sum of a column has accumulators of its own in every thread; more than this, and they leave the registers.
-  constexpr int kMostColumnSums = 18;
+  constexpr int kMostColumnSums = 14;
   if (kernel.scheme == ReductionScheme::column &&
       std::ranges::count_if(nodes, [&](NodeId id) { return is_reduction(node(id)); }) > kMostColumnSums)
     return false;

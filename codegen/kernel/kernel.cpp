@@ -1,6 +1,7 @@
 #include "codegen/kernel/kernel.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -75,14 +76,6 @@ ExpressionId Kernel::primitive(ScalarOp op, std::vector<ExpressionId> operands) 
   return expressions.add(std::move(e), space);
 }
 
-ExpressionId Kernel::or_zero(ExpressionId condition, ExpressionId x) {
-  Expression load = expressions[x];
-  if (load.kind != Expression::Kind::load || load.operands != std::vector{condition})
-    return select(condition, x, constant(load.dtype, 0));
-  load.outside = Expression::zero;
-  return expressions.add(std::move(load), space);
-}
-
 ExpressionId Kernel::sum(ExpressionId carried, ExpressionId term) {
   Expression e;
   e.kind = Expression::Kind::sum;
@@ -95,6 +88,13 @@ ExpressionId Kernel::select(ExpressionId condition, ExpressionId if_true, Expres
   if (condition == kNoExpression) return if_true;
   const Expression& known = expressions[condition];
   if (known.kind == Expression::Kind::constant) return known.number != 0 ? if_true : if_false;
+  const Expression& otherwise = expressions[if_false];
+  if (otherwise.kind == Expression::Kind::constant && otherwise.number == 0 && !std::signbit(otherwise.number))
+    if (Expression load = expressions[if_true];
+        load.kind == Expression::Kind::load && load.operands == std::vector{condition}) {
+      load.outside = Expression::zero;
+      return expressions.add(std::move(load), space);
+    }
   Expression e;
   e.kind = Expression::Kind::select;
   e.dtype = expressions[if_true].dtype;

@@ -74,8 +74,6 @@ struct Kernel {
   ExpressionId index(DType dtype, Index index);
   ExpressionId in_range(const Index& index, int64_t low, int64_t high);  // kNoExpression where it always holds
   ExpressionId primitive(ScalarOp op, std::vector<ExpressionId> operands);
-  // `x` where `condition` holds, else 0; for a load that it guards, without a choice of its own.
-  ExpressionId or_zero(ExpressionId condition, ExpressionId x);
   ExpressionId sum(ExpressionId carried, ExpressionId term);  // `term` may be an unrounded product
   ExpressionId select(ExpressionId condition, ExpressionId if_true, ExpressionId if_false);
   // `x` as every reader of a value of `type` sees it: rounded, if the type is low.

@@ -267,7 +267,7 @@ ExpressionId RegionReader::read_depthwise(const Point& p) {
     ExpressionId x = evaluate(p.node.operands[0], e.index, guard);
     const ExpressionId w = evaluate(p.node.operands[1], place, e.has_place ? p.guard : guard);
     // A sum takes a product in without rounding it, but no choice of one.
-    if (e.has_place && e.inside != kNoExpression) x = kernel_.or_zero(guard, x);
+    if (e.has_place && e.inside != kNoExpression) x = kernel_.select(guard, x, zero);
     ExpressionId term = kernel_.primitive(ScalarOp::multiply, {x, w});
     if (!e.has_place) term = kernel_.select(e.inside, term, zero);
     return carried == zero ? term : kernel_.sum(carried, term);

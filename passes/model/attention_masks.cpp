@@ -69,6 +69,59 @@ bool AttentionMasks::depends_on_input(const Graph& graph, Value v) {
   return on_input_[static_cast<size_t>(v.node)];
 }
 
+namespace {
+
+// The numbers along `axis` of a value [.., S, T] that has the size 1 along the other of its last two, if they are the
+// same for all leading axes; else none.
+std::vector<double> numbers_along(const Shape& shape, size_t axis, const std::vector<double>& values) {
+  const size_t rank = shape.size(), other = axis == rank - 1 ? rank - 2 : rank - 1;
+  if (shape[other] != 1 || values.empty()) return {};
+  const auto length = static_cast<size_t>(shape[axis]);
+  for (size_t i = length; i < values.size(); ++i)
+    if (values[i] != values[i - length]) return {};
+  return {values.begin(), values.begin() + static_cast<std::ptrdiff_t>(length)};
+}
+
+}  // namespace
+
+// A comparison of numbers of the queries, [.., S, 1], with numbers of the keys, [.., 1, T], as of positions: known from
+// these, without its S T elements.
+std::optional<AttentionMasks::Effect> AttentionMasks::effect_of_positions(const Graph& graph, const ScoreMask& mask,
+                                                                          const Node& comparison) {
+  const bool reflexive = is(comparison, "less_equal");
+  const size_t rank = comparison.results[0].shape.size();
+  if (mask.kind == ScoreMask::added || rank < 2 || !(reflexive || is(comparison, "less"))) return {};
+  std::array<std::vector<double>, 2> sides;  // of the comparison
+  std::optional<size_t> keys;                // the side that the keys have
+  for (size_t side : {0u, 1u}) {
+    const Value v = unspread(graph, comparison.operands[side]);
+    const Shape& shape = graph.type(v).shape;
+    const std::vector<double>* values = shape.size() == rank ? constants_.of(graph, v) : nullptr;
+    if (!values) return {};
+    const bool of_keys = shape[rank - 2] == 1 && shape[rank - 1] != 1;
+    sides[side] = numbers_along(shape, of_keys ? rank - 1 : rank - 2, *values);
+    if (sides[side].empty()) return {};
+    if (of_keys) keys = side;
+  }
+  const auto holds = [&](double x, double y) { return reflexive ? x <= y : x < y; };
+  const auto [x_least, x_most] = std::ranges::minmax(sides[0]);
+  const auto [y_least, y_most] = std::ranges::minmax(sides[1]);
+  const bool visible = mask.kind == ScoreMask::visible;
+  if (visible ? holds(x_most, y_least) : !holds(x_least, y_most)) return Effect{Effect::none};
+  // The keys up to a query's own are seen: of rising keys its own is, and the next is not.
+  if (!keys || (*keys == 0) != visible || !std::ranges::is_sorted(sides[*keys])) return {};
+  const std::vector<double>&of_keys = sides[*keys], &of_queries = sides[1 - *keys];
+  const size_t count = of_queries.size();
+  if (of_keys.size() != count || mask.at.end()[-2] != mask.at.back() || static_cast<int64_t>(count) != mask.at.back())
+    return {};
+  const auto sees = [&](size_t query, size_t key) {
+    return (*keys == 0 ? holds(of_keys[key], of_queries[query]) : holds(of_queries[query], of_keys[key])) == visible;
+  };
+  for (size_t i = 0; i < count; ++i)
+    if (!sees(i, i) || (i + 1 < count && sees(i, i + 1))) return {};
+  return Effect{Effect::causal, mask.score};
+}
+
 // What a mask does that is known at compile time; of others, a bias made of weights hides nothing.
 AttentionMasks::Effect AttentionMasks::effect_of(Builder& b, const ScoreMask& mask) {
   const Value v = unspread(b.graph(), mask.value);
@@ -77,8 +130,13 @@ AttentionMasks::Effect AttentionMasks::effect_of(Builder& b, const ScoreMask& ma
     const bool idle = added ? std::isfinite(*number) : (*number != 0) == (mask.kind == ScoreMask::visible);
     return {idle ? Effect::none : Effect::hides};
   }
-  const std::vector<double>* values = constants_.of(b.graph(), v);
+  if (const auto effect = effect_of_positions(b.graph(), mask, b.graph().node(v))) return *effect;
   const Shape shape = b.shape(v);
+  // Of large masks only those are looked at whole that have no parts.
+  constexpr int64_t kLarge = int64_t{1} << 20;
+  const Node& node = b.graph().node(v);
+  const bool look = is(node, "constant") || node.results[0].element_count() <= kLarge;
+  const std::vector<double>* values = look ? constants_.of(b.graph(), v) : nullptr;
   if (!values || shape.size() < 2)
     return {added && !values && !depends_on_input(b.graph(), v) ? Effect::biases : Effect::hides};
   const int64_t queries = shape[shape.size() - 2], keys = shape.back();

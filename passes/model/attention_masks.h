@@ -61,6 +61,7 @@ class AttentionMasks {
 
   void take_apart(Builder& b, const ScoreMask& mask, bool all_see, std::vector<Term>& terms);
   Effect effect_of(Builder& b, const ScoreMask& mask);
+  std::optional<Effect> effect_of_positions(const Graph& graph, const ScoreMask& mask, const Node& comparison);
   bool depends_on_input(const Graph& graph, Value v);
 
   KnownValues constants_;

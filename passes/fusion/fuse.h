@@ -6,7 +6,8 @@
 // Values that a contraction, an output or an update reads are stored; a value with several readers is stored only if
 // computing it again would read more than storing saves. A region is pointwise, a row reduction or a column reduction
 // with what can be computed in the same pass (ir/reduction_split.h). Reshapes and dense slices of stored values stay as
-// views; the flat concat of an arena stays, since its operands are written in place.
+// views; the flat concat of an arena stays, since its operands are written in place. A concat of many operands becomes
+// one of stored groups.
 #pragma once
 
 #include "ir/graph.h"

@@ -16,6 +16,9 @@
 
 namespace halfstep {
 
+// Operands of a concat that one kernel reads; a group of as many is stored.
+inline constexpr size_t kMostJoined = 16;
+
 class Fusion {
  public:
   explicit Fusion(const Graph& graph) : graph_(graph), users_(graph.users()), kernel_of_(graph.nodes().size(), -1) {

@@ -81,6 +81,8 @@ bool Fusion::spreads(NodeId id, NodeId user) const {
   const Node& reader = node(user);
   // What a window reads in another order than memory's, it would fetch an element at a time, many times over.
   if (windows_overlap(reader) && node(id).op->index_map == IndexMap::permuted) return true;
+  const auto is_joined = [](const Node& n) { return n.op->index_map == IndexMap::joined; };
+  if (is_joined(reader) && is_joined(node(id)) && node(id).operands.size() == kMostJoined) return true;
   if (is_large_window(reader)) return inline_cost(id).operations > 0;
   if (windows_overlap(reader)) return inline_cost(id).operations * body_cost(reader) > kMostWindowOperations;
   return reader.op->index_map == IndexMap::repeated &&

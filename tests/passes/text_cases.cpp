@@ -28,6 +28,7 @@
 #include "ir/interpret.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "passes/fusion/compute_in_readers.h"
 #include "passes/fusion/fuse.h"
 #include "passes/fusion/order_calls.h"
 #include "passes/model/attach_loss.h"
@@ -244,6 +245,7 @@ const std::map<std::string, RunPass>& passes() {
       {"place_casts", plain(place_casts)},
       {"recognise", plain(recognise)},
       {"recognise_attention", plain(recognise_attention)},
+      {"compute_in_readers", plain(compute_in_readers)},
       {"depthwise_windows", plain(depthwise_windows)},
       {"reduce_filter_gradients",
        [](const Graph& g, Options& o) {

@@ -1,0 +1,20 @@
+// Values that all their readers can compute from what they read anyway are not stored:
+//
+//   %z, %m = fused(%y, %mean) { %0 = relu(%y - %mean); %1 = 0 < %0 }          %z = fused(%y, %mean) { relu(%y - %mean)
+//   } %d = fused(%y, %mean, %m, %dz) { ... select(%m, %dz, 0) ... }         ->  %d = fused(%y, %mean, %dz) {
+//                                                                               ... select(0 < relu(%y - %mean), %dz,
+//                                                                               0) ... }
+//
+// The mask of a relu behind a batch norm is such a value: the backward reads the norm's operand for its own sake.
+// Values keep their bits, since a low value is rounded wherever it is read. Runs after fuse, which decides what kernels
+// read. Leaves alone what a library, a view or the graph's outputs read, what windows or gathers read many times, sums,
+// small values, and what takes more than kMostOperations.
+#pragma once
+
+#include "ir/graph.h"
+
+namespace halfstep {
+
+Graph compute_in_readers(const Graph& graph);
+
+}  // namespace halfstep

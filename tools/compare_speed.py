@@ -1,12 +1,13 @@
 """Step time and memory of training steps beside PyTorch's, on one GPU and in one run, as a Markdown table.
 
-usage: tools/compare_speed.py [--precision fp16|bf16|tf32|fp32] [--batch N] [--only ours|peer] [--calls] OUT_DIR [MODEL ...]
+usage: tools/compare_speed.py [--precision fp16|bf16|tf32|fp32] [--batch N] [--only ours|peer] [--calls]
+                              [--halfstep COMMAND] OUT_DIR [MODEL ...]
 
 The peer is the best that PyTorch allows: torch.compile under autocast, and the whole step, GradScaler and fused optimizer
-included, in one CUDA graph. Each model is made by PyTorch, exported with its weights by PyTorch and compiled by `halfstep`
-(on the PATH). Both sides are prepared beside each other; then nothing else runs while one is timed: the peer compiles again,
-so that its kernels are tuned on the quiet device (what is compiled comes from its cache), captures and is timed; then
-`halfstep bench` tunes and is timed. Inputs are random on both sides.
+included, in one CUDA graph. Each model is made by PyTorch, exported with its weights by PyTorch and compiled by `halfstep`.
+Both sides are prepared beside each other; then nothing else runs while one is timed: the peer compiles again, so that
+everything it measures for its decisions is measured on the quiet device (only Triton's compiled kernels come from a cache),
+captures and is timed; then `halfstep bench` tunes and is timed. Inputs are random on both sides, each with its own libraries.
 
 OUT_DIR gets rows.json, NAME.log, and with --calls NAME.calls.json. --batch replaces every model's own. Memory: the peer's is
 what its allocator held at most, ours the growth of the device's, libraries included.
@@ -148,13 +149,13 @@ def export(row, batch, path):
         torch.onnx.export(model, tuple(inputs), path, dynamo=True, external_data=True, verbose=False)
 
 
-def compile_ours(name, row, batch, precision):
+def compile_ours(halfstep, name, row, batch, precision):
     """The step as a directory, compiled with nothing on the GPU; seconds of the command."""
     file, step = SCRATCH / f"{name}.onnx", SCRATCH / f"{name}.step"
     export(row, batch, file)
     options = row.get("options", []) + ["--batch", str(batch), "--optimizer", row["optimizer"], "--precision", precision.replace("tf32", "fp32")]
     start = time.time()
-    subprocess.run(["halfstep", "compile", file, "--device", "cuda", "-o", step] + options, check=True, stdout=sys.stderr)
+    subprocess.run(halfstep + ["compile", file, "--device", "cuda", "-o", step] + options, check=True, stdout=sys.stderr)
     return time.time() - start
 
 
@@ -162,7 +163,8 @@ def peer(row, batch, precision):
     """Two functions: one compiles and runs a few steps on the device as it is, one is timed on a quiet device."""
     import torch
     import torch._inductor.config
-    torch._inductor.config.autotune_local_cache = False
+    torch._inductor.config.autotune_local_cache = torch._inductor.config.fx_graph_cache = False
+    torch._inductor.config.shape_padding = False  # decided by measuring: see `measure`
     low = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
     torch.manual_seed(0)
@@ -196,6 +198,7 @@ def peer(row, batch, precision):
 
     def measure(seconds):
         torch._dynamo.reset()
+        torch._inductor.config.shape_padding = True
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch.backends.cudnn.benchmark = True
@@ -237,7 +240,8 @@ def child(arguments, name):
             return None
 
     if arguments.only != "peer":
-        result["compile_s"] = attempt("ours", lambda: compile_ours(name, row, batch, arguments.precision))
+        result["compile_s"] = attempt("ours", lambda: compile_ours(arguments.halfstep.split(), name, row, batch, arguments.precision))
+    os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] = "0"
     made = attempt("peer", lambda: peer(row, batch, arguments.precision)) if arguments.only != "ours" else None
     if made:
         result["peer_compile_s"] = attempt("peer", made[0])
@@ -246,9 +250,9 @@ def child(arguments, name):
     print(json.dumps((made and "peer_error" not in result and attempt("peer", lambda: made[1](1.5))) or {k: v for k, v in result.items() if "error" in k}), flush=True)
 
 
-def bench(name, precision, calls):
+def bench(halfstep, name, precision, calls):
     """`halfstep bench` on the compiled step."""
-    command = ["halfstep", "bench", SCRATCH / f"{name}.step", "--device", "cuda", "--json"]
+    command = halfstep + ["bench", SCRATCH / f"{name}.step", "--device", "cuda", "--json"]
     command += ["--calls"] * calls + ["--tf32", "true"] * (precision == "tf32")
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -278,6 +282,7 @@ def main():
     parser.add_argument("--batch", type=int)
     parser.add_argument("--only", choices=["ours", "peer"])
     parser.add_argument("--calls", action="store_true")
+    parser.add_argument("--halfstep", default="halfstep", help="the command, as 'bash tools/run_bundle.sh BUNDLE halfstep'")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -290,8 +295,9 @@ def main():
     children = {}
     for name in names:
         with open(arguments.out / f"{name}.log", "w") as log:
-            options = [x for x in sys.argv[1:] if x not in arguments.models and x != str(arguments.out)]
-            children[name] = subprocess.Popen([sys.executable, __file__, "--child", *options, str(arguments.out), name], stdin=subprocess.PIPE,
+            command = [sys.executable, __file__, "--child", "--precision", arguments.precision, "--halfstep", arguments.halfstep]
+            command += [f"--batch={arguments.batch}"] * bool(arguments.batch) + [f"--only={arguments.only}"] * bool(arguments.only)
+            children[name] = subprocess.Popen([*command, str(arguments.out), name], stdin=subprocess.PIPE,
                                               stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     start, found = time.time(), {}
     for name, process in children.items():
@@ -301,7 +307,7 @@ def main():
         if process.poll() is None:
             found[name] |= json.loads(process.communicate("go\n")[0] or "{}")
         if arguments.only != "peer" and "ours_error" not in found[name]:
-            row, text = bench(name, arguments.precision, arguments.calls)
+            row, text = bench(arguments.halfstep.split(), name, arguments.precision, arguments.calls)
             found[name] |= row
             if arguments.calls:
                 (arguments.out / f"{name}.calls.json").write_text(text)

@@ -13,7 +13,8 @@
 namespace halfstep {
 namespace {
 
-constexpr double kMostOperations = 24;
+// For each element of a value that is not stored then, and of one that a reader only does not read.
+constexpr double kMostOperations = 24, kMostOperationsToSkip = 12;
 constexpr int64_t kFewestBytes = int64_t{1} << 16;  // below it nothing is saved
 constexpr int64_t kSmall = 8;                       // times smaller than the value: no matter who reads it
 constexpr size_t kMostOperands = 60;
@@ -30,12 +31,11 @@ class InReaders {
     for (const NamedValue& o : graph.outputs()) delivered_.insert(o.value);
     for (const StateUpdate& u : graph.updates()) delivered_.insert(u.value);
     for (NodeId id = 0; id < graph.size(); ++id)
-      for (int32_t r = 0; is_fused(id) && r < std::ssize(graph.node(id).results); ++r)
-        if (can_go({id, r})) gone_.insert({id, r});
+      for (int32_t r = 0; is_fused(id) && r < std::ssize(graph.node(id).results); ++r) choose_readers({id, r});
   }
 
   Graph run() && {
-    if (gone_.empty()) return graph_;
+    if (computed_.empty()) return graph_;
     for (NodeId id = 0; id < graph_.size(); ++id) {
       const Node& node = graph_.node(id);
       builder_.set_origin(node.origin);
@@ -75,25 +75,28 @@ class InReaders {
     return inside;
   }
 
-  // The values that result `v` of a fused node is computed from, if that is elementwise and cheap.
-  std::optional<std::vector<Value>> sources(Value v) const {
+  struct Sources {
+    std::vector<Value> values;
+    double operations = 0;  // for each element
+  };
+  // What result `v` of a fused node is computed from, if that is elementwise and cheap.
+  std::optional<Sources> sources(Value v) const {
     const Node& node = graph_.node(v);
     const Graph& body = body_of(node);
     const std::vector<char> inside = needed(body, {v.result});
-    std::vector<Value> result;
-    double operations = 0;
+    Sources result;
     size_t operand = 0;
     for (NodeId id = 0; id < body.size(); ++id) {
       const Node& n = body.node(id);
       if (is_leaf(*n.op)) {
-        if (inside[static_cast<size_t>(id)]) result.push_back(node.operands[operand]);
+        if (inside[static_cast<size_t>(id)]) result.values.push_back(node.operands[operand]);
         ++operand;
       } else if (inside[static_cast<size_t>(id)]) {
         if (!is_elementwise(n)) return std::nullopt;
-        operations += n.op->leaf == Leaf::constant ? 0 : body_cost(n);
+        result.operations += n.op->leaf == Leaf::constant ? 0 : body_cost(n);
       }
     }
-    if (operations > kMostOperations) return std::nullopt;
+    if (result.operations > kMostOperations) return std::nullopt;
     return result;
   }
 
@@ -119,38 +122,44 @@ class InReaders {
     });
   }
 
-  bool can_go(Value v) const {
-    if (delivered_.contains(v) || graph_.type(v).byte_count() < kFewestBytes) return false;
-    const std::optional<std::vector<Value>> from = sources(v);
-    if (!from) return false;
-    bool is_read = false;
+  // The readers that compute `v` for themselves; if all do, it is gone.
+  void choose_readers(Value v) {
+    if (graph_.type(v).byte_count() < kFewestBytes) return;
+    const std::optional<Sources> from = sources(v);
+    if (!from) return;
+    std::vector<NodeId> able;
+    bool all = !delivered_.contains(v);
     for (NodeId user : users_[static_cast<size_t>(v.node)]) {
       const Node& reader = graph_.node(user);
       if (std::ranges::find(reader.operands, v) == reader.operands.end()) continue;
-      if (!is_fused(user) || reader.operands.size() + from->size() > kMostOperands || !can_compute(reader, v, *from))
-        return false;
-      is_read = true;
+      const bool can = is_fused(user) && reader.operands.size() + from->values.size() <= kMostOperands &&
+                       can_compute(reader, v, from->values);
+      if (can) able.push_back(user);
+      all &= can;
     }
-    return is_read;
+    if (able.empty() || (!all && from->operations > kMostOperationsToSkip)) return;
+    for (NodeId reader : able) computed_.insert({reader, v});
+    if (all) gone_.insert(v);
   }
 
   bool changes(const Node& node, NodeId id) const {
-    bool result = std::ranges::any_of(node.operands, [&](Value v) { return gone_.contains(v); });
+    bool result = std::ranges::any_of(node.operands, [&](Value v) { return computed_.contains({id, v}); });
     for (int32_t r = 0; r < std::ssize(node.results); ++r) result |= gone_.contains({id, r});
     return result;
   }
 
   // The region that is being built: what stands in it for values of the graph, and its operands.
   struct Region {
+    NodeId reader;
     Builder builder{"body"};
-    std::map<Value, Value> known;
-    std::vector<Value> operands;
+    std::map<Value, Value> known{};
+    std::vector<Value> operands{};
   };
 
   Value inside(Region& region, Value v) {
     if (const auto found = region.known.find(v); found != region.known.end()) return found->second;
     Value result;
-    if (gone_.contains(v)) {
+    if (computed_.contains({region.reader, v})) {
       result = part(region, graph_.node(v), {v.result}).front();
     } else {
       result = region.builder.input(std::to_string(region.operands.size()), graph_.type(v));
@@ -190,7 +199,7 @@ class InReaders {
     for (int32_t r = 0; r < std::ssize(node.results); ++r)
       if (!gone_.contains({id, r})) kept.push_back(r);
     if (kept.empty()) return;
-    Region region;
+    Region region{.reader = id};
     const std::vector<Value> values = part(region, node, kept);
     for (size_t i = 0; i < values.size(); ++i) region.builder.output(std::to_string(i), values[i]);
     builder_.set_origin(node.origin);
@@ -201,6 +210,7 @@ class InReaders {
   const Graph& graph_;
   std::vector<std::vector<NodeId>> users_;
   std::set<Value> delivered_, gone_;
+  std::set<std::pair<NodeId, Value>> computed_;  // by the reader
   ValueMap map_;
   Builder builder_;
 };

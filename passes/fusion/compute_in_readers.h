@@ -1,9 +1,9 @@
-// Values that all their readers can compute from what they read anyway are not stored:
+// Kernels compute what they can from what they read anyway, instead of reading it too; what no kernel reads any more is
+// not stored:
 //
-//   %z, %m = fused(%y, %mean) { %0 = relu(%y - %mean); %1 = 0 < %0 }          %z = fused(%y, %mean) { relu(%y - %mean)
-//   } %d = fused(%y, %mean, %m, %dz) { ... select(%m, %dz, 0) ... }         ->  %d = fused(%y, %mean, %dz) {
-//                                                                               ... select(0 < relu(%y - %mean), %dz,
-//                                                                               0) ... }
+//   %z, %m = fused(%y, %mean) {...}                               %z = fused(%y, %mean) {...}
+//   %d = fused(%y, %mean, %m, %dz) {                        ->    %d = fused(%y, %mean, %dz) {
+//     ... select(%m, %dz, 0) ... }                                  ... select(0 < relu(%y - %mean), %dz, 0) ... }
 //
 // The mask of a relu behind a batch norm is such a value: the backward reads the norm's operand for its own sake.
 // Values keep their bits, since a low value is rounded wherever it is read. Runs after fuse, which decides what kernels

@@ -28,7 +28,9 @@ std::unique_ptr<Executor> open_executor(CompiledModel model, const LoadOptions& 
                 options.device + " is asked for: compile the model again, or leave it out");
   if (model.device == DeviceKind::cuda)
     if (const CudaProbe cuda = probe_cuda(options.executor.device_index); !cuda.available) throw Error(cuda.reason);
-  return make_executor(std::move(model), options.executor);
+  ExecutorOptions executor = options.executor;
+  executor.keep_in = directory;
+  return make_executor(std::move(model), executor);
 }
 
 }  // namespace

@@ -68,10 +68,11 @@ std::string name_beside(const std::filesystem::path& path) {
 }
 
 // A file of a new name beside `path`.
-std::pair<int, std::string> create_beside(const std::filesystem::path& path) {
+std::pair<int, std::string> create_beside(const std::filesystem::path& path, Writers writers) {
   while (true) {
     std::string name = name_beside(path);
-    const int fd = ::open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const int fd =
+        ::open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, writers == Writers::owner_alone ? 0644 : 0666);
     if (fd >= 0) return {fd, std::move(name)};
     if (errno != EEXIST) throw Error("cannot write '" + path.string() + "': " + reason());
   }
@@ -102,12 +103,13 @@ std::string read_file(const std::filesystem::path& path, int64_t limit) {
   return content;
 }
 
-void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileSink&)>& fill) {
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileSink&)>& fill,
+                           Writers writers) {
   struct stat info{};
   if (::stat(path.c_str(), &info) == 0)
     if (const std::string other = other_than_file(info); !other.empty())
       throw Error("cannot write '" + path.string() + "': " + other);
-  const auto [created, temporary] = create_beside(path);
+  const auto [created, temporary] = create_beside(path, writers);
   Descriptor fd(created);
   try {
     DescriptorSink sink(fd.get(), path);
@@ -121,8 +123,8 @@ void write_file_atomically(const std::filesystem::path& path, const std::functio
   sync_directory(path.has_parent_path() ? path.parent_path() : ".");
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
-  write_file_atomically(path, [&](FileSink& sink) { sink.write(content); });
+void write_file_atomically(const std::filesystem::path& path, std::string_view content, Writers writers) {
+  write_file_atomically(path, [&](FileSink& sink) { sink.write(content); }, writers);
 }
 
 void sync_directory(const std::filesystem::path& directory) {

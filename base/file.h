@@ -23,9 +23,12 @@ class FileSink {
 
 // Writes to a temporary name beside `path`, syncs, renames over `path`, syncs the directory. On any error the temporary
 // file is removed and what stood at `path` is untouched. A device, FIFO or directory is not replaced: Error. The file's
-// permissions are those of the user's mask.
-void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileSink&)>& fill);
-void write_file_atomically(const std::filesystem::path& path, std::string_view content);
+// permissions are those of the user's mask, less what `writers` takes.
+enum class Writers : uint8_t { by_mask, owner_alone };
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileSink&)>& fill,
+                           Writers writers = Writers::by_mask);
+void write_file_atomically(const std::filesystem::path& path, std::string_view content,
+                           Writers writers = Writers::by_mask);
 
 // So that the names in it are there after a loss of power. Error where they may not be.
 void sync_directory(const std::filesystem::path& directory);

@@ -70,11 +70,13 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   CompileOptions compile = options.compile;
   compile.constants = MissingConstants::zeros;  // values do not matter for times
   const Session session = open_session(job, compile);
+  if (options.format == Format::text) print_remarks(*session.executor);
   const CompiledModel& model = session.executor->model();
   const Measurement m = measure(*session.executor, recipe, options);
   const int64_t samples = recipe.batch;
   const double per_second = static_cast<double>(samples) / m.median_ms * 1e3;
   const MemoryReport memory = session.executor->memory();
+  const LoadTimes start = session.executor->load_times();
   const int64_t planned = memory.state_bytes + memory.scratch_bytes;
   const size_t calls = model.find("train")->steps.size();
   if (session.report && options.timing == CommandOptions::time_passes)
@@ -93,6 +95,8 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
                         {"planned_bytes", planned},
                         {"workspace_bytes", memory.workspace_bytes},
                         {"measured_bytes", memory.measured_bytes}};
+    if (model.device == DeviceKind::cuda)
+      json["start_ms"] = {{"kernels", start.kernels}, {"libraries", start.libraries}, {"graphs", start.graphs}};
     if (session.report)
       json["compile_seconds"] = session.report->seconds, json["compile"] = compile_json(*session.report);
     if (!m.calls.empty()) json["profile"] = calls_json(m.calls);
@@ -113,6 +117,10 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
                   bytes_text(memory.scratch_bytes)));
   row("", bytes_text(memory.workspace_bytes), "for the libraries' workspaces");
   row("", bytes_text(memory.measured_bytes), "measured");
+  if (model.device == DeviceKind::cuda)
+    row("start", fmt::format("{:.3f} s", (start.kernels + start.libraries + start.graphs) / 1e3),
+        fmt::format("kernels {:.3f}, libraries {:.3f}, graphs {:.3f}", start.kernels / 1e3, start.libraries / 1e3,
+                    start.graphs / 1e3));
   if (session.report) row("compile", fmt::format("{:.3f} s", session.report->seconds), "passes and kernels");
   if (!m.calls.empty()) print_out("\n{}", calls_table(m.calls));
   return ExitCode::success;

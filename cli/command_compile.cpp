@@ -9,6 +9,7 @@
 #include "cli/report.h"
 #include "cli/table.h"
 #include "codegen/target/target.h"
+#include "compiler/cubins.h"
 #include "ir/text.h"
 #include "program/signature.h"
 #include "runtime/cuda_probe.h"
@@ -70,7 +71,7 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
   compile.model_outputs = outputs_of_runs(recipe);
   if (recipe.init != "from_file") compile.constants = MissingConstants::zeros;  // runs refuse the step
   const DeviceKind device = choose_device(recipe);
-  const CompiledTraining compiled =
+  CompiledTraining compiled =
       compile_training(options.target.empty() ? recipe : portable(recipe, device), device, compile);
   if (options.format == Format::text)
     for (const std::string& remark : compiled.report.remarks) print_err("halfstep: note: {}\n", remark);
@@ -79,6 +80,7 @@ ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
     for (const Graph& graph : compiled.stopped.graphs) print_out("{}", print(graph));
     return ExitCode::success;
   }
+  if (!options.cubins.empty()) add_cubins(compiled.model, options.cubins);
   if (!options.target.empty()) save_compiled(compiled.model, options.target, options.sign);
   if (options.format == Format::json) {
     nlohmann::json json = compile_json(compiled.report);

@@ -19,6 +19,7 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
   if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
   const Dataset data = open_evaluation_data(recipe);
   const Session session = open_session(job, options.compile);
+  if (options.format == Format::text) print_remarks(*session.executor);
   if (session.report && options.timing == CommandOptions::time_passes)
     print_err("{}", pass_times_table(*session.report));
   if (!options.checkpoint.empty())

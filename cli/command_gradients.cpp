@@ -59,7 +59,7 @@ double gradient_norm(const FileTensors& results) {
 ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
   if (is_compiled_directory(given.model))
     throw Error("'" + given.model + "' is a compiled step, which holds no program for this: name the ONNX file");
-  Job job{given, std::nullopt};
+  Job job{given, std::nullopt, {}};
   Recipe& recipe = job.recipe;
   if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
   // Random masks differ between frameworks.

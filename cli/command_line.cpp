@@ -154,6 +154,10 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
     command->add_option("-o,--target", options.target, "the directory to write")->type_name("DIR");
     command->add_option("--sign", options.sign, "sign it with this private key (Ed25519, PEM), for runs with --trust")
         ->type_name("FILE");
+    command
+        ->add_option("--cubins", options.cubins,
+                     "with machine code for these GPUs by ptxas, such as sm_80,sm_90; others compile the PTX")
+        ->type_name("LIST");
     command->add_option("--stop-after", options.compile.stop_after, "stop after this pass and print its graphs")
         ->type_name("PASS")
         ->group("compiler");

@@ -86,6 +86,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const Session session = open_session(job, options.compile);
   Executor& executor = *session.executor;
   narration.say(tensors_text(executor));
+  for (const std::string& remark : executor.remarks()) narration.note(remark);
   const DataFeed feed(data.train, *executor.model().find("train"), feed_options(recipe, executor.model()));
   if (data.train.tokens)
     narration.say(fmt::format("  {} windows of tokens an epoch, {} in a step\n", count_text(feed.samples()),

@@ -16,6 +16,7 @@ struct CommandOptions {
   enum Detail : uint8_t { summary, all } detail = summary;  // inspect: a row per IR node; bench: a row per call
   std::string target;      // compile: the directory; export: the ONNX file; gradients: the safetensors file
   std::string sign;        // compile: a private key
+  std::string cubins;      // compile: architectures
   std::string checkpoint;  // eval, export, gradients: weights to use
   enum Exported : uint8_t { model, training_graph, training_info } exported = model;
   int repeats = 0;  // bench: steps that are timed; 0: as many as suit the device

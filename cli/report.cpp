@@ -83,6 +83,10 @@ nlohmann::json compile_json(const CompileReport& r) {
           {"passes", passes}};
 }
 
+void print_remarks(const Executor& executor) {
+  for (const std::string& remark : executor.remarks()) print_err("halfstep: note: {}\n", remark);
+}
+
 void print_remarks(const DataFeed& feed) {
   for (const std::string& remark : feed.remarks()) print_err("halfstep: note: {}\n", remark);
 }

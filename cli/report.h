@@ -11,6 +11,7 @@
 #include "compiler/precision_rows.h"
 #include "compiler/recipe.h"
 #include "data/data_feed.h"
+#include "runtime/executor.h"
 
 namespace halfstep {
 
@@ -25,5 +26,7 @@ std::string compile_summary(const CompileReport& report);
 nlohmann::json compile_json(const CompileReport& report);
 // What the user should know of how the data meets the inputs, on stderr.
 void print_remarks(const DataFeed& feed);
+// Of how the executor was made.
+void print_remarks(const Executor& executor);
 
 }  // namespace halfstep

@@ -5,10 +5,10 @@
 namespace halfstep {
 
 Job open_job(const Recipe& given) {
-  if (!is_compiled_directory(given.model)) return {given, std::nullopt};
+  if (!is_compiled_directory(given.model)) return {given, std::nullopt, {}};
   CompiledModel model = load_compiled(given.model, given.trust);
   Recipe recipe = recipe_over_compiled(recipe_of_step(model, given.model), given, given.model);
-  return {std::move(recipe), std::move(model)};
+  return {std::move(recipe), std::move(model), given.model};
 }
 
 Session open_session(Job& job, const CompileOptions& options) {
@@ -23,7 +23,9 @@ Session open_session(Job& job, const CompileOptions& options) {
     job.compiled = std::move(compiled.model);
   }
   if (options.constants == MissingConstants::refused) refuse_missing_constants(*job.compiled);
-  session.executor = make_executor(std::move(*job.compiled), executor_options(job.recipe));
+  ExecutorOptions executor = executor_options(job.recipe);
+  executor.keep_in = job.directory;
+  session.executor = make_executor(std::move(*job.compiled), executor);
   job.compiled.reset();
   return session;
 }

@@ -15,6 +15,7 @@ namespace halfstep {
 struct Job {
   Recipe recipe;                          // that holds; recipe.model is the ONNX file
   std::optional<CompiledModel> compiled;  // absent: it is still to be compiled
+  std::string directory;                  // of `compiled`, which keeps what is tuned
 };
 
 // `given.model` is an ONNX file or a directory that `compile` made. Of the latter the recipe it was compiled with is

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "program/gpu_code.h"
 #include "program/host_cpu.h"
 #include "program/json_text.h"
 #include "program/notes_json.h"
@@ -29,6 +30,7 @@ constexpr const char* kWeights = "weights.safetensors";
 constexpr int64_t kMostManifestBytes = 1 << 28;
 
 std::string program_file(const std::string& program) { return "program." + program + ".txt"; }
+std::string cubin_file(const std::string& architecture) { return "kernels." + architecture + ".cubin"; }
 std::string kernels_file(DeviceKind device) { return device == DeviceKind::cuda ? "kernels.ptx" : "kernels.so"; }
 
 uint32_t checksum(std::string_view bytes) {
@@ -43,8 +45,9 @@ void check_program_name(const std::string& name) {
 }
 
 Json manifest_of(const CompiledModel& model, const Json& files) {
-  Json programs = Json::array(), arenas = Json::array(), parameters = Json::array();
+  Json programs = Json::array(), cubins = Json::array(), arenas = Json::array(), parameters = Json::array();
   for (const Program& program : model.programs) programs.push_back(program.name);
+  for (const auto& [architecture, code] : model.cubins) cubins.push_back(architecture);
   for (const ParameterSlice& slice : model.parameters)
     parameters.push_back(
         {{"name", slice.name}, {"shape", slice.shape}, {"permutation", slice.permutation}, {"offset", slice.offset}});
@@ -56,6 +59,7 @@ Json manifest_of(const CompiledModel& model, const Json& files) {
           {"device", name(model.device)},
           {"architecture", model.architecture},
           {"programs", programs},
+          {"cubins", cubins},
           {"arenas", arenas},
           {"parameters", parameters},
           {"notes", json_of(notes)},
@@ -143,6 +147,11 @@ CompiledModel load(const fs::path& directory, const std::string& trust) {
   }
   if (manifest.at("files").contains(kernels_file(model.device)))
     model.kernels = read_listed(directory, manifest, kernels_file(model.device), sum);
+  for (const Json& item : manifest.value("cubins", Json::array())) {
+    const std::string architecture = line_of(item);
+    parse_gpu_architecture(architecture);
+    model.cubins[architecture] = read_listed(directory, manifest, cubin_file(architecture), sum);
+  }
   read_listed(directory, manifest, kWeights, sum);
   FileTensors tensors = read_safetensors(directory / kWeights).tensors;
   for (auto& [name, tensor] : tensors) model.state.emplace(name_from(name), std::move(tensor));
@@ -196,6 +205,7 @@ void save(const CompiledModel& model, const fs::path& target, const std::string&
     write(program_file(program.name), print(program));
   }
   if (!model.kernels.empty()) write(kernels_file(model.device), model.kernels);
+  for (const auto& [architecture, code] : model.cubins) write(cubin_file(architecture), code);
   size_t bytes = 0;
   uLong sum = crc32_z(0, nullptr, 0);
   std::map<std::string, const Tensor*> tensors;

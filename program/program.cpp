@@ -10,6 +10,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "program/gpu_code.h"
 #include "program/program_check.h"
 
 namespace halfstep {
@@ -274,6 +275,9 @@ void check(const Program& program) {
 }
 
 void check(const CompiledModel& model) {
+  expect(model.cubins.empty() || (model.device == DeviceKind::cuda && !model.kernels.empty()),
+         "machine code for GPUs beside no PTX");
+  for (const auto& [architecture, code] : model.cubins) parse_gpu_architecture(architecture);
   std::map<Name, const TensorType*> states;
   std::set<std::string_view> names;
   for (const Program& program : model.programs) {

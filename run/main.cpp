@@ -32,7 +32,11 @@ LoadedRun load(const RunCommand& command) {
   run.recipe = recipe_over_compiled(recipe_of_step(model, directory), command.given, directory);
   refuse_missing_constants(model);
   expect_device(model.device);
-  run.executor = make_executor(std::move(model), executor_options(run.recipe));
+  ExecutorOptions options = executor_options(run.recipe);
+  options.keep_in = directory;
+  run.executor = make_executor(std::move(model), options);
+  if (command.format == Format::text)
+    for (const std::string& remark : run.executor->remarks()) print_err("halfstep-run: note: {}\n", remark);
   if (!command.checkpoint.empty())
     write_weights(*run.executor, read_checkpoint_weights(command.checkpoint),
                   "checkpoint '" + command.checkpoint + "'");

@@ -80,6 +80,8 @@ class Executor {
   virtual ExecutorCounters counters() const = 0;
   virtual MemoryReport memory() const = 0;
   virtual LoadTimes load_times() const { return {}; }
+  // What the user should know of how it was made, a sentence each.
+  virtual std::vector<std::string> remarks() const { return {}; }
   // Times every call of a program on the current state, `repeats` times each, outside the graph; the state is restored.
   // Here and below the inputs are those staged since begin_step, and what they happen to be without it.
   virtual std::vector<StepTime> profile(int program, int repeats) = 0;
@@ -92,6 +94,8 @@ struct ExecutorOptions {
   bool allow_tf32 = false;  // CUDA, fp32 contractions
   int device_index = 0;
   int autotune = 8;  // CUDA: library algorithms timed per shape
+  // CUDA: the directory of the compiled step, where what was tuned is kept for the next start; empty: nowhere.
+  std::string keep_in = {};
 };
 
 // Loads libhalfstep_cpu.so beside this library. Throws Error where the device is missing, its memory is too small (with

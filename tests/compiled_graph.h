@@ -47,9 +47,8 @@ inline KernelModule kernel_module(DeviceKind device) {
 }
 
 // A graph of primitive and composite ops.
-
-inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device,
-                                   AttentionCalls calls = AttentionCalls::expand) {
+inline CompiledModel compiled_model(const Graph& graph, DeviceKind device,
+                                    AttentionCalls calls = AttentionCalls::expand) {
   const Graph fused = fuse(simplify(expand_composites(graph, calls)));
   KernelModule module = kernel_module(device);
   LoweredProgram lowered = lower(fused, "train", module);
@@ -59,7 +58,12 @@ inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device,
   model.programs.push_back(std::move(lowered.program));
   model.state = std::move(lowered.constants);
   model.kernels = module.finish();
-  return {make_executor(std::move(model), kTestExecutor)};
+  return model;
+}
+
+inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device,
+                                   AttentionCalls calls = AttentionCalls::expand) {
+  return {make_executor(compiled_model(graph, device, calls), kTestExecutor)};
 }
 
 // The programs of a whole training step of `model`; weights and slots start at zero.

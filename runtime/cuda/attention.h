@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "program/kept_choices.h"
 #include "program/program.h"
 #include "runtime/cuda/cudnn_attention.h"
 #include "runtime/cuda/device.h"
@@ -13,10 +14,10 @@ namespace halfstep {
 
 class CudnnAttentions {
  public:
-  CudnnAttentions(const CudaStream& stream, Workspace& workspace);
+  CudnnAttentions(const CudaStream& stream, Workspace& workspace, ChoiceStore& choices);
 
-  // Builds the library's first engine for this shape; shapes seen before cost nothing. Throws Error, naming what to do,
-  // if it has none.
+  // Takes the kept plan for this shape, or builds the library's first engine; shapes seen before cost nothing. Throws
+  // Error, naming what to do, if it has none.
   void prepare(const Attention& attention);
   // Enqueues a prepared attention. The workspace must hold workspace_bytes().
   void run(const Attention& attention, const AttentionAddresses& addresses);
@@ -28,7 +29,11 @@ class CudnnAttentions {
     CudnnPlan plan;
   };
 
+  Route build(const Attention& attention);
+  CudnnPlan restore(const AttentionGraph& graph, const std::string& call, const std::string& choice);
+
   Workspace& workspace_;
+  ChoiceStore& choices_;
   CudnnHandle handle_;
   std::map<std::string, Route> routes_;  // by shape
 };

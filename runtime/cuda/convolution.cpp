@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/engine_choice.h"
 
 namespace halfstep {
 namespace {
@@ -20,6 +21,7 @@ constexpr int kRepeats = 3;
 // What the half precision engines are made for: images of four channels, and multiples of eight.
 constexpr int64_t kImageChannels = 4, kChannelMultiple = 8;
 constexpr double kDeterminismPrice = 1.05;
+constexpr std::string_view kDoes = " does ";
 
 std::string key_of(const Convolution& c) {
   return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", name(c.kind), c.batch, c.in_channels,
@@ -87,6 +89,13 @@ std::vector<Attempt> attempts(const Convolution& convolution) {
   return list;
 }
 
+std::vector<Convolution> problems_of(const Attempt& attempt) {
+  std::vector<Convolution> problems = {attempt.problem};
+  Convolution padded = with_padded_channels(attempt.problem);
+  if (is_low(padded.operand) && padded.groups == 1 && padded != attempt.problem) problems.push_back(std::move(padded));
+  return problems;
+}
+
 int64_t product(const Shape& shape) { return checked_element_count(shape, "convolution"); }
 
 enum Operand : size_t { kOperandX, kOperandW, kOperandY, kOperandBias, kOperandCount };
@@ -142,15 +151,43 @@ RowsFormat plain_format(DType from, DType to) {
 }  // namespace
 
 CudnnConvolutions::CudnnConvolutions(ContractionOptions options, const CudaStream& stream, Workspace& workspace,
-                                     RowsKernels& rows, int64_t workspace_limit)
+                                     RowsKernels& rows, ChoiceStore& choices, int64_t workspace_limit)
     : options_(options),
       stream_(stream),
       workspace_(workspace),
       rows_(rows),
+      choices_(choices),
       workspace_limit_(workspace_limit),
       handle_(make_cudnn_handle()),
       overflows_(handle_.get(), stream) {
   check(cudnnSetStream(handle_.get(), stream.get()), "cudnnSetStream");
+}
+
+CudnnPlanLimits CudnnConvolutions::limits_of(Engines engines) const {
+  return {options_.allow_tf32 ? Tf32::allow : Tf32::refuse, engines, workspace_limit_,
+          engines == Engines::precompiled ? std::max(1, options_.autotune) : 1};
+}
+
+// "engine 47 knobs 3=1 does KEY": of what cuDNN may be asked for, what KEY says.
+CudnnConvolutions::Route CudnnConvolutions::restore(const Convolution& convolution, const std::string& choice) const {
+  const size_t middle = choice.find(kDoes);
+  const std::optional<EngineChoice> engine = parse_engine_choice(std::string_view(choice).substr(0, middle));
+  if (middle == std::string::npos || !engine) throw Error("no engine, knobs and problem");
+  const std::string_view wanted = std::string_view(choice).substr(middle + kDoes.size());
+  std::string reason = "it is no way to this convolution";
+  for (const Attempt& attempt : attempts(convolution)) {
+    for (const Convolution& problem : problems_of(attempt)) {
+      if (key_of(problem) != wanted) continue;
+      try {
+        CudnnPlan plan = build_plan(handle_.get(), problem, limits_of(attempt.engines), *engine);
+        const int64_t bytes = stage(convolution, problem, plan.workspace_bytes).bytes;
+        return {problem, std::move(plan), bytes};
+      } catch (const Error& error) {
+        reason = error.what();
+      }
+    }
+  }
+  throw Error(reason);
 }
 
 void CudnnConvolutions::find_routes(Candidates& candidates) const {
@@ -158,13 +195,9 @@ void CudnnConvolutions::find_routes(Candidates& candidates) const {
   const auto lost = refused_.find({convolution.kind, convolution.operand});
   const std::vector<int64_t> refused = lost == refused_.end() ? std::vector<int64_t>() : lost->second;
   for (const Attempt& attempt : attempts(convolution)) {
-    const bool precompiled = attempt.engines == Engines::precompiled;
-    const CudnnPlanLimits limits{options_.allow_tf32 ? Tf32::allow : Tf32::refuse, attempt.engines, workspace_limit_,
-                                 precompiled ? std::max(1, options_.autotune) : 1, refused};
-    std::vector<Convolution> problems = {attempt.problem};
-    const Convolution padded = with_padded_channels(attempt.problem);
-    if (is_low(padded.operand) && padded.groups == 1 && padded != attempt.problem) problems.push_back(padded);
-    for (const Convolution& problem : problems) {
+    CudnnPlanLimits limits = limits_of(attempt.engines);
+    limits.refused = refused;
+    for (const Convolution& problem : problems_of(attempt)) {
       for (CudnnPlan& plan : build_plans(handle_.get(), problem, limits, candidates.reason)) {
         const int64_t bytes = stage(convolution, problem, plan.workspace_bytes).bytes;
         candidates.routes.push_back({problem, std::move(plan), bytes});
@@ -177,9 +210,17 @@ void CudnnConvolutions::find_routes(Candidates& candidates) const {
 void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
   const auto deadline = std::chrono::steady_clock::now() + kTimingBudget;
   for (const ConvolutionCall& call : calls) {
-    std::string key = key_of(*call.convolution);
+    const std::string key = key_of(*call.convolution), kept = "convolution " + key;
     if (routes_.contains(key)) continue;
-    routes_.emplace(std::move(key), sound_route(call, deadline));
+    if (const std::string* const choice = choices_.find(kept)) try {
+        const Route& route = routes_.emplace(key, restore(*call.convolution, *choice)).first->second;
+        workspace_.grow(route.workspace_bytes);
+        continue;
+      } catch (const Error& error) {
+        choices_.refuse(kept, error.what());
+      }
+    const Route& route = routes_.emplace(key, sound_route(call, deadline)).first->second;
+    choices_.keep(kept, print(choice_of(route.plan.configuration)) + std::string(kDoes) + key_of(route.problem));
   }
 }
 

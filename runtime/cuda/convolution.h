@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "program/kept_choices.h"
 #include "program/program.h"
 #include "runtime/cuda/cudnn_graph.h"
 #include "runtime/cuda/cudnn_overflow.h"
@@ -27,9 +28,10 @@ class CudnnConvolutions {
  public:
   // `workspace_limit` bounds what one engine may use.
   CudnnConvolutions(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows,
-                    int64_t workspace_limit);
+                    ChoiceStore& choices, int64_t workspace_limit);
 
-  // Chooses an engine for every shape among the calls, by timing on the given memory, whose results are overwritten.
+  // Takes the kept engine for every shape among the calls, or chooses one by timing on the given memory, whose results
+  // are overwritten.
   // Throws Error, naming the convolution, if the library cannot do it.
   void prepare(std::span<const ConvolutionCall> calls);
   // Enqueues a prepared convolution. The workspace must hold workspace_bytes().
@@ -49,6 +51,8 @@ class CudnnConvolutions {
     std::vector<Route> routes;
     std::string reason;  // why there are none
   };
+  CudnnPlanLimits limits_of(Engines engines) const;
+  Route restore(const Convolution& convolution, const std::string& choice) const;
   void find_routes(Candidates& candidates) const;
   Route fastest(Candidates candidates, std::chrono::steady_clock::time_point deadline);
   Route sound_route(const ConvolutionCall& call, std::chrono::steady_clock::time_point deadline);
@@ -58,6 +62,7 @@ class CudnnConvolutions {
   const CudaStream& stream_;
   Workspace& workspace_;
   RowsKernels& rows_;
+  ChoiceStore& choices_;
   int64_t workspace_limit_;
   CudnnHandle handle_;
   OverflowProbe overflows_;

@@ -20,6 +20,7 @@
 #include "runtime/cuda/gemm.h"
 #include "runtime/cuda/module.h"
 #include "runtime/cuda/rows.h"
+#include "runtime/cuda/versions.h"
 #include "runtime/executor.h"
 
 namespace halfstep {
@@ -71,6 +72,7 @@ class CudaExecutor final : public Executor {
   ExecutorCounters counters() const override { return counters_; }
   MemoryReport memory() const override;
   LoadTimes load_times() const override { return load_times_; }
+  std::vector<std::string> remarks() const override;
   std::vector<StepTime> profile(int program, int repeats) override;
   std::vector<double> time_steps(int program, int repeats) override;
 
@@ -91,7 +93,7 @@ class CudaExecutor final : public Executor {
   };
 
   const Program& program_at(int program) const;
-  void load_kernels();
+  void find_kernels();
   void prepare_libraries(const ExecutorOptions& options);
   void run_once();
   void initialise_state();
@@ -117,7 +119,9 @@ class CudaExecutor final : public Executor {
   // Library calls run on `compute_`; in a captured step kernels and copies run beside them on `kernels_lane_`.
   CudaStream compute_, kernels_lane_, transfer_;
   DeviceBuffers buffers_;
-  std::optional<CudaModule> module_;
+  ChoiceStore choices_;
+  std::vector<std::string> remarks_;  // of the kernels
+  std::unique_ptr<CudaModule> module_;
   std::vector<std::vector<CUfunction>> kernels_;  // by program and step; null where the step is no kernel
   Workspace workspace_;
   RowsKernels rows_;
@@ -141,10 +145,12 @@ CudaExecutor::CudaExecutor(CompiledModel model, const ExecutorOptions& options)
       device_(CudaDevice::open(options.device_index)),
       context_(CurrentContext::get()),
       buffers_(model_, device_),
+      choices_(options.keep_in, choice_key(device_, options)),
       rows_(device_) {
   require(model_.device == DeviceKind::cuda, "a model for another device");
-  load_kernels();
+  find_kernels();
   prepare_libraries(options);
+  choices_.save();
   const Stopwatch watch;
   run_once();
   initialise_state();
@@ -158,11 +164,11 @@ CudaExecutor::~CudaExecutor() {
   cudaDeviceSynchronize();  // an error was reported by the call that met it
 }
 
-void CudaExecutor::load_kernels() {
+void CudaExecutor::find_kernels() {
   const Stopwatch watch;
   if (!model_.kernels.empty()) {
     check_architecture(device_, model_.architecture);
-    module_.emplace(model_.kernels);
+    module_ = load_kernels(model_, device_, choices_, remarks_);
   }
   for (const Program& program : model_.programs) {
     std::vector<CUfunction>& functions = kernels_.emplace_back(program.steps.size(), nullptr);
@@ -186,19 +192,19 @@ void CudaExecutor::prepare_libraries(const ExecutorOptions& options) {
   for (int p = 0; p < static_cast<int>(model_.programs.size()); ++p) {
     for (const Step& step : program_at(p).steps) {
       if (const auto* gemm = std::get_if<Gemm>(&step.call)) {
-        if (!gemms_) gemms_.emplace(contraction, compute_, workspace_, rows_);
+        if (!gemms_) gemms_.emplace(contraction, compute_, workspace_, rows_, choices_);
         at_step(step, [&] { gemms_->prepare(*gemm, addresses(p, 0, *gemm)); });
       } else if (const auto* convolution = std::get_if<Convolution>(&step.call)) {
         convolutions.push_back({convolution, addresses(p, 0, *convolution), step.origin});
       } else if (const auto* attention = std::get_if<Attention>(&step.call)) {
-        if (!attentions_) attentions_.emplace(compute_, workspace_);
+        if (!attentions_) attentions_.emplace(compute_, workspace_, choices_);
         at_step(step, [&] { attentions_->prepare(*attention); });
       }
     }
   }
   if (!convolutions.empty()) {
     const int64_t limit = std::min(kEngineWorkspaceLimit, free_device_bytes() / 4);
-    convolutions_.emplace(contraction, compute_, workspace_, rows_, limit);
+    convolutions_.emplace(contraction, compute_, workspace_, rows_, choices_, limit);
     convolutions_->prepare(convolutions);
   }
   workspace_.resize(std::max({int64_t{0}, gemms_ ? gemms_->workspace_bytes() : 0,
@@ -483,6 +489,12 @@ void CudaExecutor::write_state(const Name& name, const Tensor& value) {
                         compute_.get()),
         "cudaMemcpyAsync");
   compute_.synchronize();
+}
+
+std::vector<std::string> CudaExecutor::remarks() const {
+  std::vector<std::string> all = remarks_;
+  all.insert(all.end(), choices_.remarks().begin(), choices_.remarks().end());
+  return all;
 }
 
 MemoryReport CudaExecutor::memory() const {

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/engine_choice.h"
 
 namespace halfstep {
 namespace {
@@ -260,6 +261,13 @@ std::vector<CudnnDescriptor> AttentionGraph::configurations() const {
 
 CudnnPlan AttentionGraph::plan(CudnnDescriptor configuration) const {
   return make_plan(parts_->target.handle, parts_->shared(), std::move(configuration));
+}
+
+CudnnPlan AttentionGraph::plan(const EngineChoice& choice) const {
+  RebuiltConfiguration rebuilt = make_configuration(choice, parts_->graph(), parts_->target.properties);
+  CudnnPlan plan = make_plan(parts_->target.handle, parts_->shared(), std::move(rebuilt.configuration));
+  plan.parts = std::move(rebuilt.parts);
+  return plan;
 }
 
 int64_t AttentionGraph::workspace_bytes(const CudnnPlan& plan) const {

@@ -10,6 +10,8 @@
 
 namespace halfstep {
 
+struct EngineChoice;
+
 // What the library is asked for: a handle, or a device that is described only and need not be there.
 struct CudnnTarget {
   cudnnHandle_t handle = nullptr;
@@ -38,6 +40,7 @@ class AttentionGraph {
   std::vector<CudnnDescriptor> configurations() const;
   // Throws Error if the library refuses to build it.
   CudnnPlan plan(CudnnDescriptor configuration) const;
+  CudnnPlan plan(const EngineChoice& choice) const;
   // Of a plan, and of what the graph keeps between its operations.
   int64_t workspace_bytes(const CudnnPlan& plan) const;
   // Enqueues on the handle's stream. Everything is aligned to 16 bytes.

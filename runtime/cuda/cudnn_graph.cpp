@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/engine_choice.h"
 
 namespace halfstep {
 namespace {
@@ -338,6 +339,21 @@ std::vector<CudnnPlan> build_plans(cudnnHandle_t handle, const Convolution& conv
     if (!plans.empty()) break;
   }
   return plans;
+}
+
+CudnnPlan build_plan(cudnnHandle_t handle, const Convolution& convolution, const CudnnPlanLimits& limits,
+                     const EngineChoice& choice) {
+  GraphParts parts;
+  make_graph(handle, convolution, parts);
+  RebuiltConfiguration rebuilt = make_configuration(choice, parts.parts()->back());
+  EngineConfiguration engine{std::move(rebuilt.configuration)};
+  if (!admit(engine, convolution, limits)) throw Error("this engine's results are not those that are wanted");
+  CudnnPlan plan = make_plan(handle, parts.parts(), std::move(engine.configuration));
+  if (plan.workspace_bytes > limits.workspace_bytes)
+    throw Error(
+        fmt::format("it needs {} bytes of workspace, the limit is {}", plan.workspace_bytes, limits.workspace_bytes));
+  plan.deterministic = engine.deterministic, plan.engine = engine.engine, plan.parts = std::move(rebuilt.parts);
+  return plan;
 }
 
 void execute(cudnnHandle_t handle, const CudnnPlan& plan, std::span<const int64_t> ids, std::span<void* const> pointers,

@@ -58,7 +58,8 @@ struct CudnnPlan {
   CudnnDescriptor plan;
   int64_t workspace_bytes = 0;
   bool deterministic = true;
-  int64_t engine = -1;  // the library's number
+  int64_t engine = -1;                      // the library's number
+  std::vector<CudnnDescriptor> parts = {};  // of the configuration, where it was put together here
 };
 
 cudnnDataType_t cudnn_type(DType type);  // Error if the library has none
@@ -88,6 +89,11 @@ struct CudnnPlanLimits {
 // f32 (f64) without FFT, Winograd or operands rounded down. Empty, with the reason, if no engine does it.
 std::vector<CudnnPlan> build_plans(cudnnHandle_t handle, const Convolution& convolution, const CudnnPlanLimits& limits,
                                    std::string& reason);
+
+struct EngineChoice;
+// The plan of one engine, under the same limits. Throws Error if it is beyond them, or the library refuses.
+CudnnPlan build_plan(cudnnHandle_t handle, const Convolution& convolution, const CudnnPlanLimits& limits,
+                     const EngineChoice& choice);
 
 struct CudnnOperands {
   void* x = nullptr;

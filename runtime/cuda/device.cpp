@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "base/error.h"
+#include "program/gpu_code.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/driver.h"
 
@@ -70,15 +69,8 @@ CUctx_st* CurrentContext::get() {
 void CurrentContext::set(CUctx_st* context) { context_functions().set(context); }
 
 void check_architecture(const CudaDevice& device, const std::string& architecture) {
-  int wanted = 0;
-  const char* const end = architecture.data() + architecture.size();
-  const auto parsed = std::from_chars(architecture.data() + std::min<size_t>(3, architecture.size()), end, wanted);
-  const std::string_view suffix(parsed.ptr, static_cast<size_t>(end - parsed.ptr));
-  if (!architecture.starts_with("sm_") || parsed.ec != std::errc() || (suffix != "" && suffix != "a")) {
-    throw Error(fmt::format("the kernels are for '{}', which is no CUDA architecture such as sm_80", architecture));
-  }
-  // An "a" target uses instructions of that one architecture.
-  const bool runs = suffix.empty() ? wanted <= device.capability : wanted == device.capability;
+  const GpuArchitecture wanted = parse_gpu_architecture(architecture);
+  const bool runs = wanted.specific ? wanted.capability == device.capability : wanted.capability <= device.capability;
   if (!runs) {
     throw Error(fmt::format("the kernels are for {}, but {} is sm_{}; compile for that architecture", architecture,
                             device.name, device.capability));

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <charconv>
 #include <vector>
 
 #include "base/checked.h"
@@ -40,6 +43,32 @@ std::string key_of(const Gemm& g) {
                      g.bias ? name(g.bias_type) : "-");
 }
 
+// "direct 4096 0123456789abcdef ...": the form, the workspace, the library's algorithm.
+struct GemmChoice {
+  using Algorithm = std::array<uint64_t, sizeof(cublasLtMatmulAlgo_t) / sizeof(uint64_t)>;
+  bool finished_by_rows = false;
+  int64_t workspace_bytes = 0;
+  Algorithm algorithm{};
+};
+
+std::string print(const GemmChoice& choice) {
+  std::string text = fmt::format("{} {}", choice.finished_by_rows ? "rows" : "direct", choice.workspace_bytes);
+  for (const uint64_t word : choice.algorithm) text += fmt::format(" {:016x}", word);
+  return text;
+}
+
+// Throws Error unless it prints to the same text.
+GemmChoice parse_gemm_choice(std::string_view text) {
+  GemmChoice choice;
+  choice.finished_by_rows = text.starts_with("rows ");
+  const char* at = text.data() + std::min(text.size(), text.find(' ') + 1);
+  const char* const end = text.data() + text.size();
+  at = std::from_chars(at, end, choice.workspace_bytes).ptr;
+  for (uint64_t& word : choice.algorithm) at = std::from_chars(at + (at < end), end, word, 16).ptr;
+  if (print(choice) != text) throw Error("no form, workspace and algorithm");
+  return choice;
+}
+
 template <typename Value>
 void set(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute, Value value) {
   check(cublasLtMatmulDescSetAttribute(product, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
@@ -75,8 +104,9 @@ class Preference {
 
 }  // namespace
 
-CublasGemms::CublasGemms(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows)
-    : options_(options), stream_(stream), workspace_(workspace), rows_(rows) {
+CublasGemms::CublasGemms(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows,
+                         ChoiceStore& choices)
+    : options_(options), stream_(stream), workspace_(workspace), rows_(rows), choices_(choices) {
   cublasLtHandle_t handle;
   check(cublasLtCreate(&handle), "cublasLtCreate");
   handle_.reset(handle);
@@ -161,23 +191,54 @@ bool CublasGemms::choose(const Gemm& g, const GemmAddresses& addresses, Plan& pl
   return chosen;
 }
 
-void CublasGemms::prepare(const Gemm& gemm, const GemmAddresses& addresses) {
-  const std::string key = key_of(gemm);
-  if (plans_.contains(key)) return;
+CublasGemms::Plan CublasGemms::tune(const Gemm& gemm, const GemmAddresses& addresses) {
   Plan direct;
   direct.result = gemm.result;
-  if (choose(gemm, addresses, direct)) {
-    plans_.emplace(key, direct);
-    return;
-  }
+  if (choose(gemm, addresses, direct)) return direct;
   Plan finished;
   finished.result = gemm.operand == DType::f64 ? DType::f64 : DType::f32;
   finished.finished_by_rows = true;
-  if (!choose(gemm, addresses, finished)) {
-    throw Error(fmt::format("cuBLASLt has no algorithm for {} operands and a {} result of this shape",
-                            name(gemm.operand), name(gemm.result)));
-  }
-  plans_.emplace(key, finished);
+  if (choose(gemm, addresses, finished)) return finished;
+  throw Error(fmt::format("cuBLASLt has no algorithm for {} operands and a {} result of this shape", name(gemm.operand),
+                          name(gemm.result)));
+}
+
+// The library restores an algorithm from its bytes in the version that made them, and says whether it fits the shape.
+CublasGemms::Plan CublasGemms::restore(const Gemm& gemm, const GemmAddresses& addresses,
+                                       const std::string& choice) const {
+  Plan plan;
+  const GemmChoice kept = parse_gemm_choice(choice);
+  plan.algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(kept.algorithm);
+  plan.library_bytes = kept.workspace_bytes;
+  plan.finished_by_rows = kept.finished_by_rows;
+  plan.result = !plan.finished_by_rows ? gemm.result : gemm.operand == DType::f64 ? DType::f64 : DType::f32;
+  plan.temporary_bytes = plan.finished_by_rows ? gemm.batch * gemm.m * gemm.n * size_of(plan.result) : 0;
+  if (!describe(gemm, addresses, plan)) throw Error("cuBLASLt does not write this form");
+  cublasLtMatmulHeuristicResult_t result{};
+  check(cublasLtMatmulAlgoCheck(handle_.get(), &plan.product, &plan.b, &plan.a, &plan.c, &plan.c, &plan.algorithm,
+                                &result),
+        "cublasLtMatmulAlgoCheck");
+  check(result.state, "cublasLtMatmulAlgoCheck");
+  if (static_cast<int64_t>(result.workspaceSize) > plan.library_bytes || plan.library_bytes > kWorkspaceLimit)
+    throw Error(fmt::format("a workspace of {} bytes; it needs {}, the limit is {}", plan.library_bytes,
+                            result.workspaceSize, kWorkspaceLimit));
+  return plan;
+}
+
+void CublasGemms::prepare(const Gemm& gemm, const GemmAddresses& addresses) {
+  const std::string key = key_of(gemm);
+  if (plans_.contains(key)) return;
+  const std::string call = "gemm " + key;
+  if (const std::string* const choice = choices_.find(call)) try {
+      const Plan& plan = plans_.emplace(key, restore(gemm, addresses, *choice)).first->second;
+      workspace_.grow(plan.library_bytes + plan.temporary_bytes);
+      return;
+    } catch (const Error& error) {
+      choices_.refuse(call, error.what());
+    }
+  const Plan& plan = plans_.emplace(key, tune(gemm, addresses)).first->second;
+  choices_.keep(call, print(GemmChoice{plan.finished_by_rows, plan.library_bytes,
+                                       std::bit_cast<GemmChoice::Algorithm>(plan.algorithm)}));
 }
 
 void CublasGemms::run(const Gemm& gemm, const GemmAddresses& addresses) {

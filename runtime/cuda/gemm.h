@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "program/kept_choices.h"
 #include "program/program.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/rows.h"
@@ -27,10 +28,11 @@ struct ContractionOptions {
 
 class CublasGemms {
  public:
-  CublasGemms(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows);
+  CublasGemms(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows,
+              ChoiceStore& choices);
 
-  // Chooses the algorithm for this shape by timing on the given memory, whose result is overwritten. Shapes seen before
-  // cost nothing. Throws Error if the library cannot do it.
+  // Takes the kept algorithm for this shape, or chooses one by timing on the given memory, whose result is overwritten.
+  // Shapes seen before cost nothing. Throws Error if the library cannot do it.
   void prepare(const Gemm& gemm, const GemmAddresses& addresses);
   // Enqueues a prepared gemm. The workspace must hold workspace_bytes().
   void run(const Gemm& gemm, const GemmAddresses& addresses);
@@ -48,6 +50,8 @@ class CublasGemms {
     int64_t library_bytes = 0, temporary_bytes = 0;
   };
 
+  Plan tune(const Gemm& gemm, const GemmAddresses& addresses);
+  Plan restore(const Gemm& gemm, const GemmAddresses& addresses, const std::string& choice) const;
   bool describe(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan) const;
   bool choose(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan);
   void run(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan);
@@ -59,6 +63,7 @@ class CublasGemms {
   const CudaStream& stream_;
   Workspace& workspace_;
   RowsKernels& rows_;
+  ChoiceStore& choices_;
   std::unique_ptr<cublasLtContext, HandleDeleter> handle_;
   std::map<std::string, Plan> plans_;  // by shape
 };

@@ -3,14 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <exception>
+#include <functional>
 #include <limits>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <vector>
 
 #include "base/error.h"
 #include "base/processors.h"
+#include "program/gpu_code.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/ptx.h"
@@ -23,6 +27,72 @@ constexpr size_t kBytesWorthAThread = 16384;  // PTX; some milliseconds of compi
 template <typename Function>
 void resolve(const char* name, Function& function) {
   function = driver_function<std::remove_pointer_t<Function>>(name);
+}
+
+std::vector<std::string> parts_of(const std::string& ptx) {
+  const size_t cores = static_cast<size_t>(usable_processors());
+  return split_kernels(ptx, std::min(cores, 1 + ptx.size() / kBytesWorthAThread));
+}
+
+// work(0), work(1), ... at once, on the current device. Throws what the first of them threw.
+void on_threads(size_t count, const std::function<void(size_t)>& work) {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  std::vector<std::exception_ptr> failures(count);
+  const auto guarded = [&](size_t i) {
+    try {
+      check(cudaSetDevice(device), "cudaSetDevice");
+      work(i);
+    } catch (...) {
+      failures[i] = std::current_exception();
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (size_t i = 1; i < count; ++i) threads.emplace_back(guarded, i);
+    if (count > 0) guarded(0);
+  }
+  for (const std::exception_ptr& failure : failures)
+    if (failure) std::rethrow_exception(failure);
+}
+
+// PTX to machine code for the current device, by the driver.
+std::string assemble(const std::string& ptx, const CudaDriver& driver) {
+  std::vector<char> log(16384);
+  CUjit_option names[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+  void* values[] = {log.data(), reinterpret_cast<void*>(log.size())};
+  struct Link {
+    CUlinkState state = nullptr;
+    decltype(cuLinkDestroy)* destroy = driver_function<decltype(cuLinkDestroy)>("cuLinkDestroy");
+    ~Link() {
+      if (state) destroy(state);
+    }
+  } link;
+  driver.check(driver_function<decltype(cuLinkCreate)>("cuLinkCreate")(2, names, values, &link.state), "cuLinkCreate");
+  driver.check(driver_function<decltype(cuLinkAddData)>("cuLinkAddData")(link.state, CU_JIT_INPUT_PTX,
+                                                                         const_cast<char*>(ptx.c_str()), ptx.size() + 1,
+                                                                         "the compiled kernels", 0, nullptr, nullptr),
+               "cuLinkAddData");
+  void* code = nullptr;
+  size_t bytes = 0;
+  driver.check(driver_function<decltype(cuLinkComplete)>("cuLinkComplete")(link.state, &code, &bytes),
+               "cuLinkComplete");
+  return {static_cast<const char*>(code), bytes};
+}
+
+// Machine code that an earlier start kept; none: there is none, or not all of it.
+std::vector<std::string> kept_code(ChoiceStore& choices, const std::string& call) {
+  const std::string* const found = choices.find(call);
+  if (!found) return {};
+  size_t parts = 0;
+  std::from_chars(found->data(), found->data() + found->size(), parts);
+  std::vector<std::string> images;
+  for (size_t i = 0; i < parts; ++i) {
+    std::optional<std::string> image = choices.find_bytes(fmt::format("{} part {}", call, i));
+    if (!image) return {};
+    images.push_back(std::move(*image));
+  }
+  return images;
 }
 
 unsigned launch_size(int64_t value) {
@@ -50,12 +120,12 @@ void CudaDriver::check(CUresult status, const char* call) const {
       fmt::format("{} failed: {} (driver error {})", call, text ? text : "unknown error", static_cast<int>(status)));
 }
 
-CUmodule CudaModule::compile(const std::string& ptx) const {
+CUmodule CudaModule::load(const std::string& image) const {
   std::vector<char> log(16384);
   CUjit_option names[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
   void* values[] = {log.data(), reinterpret_cast<void*>(log.size())};
   CUmodule module = nullptr;
-  const CUresult status = driver_.load_module(&module, ptx.c_str(), 2, names, values);
+  const CUresult status = driver_.load_module(&module, image.c_str(), 2, names, values);
   std::string_view text(log.data(), std::ranges::find(log, '\0') - log.begin());
   while (text.ends_with('\n')) text.remove_suffix(1);
   if (status != CUDA_SUCCESS && !text.empty()) {
@@ -65,30 +135,12 @@ CUmodule CudaModule::compile(const std::string& ptx) const {
   return module;
 }
 
-CudaModule::CudaModule(const std::string& ptx) {
-  const size_t cores = static_cast<size_t>(usable_processors());
-  const std::vector<std::string> parts = split_kernels(ptx, std::min(cores, 1 + ptx.size() / kBytesWorthAThread));
-  int device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  modules_.resize(parts.size(), nullptr);
-  std::vector<std::exception_ptr> failures(parts.size());
-  const auto compile_part = [&](size_t part) {
-    try {
-      check(cudaSetDevice(device), "cudaSetDevice");
-      modules_[part] = compile(parts[part]);
-    } catch (...) {
-      failures[part] = std::current_exception();
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (size_t part = 1; part < parts.size(); ++part) threads.emplace_back(compile_part, part);
-    compile_part(0);
-  }
-  for (const std::exception_ptr& failure : failures) {
-    if (!failure) continue;
+CudaModule::CudaModule(const std::vector<std::string>& images) : modules_(images.size(), nullptr) {
+  try {
+    on_threads(images.size(), [&](size_t i) { modules_[i] = load(images[i]); });
+  } catch (...) {
     unload();
-    std::rethrow_exception(failure);
+    throw;
   }
 }
 
@@ -116,6 +168,35 @@ void CudaModule::launch(CUfunction kernel, const std::array<int64_t, 3>& grid, c
                                       launch_size(block[0]), launch_size(block[1]), launch_size(block[2]), 0,
                                       stream.get(), parameters, nullptr),
                 "cuLaunchKernel");
+}
+
+std::unique_ptr<CudaModule> load_kernels(const CompiledModel& model, const CudaDevice& device, ChoiceStore& choices,
+                                         std::vector<std::string>& remarks) {
+  if (const std::string architecture = fitting_cubin(model, device.capability); !architecture.empty()) try {
+      return std::make_unique<CudaModule>(std::vector<std::string>{model.cubins.at(architecture)});
+    } catch (const Error& error) {
+      remarks.push_back(fmt::format("the machine code for {} does not load, the PTX is compiled instead: {}",
+                                    architecture, error.what()));
+    }
+  const std::string call = "kernels " + digest(model.kernels);
+  if (const std::vector<std::string> images = kept_code(choices, call); !images.empty()) try {
+      return std::make_unique<CudaModule>(images);
+    } catch (const Error& error) {
+      choices.refuse(call, error.what());
+    }
+  std::vector<std::string> images = parts_of(model.kernels);
+  if (choices.keeps()) try {
+      std::vector<std::string> code(images.size());
+      const CudaDriver driver;
+      on_threads(images.size(), [&](size_t i) { code[i] = assemble(images[i], driver); });
+      auto loaded = std::make_unique<CudaModule>(code);
+      for (size_t i = 0; i < code.size(); ++i) choices.keep_bytes(fmt::format("{} part {}", call, i), code[i]);
+      choices.keep(call, std::to_string(code.size()));
+      return loaded;
+    } catch (const Error& error) {
+      remarks.push_back(fmt::format("the kernels' machine code is not kept: {}", error.what()));
+    }
+  return std::make_unique<CudaModule>(images);
 }
 
 }  // namespace halfstep

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "program/kept_choices.h"
+#include "program/program.h"
 #include "runtime/cuda/device.h"
 
 namespace halfstep {
@@ -28,8 +30,9 @@ struct CudaDriver {
 
 class CudaModule {
  public:
-  // Compiles for the current device, large modules on several threads; throws Error with the compiler's log.
-  explicit CudaModule(const std::string& ptx);
+  // PTX, which the driver compiles, or machine code for the current device, each with some of the kernels; several at
+  // once on threads. Throws Error with the compiler's log.
+  explicit CudaModule(const std::vector<std::string>& images);
   ~CudaModule();
   CudaModule(const CudaModule&) = delete;
   CudaModule& operator=(const CudaModule&) = delete;
@@ -40,11 +43,16 @@ class CudaModule {
               void** parameters, const CudaStream& stream) const;
 
  private:
-  CUmodule compile(const std::string& ptx) const;
+  CUmodule load(const std::string& image) const;
   void unload();
 
   CudaDriver driver_;
   std::vector<CUmodule> modules_;  // each with some of the kernels
 };
+
+// The model's kernels on the current device, `device`: its machine code for it, or what an earlier start kept, or its
+// PTX, compiled and kept. What does not load is told in `remarks`, and the next of these taken.
+std::unique_ptr<CudaModule> load_kernels(const CompiledModel& model, const CudaDevice& device, ChoiceStore& choices,
+                                         std::vector<std::string>& remarks);
 
 }  // namespace halfstep

@@ -145,7 +145,7 @@ void RowsKernels::run(const RowsFormat& format, const RowsCall& call, const Cuda
   require(format.bias.has_value() == (call.bias != nullptr), "rows: a bias needs its type, and a type its bias");
   Kernel& kernel = kernels_[format];
   if (!kernel.module) {
-    kernel.module = std::make_unique<CudaModule>(rows_ptx(format));
+    kernel.module = std::make_unique<CudaModule>(std::vector<std::string>{rows_ptx(format)});
     kernel.function = kernel.module->find("rows");
   }
   int64_t width = 1;

@@ -169,7 +169,8 @@ class Trial {
   Attention forward_, backward_;
   CudaStream stream_;
   Workspace workspace_;
-  CudnnAttentions attentions_{stream_, workspace_};
+  ChoiceStore choices_{{}, {}};
+  CudnnAttentions attentions_{stream_, workspace_, choices_};
   std::vector<DeviceMemory> memory_;
   std::map<size_t, int64_t> counts_;
   AttentionAddresses addresses_;

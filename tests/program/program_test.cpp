@@ -222,6 +222,7 @@ void expect_equal_but_host(const CompiledModel& found, const CompiledModel& expe
   EXPECT_EQ(found.architecture, expected.architecture);
   EXPECT_EQ(found.programs, expected.programs);
   EXPECT_EQ(found.kernels, expected.kernels);
+  EXPECT_EQ(found.cubins, expected.cubins);
   EXPECT_EQ(found.state, expected.state);
   EXPECT_EQ(found.arenas, expected.arenas);
   EXPECT_EQ(found.parameters, expected.parameters);
@@ -272,6 +273,23 @@ TEST(SavedModel, LoadsBackEqual) {
   expect_equal_but_host(load_compiled(directory), m);
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(temporary.path() / "nested"), {}), 1)
       << "a temporary directory was left behind";
+}
+
+TEST(SavedModel, HoldsMachineCodeForGpus) {
+  const TemporaryDirectory temporary;
+  const std::string directory = temporary.path() / "step";
+  CompiledModel m = sample_model();
+  m.cubins = {{"sm_90", "code"}};
+  EXPECT_THAT(error_of([&] { check(m); }), HasSubstr("machine code for GPUs beside no PTX"));
+  m.device = DeviceKind::cuda;
+  m.architecture = "sm_80";
+  m.kernels = "PTX";
+  m.cubins["sm_100"] = std::string("\0\1", 2);
+  save_compiled(m, directory);
+  expect_equal_but_host(load_compiled(directory), m);
+  EXPECT_EQ(read_file(directory + "/kernels.sm_90.cubin"), "code");
+  m.cubins = {{"../sm_90", "code"}};
+  EXPECT_THAT(error_of([&] { save_compiled(m, directory); }), HasSubstr("'../sm_90' is no CUDA architecture"));
 }
 
 TEST(SavedModel, KeepsTheHostItWasCompiledOn) {

@@ -14,7 +14,6 @@ namespace {
 
 // Since then engines clear what they accumulate into, and take -infinity for what is hidden.
 constexpr size_t kOldest = 91000;
-const std::string kPlanOf = "plan of ";
 
 std::string key_of(const Attention& a) {
   return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", name(a.kind), a.batch, a.heads, a.key_heads, a.queries,
@@ -24,7 +23,7 @@ std::string key_of(const Attention& a) {
 }  // namespace
 
 CudnnAttentions::CudnnAttentions(const CudaStream& stream, Workspace& workspace, ChoiceStore& choices)
-    : workspace_(workspace), choices_(choices), handle_(make_cudnn_handle()) {
+    : stream_(stream), workspace_(workspace), choices_(choices), handle_(make_cudnn_handle()) {
   check(cudnnSetStream(handle_.get(), stream.get()), "cudnnSetStream");
 }
 
@@ -46,39 +45,51 @@ CudnnAttentions::Route CudnnAttentions::build(const Attention& attention) {
 }
 
 // The plan as it was, with its machine code, or its engine compiled again.
-CudnnPlan CudnnAttentions::restore(const AttentionGraph& graph, const std::string& call, const std::string& choice) {
-  if (const std::optional<std::string> bytes = choices_.find_bytes(kPlanOf + call)) try {
-      return deserialize_plan(handle_.get(), *bytes);
+CudnnAttentions::Route CudnnAttentions::restore(const Attention& attention, const AttentionAddresses& addresses,
+                                                const std::string& choice) {
+  auto graph = std::make_unique<AttentionGraph>(CudnnTarget{handle_.get()}, attention);
+  const std::string plan_call = "plan of attention " + key_of(attention);
+  if (const std::optional<std::string> bytes = choices_.find_bytes(plan_call)) try {
+      CudnnPlan plan = deserialize_plan(handle_.get(), *bytes);
+      workspace_.grow(graph->workspace_bytes(plan));
+      graph->run(plan, addresses, workspace_.data());
+      stream_.synchronize();
+      return {std::move(graph), std::move(plan)};
     } catch (const Error& error) {
-      choices_.refuse(kPlanOf + call, error.what());
+      choices_.refuse(plan_call, error.what());
     }
   const std::optional<EngineChoice> engine = parse_engine_choice(choice);
   if (!engine) throw Error("no engine and knobs");
-  return graph.plan(*engine);
+  CudnnPlan plan = graph->plan(*engine);
+  workspace_.grow(graph->workspace_bytes(plan));
+  keep_bytes_of(plan, plan_call);
+  return {std::move(graph), std::move(plan)};
 }
 
-void CudnnAttentions::prepare(const Attention& attention) {
-  std::string key = key_of(attention);
+void CudnnAttentions::keep_bytes_of(const CudnnPlan& plan, const std::string& call) {
+  if (choices_.keeps()) try {
+      choices_.keep_bytes(call, serialized(plan));
+    } catch (const Error&) {  // an engine that has no such form is compiled at each start
+    }
+}
+
+void CudnnAttentions::prepare(const Attention& attention, const AttentionAddresses& addresses) {
+  const std::string key = key_of(attention), call = "attention " + key;
   if (routes_.contains(key)) return;
   if (cudnnGetVersion() < kOldest)
     throw Error(fmt::format("cuDNN {} or newer expected, found {}; compile with attention = \"expanded\"", kOldest,
                             cudnnGetVersion()));
-  const std::string call = "attention " + key;
   if (const std::string* const found = choices_.find(call)) try {
-      auto graph = std::make_unique<AttentionGraph>(CudnnTarget{handle_.get()}, attention);
-      CudnnPlan plan = restore(*graph, call, std::string(*found));
-      workspace_.grow(graph->workspace_bytes(plan));
-      routes_.emplace(std::move(key), Route{std::move(graph), std::move(plan)});
+      routes_.emplace(key, restore(attention, addresses, std::string(*found)));
       return;
     } catch (const Error& error) {
       choices_.refuse(call, error.what());
     }
-  const Route& route = routes_.emplace(std::move(key), build(attention)).first->second;
-  if (!choices_.keeps()) return;
-  choices_.keep(call, print(choice_of(route.plan.configuration)));
+  const Route& route = routes_.emplace(key, build(attention)).first->second;
   try {
-    choices_.keep_bytes(kPlanOf + call, serialized(route.plan));
-  } catch (const Error&) {  // not every engine has such a form
+    choices_.keep(call, print(choice_of(route.plan.configuration)));
+    keep_bytes_of(route.plan, "plan of " + call);
+  } catch (const Error&) {  // an engine that does not say what it is is chosen at each start
   }
 }
 

@@ -18,7 +18,7 @@ class CudnnAttentions {
 
   // Takes the kept plan for this shape, or builds the library's first engine; shapes seen before cost nothing. Throws
   // Error, naming what to do, if it has none.
-  void prepare(const Attention& attention);
+  void prepare(const Attention& attention, const AttentionAddresses& addresses);
   // Enqueues a prepared attention. The workspace must hold workspace_bytes().
   void run(const Attention& attention, const AttentionAddresses& addresses);
   int64_t workspace_bytes() const;  // the most any prepared shape needs
@@ -30,8 +30,11 @@ class CudnnAttentions {
   };
 
   Route build(const Attention& attention);
-  CudnnPlan restore(const AttentionGraph& graph, const std::string& call, const std::string& choice);
+  Route restore(const Attention& attention, const AttentionAddresses& addresses, const std::string& choice);
 
+  void keep_bytes_of(const CudnnPlan& plan, const std::string& call);
+
+  const CudaStream& stream_;
   Workspace& workspace_;
   ChoiceStore& choices_;
   CudnnHandle handle_;

@@ -220,7 +220,10 @@ void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
         choices_.refuse(kept, error.what());
       }
     const Route& route = routes_.emplace(key, sound_route(call, deadline)).first->second;
-    choices_.keep(kept, print(choice_of(route.plan.configuration)) + std::string(kDoes) + key_of(route.problem));
+    try {
+      choices_.keep(kept, print(choice_of(route.plan.configuration)) + std::string(kDoes) + key_of(route.problem));
+    } catch (const Error&) {  // an engine that does not say what it is is chosen at each start
+    }
   }
 }
 

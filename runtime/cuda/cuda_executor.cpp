@@ -198,7 +198,7 @@ void CudaExecutor::prepare_libraries(const ExecutorOptions& options) {
         convolutions.push_back({convolution, addresses(p, 0, *convolution), step.origin});
       } else if (const auto* attention = std::get_if<Attention>(&step.call)) {
         if (!attentions_) attentions_.emplace(compute_, workspace_, choices_);
-        at_step(step, [&] { attentions_->prepare(*attention); });
+        at_step(step, [&] { attentions_->prepare(*attention, addresses(p, 0, *attention)); });
       }
     }
   }

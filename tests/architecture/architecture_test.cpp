@@ -114,8 +114,8 @@ std::string forbidden(const std::string& include, bool quoted, const FolderRule&
   const std::string first = include.substr(0, include.find('/'));
   // The standard library and POSIX have no folder, or one of these.
   static const std::set<std::string> system_folders{"sys", "netinet"};
-  static const std::set<std::string> system_headers{"dlfcn.h",     "fnmatch.h", "fcntl.h",   "unistd.h", "signal.h",
-                                                    "immintrin.h", "sched.h",   "pthread.h", "cpuid.h"};
+  static const std::set<std::string> system_headers{"dlfcn.h", "fnmatch.h",   "fcntl.h", "unistd.h",  "signal.h",
+                                                    "spawn.h", "immintrin.h", "sched.h", "pthread.h", "cpuid.h"};
   if (include.find('.') == std::string::npos && include.find('/') == std::string::npos) return "";
   if (system_folders.contains(first) || system_headers.contains(include)) return "";
   for (const std::string& library : rule.libraries)

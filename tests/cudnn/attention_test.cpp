@@ -127,7 +127,7 @@ class Trial {
   // Forward and backward; what the library lacks is thrown.
   void run(bool deterministic = false) {
     backward_.deterministic = deterministic;
-    attentions_.prepare(forward_), attentions_.prepare(backward_);
+    attentions_.prepare(forward_, at(forward_)), attentions_.prepare(backward_, at(backward_));
     attentions_.run(forward_, at(forward_)), attentions_.run(backward_, at(backward_));
     stream_.synchronize();
   }

@@ -151,6 +151,7 @@ TEST_F(KeptOnTheGpu, ADamagedPlanOrKernelIsToldAndMadeAgain) {
   const std::unique_ptr<Executor> again = start();
   EXPECT_THAT(again->remarks(), Contains(HasSubstr("the kept choice for 'kernels ")));
   EXPECT_EQ(run(*again), outputs);
+  EXPECT_THAT(start()->remarks(), IsEmpty());
 }
 
 TEST_F(KeptOnTheGpu, AnAttentionIsBuiltFromItsEngineWhereItsPlanIsGone) {

@@ -85,6 +85,34 @@ Term rmsprop(UpdateContext& u) {
   return step * u.learning_rate();
 }
 
+// Adam of ai.onnx.preview.training: epsilon beside the uncorrected root, and a count that the file starts at 0 or 1.
+Term onnx_adam(UpdateContext& u) {
+  const double beta1 = u.parameter("beta1"), beta2 = u.parameter("beta2");
+  const Term g = u.gradient(), m = u.slot("adam.m"), v = u.slot("adam.v"), count = u.count("adam.step");
+  const Term first = m * beta1 + g * (1 - beta1), second = v * beta2 + g * g * (1 - beta2);
+  u.set(m, first);
+  u.set(v, second);
+  u.set(count, count + 1);
+  const Term updates = count + u.parameter("first_count"), rate = u.learning_rate();
+  const Term corrected = rate * sqrt(bias_correction(u, updates, beta2)) / bias_correction(u, updates, beta1);
+  const Term size = where_less(u.constant(0), updates, corrected, rate);
+  return first / (sqrt(second) + u.parameter("epsilon")) * size;
+}
+
+// torch.optim.Adagrad
+Term adagrad(UpdateContext& u) {
+  const Term g = u.gradient(), squares = u.slot("adagrad.sum");
+  const Term sum = squares + g * g;
+  u.set(squares, sum);
+  Term size = u.learning_rate();
+  if (const double decay = u.parameter("rate_decay"); decay != 0) {
+    const Term count = u.count("adagrad.step");
+    u.set(count, count + 1);
+    size = size / (count * decay + 1);
+  }
+  return g / (sqrt(sum) + u.parameter("epsilon")) * size;
+}
+
 const std::vector<HyperParameter> kAdam{
     {.name = "beta1", .value = 0.9, .most = 1}, {.name = "beta2", .value = 0.999, .most = 1}, kEpsilon};
 
@@ -111,6 +139,17 @@ const std::vector<OptimizerRow> kRows{
                     kMomentum,
                     {.name = "centered", .most = 1, .kind = HyperParameter::yes_or_no}},
      .step = rmsprop},
+    {.name = "adagrad",
+     .meaning = "the gradient over the root of the sum of its squares",
+     .parameters = {{.name = "rate_decay"}, {.name = "epsilon", .value = 1e-10}},
+     .step = adagrad},
+    {.name = "onnx_adam",
+     .meaning = "adam as ai.onnx.preview.training has it: epsilon is not corrected for the start",
+     .parameters = {{.name = "beta1", .value = 0.9, .most = 1},
+                    {.name = "beta2", .value = 0.999, .most = 1},
+                    {.name = "epsilon", .value = 1e-6},
+                    {.name = "first_count", .value = 1, .most = 1}},
+     .step = onnx_adam},
 };
 
 }  // namespace

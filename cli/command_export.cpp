@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "compiler/file_training.h"
 #include "compiler/provenance.h"
 #include "compiler/session.h"
 #include "compiler/training_graph.h"
@@ -18,6 +19,14 @@ namespace {
 void export_step(const Recipe& given, const CommandOptions& options) {
   if (is_compiled_directory(given.model))
     throw Error("'" + given.model + "' is a compiled step: name the ONNX file or the recipe for --training-graph");
+  if (options.exported == CommandOptions::training_operators) {
+    if (!options.checkpoint.empty())
+      throw Error("--training-operators takes the model's own weights: leave out --checkpoint, or export twice");
+    export_with_training(given, options.target, provenance(given, std::nullopt));
+    if (options.format == Format::json)
+      print_out("{}\n", json_text({{"model", given.model}, {"training_operators", options.target}}));
+    return;
+  }
   const FileTensors weights = options.checkpoint.empty() ? FileTensors() : read_checkpoint_weights(options.checkpoint);
   Recipe recipe = given;
   if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";

@@ -171,6 +171,9 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
     command->add_flag_callback(
         "--training-info", [&options] { options.exported = CommandOptions::training_info; },
         "write an inference model that carries its training step as TrainingInfoProto");
+    command->add_flag_callback(
+        "--training-operators", [&options] { options.exported = CommandOptions::training_operators; },
+        "write the model with loss, Gradient and optimizer as operators (ai.onnx.preview.training): train reads them");
   }
   if (name == "gradients")
     command->add_option("-o,--target", options.target, "the safetensors file to write")->required()->type_name("FILE");

@@ -18,7 +18,7 @@ struct CommandOptions {
   std::string sign;        // compile: a private key
   std::string cubins;      // compile: architectures
   std::string checkpoint;  // eval, export, gradients: weights to use
-  enum Exported : uint8_t { model, training_graph, training_info } exported = model;
+  enum Exported : uint8_t { model, training_graph, training_info, training_operators } exported = model;
   int repeats = 0;  // bench: steps that are timed; 0: as many as suit the device
 };
 

@@ -2,6 +2,7 @@
 
 #include "cli/command_line.h"
 #include "cli/output.h"
+#include "compiler/file_training.h"
 #include "compiler/idle_keys.h"
 #include "compiler/session.h"
 #include "runtime/signals.h"
@@ -15,7 +16,7 @@ ExitCode run(const CommandLine& line) {
   const std::map<std::string, Run> commands{{"check", run_check}, {"inspect", run_inspect},    {"compile", run_compile},
                                             {"train", run_train}, {"eval", run_eval},          {"export", run_export},
                                             {"bench", run_bench}, {"gradients", run_gradients}};
-  const Recipe recipe = recipe_of(line);
+  const Recipe recipe = over_training_of_file(recipe_of(line));
   // Beside a compiled step's own keys, which are not known yet, they may have one.
   if (line.options.format == Format::text && !is_compiled_directory(recipe.model))
     for (const std::string& sentence : idle_keys(recipe)) print_err("halfstep: note: {}\n", sentence);

@@ -4,6 +4,7 @@
 #include "api/step.h"
 #include "compiler/check.h"
 #include "compiler/find_non_finite.h"
+#include "compiler/file_training.h"
 #include "compiler/idle_keys.h"
 #include "compiler/precision_rows.h"
 #include "compiler/session.h"
@@ -33,7 +34,7 @@ Recipe recipe_of(const char* model, const halfstep_option* options, size_t optio
     }
   problems.throw_if_any();
   take_batch_from_shape(recipe);
-  return recipe;
+  return over_training_of_file(std::move(recipe));
 }
 
 halfstep_status* check_model(const char* model, const halfstep_option* options, size_t option_count,

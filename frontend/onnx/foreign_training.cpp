@@ -3,6 +3,7 @@
 #include <onnx/onnx_pb.h>
 
 #include <cstdint>
+#include <fstream>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -25,6 +26,48 @@ std::string optimizer_of(const fs::path& model) {
 }
 
 }  // namespace
+
+// The fields of a ModelProto are stepped over by their sizes.
+bool carries_training_step(const fs::path& model) {
+  enum WireType : uint64_t { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
+  constexpr uint64_t kTrainingInfo = 20;
+  std::ifstream file(model, std::ios::binary);
+  const auto read_varint = [&] {
+    uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      const int byte = file.get();
+      if (byte == EOF) break;
+      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    return value;
+  };
+  while (file && file.peek() != EOF) {
+    const uint64_t tag = read_varint();
+    if (tag >> 3 == kTrainingInfo) return (tag & 7) == bytes;
+    switch (tag & 7) {
+      case varint:
+        read_varint();
+        break;
+      case fixed64:
+        file.seekg(8, std::ios::cur);
+        break;
+      case fixed32:
+        file.seekg(4, std::ios::cur);
+        break;
+      case bytes: {
+        constexpr uint64_t kMost = uint64_t{1} << 31;
+        const uint64_t size = read_varint();
+        if (size > kMost) return false;
+        file.seekg(static_cast<std::streamoff>(size), std::ios::cur);
+        break;
+      }
+      default:
+        return false;  // no such message, as the reader will say
+    }
+  }
+  return false;
+}
 
 bool carries_training_step(const OnnxModel& model) { return model.proto().training_info_size() > 0; }
 

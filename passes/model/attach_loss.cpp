@@ -218,6 +218,11 @@ Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<st
   return std::move(b).finish();
 }
 
+std::optional<int64_t> axis_of_classes(const Graph& graph, const LossOptions& options) {
+  if (options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
+  return class_axis(graph, chosen_output(graph, options.output), options);
+}
+
 std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options) {
   if (options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
   const NamedValue& output = chosen_output(graph, options.output);

@@ -45,6 +45,9 @@ struct LossOptions {
 // How many classes labels choose from; nullopt: the loss has no classes. Error as attach_loss's.
 std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options);
 
+// The axis they are on, from the front; nullopt and Error as before.
+std::optional<int64_t> axis_of_classes(const Graph& graph, const LossOptions& options);
+
 // Error if the output is missing, ambiguous or of a type the loss does not fit.
 Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<std::string>* remarks = nullptr);
 

@@ -165,6 +165,49 @@ TEST(Optimizer, RmspropFollowsTorch) {
     }
 }
 
+Reference adagrad(double rate_decay) {
+  return [=, sum = std::vector<double>(3)](std::vector<double> w, std::vector<double> g, int step) mutable {
+    for (size_t i = 0; i < w.size(); ++i) {
+      g[i] += 0.01 * w[i];
+      sum[i] += g[i] * g[i];
+      w[i] -= kRate / (1 + (step - 1) * rate_decay) * g[i] / (std::sqrt(sum[i]) + 1e-10);
+    }
+    return w;
+  };
+}
+
+TEST(Optimizer, AdagradFollowsTorch) {
+  for (const double rate_decay : {0.0, 0.25})
+    expect_trajectory(
+        {.name = "adagrad", .parameters = {{"rate_decay", rate_decay}}, .weight_decay = 0.01, .scaling = no_scaling()},
+        adagrad(rate_decay));
+}
+
+// onnx.reference's _apply_adam.
+Reference onnx_adam(int first_count) {
+  return [=, v = std::vector<double>(3), h = std::vector<double>(3)](std::vector<double> w, std::vector<double> g,
+                                                                     int step) mutable {
+    const int t = first_count + step - 1;
+    const double rate = t > 0 ? kRate * std::sqrt(1 - std::pow(0.999, t)) / (1 - std::pow(0.9, t)) : kRate;
+    for (size_t i = 0; i < w.size(); ++i) {
+      g[i] += 0.01 * w[i];
+      v[i] = 0.9 * v[i] + 0.1 * g[i];
+      h[i] = 0.999 * h[i] + 0.001 * g[i] * g[i];
+      w[i] -= rate * v[i] / (std::sqrt(h[i]) + 1e-3);
+    }
+    return w;
+  };
+}
+
+TEST(Optimizer, OnnxAdamFollowsOnnx) {
+  for (const int first_count : {0, 1})
+    expect_trajectory({.name = "onnx_adam",
+                       .parameters = {{"epsilon", 1e-3}, {"first_count", first_count}},
+                       .weight_decay = 0.01,
+                       .scaling = no_scaling()},
+                      onnx_adam(first_count));
+}
+
 TEST(Optimizer, ALossScaleChangesNothingButTheScale) {
   expect_trajectory({.name = "adamw", .weight_decay = 0.1, .scaling = {.interval = 4}}, adam(0, 0.1));
 }

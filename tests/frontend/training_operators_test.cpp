@@ -1,0 +1,180 @@
+// Loss and optimizer as operators in a model's file: what is written reads back, and what is of another form is told.
+#include "frontend/onnx/training_operators.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "base/file.h"
+#include "frontend/export/training_operators.h"
+#include "test_model.h"
+
+namespace halfstep::test {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+TestModel linear() {
+  return TestModel()
+      .input("x", {4, 3})
+      .weight("w", ramp({3, 2}))
+      .weight("b", floats({2}, {0, 1}))
+      .node("MatMul", {"x", "w"}, {"product"})
+      .node("Add", {"product", "b"}, {"y"})
+      .output("y");
+}
+
+TrainingOperators momentum() {
+  TrainingOperators t;
+  t.loss = "softmax_cross_entropy", t.output = "y", t.class_axis = 1;
+  t.optimizer = "sgd";
+  t.parameters = {{"momentum", "0.9"}, {"dampening", "0"}, {"nesterov", "false"}};
+  t.learning_rate = "0.03";
+  t.trained = {"w", "b"};
+  return t;
+}
+
+onnx::ModelProto written(const TrainingOperators& training, size_t rank = 2) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "model.onnx";
+  export_training_operators(OnnxModel(linear().file()), training, rank, path);
+  onnx::ModelProto model;
+  EXPECT_TRUE(model.ParseFromString(read_file(path)));
+  return model;
+}
+
+OnnxModel model_of(const onnx::ModelProto& proto) {
+  return OnnxModel(OnnxFile{"model.onnx", proto.SerializeAsString(), "."});
+}
+
+std::string error_after(const std::function<void(onnx::ModelProto&)>& change,
+                        const TrainingOperators& training = momentum()) {
+  onnx::ModelProto proto = written(training);
+  change(proto);
+  try {
+    read_training_operators(model_of(proto));
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+onnx::NodeProto& node(onnx::ModelProto& model, const std::string& op) {
+  for (onnx::NodeProto& found : *model.mutable_training_info(0)->mutable_algorithm()->mutable_node())
+    if (found.op_type() == op) return found;
+  throw Error("no node " + op);
+}
+
+onnx::AttributeProto& attribute(onnx::NodeProto& node, const std::string& name) {
+  for (onnx::AttributeProto& found : *node.mutable_attribute())
+    if (found.name() == name) return found;
+  throw Error("no attribute " + name);
+}
+
+TEST(TrainingOperatorsFile, ReadBackAsWritten) {
+  std::vector<TrainingOperators> all{momentum()};
+  const auto add = [&](auto change) {
+    all.push_back(momentum());
+    change(all.back());
+  };
+  add([](auto& t) { t.ignore_index = -100; });
+  add([](auto& t) { t.weight_decay = "0.0005"; });
+  add([](auto& t) { t.weight_decay = "0.0005", t.no_decay = {"b"}; });
+  add([](auto& t) { t.parameters = {{"momentum", "0.8"}, {"dampening", "0.5"}, {"nesterov", "true"}}; });
+  add([](auto& t) { t.trained = {"w"}; });
+  add([](auto& t) { t.loss = "mean_squared_error", t.class_axis.reset(); });
+  add([](auto& t) { t.optimizer = "adagrad", t.parameters = {{"rate_decay", "0.1"}, {"epsilon", "1e-06"}}; });
+  for (const char* first : {"0", "1"})
+    add([=](auto& t) {
+      t.optimizer = "onnx_adam";
+      t.parameters = {{"beta1", "0.9"}, {"beta2", "0.999"}, {"epsilon", "1e-08"}, {"first_count", first}};
+    });
+  for (const TrainingOperators& training : all)
+    EXPECT_EQ(read_training_operators(model_of(written(training))), training) << training.optimizer;
+}
+
+TEST(TrainingOperatorsFile, ClassesOnAnotherAxisAndLossesOfTheModel) {
+  TrainingOperators last = momentum();
+  last.class_axis = 2;
+  EXPECT_EQ(read_training_operators(model_of(written(last, 3))).class_axis, 2);
+  TrainingOperators own = momentum();
+  own.loss = "from_graph", own.class_axis.reset();
+  for (const size_t rank : {0, 1}) EXPECT_EQ(read_training_operators(model_of(written(own, rank))), own);
+}
+
+TEST(TrainingOperatorsFile, OtherFormsAreToldByName) {
+  const auto in = [](const char* op, const char* name) {
+    return [=](auto change) { return error_after([&](onnx::ModelProto& m) { change(attribute(node(m, op), name)); }); };
+  };
+  EXPECT_THAT(error_after([](auto& m) { node(m, "Gradient").set_domain(""); }),
+              AllOf(HasSubstr("model 'model.onnx', its training step: no operator Gradient"), HasSubstr("Momentum")));
+  EXPECT_THAT(error_after([](auto& m) { node(m, "Momentum").set_op_type("Lion"); }),
+              HasSubstr("Gradient, Adagrad, Adam or Momentum expected"));
+  EXPECT_THAT(in("Momentum", "mode")([](auto& a) { a.set_s("heavy"); }),
+              HasSubstr("mode: standard or nesterov expected, found 'heavy'"));
+  EXPECT_THAT(in("Momentum", "beta")([](auto& a) { a.set_f(2); }), HasSubstr("beta: more than 0 and at most 1"));
+  EXPECT_THAT(in("Momentum", "beta")([](auto& a) { a.set_f(NAN); }), HasSubstr("beta: a finite number expected"));
+  EXPECT_THAT(in("Momentum", "alpha")([](auto& a) { a.set_type(onnx::AttributeProto::INT); }),
+              HasSubstr("attribute alpha: FLOAT expected, found INT"));
+  EXPECT_THAT(in("SoftmaxCrossEntropyLoss", "reduction")([](auto& a) { a.set_s("sum"); }),
+              HasSubstr("reduction of the loss: mean expected, found 'sum'"));
+  EXPECT_THAT(in("Gradient", "y")([](auto& a) { a.set_s("product"); }),
+              HasSubstr("the loss reads 'product', which is no output of the model"));
+  EXPECT_THAT(in("Gradient", "xs")([](auto& a) { a.set_strings(0, "v"); }),
+              HasSubstr("operand 0: the value that xs and zs name there expected, found 'w'"));
+  EXPECT_THAT(error_after([](auto& m) { node(m, "SoftmaxCrossEntropyLoss").set_op_type("Einsum"); }),
+              HasSubstr("the loss 'loss' is made by Einsum"));
+  EXPECT_THAT(error_after([](auto& m) {
+                m.mutable_training_info(0)->mutable_update_binding()->Mutable(1)->set_value("step.count_out");
+              }),
+              HasSubstr("update binding of 'w': 'w_out' expected, found 'step.count_out'"));
+  EXPECT_THAT(error_after([](auto& m) {
+                auto& binding = *m.mutable_training_info(0)->add_update_binding();
+                binding.set_key("average"), binding.set_value("w_out");
+              }),
+              HasSubstr("update binding 'average': neither a trained weight nor a state of the optimizer"));
+  EXPECT_THAT(error_after([](auto& m) {
+                for (auto& tensor : *m.mutable_training_info(0)->mutable_algorithm()->mutable_initializer())
+                  if (tensor.name() == "momentum/b") tensor = tensor_proto("momentum/b", floats({2}, {0, 1}));
+              }),
+              HasSubstr("state 'momentum/b' is not 0: the step was under way"));
+  EXPECT_THAT(error_after([](auto& m) { *m.add_training_info() = m.training_info(0); }),
+              HasSubstr("one algorithm expected, found 2"));
+}
+
+TEST(TrainingOperatorsFile, AdamsOtherDecayAndCountsAreTold) {
+  TrainingOperators adam = momentum();
+  adam.optimizer = "onnx_adam";
+  adam.parameters = {{"beta1", "0.9"}, {"beta2", "0.999"}, {"epsilon", "1e-08"}, {"first_count", "1"}};
+  EXPECT_THAT(error_after(
+                  [](auto& m) {
+                    auto& after = *node(m, "Adam").add_attribute();
+                    after.set_name("norm_coefficient_post"), after.set_f(0.1F);
+                    after.set_type(onnx::AttributeProto::FLOAT);
+                  },
+                  adam),
+              HasSubstr("norm_coefficient_post: 0 expected, found 0.1"));
+  EXPECT_THAT(error_after([](auto& m) { node(m, "Add").set_op_type("Mul"); }, adam),
+              HasSubstr("the count of updates, 'step.count': bound to itself plus 1 expected"));
+}
+
+TEST(TrainingOperatorsFile, ASoftmaxOfASoftmaxIsRefused) {
+  TestModel model = linear().node("Softmax", {"y"}, {"p"}).output("p");
+  TrainingOperators training = momentum();
+  training.output = "p";
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "model.onnx";
+  export_training_operators(OnnxModel(model.file()), training, 2, path);
+  try {
+    read_training_operators(OnnxModel(read_onnx_file(path)));
+    ADD_FAILURE() << "it was read";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("the loss takes a softmax of 'p', which is a Softmax already"));
+  }
+}
+
+}  // namespace
+}  // namespace halfstep::test

@@ -76,7 +76,7 @@ struct CompiledModel {
   DeviceKind device = DeviceKind::cpu;
   std::string architecture;  // "sm_80"; an LLVM CPU name such as "x86-64-v3"
   std::vector<Program> programs;
-  std::string kernels;       // PTX text, or the bytes of an ELF shared object; may be empty
+  std::string kernels;  // PTX text, or the bytes of an ELF shared object; may be empty
   // cuda: the same kernels as machine code, by architecture ("sm_90"). Other GPUs take the PTX.
   std::map<std::string, std::string> cubins;
   NamedTensors state;        // initial contents of state buffers by name; absent: zeros
@@ -89,9 +89,10 @@ struct CompiledModel {
 
 // Checks every program, and that they agree on shared state, its initial contents, the arenas and the parameters.
 void check(const CompiledModel& model);
-// program.<name>.txt, kernels.ptx and .<architecture>.cubin, or kernels.so, weights.safetensors, manifest.json. Written to a temporary directory
-// beside `directory` and renamed; replaces an older compiled step and nothing else. Notes the CPU it was compiled on.
-// load_compiled checks sizes and checksums before it allocates or parses, and the model before it returns it.
+// program.<name>.txt, kernels.ptx and .<architecture>.cubin, or kernels.so, weights.safetensors, manifest.json. Written
+// to a temporary directory beside `directory` and renamed; replaces an older compiled step and nothing else. Notes the
+// CPU it was compiled on. load_compiled checks sizes and checksums before it allocates or parses, and the model before
+// it returns it.
 void save_compiled(const CompiledModel& model, const std::string& directory);
 CompiledModel load_compiled(const std::string& directory);
 

@@ -1,12 +1,12 @@
 #include "frontend/import/importer.h"
 
 #include <fnmatch.h>
-#include <google/protobuf/unknown_field_set.h>
 
 #include <algorithm>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "frontend/import/function_body.h"
 #include "frontend/import/node_context.h"
 #include "frontend/import/operators.h"
 #include "frontend/onnx/tables.h"
@@ -25,41 +25,6 @@ std::string graph_name(const onnx::GraphProto& graph) {
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_' && c != '.' && c != '-') c = '_';
   return name;
-}
-
-// Attributes that a function's body takes from its call. A default is the function's own.
-std::map<std::string, onnx::AttributeProto> call_attributes(const onnx::FunctionProto& function,
-                                                            const onnx::NodeProto& call) {
-  constexpr int kDefaultsField = 11;  // attribute_proto, added to the format after our messages
-  std::map<std::string, onnx::AttributeProto> attributes;
-  for (int i = 0; i < function.unknown_fields().field_count(); ++i) {
-    const google::protobuf::UnknownField& field = function.unknown_fields().field(i);
-    onnx::AttributeProto attribute;
-    if (field.number() == kDefaultsField && field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED &&
-        attribute.ParseFromString(field.length_delimited()))
-      attributes[attribute.name()] = attribute;
-  }
-  for (const onnx::AttributeProto& attribute : call.attribute()) attributes[attribute.name()] = attribute;
-  return attributes;
-}
-
-void fill_in_attributes(NodeList& nodes, const std::map<std::string, onnx::AttributeProto>& given) {
-  for (onnx::NodeProto& node : nodes) {
-    auto& attributes = *node.mutable_attribute();
-    for (int i = attributes.size(); i-- > 0;) {
-      onnx::AttributeProto& attribute = attributes[i];
-      if (attribute.has_g()) fill_in_attributes(*attribute.mutable_g()->mutable_node(), given);
-      if (attribute.ref_attr_name().empty()) continue;
-      const auto found = given.find(attribute.ref_attr_name());
-      if (found == given.end()) {
-        attributes.DeleteSubrange(i, 1);
-        continue;
-      }
-      const std::string name = attribute.name();
-      attribute = found->second;
-      attribute.set_name(name);
-    }
-  }
 }
 
 int64_t key_of(Value v) { return (static_cast<int64_t>(v.node) << 32) + v.result; }
@@ -92,25 +57,6 @@ std::string list(const Range& range, Name&& name) {
 }
 
 }  // namespace
-
-TensorType leaf_type(const onnx::TensorProto& tensor, const RepeatedLeaves& repeated) {
-  TensorType type = type_of(tensor);
-  if (const auto found = repeated.find(tensor.name()); found != repeated.end())
-    for (size_t axis : found->second) type.shape[axis] = 1;
-  return type;
-}
-
-const Binding* Scope::find(std::string_view name) const {
-  for (const Scope* scope = this; scope; scope = scope->outer)
-    if (const auto found = scope->bindings.find(name); found != scope->bindings.end()) return &found->second;
-  return nullptr;
-}
-
-const Binding& Scope::at(const std::string& name) const {
-  const Binding* found = find(name);
-  if (!found) throw Error("value '" + prefix + name + "' is nowhere defined");
-  return *found;
-}
 
 Importer::Importer(const Inputs& inputs)
     : inputs_(inputs),
@@ -307,8 +253,7 @@ std::vector<Binding> Importer::call_function(const onnx::FunctionProto& function
   }
   inlined_bytes_ = checked_add(inlined_bytes_, static_cast<int64_t>(function.ByteSizeLong()), "functions");
   if (inlined_bytes_ > kMostInlined) throw refuse_call("the model's functions, inlined, take more than 1 GiB");
-  function_bodies_.push_back(function.node());
-  fill_in_attributes(function_bodies_.back(), call_attributes(function, node));
+  function_bodies_.push_back(body_of_call(function, node));
   Problems problems;
   validate_body(function, function_bodies_.back(), problems);
   if (!problems.empty())
@@ -476,51 +421,16 @@ void Importer::throw_problems() {
   // The import at the exported sizes went well, so that only the sizes can be the reason.
   Problems explained;
   for (const std::string& problem : problems_.messages())
-    explained.add(problem + "; " + describe_sizes() + ": use the exported sizes, or export with dynamic ones");
+    explained.add(problem + "; " + describe_sizes(inputs_.shapes) +
+                  ": use the exported sizes, or export with dynamic ones");
   explained.throw_if_any();
-}
-
-std::string Importer::describe_sizes() const {
-  std::string exported, wanted;
-  for (const auto& [name, dimensions] : inputs_.shapes) {
-    if (exported_sizes(dimensions) == wanted_sizes(dimensions)) continue;
-    const std::string separator = exported.empty() ? "" : ", ";
-    exported += separator + name + "=" + to_string(exported_sizes(dimensions));
-    wanted += separator + name + "=" + to_string(wanted_sizes(dimensions));
-  }
-  return "the model was exported at " + exported + " and is read at " + wanted;
-}
-
-// A weight is one leaf: not repeated in one place and read as the file has it in another, and not trained as a
-// parameter here and updated as a statistic there.
-void Importer::check_leaves(const Graph& graph) const {
-  std::unordered_map<std::string_view, int> leaves, parameters;
-  for (const Node& node : graph.nodes()) {
-    const bool parameter = node.op->name == "parameter";
-    if (!parameter && node.op->name != "state") continue;
-    ++leaves[node.attributes.text("name")];
-    parameters[node.attributes.text("name")] += parameter;
-  }
-  std::set<std::string_view> mixed;
-  for (const auto& [name, count] : parameters)
-    if (count > 0 && count < leaves.at(name)) mixed.insert(name);
-  Problems problems;
-  for (std::string_view name : mixed)
-    problems.add("initializer '" + std::string(name) +
-                 "' is both a parameter and a running statistic, merged at export because " +
-                 "their values were equal: put each back with --restore-parameters, or export with optimize=False");
-  for (const auto& [name, axes] : repeated_leaves_)
-    if (leaves[name] > 1)
-      problems.add("initializer '" + name + "' is read both as the exported copies of one value and whole; " +
-                   describe_sizes() + ": use the exported sizes, or export with dynamic ones");
-  problems.throw_if_any();
 }
 
 void Importer::add_remarks() {
   const auto count = [](int64_t n, const std::string& what) {
     return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
   };
-  if (inputs_.recorded) remarks_.push_back(describe_sizes());
+  if (inputs_.recorded) remarks_.push_back(describe_sizes(inputs_.shapes));
   if (!repeated_leaves_.empty())
     remarks_.push_back("copies of one value, made for the exported batch, are trained as that value: " +
                        list(repeated_leaves_, [](const auto& leaf) { return leaf.first; }));
@@ -541,29 +451,6 @@ void Importer::add_remarks() {
                        " took in a batch norm at export and train without it; to keep them, export with optimize=False "
                        "or TrainingMode.TRAINING, or put them back with --bn-insert");
 }
-
-namespace {
-
-// Random numbers that were read as a dropout, or switched off, leave the inputs behind that they were drawn from.
-Graph without_unread_step_inputs(const Graph& graph) {
-  std::vector<char> read(graph.nodes().size(), 0);
-  for (const Node& node : graph.nodes())
-    for (Value v : node.operands)
-      if (v) read[static_cast<size_t>(v.node)] = 1;
-  const auto unread = [&](NodeId id) {
-    const Node& node = graph.node(id);
-    return !read[static_cast<size_t>(id)] && node.op->name == "input" && leaf_name(node).is(Role::step_input);
-  };
-  bool any = false;
-  for (NodeId id = 0; id < graph.size(); ++id) any |= unread(id);
-  if (!any) return graph;
-  NodeId next = 0;
-  return rewrite(graph, [&](Builder&, const Node&, std::span<const Value>) {
-    return unread(next++) ? std::vector<Value>{Value{}} : std::vector<Value>();
-  });
-}
-
-}  // namespace
 
 Graph Importer::run() {
   const onnx::GraphProto& graph = inputs_.model.graph();
@@ -587,7 +474,7 @@ Graph Importer::run() {
   for (const auto& [state, value] : updates_) builder_.update(state, value);
   add_remarks();
   Graph result = without_unread_step_inputs(std::move(builder_).finish());
-  check_leaves(result);
+  check_leaves(result, repeated_leaves_, inputs_.shapes);
   const std::vector<NodeId> still = parameters_without_gradient(result);
   if (inputs_.options.mode == ImportMode::training && !still.empty())
     remarks_.push_back(

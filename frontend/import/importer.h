@@ -13,6 +13,7 @@
 #include "frontend/import/constants.h"
 #include "frontend/import/import.h"
 #include "frontend/import/initializer.h"
+#include "frontend/import/leaves.h"
 #include "frontend/import/respecialise.h"
 #include "frontend/import/scope.h"
 #include "frontend/import/sizes.h"
@@ -23,12 +24,6 @@
 #include "ir/builder.h"
 
 namespace halfstep {
-
-// Initializers that repeat one value along axes, by name: their leaves have size 1 there.
-using RepeatedLeaves = std::map<std::string, std::set<size_t>>;
-
-// Of the initializer's leaf, before it is permuted.
-TensorType leaf_type(const onnx::TensorProto& tensor, const RepeatedLeaves& repeated);
 
 // Nodes refused for the same reason are one problem.
 using Refusals = std::map<std::string, std::vector<std::string>>;
@@ -109,8 +104,6 @@ class Importer {
   void refuse(const onnx::NodeProto& node, const std::string& name, const Scope& scope);
   std::string unique_name(const std::string& name);
   Value repeated_leaf(const Node& leaf, size_t axis);
-  void check_leaves(const Graph& graph) const;
-  std::string describe_sizes() const;
   void refuse_missing_gradients();
   void throw_problems();
   void add_remarks();

@@ -21,6 +21,7 @@
 #include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
 #include "passes/precision/place_casts.h"
+#include "passes/rewrite/add_epilogues.h"
 #include "passes/rewrite/canonicalise.h"
 #include "passes/rewrite/expand_composites.h"
 #include "passes/rewrite/hoist_max_pool.h"
@@ -197,6 +198,7 @@ constexpr Pass kPasses[] = {
     {{"reduce_filter_gradients", {"reduce_filter_gradients"}, kValues}, reduce_gradients},
     {{"simplify", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"place_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
+    {{"add_epilogues", {"add_epilogues"}, kGradients}, [](Pipeline& p) { p.each(add_epilogues); }},
     {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"fuse", {"fuse"}, kValues}, [](Pipeline& p) { p.each(fuse); }},
     {{"compute_in_readers", {"compute_in_readers"}, kValues}, [](Pipeline& p) { p.each(compute_in_readers); }},

@@ -135,6 +135,8 @@ inline const std::vector<OpSample>& op_samples() {
       {"matmul", "{f}[4,3],{f}[5,4]", "transpose_a=1, transpose_b=1"},
       {"matmul", "{f}[2,3,4],{f}[2,5,4]", "transpose_b=1"},
       {"matmul", "{f}[2,4,3],{f}[2,4,5]", "transpose_a=1"},
+      {"matmul", "{f}[3,4],{f}[4,5],{f}[5]", ""},
+      {"matmul", "{f}[3,4],{f}[9,4],{f}[9]", "transpose_b=1"},
       {"full_matmul", "{f}[3,4],{f}[4,5]", ""},
       {"full_matmul", "{f}[2,3,4],{f}[2,5,4]", "transpose_b=1"},
       {"depthwise", "{f}[2,6,7,4],{f}[3,3,4]", "window=[3,3], strides=[2,1], pads_begin=[1,1], pads_end=[1,0]"},

@@ -177,6 +177,7 @@ void Lowering::lower_gemm(NodeId id) {
   gemm.operand = b.dtype, gemm.result = gemm.bias_type = c.dtype;
   gemm.a = ref(operand_place(n.operands[0])), gemm.b = ref(operand_place(n.operands[1])),
   gemm.c = ref(places_.of_result({id, 0}));
+  if (n.operands.size() > 2) gemm.bias = ref(operand_place(n.operands[2]));
   add_step(std::move(gemm), n.origin);
 }
 

@@ -37,10 +37,23 @@ MatmulShape matmul_shape(const TensorType& a, const TensorType& b, const Attribu
   return {rank == 3 ? a.shape[0] : 1, a.shape[rank - (ta ? 1 : 2)], b.shape[rank - (tb ? 2 : 1)], k};
 }
 
+constexpr size_t kMatmulBias = 2;
+
+// Whether a product has its optional operand number `i`.
+template <typename Operands>
+bool has_operand(const Operands& operands, size_t i) {
+  return operands.size() > i && operands[i];
+}
+
 std::vector<TensorType> matmul_type(const TypeContext& c) {
   expect_same_floating(c);
   const MatmulShape s = matmul_shape(c.operand(0), c.operand(1), c.attributes);
   const DType type = result_type(c.attributes, c.operand(0).dtype);
+  if (has_operand(c.operands, kMatmulBias)) {
+    const TensorType &bias = c.operand(kMatmulBias), expected{type, {s.n}};
+    expect(c.operand(0).shape.size() == 2, "a product of two matrices has a bias, this one is a batch of them");
+    expect(bias == expected, "bias " + to_string(expected) + " expected, found " + to_string(bias));
+  }
   if (c.operand(0).shape.size() == 3) return {{type, {s.batch, s.m, s.n}}};
   return {{type, {s.m, s.n}}};
 }
@@ -55,11 +68,12 @@ void evaluate_matmul(const EvaluateContext& c) {
   const MatmulShape s = matmul_shape(c.types[0], c.types[1], c.node.attributes);
   const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
   const std::vector<double>&a = *c.operands[0], &b = *c.operands[1];
+  const std::vector<double>* bias = has_operand(c.operands, kMatmulBias) ? c.operands[kMatmulBias] : nullptr;
   size_t at = 0;
   for (int64_t i = 0; i < s.batch; ++i)
     for (int64_t row = 0; row < s.m; ++row)
       for (int64_t column = 0; column < s.n; ++column) {
-        double sum = 0;
+        double sum = bias ? (*bias)[static_cast<size_t>(column)] : 0;
         for (int64_t k = 0; k < s.k; ++k) {
           const int64_t in_a = ta ? k * s.m + row : row * s.k + k, in_b = tb ? column * s.k + k : k * s.n + column;
           sum += a[static_cast<size_t>(i * s.m * s.k + in_a)] * b[static_cast<size_t>(i * s.k * s.n + in_b)];
@@ -74,8 +88,12 @@ std::vector<Value> matmul_vjp(const VjpContext& c) {
   Builder& builder = c.builder;
   const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
   const Value a = c.operands[0], b = c.operands[1], dy = builder.cast(c.cotangents[0], builder.dtype(a));
-  return {ta ? builder.matmul(b, dy, transposed(tb, true)) : builder.matmul(dy, b, transposed(false, !tb)),
-          tb ? builder.matmul(dy, a, transposed(true, ta)) : builder.matmul(a, dy, transposed(!ta, false))};
+  std::vector<Value> cotangents{
+      ta ? builder.matmul(b, dy, transposed(tb, true)) : builder.matmul(dy, b, transposed(false, !tb)),
+      tb ? builder.matmul(dy, a, transposed(true, ta)) : builder.matmul(a, dy, transposed(!ta, false))};
+  if (has_operand(c.operands, kMatmulBias))
+    cotangents.push_back(builder.sum_to(c.cotangents[0], builder.shape(c.operands[kMatmulBias])));
+  return cotangents;
 }
 
 // The product with the operands that it has, and its gradients, whatever the operands' class would be.
@@ -98,7 +116,9 @@ std::optional<OperandAxes> resize_matmul(const Node& node, size_t axis) {
   if (axis + 2 < rank) return OperandAxes{axis, axis};
   const bool rows = axis + 2 == rank, transposed = node.attributes.integer(rows ? "transpose_a" : "transpose_b") != 0;
   const size_t own = transposed == rows ? rank - 1 : rank - 2;
-  return rows ? OperandAxes{own, std::nullopt} : OperandAxes{std::nullopt, own};
+  OperandAxes axes = rows ? OperandAxes{own, std::nullopt} : OperandAxes{std::nullopt, own};
+  if (node.operands.size() > kMatmulBias) axes.push_back(rows ? std::nullopt : std::optional<size_t>(0));
+  return axes;
 }
 
 double matmul_cost(const Node& node, std::span<const TensorType> types) {
@@ -273,7 +293,7 @@ std::vector<AttributeSpec> convolution_attributes(std::vector<AttributeSpec> mor
 const std::vector<Op> kOps{
     {.name = "matmul",
      .onnx = "MatMul",
-     .operands = {{"a"}, {"b"}},
+     .operands = {{"a"}, {"b"}, {"bias", OperandSpec::optional}},
      .attributes = {{"transpose_a", int64_t{0}, AttributeSpec::defaulted},
                     {"transpose_b", int64_t{0}, AttributeSpec::defaulted},
                     kResult},

@@ -197,14 +197,14 @@ Value wide_scatter(const Context& c) {
 
 // A weight's gradient on its way into the flat f32 arena, or into the table that a scatter adds to: the contraction
 // writes f32 itself, one rounding and one copy less. Activations that are read as f32 stay low: they are stored, and
-// other readers have the rounded value.
+// other readers have the rounded value. A low bias has a low result.
 Value wide_gradient(const Context& c) {
   const bool flat = is(c.node, "reshape") && c.node.results[0].shape.size() == 1;
   if ((!flat && !is(c.node, "scatter")) || !is(c.maker(0), "cast")) return {};
   const Value low = c.maker(0).operands[0];
   const Node& made = c.builder.graph().node(low);
   if (made.origin.phase == Phase::forward || c.maker(0).attributes.dtype("to") != DType::f32 ||
-      !is_low(c.builder.dtype(low)) || !made.attributes.find("result"))
+      !is_low(c.builder.dtype(low)) || !made.attributes.find("result") || made.operands.size() > 2)
     return {};
   const Node contraction = made;
   Attributes attributes = contraction.attributes;
@@ -319,13 +319,16 @@ Value pointwise_of_splats(const Context& c) {
   return c.builder.broadcast(c.builder.call_all(*c.node.op, scalars, c.node.attributes).front(), shape);
 }
 
-// A contraction over nothing is zeros, and of nothing an empty tensor: there is no product to call a library for.
+// A contraction over nothing is zeros or its bias, and of nothing an empty tensor: there is no product to call a
+// library for.
 Value empty_contraction(const Context& c) {
   if (c.node.op->kernel != KernelKind::gemm && c.node.op->kernel != KernelKind::convolution) return {};
   const TensorType& result = c.node.results[0];
   bool empty = result.element_count() == 0;
-  for (Value v : c.operands) empty |= c.builder.type(v).element_count() == 0;
-  return empty ? c.builder.broadcast(c.builder.constant(result.dtype, 0), result.shape) : Value{};
+  for (Value v : c.operands) empty |= v && c.builder.type(v).element_count() == 0;
+  if (!empty) return {};
+  const bool biased = c.operands.size() > 2 && c.operands[2];
+  return c.builder.broadcast(biased ? c.operands[2] : c.builder.constant(result.dtype, 0), result.shape);
 }
 
 // Folds small constants; never into something larger than its operands.

@@ -245,15 +245,17 @@ class Run {
     return true;
   }
 
-  // A sum of products of the operands, or of operand 0 where there is one.
+  // A sum of products of the operands, or of operand 0 where there is one; a bias is a term of its own.
   void move_sum(NodeId id, const Node& node, std::span<const InterpretedTensor* const> operands,
                 InterpretedTensor& result, double more) {
     std::vector<InterpretedTensor> magnitudes;
     double smallest = 1;
+    const bool adds_a_bias = node.op->kernel == KernelKind::gemm && operands.size() > 2;
     for (const InterpretedTensor* operand : operands) {
       InterpretedTensor m = *operand;
       if (is_floating(m.type.dtype)) {
-        smallest *= quantum(m.values);
+        const double q = quantum(m.values);
+        smallest = adds_a_bias && operand == operands.back() ? std::min(smallest, q) : smallest * q;
         for (double& v : m.values) v = std::abs(v);
       }
       magnitudes.push_back(std::move(m));

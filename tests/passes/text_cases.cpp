@@ -43,6 +43,7 @@
 #include "passes/pipeline.h"
 #include "passes/precision/autocast.h"
 #include "passes/precision/place_casts.h"
+#include "passes/rewrite/add_epilogues.h"
 #include "passes/rewrite/canonicalise.h"
 #include "passes/rewrite/expand_composites.h"
 #include "passes/rewrite/hoist_max_pool.h"
@@ -224,6 +225,7 @@ RunPass plain(Graph (*pass)(const Graph&)) {
 
 const std::map<std::string, RunPass>& passes() {
   static const std::map<std::string, RunPass> all{
+      {"add_epilogues", plain(add_epilogues)},
       {"add_update", run_add_update},
       {"attach_loss", run_attach_loss},
       {"attach_preprocessing", run_attach_preprocessing},

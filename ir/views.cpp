@@ -33,6 +33,11 @@ int64_t view_offset(const Graph& graph, const Node& view) {
 
 bool is_arena(const Node& node) { return node.op->index_map == IndexMap::joined && node.results[0].shape.size() == 1; }
 
+bool is_library(const Node& node) {
+  return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution ||
+         node.op->kernel == KernelKind::attention;
+}
+
 bool writes_in_place(const Node& node) { return node.op->index_map == IndexMap::scattered; }
 
 std::optional<ScalarOp> update_combine(const Node& scatter) {

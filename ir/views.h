@@ -18,6 +18,14 @@ Value after(Builder& builder, Value x, Value event);
 int64_t view_offset(const Graph& graph, const Node& view);
 // A concat of one-dimensional pieces along axis 0: an arena, whose pieces are written in place.
 bool is_arena(const Node& node);
+// The optional operands of a matrix product behind its factors: a vector that is added to each row, and a matrix that
+// is added to all of it, and whose memory the result may take.
+inline constexpr size_t kProductBias = 2, kProductAddend = 3;
+inline Value optional_operand(const Node& node, size_t i) {
+  return i < node.operands.size() ? node.operands[i] : Value{};
+}
+// A call of a library.
+bool is_library(const Node& node);
 // A scatter: it writes over its first operand's memory, or over a copy of it.
 bool writes_in_place(const Node& node);
 // What a scatter makes of an element and its update; absent: the update stands instead.

@@ -34,16 +34,16 @@ struct KernelLaunch {
   friend bool operator==(const KernelLaunch&, const KernelLaunch&) = default;
 };
 
-// c[i] = op(a[i]) @ op(b[i]) (+ c[i] if accumulate) (+ bias), row-major. op(a): [m, k], stored [k, m] if transpose_a;
-// op(b): [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n]. Accumulates in fp32 (fp64 for f64) and rounds
-// once. Batch strides in elements; 0 broadcasts an operand.
+// c[i] = op(a[i]) @ op(b[i]) (+ addend[i]) (+ bias), row-major. op(a): [m, k], stored [k, m] if transpose_a; op(b):
+// [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n]; addend: as c, which it may be. Accumulates in fp32 (fp64
+// for f64) and rounds once. Batch strides in elements; 0 broadcasts an operand.
 struct Gemm {
   int64_t m = 0, n = 0, k = 0, batch = 1;
-  bool transpose_a = false, transpose_b = false, accumulate = false, relu = false;
+  bool transpose_a = false, transpose_b = false, relu = false;
   int64_t stride_a = 0, stride_b = 0, stride_c = 0;
   DType operand = DType::f32, result = DType::f32, bias_type = DType::f32;
   Ref a, b, c;
-  std::optional<Ref> bias;
+  std::optional<Ref> bias, addend;
   friend bool operator==(const Gemm&, const Gemm&) = default;
 };
 

@@ -45,6 +45,8 @@ std::vector<MemoryUse> operands(const Gemm& g) {
                               {"b", g.b, batch_bytes(g.batch, g.stride_b, b, g.operand, "b"), Access::read},
                               {"c", g.c, batch_bytes(g.batch, g.stride_c, c, g.result, "c"), Access::write}};
   if (g.bias) list.push_back({"bias", *g.bias, checked_mul(g.n, size_of(g.bias_type), "bias"), Access::read});
+  // In place it is only written: nothing else that reads it need be waited for.
+  if (g.addend && *g.addend != g.c) list.push_back({"addend", *g.addend, list[2].bytes, Access::read});
   return list;
 }
 
@@ -334,7 +336,10 @@ std::string describe(const Step& step) {
 CallCost cost(const Step& step) {
   struct Cost {
     CallCost operator()(const KernelLaunch& launch) const { return {0, launch.bytes}; }
-    CallCost operator()(const Gemm& g) const { return {2.0 * g.batch * g.m * g.n * g.k, total(operands(g))}; }
+    CallCost operator()(const Gemm& g) const {
+      const std::vector<MemoryUse> list = operands(g);
+      return {2.0 * g.batch * g.m * g.n * g.k, total(list) + (g.addend == g.c ? list[2].bytes : 0)};
+    }
     CallCost operator()(const Convolution& c) const {
       double multiplications = static_cast<double>(c.batch) * c.out_channels * (c.in_channels / c.groups);
       for (size_t i = 0; i < c.window.size(); ++i)

@@ -27,10 +27,11 @@ template <Is<Gemm> Call, typename Visit>
 void visit_fields(Call& c, Visit&& visit) {
   visit("m", c.m), visit("n", c.n), visit("k", c.k), visit("batch", c.batch);
   visit("transpose_a", c.transpose_a), visit("transpose_b", c.transpose_b);
-  visit("accumulate", c.accumulate), visit("relu", c.relu);
+  visit("relu", c.relu);
   visit("stride_a", c.stride_a), visit("stride_b", c.stride_b), visit("stride_c", c.stride_c);
   visit("operand", c.operand), visit("result", c.result), visit("bias_type", c.bias_type);
   visit("a", c.a), visit("b", c.b), visit("c", c.c), visit("bias", c.bias);
+  visit("addend", c.addend);
 }
 
 template <Is<Convolution> Call, typename Visit>

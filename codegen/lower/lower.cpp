@@ -26,7 +26,8 @@ void for_each_ref(Step& step, Visit&& visit) {
     void operator()(KernelLaunch& c) const { std::for_each(c.arguments.begin(), c.arguments.end(), f); }
     void operator()(Gemm& c) const {
       f(c.a), f(c.b), f(c.c);
-      if (c.bias) f(*c.bias);
+      for (std::optional<Ref>* ref : {&c.bias, &c.addend})
+        if (*ref) f(**ref);
     }
     void operator()(Convolution& c) const {
       f(c.x), f(c.w), f(c.y);
@@ -175,9 +176,16 @@ void Lowering::lower_gemm(NodeId id) {
   gemm.batch = rank == 3 ? c.shape[0] : 1;
   gemm.stride_a = gemm.m * gemm.k, gemm.stride_b = gemm.k * gemm.n, gemm.stride_c = gemm.m * gemm.n;
   gemm.operand = b.dtype, gemm.result = gemm.bias_type = c.dtype;
-  gemm.a = ref(operand_place(n.operands[0])), gemm.b = ref(operand_place(n.operands[1])),
+  std::vector<Place> operands;
+  for (Value v : n.operands) operands.push_back(v ? operand_place(v) : Place{SIZE_MAX, 0});
+  gemm.a = ref(operands[0]), gemm.b = ref(operands[1]);
+  if (optional_operand(n, kProductBias)) gemm.bias = ref(operands[kProductBias]);
+  if (optional_operand(n, kProductAddend)) {
+    gemm.addend = ref(operands[kProductAddend]);
+    const Overlay over_the_addend{static_cast<int32_t>(kProductAddend), 0};
+    lay_over(id, {&over_the_addend, 1}, operands);
+  }
   gemm.c = ref(places_.of_result({id, 0}));
-  if (n.operands.size() > 2) gemm.bias = ref(operand_place(n.operands[2]));
   add_step(std::move(gemm), n.origin);
 }
 

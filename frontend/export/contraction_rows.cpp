@@ -6,25 +6,31 @@
 #include "base/error.h"
 #include "frontend/export/channels.h"
 #include "frontend/export/operator_rows.h"
+#include "ir/views.h"
 
 namespace halfstep {
 namespace {
 
 OnnxValue operand(const ExportContext& c, size_t i) { return c.onnx.cast(c.operands[i], c.results[0].dtype); }
 
-std::vector<OnnxValue> matmul(const ExportContext& c) {
+OnnxValue product(const ExportContext& c) {
   const OnnxValue a = operand(c, 0), b = operand(c, 1);
   const int64_t ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
   std::vector<OnnxValue> operands{a, b};
-  if (c.node.operands.size() > 2) operands.push_back(operand(c, 2));
+  if (optional_operand(c.node, kProductBias)) operands.push_back(operand(c, kProductBias));
   if (a.type.shape.size() == 2 && (ta || tb || operands.size() > 2)) {
     OnnxAttributes attributes;
     if (ta) attributes.emplace_back("transA", int64_t{1});
     if (tb) attributes.emplace_back("transB", int64_t{1});
-    return {c.onnx.node("Gemm", operands, c.results[0], attributes)};
+    return c.onnx.node("Gemm", operands, c.results[0], attributes);
   }
-  return {c.onnx.node("MatMul", {ta ? c.onnx.transpose(a, {0, 2, 1}) : a, tb ? c.onnx.transpose(b, {0, 2, 1}) : b},
-                      c.results[0])};
+  return c.onnx.node("MatMul", {ta ? c.onnx.transpose(a, {0, 2, 1}) : a, tb ? c.onnx.transpose(b, {0, 2, 1}) : b},
+                     c.results[0]);
+}
+
+std::vector<OnnxValue> matmul(const ExportContext& c) {
+  const OnnxValue y = product(c);
+  return {optional_operand(c.node, kProductAddend) ? c.onnx.binary("Add", y, operand(c, kProductAddend)) : y};
 }
 
 Ints window_of(const Shape& filters) { return {filters.begin() + 1, filters.end() - 1}; }

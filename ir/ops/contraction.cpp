@@ -1,6 +1,7 @@
 // Contractions: matrix product and convolution with its two gradients. They accumulate in f32 and round once.
 #include "base/checked.h"
 #include "ir/ops/families.h"
+#include "ir/views.h"
 
 namespace halfstep {
 namespace {
@@ -37,8 +38,6 @@ MatmulShape matmul_shape(const TensorType& a, const TensorType& b, const Attribu
   return {rank == 3 ? a.shape[0] : 1, a.shape[rank - (ta ? 1 : 2)], b.shape[rank - (tb ? 2 : 1)], k};
 }
 
-constexpr size_t kMatmulBias = 2;
-
 // Whether a product has its optional operand number `i`.
 template <typename Operands>
 bool has_operand(const Operands& operands, size_t i) {
@@ -49,10 +48,11 @@ std::vector<TensorType> matmul_type(const TypeContext& c) {
   expect_same_floating(c);
   const MatmulShape s = matmul_shape(c.operand(0), c.operand(1), c.attributes);
   const DType type = result_type(c.attributes, c.operand(0).dtype);
-  if (has_operand(c.operands, kMatmulBias)) {
-    const TensorType &bias = c.operand(kMatmulBias), expected{type, {s.n}};
-    expect(c.operand(0).shape.size() == 2, "a product of two matrices has a bias, this one is a batch of them");
-    expect(bias == expected, "bias " + to_string(expected) + " expected, found " + to_string(bias));
+  for (const size_t i : {kProductBias, kProductAddend}) {
+    if (!has_operand(c.operands, i)) continue;
+    const TensorType expected{type, i == kProductBias ? Shape{s.n} : Shape{s.m, s.n}};
+    expect(c.operand(0).shape.size() == 2, "something is added to a product of two matrices, this is a batch of them");
+    expect(c.operand(i) == expected, to_string(expected) + " expected to be added, found " + to_string(c.operand(i)));
   }
   if (c.operand(0).shape.size() == 3) return {{type, {s.batch, s.m, s.n}}};
   return {{type, {s.m, s.n}}};
@@ -68,12 +68,14 @@ void evaluate_matmul(const EvaluateContext& c) {
   const MatmulShape s = matmul_shape(c.types[0], c.types[1], c.node.attributes);
   const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
   const std::vector<double>&a = *c.operands[0], &b = *c.operands[1];
-  const std::vector<double>* bias = has_operand(c.operands, kMatmulBias) ? c.operands[kMatmulBias] : nullptr;
+  const auto added = [&](size_t operand, int64_t at) {
+    return has_operand(c.operands, operand) ? (*c.operands[operand])[static_cast<size_t>(at)] : 0;
+  };
   size_t at = 0;
   for (int64_t i = 0; i < s.batch; ++i)
     for (int64_t row = 0; row < s.m; ++row)
       for (int64_t column = 0; column < s.n; ++column) {
-        double sum = bias ? (*bias)[static_cast<size_t>(column)] : 0;
+        double sum = added(kProductBias, column) + added(kProductAddend, row * s.n + column);
         for (int64_t k = 0; k < s.k; ++k) {
           const int64_t in_a = ta ? k * s.m + row : row * s.k + k, in_b = tb ? column * s.k + k : k * s.n + column;
           sum += a[static_cast<size_t>(i * s.m * s.k + in_a)] * b[static_cast<size_t>(i * s.k * s.n + in_b)];
@@ -91,8 +93,8 @@ std::vector<Value> matmul_vjp(const VjpContext& c) {
   std::vector<Value> cotangents{
       ta ? builder.matmul(b, dy, transposed(tb, true)) : builder.matmul(dy, b, transposed(false, !tb)),
       tb ? builder.matmul(dy, a, transposed(true, ta)) : builder.matmul(a, dy, transposed(!ta, false))};
-  if (has_operand(c.operands, kMatmulBias))
-    cotangents.push_back(builder.sum_to(c.cotangents[0], builder.shape(c.operands[kMatmulBias])));
+  for (size_t i = kProductBias; i < c.operands.size(); ++i)
+    cotangents.push_back(c.operands[i] ? builder.sum_to(c.cotangents[0], builder.shape(c.operands[i])) : Value{});
   return cotangents;
 }
 
@@ -117,7 +119,8 @@ std::optional<OperandAxes> resize_matmul(const Node& node, size_t axis) {
   const bool rows = axis + 2 == rank, transposed = node.attributes.integer(rows ? "transpose_a" : "transpose_b") != 0;
   const size_t own = transposed == rows ? rank - 1 : rank - 2;
   OperandAxes axes = rows ? OperandAxes{own, std::nullopt} : OperandAxes{std::nullopt, own};
-  if (node.operands.size() > kMatmulBias) axes.push_back(rows ? std::nullopt : std::optional<size_t>(0));
+  if (node.operands.size() > kProductBias) axes.push_back(rows ? std::nullopt : std::optional<size_t>(0));
+  if (node.operands.size() > kProductAddend) axes.emplace_back(axis);
   return axes;
 }
 
@@ -293,7 +296,7 @@ std::vector<AttributeSpec> convolution_attributes(std::vector<AttributeSpec> mor
 const std::vector<Op> kOps{
     {.name = "matmul",
      .onnx = "MatMul",
-     .operands = {{"a"}, {"b"}, {"bias", OperandSpec::optional}},
+     .operands = {{"a"}, {"b"}, {"bias", OperandSpec::optional}, {"addend", OperandSpec::optional}},
      .attributes = {{"transpose_a", int64_t{0}, AttributeSpec::defaulted},
                     {"transpose_b", int64_t{0}, AttributeSpec::defaulted},
                     kResult},

@@ -9,12 +9,6 @@
 #include "ir/views.h"
 
 namespace halfstep {
-
-bool is_library(const Node& node) {
-  return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution ||
-         node.op->kernel == KernelKind::attention;
-}
-
 namespace {
 
 // Whether a region reads its input number `number` only at the point that it computes.
@@ -124,21 +118,26 @@ void CallMemory::need(NodeId call, Value v) {
   }
 }
 
-// Values that end at a call and whose memory results of it can take.
+// Values that end at a call and whose memory results of it can take: a kernel's, where it reads them point by point,
+// and what is added to a product.
 std::vector<int> CallMemory::lent(NodeId call) const {
   std::vector<int> found;
   const Node& node = graph_.node(call);
-  if (node.op->kernel != KernelKind::fused) return found;
+  const auto can_take = [&](size_t operand) {
+    return node.op->kernel == KernelKind::fused ? reads_point_by_point(node.attributes.region("body"), operand)
+                                                : operand == kProductAddend;
+  };
+  if (node.op->kernel != KernelKind::fused && !optional_operand(node, kProductAddend)) return found;
   std::vector<int64_t> results;
   for (const int made : made_[static_cast<size_t>(call)]) results.push_back(values_[static_cast<size_t>(made)].bytes);
   for (const int read : read_[static_cast<size_t>(call)]) {
     const StoredValue& v = values_[static_cast<size_t>(read)];
     const auto result = std::ranges::find(results, v.bytes);
     if (v.readers.back() != call || v.arena >= 0 || result == results.end()) continue;
-    const auto is_it = [&](Value operand) { return storage(operand) == v.value; };
+    const auto is_it = [&](Value operand) { return operand && storage(operand) == v.value; };
     const auto operand = std::ranges::find_if(node.operands, is_it);
     if (std::ranges::count_if(node.operands, is_it) != 1 ||
-        !reads_point_by_point(node.attributes.region("body"), static_cast<size_t>(operand - node.operands.begin())))
+        !can_take(static_cast<size_t>(operand - node.operands.begin())))
       continue;
     *result = -1;
     found.push_back(read);

@@ -8,9 +8,6 @@
 
 namespace halfstep {
 
-// Whether a call is one of a library.
-bool is_library(const Node& node);
-
 // A value takes memory from the call that makes it to its last reader. Leaves and what the graph delivers have memory
 // of their own. Pieces of an arena are values that the arena's readers read.
 struct StoredValue {

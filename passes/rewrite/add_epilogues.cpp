@@ -1,9 +1,12 @@
 #include "passes/rewrite/add_epilogues.h"
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "ir/builder.h"
 #include "ir/op.h"
+#include "ir/views.h"
 #include "passes/rewrite/rules.h"
 
 namespace halfstep {
@@ -11,32 +14,45 @@ namespace {
 
 class AddEpilogues {
  public:
-  explicit AddEpilogues(const Graph& graph) : graph_(graph), uses_(graph.nodes().size(), 0) {
-    const auto count = [&](Value v) {
-      if (v) ++uses_[static_cast<size_t>(v.node)];
-    };
-    for (const Node& node : graph.nodes())
-      for (Value v : node.operands) count(v);
-    for (const NamedValue& o : graph.outputs()) count(o.value);
-    for (const StateUpdate& u : graph.updates()) count(u.value);
+  explicit AddEpilogues(const Graph& graph)
+      : graph_(graph), users_(graph.users()), delivered_(graph.nodes().size(), 0) {
+    for (const NamedValue& o : graph.outputs()) delivered_[static_cast<size_t>(o.value.node)] = 1;
+    for (const StateUpdate& u : graph.updates()) delivered_[static_cast<size_t>(u.value.node)] = 1;
   }
 
   Graph run() {
     return rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) {
-      if (is(node, "add"))
-        for (size_t i : {0u, 1u})
-          if (is_free_product(node.operands[i]) && is_bias(node.operands[1 - i]))
-            return with_bias(b, node, operands[i], b.graph().node(operands[1 - i]).operands[0]);
+      const NodeId id = next_++;
+      if (!is(node, "add")) return std::vector<Value>();
+      for (const size_t i : {1u, 0u}) {
+        const Value other = node.operands[1 - i];
+        const std::optional<Value> product = lone_product(b, node.operands[i], operands[i]);
+        if (!product) continue;
+        if (is_bias(other) && takes(b, *product, kProductBias))
+          return with(b, node, *product, kProductBias, b.graph().node(operands[1 - i]).operands[0]);
+        if (is_stored(id) && is_residual(other, node.operands[i]) && takes(b, *product, kProductAddend))
+          return with(b, node, *product, kProductAddend, operands[1 - i]);
+      }
       return std::vector<Value>();
     });
   }
 
  private:
-  // A product of two matrices with one reader and nothing added to it yet.
-  bool is_free_product(Value v) const {
-    const Node& node = graph_.node(v);
-    return node.op->kernel == KernelKind::gemm && node.operands.size() == 2 && node.results[0].shape.size() == 2 &&
-           node.results[0].dtype != DType::f64 && uses_[static_cast<size_t>(v.node)] == 1;
+  const std::vector<NodeId>& users(NodeId id) const { return users_[static_cast<size_t>(id)]; }
+  bool has_one_reader(NodeId id) const { return users(id).size() == 1 && delivered_[static_cast<size_t>(id)] == 0; }
+
+  // The product, in the graph being built, that `made` is or is a reshape of, if nothing else reads it. `v` is what
+  // `made` stands for.
+  std::optional<Value> lone_product(const Builder& b, Value v, Value made) const {
+    while (has_one_reader(v.node) && is(graph_.node(v), "reshape") && is(b.graph().node(made), "reshape"))
+      v = graph_.node(v).operands[0], made = b.graph().node(made).operands[0];
+    return has_one_reader(v.node) && b.graph().node(made).op->kernel == KernelKind::gemm ? std::optional(made)
+                                                                                         : std::nullopt;
+  }
+
+  static bool takes(const Builder& b, Value product, size_t operand) {
+    const Node& node = b.graph().node(product);
+    return node.results[0].shape.size() == 2 && node.results[0].dtype != DType::f64 && !optional_operand(node, operand);
   }
 
   // A vector along the last axis, the same for all rows. Constants stay: kernels have the small ones inside.
@@ -50,17 +66,49 @@ class AddEpilogues {
            from.element_count() == from.shape.back() && graph_.node(source).op->leaf != Leaf::constant;
   }
 
-  std::vector<Value> with_bias(Builder& b, const Node& sum, Value product, Value bias) const {
+  // Whether the value is in memory whatever is fused: kernels that read it behind other calls would not compute it
+  // again.
+  bool is_stored(NodeId id) const {
+    if (delivered_[static_cast<size_t>(id)] != 0 || users(id).size() > 1) return true;
+    return std::ranges::any_of(users(id), [&](NodeId user) {
+      const Node& node = graph_.node(user);
+      return is_library(node) || is_arena(node) || (is(node, "reshape") && is_stored(user));
+    });
+  }
+
+  // Whether `product` is computed from `v`, which then is in memory.
+  bool is_residual(Value v, Value product) const {
+    if (v.node >= product.node || graph_.node(v).op->index_map == IndexMap::repeated) return false;
+    std::vector<NodeId> stack{product.node};
+    std::vector<char> seen(static_cast<size_t>(product.node - v.node) + 1, 0);
+    while (!stack.empty()) {
+      const NodeId at = stack.back();
+      stack.pop_back();
+      if (at == v.node) return true;
+      if (at < v.node || seen[static_cast<size_t>(at - v.node)] != 0) continue;
+      seen[static_cast<size_t>(at - v.node)] = 1;
+      for (const Value operand : graph_.node(at).operands)
+        if (operand) stack.push_back(operand.node);
+    }
+    return false;
+  }
+
+  std::vector<Value> with(Builder& b, const Node& sum, Value product, size_t operand, Value added) const {
     const Node made = b.graph().node(product);
+    std::vector<Value> operands = made.operands;
+    operands.resize(std::max(operands.size(), operand + 1));
     const std::string &of_product = *made.origin.name, &of_sum = *sum.origin.name;
     const bool one_name = of_sum.empty() || of_sum == of_product;
     const OriginScope scope(b, {one_name ? of_product : of_product + " + " + of_sum, made.origin.phase});
-    const Value vector = b.reshape(bias, {b.shape(bias).back()});
-    return b.call_all(*made.op, {made.operands[0], made.operands[1], vector}, made.attributes);
+    const Shape rows = made.results[0].shape;
+    operands[operand] = b.reshape(added, operand == kProductBias ? Shape{rows.back()} : rows);
+    return {b.reshape(b.call_all(*made.op, std::move(operands), made.attributes).front(), sum.results[0].shape)};
   }
 
   const Graph& graph_;
-  std::vector<int> uses_;  // of each node's results, by operands, outputs and updates
+  const std::vector<std::vector<NodeId>> users_;
+  std::vector<char> delivered_;  // as an output or an update
+  NodeId next_ = 0;
 };
 
 }  // namespace

@@ -197,7 +197,7 @@ Value wide_scatter(const Context& c) {
 
 // A weight's gradient on its way into the flat f32 arena, or into the table that a scatter adds to: the contraction
 // writes f32 itself, one rounding and one copy less. Activations that are read as f32 stay low: they are stored, and
-// other readers have the rounded value. A low bias has a low result.
+// other readers have the rounded value. What is added to a product has its type.
 Value wide_gradient(const Context& c) {
   const bool flat = is(c.node, "reshape") && c.node.results[0].shape.size() == 1;
   if ((!flat && !is(c.node, "scatter")) || !is(c.maker(0), "cast")) return {};
@@ -319,7 +319,7 @@ Value pointwise_of_splats(const Context& c) {
   return c.builder.broadcast(c.builder.call_all(*c.node.op, scalars, c.node.attributes).front(), shape);
 }
 
-// A contraction over nothing is zeros or its bias, and of nothing an empty tensor: there is no product to call a
+// A contraction over nothing is what is added to it, and of nothing an empty tensor: there is no product to call a
 // library for.
 Value empty_contraction(const Context& c) {
   if (c.node.op->kernel != KernelKind::gemm && c.node.op->kernel != KernelKind::convolution) return {};
@@ -327,8 +327,10 @@ Value empty_contraction(const Context& c) {
   bool empty = result.element_count() == 0;
   for (Value v : c.operands) empty |= v && c.builder.type(v).element_count() == 0;
   if (!empty) return {};
-  const bool biased = c.operands.size() > 2 && c.operands[2];
-  return c.builder.broadcast(biased ? c.operands[2] : c.builder.constant(result.dtype, 0), result.shape);
+  Value sum = c.builder.broadcast(c.builder.constant(result.dtype, 0), result.shape);
+  for (size_t i = 2; i < c.operands.size(); ++i)
+    if (c.operands[i]) sum = c.builder.add(sum, c.operands[i]);
+  return sum;
 }
 
 // Folds small constants; never into something larger than its operands.

@@ -176,7 +176,7 @@ class Builder {
     call.add_source(DNNL_ARG_DIFF_DST, stored(address_(c_.y), c_.operand, d.y), d.y, d.y);
   }
   void set_result(DnnlCall& call, int argument, Ref ref, const memory::desc& plain, const memory::desc& wanted) const {
-    call.set_result(argument, stored(address_(ref), c_.result, plain), plain, wanted, DnnlCall::Previous::ignored,
+    call.set_result(argument, stored(address_(ref), c_.result, plain), plain, wanted, nullptr,
                     c_.relu ? Activation::relu : Activation::none);
   }
 

@@ -1,6 +1,7 @@
 #include "runtime/cpu/dnnl_call.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string_view>
 
 #include "base/checked.h"
@@ -68,10 +69,10 @@ void DnnlCall::add_source(int argument, const StoredRows& stored, const dnnl::me
 }
 
 void DnnlCall::set_result(int argument, const StoredRows& stored, const dnnl::memory::desc& plain,
-                          const dnnl::memory::desc& wanted, Previous previous, Activation activation) {
-  require(previous == Previous::ignored || plain == wanted, "a result that is added to is not reordered");
+                          const dnnl::memory::desc& wanted, std::byte* addend, Activation activation) {
+  require(addend == nullptr || plain == wanted, "a result that is added to is not reordered");
   result_ = operand(argument, stored, plain, wanted);
-  previous_ = previous;
+  addend_ = addend;
   activation_ = activation;
 }
 
@@ -111,6 +112,20 @@ void DnnlCall::load(Operand& operand) {
   if (operand.reordered_at) operand.reorder.execute(context_.stream, operand.plain_memory, operand.wanted_memory);
 }
 
+// Into the memory that the primitive adds to.
+void DnnlCall::load_addend() {
+  const StoredRows& stored = result_.stored;
+  const int64_t size = size_of(stored.type);
+  float* const dense = result_.widened_at ? static_cast<float*>(result_.plain_memory.get_data_handle()) : nullptr;
+  if (!dense && addend_ == stored.data) return;
+  for_each_run(context_.team, stored, [&](int64_t at, int64_t dense_at, int64_t count) {
+    if (dense)
+      widen(stored.type, addend_ + at * size, dense + dense_at, count);
+    else
+      std::memcpy(stored.data + at * size, addend_ + at * size, static_cast<size_t>(count * size));
+  });
+}
+
 void DnnlCall::store_result() {
   if (result_.reordered_at) result_.reorder.execute(context_.stream, result_.wanted_memory, result_.plain_memory);
   const StoredRows& stored = result_.stored;
@@ -135,7 +150,7 @@ void DnnlCall::store_result() {
 
 void DnnlCall::run() {
   for (Operand& source : sources_) load(source);
-  if (previous_ == Previous::added) load(result_);
+  if (addend_ != nullptr) load_addend();
   primitive_.execute(context_.stream, arguments_);
   store_result();
   context_.stream.wait();

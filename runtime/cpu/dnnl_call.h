@@ -46,10 +46,9 @@ class DnnlCall final : public CpuCall {
   // `wanted` is the primitive's. Copies are made where the descriptions differ.
   void add_source(int argument, const StoredRows& stored, const dnnl::memory::desc& plain,
                   const dnnl::memory::desc& wanted);
-  // `read_first`: the primitive adds to what is stored.
-  enum class Previous : uint8_t { ignored, added };
+  // `addend`: stored as the result is, where the primitive adds to what its result holds; nullptr: it does not.
   void set_result(int argument, const StoredRows& stored, const dnnl::memory::desc& plain,
-                  const dnnl::memory::desc& wanted, Previous previous, Activation activation);
+                  const dnnl::memory::desc& wanted, std::byte* addend, Activation activation);
   void set_primitive(const dnnl::primitive& primitive, const dnnl::memory::desc& scratchpad);
 
   int64_t workspace_bytes() const override { return workspace_bytes_; }
@@ -72,12 +71,13 @@ class DnnlCall final : public CpuCall {
   int64_t reserve(int64_t bytes);
   void bind(Operand& operand, std::byte* workspace);
   void load(Operand& operand);
+  void load_addend();
   void store_result();
 
   DnnlContext context_;
   std::vector<Operand> sources_;
   Operand result_;
-  Previous previous_ = Previous::ignored;
+  std::byte* addend_ = nullptr;
   Activation activation_ = Activation::none;
   dnnl::primitive primitive_;
   dnnl::memory::desc scratchpad_;

@@ -40,7 +40,7 @@ std::unique_ptr<CpuCall> make_dnnl_call(const Gemm& g, const AddressOf& address,
   const Matrices c{g.m, g.n, g.batch, g.stride_c, false};
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (g.accumulate) {
+  if (g.addend) {
     dnnl::post_ops add_previous;
     add_previous.append_sum();
     attributes.set_post_ops(add_previous);
@@ -62,8 +62,7 @@ std::unique_ptr<CpuCall> make_dnnl_call(const Gemm& g, const AddressOf& address,
     call->add_source(DNNL_ARG_WEIGHTS, stored_rows(address(g.b), g.operand, b), b_plain, description.weights_desc());
     if (g.bias) call->add_source(DNNL_ARG_BIAS, {address(*g.bias), g.bias_type, 1, g.n, 0}, bias, bias);
     call->set_result(DNNL_ARG_DST, stored_rows(address(g.c), g.result, c), c_plain, description.dst_desc(),
-                     g.accumulate ? DnnlCall::Previous::added : DnnlCall::Previous::ignored,
-                     g.relu ? Activation::relu : Activation::none);
+                     g.addend ? address(*g.addend) : nullptr, g.relu ? Activation::relu : Activation::none);
     call->set_primitive(dnnl::matmul(description), description.scratchpad_desc());
     return call;
   }

@@ -21,17 +21,20 @@ class PlainGemm final : public CpuCall {
         a_(doubles(address, gemm.a)),
         b_(doubles(address, gemm.b)),
         c_(reinterpret_cast<double*>(address(gemm.c))),
+        addend_(gemm.addend ? doubles(address, *gemm.addend) : nullptr),
         bias_(gemm.bias ? address(*gemm.bias) : nullptr) {}
 
   void run() override {
-    for (int64_t i = 0; i < g_.batch; ++i) multiply(a_ + i * g_.stride_a, b_ + i * g_.stride_b, c_ + i * g_.stride_c);
+    for (int64_t i = 0; i < g_.batch; ++i)
+      multiply(a_ + i * g_.stride_a, b_ + i * g_.stride_b, addend_ ? addend_ + i * g_.stride_c : nullptr,
+               c_ + i * g_.stride_c);
   }
 
  private:
-  void multiply(const double* a, const double* b, double* c) const {
+  void multiply(const double* a, const double* b, const double* addend, double* c) const {
     for (int64_t row = 0; row < g_.m; ++row)
       for (int64_t column = 0; column < g_.n; ++column) {
-        double sum = bias_at(bias_, g_.bias_type, column) + (g_.accumulate ? c[row * g_.n + column] : 0);
+        double sum = bias_at(bias_, g_.bias_type, column) + (addend ? addend[row * g_.n + column] : 0);
         for (int64_t k = 0; k < g_.k; ++k)
           sum += a[g_.transpose_a ? k * g_.m + row : row * g_.k + k] *
                  b[g_.transpose_b ? column * g_.k + k : k * g_.n + column];
@@ -42,6 +45,7 @@ class PlainGemm final : public CpuCall {
   Gemm g_;
   const double *a_, *b_;
   double* c_;
+  const double* addend_;
   const std::byte* bias_;
 };
 

@@ -266,8 +266,10 @@ const Program& CudaExecutor::program_at(int program) const {
 }
 
 GemmAddresses CudaExecutor::addresses(int program, int slot, const Gemm& gemm) const {
-  return {buffers_.address(program, slot, gemm.a), buffers_.address(program, slot, gemm.b),
-          buffers_.address(program, slot, gemm.c), gemm.bias ? buffers_.address(program, slot, *gemm.bias) : nullptr};
+  const auto at = [&](const std::optional<Ref>& ref) {
+    return ref ? static_cast<void*>(buffers_.address(program, slot, *ref)) : nullptr;
+  };
+  return {at(gemm.a), at(gemm.b), at(gemm.c), at(gemm.bias), at(gemm.addend)};
 }
 
 CudnnOperands CudaExecutor::addresses(int program, int slot, const Convolution& convolution) const {

@@ -39,7 +39,7 @@ cudaDataType_t cuda_type(DType type) {
 
 std::string key_of(const Gemm& g) {
   return fmt::format("{} {} {} {} {}{}{}{} {} {} {} {} {} {}", g.m, g.n, g.k, g.batch, g.transpose_a, g.transpose_b,
-                     g.accumulate, g.relu, g.stride_a, g.stride_b, g.stride_c, name(g.operand), name(g.result),
+                     g.addend.has_value(), g.relu, g.stride_a, g.stride_b, g.stride_c, name(g.operand), name(g.result),
                      g.bias ? name(g.bias_type) : "-");
 }
 
@@ -253,13 +253,13 @@ void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan)
   const bool wide = g.operand == DType::f64;
   const float one = 1, zero = 0;
   const double one_wide = 1, zero_wide = 0;
-  const bool add = g.accumulate && !plan.finished_by_rows;
+  const bool add = g.addend && !plan.finished_by_rows;
   const void* const alpha = wide ? static_cast<const void*>(&one_wide) : &one;
   const void* const beta = wide ? static_cast<const void*>(add ? &one_wide : &zero_wide) : (add ? &one : &zero);
   if (!plan.finished_by_rows && g.bias) set(&plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, addresses.bias);
-  check(cublasLtMatmul(handle_.get(), &plan.product, alpha, addresses.b, &plan.b, addresses.a, &plan.a, beta, c,
-                       &plan.c, c, &plan.c, &plan.algorithm, workspace_.data(), static_cast<size_t>(plan.library_bytes),
-                       stream_.get()),
+  check(cublasLtMatmul(handle_.get(), &plan.product, alpha, addresses.b, &plan.b, addresses.a, &plan.a, beta,
+                       add ? addresses.addend : c, &plan.c, c, &plan.c, &plan.algorithm, workspace_.data(),
+                       static_cast<size_t>(plan.library_bytes), stream_.get()),
         "cublasLtMatmul");
   if (!plan.finished_by_rows) return;
 
@@ -268,7 +268,15 @@ void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan)
   format.to = g.result;
   if (g.bias) format.bias = g.bias_type;
   if (g.relu) format.activation = Activation::relu;
-  if (g.accumulate) format.destination = Destination::accumulate;
+  if (g.addend) {
+    format.destination = Destination::accumulate;
+    const auto pitch = static_cast<size_t>(g.stride_c * size_of(g.result));
+    const auto width = static_cast<size_t>(g.m * g.n * size_of(g.result));
+    if (addresses.addend != addresses.c)
+      check(cudaMemcpy2DAsync(addresses.c, std::max(pitch, width), addresses.addend, std::max(pitch, width), width,
+                              static_cast<size_t>(g.batch), cudaMemcpyDeviceToDevice, stream_.get()),
+            "cudaMemcpy2DAsync");
+  }
   // Without a gap between the results of a batch they are one tall matrix.
   const bool dense = g.batch == 1 || g.stride_c == g.m * g.n;
   const int64_t rows = dense ? g.batch * g.m : g.m;

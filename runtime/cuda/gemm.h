@@ -19,6 +19,7 @@ struct GemmAddresses {
   const void* b = nullptr;
   void* c = nullptr;
   const void* bias = nullptr;
+  const void* addend = nullptr;
 };
 
 struct ContractionOptions {

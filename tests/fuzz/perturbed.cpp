@@ -245,23 +245,24 @@ class Run {
     return true;
   }
 
-  // A sum of products of the operands, or of operand 0 where there is one; a bias is a term of its own.
+  // A sum of products of the operands, or of operand 0 where there is one; what is added to a product is a term of its
+  // own.
   void move_sum(NodeId id, const Node& node, std::span<const InterpretedTensor* const> operands,
                 InterpretedTensor& result, double more) {
-    std::vector<InterpretedTensor> magnitudes;
+    std::vector<InterpretedTensor> magnitudes(operands.size());
     double smallest = 1;
-    const bool adds_a_bias = node.op->kernel == KernelKind::gemm && operands.size() > 2;
-    for (const InterpretedTensor* operand : operands) {
-      InterpretedTensor m = *operand;
+    const size_t factors = node.op->kernel == KernelKind::gemm ? 2 : operands.size();
+    for (size_t k = 0; k < operands.size(); ++k) {
+      if (!operands[k]) continue;
+      InterpretedTensor& m = magnitudes[k] = *operands[k];
       if (is_floating(m.type.dtype)) {
         const double q = quantum(m.values);
-        smallest = adds_a_bias && operand == operands.back() ? std::min(smallest, q) : smallest * q;
+        smallest = k < factors ? smallest * q : std::min(smallest, q);
         for (double& v : m.values) v = std::abs(v);
       }
-      magnitudes.push_back(std::move(m));
     }
     std::vector<const InterpretedTensor*> pointers;
-    for (const InterpretedTensor& m : magnitudes) pointers.push_back(&m);
+    for (size_t k = 0; k < operands.size(); ++k) pointers.push_back(operands[k] ? &magnitudes[k] : nullptr);
     const std::vector<double> sums = interpret_node(node, pointers, Rounding::none)[0].values;
     // Padding is skipped, or is a factor 0 of what may be infinite.
     if (node.op->kernel == KernelKind::convolution && mix(static_cast<uint64_t>(id), p_.run) % 2 == 0)
@@ -315,7 +316,8 @@ class Run {
     const int64_t results = std::max<int64_t>(1, node.results[0].element_count());
     if (node.op->kernel == KernelKind::reduction) return operands[0]->type.element_count() / results + 1;
     int64_t most = 1;
-    for (const InterpretedTensor* operand : operands) most = std::max(most, operand->type.element_count());
+    for (const InterpretedTensor* operand : operands)
+      if (operand) most = std::max(most, operand->type.element_count());
     return most;
   }
 

@@ -13,12 +13,13 @@ namespace {
 
 struct GemmCase {
   const char* name;
-  Gemm gemm;
+  Gemm gemm;  // the test gives its operands their places
   bool allow_tf32 = false;
+  bool in_place = false;  // the addend is c
 };
 
 GemmCase gemm_case(const char* name, int64_t m, int64_t n, int64_t k, DType operand, DType result) {
-  GemmCase test{name, {}, false};
+  GemmCase test{name, {}};
   test.gemm.m = m;
   test.gemm.n = n;
   test.gemm.k = k;
@@ -44,10 +45,35 @@ std::vector<GemmCase> gemm_cases() {
   add("bfloat_to_float", 128, 64, 96, DType::bf16, DType::f32);
   add("float_to_half", 32, 40, 64, DType::f32, DType::f16);  // only with the rows kernel
   add("double_precision", 17, 19, 23, DType::f64, DType::f64);
-  add("accumulate", 64, 32, 128, DType::f16, DType::f32).accumulate = true;
-  Gemm& everything = add("accumulate_bias_relu", 64, 32, 128, DType::f32, DType::f32);
-  everything.accumulate = everything.relu = true;
-  everything.bias = Ref{};
+  for (const bool in_place : {true, false}) {
+    const auto add_to = [&](const char* name, int64_t n, DType operand, DType result) -> Gemm& {
+      Gemm& gemm = add(name, 64, n, 128, operand, result);
+      cases.back().in_place = in_place;
+      gemm.addend = Ref{};
+      return gemm;
+    };
+    add_to(in_place ? "accumulate" : "addend", 32, DType::f16, DType::f32);
+    Gemm& everything = add_to(in_place ? "accumulate_bias_relu" : "addend_bias_relu", 32, DType::f32, DType::f32);
+    everything.relu = true;
+    everything.bias = Ref{};
+    Gemm& residual = add_to(in_place ? "half_bias_accumulate" : "half_bias_addend", 48, DType::f16, DType::f16);
+    residual.transpose_b = true;
+    residual.bias = Ref{};
+    // cuBLASLt has no product of f32 operands with an f16 result: the rows kernel finishes it.
+    add_to(in_place ? "float_to_half_accumulate" : "float_to_half_addend", 40, DType::f32, DType::f16).bias = Ref{};
+  }
+  add("half_bias", 128, 120, 400, DType::f16, DType::f16).transpose_b = true;
+  cases.back().gemm.bias = Ref{};
+  add("half_bias_of_odd_sizes", 127, 10, 333, DType::f16, DType::f16).transpose_b = true;
+  cases.back().gemm.bias = Ref{};
+  add("bfloat_bias", 128, 120, 400, DType::bf16, DType::bf16).transpose_b = true;
+  cases.back().gemm.bias = Ref{};
+  Gemm& wide = add("half_to_float_bias", 128, 120, 400, DType::f16, DType::f32);
+  wide.transpose_b = true;
+  wide.bias = Ref{};
+  Gemm& single = add("float_bias", 128, 120, 400, DType::f32, DType::f32);
+  single.transpose_b = true;
+  single.bias = Ref{};
   Gemm& linear = add("half_bias_relu", 128, 120, 400, DType::f16, DType::f16);
   linear.transpose_b = linear.relu = true;
   linear.bias = Ref{};
@@ -109,19 +135,21 @@ TEST_P(GpuGemmTest, EqualsThePlainLoops) {
   const Tensor b = random_tensor({gemm.operand, {count(gemm.stride_b, gemm.k * gemm.n)}}, 2);
   const Tensor c = random_tensor({gemm.result, {count(gemm.stride_c, gemm.m * gemm.n)}}, 3);
   const Tensor bias = random_tensor({gemm.bias_type, {gemm.n}}, 4);
+  const Tensor apart = random_tensor(c.type, 5);
   ModelBuilder builder;
   gemm.a = builder.state("a", a);
   gemm.b = builder.state("b", b);
   gemm.c = builder.state("c", c);
   if (gemm.bias) gemm.bias = builder.state("bias", bias);
+  if (gemm.addend) gemm.addend = GetParam().in_place ? gemm.c : builder.state("addend", apart);
   builder.step(gemm);
   ExecutorOptions options;
   options.allow_tf32 = GetParam().allow_tf32;
   const auto executor = builder.make(options);
   run_step(*executor);
   const double products = options.allow_tf32 ? 0x1p-10 * std::sqrt(static_cast<double>(gemm.k)) : 0;
-  expect_near(executor->read_state("c"), reference_gemm(gemm, a, b, c, bias), rounding(gemm.result),
-              accumulation(gemm.operand, gemm.k) + products);
+  expect_near(executor->read_state("c"), reference_gemm(gemm, a, b, c, bias, GetParam().in_place ? c : apart),
+              rounding(gemm.result), accumulation(gemm.operand, gemm.k) + products);
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, GpuGemmTest, testing::ValuesIn(gemm_cases()),
@@ -315,7 +343,7 @@ TEST_F(GpuTest, RepeatedConvolutionsAndGemmsOfOneProgramKeepTheirOperandsApart) 
   const TensorType pixel_type{DType::f16, {pixels * 3}};
   const Tensor first = Tensor::from_values(pixel_type, reference_convolution(c, x, w, Tensor(pixel_type), none));
   const Tensor second = Tensor::from_values(pixel_type, reference_convolution(c, first, w, Tensor(pixel_type), none));
-  const std::vector<double> last = reference_gemm(gemm, second, v, Tensor({DType::f32, {pixels * 8}}), none);
+  const std::vector<double> last = reference_gemm(gemm, second, v, Tensor({DType::f32, {pixels * 8}}), none, none);
   while (const auto result = executor->poll(Wait::yes)) expect_near(result->outputs.at("z"), last, 0x1p-8, 0.1);
 }
 

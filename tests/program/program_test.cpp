@@ -35,9 +35,9 @@ Program sample_program() {
                {"scratch", BufferKind::scratch, {DType::u8, {65536}}}};
   Gemm gemm;
   gemm.m = 4, gemm.n = 8, gemm.k = 8, gemm.batch = 2;
-  gemm.transpose_b = true, gemm.accumulate = true, gemm.stride_a = 0, gemm.stride_b = 64, gemm.stride_c = 32;
+  gemm.transpose_b = true, gemm.stride_a = 0, gemm.stride_b = 64, gemm.stride_c = 32;
   gemm.operand = DType::bf16, gemm.result = DType::f32, gemm.bias_type = DType::f16;
-  gemm.a = {3, 0}, gemm.b = {2, 0}, gemm.c = {3, 256}, gemm.bias = Ref{3, 512};
+  gemm.a = {3, 0}, gemm.b = {2, 0}, gemm.c = {3, 256}, gemm.bias = Ref{3, 512}, gemm.addend = Ref{3, 1024};
   p.steps = {{KernelLaunch{"fused_0", {{0, 0}, {3, 128}}, {7, 1, 2}, 256, 32, 4096}, "relu1, \\add"},
              {KernelLaunch{"constant", {}, {1, 1, 1}, 1, 1, 0}, ""},
              {gemm, "fc1 (backward)"},
@@ -190,8 +190,12 @@ TEST(Cost, CountsMultiplicationsTwiceAndOperandsOnce) {
   const Program p = sample_program();
   EXPECT_EQ(cost(p.steps[0]).bytes, 4096);
   EXPECT_EQ(cost(p.steps[2]).flops, 2.0 * 2 * 4 * 8 * 8);
-  // a broadcast, b twice, c in fp32, bias
-  EXPECT_EQ(cost(p.steps[2]).bytes, 32 * 2 + 128 * 2 + 64 * 4 + 8 * 2);
+  // a broadcast, b twice, c in fp32, bias, addend: in place or apart
+  EXPECT_EQ(cost(p.steps[2]).bytes, 32 * 2 + 128 * 2 + 64 * 4 + 8 * 2 + 64 * 4);
+  Step in_place = p.steps[2];
+  Gemm& gemm = std::get<Gemm>(in_place.call);
+  gemm.addend = gemm.c;
+  EXPECT_EQ(cost(in_place).bytes, cost(p.steps[2]).bytes);
   EXPECT_EQ(cost(p.steps[3]).flops, 2.0 * 2 * 3 * 7 * 8 * (3 * 2 * 2));
   EXPECT_EQ(cost(p.steps[4]).bytes, 8);
 }

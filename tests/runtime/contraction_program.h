@@ -43,13 +43,14 @@ inline void run_step(Executor& executor) {
 }
 
 // c before and after. Batch strides count elements of the buffers.
-inline Tensor expected_gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& before, const Tensor& bias) {
+inline Tensor expected_gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& before, const Tensor& bias,
+                            const Tensor& addend) {
   Tensor c = before;
   for (int64_t i = 0; i < g.batch; ++i)
     for (int64_t row = 0; row < g.m; ++row)
       for (int64_t column = 0; column < g.n; ++column) {
         const int64_t to = i * g.stride_c + row * g.n + column;
-        double sum = g.accumulate ? before.at(to) : 0;
+        double sum = g.addend ? addend.at(to) : 0;
         if (g.bias) sum += bias.at(column);
         for (int64_t k = 0; k < g.k; ++k)
           sum += a.at(i * g.stride_a + (g.transpose_a ? k * g.m + row : row * g.k + k)) *

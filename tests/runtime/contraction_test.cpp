@@ -26,10 +26,14 @@ std::string type_names(const Types& t) {
 
 // ---- Gemm
 
+enum class Addend : uint8_t { none, in_place, apart };
+
 struct GemmCase {
   const char* what;
   int64_t m, n, k;
-  bool transpose_a = false, transpose_b = false, accumulate = false, relu = false, bias = false;
+  bool transpose_a = false, transpose_b = false;
+  Addend addend = Addend::none;
+  bool relu = false, bias = false;
   int64_t batch = 1, stride_a = 0, stride_b = 0, stride_c = 0;
 };
 
@@ -41,17 +45,20 @@ constexpr GemmCase kGemms[] = {
     {"transposed_a", 6, 10, 8, true},
     {"transposed_b", 6, 10, 8, false, true},
     {"transposed_both", 6, 10, 8, true, true},
-    {"bias", 8, 10, 16, false, true, false, false, true},
-    {"relu", 8, 10, 16, false, false, false, true},
-    {"bias_relu", 8, 10, 16, false, false, false, true, true},
-    {"accumulate", 8, 10, 16, true, false, true},
-    {"accumulate_bias_relu", 8, 10, 16, false, false, true, true, true},
-    {"batch", 4, 6, 5, false, false, false, false, false, 3, 20, 30, 24},
-    {"batch_with_gaps", 4, 6, 5, false, true, true, true, true, 3, 23, 37, 29},
-    {"batch_transposed", 4, 6, 5, true, true, false, false, false, 3, 20, 30, 24},
-    {"batch_broadcasts_a", 4, 6, 5, false, false, false, false, true, 3, 0, 30, 24},
-    {"batch_broadcasts_b", 4, 6, 5, false, false, true, false, false, 3, 20, 0, 31},
-    {"many_small", 3, 2, 4, false, true, false, false, false, 70, 12, 8, 6},
+    {"bias", 8, 10, 16, false, true, Addend::none, false, true},
+    {"relu", 8, 10, 16, false, false, Addend::none, true},
+    {"bias_relu", 8, 10, 16, false, false, Addend::none, true, true},
+    {"accumulate", 8, 10, 16, true, false, Addend::in_place},
+    {"accumulate_bias_relu", 8, 10, 16, false, false, Addend::in_place, true, true},
+    {"addend", 8, 10, 16, false, true, Addend::apart},
+    {"addend_bias_relu", 64, 96, 130, false, true, Addend::apart, true, true},
+    {"batch", 4, 6, 5, false, false, Addend::none, false, false, 3, 20, 30, 24},
+    {"batch_with_gaps", 4, 6, 5, false, true, Addend::in_place, true, true, 3, 23, 37, 29},
+    {"batch_with_gaps_and_addend", 4, 6, 5, false, true, Addend::apart, false, true, 3, 23, 37, 29},
+    {"batch_transposed", 4, 6, 5, true, true, Addend::none, false, false, 3, 20, 30, 24},
+    {"batch_broadcasts_a", 4, 6, 5, false, false, Addend::none, false, true, 3, 0, 30, 24},
+    {"batch_broadcasts_b", 4, 6, 5, false, false, Addend::in_place, false, false, 3, 20, 0, 31},
+    {"many_small", 3, 2, 4, false, true, Addend::none, false, false, 70, 12, 8, 6},
 };
 
 class GemmTest : public testing::TestWithParam<GemmCase> {};
@@ -60,26 +67,30 @@ void expect_exact(const GemmCase& shape, const Types& types) {
   Gemm g;
   g.m = shape.m, g.n = shape.n, g.k = shape.k, g.batch = shape.batch;
   g.transpose_a = shape.transpose_a, g.transpose_b = shape.transpose_b;
-  g.accumulate = shape.accumulate, g.relu = shape.relu;
+  g.relu = shape.relu;
   g.stride_a = shape.stride_a, g.stride_b = shape.stride_b, g.stride_c = shape.stride_c;
   g.operand = types.operand, g.result = types.result, g.bias_type = types.bias;
   g.a = {0, 0}, g.b = {1, 0}, g.c = {2, 0};
   if (shape.bias) g.bias = Ref{3, 0};
+  if (shape.addend != Addend::none) g.addend = Ref{shape.addend == Addend::in_place ? 2 : 4, 0};
   const auto elements = [&](int64_t stride, int64_t matrix) { return (g.batch - 1) * stride + matrix; };
   const Tensor a = small_integers({types.operand, {elements(g.stride_a, g.m * g.k)}}, 1);
   const Tensor b = small_integers({types.operand, {elements(g.stride_b, g.k * g.n)}}, 2);
   const Tensor c = small_integers({types.result, {elements(g.stride_c, g.m * g.n)}}, 3);
   const Tensor bias = small_integers({types.bias, {g.n}}, 4);
-  const auto executor =
-      make_cpu_executor(model_of(g, {{"a", a.type}, {"b", b.type}, {"c", c.type}, {"bias", bias.type}}), {});
+  const Tensor apart = small_integers(c.type, 5);
+  const auto executor = make_cpu_executor(
+      model_of(g, {{"a", a.type}, {"b", b.type}, {"c", c.type}, {"bias", bias.type}, {"addend", c.type}}), {});
   executor->write_state("a", a);
+  executor->write_state("addend", apart);
   executor->write_state("b", b);
   executor->write_state("bias", bias);
   for (int run = 0; run < 2; ++run) {  // a second run finds a used workspace
     executor->write_state("c", c);
     run_step(*executor);
     // Between the matrices of a batch nothing may change, so all of c is compared.
-    EXPECT_EQ(executor->read_state("c").values(), expected_gemm(g, a, b, c, bias).values());
+    EXPECT_EQ(executor->read_state("c").values(),
+              expected_gemm(g, a, b, c, bias, shape.addend == Addend::in_place ? c : apart).values());
   }
 }
 

@@ -147,7 +147,7 @@ TEST(CpuExecutor, ContractionsRunOnAnyNumberOfThreads) {
   g.m = 96, g.n = 80, g.k = 130;
   g.a = {0, 0}, g.b = {1, 0}, g.c = {2, 0};
   const Tensor a = small_integers({DType::f32, {96, 130}}, 1), b = small_integers({DType::f32, {130, 80}}, 2);
-  const Tensor expected = expected_gemm(g, a, b, Tensor({DType::f32, {96, 80}}), Tensor());
+  const Tensor expected = expected_gemm(g, a, b, Tensor({DType::f32, {96, 80}}), Tensor(), Tensor());
   for (const int threads : {1, 2, 4}) {
     ExecutorOptions options;
     options.threads = threads;

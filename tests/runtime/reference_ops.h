@@ -9,15 +9,16 @@
 
 namespace halfstep {
 
-// The new contents of c. The tensors hold what the references of the gemm point to; `bias` is read only if it has one.
+// The new contents of c. The tensors hold what the references of the gemm point to; `bias` and `addend` are read only
+// if it has them.
 inline std::vector<double> reference_gemm(const Gemm& g, const Tensor& a, const Tensor& b, const Tensor& c,
-                                          const Tensor& bias) {
+                                          const Tensor& bias, const Tensor& addend) {
   std::vector<double> result = c.values();
   for (int64_t batch = 0; batch < g.batch; ++batch) {
     for (int64_t row = 0; row < g.m; ++row) {
       for (int64_t column = 0; column < g.n; ++column) {
         const auto place = static_cast<size_t>(batch * g.stride_c + row * g.n + column);
-        double sum = g.accumulate ? result[place] : 0;
+        double sum = g.addend ? addend.at(static_cast<int64_t>(place)) : 0;
         if (g.bias) sum += bias.at(column);
         for (int64_t i = 0; i < g.k; ++i) {
           sum += a.at(batch * g.stride_a + (g.transpose_a ? i * g.m + row : row * g.k + i)) *

@@ -1,6 +1,8 @@
 #include "passes/rewrite/add_epilogues.h"
 
 #include <algorithm>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,7 +30,7 @@ class AddEpilogues {
         const Value other = node.operands[1 - i];
         const std::optional<Value> product = lone_product(b, node.operands[i], operands[i]);
         if (!product) continue;
-        if (is_bias(other) && takes(b, *product, kProductBias))
+        if (is_bias(other, b.shape(*product).back()) && takes(b, *product, kProductBias))
           return with(b, node, *product, kProductBias, b.graph().node(operands[1 - i]).operands[0]);
         if (is_stored(id) && is_residual(other, node.operands[i]) && takes(b, *product, kProductAddend))
           return with(b, node, *product, kProductAddend, operands[1 - i]);
@@ -55,15 +57,15 @@ class AddEpilogues {
     return node.results[0].shape.size() == 2 && node.results[0].dtype != DType::f64 && !optional_operand(node, operand);
   }
 
-  // A vector along the last axis, the same for all rows. Constants stay: kernels have the small ones inside.
-  bool is_bias(Value v) const {
+  // A vector over `columns`, the last axis, the same for all rows. Constants stay: kernels have the small ones inside.
+  bool is_bias(Value v, int64_t columns) const {
     const Node& node = graph_.node(v);
     if (!is(node, "broadcast")) return false;
     const TensorType& from = graph_.type(node.operands[0]);
     Value source = node.operands[0];
     while (is(graph_.node(source), "reshape")) source = graph_.node(source).operands[0];
-    return !from.shape.empty() && from.shape.back() == node.results[0].shape.back() &&
-           from.element_count() == from.shape.back() && graph_.node(source).op->leaf != Leaf::constant;
+    return !from.shape.empty() && from.shape.back() == columns && node.results[0].shape.back() == columns &&
+           from.element_count() == columns && graph_.node(source).op->leaf != Leaf::constant;
   }
 
   // Whether the value is in memory whatever is fused: kernels that read it behind other calls would not compute it
@@ -76,19 +78,19 @@ class AddEpilogues {
     });
   }
 
-  // Whether `product` is computed from `v`, which then is in memory.
+  // Whether `product` is computed from `v`, or what that is a reshape of, which then is in memory. The nodes between
+  // are few: those of a block.
   bool is_residual(Value v, Value product) const {
+    constexpr int kMostBetween = 2000;
+    while (is(graph_.node(v), "reshape")) v = graph_.node(v).operands[0];
     if (v.node >= product.node || graph_.node(v).op->index_map == IndexMap::repeated) return false;
-    std::vector<NodeId> stack{product.node};
-    std::vector<char> seen(static_cast<size_t>(product.node - v.node) + 1, 0);
-    while (!stack.empty()) {
-      const NodeId at = stack.back();
-      stack.pop_back();
+    std::set<NodeId> open{product.node};  // not before v
+    for (int seen = 0; !open.empty() && seen < kMostBetween; ++seen) {
+      const NodeId at = *open.rbegin();
       if (at == v.node) return true;
-      if (at < v.node || seen[static_cast<size_t>(at - v.node)] != 0) continue;
-      seen[static_cast<size_t>(at - v.node)] = 1;
+      open.erase(at);
       for (const Value operand : graph_.node(at).operands)
-        if (operand) stack.push_back(operand.node);
+        if (operand && operand.node >= v.node) open.insert(operand.node);
     }
     return false;
   }

@@ -202,11 +202,41 @@ std::vector<OnnxValue> avg_pool_grad(const ExportContext& c) {
   return {as_channels(o, dx, input.back())};
 }
 
+// [window..., C] as a filter of C groups: [C, 1, window...].
+OnnxValue grouped_filter(OnnxBuilder& o, const OnnxValue& w) {
+  Shape shape = w.type.shape;
+  shape.insert(shape.begin(), 1);
+  const OnnxValue first = channels_first(o, o.reshape(w, shape));  // [1, C, window...]
+  shape = first.type.shape;
+  std::swap(shape[0], shape[1]);
+  return o.reshape(first, shape);
+}
+
+// Operator `name` over operand 0 and the filter.
+std::vector<OnnxValue> depthwise_as(const ExportContext& c, const char* name, OnnxAttributes attributes) {
+  OnnxBuilder& o = c.onnx;
+  const Shape& shape = c.results[0].shape;
+  attributes.emplace_back("group", shape.back());
+  TensorType type{c.results[0].dtype, {shape.front(), shape.back()}};
+  type.shape.insert(type.shape.end(), shape.begin() + 1, shape.end() - 1);
+  const OnnxValue x = channels_first(o, c.operands[0]), w = grouped_filter(o, c.operands[1]);
+  return {channels_last(o, o.node(name, {x, w}, std::move(type), std::move(attributes)))};
+}
+
+std::vector<OnnxValue> depthwise(const ExportContext& c) {
+  return depthwise_as(c, "Conv", window_attributes(c.node.attributes));
+}
+
+std::vector<OnnxValue> depthwise_data_grad(const ExportContext& c) {
+  OnnxAttributes attributes = window_attributes(c.node.attributes);
+  const ops::WindowGeometry g = ops::window_geometry(c.node.attributes, c.node.attributes.ints("window"));
+  attributes.emplace_back("output_padding", output_padding(g, c.results[0].shape, c.operands[0].type.shape));
+  return depthwise_as(c, "ConvTranspose", std::move(attributes));
+}
+
 constexpr ExportRow kRows[] = {
-    {"max_pool", max_pool},
-    {"max_pool_grad", max_pool_grad},
-    {"avg_pool", avg_pool},
-    {"avg_pool_grad", avg_pool_grad},
+    {"max_pool", max_pool},           {"max_pool_grad", max_pool_grad}, {"avg_pool", avg_pool},
+    {"avg_pool_grad", avg_pool_grad}, {"depthwise", depthwise},         {"depthwise_data_grad", depthwise_data_grad},
 };
 
 }  // namespace

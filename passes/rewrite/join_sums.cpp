@@ -14,11 +14,10 @@ namespace {
 
 constexpr size_t kFewestProducts = 4;
 
-// A term that is zero but for a stretch of one axis.
+// A term that is zero but for a piece, which stands at `low` and has its own size.
 struct PaddedPiece {
   Value term;
-  size_t axis = 0;
-  int64_t low = 0, size = 0;
+  Ints low;
   Value piece;
 };
 
@@ -29,8 +28,8 @@ struct Product {
 };
 
 struct Sum {
-  std::vector<std::vector<PaddedPiece>> tilings;  // by position
-  std::vector<std::vector<Product>> products;     // of one operand type
+  std::vector<std::vector<PaddedPiece>> tilings;
+  std::vector<std::vector<Product>> products;  // of one operand type
   std::vector<Value> rest;
 };
 
@@ -109,18 +108,14 @@ class JoinSums {
     std::map<DType, std::vector<Product>> products;
     for (Value v : terms) {
       if (const auto piece = padded_piece(v))
-        pads[piece->axis].push_back(*piece);
+        pads[outermost(graph_.type(v).shape, {*piece})].push_back(*piece);
       else if (const auto p = product(v))
         products[graph_.type(p->a).dtype].push_back(*p);
       else
         sum.rest.push_back(v);
     }
     for (auto& [axis, pieces] : pads) {
-      std::ranges::stable_sort(pieces, {}, &PaddedPiece::low);
-      const bool overlap = std::ranges::adjacent_find(pieces, [](const PaddedPiece& x, const PaddedPiece& y) {
-                             return x.low + x.size > y.low;
-                           }) != pieces.end();
-      if (pieces.size() > 1 && !overlap)
+      if (pieces.size() > 1 && tile(graph_.type(pieces[0].term).shape, pieces))
         sum.tilings.push_back(std::move(pieces));
       else
         for (const PaddedPiece& p : pieces) sum.rest.push_back(p.term);
@@ -138,14 +133,50 @@ class JoinSums {
     if (!is(pad, "pad") || !used_once(v) || pad.attributes.number("value") != 0) return std::nullopt;
     const Ints &low = pad.attributes.ints("low"), &high = pad.attributes.ints("high");
     if (std::ranges::any_of(pad.attributes.ints("interior"), [](int64_t i) { return i != 0; })) return std::nullopt;
-    std::optional<PaddedPiece> result;
-    for (size_t i = 0; i < pad.results[0].shape.size(); ++i) {
-      const int64_t before = low.empty() ? 0 : low[i], after = high.empty() ? 0 : high[i];
-      if (before == 0 && after == 0) continue;
-      if (result) return std::nullopt;
-      result = PaddedPiece{v, i, before, graph_.type(pad.operands[0]).shape[i], pad.operands[0]};
+    if (pad.results[0] == graph_.type(pad.operands[0]) || std::ranges::any_of(low, [](int64_t n) { return n < 0; }) ||
+        std::ranges::any_of(high, [](int64_t n) { return n < 0; }))
+      return std::nullopt;
+    return PaddedPiece{v, low.empty() ? Ints(pad.results[0].shape.size(), 0) : low, pad.operands[0]};
+  }
+
+  int64_t size(const PaddedPiece& p, size_t axis) const { return graph_.type(p.piece).shape[axis]; }
+
+  // The first axis along which a piece is smaller than `shape`; its rank if there is none.
+  size_t outermost(const Shape& shape, const std::vector<PaddedPiece>& pieces) const {
+    size_t axis = 0;
+    while (axis < shape.size() &&
+           std::ranges::all_of(pieces, [&](const PaddedPiece& p) { return size(p, axis) == shape[axis]; }))
+      ++axis;
+    return axis;
+  }
+
+  // The pieces in strips along `axis`, by position; none where strips overlap.
+  std::vector<std::vector<PaddedPiece>> strips(size_t axis, std::vector<PaddedPiece> pieces) const {
+    const auto begin = [&](const PaddedPiece& p) { return p.low[axis]; };
+    std::ranges::stable_sort(pieces, {}, begin);
+    std::vector<std::vector<PaddedPiece>> result;
+    for (PaddedPiece& p : pieces) {
+      const PaddedPiece* before = result.empty() ? nullptr : &result.back().front();
+      if (before && begin(*before) == begin(p) && size(*before, axis) == size(p, axis))
+        result.back().push_back(std::move(p));
+      else if (before && begin(*before) + size(*before, axis) > begin(p))
+        return {};
+      else
+        result.push_back({std::move(p)});
     }
     return result;
+  }
+
+  // Whether no two pieces share an element, cut into strips axis by axis.
+  bool tile(Shape shape, const std::vector<PaddedPiece>& pieces) const {
+    if (pieces.size() == 1) return true;
+    const size_t axis = outermost(shape, pieces);
+    if (axis == shape.size()) return false;
+    const auto cut = strips(axis, pieces);
+    return !cut.empty() && std::ranges::all_of(cut, [&](const std::vector<PaddedPiece>& strip) {
+      shape[axis] = size(strip.front(), axis);
+      return tile(shape, strip);
+    });
   }
 
   // The product behind a term, through the cast that widens it.
@@ -230,7 +261,8 @@ class JoinSums {
   }
 
   Value join_pads(const TensorType& type, const std::vector<PaddedPiece>& pieces) {
-    const size_t axis = pieces[0].axis;
+    const size_t axis = outermost(type.shape, pieces);
+    if (axis == type.shape.size()) return mapped(pieces.front().piece);
     std::vector<Value> parts;
     int64_t end = 0;
     const auto fill = [&](int64_t to) {
@@ -238,10 +270,12 @@ class JoinSums {
       gap[axis] = to - end;
       if (to > end) parts.push_back(b_.broadcast(b_.constant(type.dtype, 0), gap));
     };
-    for (const PaddedPiece& p : pieces) {
-      fill(p.low);
-      parts.push_back(mapped(p.piece));
-      end = p.low + p.size;
+    for (const std::vector<PaddedPiece>& strip : strips(axis, pieces)) {
+      fill(strip.front().low[axis]);
+      TensorType part = type;
+      part.shape[axis] = size(strip.front(), axis);
+      parts.push_back(join_pads(part, strip));
+      end = strip.front().low[axis] + part.shape[axis];
     }
     fill(type.shape[axis]);
     const bool outermost = std::all_of(type.shape.begin(), type.shape.begin() + static_cast<std::ptrdiff_t>(axis),

@@ -23,6 +23,7 @@
 #include "frontend/repairs/read_model.h"
 #include "ir/op.h"
 #include "ir/text.h"
+#include "program/initial_state.h"
 #include "runtime/cuda_probe.h"
 #include "training/run_setup.h"
 
@@ -62,7 +63,8 @@ Tensor restored(Tensor stored, Ints from, Ints to) {
   return stored.transpose(permutation);
 }
 
-// Initial contents of the states: of the arena and its low copy, and of the tensors that are not trained.
+// Initial contents of the states: of the arena, whose low copy follows from it, and of the tensors that are not
+// trained.
 void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const ImportedModel& imported) {
   std::set<std::string> in_arena;
   std::set<Name> states;
@@ -75,9 +77,11 @@ void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const I
   for (const Program& program : model.programs)
     for (const Buffer& buffer : program.buffers)
       if (buffer.kind == BufferKind::state) states.insert(buffer.name);
+  const bool kept = states.count(arena_name(DType::f32)) > 0;
   for (DType low : {DType::f16, DType::bf16})
-    if (states.count(arena_name(low))) model.state[arena_name(low)] = arena.cast(low);
-  if (states.count(arena_name(DType::f32))) model.state[arena_name(DType::f32)] = std::move(arena);
+    if (states.count(arena_name(low)) && !(kept && base_of_low_copy(model, arena_name(low))))
+      model.state[arena_name(low)] = arena.cast(low);
+  if (kept) model.state[arena_name(DType::f32)] = std::move(arena);
   for (const auto& [name, read] : imported.weight_readers)
     if (states.count(name) && !in_arena.count(name)) model.state[name] = read();
 }

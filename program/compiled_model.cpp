@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "program/gpu_code.h"
 #include "program/host_cpu.h"
+#include "program/initial_state.h"
 #include "program/json_text.h"
 #include "program/notes_json.h"
 #include "program/program.h"
@@ -208,8 +209,18 @@ void save(const CompiledModel& model, const fs::path& target, const std::string&
   for (const auto& [architecture, code] : model.cubins) write(cubin_file(architecture), code);
   size_t bytes = 0;
   uLong sum = crc32_z(0, nullptr, 0);
-  std::map<std::string, const Tensor*> tensors;
-  for (const auto& [name, tensor] : model.state) tensors.emplace(spelled(name), &tensor);
+  std::map<std::string, TensorSource> tensors;
+  const auto add = [&](const Name& name, const TensorType& type) {
+    tensors.try_emplace(spelled(name), TensorSource{type, [&model, name, dtype = type.dtype](const auto& take) {
+                                                      read_initial_state(model, name, dtype, take);
+                                                    }});
+  };
+  for (const auto& [name, tensor] : model.state) add(name, tensor.type);
+  for (const Program& program : model.programs)
+    for (const Buffer& buffer : program.buffers)
+      if (const auto base = base_of_low_copy(model, buffer.name);
+          buffer.kind == BufferKind::state && base && model.state.contains(*base))
+        add(buffer.name, buffer.type);
   write_safetensors(partial.path() / kWeights, tensors, {}, [&](std::span<const std::byte> written) {
     bytes += written.size();
     sum = crc32_z(sum, reinterpret_cast<const Bytef*>(written.data()), written.size());

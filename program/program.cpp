@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "program/gpu_code.h"
+#include "program/initial_state.h"
 #include "program/program_check.h"
 
 namespace halfstep {
@@ -313,6 +314,13 @@ void check(const CompiledModel& model) {
            fmt::format("arena '{}': at least {} elements expected, found {}", to_string(arena), arena_size,
                        known->second->element_count()));
   }
+  for (const auto& [copy, type] : states)
+    if (const std::optional<Name> base = base_of_low_copy(model, copy)) {
+      const TensorType& arena = *states.at(*base);
+      expect(type->shape == arena.shape,
+             fmt::format("state '{}' repeats '{}': shape {} expected, found {}", to_string(copy), to_string(*base),
+                         to_string(arena.shape), to_string(type->shape)));
+    }
 }
 
 std::string describe(const Step& step) {

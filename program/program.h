@@ -79,7 +79,7 @@ struct CompiledModel {
   std::string kernels;  // PTX text, or the bytes of an ELF shared object; may be empty
   // cuda: the same kernels as machine code, by architecture ("sm_90"). Other GPUs take the PTX.
   std::map<std::string, std::string> cubins;
-  NamedTensors state;        // initial contents of state buffers by name; absent: zeros
+  NamedTensors state;        // initial contents of state buffers by name; absent: read_initial_state
   std::vector<Name> arenas;  // the state buffers that are laid out by `parameters`
   std::vector<ParameterSlice> parameters;
   StepNotes notes;

@@ -151,15 +151,16 @@ Safetensors read(Reader& reader) {
 
 void write_safetensors(const std::filesystem::path& path, const FileTensors& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  std::map<std::string, const Tensor*> list;
-  for (const auto& [name, tensor] : tensors) list.emplace(name, &tensor);
-  write_safetensors(path, list, metadata, nullptr);
+  std::map<std::string, TensorSource> sources;
+  for (const auto& [name, tensor] : tensors)
+    sources.emplace(name, TensorSource{tensor.type, [&data = tensor.data](const auto& take) { take(data); }});
+  write_safetensors(path, sources, metadata, nullptr);
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::map<std::string, const Tensor*>& tensors,
+void write_safetensors(const std::filesystem::path& path, const std::map<std::string, TensorSource>& tensors,
                        const std::map<std::string, std::string>& metadata,
                        const std::function<void(std::span<const std::byte>)>& written) {
-  std::vector<const std::map<std::string, const Tensor*>::value_type*> order;
+  std::vector<const std::map<std::string, TensorSource>::value_type*> order;
   for (const auto& item : tensors) {
     if (item.first == kMetadata)
       throw Error(fmt::format("cannot write '{}': a tensor named '{}'", path.string(), kMetadata));
@@ -167,12 +168,12 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
   }
   // Widest elements first: every tensor then lies aligned to its element.
   std::ranges::stable_sort(order, std::ranges::greater{},
-                           [](const auto* item) { return size_of(item->second->type.dtype); });
+                           [](const auto* item) { return size_of(item->second.type.dtype); });
   Json header = Json::object();
   if (!metadata.empty()) header[kMetadata] = metadata;
   int64_t offset = 0;
   for (const auto* item : order) {
-    const TensorType& type = item->second->type;
+    const TensorType& type = item->second.type;
     header[item->first] = {{"dtype", kTypeNames[static_cast<size_t>(type.dtype)]},
                            {"shape", type.shape},
                            {"data_offsets", {offset, offset + type.byte_count()}}};
@@ -194,7 +195,14 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
     };
     write(std::as_bytes(std::span(length)));
     write(std::as_bytes(std::span(text)));
-    for (const auto* item : order) write(item->second->data);
+    for (const auto* item : order) {
+      int64_t bytes = 0;
+      item->second.read([&](std::span<const std::byte> piece) {
+        write(piece);
+        bytes += static_cast<int64_t>(piece.size());
+      });
+      require(bytes == item->second.type.byte_count(), "a tensor's pieces are its bytes");
+    }
   });
 }
 

@@ -16,10 +16,16 @@ struct Safetensors {
   std::map<std::string, std::string> metadata;
 };
 
+// A tensor to be written, whose contents need not be in memory at once: given to a function piece by piece.
+struct TensorSource {
+  TensorType type;
+  std::function<void(const std::function<void(std::span<const std::byte>)>&)> read;
+};
+
 // Written atomically (base/file.h). `written` sees the file's bytes in order.
 void write_safetensors(const std::filesystem::path& path, const FileTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
-void write_safetensors(const std::filesystem::path& path, const std::map<std::string, const Tensor*>& tensors,
+void write_safetensors(const std::filesystem::path& path, const std::map<std::string, TensorSource>& tensors,
                        const std::map<std::string, std::string>& metadata,
                        const std::function<void(std::span<const std::byte>)>& written);
 // Throws Error naming the file and what is wrong: truncated, header too large or not JSON, unknown type, offsets that

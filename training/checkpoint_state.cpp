@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "program/initial_state.h"
 
 namespace halfstep {
 namespace {
@@ -22,16 +23,6 @@ using Kind = StateBuffer::Kind;
 
 bool is_arena(const CompiledModel& model, const Name& state) {
   return std::ranges::find(model.arenas, state) != model.arenas.end();
-}
-
-// The arena a low copy follows.
-std::optional<Name> base_of_low_copy(const CompiledModel& model, const Name& arena) {
-  for (const std::string_view suffix : {".f16", ".bf16"})
-    if (arena.is(Role::slot) && arena.text.ends_with(suffix)) {
-      const Name base(Role::slot, arena.text.substr(0, arena.text.size() - suffix.size()));
-      if (is_arena(model, base)) return base;
-    }
-  return std::nullopt;
 }
 
 StateBuffer state_buffer(const CompiledModel& model, const Buffer& buffer) {

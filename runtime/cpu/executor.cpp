@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "program/host_cpu.h"
+#include "program/initial_state.h"
 #include "runtime/cpu/dnnl_call.h"
 #include "runtime/cpu/host_memory.h"
 #include "runtime/signals.h"
@@ -147,8 +148,10 @@ void CpuExecutor::load(const Program& program) {
       continue;
     }
     const auto [place, added] = state_.try_emplace(buffer.name, buffer.type);
-    const auto initial = model_.state.find(buffer.name);
-    if (added && initial != model_.state.end()) std::ranges::copy(initial->second.data, place->second.bytes().begin());
+    if (added)
+      read_initial_state(
+          model_, buffer.name, buffer.type.dtype,
+          [to = place->second.bytes().begin()](Piece piece) mutable { to = std::ranges::copy(piece, to).out; });
     loaded.buffers.push_back(&place->second);
   }
   const AddressOf address = [&](Ref ref) {

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "program/initial_state.h"
 #include "program/program_check.h"
 #include "runtime/cuda/attention.h"
 #include "runtime/cuda/buffers.h"
@@ -228,15 +229,17 @@ void CudaExecutor::run_once() {
 void CudaExecutor::initialise_state() {
   for (const auto& [name, state] : buffers_.states()) {
     if (state.memory.size() == 0) continue;
-    const auto initial = model_.state.find(name);
-    if (initial == model_.state.end()) {
+    int64_t written = 0;
+    read_initial_state(model_, name, state.type.dtype, [&, &memory = state.memory](Piece piece) {
+      check(
+          cudaMemcpyAsync(memory.data() + written, piece.data(), piece.size(), cudaMemcpyHostToDevice, compute_.get()),
+          "cudaMemcpyAsync");
+      compute_.synchronize();  // before the piece ends
+      written += static_cast<int64_t>(piece.size());
+    });
+    if (written == 0)
       check(cudaMemsetAsync(state.memory.data(), 0, static_cast<size_t>(state.memory.size()), compute_.get()),
             "cudaMemsetAsync");
-    } else {
-      check(cudaMemcpyAsync(state.memory.data(), initial->second.data.data(), initial->second.data.size(),
-                            cudaMemcpyHostToDevice, compute_.get()),
-            "cudaMemcpyAsync");
-    }
   }
   compute_.synchronize();
 }

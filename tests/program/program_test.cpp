@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "program/initial_state.h"
 #include "tests/program/error_message.h"
 
 namespace halfstep {
@@ -262,6 +263,40 @@ TEST(CompiledModel, ProgramsMustAgree) {
   m = sample_model();
   m.arenas = {"slots"};
   EXPECT_THAT(error_of([&] { check(m); }), HasSubstr("arena 'slots' is no state of any program"));
+}
+
+// A model whose arena has a low copy of which nothing is said.
+CompiledModel model_with_low_copy(int64_t elements) {
+  CompiledModel m = sample_model();
+  const Name arena(Role::slot, "parameters"), copy(Role::slot, "parameters.f16");
+  for (Program& p : m.programs) {
+    p.buffers.back().name = arena;
+    p.buffers.push_back({copy, BufferKind::state, {DType::f16, {elements}}});
+  }
+  m.state.erase("parameters");
+  m.state[arena] = Tensor({DType::f32, {20}});
+  m.state[arena].set(3, 0.1);
+  m.arenas = {arena, copy};
+  return m;
+}
+
+TEST(InitialState, ALowCopyIsItsArenaRounded) {
+  const Name arena(Role::slot, "parameters"), copy(Role::slot, "parameters.f16");
+  const CompiledModel m = model_with_low_copy(20);
+  check(m);
+  const Tensor expected = m.state.at(arena).cast(DType::f16);
+  std::vector<std::byte> found;
+  read_initial_state(m, copy, DType::f16, [&](Piece piece) { found.insert(found.end(), piece.begin(), piece.end()); });
+  EXPECT_EQ(found, expected.data);
+  read_initial_state(m, "momentum", DType::f32, [](Piece) { ADD_FAILURE() << "nothing is said of it"; });
+  const TemporaryDirectory folder;
+  save_compiled(m, folder.path() / "step");
+  EXPECT_EQ(load_compiled(folder.path() / "step").state.at(copy), expected);
+}
+
+TEST(InitialState, ALowCopyHasItsArenasShape) {
+  EXPECT_THAT(error_of([] { check(model_with_low_copy(24)); }),
+              HasSubstr("state 'slot parameters.f16' repeats 'slot parameters': shape [20] expected, found [24]"));
 }
 
 TEST(SavedModel, LoadsBackEqual) {

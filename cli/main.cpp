@@ -16,7 +16,9 @@ ExitCode run(const CommandLine& line) {
   const std::map<std::string, Run> commands{{"check", run_check}, {"inspect", run_inspect},    {"compile", run_compile},
                                             {"train", run_train}, {"eval", run_eval},          {"export", run_export},
                                             {"bench", run_bench}, {"gradients", run_gradients}};
-  const Recipe recipe = over_training_of_file(recipe_of(line));
+  const Recipe given = recipe_of(line);
+  const bool needs_loss = line.command != "check" && line.command != "inspect";
+  const Recipe recipe = needs_loss ? over_training_of_file(given) : over_training_of_file(given, std::nothrow);
   // Beside a compiled step's own keys, which are not known yet, they may have one.
   if (line.options.format == Format::text && !is_compiled_directory(recipe.model))
     for (const std::string& sentence : idle_keys(recipe)) print_err("halfstep: note: {}\n", sentence);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <sstream>
 
 #include "base/error.h"
 #include "compiler/compile.h"
@@ -100,10 +101,21 @@ Recipe over_training_of_file(Recipe given) {
     take_keys(given, file);
     if (!given.given.contains("freeze") && !given.given.contains("train")) take_weights(given, file);
   } catch (const Error& error) {
-    throw Error(std::vector<std::string>{
-        error.what(), "name loss or optimizer, and the model is trained by the recipe instead of by its file"});
+    std::vector<std::string> problems;
+    std::istringstream lines(error.what());
+    for (std::string line; std::getline(lines, line);) problems.push_back(line);
+    problems.push_back("name loss or optimizer, and the model is trained by the recipe instead of by its file");
+    throw Error(std::move(problems));
   }
   return given;
+}
+
+Recipe over_training_of_file(const Recipe& given, std::nothrow_t) {
+  try {
+    return over_training_of_file(given);
+  } catch (const Error&) {
+    return given;
+  }
 }
 
 void export_with_training(const Recipe& recipe, const std::filesystem::path& path,

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <map>
+#include <new>
 #include <string>
 
 #include "compiler/recipe.h"
@@ -13,6 +14,8 @@ namespace halfstep {
 // step (TrainingInfoProto). A recipe that names its loss or its optimizer takes none of the file's. Throws Error,
 // saying what to do, for a step that is not read.
 Recipe over_training_of_file(Recipe given);
+// The same for what trains nothing: as given where the file's training cannot be read.
+Recipe over_training_of_file(const Recipe& given, std::nothrow_t);
 
 // Writes the recipe's model with loss and optimizer as operators of ai.onnx.preview.training. Throws Error for keys
 // that these do not say.

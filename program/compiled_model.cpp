@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr const char* kFormat = "halfstep compiled step";
-constexpr int kVersion = 5;
+constexpr int kVersion = 6;
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kSignature = "manifest.sig";  // of the manifest, which then has each file's SHA-256
 constexpr const char* kWeights = "weights.safetensors";

@@ -46,7 +46,8 @@ unsigned choose_lanes(const Kernel& kernel) {
   int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
   // Points that stand together need registers of their own, and so do sums.
   if (kernel.together > 2) lanes = std::min<int64_t>(lanes, 4);
-  while (kernel.form == Kernel::Form::columns && std::ssize(kernel.reductions) * lanes > kAccumulators) lanes /= 2;
+  while (lanes > 1 && kernel.form == Kernel::Form::columns && std::ssize(kernel.reductions) * lanes > kAccumulators)
+    lanes /= 2;
   while (lanes > 1 && kernel.extent(lane) % lanes != 0) lanes /= 2;
   // Small tensors: rather more threads than wider ones. Columns get them by narrower tiles.
   const int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);

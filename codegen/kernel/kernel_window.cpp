@@ -265,11 +265,11 @@ ExpressionId RegionReader::read_depthwise(const Point& p) {
     std::vector<Index> place = e.place;
     place.push_back(index.back());
     ExpressionId x = evaluate(p.node.operands[0], e.index, guard);
-    const ExpressionId w = evaluate(p.node.operands[1], place, e.has_place ? p.guard : guard);
-    // A sum takes a product in without rounding it, but no choice of one.
-    if (e.has_place && e.inside != kNoExpression) x = kernel_.select(guard, x, zero);
-    ExpressionId term = kernel_.primitive(ScalarOp::multiply, {x, w});
-    if (!e.has_place) term = kernel_.select(e.inside, term, zero);
+    ExpressionId w = evaluate(p.node.operands[1], place, e.has_place ? p.guard : guard);
+    // Chosen before they are multiplied: a sum takes a product in without rounding it, but no choice of one.
+    x = kernel_.select(guard, x, zero);
+    if (!e.has_place) w = kernel_.select(guard, w, zero);
+    const ExpressionId term = kernel_.primitive(ScalarOp::multiply, {x, w});
     return carried == zero ? term : kernel_.sum(carried, term);
   };
   const FoldStep step = [&](const std::vector<Index>& at, const std::vector<ExpressionId>& carried) {

@@ -1,8 +1,11 @@
 #include "frontend/export/training_operators.h"
 
+#include <fmt/format.h>
 #include <onnx/onnx_pb.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <set>
 
 #include "base/error.h"
@@ -144,10 +147,19 @@ class Writer {
     for (const std::string& weight : training_.trained) gradients_[weight] = result(gradient, "gradient/" + weight);
   }
 
-  float parameter(const std::string& name) const { return std::stof(training_.parameters.at(name)); }
+  // Of f32, as the operators take it.
+  static float number(const std::string& key, const std::string& text) {
+    const double value = std::strtod(text.c_str(), nullptr);
+    const auto held = static_cast<float>(value);
+    if (!std::isfinite(held))
+      throw Error(fmt::format("{}: {} is no finite f32, which ONNX's operators take", key, text));
+    return held;
+  }
+  float parameter(const std::string& name) const { return number(name, training_.parameters.at(name)); }
 
   void write_optimizers() {
-    rate_ = initializer("step.learning_rate", Tensor::scalar(DType::f32, std::stod(training_.learning_rate.value())));
+    rate_ = initializer("step.learning_rate",
+                        Tensor::scalar(DType::f32, number("learning_rate", training_.learning_rate.value())));
     const bool from_one = training_.optimizer == "onnx_adam" && parameter("first_count") == 1;
     count_ = initializer("step.count", Tensor::scalar(DType::i64, from_one ? 1 : 0));
     const std::string one = initializer("step.one", Tensor::scalar(DType::i64, 1));
@@ -157,7 +169,7 @@ class Writer {
     std::vector<std::string> with, without;
     for (const std::string& weight : training_.trained)
       (std::ranges::find(training_.no_decay, weight) == training_.no_decay.end() ? with : without).push_back(weight);
-    write_optimizer(with, std::stof(training_.weight_decay));
+    write_optimizer(with, number("weight_decay", training_.weight_decay));
     write_optimizer(without, 0);
   }
 

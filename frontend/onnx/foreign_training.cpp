@@ -2,8 +2,10 @@
 
 #include <onnx/onnx_pb.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
+#include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -27,46 +29,78 @@ std::string optimizer_of(const fs::path& model) {
 
 }  // namespace
 
+namespace {
+
+// A file's bytes one after the other, read in blocks; what is skipped within a block is not read again.
+class Bytes {
+ public:
+  explicit Bytes(const fs::path& path) : file_(path, std::ios::binary) {}
+
+  int next() {
+    if (at_ == end_) {
+      file_.read(block_.data(), static_cast<std::streamsize>(block_.size()));
+      at_ = 0, end_ = static_cast<size_t>(file_.gcount());
+      if (end_ == 0) return EOF;
+    }
+    return static_cast<unsigned char>(block_[at_++]);
+  }
+  void skip(uint64_t count) {
+    const uint64_t here = std::min<uint64_t>(count, end_ - at_);
+    at_ += static_cast<size_t>(here);
+    if (count > here) file_.seekg(static_cast<std::streamoff>(count - here), std::ios::cur);
+  }
+
+ private:
+  std::ifstream file_;
+  std::vector<char> block_ = std::vector<char>(1 << 16);
+  size_t at_ = 0, end_ = 0;
+};
+
+}  // namespace
+
 // The fields of a ModelProto are stepped over by their sizes.
 bool carries_training_step(const fs::path& model) {
   enum WireType : uint64_t { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
-  constexpr uint64_t kTrainingInfo = 20;
-  std::ifstream file(model, std::ios::binary);
+  constexpr uint64_t kTrainingInfo = 20, kMost = uint64_t{1} << 31;
+  std::error_code unreadable;
+  if (!fs::is_regular_file(model, unreadable)) return false;  // the reader says what it is; a pipe would not end
+  Bytes file(model);
+  bool ended = false;
   const auto read_varint = [&] {
     uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
-      const int byte = file.get();
+      const int byte = file.next();
+      ended |= byte == EOF;
       if (byte == EOF) break;
       value |= static_cast<uint64_t>(byte & 0x7f) << shift;
       if (byte < 0x80) break;
     }
     return value;
   };
-  while (file && file.peek() != EOF) {
+  while (true) {
     const uint64_t tag = read_varint();
+    if (ended || tag >> 3 == 0) return false;  // no such message, as the reader will say
     if (tag >> 3 == kTrainingInfo) return (tag & 7) == bytes;
     switch (tag & 7) {
       case varint:
         read_varint();
         break;
       case fixed64:
-        file.seekg(8, std::ios::cur);
+        file.skip(8);
         break;
       case fixed32:
-        file.seekg(4, std::ios::cur);
+        file.skip(4);
         break;
       case bytes: {
-        constexpr uint64_t kMost = uint64_t{1} << 31;
         const uint64_t size = read_varint();
         if (size > kMost) return false;
-        file.seekg(static_cast<std::streamoff>(size), std::ios::cur);
+        file.skip(size);
         break;
       }
       default:
-        return false;  // no such message, as the reader will say
+        return false;
     }
   }
-  return false;
 }
 
 bool carries_training_step(const OnnxModel& model) { return model.proto().training_info_size() > 0; }

@@ -238,7 +238,9 @@ class Reader {
     static const std::set<std::string> kSameValues{"Identity", "Cast",    "Reshape",   "Flatten",
                                                    "Squeeze",  "Dropout", "Unsqueeze", "Transpose"};
     std::string value = scores;
-    for (auto made = model_makers_.find(value); made != model_makers_.end(); made = model_makers_.find(value)) {
+    std::set<std::string> seen;  // of a file whose nodes read each other
+    for (auto made = model_makers_.find(value); made != model_makers_.end() && seen.insert(value).second;
+         made = model_makers_.find(value)) {
       const NodeProto& node = graph_.node(made->second);
       if (node.op_type() == "Softmax" || node.op_type() == "Sigmoid")
         throw Error(fmt::format("the loss takes a softmax of '{}', which is a {} already: give it the logits", scores,

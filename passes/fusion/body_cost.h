@@ -5,6 +5,9 @@
 
 namespace halfstep {
 
+// Values that one kernel reads.
+inline constexpr size_t kMostKernelOperands = 60;
+
 // Operations for each element of the node's result, beyond moving data; what is slow counts as several.
 double body_cost(const Node& node);
 

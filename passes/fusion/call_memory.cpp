@@ -127,7 +127,8 @@ std::vector<int> CallMemory::lent(NodeId call) const {
     return node.op->kernel == KernelKind::fused ? reads_point_by_point(node.attributes.region("body"), operand)
                                                 : operand == kProductAddend;
   };
-  if (node.op->kernel != KernelKind::fused && !optional_operand(node, kProductAddend)) return found;
+  const bool adds = node.op->kernel == KernelKind::gemm && optional_operand(node, kProductAddend);
+  if (node.op->kernel != KernelKind::fused && !adds) return found;
   std::vector<int64_t> results;
   for (const int made : made_[static_cast<size_t>(call)]) results.push_back(values_[static_cast<size_t>(made)].bytes);
   for (const int read : read_[static_cast<size_t>(call)]) {

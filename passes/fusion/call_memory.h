@@ -32,7 +32,7 @@ class CallMemory {
   const std::vector<NodeId>& needs(NodeId call) const { return needs_[static_cast<size_t>(call)]; }
   // Bytes of the values alive while each node runs, if they run in order. What a library call reads or makes stays for
   // `overlap` calls more. All pieces of an arena are there from the first one on. A value whose last reader reads it
-  // element by element lends its memory to a result of equal size.
+  // element by element, or adds it to a product, lends its memory to a result of equal size.
   std::vector<int64_t> alive(int overlap) const;
 
  private:

@@ -17,7 +17,6 @@ namespace {
 constexpr double kMostOperations = 24, kMostOperationsToSkip = 12;
 constexpr int64_t kFewestBytes = int64_t{1} << 16;  // below it nothing is saved
 constexpr int64_t kSmall = 8;                       // times smaller than the value: no matter who reads it
-constexpr size_t kMostOperands = 60;
 
 // What computes an element of its result from the same element, or from one of a smaller operand.
 bool is_elementwise(const Node& node) {
@@ -100,7 +99,8 @@ class InReaders {
     return result;
   }
 
-  // Whether the reader, a fused node, uses `v` once for each of its elements and reads all large `from` for itself.
+  // Whether the reader, a fused node, hands `v` to elementwise nodes and sums alone, and reads all large `from` for
+  // itself.
   bool can_compute(const Node& reader, Value v, const std::vector<Value>& from) const {
     const Graph& body = body_of(reader);
     size_t operand = 0;
@@ -122,6 +122,12 @@ class InReaders {
     });
   }
 
+  // Operands of a reader, with those of what it computes for itself already.
+  size_t taken(NodeId reader) const {
+    const auto more = more_operands_.find(reader);
+    return graph_.node(reader).operands.size() + (more == more_operands_.end() ? 0 : more->second);
+  }
+
   // The readers that compute `v` for themselves; if all do, it is gone.
   void choose_readers(Value v) {
     if (graph_.type(v).byte_count() < kFewestBytes) return;
@@ -132,13 +138,16 @@ class InReaders {
     for (NodeId user : users_[static_cast<size_t>(v.node)]) {
       const Node& reader = graph_.node(user);
       if (std::ranges::find(reader.operands, v) == reader.operands.end()) continue;
-      const bool can = is_fused(user) && reader.operands.size() + from->values.size() <= kMostOperands &&
+      const bool can = is_fused(user) && taken(user) + from->values.size() <= kMostKernelOperands &&
                        can_compute(reader, v, from->values);
       if (can) able.push_back(user);
       all &= can;
     }
     if (able.empty() || (!all && from->operations > kMostOperationsToSkip)) return;
-    for (NodeId reader : able) computed_.insert({reader, v});
+    for (NodeId reader : able) {
+      computed_.insert({reader, v});
+      more_operands_[reader] += from->values.size();
+    }
     if (all) gone_.insert(v);
   }
 
@@ -159,7 +168,7 @@ class InReaders {
   Value inside(Region& region, Value v) {
     if (const auto found = region.known.find(v); found != region.known.end()) return found->second;
     Value result;
-    if (computed_.contains({region.reader, v})) {
+    if (computed_.contains({region.reader, v}) || gone_.contains(v)) {
       result = part(region, graph_.node(v), {v.result}).front();
     } else {
       result = region.builder.input(std::to_string(region.operands.size()), graph_.type(v));
@@ -211,6 +220,7 @@ class InReaders {
   std::vector<std::vector<NodeId>> users_;
   std::set<Value> delivered_, gone_;
   std::set<std::pair<NodeId, Value>> computed_;  // by the reader
+  std::map<NodeId, size_t> more_operands_;
   ValueMap map_;
   Builder builder_;
 };

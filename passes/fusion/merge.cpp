@@ -59,8 +59,8 @@ std::set<NodeId> Fusion::reads(const Kernel& kernel) const {
 bool Fusion::legal(const Kernel& kernel) const {
   enum Tag : uint8_t { free, full, reduced };
   const std::vector<NodeId> nodes = body(kernel);
-  constexpr size_t kMostNodes = 400, kMostOperands = 60;
-  if (nodes.size() > kMostNodes || reads(kernel).size() > kMostOperands) return false;
+  constexpr size_t kMostNodes = 400;
+  if (nodes.size() > kMostNodes || reads(kernel).size() > kMostKernelOperands) return false;
   // Each sum of a column has accumulators of its own in every thread; more than this, and they leave the registers.
   constexpr int kMostColumnSums = 14;
   if (kernel.scheme == ReductionScheme::column &&

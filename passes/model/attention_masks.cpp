@@ -101,6 +101,7 @@ std::optional<AttentionMasks::Effect> AttentionMasks::effect_of_positions(const 
     const bool of_keys = shape[rank - 2] == 1 && shape[rank - 1] != 1;
     sides[side] = numbers_along(shape, of_keys ? rank - 1 : rank - 2, *values);
     if (sides[side].empty()) return {};
+    if (of_keys && keys) return {};
     if (of_keys) keys = side;
   }
   const auto holds = [&](double x, double y) { return reflexive ? x <= y : x < y; };
@@ -132,11 +133,12 @@ AttentionMasks::Effect AttentionMasks::effect_of(Builder& b, const ScoreMask& ma
   }
   if (const auto effect = effect_of_positions(b.graph(), mask, b.graph().node(v))) return *effect;
   const Shape shape = b.shape(v);
-  // Of large masks only those are looked at whole that have no parts.
+  // Of large masks only those are looked at whole that are not taken apart.
   constexpr int64_t kLarge = int64_t{1} << 20;
   const Node& node = b.graph().node(v);
-  const bool look = is(node, "constant") || node.results[0].element_count() <= kLarge;
-  const std::vector<double>* values = look ? constants_.of(b.graph(), v) : nullptr;
+  const bool has_parts = is(node, "not") || is(node, "and") || is(node, "or") || is(node, "add") || is(node, "select");
+  if (has_parts && node.results[0].element_count() > kLarge) return {Effect::hides};
+  const std::vector<double>* values = constants_.of(b.graph(), v);
   if (!values || shape.size() < 2)
     return {added && !values && !depends_on_input(b.graph(), v) ? Effect::biases : Effect::hides};
   const int64_t queries = shape[shape.size() - 2], keys = shape.back();

@@ -28,6 +28,7 @@ class AddEpilogues {
       if (!is(node, "add")) return std::vector<Value>();
       for (const size_t i : {1u, 0u}) {
         const Value other = node.operands[1 - i];
+        if (other == node.operands[i]) continue;
         const std::optional<Value> product = lone_product(b, node.operands[i], operands[i]);
         if (!product) continue;
         if (is_bias(other, b.shape(*product).back()) && takes(b, *product, kProductBias))

@@ -53,6 +53,7 @@ class CudnnConvolutions {
   };
   CudnnPlanLimits limits_of(Engines engines) const;
   Route restore(const Convolution& convolution, const std::string& choice) const;
+  bool built_again(const ConvolutionCall& call, const std::string& choice, Route& route);
   void find_routes(Candidates& candidates) const;
   Route fastest(Candidates candidates, std::chrono::steady_clock::time_point deadline);
   Route sound_route(const ConvolutionCall& call, std::chrono::steady_clock::time_point deadline);

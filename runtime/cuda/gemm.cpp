@@ -270,12 +270,14 @@ void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan)
   if (g.relu) format.activation = Activation::relu;
   if (g.addend) {
     format.destination = Destination::accumulate;
-    const auto pitch = static_cast<size_t>(g.stride_c * size_of(g.result));
-    const auto width = static_cast<size_t>(g.m * g.n * size_of(g.result));
-    if (addresses.addend != addresses.c)
-      check(cudaMemcpy2DAsync(addresses.c, std::max(pitch, width), addresses.addend, std::max(pitch, width), width,
-                              static_cast<size_t>(g.batch), cudaMemcpyDeviceToDevice, stream_.get()),
-            "cudaMemcpy2DAsync");
+    const int64_t gap = g.batch == 1 ? 0 : g.stride_c, bytes = g.m * g.n * size_of(g.result);
+    for (int64_t i = 0; i < g.batch && addresses.addend != addresses.c; ++i) {
+      const int64_t offset = i * gap * size_of(g.result);
+      check(cudaMemcpyAsync(static_cast<std::byte*>(addresses.c) + offset,
+                            static_cast<const std::byte*>(addresses.addend) + offset, static_cast<size_t>(bytes),
+                            cudaMemcpyDeviceToDevice, stream_.get()),
+            "cudaMemcpyAsync");
+    }
   }
   // Without a gap between the results of a batch they are one tall matrix.
   const bool dense = g.batch == 1 || g.stride_c == g.m * g.n;

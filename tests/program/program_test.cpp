@@ -406,7 +406,7 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"weights", "weights.safetensors", "BF16", "U16 ", "weights.safetensors: the checksum differs"},
         Damage{"not_json", "manifest.json", "{", "<", "manifest.json is not the manifest of a compiled step"},
         Damage{"format", "manifest.json", "halfstep compiled step", "other", "is not the manifest of a compiled step"},
-        Damage{"version", "manifest.json", "\"version\": 5", "\"version\": 2", "version 5 expected, found 2"},
+        Damage{"version", "manifest.json", "\"version\": 6", "\"version\": 2", "version 6 expected, found 2"},
         Damage{"device", "manifest.json", "\"cpu\"", "\"tpu\"", "device: cpu or cuda expected, found 'tpu'"},
         Damage{"missing", "manifest.json", "\"arenas\"", "\"arena\"", "a field is missing or of the wrong type"},
         Damage{"wrong_type", "manifest.json", "\"offset\": 0", "\"offset\": \"0\"",

@@ -5,9 +5,10 @@ usage: tools/compare_speed.py [--precision fp16|bf16|tf32|fp32] [--batch N] [--o
 
 The peer is the best that PyTorch allows: torch.compile under autocast, and the whole step, GradScaler and fused optimizer
 included, in one CUDA graph. Each model is made by PyTorch, exported with its weights by PyTorch and compiled by `halfstep`.
-Both sides are prepared beside each other; then nothing else runs while one is timed: the peer compiles again, so that
-everything it measures for its decisions is measured on the quiet device (only Triton's compiled kernels come from a cache),
-captures and is timed; then `halfstep bench` tunes and is timed. Inputs are random on both sides, each with its own libraries.
+Both sides are prepared beside each other; then nothing else runs while one is timed: the peer compiles again, so that its
+kernels are tuned, and the padding of its products decided, on the quiet device (what is compiled otherwise comes from its
+cache), captures and is timed; then `halfstep bench` tunes and is timed. Inputs are random on both sides, each with its own
+libraries.
 
 OUT_DIR gets rows.json, NAME.log, and with --calls NAME.calls.json. --batch replaces every model's own. Memory: the peer's is
 what its allocator held at most, ours the growth of the device's, libraries included.
@@ -163,7 +164,7 @@ def peer(row, batch, precision):
     """Two functions: one compiles and runs a few steps on the device as it is, one is timed on a quiet device."""
     import torch
     import torch._inductor.config
-    torch._inductor.config.autotune_local_cache = torch._inductor.config.fx_graph_cache = False
+    torch._inductor.config.autotune_local_cache = False
     torch._inductor.config.shape_padding = False  # decided by measuring: see `measure`
     low = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
@@ -198,7 +199,8 @@ def peer(row, batch, precision):
 
     def measure(seconds):
         torch._dynamo.reset()
-        torch._inductor.config.shape_padding = True
+        # Where no weight has an odd size there is nothing to pad, and the cache holds.
+        torch._inductor.config.shape_padding = any(p.dim() == 2 and any(d % 8 and d > 64 for d in p.shape) for p in parameters)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch.backends.cudnn.benchmark = True
@@ -241,7 +243,6 @@ def child(arguments, name):
 
     if arguments.only != "peer":
         result["compile_s"] = attempt("ours", lambda: compile_ours(arguments.halfstep.split(), name, row, batch, arguments.precision))
-    os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] = "0"
     made = attempt("peer", lambda: peer(row, batch, arguments.precision)) if arguments.only != "ours" else None
     if made:
         result["peer_compile_s"] = attempt("peer", made[0])

@@ -9,9 +9,9 @@ namespace {
 
 std::vector<const Op*> join_families() {
   std::vector<const Op*> table;
-  for (std::span<const Op> family :
-       {leaf_ops(), pointwise_ops(), movement_ops(), indexing_ops(), reduction_ops(), window_ops(), depthwise_ops(),
-        contraction_ops(), composite_ops(), normalization_ops(), attention_ops(), flash_attention_ops(), resample_ops()})
+  for (std::span<const Op> family : {leaf_ops(), pointwise_ops(), movement_ops(), indexing_ops(), reduction_ops(),
+                                     window_ops(), depthwise_ops(), contraction_ops(), composite_ops(),
+                                     normalization_ops(), attention_ops(), flash_attention_ops(), resample_ops()})
     for (const Op& row : family) table.push_back(&row);
   return table;
 }

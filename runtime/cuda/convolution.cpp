@@ -233,13 +233,13 @@ void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
 // Puts the plan that `choice` gives in the place of the one it was read from, unless it is slower: engines do not tell
 // all that was set for them.
 bool CudnnConvolutions::built_again(const ConvolutionCall& call, const std::string& choice, Route& route) {
-  constexpr double kAsFast = 1.1;
+  constexpr double kAsFast = 1.1, kNoise = 5;  // microseconds
   Route again = restore(*call.convolution, choice);
   workspace_.grow(std::max(route.workspace_bytes, again.workspace_bytes));
   const auto time = [&](const Route& r) {
     return time_call(stream_, [&] { run(*call.convolution, call.operands, r); }, kRepeats);
   };
-  if (time(again) > kAsFast * time(route)) return false;
+  if (time(again) > kAsFast * time(route) + kNoise) return false;
   route = std::move(again);
   return true;
 }

@@ -95,6 +95,9 @@ class Reader {
     for (int i = 0; i < graph_.node_size(); ++i)
       for (const std::string& result : graph_.node(i).output()) model_makers_[result] = i;
     for (const auto& output : graph_.output()) outputs_.insert(output.name());
+    for (const GraphProto* graph : {&algorithm_, &graph_})  // the algorithm's own before the model's
+      for (const TensorProto& tensor : graph->initializer()) initializers_.try_emplace(tensor.name(), &tensor);
+    for (const TensorProto& tensor : graph_.initializer()) weights_.insert(tensor.name());
     for (const auto& binding : model.proto().training_info(0).update_binding())
       if (!bindings_.emplace(binding.key(), binding.value()).second)
         problems_.add(fmt::format("'{}' is bound twice", binding.key()));
@@ -145,10 +148,8 @@ class Reader {
     return found == makers_.end() ? nullptr : &algorithm_.node(found->second);
   }
   const TensorProto* initializer(const std::string& name) const {
-    for (const GraphProto* graph : {&algorithm_, &graph_})
-      for (const TensorProto& tensor : graph->initializer())
-        if (tensor.name() == name) return &tensor;
-    return nullptr;
+    const auto found = initializers_.find(name);
+    return found == initializers_.end() ? nullptr : found->second;
   }
   std::optional<double> constant(const std::string& name) const {
     const TensorProto* tensor = initializer(name);
@@ -177,8 +178,8 @@ class Reader {
                                 operand_name(node, i)));
     for (int i = 0; i < xs->strings_size(); ++i) {
       const std::string& weight = xs->strings(i);
-      const bool held = std::ranges::any_of(graph_.initializer(), [&](const auto& t) { return t.name() == weight; });
-      if (!held) problems_.add(fmt::format("gradient of '{}': it is no initializer of the model", weight));
+      if (!weights_.contains(weight))
+        problems_.add(fmt::format("gradient of '{}': it is no initializer of the model", weight));
       if (i < node.output_size()) gradients_[node.output(i)] = weight;
       found_.trained.push_back(weight);
     }
@@ -385,7 +386,8 @@ class Reader {
   const GraphProto& graph_;
   const GraphProto& algorithm_;
   std::map<std::string, int> makers_, model_makers_;
-  std::set<std::string> outputs_;
+  std::map<std::string, const TensorProto*> initializers_;
+  std::set<std::string> outputs_, weights_;
   std::map<std::string, std::string> bindings_;  // state → its next value
   std::set<std::string> explained_;              // states whose binding is understood
   const NodeProto* gradient_ = nullptr;

@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "frontend/diagnose/diagnostics.h"
 #include "frontend/import/import_model.h"
+#include "frontend/onnx/foreign_training.h"
+#include "frontend/onnx/training_operators.h"
 #include "frontend/repairs/read_model.h"
 #include "passes/pipeline.h"
 #include "tests/untrusted/cases.h"
@@ -236,6 +238,10 @@ std::string mutated_model(const std::string& bytes, Random& random) {
 
 void check_bytes(const std::string& bytes, const std::string& directory) {
   const OnnxModel file = read_model(OnnxFile{"case.onnx", bytes, directory});
+  if (carries_training_step(file)) try {
+      read_training_operators(file);
+    } catch (const Error&) {  // the model itself may be read
+    }
   // Of a graph without its data, too.
   const ImportOptions import{.weights = InitialWeights::none, .constants = MissingConstants::zeros};
   const Diagnostics ready = check_model(file, import);

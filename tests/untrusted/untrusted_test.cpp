@@ -32,7 +32,7 @@ TEST(Untrusted, OneOperatorWithAnyOperandsAndResults) {
 
 TEST(Untrusted, MutantsOfModels) {
   const TemporaryDirectory directory;
-  for (const char* name : {"lenet.raw.onnx", "mlp.dynamo.onnx"}) {
+  for (const char* name : {"lenet.raw.onnx", "mlp.dynamo.onnx", "mlp.trained.onnx"}) {
     const std::string bytes = read_file(std::filesystem::path(HALFSTEP_SOURCE_DIR) / "models/exports" / name);
     const Outcome outcome = run_cases(0, 300, kLimits, [&](int64_t i) {
       Random random(static_cast<uint64_t>(i));

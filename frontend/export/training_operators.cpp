@@ -114,6 +114,12 @@ class Writer {
       if (training_.ignore_index) set(loss, "ignore_index", *training_.ignore_index);
       loss_ = result(loss, "loss");
     } else if (training_.loss == "mean_squared_error") {
+      for (const auto& output : graph_.output()) {
+        const int type = output.type().tensor_type().elem_type();
+        const bool is_single = type == onnx::TensorProto::FLOAT || type == onnx::TensorProto::UNDEFINED;
+        if (output.name() == training_.output && !is_single)
+          throw Error("loss: output '" + training_.output + "' is no f32, whose squared errors the operators take");
+      }
       labels_ = input("targets", onnx::TensorProto::FLOAT, rank);
       const std::string difference = result(node("Sub", {training_.output, labels_}), "step.difference");
       mean_of(result(node("Mul", {difference, difference}), "step.squares"));

@@ -14,15 +14,6 @@ WindowGeometry geometry_of(const Attributes& attributes) {
   return ops::window_geometry(attributes, attributes.ints("window"));
 }
 
-Shape output_shape(const Shape& x, const WindowGeometry& g) {
-  const Shape spatial = ops::spatial_of(x);
-  ops::expect(spatial.size() == g.window.size(),
-              "a window of rank " + std::to_string(g.window.size()) + " over " + to_string(x));
-  Shape y = x;
-  for (size_t i = 0; i < spatial.size(); ++i) y[i + 1] = g.output_size(i, spatial[i]);
-  return y;
-}
-
 void expect_filter(const TypeContext& c) {
   const TensorType &x = c.operand(0), &w = c.operand(1);
   Shape expected = c.attributes.ints("window");
@@ -34,17 +25,12 @@ void expect_filter(const TypeContext& c) {
 
 std::vector<TensorType> forward_type(const TypeContext& c) {
   expect_filter(c);
-  return {{c.operand(0).dtype, output_shape(c.operand(0).shape, geometry_of(c.attributes))}};
+  return {ops::windowed_type(c.operand(0), geometry_of(c.attributes))};
 }
 
 std::vector<TensorType> data_grad_type(const TypeContext& c) {
   expect_filter(c);
-  TensorType x = c.operand(0);
-  const Shape out = ops::spatial_of(x.shape), spatial = ops::per_axis(c.attributes, "spatial", out.size(), 0);
-  for (size_t i = 0; i < spatial.size(); ++i) x.shape[i + 1] = spatial[i];
-  ops::expect(output_shape(x.shape, geometry_of(c.attributes)) == c.operand(0).shape,
-              "dy " + to_string(c.operand(0)) + " does not come from " + to_string(x));
-  return {x};
+  return {ops::unwindowed_type(c)};
 }
 
 // visit(output element, input element, filter element) for every product.
@@ -89,22 +75,12 @@ double product_cost(const Node& node, int64_t outputs) {
          static_cast<double>(TensorType{DType::u8, node.attributes.ints("window")}.element_count());
 }
 
-std::vector<AttributeSpec> geometry_attributes(std::vector<AttributeSpec> more) {
-  std::vector<AttributeSpec> attributes{{"window", Ints()},
-                                        {"strides", Ints(), AttributeSpec::defaulted},
-                                        {"pads_begin", Ints(), AttributeSpec::defaulted},
-                                        {"pads_end", Ints(), AttributeSpec::defaulted},
-                                        {"dilations", Ints(), AttributeSpec::defaulted}};
-  attributes.insert(attributes.end(), more.begin(), more.end());
-  return attributes;
-}
-
 constexpr std::string_view kMadeLater = "made of convolutions that have been differentiated";
 
 const std::vector<Op> kOps{
     {.name = "depthwise",
      .operands = {{"x"}, {"w"}},
-     .attributes = geometry_attributes({}),
+     .attributes = ops::window_attributes({}),
      .type = forward_type,
      .precision = Precision::low,
      .not_differentiable = kMadeLater,
@@ -115,7 +91,7 @@ const std::vector<Op> kOps{
                 std::span<const TensorType>) { return product_cost(node, node.results[0].element_count()); }},
     {.name = "depthwise_data_grad",
      .operands = {{"dy"}, {"w"}},
-     .attributes = geometry_attributes({{"spatial", Ints()}}),
+     .attributes = ops::window_attributes({{"spatial", Ints()}}),
      .type = data_grad_type,
      .precision = Precision::low,
      .not_differentiable = kMadeLater,

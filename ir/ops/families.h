@@ -79,6 +79,12 @@ struct WindowGeometry {
   }
 };
 WindowGeometry window_geometry(const Attributes& attributes, Ints window);
+// The attributes of windows, and `more`.
+std::vector<AttributeSpec> window_attributes(std::vector<AttributeSpec> more);
+// What windows over x [N, spatial..., C] give: x's type, [N, out..., C].
+TensorType windowed_type(const TensorType& x, const WindowGeometry& g);
+// The x, by the attribute "spatial", whose windows give operand 0: the type rule of their gradient.
+TensorType unwindowed_type(const TypeContext& c);
 // A window whose elements are weighted by operand 1, [window..., C].
 inline bool has_filter(const Op& op) {
   return op.kernel == KernelKind::window && op.combine == ScalarOp::add && op.operands.size() == 2;

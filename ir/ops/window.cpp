@@ -35,6 +35,34 @@ Shape spatial_of(const Shape& channels_last) {
   return Shape(channels_last.begin() + 1, channels_last.end() - 1);
 }
 
+std::vector<AttributeSpec> window_attributes(std::vector<AttributeSpec> more) {
+  std::vector<AttributeSpec> attributes{{"window", Ints()},
+                                        {"strides", Ints(), AttributeSpec::defaulted},
+                                        {"pads_begin", Ints(), AttributeSpec::defaulted},
+                                        {"pads_end", Ints(), AttributeSpec::defaulted},
+                                        {"dilations", Ints(), AttributeSpec::defaulted}};
+  attributes.insert(attributes.end(), more.begin(), more.end());
+  return attributes;
+}
+
+TensorType windowed_type(const TensorType& x, const WindowGeometry& g) {
+  TensorType result = x;
+  const Shape spatial = spatial_of(x.shape);
+  expect(spatial.size() == g.window.size(),
+         "a window of rank " + std::to_string(g.window.size()) + " over " + to_string(x));
+  for (size_t i = 0; i < spatial.size(); ++i) result.shape[i + 1] = g.output_size(i, spatial[i]);
+  return result;
+}
+
+TensorType unwindowed_type(const TypeContext& c) {
+  TensorType x = c.operand(0);
+  const Shape out = spatial_of(x.shape), spatial = per_axis(c.attributes, "spatial", out.size(), 0);
+  for (size_t i = 0; i < spatial.size(); ++i) x.shape[i + 1] = spatial[i];
+  expect(windowed_type(x, window_geometry(c.attributes, c.attributes.ints("window"))) == c.operand(0),
+         "dy " + to_string(c.operand(0)) + " does not come from " + to_string(x));
+  return x;
+}
+
 }  // namespace ops
 
 namespace {
@@ -45,18 +73,9 @@ WindowGeometry geometry_of(const Attributes& attributes) {
   return ops::window_geometry(attributes, attributes.ints("window"));
 }
 
-TensorType pooled_type(const TensorType& x, const WindowGeometry& g) {
-  TensorType result = x;
-  const Shape spatial = ops::spatial_of(x.shape);
-  ops::expect(spatial.size() == g.window.size(),
-              "a window of rank " + std::to_string(g.window.size()) + " over " + to_string(x));
-  for (size_t i = 0; i < spatial.size(); ++i) result.shape[i + 1] = g.output_size(i, spatial[i]);
-  return result;
-}
-
 std::vector<TensorType> max_pool_type(const TypeContext& c) {
   const WindowGeometry g = geometry_of(c.attributes);
-  const TensorType y = pooled_type(c.operand(0), g);
+  const TensorType y = ops::windowed_type(c.operand(0), g);
   ops::expect(TensorType{DType::u8, g.window}.element_count() <= 256,
               "a window of more than 256 elements is not supported");
   for (size_t i = 0; i < g.window.size(); ++i)
@@ -65,18 +84,10 @@ std::vector<TensorType> max_pool_type(const TypeContext& c) {
 }
 
 std::vector<TensorType> avg_pool_type(const TypeContext& c) {
-  return {pooled_type(c.operand(0), geometry_of(c.attributes))};
+  return {ops::windowed_type(c.operand(0), geometry_of(c.attributes))};
 }
 
-// The cotangent's type rule: dy must have the pooled shape of [N, spatial..., C].
-std::vector<TensorType> pool_grad_type(const TypeContext& c) {
-  TensorType x = c.operand(0);
-  const Shape out = ops::spatial_of(x.shape), spatial = ops::per_axis(c.attributes, "spatial", out.size(), 0);
-  for (size_t i = 0; i < spatial.size(); ++i) x.shape[i + 1] = spatial[i];
-  ops::expect(pooled_type(x, geometry_of(c.attributes)) == c.operand(0),
-              "dy " + to_string(c.operand(0)) + " does not come from " + to_string(x));
-  return {x};
-}
+std::vector<TensorType> pool_grad_type(const TypeContext& c) { return {ops::unwindowed_type(c)}; }
 
 // visit(output linear index, window element, input linear index or -1 in the padding), for every channel.
 template <typename Visit>
@@ -169,16 +180,6 @@ double window_cost(const Node& node, std::span<const TensorType>) {
 
 constexpr std::string_view kSecondOrder = "second derivatives are not built";
 
-std::vector<AttributeSpec> window_attributes(std::vector<AttributeSpec> more) {
-  std::vector<AttributeSpec> attributes{{"window", Ints()},
-                                        {"strides", Ints(), AttributeSpec::defaulted},
-                                        {"pads_begin", Ints(), AttributeSpec::defaulted},
-                                        {"pads_end", Ints(), AttributeSpec::defaulted},
-                                        {"dilations", Ints(), AttributeSpec::defaulted}};
-  attributes.insert(attributes.end(), more.begin(), more.end());
-  return attributes;
-}
-
 const AttributeSpec kSpatial{"spatial", Ints()};
 const AttributeSpec kCountIncludePad{"count_include_pad", int64_t{0}, AttributeSpec::defaulted};
 
@@ -186,7 +187,7 @@ const std::vector<Op> kOps{
     {.name = "max_pool",
      .onnx = "MaxPool",
      .operands = {{"x"}},
-     .attributes = window_attributes({}),
+     .attributes = ops::window_attributes({}),
      .type = max_pool_type,
      .vjp = max_pool_vjp,
      .kernel = KernelKind::window,
@@ -196,7 +197,7 @@ const std::vector<Op> kOps{
      .cost = window_cost},
     {.name = "max_pool_grad",
      .operands = {{"dy"}, {"index"}},
-     .attributes = window_attributes({kSpatial}),
+     .attributes = ops::window_attributes({kSpatial}),
      .type = pool_grad_type,
      .not_differentiable = kSecondOrder,
      .kernel = KernelKind::window,
@@ -207,7 +208,7 @@ const std::vector<Op> kOps{
     {.name = "avg_pool",
      .onnx = "AveragePool",
      .operands = {{"x"}},
-     .attributes = window_attributes({kCountIncludePad}),
+     .attributes = ops::window_attributes({kCountIncludePad}),
      .type = avg_pool_type,
      .vjp = avg_pool_vjp,
      .kernel = KernelKind::window,
@@ -216,7 +217,7 @@ const std::vector<Op> kOps{
      .cost = window_cost},
     {.name = "avg_pool_grad",
      .operands = {{"dy"}},
-     .attributes = window_attributes({kCountIncludePad, kSpatial}),
+     .attributes = ops::window_attributes({kCountIncludePad, kSpatial}),
      .type = pool_grad_type,
      .not_differentiable = kSecondOrder,
      .kernel = KernelKind::window,

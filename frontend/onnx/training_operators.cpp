@@ -340,10 +340,10 @@ class Reader {
       const auto of = gradients_.find(gradient);
       if (of == gradients_.end() || of->second != weight)
         throw Error(fmt::format("'{}' is no result of Gradient for '{}'", gradient, weight));
-      decays_[weight] = decay;
+      if (!decays_.emplace(weight, decay).second) throw Error(fmt::format("'{}' is updated a second time", weight));
       expect_bound(weight, result_name(node, i));
       for (int state = 2; state < tensors; ++state)
-        expect_state(operand_name(node, 2 + state * count + i), result_name(node, (state - 1) * count + i));
+        expect_state(weight, operand_name(node, 2 + state * count + i), result_name(node, (state - 1) * count + i));
     }
   }
 
@@ -355,9 +355,12 @@ class Reader {
     explained_.insert(name);
   }
 
-  void expect_state(const std::string& name, const std::string& value) {
-    const TensorProto* tensor = initializer(name);
+  void expect_state(const std::string& weight, const std::string& name, const std::string& value) {
+    const TensorProto *tensor = initializer(name), *of = initializer(weight);
     if (!tensor) throw Error(fmt::format("state '{}' is no initializer", name));
+    if (of && type_of(*tensor).shape != type_of(*of).shape)
+      throw Error(fmt::format("state '{}' is {}, and its weight '{}' {}", name, to_string(type_of(*tensor)), weight,
+                              to_string(type_of(*of))));
     const Tensor first = model_.reader().read(*tensor);
     if (std::ranges::any_of(first.data, [](std::byte b) { return b != std::byte{0}; }))
       throw Error(

@@ -141,6 +141,16 @@ TEST(TrainingOperatorsFile, OtherFormsAreToldByName) {
                   if (tensor.name() == "momentum/b") tensor = tensor_proto("momentum/b", floats({2}, {0, 1}));
               }),
               HasSubstr("state 'momentum/b' is not 0: the step was under way"));
+  EXPECT_THAT(error_after([](auto& m) {
+                for (auto& tensor : *m.mutable_training_info(0)->mutable_algorithm()->mutable_initializer())
+                  if (tensor.name() == "momentum/b") tensor = tensor_proto("momentum/b", floats({3}, {0, 0, 0}));
+              }),
+              HasSubstr("state 'momentum/b' is f32[3], and its weight 'b' f32[2]"));
+  EXPECT_THAT(error_after([](auto& m) {
+                auto& algorithm = *m.mutable_training_info(0)->mutable_algorithm();
+                *algorithm.add_node() = onnx::NodeProto(node(m, "Momentum"));
+              }),
+              HasSubstr("is updated a second time"));
   EXPECT_THAT(error_after([](auto& m) { *m.add_training_info() = m.training_info(0); }),
               HasSubstr("one algorithm expected, found 2"));
 }

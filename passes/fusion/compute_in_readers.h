@@ -7,8 +7,8 @@
 //
 // The mask of a relu behind a batch norm is such a value: the backward reads the norm's operand for its own sake.
 // Values keep their bits, since a low value is rounded wherever it is read. Runs after fuse, which decides what kernels
-// read. Leaves alone what a library, a view or the graph's outputs read, what windows or gathers read many times, sums,
-// small values, and what takes more than kMostOperations.
+// read. What a library, a view or the graph's outputs read stays stored. Leaves alone what windows or gathers read many
+// times, sums, small values, and what takes more than kMostOperations.
 #pragma once
 
 #include "ir/graph.h"

@@ -45,25 +45,6 @@ ExitCode run_info(const CommandOptions& options) {
   return ExitCode::success;
 }
 
-ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
-  CompileOptions compile = options.compile;
-  compile.stop_after = "autocast";
-  const CompileReport report = compile_training(recipe, DeviceKind::cpu, compile).report;
-  const AutocastReport nodes = by_onnx_node(report.precision, report.onnx_nodes, report.part_of);
-  if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(report));
-  if (options.format == Format::json) {
-    print_out("{}\n", json_text({{"model", recipe.model},
-                                 {"precision", recipe.precision},
-                                 {"summary", precision_summary(nodes)},
-                                 {"nodes", precision_json(nodes)},
-                                 {"ir_nodes", precision_json(report.precision)}}));
-    return ExitCode::success;
-  }
-  print_out("{}\n  {}\n", precision_table(options.detail == CommandOptions::all ? report.precision : nodes),
-            precision_summary(nodes));
-  return ExitCode::success;
-}
-
 ExitCode run_compile(const Recipe& recipe, const CommandOptions& options) {
   if (options.target.empty() && options.compile.stop_after.empty() && options.compile.dump.empty())
     throw Error("no target is given: name the directory to write with -o");

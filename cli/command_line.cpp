@@ -144,6 +144,21 @@ void add_compiler_options(CLI::App& command, CommandOptions& options) {
       ->group("compiler");
 }
 
+void add_inspect_options(CLI::App& command, CommandOptions& options) {
+  InspectOptions& inspect = options.inspect;
+  command.add_flag_callback(
+      "--all", [&options] { options.detail = CommandOptions::all; }, "a row for each node of the IR");
+  command.add_option("--nodes", inspect.nodes, "only rows of nodes whose names match this (* ? [])")
+      ->type_name("PATTERN");
+  command
+      .add_option("--only", inspect.only,
+                  "only these rows: of nodes that write the low type, or f32; that were folded; every cast; the "
+                  "backward and the optimizer; weights beyond the type's range")
+      ->type_name("low|fp32|folded|casts|backward|weights,...")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"low", "fp32", "folded", "casts", "backward", "weights"}));
+}
+
 void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   CommandOptions& options = line.options;
   const std::string name = row.name;
@@ -180,9 +195,7 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   if (name == "eval" || name == "export" || name == "gradients")
     command->add_option("--checkpoint", options.checkpoint, "a checkpoint, or a directory of them: its newest")
         ->type_name("PATH");
-  if (name == "inspect")
-    command->add_flag_callback(
-        "--all", [&options] { options.detail = CommandOptions::all; }, "a row for each node of the IR");
+  if (name == "inspect") add_inspect_options(*command, options);
   if (name == "bench") {
     command->add_option("--repeats", options.repeats, "steps that are timed; default: some seconds' worth")
         ->type_name("NUMBER")

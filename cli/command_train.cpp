@@ -97,12 +97,12 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     narration.note(fmt::format("{} of {} samples do not fill a step of {} and are left out of each epoch{}", rest,
                                feed.samples(), step, recipe.shuffle ? ", others each time" : ""));
   nlohmann::json json;
-  AutocastReport precision;
+  std::vector<NodeRow> precision;
   if (const std::optional<CompileReport>& compiled = session.report) {
     narration.say(fmt::format("  compiled in {:.2f} s to {} calls\n", compiled->seconds, compiled->steps));
     for (const std::string& remark : compiled->remarks) narration.note(remark);
     if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(*compiled));
-    precision = by_onnx_node(compiled->precision, compiled->onnx_nodes, compiled->part_of);
+    precision = by_onnx_node(*compiled);
     json["compile"] = compile_json(*compiled), json["precision"] = precision_json(precision);
   }
 

@@ -9,6 +9,13 @@
 
 namespace halfstep {
 
+// Of inspect.
+struct InspectOptions {
+  std::string nodes;                                     // pattern (* ? []) of names
+  std::vector<std::string> only;                         // low, fp32, folded, casts, backward, weights
+  std::string html, evidence, model_explorer, annotate;  // files
+};
+
 struct CommandOptions {
   Format format = Format::text;
   CompileOptions compile;
@@ -19,6 +26,7 @@ struct CommandOptions {
   std::string cubins;      // compile: architectures
   std::string checkpoint;  // eval, export, gradients: weights to use
   enum Exported : uint8_t { model, training_graph, training_info, training_operators } exported = model;
+  InspectOptions inspect;
   int repeats = 0;  // bench: steps that are timed; 0: as many as suit the device
 };
 

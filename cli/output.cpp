@@ -1,10 +1,13 @@
 #include "cli/output.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -36,6 +39,15 @@ void write_controls(std::string_view text) { put(stderr, text); }
 
 std::string json_text(const nlohmann::json& json) {
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+size_t output_width() {
+  constexpr int kNarrowest = 40, kWidest = 1000;
+  int width = 0;
+  if (const char* columns = ::getenv("COLUMNS")) width = std::atoi(columns);
+  if (winsize size{}; width <= 0 && ::isatty(STDOUT_FILENO) && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
+    width = size.ws_col;
+  return width <= 0 ? 0 : static_cast<size_t>(std::clamp(width, kNarrowest, kWidest));
 }
 
 void open_standard_descriptors() {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cstddef>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -30,6 +31,9 @@ std::string json_text(const nlohmann::json& json);
 
 // Opens /dev/null where a standard descriptor is closed, so that no file of ours takes its number and its output.
 void open_standard_descriptors();
+
+// Columns of the terminal that stdout is, or of COLUMNS where that is set; 0: as many as a line has.
+size_t output_width();
 
 // Writes out what is buffered. Error where anything for stdout was lost: a full disk, a reader that has gone.
 void finish_output();

@@ -2,42 +2,34 @@
 
 #include <fmt/format.h>
 
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
 #include "cli/table.h"
 
 namespace halfstep {
-std::string precision_table(const AutocastReport& report) {
-  Table table({"node", "operator", "reads", "accumulates", "writes", "why"});
-  for (const PrecisionRow& row : report)
-    table.add({row.origin.name, row.op, std::string(name(row.operand)),
-               row.accumulator ? std::string(name(*row.accumulator)) : "-", std::string(name(row.result)), row.reason});
-  return table.text();
+
+std::string precision_table(const std::vector<NodeRow>& rows, size_t columns) {
+  Table table({"node", "operator", "reads", "sums", "writes", "why"});
+  for (const NodeRow& row : rows)
+    if (row.fate != Fate::constant)
+      table.add({row.origin.name, row.op, row.typed ? std::string(name(row.operand)) : "-",
+                 row.accumulator ? std::string(name(*row.accumulator)) : "-",
+                 row.typed ? std::string(name(row.result)) : "-", row.reason});
+  return table.text("  ", columns);
 }
 
-nlohmann::json precision_json(const AutocastReport& report) {
-  nlohmann::json rows = nlohmann::json::array();
-  for (const PrecisionRow& row : report)
-    rows.push_back({{"node", row.origin.name},
+nlohmann::json precision_json(const std::vector<NodeRow>& rows) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const NodeRow& row : rows)
+    list.push_back({{"node", row.origin.name},
                     {"phase", name(row.origin.phase)},
                     {"operator", row.op},
-                    {"operand", name(row.operand)},
+                    {"operand", row.typed ? nlohmann::json(name(row.operand)) : nlohmann::json()},
                     {"accumulator", row.accumulator ? nlohmann::json(name(*row.accumulator)) : nlohmann::json()},
-                    {"result", name(row.result)},
+                    {"result", row.typed ? nlohmann::json(name(row.result)) : nlohmann::json()},
                     {"reason", row.reason}});
-  return rows;
-}
-
-std::string precision_summary(const AutocastReport& report) {
-  std::map<DType, int> counts;
-  for (const PrecisionRow& row : report)
-    if (is_floating(row.result) && row.reason != kFolded) ++counts[row.result];
-  std::string text;
-  for (const auto& [type, count] : counts)
-    text += fmt::format("{}{} {}write {}", text.empty() ? "" : ", ", count, text.empty() ? "nodes " : "", name(type));
-  return text;
+  return list;
 }
 
 std::string pass_times_table(const CompileReport& report) {

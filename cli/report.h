@@ -15,11 +15,9 @@
 
 namespace halfstep {
 
-// Rows of node, operator, operand / accumulator / result type, reason.
-std::string precision_table(const AutocastReport& report);
-nlohmann::json precision_json(const AutocastReport& report);
-// "9 nodes write f16, 4 write f32".
-std::string precision_summary(const AutocastReport& report);
+// Rows of node, operator, operand / accumulator / result type, reason; those of Constants are left out.
+std::string precision_table(const std::vector<NodeRow>& rows, size_t columns = 0);
+nlohmann::json precision_json(const std::vector<NodeRow>& rows);
 std::string pass_times_table(const CompileReport& report);
 // Compile time, steps, planned memory.
 std::string compile_summary(const CompileReport& report);

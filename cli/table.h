@@ -12,13 +12,16 @@ class Table {
   explicit Table(std::vector<std::string> header) : header_(std::move(header)) {}
   void add(std::vector<std::string> row);  // a cell is one line, whatever a name holds
   bool empty() const { return rows_.empty(); }
-  std::string text(const std::string& indent = "  ") const;
+  // `columns`: of a line, where words are shortened in the middle to fit; 0: none are.
+  std::string text(const std::string& indent = "  ", size_t columns = 0) const;
 
  private:
   std::vector<std::string> header_;
   std::vector<std::vector<std::string>> rows_;
 };
 
+// UTF-8 text of at most `columns`, the middle left out: "/encoder/…/MatMul".
+std::string shortened(const std::string& text, size_t columns);
 // "1.5 KiB", "12.0 MiB".
 std::string bytes_text(int64_t bytes);
 // 12,345,678

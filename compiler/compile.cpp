@@ -423,6 +423,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   report.onnx_nodes = std::move(imported.nodes);
+  report.file_nodes = std::move(imported.file_nodes);
   report.precision = std::move(graphs.precision);
   report.part_of = std::move(graphs.part_of);
   report.remarks.insert(report.remarks.end(), graphs.remarks.begin(), graphs.remarks.end());

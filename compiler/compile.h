@@ -27,6 +27,7 @@ struct CompileOptions {
 struct CompileReport {
   AutocastReport precision;
   std::vector<OnnxNode> onnx_nodes;
+  std::vector<FileNode> file_nodes;
   std::map<std::string, std::string> part_of;  // of an ONNX node that became part of another: that one's name
   std::vector<std::string> remarks;
   std::vector<PassTime> times;  // import, each pass, kernels

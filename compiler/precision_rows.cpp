@@ -3,32 +3,171 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <unordered_set>
 
 #include "ir/op.h"
 
 namespace halfstep {
 namespace {
 
-// Which of the IR nodes of an ONNX node says what it is: the library call before the loop, the loop before the move.
-// What gives a value comes before what only prepares indices for it.
-int rank(const PrecisionRow& row) {
-  if (!is_floating(row.result)) return 4;
-  switch (op(row.op).kernel) {
-    case KernelKind::gemm:
-    case KernelKind::convolution:
-    case KernelKind::attention:
-      return 0;
-    case KernelKind::composite:
-    case KernelKind::reduction:
-    case KernelKind::window:
-    case KernelKind::random:
-      return 1;
-    case KernelKind::pointwise:
-      return 2;
-    default:
-      return 3;
+constexpr const char* kInlined = "inlined: its nodes have rows of their own";
+
+class OnnxRows {
+ public:
+  explicit OnnxRows(const CompileReport& report) : report_(report) {
+    find_places();
+    take_main_nodes();
+    for (size_t i = 0; i < report.onnx_nodes.size(); ++i) add_imported(i);
+    for (size_t i = 0; i < report.file_nodes.size(); ++i)
+      if (!imported_[i]) add_left_out(i);
   }
-}
+
+  std::vector<NodeRow> rows() && {
+    std::ranges::stable_sort(placed_, {}, &Placed::place);
+    std::vector<NodeRow> rows;
+    rows.reserve(placed_.size());
+    for (Placed& row : placed_) {
+      if (row.row.fate != Fate::added && is_of_file(row)) row.row.file_node = row.place.first - 1;
+      rows.push_back(std::move(row.row));
+    }
+    return rows;
+  }
+
+ private:
+  using Place = std::pair<size_t, size_t>;  // in the file, from 1, then in the order of the import
+  struct Placed {
+    Place place;
+    NodeRow row;
+  };
+
+  // The node of the file that each imported one is, or stands behind; its number there plus 1.
+  void find_places() {
+    std::unordered_map<std::string_view, size_t> by_result, by_name;
+    for (size_t i = 0; i < report_.file_nodes.size(); ++i) {
+      by_name.emplace(report_.file_nodes[i].name, i);
+      for (const std::string& result : report_.file_nodes[i].results)
+        if (!result.empty()) by_result.emplace(result, i);
+    }
+    imported_.assign(report_.file_nodes.size(), 0);
+    size_t file = 0;
+    for (size_t i = 0; i < report_.onnx_nodes.size(); ++i) {
+      const OnnxNode& node = report_.onnx_nodes[i];
+      bool of_file = false;
+      if (!node.result.empty()) {
+        for (const auto* names : {&by_name, &by_result}) {
+          const auto found = names->find(names == &by_name ? node.name : node.result);
+          if (of_file || found == names->end() || imported_[found->second]) continue;
+          of_file = report_.file_nodes[found->second].op == node.op;
+          if (of_file) imported_[found->second] = 1, file = found->second + 1;
+        }
+      }
+      places_.push_back({file, i});
+      added_.push_back(!node.result.empty() && !of_file);
+      positions_.emplace(node.name, i);
+    }
+  }
+
+  Place place_of(const Origin& origin) const {
+    if (const auto found = positions_.find(*origin.name); found != positions_.end()) return places_[found->second];
+    return origin.phase == Phase::forward ? Place{0, 0}
+                                          : Place{report_.file_nodes.size() + 1, report_.onnx_nodes.size()};
+  }
+
+  // Rather than of a function's body.
+  bool is_of_file(const Placed& row) const {
+    const auto imported = positions_.find(*row.row.origin.name);
+    return imported == positions_.end() ? row.row.fate == Fate::weight || row.row.fate == Fate::unused
+                                        : !report_.onnx_nodes[imported->second].result.empty();
+  }
+
+  // The rows of IR nodes, of which one stands for the node of the file.
+  void take_main_nodes() {
+    std::map<std::pair<std::string, Phase>, size_t> known;
+    for (const PrecisionRow& row : report_.precision) {
+      const auto [at, added] = known.emplace(std::pair(row.origin.name, row.origin.phase), placed_.size());
+      if (added) {
+        placed_.push_back({place_of(row.origin), row});
+        continue;
+      }
+      NodeRow& of_node = placed_[at->second].row;
+      if (rank(op(row.op), row.result) < rank(op(of_node.op), of_node.result))
+        static_cast<PrecisionRow&>(of_node) = row;
+      else if (op(of_node.op).kernel == KernelKind::reduction && is_floating(row.result))
+        of_node.result = row.result;  // a mean's product, the logarithm of a sum
+    }
+    for (size_t i = 0; i < placed_.size(); ++i) {
+      NodeRow& row = placed_[i].row;
+      const auto found = positions_.find(*row.origin.name);
+      if (found == positions_.end()) {
+        row.fate = Fate::added;
+        if (row.origin.phase == Phase::forward) row.op = "preprocessing";
+      } else {
+        row.op = report_.onnx_nodes[found->second].op;
+        if (added_[found->second]) row.fate = Fate::added;
+      }
+      if (row.origin.phase == Phase::forward) row_of_.emplace(*row.origin.name, i);
+    }
+  }
+
+  NodeRow& add(Place place, const std::string& name, const std::string& op, Fate fate) {
+    NodeRow& row = placed_.emplace_back(Placed{place, {}}).row;
+    row.origin.name = name, row.op = op, row.fate = fate;
+    return row;
+  }
+
+  void add_imported(size_t i) {
+    const OnnxNode& node = report_.onnx_nodes[i];
+    if (row_of_.contains(node.name)) return;
+    if (node.folded) {
+      const bool is_constant = node.op == "Constant";
+      NodeRow& row = add(places_[i], node.name, node.op, is_constant ? Fate::constant : Fate::folded);
+      row.operand = row.result = *node.folded;
+      row.reason = is_constant ? "constant" : kFolded;
+      return;
+    }
+    const bool has_body =
+        i + 1 < report_.onnx_nodes.size() && report_.onnx_nodes[i + 1].name.starts_with(node.name + "/");
+    const auto whole = report_.part_of.find(node.name);
+    const auto row = whole == report_.part_of.end() ? row_of_.end() : row_of_.find(whole->second);
+    if (row != row_of_.end()) {
+      const bool merged = node.same_as && report_.onnx_nodes[*node.same_as].name == whole->second;
+      const NodeRow found = placed_[row->second].row;
+      NodeRow& part = add(places_[i], node.name, node.op, merged ? Fate::merged : Fate::part);
+      part.operand = found.operand, part.accumulator = found.accumulator, part.result = found.result;
+      part.into = whole->second;
+      part.reason = fmt::format("{} '{}'", merged ? "merged with" : "part of", whole->second);
+      if (has_body) part.fate = Fate::inlined, part.reason = kInlined;
+      return;
+    }
+    NodeRow& none = add(places_[i], node.name, node.op, has_body ? Fate::inlined : Fate::unused);
+    none.typed = false;
+    none.reason = has_body ? kInlined : "unused: nothing that is computed reads it";
+  }
+
+  // Of what the import was not asked for.
+  void add_left_out(size_t i) {
+    if (read_.empty())
+      for (size_t j = 0; j < report_.file_nodes.size(); ++j)
+        if (imported_[j]) read_.insert(report_.file_nodes[j].operands.begin(), report_.file_nodes[j].operands.end());
+    const FileNode& node = report_.file_nodes[i];
+    const bool weight = node.op == "Constant" && std::ranges::any_of(node.results, [&](const std::string& result) {
+                          return read_.contains(result);
+                        });
+    NodeRow& row = add({i + 1, 0}, node.name, node.op, weight ? Fate::weight : Fate::unused);
+    row.typed = false;
+    row.reason = weight ? "a weight of the model" : "unused: no output needs it";
+  }
+
+  const CompileReport& report_;
+  std::vector<char> imported_;  // of the file's nodes
+  std::vector<Place> places_;   // of the imported nodes
+  std::vector<char> added_;     // of these: none of the file's
+  std::unordered_map<std::string_view, size_t> positions_;
+  std::vector<Placed> placed_;
+  std::unordered_map<std::string, size_t> row_of_;  // of a node of the graph: its place in `placed_`
+  std::unordered_set<std::string_view> read_;       // names of tensors that imported nodes read
+};
 
 }  // namespace
 
@@ -46,44 +185,40 @@ size_t OnnxNodeIndex::position_of(const Origin& origin) const {
   return origin.phase == Phase::forward ? 0 : nodes_.size() + 1;
 }
 
-AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes,
-                            const std::map<std::string, std::string>& part_of) {
-  AutocastReport rows;
-  std::map<std::pair<std::string, Phase>, size_t> row_of;
-  for (const PrecisionRow& row : report) {
-    const auto [known, added] = row_of.emplace(std::pair(row.origin.name, row.origin.phase), rows.size());
-    if (added) {
-      rows.push_back(row);
-      continue;
-    }
-    PrecisionRow& of_node = rows[known->second];
-    if (rank(row) < rank(of_node))
-      of_node = row;
-    else if (op(of_node.op).kernel == KernelKind::reduction && is_floating(row.result))
-      of_node.result = row.result;  // a mean's product, the logarithm of a sum
-  }
-  for (const OnnxNode& node : nodes) {
-    if (node.op == "Constant" || row_of.contains({node.name, Phase::forward})) continue;
-    if (node.folded) {
-      PrecisionRow& row = rows.emplace_back();
-      row.origin.name = node.name, row.op = node.op, row.reason = kFolded;
-      row.operand = row.result = *node.folded;
-      continue;
-    }
-    const auto whole = part_of.find(node.name);
-    if (whole == part_of.end()) continue;
-    const auto row = row_of.find({whole->second, Phase::forward});
-    if (row == row_of.end()) continue;
-    PrecisionRow part = rows[row->second];
-    part.origin.name = node.name;
-    const bool merged = node.same_as && nodes[*node.same_as].name == whole->second;
-    part.reason = fmt::format("{} '{}'", merged ? "merged with" : "part of", whole->second);
-    rows.push_back(std::move(part));
-  }
-  const OnnxNodeIndex index(nodes);
-  std::ranges::stable_sort(rows, {}, [&](const PrecisionRow& row) { return index.position_of(row.origin); });
-  for (PrecisionRow& row : rows) row.op = index.operator_of(row.origin, row.op);
-  return rows;
+std::string_view name(Fate fate) {
+  constexpr std::array<std::string_view, 9> kNames{"computed", "part",    "merged", "folded", "constant",
+                                                   "weight",   "inlined", "unused", "added"};
+  return kNames[static_cast<size_t>(fate)];
 }
+
+std::string precision_summary(const std::map<DType, int>& counts) {
+  std::string text;
+  for (const auto& [type, count] : counts)
+    text += fmt::format("{}{} {}write {}", text.empty() ? "" : ", ", count, text.empty() ? "nodes " : "", name(type));
+  return text;
+}
+
+// The library call before the loop, the loop before the move. What gives a value comes before what only prepares
+// indices for it.
+int rank(const Op& op, DType result) {
+  if (!is_floating(result)) return 4;
+  switch (op.kernel) {
+    case KernelKind::gemm:
+    case KernelKind::convolution:
+    case KernelKind::attention:
+      return 0;
+    case KernelKind::composite:
+    case KernelKind::reduction:
+    case KernelKind::window:
+    case KernelKind::random:
+      return 1;
+    case KernelKind::pointwise:
+      return 2;
+    default:
+      return 3;
+  }
+}
+
+std::vector<NodeRow> by_onnx_node(const CompileReport& report) { return OnnxRows(report).rows(); }
 
 }  // namespace halfstep

@@ -11,9 +11,6 @@
 
 namespace halfstep {
 
-// The reason of a node that was folded.
-inline constexpr std::string_view kFolded = "folded: constant";
-
 // The model's nodes by name.
 class OnnxNodeIndex {
  public:
@@ -30,11 +27,50 @@ class OnnxNodeIndex {
   std::unordered_map<std::string_view, size_t> positions_;
 };
 
-// One row per ONNX node, in the model's order, instead of one per IR node: that of its main IR node, with the ONNX
-// operator. Preprocessing and the loss are one row each. A node that became part of another or was merged with it
-// (`part_of`) has that one's row under its own name, one that was folded the type of its constants. Those of the
-// operator Constant have none.
-AutocastReport by_onnx_node(const AutocastReport& report, const std::vector<OnnxNode>& nodes,
-                            const std::map<std::string, std::string>& part_of);
+// What became of a node of the file.
+enum class Fate : uint8_t {
+  computed,  // it is a node of the graph
+  part,      // of another, that was recognised or moved over it
+  merged,    // with another that computes the same
+  folded,    // its results are constants
+  constant,  // it is one
+  weight,    // a Constant that is trained
+  inlined,   // a function or a branch, whose nodes have rows of their own
+  unused,    // no output needs it
+  added,     // it is none of the file's: the loss, preprocessing, a batch norm put back
+};
+std::string_view name(Fate fate);
+
+// The reason of a node that was folded.
+inline constexpr std::string_view kFolded = "folded: constant";
+
+struct NodeRow : PrecisionRow {
+  NodeRow() = default;
+  NodeRow(const PrecisionRow& row) : PrecisionRow(row) {}
+
+  Fate fate = Fate::computed;
+  std::string into;                      // part, merged: the name of the node
+  std::optional<size_t> file_node = {};  // its number among the file's
+  bool typed = true;                     // false: it computes nothing, and its types are nobody's
+};
+
+// One row for each node of the file's main graph, in the file's order, instead of one per IR node: that of its main IR
+// node, with the ONNX operator. Behind a function or a branch the rows of its nodes. Preprocessing and the loss are one
+// row each, first and last.
+std::vector<NodeRow> by_onnx_node(const CompileReport& report);
+
+std::string precision_summary(const std::map<DType, int>& counts);
+// "9 nodes write f16, 4 write f32": of those that compute something.
+template <typename Rows>
+std::string precision_summary(const Rows& rows) {
+  std::map<DType, int> counts;
+  for (const NodeRow& row : rows)
+    if (row.typed && is_floating(row.result) && row.fate != Fate::folded && row.fate != Fate::constant)
+      ++counts[row.result];
+  return precision_summary(counts);
+}
+
+// Which of the IR nodes of an ONNX node says what it is: the lowest.
+int rank(const Op& op, DType result);
 
 }  // namespace halfstep

@@ -11,7 +11,7 @@
 #include "frontend/export/export.h"
 
 struct halfstep_precision {
-  halfstep::AutocastReport rows;
+  std::vector<halfstep::NodeRow> rows;
   std::vector<std::string> nodes;  // of each row
 };
 
@@ -54,8 +54,8 @@ halfstep_status* inspect_model(const char* model, const halfstep_option* options
     const CompileReport report =
         compile_training(recipe_of(model, options, option_count), DeviceKind::cpu, compile).report;
     auto table = std::make_unique<halfstep_precision>();
-    table->rows = by_onnx_node(report.precision, report.onnx_nodes, report.part_of);
-    for (const PrecisionRow& row : table->rows) table->nodes.push_back(*row.origin.name);
+    table->rows = by_onnx_node(report);
+    for (const NodeRow& row : table->rows) table->nodes.push_back(*row.origin.name);
     result = table.release();
   });
 }
@@ -68,12 +68,12 @@ halfstep_status* precision_at(const halfstep_precision* precision, size_t index,
     halfstep_precision_row& result = given(row, "row");
     if (index >= table.rows.size())
       throw ArgumentError("row " + std::to_string(index) + ": there are " + std::to_string(table.rows.size()));
-    const PrecisionRow& found = table.rows[index];
+    const NodeRow& found = table.rows[index];
     result = {.node = table.nodes[index].c_str(),
               .op = found.op.c_str(),
-              .operand = code_of(found.operand),
+              .operand = found.typed ? code_of(found.operand) : HALFSTEP_NO_DTYPE,
               .accumulator = found.accumulator ? code_of(*found.accumulator) : HALFSTEP_NO_DTYPE,
-              .result = code_of(found.result),
+              .result = found.typed ? code_of(found.result) : HALFSTEP_NO_DTYPE,
               .reason = found.reason.c_str()};
   });
 }

@@ -153,6 +153,8 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
     result.remarks.push_back(missing_constants_remark(importer));
   result.inputs = importer.input_names();
   result.nodes = importer.nodes();
+  result.file_nodes = file.file_nodes();
+  result.graph_name = file.graph_name();
   for (const NamedValue& output : result.graph.outputs()) result.outputs.push_back(output.name.text);
   return result;
 }

@@ -9,7 +9,7 @@
 
 #include "base/tensor.h"
 #include "frontend/import/budget.h"
-#include "frontend/onnx/onnx_file.h"
+#include "frontend/onnx/onnx_model.h"
 #include "ir/graph.h"
 
 namespace halfstep {
@@ -60,6 +60,7 @@ struct OnnxNode {
   std::optional<size_t> same_as = {};
   std::vector<size_t> readers = {};  // indices of the nodes that read its values, later than its own
   std::optional<DType> folded = {};  // of a node whose results are constants: their type
+  std::string result = {};           // the first value it gives, of a node of the main graph
 };
 
 struct ImportedModel {
@@ -72,6 +73,8 @@ struct ImportedModel {
   std::vector<std::string> inputs;   // the data inputs, in the file's order
   std::vector<std::string> outputs;  // in the file's order
   std::vector<OnnxNode> nodes;       // in the order of computation, those of inlined functions too
+  std::vector<FileNode> file_nodes;  // of the main graph as the file has it
+  std::string graph_name;
   // What the import decided or noticed and its user should know, one sentence each.
   std::vector<std::string> remarks;
 };

@@ -20,6 +20,12 @@ constexpr int64_t kMostInlined = int64_t{1} << 30;     // bytes of function bodi
 constexpr int64_t kLargestFolded = 4096;               // elements; larger constant expressions stay expressions
 constexpr int64_t kLargestMissing = int64_t{1} << 26;  // elements of a constant whose data is missing
 
+// The first that has a name.
+std::string first_result(const onnx::NodeProto& node) {
+  const auto named = std::ranges::find_if(node.output(), [](const std::string& name) { return !name.empty(); });
+  return named == node.output().end() ? std::string() : *named;
+}
+
 std::string graph_name(const onnx::GraphProto& graph) {
   std::string name = graph.name().empty() ? "model" : graph.name();
   for (char& c : name)
@@ -361,7 +367,10 @@ void Importer::record_results(const std::vector<Binding>& results, size_t maker)
 void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope) {
   const std::string name = unique_name(scope.prefix + node_name(node, index));
   const size_t place = nodes_.size();
-  if (!inputs_.recording_only) nodes_.push_back({name, operator_name(node)});
+  if (!inputs_.recording_only) {
+    nodes_.push_back({name, operator_name(node)});
+    if (scope.prefix.empty() && depth_ == 0) nodes_.back().result = first_result(node);
+  }
   std::optional<std::vector<Binding>> results;
   const int64_t most = inputs_.options.budget.nodes;
   if (imported_nodes_++ == most)

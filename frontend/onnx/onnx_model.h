@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "frontend/onnx/onnx_file.h"
 
@@ -15,6 +16,15 @@ namespace halfstep {
 
 class TensorReader;
 
+// A node of the main graph as the file has it, whatever repairs and import make of it.
+struct FileNode {
+  std::string name;                   // or operator and position: "Conv_12"
+  std::string op;                     // "Conv", "com.microsoft.FusedConv"
+  std::vector<std::string> operands;  // names of tensors; behind them those that its branches and bodies read
+  std::vector<std::string> results;
+  std::string module;  // "encoder.layers.0.norm", where the exporter wrote it beside the node
+};
+
 // Copies share the messages until one of them is edited.
 class OnnxModel {
  public:
@@ -25,6 +35,8 @@ class OnnxModel {
   const std::filesystem::path& directory() const { return directory_; }  // the only place its external data may lie in
   const onnx::ModelProto& proto() const { return *proto_; }
   onnx::ModelProto& edit();
+  const std::vector<FileNode>& file_nodes() const { return *file_nodes_; }
+  const std::string& graph_name() const;
   // For pointers into the messages that outlive this object.
   std::shared_ptr<const onnx::ModelProto> share() const { return proto_; }
   TensorReader reader() const;
@@ -33,6 +45,7 @@ class OnnxModel {
   std::string name_;
   std::filesystem::path directory_;
   std::shared_ptr<onnx::ModelProto> proto_;
+  std::shared_ptr<const std::vector<FileNode>> file_nodes_;
 };
 
 }  // namespace halfstep

@@ -77,6 +77,33 @@ void Fusion::emit_kernel(Builder& builder, ValueMap& map, const Kernel& kernel) 
   for (size_t i = 0; i < outputs.size(); ++i) map.at(outputs[i]) = results[i];
 }
 
+std::vector<FusedCall> Fusion::calls() const {
+  std::vector<FusedCall> calls;
+  const auto read = [](FusedCall& call, Value v) {
+    if (v && std::ranges::find(call.reads, v) == call.reads.end()) call.reads.push_back(v);
+  };
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    if (!is_library(node(id))) continue;
+    FusedCall& call = calls.emplace_back();
+    call.nodes = {id};
+    for (size_t i = 0; i < node(id).operands.size(); ++i) read(call, read_operand(id, i));
+    for (int32_t r = 0; r < static_cast<int32_t>(node(id).results.size()); ++r) call.writes.push_back({id, r});
+  }
+  for (const Kernel& kernel : kernels_) {
+    if (!kernel.alive) continue;
+    FusedCall& call = calls.emplace_back();
+    call.nodes = body(kernel);
+    for (NodeId id : call.nodes)
+      for (Value v : node(id).operands)
+        if (v && !std::ranges::binary_search(call.nodes, v.node)) read(call, v);
+    for (NodeId root : kernel.roots)
+      for (int32_t r = 0; r < static_cast<int32_t>(node(root).results.size()); ++r)
+        if (needed_outside(root, r, kernel)) call.writes.push_back({root, r});
+  }
+  std::ranges::sort(calls, {}, [](const FusedCall& call) { return call.nodes.back(); });
+  return calls;
+}
+
 // Kernels, library calls and views in an order in which operands come first: depth first from what the graph delivers.
 Graph Fusion::build() {
   Builder builder(graph_.name());

@@ -34,4 +34,10 @@ Graph split_wide_concats(const Graph& graph) {
 
 Graph fuse(const Graph& graph) { return Fusion(split_wide_concats(graph)).build(); }
 
+FusedCalls fused_calls(const Graph& graph) {
+  FusedCalls result{split_wide_concats(graph), {}};
+  result.calls = Fusion(result.graph).calls();
+  return result;
+}
+
 }  // namespace halfstep

@@ -10,10 +10,24 @@
 // one of stored groups.
 #pragma once
 
+#include <vector>
+
 #include "ir/graph.h"
 
 namespace halfstep {
 
 Graph fuse(const Graph& graph);
+
+// The same for reports: the calls that fuse would make, in terms of the nodes that they compute.
+struct FusedCall {
+  std::vector<NodeId> nodes;  // of a kernel all that it computes, in order; of a library call the one
+  std::vector<Value> reads;   // from memory, views as such
+  std::vector<Value> writes;
+};
+struct FusedCalls {
+  Graph graph;  // the nodes', which may differ from the one given
+  std::vector<FusedCall> calls;
+};
+FusedCalls fused_calls(const Graph& graph);
 
 }  // namespace halfstep

@@ -12,6 +12,7 @@
 #include "ir/reduction_split.h"
 #include "ir/views.h"
 #include "passes/fusion/call_memory.h"
+#include "passes/fusion/fuse.h"
 #include "passes/fusion/kernel_order.h"
 
 namespace halfstep {
@@ -29,6 +30,7 @@ class Fusion {
   }
 
   Graph build();
+  std::vector<FusedCall> calls() const;
 
  private:
   // One future kernel: the stored nodes ("roots") it computes, all over one domain.

@@ -1,0 +1,45 @@
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/inspect_report.h"
+#include "cli/output.h"
+#include "cli/report.h"
+#include "compiler/inspect/inspection_json.h"
+
+namespace halfstep {
+namespace {
+
+void check_pattern(const Inspection& inspection, const std::string& pattern) {
+  std::vector<std::string> names;
+  for (const InspectedNode& node : inspection.nodes) {
+    if (fnmatch(pattern.c_str(), node.origin.name->c_str(), 0) == 0) return;
+    names.push_back(node.origin.name);
+  }
+  const std::string near = nearest(pattern, names);
+  throw Error(fmt::format("--nodes: no node is called '{}'{}", pattern,
+                          near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
+}
+
+}  // namespace
+
+ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
+  const Inspection inspection = inspect(recipe, options.compile);
+  if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(inspection.report));
+  if (options.format == Format::json) {
+    print_out("{}\n", json_text(inspection_json(inspection)));
+    return ExitCode::success;
+  }
+  if (options.detail == CommandOptions::all) {
+    const AutocastReport& rows = inspection.report.precision;
+    print_out("{}\n", precision_table({rows.begin(), rows.end()}, output_width()));
+  }
+  if (!options.inspect.nodes.empty()) check_pattern(inspection, options.inspect.nodes);
+  print_out("{}", inspection_text(inspection, options.inspect, output_width()));
+  return ExitCode::success;
+}
+
+}  // namespace halfstep

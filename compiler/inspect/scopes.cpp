@@ -1,0 +1,45 @@
+#include "compiler/inspect/scopes.h"
+
+#include <algorithm>
+#include <cctype>
+#include <vector>
+
+namespace halfstep {
+namespace {
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(separator, begin), text.size());
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+bool is_number(const std::string& part) {
+  return std::ranges::all_of(part, [](unsigned char c) { return std::isdigit(c) != 0; });
+}
+
+}  // namespace
+
+std::string scope_of(const std::string& name, const std::string& module) {
+  std::vector<std::string> parts = module.empty() ? split(name, '/') : split(module, '.');
+  if (module.empty() && !parts.empty()) parts.pop_back();
+  std::vector<std::string> scope;
+  for (std::string& part : parts) {
+    // Exporters that write paths repeat what stands around: "layer.1/layer.1.conv".
+    if (module.empty() && !scope.empty() && part.starts_with(scope.back() + ".") &&
+        scope.back().find('.') != std::string::npos)
+      part.erase(0, scope.back().size() + 1);
+    if (is_number(part) && !scope.empty())
+      scope.back() += "." + part;
+    else
+      scope.push_back(std::move(part));
+  }
+  std::string text;
+  for (const std::string& part : scope) text += (text.empty() ? "" : "/") + part;
+  return text;
+}
+
+}  // namespace halfstep

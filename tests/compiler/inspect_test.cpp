@@ -1,0 +1,45 @@
+// Every node of every model of models/ has one row, by its name and in the file's order.
+#include <gtest/gtest.h>
+#include <onnx/onnx_pb.h>
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "compiler/inspect/inspection.h"
+
+namespace halfstep {
+namespace {
+
+TEST(Inspect, EveryNodeOfEveryModelHasOneRow) {
+  size_t models = 0, nodes = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(HALFSTEP_SOURCE_DIR "/models")) {
+    if (entry.path().extension() != ".onnx") continue;
+    Recipe recipe;
+    recipe.model = entry.path(), recipe.device = "cpu";
+    onnx::ModelProto model;
+    ASSERT_TRUE(model.ParseFromString(read_file(entry.path())));
+    std::vector<std::string> expected, found;
+    for (int i = 0; i < model.graph().node_size(); ++i) {
+      const onnx::NodeProto& node = model.graph().node(i);
+      expected.push_back(node.name().empty() ? node.op_type() + "_" + std::to_string(i) : node.name());
+    }
+    Inspection report;
+    try {
+      report = inspect(recipe, {});
+    } catch (const Error&) {  // one that is refused is the families' tests' business
+      continue;
+    }
+    for (const InspectedNode& node : report.nodes)
+      if (node.fate != Fate::added) found.push_back(node.origin.name);
+    EXPECT_EQ(found, expected) << entry.path();
+    EXPECT_EQ(report.step_unknown, "") << entry.path();
+    for (const InspectedNode& node : report.nodes)
+      EXPECT_NE(node.reason, "") << entry.path() << ": " << *node.origin.name;
+    ++models, nodes += found.size();
+  }
+  EXPECT_GE(models, 80u);
+  EXPECT_GE(nodes, 2000u);
+}
+
+}  // namespace
+}  // namespace halfstep

@@ -4,9 +4,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/inspect_report.h"
 #include "cli/output.h"
+#include "cli/page/page.h"
 #include "cli/report.h"
 #include "compiler/inspect/inspection_json.h"
 
@@ -24,11 +26,21 @@ void check_pattern(const Inspection& inspection, const std::string& pattern) {
                           near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
 }
 
+void write_files(const Inspection& inspection, const InspectOptions& options) {
+  if (!options.evidence.empty() && options.html.empty())
+    throw UsageError("--evidence is for the page: name it with --html");
+  if (!options.html.empty()) {
+    const nlohmann::json evidence = options.evidence.empty() ? nlohmann::json() : read_evidence(options.evidence);
+    write_file_atomically(options.html, inspection_page(inspection, evidence));
+  }
+}
+
 }  // namespace
 
 ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
   const Inspection inspection = inspect(recipe, options.compile);
   if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(inspection.report));
+  write_files(inspection, options.inspect);
   if (options.format == Format::json) {
     print_out("{}\n", json_text(inspection_json(inspection)));
     return ExitCode::success;

@@ -159,6 +159,16 @@ void add_inspect_options(CLI::App& command, CommandOptions& options) {
       ->check(CLI::IsMember({"low", "fp32", "folded", "casts", "backward", "weights"}));
 }
 
+void add_inspect_files(CLI::App& command, InspectOptions& inspect) {
+  command.add_option("--html", inspect.html, "write the report as one HTML page with the graph")->type_name("FILE");
+  command.add_option("--evidence", inspect.evidence, "with ranges that doctor measured, for the page")
+      ->type_name("FILE");
+  command.add_option("--model-explorer", inspect.model_explorer, "write node data for Model Explorer")
+      ->type_name("FILE");
+  command.add_option("--annotate", inspect.annotate, "write the model with precision and reason beside its nodes")
+      ->type_name("FILE");
+}
+
 void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   CommandOptions& options = line.options;
   const std::string name = row.name;
@@ -195,7 +205,10 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   if (name == "eval" || name == "export" || name == "gradients")
     command->add_option("--checkpoint", options.checkpoint, "a checkpoint, or a directory of them: its newest")
         ->type_name("PATH");
-  if (name == "inspect") add_inspect_options(*command, options);
+  if (name == "inspect") {
+    add_inspect_options(*command, options);
+    add_inspect_files(*command, options.inspect);
+  }
   if (name == "bench") {
     command->add_option("--repeats", options.repeats, "steps that are timed; default: some seconds' worth")
         ->type_name("NUMBER")

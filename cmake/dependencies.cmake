@@ -15,6 +15,14 @@ add_library(DNNL::dnnl INTERFACE IMPORTED)
 target_include_directories(DNNL::dnnl INTERFACE ${DNNL_INCLUDE_DIR})
 target_link_libraries(DNNL::dnnl INTERFACE ${DNNL_LIBRARY})
 
+# Graphviz's libraries lay out the graph of inspect's page; only the executable links them.
+find_library(GVC_LIBRARY gvc REQUIRED)
+find_library(CGRAPH_LIBRARY cgraph REQUIRED)
+find_path(GRAPHVIZ_INCLUDE_DIR graphviz/gvc.h REQUIRED)
+add_library(halfstep_graphviz INTERFACE)
+target_include_directories(halfstep_graphviz SYSTEM INTERFACE ${GRAPHVIZ_INCLUDE_DIR} ${GRAPHVIZ_INCLUDE_DIR}/graphviz)
+target_link_libraries(halfstep_graphviz INTERFACE ${GVC_LIBRARY} ${CGRAPH_LIBRARY})
+
 # ONNX messages: Debian ships the generated header and a static library that also holds the checker; we use the messages.
 find_package(Protobuf REQUIRED)
 find_path(ONNX_INCLUDE_DIR onnx/onnx-ml.pb.h REQUIRED)

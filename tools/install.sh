@@ -10,6 +10,7 @@ packages=(
   libdnnl-dev
   libmimalloc-dev
   libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
+  libgraphviz-dev # inspect's page
   libgtest-dev libgmock-dev
   python3-dev python3-venv # the test of the Python package fetches its tools itself: python/tests/requirements.txt
   libssl3 dpkg-dev # loaded to check signatures; the test of the packages

@@ -23,10 +23,21 @@ bool only_moves(const Node& node) {
   return is(node, "cast") || node.op->kernel == KernelKind::movement || node.op->kernel == KernelKind::leaf;
 }
 
+// The name of the weight that begins there.
+std::string weight_at(const ArenaLayout& arenas, const Ints& starts) {
+  if (starts.size() != 1) return "";
+  const auto found = std::ranges::find(arenas.slices, starts[0], &ArenaSlice::offset);
+  return found == arenas.slices.end() ? "" : found->name;
+}
+
 class Casts {
  public:
   explicit Casts(const CastSources& sources)
-      : forward_(sources.forward), calls_(sources.calls), step_(sources.calls.graph), reason_(sources.reason) {
+      : sources_(sources),
+        forward_(sources.forward),
+        calls_(sources.calls),
+        step_(sources.calls.graph),
+        reason_(sources.reason) {
     calls_of_.resize(static_cast<size_t>(step_.size()));
     for (size_t i = 0; i < calls_.calls.size(); ++i)
       for (NodeId id : calls_.calls[i].nodes) calls_of_[static_cast<size_t>(id)].push_back(i);
@@ -69,11 +80,11 @@ class Casts {
             node.results[0].element_count()};
   }
 
-  static InspectedCast described(const Graph& graph, NodeId id, const std::vector<NodeId>& users) {
+  InspectedCast described(const Graph& graph, NodeId id, const std::vector<NodeId>& users) const {
     const Node& node = graph.node(id);
     InspectedCast cast;
     cast.at = *node.origin.name, cast.phase = node.origin.phase;
-    cast.from = source_name(graph, node.operands[0], cast.at);
+    cast.from = (&graph == &step_ ? sources_.step_names : sources_.forward_names)(node.operands[0]);
     cast.was = graph.type(node.operands[0]).dtype, cast.is = node.results[0].dtype;
     cast.elements = node.results[0].element_count();
     cast.bytes = cast.elements * (size_of(cast.was) + size_of(cast.is));
@@ -142,6 +153,7 @@ class Casts {
     return id;
   }
 
+  const CastSources& sources_;
   const Graph& forward_;
   const FusedCalls& calls_;
   const Graph& step_;
@@ -156,16 +168,29 @@ class Casts {
 
 bool is_cast_type(DType type) { return type == DType::f32 || is_low(type); }
 
-std::string source_name(const Graph& graph, Value v, const std::string& reader) {
+bool SourceNames::passes(const Node& node, NodeId id) const {
+  return only_moves(node) && node.operands.size() == 1 && !main_[static_cast<size_t>(id)];
+}
+
+std::string SourceNames::operator()(Value v) const {
   for (;;) {
-    const Node& node = graph.node(v);
+    const Node& node = graph_.node(v);
+    if (arenas_ && node.op->index_map == IndexMap::part && is(graph_.node(node.operands[0]), "state"))
+      if (const std::string weight = weight_at(*arenas_, node.attributes.ints("starts")); !weight.empty())
+        return weight;
     if (is_leaf(*node.op)) return to_string(leaf_name(node));
     if (node.op->leaf == Leaf::constant) return node.origin.name.empty() ? "a constant" : *node.origin.name;
-    const bool passes =
-        (only_moves(node) && node.operands.size() == 1) && (node.origin.name.empty() || *node.origin.name == reader);
-    if (!passes) return *node.origin.name;
+    if (!passes(node, v.node)) return *node.origin.name;
     v = node.operands[0];
   }
+}
+
+std::optional<DType> SourceNames::cast_from(Value v) const {
+  while (passes(graph_.node(v), v.node)) {
+    if (casts(graph_, graph_.node(v))) return graph_.type(graph_.node(v).operands[0]).dtype;
+    v = graph_.node(v).operands[0];
+  }
+  return std::nullopt;
 }
 
 std::string_view name(InspectedCast::Place place) {

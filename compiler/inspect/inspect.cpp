@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <ranges>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "compiler/inspect/casts.h"
@@ -17,15 +18,24 @@ namespace halfstep {
 namespace {
 
 using Key = StepCost::Key;
+using Names = std::unordered_set<std::string>;
 constexpr std::string_view kOptimizer = "optimizer";  // the name that add_update's nodes bear
 
+// Of an origin that passes made of two, "fc + fc_bias", the one that it began with.
+std::string first_name(const std::string& origin, const Names& names) {
+  if (names.contains(origin)) return origin;
+  for (size_t end = origin.find(" + "); end != std::string::npos; end = origin.find(" + ", end + 1))
+    if (names.contains(origin.substr(0, end))) return origin.substr(0, end);
+  return origin;
+}
+
 // A graph's nodes by origin.
-std::map<Key, std::vector<NodeId>> by_origin(const Graph& graph) {
+std::map<Key, std::vector<NodeId>> by_origin(const Graph& graph, const Names& names) {
   std::map<Key, std::vector<NodeId>> groups;
   for (NodeId id = 0; id < graph.size(); ++id) {
     const Node& node = graph.node(id);
     if (node.op->kernel != KernelKind::leaf && !node.origin.name.empty())
-      groups[{*node.origin.name, node.origin.phase}].push_back(id);
+      groups[{first_name(node.origin.name, names), node.origin.phase}].push_back(id);
   }
   return groups;
 }
@@ -71,10 +81,12 @@ class Inspector {
       result_.step_unknown = e.what();
     }
     const FusedCalls calls = fused_calls(step);
-    const StepCost cost = step_cost(calls, result_.machine);
-    add_nodes(cost);
-    add_later(calls.graph, cost);
-    add_casts(calls);
+    const StepCost cost = by_first_name(step_cost(calls, result_.machine));
+    const SourceNames forward_names(forward_, main_nodes(forward_), nullptr);
+    const SourceNames step_names(calls.graph, main_nodes(calls.graph), &arenas_);
+    add_nodes(cost, forward_names);
+    add_later(calls.graph, cost, step_names);
+    add_casts({forward_, forward_names, calls, step_names, {}});
     add_totals(step, calls, cost);
     return std::move(result_);
   }
@@ -106,15 +118,33 @@ class Inspector {
     CompiledTraining compiled = compile(recipe_, "simplify_forward");
     result_.report = std::move(compiled.report);
     forward_ = *compiled.stopped.find("forward");
+    for (const Node& node : forward_.nodes()) names_.insert(node.origin.name);
   }
 
-  Graph training_step(const Recipe& recipe) const {
-    const CompiledTraining compiled = compile(recipe, std::string(kBeforeFusion));
+  Graph training_step(const Recipe& recipe) {
+    CompiledTraining compiled = compile(recipe, std::string(kBeforeFusion));
+    arenas_ = std::move(compiled.stopped.arenas);
     return *compiled.stopped.find("train");
   }
 
-  void add_nodes(const StepCost& cost) {
-    const auto groups = by_origin(forward_);
+  std::vector<char> main_nodes(const Graph& graph) const {
+    std::vector<char> main(static_cast<size_t>(graph.size()), 0);
+    for (const auto& [key, group] : by_origin(graph, names_)) main[static_cast<size_t>(main_node(graph, group))] = 1;
+    return main;
+  }
+
+  StepCost by_first_name(const StepCost& cost) const {
+    StepCost result{{}, cost.total};
+    for (const auto& [key, of_node] : cost.nodes) {
+      NodeCost& sum = result.nodes[{first_name(key.first, names_), key.second}];
+      sum.flops += of_node.flops, sum.low_flops += of_node.low_flops, sum.bytes += of_node.bytes;
+      sum.microseconds += of_node.microseconds, sum.kept_bytes += of_node.kept_bytes;
+    }
+    return result;
+  }
+
+  void add_nodes(const StepCost& cost, const SourceNames& names) {
+    const auto groups = by_origin(forward_, names_);
     for (NodeRow& row : by_onnx_node(result_.report)) {
       InspectedNode& node = result_.nodes.emplace_back();
       static_cast<NodeRow&>(node) = std::move(row);
@@ -126,21 +156,36 @@ class Inspector {
       if (node.origin.phase == Phase::forward) node.scope = scope_of(name, node.module);
       const Key key(name, node.origin.phase);
       if (const auto group = groups.find(key); group != groups.end() && node.into.empty())
-        describe(node, forward_.node(main_node(forward_, group->second)));
+        describe(node, forward_.node(main_node(forward_, group->second)), names);
       if (const auto found = cost.nodes.find(key); found != cost.nodes.end()) node.cost = found->second;
     }
     for (size_t i = 0; i < result_.nodes.size(); ++i)
       if (const InspectedNode& node = result_.nodes[i]; node.into.empty()) row_of_.emplace(*node.origin.name, i);
     for (InspectedNode& node : result_.nodes) node.path = path_of(node);
+    if (std::ranges::all_of(result_.nodes, [](const InspectedNode& node) { return node.scope.empty(); })) add_scopes();
   }
 
-  void describe(InspectedNode& row, const Node& node) const {
+  void add_scopes() {
+    std::unordered_set<std::string_view> parameters;
+    for (const Node& node : forward_.nodes())
+      if (node.op->leaf == Leaf::parameter) parameters.insert(node.attributes.text("name"));
+    std::vector<std::string> weights;
+    for (const InspectedNode& node : result_.nodes) {
+      const auto weight = std::ranges::find_if(
+          node.operands, [&](const InspectedValue& operand) { return parameters.contains(operand.name); });
+      weights.push_back(weight == node.operands.end() ? "" : weight->name);
+    }
+    std::vector<std::string> scopes = scopes_of_weights(weights);
+    for (size_t i = 0; i < scopes.size(); ++i)
+      if (result_.nodes[i].origin.phase == Phase::forward) result_.nodes[i].scope = std::move(scopes[i]);
+  }
+
+  void describe(InspectedNode& row, const Node& node, const SourceNames& names) const {
     for (size_t i = 0; i < node.operands.size(); ++i) {
       Value v = node.operands[i];
       if (!v) continue;
-      InspectedValue value{slot_name(*node.op, i), source_name(forward_, v, *node.origin.name), forward_.type(v), {}};
-      if (const Node& maker = forward_.node(v); is_cast(forward_, maker))
-        value.cast_from = forward_.type(maker.operands[0]).dtype;
+      InspectedValue value{slot_name(*node.op, i), names(v), forward_.type(v), {}};
+      value.cast_from = names.cast_from(v);
       row.operands.push_back(std::move(value));
     }
     for (const TensorType& type : *node.results) row.results.push_back({"", "", type, {}});
@@ -168,9 +213,9 @@ class Inspector {
   }
 
   // Backward and update, by the forward node that each belongs to.
-  void add_later(const Graph& step, const StepCost& cost) {
+  void add_later(const Graph& step, const StepCost& cost, const SourceNames& names) {
     const auto users = step.users();
-    for (const auto& [key, group] : by_origin(step)) {
+    for (const auto& [key, group] : by_origin(step, names_)) {
       if (key.second < Phase::backward) continue;
       InspectedNode row;
       row.origin.name = key.first, row.origin.phase = key.second, row.fate = Fate::added;
@@ -182,8 +227,9 @@ class Inspector {
         row.reason = "as its forward: " + of.reason;
       } else {
         row.reason = key.second == Phase::update ? "weights and their updates are f32" : "differentiated";
+        if (key.second == Phase::update) row.op = recipe_.optimizer;
       }
-      add_ends(row, step, group, users);
+      add_ends(row, step, group, users, names);
       if (const auto found = cost.nodes.find(key); found != cost.nodes.end()) row.cost = found->second;
       (key.second == Phase::update ? result_.update : result_.backward).push_back(std::move(row));
     }
@@ -192,7 +238,7 @@ class Inspector {
 
   // What a group of nodes reads of others, and what others read of it.
   void add_ends(InspectedNode& row, const Graph& step, const std::vector<NodeId>& group,
-                const std::vector<std::vector<NodeId>>& users) const {
+                const std::vector<std::vector<NodeId>>& users, const SourceNames& names) const {
     const auto inside = [&](NodeId id) { return std::ranges::binary_search(group, id); };
     std::optional<DType> gradient, first;
     bool computes = false;
@@ -202,7 +248,7 @@ class Inspector {
       for (Value v : node.operands) {
         if (!v || inside(v.node) || step.node(v).op->leaf == Leaf::constant) continue;
         const TensorType& type = step.type(v);
-        InspectedValue value{"", source_name(step, v, *row.origin.name), type, {}};
+        InspectedValue value{"", names(v), type, {}};
         if (std::ranges::any_of(row.operands, [&](const InspectedValue& known) {
               return known.name == value.name && known.type == value.type;
             }))
@@ -254,12 +300,12 @@ class Inspector {
     });
   }
 
-  void add_casts(const FusedCalls& calls) {
-    const auto reason = [&](const std::string& name) {
+  void add_casts(CastSources sources) {
+    sources.reason = [&](const std::string& name) {
       const auto found = row_of_.find(name);
       return found == row_of_.end() ? std::string() : result_.nodes[found->second].reason;
     };
-    result_.casts = inspect_casts({forward_, calls, reason}, result_.totals.casts_in_kernels);
+    result_.casts = inspect_casts(sources, result_.totals.casts_in_kernels);
   }
 
   void add_totals(const Graph& step, const FusedCalls& calls, const StepCost& cost) {
@@ -284,6 +330,8 @@ class Inspector {
   DeviceKind device_ = DeviceKind::cpu;
   ImportedModel imported_;
   Graph forward_;
+  Names names_;  // that its nodes bear
+  ArenaLayout arenas_;
   std::unordered_map<std::string, size_t> row_of_;  // of the file's nodes that are computed
   Inspection result_;
 };

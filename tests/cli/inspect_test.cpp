@@ -211,6 +211,36 @@ TEST_F(Inspect, LinesFitTheTerminal) {
   EXPECT_THAT(succeed({"inspect", "m.onnx"}), AllOf(HasSubstr(scope + "MatMul"), Not(HasSubstr("…"))));
 }
 
+size_t times_in(const std::string& text, const std::string& what) {
+  size_t count = 0;
+  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++count;
+  return count;
+}
+
+TEST_F(Inspect, ThePageNeedsNothingElseAndNamesEndNoElement) {
+  TestModel m(17);
+  m.input("x", {2, 4}).weight("w", ramp({4, 4}, -1, 0.1));
+  m.node("MatMul", {"x", "w"}, {"h"}, {}, "</script><b>evil").node("Relu", {"h"}, {"y"}, {}, "<!-- relu").output("y");
+  write("m.onnx", m);
+  succeed({"inspect", "m.onnx", "--html", "page.html"});
+  const std::string page = read("page.html");
+  EXPECT_EQ(times_in(page, "</script>"), 2u);
+  EXPECT_THAT(page, AllOf(Not(HasSubstr("<!--")), Not(HasSubstr("/*DATA*/")), Not(HasSubstr("src=")),
+                          HasSubstr("\\u003c/script>\\u003cb>evil")));
+}
+
+TEST_F(Inspect, EvidenceIsForThePage) {
+  write("m.onnx", tiny_mlp());
+  fail(2, {"inspect", "m.onnx", "--evidence", "doctor.json"}, {"--html"});
+  fail(1, {"inspect", "m.onnx", "--html", "page.html", "--evidence", "doctor.json"}, {"doctor.json"});
+  write("doctor.json", "{\"tensors\": 7}");
+  fail(1, {"inspect", "m.onnx", "--html", "page.html", "--evidence", "doctor.json"}, {"has no list 'tensors'"});
+  write("doctor.json", "no");
+  fail(1, {"inspect", "m.onnx", "--html", "page.html", "--evidence", "doctor.json"}, {"is no JSON"});
+  write("doctor.json", "{\"tensors\": [{\"node\": \"fc1\", \"direction\": \"forward\"}, 3]}");
+  succeed({"inspect", "m.onnx", "--html", "page.html", "--evidence", "doctor.json"});
+}
+
 TEST_F(Inspect, PatternsThatMatchNothingNameTheNearest) {
   write("m.onnx", tiny_mlp());
   fail(1, {"inspect", "m.onnx", "--nodes", "fc3"}, {"no node is called 'fc3'", "did you mean 'fc"});

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "compiler/inspect/inspection.h"
+#include "compiler/inspect/scopes.h"
 
 namespace halfstep {
 namespace {
@@ -39,6 +40,17 @@ TEST(Inspect, EveryNodeOfEveryModelHasOneRow) {
   }
   EXPECT_GE(models, 80u);
   EXPECT_GE(nodes, 2000u);
+}
+
+TEST(Inspect, ScopesComeOfModulesPathsOrWeights) {
+  EXPECT_EQ(scope_of("node_linear", "encoder.layer.0.attention"), "encoder/layer.0/attention");
+  EXPECT_EQ(scope_of("/encoder/layer.0/MatMul", ""), "encoder/layer.0");
+  EXPECT_EQ(scope_of("/features/features.2/conv/conv.1/conv.1.2/Clip", ""), "features/features.2/conv/conv.1/2");
+  EXPECT_EQ(scope_of("Conv_3", ""), "");
+  const std::vector<std::string> weights{"", "e.0.fc.weight", "", "e.0.norm.bias", "", "e.1.fc.weight",
+                                         "", "head.weight",   ""};
+  EXPECT_EQ(scopes_of_weights(weights),
+            (std::vector<std::string>{"", "e.0/fc", "e.0", "e.0/norm", "", "e.1/fc", "", "head", ""}));
 }
 
 }  // namespace

@@ -1,0 +1,93 @@
+"use strict";
+// The report and what is looked up in it. Names come from the file: they are only ever set as text.
+const data = JSON.parse(document.getElementById("data").textContent);
+const nodes = data.nodes, clusters = data.clusters, kOptimizer = "optimizer";
+const by_name = new Map(), backward_of = new Map(), casts_of = new Map(), evidence_of = new Map();
+for (const node of [...nodes, ...data.update]) {
+  node.reason = data.strings[node.reason];
+  if (!by_name.has(node.name)) by_name.set(node.name, node);
+}
+for (const node of data.backward) {
+  node.reason = data.strings[node.reason];
+  backward_of.set(node.name, node);
+}
+for (const cast of data.casts)
+  for (const name of new Set([cast.at, ...cast.to])) {
+    if (!casts_of.has(name)) casts_of.set(name, []);
+    casts_of.get(name).push(cast);
+  }
+for (const item of data.evidence) {
+  const key = item.node + " " + item.direction;
+  if (!evidence_of.has(key)) evidence_of.set(key, item);
+}
+const everything = [...nodes, ...data.update];
+everything.forEach((node, i) => {
+  node.id = i;
+  node.text = [node.name, node.operator, node.reason, node.fate].join("\n").toLowerCase();
+  node.kind = kind_of(node.types[2], node.fate);
+  const backward = backward_of.get(node.name);
+  node.backward = node.phase === "update" ? undefined : backward;
+  node.time = node.cost[3] + (backward ? backward.cost[3] : 0);
+  node.traffic = node.cost[2] + (backward ? backward.cost[2] : 0);
+  node.flops = node.cost[0] + (backward ? backward.cost[0] : 0);
+});
+
+function kind_of(type, fate) {
+  if (["folded", "constant", "unused", "weight"].includes(fate) || !type) return "gone";
+  return type === "f16" || type === "bf16" ? "low" : type === "f32" || type === "f64" ? "full" : "other";
+}
+
+// "contraction", "follows", "part of": what filters and colours group reasons by.
+function reason_group(node) {
+  const text = node.reason.replace(/'[^]*'/g, "…").replace(/ …$/, "").replace(/, its readers take .*/, "");
+  return text.length > 48 ? text.slice(0, 47) + "…" : text;
+}
+
+function badness(node, direction) {
+  const item = evidence_of.get(node.name + " " + direction);
+  if (!item || !item.low) return undefined;
+  let worst = 0;
+  for (const share of Object.values(item.low)) if (typeof share === "number" && share <= 1) worst = Math.max(worst, share);
+  return worst;
+}
+
+function bytes_text(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  while (bytes >= 1024 && unit < 4) bytes /= 1024, ++unit;
+  return (unit === 0 ? Math.round(bytes) : bytes.toFixed(1)) + " " + units[unit];
+}
+function flops_text(flops) {
+  const units = ["", "k", "M", "G", "T", "P"];
+  let unit = 0;
+  while (flops >= 1000 && unit < 5) flops /= 1000, ++unit;
+  return (unit === 0 ? Math.round(flops) : flops.toFixed(1)) + " " + units[unit] + "FLOP";
+}
+function time_text(us) {
+  return us < 1000 ? us.toFixed(us < 10 ? 1 : 0) + " µs" : us < 1e6 ? (us / 1e3).toFixed(2) + " ms" : (us / 1e6).toFixed(2) + " s";
+}
+const percent = (share) => (100 * share).toFixed(share > 0 && share < 0.001 ? 3 : 1) + "%";
+const count_text = (n) => n.toLocaleString("en-US");
+// The middle left out.
+function shortened(text, most) {
+  if (text.length <= most) return text;
+  const front = Math.floor((most - 1) / 3);
+  return text.slice(0, front) + "…" + text.slice(text.length - (most - 1 - front));
+}
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child !== undefined && child !== null));
+  return made;
+}
+function drawn(tag, attributes = {}, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const key in attributes) made.setAttribute(key, attributes[key]);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+const at = (id) => document.getElementById(id);

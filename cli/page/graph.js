@@ -89,7 +89,7 @@ function draw() {
                                  "aria-label": "close " + item.cluster.name}, "▾ " + shortened(item.cluster.name, Math.max(12, item.w / 8)));
     title.addEventListener("click", () => toggle(item.cluster.id));
     title.addEventListener("keydown", (event) => event.key === "Enter" && toggle(item.cluster.id));
-    boxes.append(title);
+    things.append(title);
   }
   for (const item of shown.nodes.values()) things.append(drawn_item(item, item.node, false));
   at("boxes").replaceChildren(boxes), at("nodes").replaceChildren(things);

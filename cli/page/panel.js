@@ -56,7 +56,7 @@ function chip(label, type) {
 
 function sections_of(node) {
   const parts = [element("div", {class: "chips"}, chip("reads", node.types[0]), chip("sums", node.types[1]), chip("writes", node.types[2]))];
-  if (node.operands.length) parts.push(element("h3", {}, "Reads"), table_of(["", "from", ":type"], node.operands.map((v) => [v[0], link_to(v[1]), value_type(v)])));
+  if (node.operands.length) parts.push(element("h3", {}, "Reads"), table_of(["!", "from", ":type"], node.operands.map((v) => [v[0], link_to(v[1]), value_type(v)])));
   const named = node.results.some((v) => v[1]);
   if (node.results.length)
     parts.push(element("h3", {}, "Writes"), table_of(named ? ["to", ":type"] : [":type"], node.results.map((v) => (named ? [v[1] ? link_to(v[1]) : "", value_type(v)] : [value_type(v)]))));

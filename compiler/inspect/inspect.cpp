@@ -165,15 +165,26 @@ class Inspector {
     if (std::ranges::all_of(result_.nodes, [](const InspectedNode& node) { return node.scope.empty(); })) add_scopes();
   }
 
+  // Of the only weight that a node reads, itself or moved by a node of the file. A tied one stands in two places.
   void add_scopes() {
-    std::unordered_set<std::string_view> parameters;
+    std::unordered_map<std::string_view, int> readers;  // of the weights
     for (const Node& node : forward_.nodes())
-      if (node.op->leaf == Leaf::parameter) parameters.insert(node.attributes.text("name"));
+      if (node.op->leaf == Leaf::parameter) readers.emplace(node.attributes.text("name"), 0);
+    std::unordered_map<std::string_view, std::string_view> moved;  // by the name of the node that moves one
+    for (const InspectedNode& node : result_.nodes)
+      for (const InspectedValue& operand : node.operands)
+        if (const auto weight = readers.find(operand.name); weight != readers.end()) {
+          ++weight->second;
+          if (node.operands.size() == 1) moved.emplace(*node.origin.name, weight->first);
+        }
     std::vector<std::string> weights;
     for (const InspectedNode& node : result_.nodes) {
-      const auto weight = std::ranges::find_if(
-          node.operands, [&](const InspectedValue& operand) { return parameters.contains(operand.name); });
-      weights.push_back(weight == node.operands.end() ? "" : weight->name);
+      std::string& weight = weights.emplace_back();
+      for (const InspectedValue& operand : node.operands) {
+        const auto passed_on = moved.find(operand.name);
+        const auto known = readers.find(passed_on == moved.end() ? operand.name : passed_on->second);
+        if (weight.empty() && known != readers.end() && known->second == 1) weight = known->first;
+      }
     }
     std::vector<std::string> scopes = scopes_of_weights(weights);
     for (size_t i = 0; i < scopes.size(); ++i)

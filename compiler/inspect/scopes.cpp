@@ -34,10 +34,6 @@ std::string scope_of(const std::string& name, const std::string& module) {
   if (module.empty() && !parts.empty()) parts.pop_back();
   std::vector<std::string> scope;
   for (std::string& part : parts) {
-    // Exporters that write paths repeat what stands around: "layer.1/layer.1.conv".
-    if (module.empty() && !scope.empty() && part.starts_with(scope.back() + ".") &&
-        scope.back().find('.') != std::string::npos)
-      part.erase(0, scope.back().size() + 1);
     if (is_number(part) && !scope.empty())
       scope.back() += "." + part;
     else

@@ -45,7 +45,7 @@ TEST(Inspect, EveryNodeOfEveryModelHasOneRow) {
 TEST(Inspect, ScopesComeOfModulesPathsOrWeights) {
   EXPECT_EQ(scope_of("node_linear", "encoder.layer.0.attention"), "encoder/layer.0/attention");
   EXPECT_EQ(scope_of("/encoder/layer.0/MatMul", ""), "encoder/layer.0");
-  EXPECT_EQ(scope_of("/features/features.2/conv/conv.1/conv.1.2/Clip", ""), "features/features.2/conv/conv.1/2");
+  EXPECT_EQ(scope_of("/features/features.2/conv/conv.1/conv.1.2/Clip", ""), "features/features.2/conv/conv.1/conv.1.2");
   EXPECT_EQ(scope_of("Conv_3", ""), "");
   const std::vector<std::string> weights{"", "e.0.fc.weight", "", "e.0.norm.bias", "", "e.1.fc.weight",
                                          "", "head.weight",   ""};

@@ -11,6 +11,7 @@
 #include "cli/page/page.h"
 #include "cli/report.h"
 #include "compiler/inspect/inspection_json.h"
+#include "compiler/inspect/overlays.h"
 
 namespace halfstep {
 namespace {
@@ -33,6 +34,9 @@ void write_files(const Inspection& inspection, const InspectOptions& options) {
     const nlohmann::json evidence = options.evidence.empty() ? nlohmann::json() : read_evidence(options.evidence);
     write_file_atomically(options.html, inspection_page(inspection, evidence));
   }
+  if (!options.model_explorer.empty())
+    write_file_atomically(options.model_explorer, json_text(model_explorer_data(inspection)) + "\n");
+  if (!options.annotate.empty()) write_annotated(inspection, options.annotate);
 }
 
 }  // namespace

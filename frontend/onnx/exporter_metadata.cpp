@@ -7,14 +7,17 @@
 namespace halfstep {
 namespace {
 
+constexpr int kMetadataField = 9;  // metadata_props, added to the format after our messages
+
+bool is_entry(const google::protobuf::UnknownField& field, onnx::StringStringEntryProto& entry) {
+  return field.number() == kMetadataField && field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED &&
+         entry.ParseFromString(field.length_delimited());
+}
+
 std::string metadata(const onnx::NodeProto& node, std::string_view key) {
-  constexpr int kMetadataField = 9;  // metadata_props, added to the format after our messages
   for (int i = 0; i < node.unknown_fields().field_count(); ++i) {
-    const google::protobuf::UnknownField& field = node.unknown_fields().field(i);
     onnx::StringStringEntryProto entry;
-    if (field.number() == kMetadataField && field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED &&
-        entry.ParseFromString(field.length_delimited()) && entry.key() == key)
-      return entry.value();
+    if (is_entry(node.unknown_fields().field(i), entry) && entry.key() == key) return entry.value();
   }
   return "";
 }
@@ -57,6 +60,15 @@ TracedCall traced_call(const onnx::NodeProto& node) {
     }
   }
   return call;
+}
+
+void set_metadata(onnx::NodeProto& node, const std::string& key, const std::string& value) {
+  google::protobuf::UnknownFieldSet& fields = *node.mutable_unknown_fields();
+  onnx::StringStringEntryProto entry;
+  for (int i = fields.field_count(); i-- > 0;)
+    if (is_entry(fields.field(i), entry) && entry.key() == key) fields.DeleteSubrange(i, 1);
+  entry.set_key(key), entry.set_value(value);
+  fields.AddLengthDelimited(kMetadataField, entry.SerializeAsString());
 }
 
 }  // namespace halfstep

@@ -1,4 +1,5 @@
-// What PyTorch's default exporter writes beside a node about the model that it came from.
+// What stands beside a node as metadata: what PyTorch's default exporter writes about the model that it came from, and
+// what we do.
 #pragma once
 
 #include <string>
@@ -17,5 +18,8 @@ struct TracedCall {
 };
 // The call that the node was exported from.
 TracedCall traced_call(const onnx::NodeProto& node);
+
+// Writes an entry of metadata_props, which ONNX has from IR version 10 on, in the place of one of this key.
+void set_metadata(onnx::NodeProto& node, const std::string& key, const std::string& value);
 
 }  // namespace halfstep

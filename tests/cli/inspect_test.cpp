@@ -229,6 +229,46 @@ TEST_F(Inspect, ThePageNeedsNothingElseAndNamesEndNoElement) {
                           HasSubstr("\\u003c/script>\\u003cb>evil")));
 }
 
+TEST_F(Inspect, ModelExplorerGetsNodeData) {
+  write("m.onnx", tiny_mlp());
+  succeed({"inspect", "m.onnx", "--model-explorer", "data.json"});
+  const json data = json::parse(read("data.json"));
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(read("m.onnx")));
+  const json& results = data.at(model.graph().name()).at("results");
+  EXPECT_EQ(results.size(), 4u);
+  EXPECT_EQ(results.at("fc1").at("value"), "f16");
+  EXPECT_EQ(std::string(results.at("fc1").at("bgColor"))[0], '#');
+}
+
+TEST_F(Inspect, AnAnnotatedModelHasTypesAndReasonsBesideItsNodes) {
+  write("m.onnx", every_fate());
+  succeed({"inspect", "m.onnx", "--annotate", "said.onnx"});
+  succeed({"inspect", "said.onnx", "--annotate", "again.onnx"});
+  EXPECT_EQ(read("said.onnx"), read("again.onnx"));
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(read("said.onnx")));
+  EXPECT_GE(model.ir_version(), 10);
+  for (const onnx::NodeProto& node : model.graph().node()) {
+    const std::string bytes = node.SerializeAsString();
+    EXPECT_THAT(bytes, AllOf(HasSubstr("halfstep.writes"), HasSubstr("halfstep.why"))) << node.name();
+  }
+  EXPECT_THAT(model.graph().node(1).SerializeAsString(), AllOf(HasSubstr("contraction"), HasSubstr("f16")));
+}
+
+TEST_F(Inspect, AnnotatedModelsStayBesideTheirWeights) {
+  TestModel m = tiny_mlp();
+  onnx::TensorProto& w = *m.proto.mutable_graph()->mutable_initializer(0);
+  w.clear_raw_data();
+  w.set_data_location(onnx::TensorProto::EXTERNAL);
+  auto& entry = *w.add_external_data();
+  entry.set_key("location"), entry.set_value("gone.data");
+  write("m.onnx", m);
+  std::filesystem::create_directory(path("elsewhere"));
+  fail(1, {"inspect", "m.onnx", "--annotate", "elsewhere/said.onnx"}, {"into the same folder"});
+  succeed({"inspect", "m.onnx", "--annotate", "said.onnx"});
+}
+
 TEST_F(Inspect, EvidenceIsForThePage) {
   write("m.onnx", tiny_mlp());
   fail(2, {"inspect", "m.onnx", "--evidence", "doctor.json"}, {"--html"});

@@ -31,7 +31,8 @@ void write_files(const Inspection& inspection, const InspectOptions& options) {
   if (!options.evidence.empty() && options.html.empty())
     throw UsageError("--evidence is for the page: name it with --html");
   if (!options.html.empty()) {
-    const nlohmann::json evidence = options.evidence.empty() ? nlohmann::json() : read_evidence(options.evidence);
+    const nlohmann::json evidence =
+        options.evidence.empty() ? nlohmann::json::object() : read_evidence(options.evidence);
     write_file_atomically(options.html, inspection_page(inspection, evidence));
   }
   if (!options.model_explorer.empty())

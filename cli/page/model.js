@@ -16,9 +16,10 @@ for (const cast of data.casts)
     if (!casts_of.has(name)) casts_of.set(name, []);
     casts_of.get(name).push(cast);
   }
-for (const item of data.evidence) {
+for (const item of data.evidence.map(as_evidence)) {
   const key = item.node + " " + item.direction;
-  if (!evidence_of.has(key)) evidence_of.set(key, item);
+  if (!evidence_of.has(key)) evidence_of.set(key, []);
+  evidence_of.get(key).push(item);
 }
 const everything = [...nodes, ...data.update];
 everything.forEach((node, i) => {
@@ -43,11 +44,28 @@ function reason_group(node) {
   return text.length > 48 ? text.slice(0, 47) + "…" : text;
 }
 
+// Shares by name, and counts of exponents from the first one on, `width` to each.
+function as_evidence(item) {
+  const result = {node: item.node, direction: item.direction, value: item.value, shares: {}, largest: item.max, difference: item.difference};
+  if (item.low && typeof item.low === "object")
+    for (const [name, share] of Object.entries(item.low)) if (typeof share === "number") result.shares[name] = share;
+  if (item.counted > 0)
+    for (const name of ["zero", "underflow", "subnormal", "overflow", "infinite", "nan", "lost_low", "lost_master"])
+      if (typeof item[name] === "number") result.shares[name] = item[name] / item.counted;
+  const counts = item.exponents;
+  if (Array.isArray(counts)) result.exponents = {first: item.first_exponent ?? -counts.length / 2, width: 1, counts};
+  else if (counts && Array.isArray(counts.counts)) result.exponents = {first: counts.first ?? 0, width: counts.width ?? 1, counts: counts.counts};
+  return result;
+}
+
+// The largest share that the type does not hold.
 function badness(node, direction) {
-  const item = evidence_of.get(node.name + " " + direction);
-  if (!item || !item.low) return undefined;
+  const items = evidence_of.get(node.name + " " + direction);
+  if (!items) return undefined;
   let worst = 0;
-  for (const share of Object.values(item.low)) if (typeof share === "number" && share <= 1) worst = Math.max(worst, share);
+  for (const item of items)
+    for (const [name, share] of Object.entries(item.shares))
+      if (name !== "zero" && name !== "subnormal" && share <= 1) worst = Math.max(worst, share);
   return worst;
 }
 

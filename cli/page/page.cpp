@@ -49,7 +49,8 @@ class PageData {
       data[key] = whole[key];
     data["machine"] = in.machine.name;
     data["low"] = in.low ? json(name(*in.low)) : json();
-    data["evidence"] = evidence.is_null() ? json::array() : evidence;
+    data["evidence"] = evidence.value("tensors", json::array());
+    data["findings"] = evidence.value("findings", json::array());
     return data;
   }
 
@@ -146,7 +147,11 @@ json read_evidence(const std::filesystem::path& path) {
     if (tensor.is_object() && tensor.contains("node") && tensor["node"].is_string() && tensor.contains("direction") &&
         tensor["direction"].is_string())
       tensors.push_back(tensor);
-  return tensors;
+  json findings = json::array();
+  if (file.contains("findings") && file["findings"].is_array())
+    for (const json& finding : file["findings"])
+      if (finding.is_object()) findings.push_back(finding);
+  return {{"tensors", tensors}, {"findings", findings}};
 }
 
 std::string inspection_page(const Inspection& inspection, const json& evidence) {

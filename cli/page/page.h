@@ -9,12 +9,11 @@
 
 namespace halfstep {
 
-// What a run measured of tensors' ranges, as `doctor` writes it: {"tensors": [{"node": name, "direction":
-// "forward"|"backward", "low": {share by name}, "exponents": [counts], "first_exponent": number}]}. Members that are
-// missing or others are passed over. Error if the file cannot be read or is no JSON.
+// What `doctor --json` wrote: "tensors", and "findings" if there are any (docs/inspect.md). Members that are missing or
+// others are passed over. Error if the file cannot be read or is no such JSON.
 nlohmann::json read_evidence(const std::filesystem::path& path);
 
-// `evidence`: as read_evidence gives it; null: none.
+// `evidence`: as read_evidence gives it; an empty object: none.
 std::string inspection_page(const Inspection& inspection, const nlohmann::json& evidence);
 
 }  // namespace halfstep

@@ -1,5 +1,6 @@
 // The list, the panel of a node, and the tables.
 const kMostListed = 150;
+const kViews = ["graph", "casts", "weights", "doctor", "totals"];
 
 function select_of(id, entries) {
   at(id).replaceChildren(...entries.map(([value, text]) => element("option", {value}, text)));
@@ -76,31 +77,30 @@ function path_of(node) {
   return path;
 }
 
-function histogram(item) {
-  const counts = item.exponents, bars = [];
-  if (!Array.isArray(counts) || !counts.length) return null;
-  const first = item.first_exponent ?? -counts.length / 2, most = Math.max(1, ...counts);
-  const range = data.low === "bf16" ? [-126, 127] : [-24, 15], width = 300 / counts.length;
+function histogram({first, width, counts}) {
+  const most = Math.max(1, ...counts), range = data.low === "bf16" ? [-126, 127] : [-24, 15], bar = 300 / counts.length;
   const svg = drawn("svg", {class: "histogram", viewBox: "0 0 300 74", role: "img", "aria-label": "exponents of its values"});
   counts.forEach((count, i) => {
-    const height = 56 * Math.sqrt(count / most), exponent = first + i;
-    svg.append(drawn("rect", {x: i * width, y: 58 - height, width: Math.max(0.5, width - 0.5), height, class: exponent < range[0] || exponent > range[1] ? "out" : "in"}));
+    const height = 56 * Math.sqrt(count / most), exponent = first + i * width;
+    svg.append(drawn("rect", {x: i * bar, y: 58 - height, width: Math.max(0.5, bar - 0.5), height, class: exponent < range[0] || exponent > range[1] ? "out" : "in"}));
   });
-  svg.append(drawn("text", {x: 0, y: 71}, "2^" + first), drawn("text", {x: 300, y: 71, "text-anchor": "end"}, "2^" + (first + counts.length - 1)));
+  svg.append(drawn("text", {x: 0, y: 71}, "2^" + first), drawn("text", {x: 300, y: 71, "text-anchor": "end"}, "2^" + (first + counts.length * width)));
   return svg;
 }
 
 function evidence_parts(node) {
   const parts = [];
-  for (const direction of ["forward", "backward"]) {
-    const item = evidence_of.get(node.name + " " + direction);
-    if (!item) continue;
-    parts.push(element("h3", {}, "Range, " + direction));
-    const rows = Object.entries(item.low || {}).filter(([, share]) => typeof share === "number").map(([name, share]) => [name.replaceAll("_", " "), share <= 1 ? percent(share) : String(share)]);
-    if (rows.length) parts.push(table_of(["", "#"], rows));
-    const bars = histogram(item);
-    if (bars) parts.push(bars);
-  }
+  for (const direction of ["forward", "backward", "update"])
+    for (const item of evidence_of.get(node.name + " " + direction) || []) {
+      parts.push(element("h3", {}, `Measured, ${direction}` + (item.value ? `: ${item.value}` : "")));
+      const rows = Object.entries(item.shares).filter(([name, share]) => share > 0 || name === "underflow" || name === "overflow")
+        .map(([name, share]) => [name.replaceAll("_", " "), percent(share)]);
+      if (item.largest !== undefined) rows.push(["largest", typeof item.largest === "number" ? item.largest.toPrecision(4) : String(item.largest)]);
+      const apart = item.difference && item.difference.relative_l2;
+      if (apart !== undefined) rows.push(["apart from fp32", typeof apart === "number" ? percent(apart) : String(apart)]);
+      if (rows.length) parts.push(table_of(["", "#"], rows));
+      if (item.exponents && item.exponents.counts.length) parts.push(histogram(item.exponents));
+    }
   return parts;
 }
 
@@ -133,7 +133,7 @@ function choose(node, centred) {
 }
 
 function show_view(name) {
-  for (const view_name of ["graph", "casts", "weights", "totals"]) {
+  for (const view_name of kViews) {
     at("tab_" + view_name).setAttribute("aria-selected", String(view_name === name));
     at(view_name + "_view").hidden = view_name !== name;
   }
@@ -171,6 +171,10 @@ function fill_tables() {
   sortable("weights_view", ["weight", "#elements", "#overflow", "#become 0", "#subnormal", "#largest"], data.weights.map((w) => [
     as_text(w.name), as_number(w.elements), as_number(w.overflow), as_number(w.underflow), as_number(w.subnormal), as_number(w.largest, w.largest.toPrecision(4))]),
     data.weights.length ? `Values of the weights beside the range of ${data.low}.` : "Weights were not looked at" + (data.weights_unknown ? ": " + data.weights_unknown : "."));
+  at("tab_doctor").hidden = data.findings.length === 0;
+  at("doctor_view").replaceChildren(element("p", {class: "soft"}, "What doctor found, first cause first."),
+    table_of(["!kind", "node", "!where", "what", "remedy"], data.findings.map((f) =>
+      [String(f.kind ?? ""), link_to(String(f.node ?? ""), 48), String(f.direction ?? ""), String(f.text ?? ""), String(f.remedy ?? "")])));
   const rows = [["assignment", `${data.precision}, preset ${data.preset}, batch ${data.batch}`], ["", data.summary],
     ["operations", `${percent(t.low_share)} of ${flops_text(t.flops)} in ${data.low || "low types"}`],
     ["kernels and library calls", count_text(t.calls)], ["traffic", bytes_text(t.bytes)],
@@ -204,7 +208,7 @@ at("theme").addEventListener("click", () => set_theme(document.documentElement.d
 at("search").addEventListener("input", filter);
 for (const id of ["by_type", "by_operator", "by_reason"]) at(id).addEventListener("change", filter);
 at("colour").addEventListener("change", paint);
-for (const name of ["graph", "casts", "weights", "totals"]) at("tab_" + name).addEventListener("click", () => show_view(name));
+for (const name of kViews) at("tab_" + name).addEventListener("click", () => show_view(name));
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && document.activeElement !== at("search")) event.preventDefault(), at("search").focus();
 });

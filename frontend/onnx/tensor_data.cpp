@@ -233,8 +233,8 @@ int64_t TensorReader::held_bytes(const TensorProto& tensor) const {
 void TensorReader::fill(const TensorProto& tensor, std::span<char> first) const {
   if (tensor.data_location() != TensorProto::EXTERNAL) {
     const std::string typed = tensor.has_raw_data() ? std::string() : typed_bytes(tensor);
-    std::ranges::copy_n((tensor.has_raw_data() ? tensor.raw_data() : typed).begin(),
-                        static_cast<std::ptrdiff_t>(first.size()), first.begin());
+    if (!first.empty())
+      std::memcpy(first.data(), (tensor.has_raw_data() ? tensor.raw_data() : typed).data(), first.size());
     return;
   }
   const Place at = find_external(tensor, stored_bytes(tensor));

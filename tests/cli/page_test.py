@@ -121,7 +121,7 @@ def check_search_and_filters(page, data):
 
 
 def check_colours_and_tables(page, data):
-    for mode in ("time", "bytes", "flops", "kept", "forward_range"):
+    for mode in ("time", "bytes", "flops", "kept", "forward_range", "backward_range"):
         page.choose("colour", mode)
         expect(page.count(".node.heated") > 0, f"nothing has a heat by {mode}")
     page.choose("colour", "precision")
@@ -143,8 +143,12 @@ def check_colours_and_tables(page, data):
 def check_evidence(page, node):
     page.search(node)
     page.click(f"[...document.querySelectorAll('#list button')].find((b) => b.title === {json.dumps(node)})")
-    expect("Range, forward" in page.text("#panel") and page.count("#panel .histogram rect") == 40, "the panel shows the evidence")
-    expect("12.5%" in page.text("#panel"), "the panel shows shares")
+    text = page.text("#panel")
+    expect("Measured, forward" in text and page.count("#panel .histogram rect") == 70, "the panel shows the evidence")
+    expect("12.5%" in text and "25.0%" in text and "2.0%" in text, "the panel shows shares")
+    page.click("document.getElementById('tab_doctor')")
+    expect("<b>vanishes</b>" in page.text("#doctor_view") and page.count("#doctor_view tbody tr") == 1, "findings show, as text")
+    page.click("document.getElementById('tab_graph')")
     page.run("(() => { const s = document.getElementById('search'); s.value = ''; s.dispatchEvent(new Event('input')); })()")
 
 
@@ -178,7 +182,10 @@ def main():
         evidence = directory / "doctor.json"
         evidence.write_text(json.dumps({"more": 1, "tensors": [
             {"node": node, "direction": "forward", "low": {"underflow": 0.125, "overflow": 0}, "exponents": list(range(40)), "first_exponent": -30},
-            {"node": node, "direction": "backward", "low": None}, {"unknown": True}, 7]}))
+            {"node": node, "direction": "backward", "value": "gradient", "counted": 200, "underflow": 50, "max": "inf",
+             "exponents": {"first": -60, "width": 2, "counts": list(range(30))}, "difference": {"relative_l2": 0.02}},
+            {"node": node, "direction": "backward", "low": None}, {"unknown": True}, 7],
+            "findings": [{"node": node, "kind": "underflow", "text": "<b>vanishes</b>", "direction": "backward"}, 7]}))
         path = page_of(arguments.halfstep, arguments.model, directory, "--evidence", evidence)
         data = json.loads(DATA.search(path.read_text()).group(2))
         page = Page()

@@ -46,7 +46,8 @@ function reason_group(node) {
 
 // Shares by name, and counts of exponents from the first one on, `width` to each.
 function as_evidence(item) {
-  const result = {node: item.node, direction: item.direction, value: item.value, shares: {}, largest: item.max, difference: item.difference};
+  const result = {node: item.node, wide: typeof item.type === "string" && item.type.startsWith("f32"), direction: item.direction, value: item.value, shares: {}, largest: item.max, difference: item.difference,
+    shift: item.scale > 0 ? Math.log2(item.scale) : 0};  // of what the type holds, by the loss scale
   if (item.low && typeof item.low === "object")
     for (const [name, share] of Object.entries(item.low)) if (typeof share === "number") result.shares[name] = share;
   if (item.counted > 0)
@@ -64,7 +65,7 @@ function badness(node, direction) {
   if (!items) return undefined;
   let worst = 0;
   for (const item of items)
-    for (const [name, share] of Object.entries(item.shares))
+    for (const [name, share] of Object.entries(item.wide ? {} : item.shares))
       if (name !== "zero" && name !== "subnormal" && share <= 1) worst = Math.max(worst, share);
   return worst;
 }

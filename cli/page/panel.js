@@ -77,11 +77,11 @@ function path_of(node) {
   return path;
 }
 
-function histogram({first, width, counts}) {
+function histogram({first, width, counts}, shift) {
   const most = Math.max(1, ...counts), range = data.low === "bf16" ? [-126, 127] : [-24, 15], bar = 300 / counts.length;
   const svg = drawn("svg", {class: "histogram", viewBox: "0 0 300 74", role: "img", "aria-label": "exponents of its values"});
   counts.forEach((count, i) => {
-    const height = 56 * Math.sqrt(count / most), exponent = first + i * width;
+    const height = 56 * Math.sqrt(count / most), exponent = first + i * width + shift;
     svg.append(drawn("rect", {x: i * bar, y: 58 - height, width: Math.max(0.5, bar - 0.5), height, class: exponent < range[0] || exponent > range[1] ? "out" : "in"}));
   });
   svg.append(drawn("text", {x: 0, y: 71}, "2^" + first), drawn("text", {x: 300, y: 71, "text-anchor": "end"}, "2^" + (first + counts.length * width)));
@@ -99,7 +99,7 @@ function evidence_parts(node) {
       const apart = item.difference && item.difference.relative_l2;
       if (apart !== undefined) rows.push(["apart from fp32", typeof apart === "number" ? percent(apart) : String(apart)]);
       if (rows.length) parts.push(table_of(["", "#"], rows));
-      if (item.exponents && item.exponents.counts.length) parts.push(histogram(item.exponents));
+      if (item.exponents && item.exponents.counts.length) parts.push(histogram(item.exponents, item.shift));
     }
   return parts;
 }

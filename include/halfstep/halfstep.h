@@ -131,7 +131,7 @@ typedef struct halfstep_parameter {
 typedef struct halfstep_precision_row {
   const char* node;           /* its name in the ONNX file */
   const char* op;             /* the ONNX operator, or what Halfstep added: "preprocessing", the loss */
-  halfstep_dtype operand;     /* as read */
+  halfstep_dtype operand;     /* as read; HALFSTEP_NO_DTYPE, and the result too: no output needs the node */
   halfstep_dtype accumulator; /* HALFSTEP_NO_DTYPE: it computes nothing */
   halfstep_dtype result;
   const char* reason; /* "contraction", "follows 'fc1'" */

@@ -161,7 +161,7 @@ class Inspector {
     }
     for (size_t i = 0; i < result_.nodes.size(); ++i)
       if (const InspectedNode& node = result_.nodes[i]; node.into.empty()) row_of_.emplace(*node.origin.name, i);
-    for (InspectedNode& node : result_.nodes) node.path = path_of(node);
+    add_paths();
     if (std::ranges::all_of(result_.nodes, [](const InspectedNode& node) { return node.scope.empty(); })) add_scopes();
   }
 
@@ -208,19 +208,28 @@ class Inspector {
     return begin == std::string::npos ? "" : reason.substr(begin + 9, end - begin - 9);
   }
 
-  std::vector<std::string> path_of(const InspectedNode& node) const {
-    constexpr size_t kLongest = 1000;
-    std::vector<std::string> path;
-    const InspectedNode* at = &node;
-    while (path.size() < kLongest) {
-      const std::string next = followed(at->reason);
-      const auto found = row_of_.find(next);
-      if (next.empty() || std::ranges::find(path, next) != path.end()) return path;
-      path.push_back(next);
-      if (found == row_of_.end()) return path;
-      at = &result_.nodes[found->second];
+  // The nodes that each node's type comes from, the nearest first; of many the nearest ones and the last.
+  void add_paths() {
+    constexpr size_t kMostNamed = 32, kNone = SIZE_MAX;
+    std::vector<InspectedNode>& nodes = result_.nodes;
+    std::vector<size_t> next(nodes.size(), kNone);
+    for (size_t i = 0; i < nodes.size(); ++i)
+      if (const auto found = row_of_.find(followed(nodes[i].reason)); found != row_of_.end() && found->second != i)
+        next[i] = found->second;
+    std::vector<size_t> last(nodes.size(), kNone);
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      std::vector<size_t> way;
+      size_t at = i;
+      for (; next[at] != kNone && last[at] == kNone && way.size() <= nodes.size(); at = next[at]) way.push_back(at);
+      const size_t end = last[at] == kNone ? at : last[at];
+      for (size_t passed : way) last[passed] = end;
     }
-    return path;
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      size_t at = next[i];
+      for (; at != kNone && nodes[i].path.size() + 1 < kMostNamed; at = next[at])
+        nodes[i].path.push_back(nodes[at].origin.name);
+      if (at != kNone) nodes[i].path.push_back(nodes[last[i]].origin.name);
+    }
   }
 
   // Backward and update, by the forward node that each belongs to.

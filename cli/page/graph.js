@@ -86,24 +86,21 @@ function draw() {
     }
     boxes.append(drawn("rect", {x: item.x, y: item.y, width: item.w, height: item.h}));
     const title = drawn("text", {class: "title", x: item.x + 12, y: item.y + 16, tabindex: 0, role: "button",
-                                 "aria-label": "close " + item.cluster.name}, "▾ " + shortened(item.cluster.name, Math.max(12, item.w / 8)));
-    title.addEventListener("click", () => toggle(item.cluster.id));
-    title.addEventListener("keydown", (event) => event.key === "Enter" && toggle(item.cluster.id));
+                                 "aria-label": "close " + item.cluster.name, "data-item": -item.cluster.id}, "▾ " + shortened(item.cluster.name, Math.max(12, item.w / 8)));
     things.append(title);
   }
   for (const item of shown.nodes.values()) things.append(drawn_item(item, item.node, false));
-  at("boxes").replaceChildren(boxes), at("nodes").replaceChildren(things);
-  draw_edges(), paint(), move();
+  const edges = drawn_edges();
+  paint(), move();
+  at("boxes").replaceChildren(boxes), at("edges").replaceChildren(edges), at("nodes").replaceChildren(things);
 }
 
 function drawn_item(item, what, is_cluster) {
-  const group = drawn("g", {class: "node", transform: `translate(${item.x},${item.y})`, tabindex: 0, role: "button"});
+  const label = is_cluster ? `open ${what.name}, ${what.all.length} nodes` : `${what.operator} ${what.name}, ${what.types[2] || "no type"}`;
+  const group = drawn("g", {class: "node", transform: `translate(${item.x},${item.y})`, tabindex: 0, role: "button", "aria-label": label,
+                            "data-item": is_cluster ? -what.id : what.id});
   group.append(drawn("rect", {class: "body", width: item.w, height: item.h}));
-  const most = Math.floor((item.w - 14) / 6.6);
   if (is_cluster) {
-    group.setAttribute("aria-label", `open ${what.name}, ${what.all.length} nodes`);
-    group.append(drawn("text", {x: 10, y: 18}, "▸ " + shortened(what.name, most - 2)));
-    group.append(drawn("text", {class: "small", x: 10, y: 32}, what.all.length + " nodes"));
     let x = 10;
     const counts = {};
     for (const node of what.all) counts[node.kind] = (counts[node.kind] || 0) + 1;
@@ -112,22 +109,21 @@ function drawn_item(item, what, is_cluster) {
       if (width > 0) group.append(drawn("rect", {class: "bar " + kind, x, y: 38, width, height: 5}));
       x += width;
     }
-    group.addEventListener("click", () => toggle(what.id));
-  } else {
-    group.setAttribute("aria-label", `${what.operator} ${what.name}, ${what.types[2] || "no type"}`);
-    group.append(drawn("text", {x: 9, y: 16}, shortened(what.operator, most)));
-    const last = what.name.slice(what.name.lastIndexOf("/") + 1);
-    group.append(drawn("text", {class: "small", x: 9, y: 30}, shortened(last || what.name, Math.floor(most * 1.18))));
-    group.addEventListener("click", () => choose(what));
   }
-  group.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") event.preventDefault(), is_cluster ? toggle(what.id) : choose(what);
-  });
-  item.element = group, item.fill = "", item.classes = "node";
+  item.element = group, item.fill = "", item.classes = "node", item.written = false;
   return group;
 }
 
-function draw_edges() {
+// The texts of an item, once it is seen.
+function write(item) {
+  item.written = true;
+  const most = Math.floor((item.w - 14) / 6.6), {node, cluster} = item;
+  const name = node ? node.name.slice(node.name.lastIndexOf("/") + 1) || node.name : cluster.all.length + " nodes";
+  item.element.append(drawn("text", {x: 10, y: node ? 16 : 18}, node ? shortened(node.operator, most) : "▸ " + shortened(cluster.name, most - 2)),
+                      drawn("text", {class: "small", x: 10, y: node ? 30 : 32}, shortened(name, Math.floor(most * 1.18))));
+}
+
+function drawn_edges() {
   const lifted = new Map();
   for (const [from, to, cast] of data.edges) {
     const a = stand_in(from), b = stand_in(to);
@@ -147,7 +143,7 @@ function draw_edges() {
     paths.append(edge.element);
     shown.edges.push(edge);
   }
-  at("edges").replaceChildren(paths);
+  return paths;
 }
 
 const modes = {
@@ -227,7 +223,9 @@ function move() {
   for (const items of [shown.nodes, shown.clusters])
     for (const item of items.values()) {
       const visible = !far && item.x < right && item.x + item.w > left && item.y < bottom && item.y + item.h > top;
-      if (item.element && item.visible !== visible) item.element.toggleAttribute("data-read", item.visible = visible);
+      if (!item.element || item.visible === visible) continue;
+      if (visible && !item.written) write(item);
+      item.element.toggleAttribute("data-read", item.visible = visible);
     }
   at("world").setAttribute("transform", `translate(${view.x},${view.y}) scale(${view.scale})`);
 }
@@ -314,6 +312,14 @@ function listen_to_graph() {
       zoom(Math.exp(-event.deltaY / 500), event.clientX - place.left, event.clientY - place.top);
     else view.x -= event.deltaX, view.y -= event.deltaY, move();
   }, {passive: false});
+  const act = (event) => {
+    const group = event.target.closest("[data-item]"), id = group && Number(group.dataset.item);
+    if (group) id < 0 ? toggle(-id) : choose(nodes[id]);
+  };
+  at("nodes").addEventListener("click", act);
+  at("nodes").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") event.preventDefault(), act(event);
+  });
   const middle = () => [box.width / 2, box.height / 2];
   at("zoom_in").addEventListener("click", () => zoom(1.3, ...middle()));
   at("zoom_out").addEventListener("click", () => zoom(1 / 1.3, ...middle()));

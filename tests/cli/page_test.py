@@ -159,7 +159,7 @@ def times(page):
             "search": "const s = document.getElementById('search'); s.value = 'mul'; s.dispatchEvent(new Event('input'));",
             "filter": "const s = document.getElementById('by_type'); s.value = 'full'; s.dispatchEvent(new Event('change'));",
             "colour": "const s = document.getElementById('colour'); s.value = 'time'; s.dispatchEvent(new Event('change'));",
-            "choose": "document.querySelector('#nodes .node:not(.cluster)').dispatchEvent(new MouseEvent('click'));",
+            "choose": "document.querySelector('#nodes .node:not(.cluster)').dispatchEvent(new MouseEvent('click', {bubbles: true}));",
             "open all": "document.getElementById('close_all').click(); const t = performance.now(); document.getElementById('open_all').click(); document.body.getBoundingClientRect(); return performance.now() - t;",
     }.items():
         measured[what] = page.run(f"(() => {{ const begin = performance.now(); {script} document.body.getBoundingClientRect(); return performance.now() - begin; }})()")

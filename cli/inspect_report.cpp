@@ -48,13 +48,13 @@ Rows later_nodes(const Inspection& inspection, const InspectOptions& options) {
 std::string place_text(InspectedCast::Place place) {
   switch (place) {
     case InspectedCast::alone:
-      return "a kernel of its own";
+      return "own kernel";
     case InspectedCast::beside:
-      return "stored in both types";
+      return "both stored";
     case InspectedCast::in_kernel:
       return "in a kernel";
     case InspectedCast::optimizer:
-      return "in the optimizer's";
+      return "optimizer";
     default:
       return "gone";
   }
@@ -65,8 +65,8 @@ std::string casts_table(const Inspection& inspection, const InspectOptions& opti
   for (const InspectedCast& cast : inspection.casts)
     if (fits(options, cast.at) || fits(options, cast.from))
       table.add({cast.from, cast.phase == Phase::backward ? cast.at + " (backward)" : cast.at,
-                 fmt::format("{} to {}", name(cast.was), name(cast.is)), count_text(cast.elements),
-                 bytes_text(cast.moved), place_text(cast.place)});
+                 fmt::format("{}→{}", name(cast.was), name(cast.is)), count_text(cast.elements), bytes_text(cast.moved),
+                 place_text(cast.place)});
   return table.text("  ", columns);
 }
 

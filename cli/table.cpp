@@ -39,8 +39,8 @@ void shrink(std::vector<size_t>& widths, const std::vector<size_t>& least, size_
 }
 
 // First what few cells are wide for, then every column of words.
-void fit(std::vector<size_t>& widths, const std::vector<std::vector<std::string>>& rows,
-         const std::vector<char>& numeric, size_t columns) {
+void fit(std::vector<size_t>& widths, const std::vector<std::string>& header,
+         const std::vector<std::vector<std::string>>& rows, const std::vector<char>& numeric, size_t columns) {
   constexpr size_t kLeast = 6;
   std::vector<size_t> usual = widths, least = widths;
   for (size_t i = 0; i < widths.size() && !rows.empty(); ++i) {
@@ -49,7 +49,7 @@ void fit(std::vector<size_t>& widths, const std::vector<std::vector<std::string>
     for (const auto& row : rows) cells.push_back(width(row[i]));
     const auto most = cells.begin() + static_cast<std::ptrdiff_t>(cells.size() * 9 / 10);
     std::nth_element(cells.begin(), most, cells.end());
-    usual[i] = std::min(widths[i], std::max(*most, kLeast)), least[i] = std::min(widths[i], kLeast);
+    usual[i] = std::min(widths[i], std::max({*most, kLeast, width(header[i])})), least[i] = std::min(widths[i], kLeast);
   }
   shrink(widths, usual, columns);
   shrink(widths, least, columns);
@@ -71,7 +71,7 @@ std::string Table::text(const std::string& indent, size_t columns) const {
       widths[i] = std::max(widths[i], width(row[i]));
       numeric[i] = numeric[i] && (row[i].empty() || row[i] == "-" || is_number(row[i]));
     }
-  if (columns > indent.size()) fit(widths, rows_, numeric, columns - indent.size());
+  if (columns > indent.size()) fit(widths, header_, rows_, numeric, columns - indent.size());
   std::string out;
   const auto line = [&](const std::vector<std::string>& row) {
     std::string text = indent;
@@ -94,11 +94,15 @@ std::string Table::text(const std::string& indent, size_t columns) const {
 std::string shortened(const std::string& text, size_t columns) {
   if (width(text) <= columns) return text;
   if (columns == 0) return "";
+  // Of "follows 'a/long/name'" the name.
+  if (const size_t quote = text.find('\''); quote + 3 < columns && quote + 1 < text.size() && text.back() == '\'')
+    return text.substr(0, quote + 1) + shortened(text.substr(quote + 1, text.size() - quote - 2), columns - quote - 2) +
+           "'";
   // Characters begin where no continuation byte stands.
   std::vector<size_t> begins;
   for (size_t i = 0; i < text.size(); ++i)
     if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) begins.push_back(i);
-  const size_t front = (columns - 1) / 2, back = columns - 1 - front;
+  const size_t front = (columns - 1) / 4, back = columns - 1 - front;  // names differ at their ends
   const size_t rest = back == 0 ? text.size() : begins[begins.size() - back];
   return text.substr(0, begins[front]) + "…" + text.substr(rest);
 }

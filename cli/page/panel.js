@@ -69,7 +69,7 @@ function sections_of(node) {
   return parts;
 }
 
-const places = {alone: "a kernel of its own", beside: "stored in both types", in_kernel: "in a kernel", optimizer: "in the optimizer's kernel", none: "simplified away"};
+const places = {alone: "own kernel", beside: "both stored", in_kernel: "in a kernel", optimizer: "optimizer", none: "gone"};
 
 function path_of(node) {
   const path = [];

@@ -244,7 +244,7 @@ class Inspector {
       if (forward != row_of_.end()) {
         const InspectedNode& of = result_.nodes[forward->second];
         row.op = of.op, row.scope = of.scope;
-        row.reason = "as its forward: " + of.reason;
+        row.reason = "as forward: " + of.reason;
       } else {
         row.reason = key.second == Phase::update ? "weights and their updates are f32" : "differentiated";
         if (key.second == Phase::update) row.op = recipe_.optimizer;

@@ -134,7 +134,7 @@ TEST_F(Inspect, BackwardAndUpdateHaveRows) {
   EXPECT_EQ(backward.at("fc2")["operand"], "f16");
   EXPECT_EQ(backward.at("fc2")["accumulator"], "f32");
   EXPECT_EQ(report["update"][0]["result"], "f32");
-  EXPECT_THAT(succeed({"inspect", "m.onnx", "--only", "backward"}), HasSubstr("as its forward: contraction"));
+  EXPECT_THAT(succeed({"inspect", "m.onnx", "--only", "backward"}), HasSubstr("as forward: contraction"));
 }
 
 TEST_F(Inspect, CastsSayWhereTheyStandAndWhatTheyMove) {

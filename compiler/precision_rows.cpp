@@ -45,7 +45,7 @@ class OnnxRows {
   void find_places() {
     std::unordered_map<std::string_view, size_t> by_result, by_name;
     for (size_t i = 0; i < report_.file_nodes.size(); ++i) {
-      by_name.emplace(report_.file_nodes[i].name, i);
+      if (report_.file_nodes[i].has_name) by_name.emplace(report_.file_nodes[i].name, i);
       for (const std::string& result : report_.file_nodes[i].results)
         if (!result.empty()) by_result.emplace(result, i);
     }
@@ -55,7 +55,9 @@ class OnnxRows {
       const OnnxNode& node = report_.onnx_nodes[i];
       bool of_file = false;
       if (!node.result.empty()) {
-        for (const auto* names : {&by_name, &by_result}) {
+        // Positions, and so names made of them, move where repairs add and remove nodes; results get other names where
+        // a batch norm is put behind one.
+        for (const auto* names : {&by_result, &by_name}) {
           const auto found = names->find(names == &by_name ? node.name : node.result);
           if (of_file || found == names->end() || imported_[found->second]) continue;
           of_file = report_.file_nodes[found->second].op == node.op;

@@ -22,6 +22,7 @@ std::vector<FileNode> nodes_of(const onnx::ModelProto& model) {
     const onnx::NodeProto& node = model.graph().node(i);
     FileNode& row = nodes.emplace_back();
     row.name = node_name(node, i), row.op = operator_name(node), row.module = module_of(node);
+    row.has_name = !node.name().empty();
     add_reads(node, row.operands, 0);
     row.results.assign(node.output().begin(), node.output().end());
   }

@@ -18,7 +18,8 @@ class TensorReader;
 
 // A node of the main graph as the file has it, whatever repairs and import make of it.
 struct FileNode {
-  std::string name;                   // or operator and position: "Conv_12"
+  std::string name;  // or operator and position, "Conv_12", where it has none
+  bool has_name = true;
   std::string op;                     // "Conv", "com.microsoft.FusedConv"
   std::vector<std::string> operands;  // names of tensors; behind them those that its branches and bodies read
   std::vector<std::string> results;

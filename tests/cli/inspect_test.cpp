@@ -113,6 +113,21 @@ TEST_F(Inspect, EveryNodeOfTheFileHasARow) {
       AllOf(HasSubstr("unused: no output needs it"), HasSubstr("a weight of the model"), Not(HasSubstr("product"))));
 }
 
+// The Constant is a weight for the import, so that all behind it have other positions there.
+TEST_F(Inspect, NodesWithoutNamesKeepTheirPlaces) {
+  TestModel m(17);
+  m.input("x", {2, 4}).node("Constant", {}, {"w"}, {{"value", ramp({4, 4}, -1, 0.1)}});
+  m.node("MatMul", {"x", "w"}, {"a"}).node("Relu", {"a"}, {"b"}).node("Relu", {"b"}, {"c"}).node("Exp", {"c"}, {"d"});
+  m.node("Relu", {"d"}, {"e"}).output("e");
+  write("m.onnx", m);
+  std::vector<std::string> found;
+  const json report = inspected();
+  for (const json& node : report["nodes"])
+    found.push_back(std::string(node["operator"]) + " " + std::string(node["fate"]));
+  EXPECT_THAT(found, ElementsAre("Constant weight", "MatMul computed", "Relu computed", "Relu computed", "Exp computed",
+                                 "Relu computed", "softmax_cross_entropy added"));
+}
+
 TEST_F(Inspect, TypesComeAlongAPath) {
   write("m.onnx", tiny_mlp());
   const auto rows = by_name(inspected()["nodes"]);

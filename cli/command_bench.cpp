@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/report.h"
@@ -52,6 +53,21 @@ nlohmann::json calls_json(const std::vector<StepTime>& calls) {
   return rows;
 }
 
+// The same step with taps, beside its time without; 0: not asked for.
+double tapped_ms(const Recipe& given, const CommandOptions& options) {
+  if (!options.compile.taps) return 0;
+  Job job = open_job(given);
+  if (job.compiled) throw Error("--taps: a compiled step has none; name the model or the recipe");
+  if (job.recipe.init == "from_file") job.recipe.init = "absent";
+  CompileOptions compile = options.compile;
+  compile.taps = TapOptions{.low = job.recipe.precision == "bf16" ? DType::bf16 : DType::f16,
+                            .most_counted = options.tap_elements < 0 ? int64_t{1} << 20 : options.tap_elements,
+                            .samples = 4096};
+  compile.constants = MissingConstants::zeros;
+  const Session session = open_session(job, compile);
+  return measure(*session.executor, job.recipe, options).median_ms;
+}
+
 std::string calls_table(const std::vector<StepTime>& calls) {
   Table table({"us", "GB/s", "TFLOP/s", "call", "node"});
   for (const StepTime& c : calls)
@@ -68,11 +84,13 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   Recipe& recipe = job.recipe;
   if (recipe.init == "from_file") recipe.init = "absent";
   CompileOptions compile = options.compile;
+  compile.taps.reset();
   compile.constants = MissingConstants::zeros;  // values do not matter for times
   const Session session = open_session(job, compile);
   if (options.format == Format::text) print_remarks(*session.executor);
   const CompiledModel& model = session.executor->model();
   const Measurement m = measure(*session.executor, recipe, options);
+  const double tapped = tapped_ms(given, options);
   const int64_t samples = recipe.batch;
   const double per_second = static_cast<double>(samples) / m.median_ms * 1e3;
   const MemoryReport memory = session.executor->memory();
@@ -99,6 +117,7 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
       json["start_ms"] = {{"kernels", start.kernels}, {"libraries", start.libraries}, {"graphs", start.graphs}};
     if (session.report)
       json["compile_seconds"] = session.report->seconds, json["compile"] = compile_json(*session.report);
+    if (tapped > 0) json["tapped_ms"] = tapped, json["taps_cost"] = tapped / m.median_ms;
     if (!m.calls.empty()) json["profile"] = calls_json(m.calls);
     print_out("{}\n", json_text(json));
     return ExitCode::success;
@@ -111,6 +130,9 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   row("step", fmt::format("{:.4f} ms", m.median_ms),
       fmt::format("median of {} steps, {} calls each", m.repeats, calls));
   row("", fmt::format("{:.4f} ms", m.p90_ms), "nine of ten are faster");
+  if (tapped > 0)
+    row("taps", fmt::format("{:.4f} ms", tapped),
+        fmt::format("with the taps that doctor reads: {:.2f} times the step", tapped / m.median_ms));
   row("throughput", count_text(static_cast<int64_t>(per_second)), "samples/s");
   row("memory", bytes_text(planned),
       fmt::format("planned: {} of state, {} of scratch", bytes_text(memory.state_bytes),

@@ -23,7 +23,7 @@ exit codes:
     1  the model, the data, an option or the machine is at fault
     2  the command line is wrong
     3  a bug in halfstep
-    4  check found problems
+    4  check or doctor found problems
   130  stopped by SIGINT after writing a checkpoint (129: by SIGHUP, 143: by SIGTERM)
 )";
 
@@ -62,6 +62,10 @@ constexpr Command kCommands[] = {
     {"export", "put trained weights back into the ONNX model, or write its training step as one", kModelOrStep,
      "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
      "  halfstep export models/lenet.toml --training-graph -o lenet.step.onnx\n"},
+    {"doctor", "what precision does to a training, tensor by tensor, and the fewest changes that repair it", kModel,
+     "  halfstep doctor models/lenet.toml --steps 20              fp32 and AMP side by side on the recipe's data\n"
+     "  halfstep doctor model.onnx --check './evaluate.sh {policy}'   the fewest nodes in fp32 with which it "
+     "succeeds\n"},
     {"bench", "step time, throughput, memory and compile time", kModelOrStep,
      "  halfstep bench models/lenet.toml\n"
      "  halfstep bench models/resnet18.toml --batch 32 --calls    with a row for each call of the step\n"},
@@ -169,6 +173,23 @@ void add_inspect_files(CLI::App& command, InspectOptions& inspect) {
       ->type_name("FILE");
 }
 
+void add_doctor_options(CLI::App& command, CommandOptions& options) {
+  command.add_option("--steps", options.steps, "steps that are compared; default 20")
+      ->type_name("NUMBER")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--random", options.random_steps, "so many steps on random inputs, without data")
+      ->type_name("NUMBER")
+      ->check(CLI::PositiveNumber);
+  command.add_option("-o,--target", options.target, "the policy file to write; default doctor.policy.toml")
+      ->type_name("FILE");
+  command
+      .add_option("--check", options.check,
+                  "find the fewest nodes in fp32 with which this command succeeds; it gets the policy file as {policy} "
+                  "and in HALFSTEP_POLICY")
+      ->type_name("COMMAND");
+  command.add_flag_callback("--all", [&options] { options.detail = CommandOptions::all; }, "a row for each tensor");
+}
+
 void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   CommandOptions& options = line.options;
   const std::string name = row.name;
@@ -209,6 +230,17 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
     add_inspect_options(*command, options);
     add_inspect_files(*command, options.inspect);
   }
+  if (name == "doctor") add_doctor_options(*command, options);
+  if (name == "bench" || name == "doctor")
+    command
+        ->add_option("--tap-elements", options.tap_elements,
+                     "count at most so many elements of a tensor by exponent, evenly spread; 0: all; default 1048576")
+        ->type_name("NUMBER")
+        ->check(CLI::NonNegativeNumber);
+  if (name == "bench")
+    command->add_flag_callback(
+        "--taps", [&options] { options.compile.taps = TapOptions(); },
+        "also time the step with the taps that doctor reads");
   if (name == "bench") {
     command->add_option("--repeats", options.repeats, "steps that are timed; default: some seconds' worth")
         ->type_name("NUMBER")

@@ -27,6 +27,9 @@ struct CommandOptions {
   std::string checkpoint;  // eval, export, gradients: weights to use
   enum Exported : uint8_t { model, training_graph, training_info, training_operators } exported = model;
   InspectOptions inspect;
+  int64_t steps = 20, random_steps = 0;  // doctor: on data; on random inputs
+  int64_t tap_elements = -1;             // of a tensor that taps count, at most; -1: as they are
+  std::string check;                     // doctor: the user's command
   int repeats = 0;  // bench: steps that are timed; 0: as many as suit the device
 };
 
@@ -39,6 +42,7 @@ ExitCode run_train(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_gradients(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_eval(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_export(const Recipe& recipe, const CommandOptions& options);
+ExitCode run_doctor(const Recipe& recipe, const CommandOptions& options);
 ExitCode run_bench(const Recipe& recipe, const CommandOptions& options);
 
 }  // namespace halfstep

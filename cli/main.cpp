@@ -13,9 +13,10 @@ namespace {
 ExitCode run(const CommandLine& line) {
   if (line.command == "info") return run_info(line.options);
   using Run = ExitCode (*)(const Recipe&, const CommandOptions&);
-  const std::map<std::string, Run> commands{{"check", run_check}, {"inspect", run_inspect},    {"compile", run_compile},
-                                            {"train", run_train}, {"eval", run_eval},          {"export", run_export},
-                                            {"bench", run_bench}, {"gradients", run_gradients}};
+  const std::map<std::string, Run> commands{
+      {"check", run_check}, {"inspect", run_inspect},     {"compile", run_compile},
+      {"train", run_train}, {"eval", run_eval},           {"export", run_export},
+      {"bench", run_bench}, {"gradients", run_gradients}, {"doctor", run_doctor}};
   const Recipe given = recipe_of(line);
   const bool needs_loss = line.command != "check" && line.command != "inspect";
   const Recipe recipe = needs_loss ? over_training_of_file(given) : over_training_of_file(given, std::nothrow);

@@ -415,6 +415,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.loss.model_outputs = options.model_outputs;
   passes.arenas = options.arenas;
   passes.purpose = options.purpose;
+  passes.taps = options.taps;
   if (device == DeviceKind::cuda) passes.attention = attention_form(recipe.attention);
   passes.autocast.sources.known_operators = onnx_operator_names();
   for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
@@ -422,6 +423,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   if (recipe.classes > 0)
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
+  result.taps = std::move(graphs.taps);
   report.onnx_nodes = std::move(imported.nodes);
   report.file_nodes = std::move(imported.file_nodes);
   report.precision = std::move(graphs.precision);

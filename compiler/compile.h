@@ -20,6 +20,7 @@ struct CompileOptions {
   TrainingPipelineOptions::Programs programs = TrainingPipelineOptions::training;
   LossOptions::ModelOutputs model_outputs = LossOptions::kept;
   TrainingPipelineOptions::Arenas arenas = TrainingPipelineOptions::kept;
+  std::optional<TapOptions> taps;  // beside the step's own results: what its tensors hold
   MissingConstants constants = MissingConstants::refused;
   TrainingPipelineOptions::Purpose purpose = TrainingPipelineOptions::compiling;
 };
@@ -42,6 +43,7 @@ struct CompileReport {
 struct CompiledTraining {
   CompiledModel model;
   CompileReport report;
+  std::vector<Tap> taps;
   PipelineResult stopped;  // with stop_after: what the passes left
 };
 

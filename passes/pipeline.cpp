@@ -119,6 +119,14 @@ void add_updates(Pipeline& p) {
   p.result.initial_states = initial_states(optimizer);
 }
 
+void mark_what_is_tapped(Pipeline& p) {
+  if (p.options.taps) p.at("train") = mark_taps(p.at("train"));
+}
+
+void tap_training(Pipeline& p) {
+  if (p.options.taps) p.at("train") = tap_values(p.at("train"), p.result.arenas, *p.options.taps, p.result.taps);
+}
+
 void take_arenas_apart(Pipeline& p) {
   if (p.options.arenas == TrainingPipelineOptions::taken_apart)
     for (Graph& graph : p.result.graphs) graph = unbind_arenas(graph, p.result.arenas);
@@ -169,6 +177,8 @@ constexpr ValueCheck kUpdate{ValueCheck::none,
 constexpr ValueCheck kUnbind{ValueCheck::none,
                              "other states hold the weights: UnbindArenas.* computes both graphs on the same ones"};
 
+constexpr ValueCheck kTapped{ValueCheck::none, "its outputs are new ones: Taps.* reads them back and counts by hand"};
+
 // The architecture on one page.
 constexpr Pass kPasses[] = {
     {{"canonicalise", {"canonicalise"}, kGradients}, [](Pipeline& p) { p.each(canonicalise); }},
@@ -188,10 +198,12 @@ constexpr Pass kPasses[] = {
     {{"split_evaluation", {"inference"}, kEvaluation}, split_evaluation},
     {{"choose_attention", {"choose_attention"}, kGradients}, choose_calls},
     {{"hoist_max_pool", {"hoist_max_pool"}, kGradients}, [](Pipeline& p) { p.each(hoist_max_pool); }},
+    {{"mark_taps", {"mark_taps"}, kValues}, mark_what_is_tapped},
     {{"differentiate", {"differentiate"}, kValues}, differentiate_training},
     {{"bind_arenas", {"bind_arenas"}, kValues}, bind_to_arenas},
     {{"add_update", {"add_update"}, kUpdate}, add_updates},
     {{"unbind_arenas", {"unbind_arenas"}, kUnbind}, take_arenas_apart},
+    {{"tap_values", {"tap_values"}, kTapped}, tap_training},
     {{"expand_composites", {"expand_composites"}, kValues}, expand},
     {{"join_sums", {"join_sums"}, kValues}, [](Pipeline& p) { p.each(join_sums); }},
     {{"depthwise_windows", {"depthwise_windows"}, kValues}, make_windows},

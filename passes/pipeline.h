@@ -20,6 +20,7 @@
 #include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
 #include "passes/training/depthwise_windows.h"
+#include "passes/training/tap_values.h"
 
 namespace halfstep {
 
@@ -41,8 +42,9 @@ struct TrainingPipelineOptions {
   enum Arenas : uint8_t { kept, taken_apart } arenas = kept;
   // To see whether a model trains no report on precision is made, and nothing of evaluation.
   enum Purpose : uint8_t { compiling, checking } purpose = compiling;
-  std::string stop_after;      // a pass of the table; empty: run all
-  std::filesystem::path dump;  // a directory for "05_autocast.forward.ir", ... of what changed; empty: none
+  std::optional<TapOptions> taps;  // of "train": what doctor reads
+  std::string stop_after;          // a pass of the table; empty: run all
+  std::filesystem::path dump;      // a directory for "05_autocast.forward.ir", ... of what changed; empty: none
 };
 
 struct PassTime {
@@ -60,6 +62,7 @@ struct PipelineResult {
   ArenaLayout arenas;
   std::vector<Name> arena_states;  // the states laid out like `arenas`
   NamedTensors initial_states;     // of states that are neither weights nor zero at first
+  std::vector<Tap> taps;
   std::vector<PassTime> times;
   std::optional<Recomputation> recomputation;  // of "train", where there is a memory budget
 

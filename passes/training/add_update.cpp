@@ -1,11 +1,13 @@
 #include "passes/training/add_update.h"
 
+#include <algorithm>
 #include <functional>
 #include <utility>
 
 #include "base/error.h"
 #include "ir/builder.h"
 #include "passes/rewrite/rules.h"
+#include "passes/training/tap_values.h"
 
 namespace halfstep {
 namespace {
@@ -114,6 +116,9 @@ class Update {
     const Value counted = graph_.output(kCounted);
     return counted && options_.accumulation > 1 ? mapped(counted) : Value{};
   }
+  bool is_tapped() const {
+    return std::ranges::any_of(graph_.outputs(), [](const NamedValue& o) { return is_tap(o.name); });
+  }
   double labels_of_step() const {
     const int64_t rows = graph_.type(graph_.output(kRowCounted)).element_count();
     return static_cast<double>(rows * options_.accumulation);
@@ -175,8 +180,13 @@ class Update {
     UpdateNodes nodes(b_, *row, options_.parameters, {.gradient = g, .rate = rate, .arena = arena(DType::f32)},
                       [this](Value state, Value after) { update(state, after); });
     const Value step = nodes.value(row->step(nodes));
-    const Value after = kept_on_overflow(p, b_.sub(before, step));
+    const Value moved = b_.sub(before, step), after = kept_on_overflow(p, moved);
     b_.update(p, after);
+    if (is_tapped()) {
+      b_.output(kTapGradients, gradients_);
+      b_.output(kTapUpdate, before == p ? step : b_.add(step, b_.sub(p, before)));
+      b_.output(kTapAfter, moved);
+    }
     for (DType low : {DType::f16, DType::bf16})
       if (graph_.leaf(arena_name(low))) b_.update(b_.state(arena_name(low), arena(low)), b_.cast(after, low));
   }
@@ -205,6 +215,9 @@ class Update {
     for (const StateUpdate& u : graph_.updates()) update(mapped(u.state), mapped(u.value));
     for (const OwnName& name : {kLoss, kCorrect, kCounted})
       if (const Value v = graph_.output(name)) b_.output(name, mapped(v));
+    if (is_tapped())
+      for (const NamedValue& o : graph_.outputs())
+        if (is_tap(o.name)) b_.output(o.name, mapped(o.value));
     if (scale) report_scale(scale);
     return std::move(b_).finish();
   }

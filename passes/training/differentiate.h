@@ -6,7 +6,7 @@
 // adds, for each parameter leaf, its gradient in f32 and in the layout in which it is stored, multiplied by the loss
 // scale and divided by the number of accumulated batches; where labels can be ignored, each of these counts by the
 // share of its labels that do. Runs after autocast, so that backward nodes inherit its precision, and before
-// add_update, which consumes the gradients.
+// add_update, which consumes the gradients. Of values that mark_taps marked it adds the gradients beside them.
 #pragma once
 
 #include "ir/graph.h"

@@ -10,6 +10,7 @@
 // What a pass keeps (its row in passes/pipeline.cpp) is checked on every case that gives a graph. A case of which that
 // cannot hold has the option unchecked=why.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -54,6 +55,7 @@
 #include "passes/training/bind_arenas.h"
 #include "passes/training/differentiate.h"
 #include "passes/training/reduce_filter_gradients.h"
+#include "passes/training/tap_values.h"
 #include "passes/training/unbind_arenas.h"
 #include "tests/random_tensors.h"
 
@@ -210,6 +212,23 @@ std::string run_unbind_arenas(const Graph& graph, Options& o) {
   return print(unbind_arenas(add_update(bind_arenas(graph, layout), options, layout), layout));
 }
 
+// Of a step that run_add_update makes of what mark_taps and differentiate leave.
+std::string run_tap_values(const Graph& graph, Options& o) {
+  const OptimizerOptions options = optimizer_of(o);
+  const Graph marked = differentiate(mark_taps(graph), {.scaling = options.scaling});
+  const ArenaLayout layout = plan_arenas(marked);
+  std::vector<Tap> taps;
+  const TapOptions tapped{.most_counted = o.integer("counted", 0), .samples = o.integer("samples", 0)};
+  const Graph result = tap_values(add_update(bind_arenas(marked, layout), options, layout), layout, tapped, taps);
+  std::string text = print(result);
+  for (const Tap& tap : taps)
+    text += fmt::format("// {} '{}' {}: {} counted, {} samples at {}; from {}; read by {}; of {}\n",
+                        static_cast<int>(tap.kind), tap.node, to_string(tap.type), tap.counted, tap.samples,
+                        tap.first_sample, fmt::join(tap.inputs, ","), fmt::join(tap.readers, ","),
+                        fmt::join(tap.parameters, ","));
+  return text;
+}
+
 std::string run_recompute(const Graph& graph, Options& o) {
   Recomputation done;
   const Graph result = recompute(graph, o.integer("budget", 0), 0, done);
@@ -256,6 +275,8 @@ const std::map<std::string, RunPass>& passes() {
        }},
       {"recompute", run_recompute},
       {"simplify", plain(simplify)},
+      {"mark_taps", plain(mark_taps)},
+      {"tap_values", run_tap_values},
       {"unbind_arenas", run_unbind_arenas},
   };
   return all;

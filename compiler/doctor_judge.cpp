@@ -1,0 +1,292 @@
+#include "compiler/doctor_judge.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+namespace halfstep {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Of the strongest gradient's mean square root; below it gradients are what cancels out: a bias before a batch norm.
+constexpr double kFaint = 1e-4;
+constexpr double kMoreThanInputs = 4;  // an error's cause: so many times what came in
+constexpr double kLostEnergy = 0.1;    // of values that became 0
+constexpr double kMostUpdatesLost = 0.5;
+
+double mean_square_root(const std::vector<float>& values) {
+  double sum = 0;
+  for (const float v : values) sum += std::isfinite(v) ? double{v} * v : 0;
+  return values.empty() ? 0 : std::sqrt(sum / static_cast<double>(values.size()));
+}
+
+bool is_gradient(Tap::Kind kind) { return kind == Tap::backward || kind == Tap::gradient; }
+
+double not_zero(const TapCounts& c) { return c.counted - c.zero; }
+
+// The node that reads the parameter.
+const TensorReading* reader_of(const RunOfSteps& run, const std::string& parameter) {
+  for (const TensorReading& t : run.tensors)
+    if (t.tap.kind == Tap::forward && std::ranges::count(t.tap.parameters, parameter) > 0) return &t;
+  return nullptr;
+}
+
+std::string direction_text(const Tap& tap) {
+  switch (tap.kind) {
+    case Tap::forward:
+      return fmt::format("the output of '{}'", tap.node);
+    case Tap::backward:
+      return fmt::format("the gradient of the output of '{}'", tap.node);
+    case Tap::gradient:
+      return fmt::format("the gradient of parameter '{}'", tap.node);
+    case Tap::update:
+      return fmt::format("the update of parameter '{}'", tap.node);
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string_view name(Finding::Kind kind) {
+  switch (kind) {
+    case Finding::overflow:
+      return "overflow";
+    case Finding::underflow:
+      return "underflow";
+    case Finding::diverges:
+      return "diverges";
+    case Finding::limits_scale:
+      return "limits_scale";
+    case Finding::update_vanishes:
+      return "update_vanishes";
+    case Finding::weight_range:
+      return "weight_range";
+    case Finding::loss:
+      return "loss";
+  }
+  return "";
+}
+
+Difference Judge::difference(const TensorReading& low, const TensorReading& full, double floor) const {
+  Difference d;
+  const size_t count = std::min(low.samples.size(), full.samples.size());
+  double off = 0, all = 0, lost = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const double a = low.samples[i], b = full.samples[i];
+    if (a == b || !std::isfinite(b)) continue;  // an infinite mask is meant
+    if (!std::isfinite(a)) return {kInfinity, 0, 0};
+    off += (a - b) * (a - b);
+    if (a == 0) lost += b * b;
+  }
+  for (size_t i = 0; i < count; ++i)
+    if (const double b = full.samples[i]; std::isfinite(b)) all += b * b;
+  // Samples may miss what the maximum and the counts of all elements show.
+  if (std::isfinite(full.first.largest) && !std::isfinite(low.first.largest)) return {kInfinity, 0, 0};
+  const double faintest = floor * floor * static_cast<double>(count);
+  d.error = off == 0 ? 0 : std::sqrt(off / std::max(all, std::max(faintest, 1e-300)));
+  d.lost = all > 0 ? lost / all : 0;
+  return d;
+}
+
+std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSteps& low) const {
+  double strongest = 0;
+  std::map<std::pair<Tap::Kind, std::string>, const TensorReading*> others;
+  for (const TensorReading& t : full.tensors) {
+    others[{t.tap.kind, t.tap.node}] = &t;
+    if (is_gradient(t.tap.kind)) strongest = std::max(strongest, mean_square_root(t.samples));
+  }
+  std::vector<Difference> found;
+  for (const TensorReading& t : low.tensors) {
+    const auto other = others.find({t.tap.kind, t.tap.node});
+    if (other == others.end() || t.tap.kind == Tap::update) {
+      found.emplace_back();
+      continue;
+    }
+    const TapCounts& c = t.first;
+    const bool faint = is_gradient(t.tap.kind) && c.underflow + c.subnormal < 0.25 * not_zero(c);
+    found.push_back(difference(t, *other->second, faint ? kFaint * strongest : 0));
+  }
+  for (size_t i = 0; i < found.size(); ++i) {
+    const Tap& tap = low.tensors[i].tap;
+    double& worst = found[i].worst_input;
+    for (const int32_t input : tap.inputs) worst = std::max(worst, found[static_cast<size_t>(input)].error);
+    // A parameter's gradient is made of its reader's operands and gradient.
+    if (tap.kind != Tap::gradient) continue;
+    const TensorReading* reader = reader_of(low, tap.node);
+    for (size_t j = 0; reader && j < i; ++j) {
+      const Tap& other = low.tensors[j].tap;
+      const bool operand =
+          other.kind == Tap::forward && std::ranges::count(reader->tap.inputs, static_cast<int32_t>(j));
+      if (operand || (other.kind == Tap::backward && other.node == reader->tap.node))
+        worst = std::max(worst, found[j].error);
+    }
+  }
+  return found;
+}
+
+bool Judge::is_off(const TensorReading&, const Difference& d) const {
+  return d.error > noise() || d.lost > kLostEnergy;
+}
+
+Finding Judge::finding(const Examination& e, size_t tensor) const {
+  const TensorReading& t = e.low.tensors[tensor];
+  const TensorReading* full = e.full.find(t.tap.kind, t.tap.node);
+  const Difference& d = e.differences[tensor];
+  Finding f;
+  f.node = t.tap.node, f.direction = t.tap.kind;
+  const std::string what = direction_text(t.tap);
+  if (d.error == kInfinity) {
+    f.kind = Finding::overflow;
+    f.text = fmt::format("{} is not finite in {} (fp32 reaches {:.3g}{}; {} ends at {:g})", what, name(low_),
+                         full->first.largest, t.scale > 1 ? fmt::format(", loss scale {:g}", t.scale) : "", name(low_),
+                         largest());
+  } else if (d.lost > kLostEnergy) {
+    f.kind = Finding::underflow;
+    f.text = fmt::format("{} underflows: {:.0f}% of it is 0 in {} and {:.0f}% in fp32, which reaches {:.3g}{}", what,
+                         100 * t.first.zero / t.first.counted, name(low_), 100 * full->first.zero / full->first.counted,
+                         full->first.largest, t.scale > 1 ? fmt::format(" (loss scale {:g})", t.scale) : "");
+  } else {
+    f.kind = t.first.subnormal > 0.25 * not_zero(t.first) && is_gradient(t.tap.kind) ? Finding::underflow
+                                                                                     : Finding::diverges;
+    f.text = fmt::format("{} differs from fp32 by {:.1f}% (relative L2), what it is computed of by {:.1f}%", what,
+                         100 * d.error, 100 * d.worst_input);
+  }
+  const TensorReading* forward = t.tap.kind == Tap::forward    ? &t
+                                 : t.tap.kind == Tap::backward ? e.low.find(Tap::forward, t.tap.node)
+                                                               : reader_of(e.low, t.tap.node);
+  if (forward && forward->tap.node != "loss") {
+    f.deny.push_back(forward->tap.node);
+    if (t.tap.kind == Tap::gradient) f.node = forward->tap.node;
+    if (t.tap.kind == Tap::backward)
+      f.deny.insert(f.deny.end(), forward->tap.readers.begin(), forward->tap.readers.end());
+  }
+  f.remedy = f.deny.empty() ? "" : fmt::format("keep '{}' in fp32", f.deny.front());
+  if (f.kind == Finding::underflow && is_gradient(t.tap.kind)) f.remedy = "a larger loss scale, or " + f.remedy;
+  return f;
+}
+
+void Judge::weights_beyond(const CompiledModel& model, const Examination& e, std::vector<Finding>& found) const {
+  const auto arena = model.state.find(kParameterArena);
+  if (arena == model.state.end()) return;
+  const std::span<const float> all = arena->second.as<float>();
+  for (const ParameterSlice& slice : model.parameters) {
+    const auto size = static_cast<size_t>(TensorType{DType::f32, slice.shape}.element_count());
+    double most = 0;
+    for (const float w : all.subspan(static_cast<size_t>(slice.offset), size))
+      most = std::max(most, std::abs(double{w}));
+    const TensorReading* reader = reader_of(e.low, slice.name);
+    if (most <= largest() || !reader) continue;
+    // Beyond the range in the arena is no fault where the node reads the master.
+    for (size_t i = 0; i < e.low.tensors.size(); ++i)
+      if (&e.low.tensors[i] == reader && e.differences[i].error == kInfinity)
+        found.push_back({.kind = Finding::weight_range,
+                         .node = reader->tap.node,
+                         .direction = Tap::forward,
+                         .text = fmt::format("weight '{}' reaches {:.4g}, beyond {}, which ends at {:g}", slice.name,
+                                             most, name(low_), largest()),
+                         .remedy = fmt::format("keep '{}' in fp32", reader->tap.node),
+                         .deny = {reader->tap.node}});
+  }
+}
+
+void Judge::vanishing_updates(const Examination& e, std::vector<Finding>& found) const {
+  for (const TensorReading& t : e.low.tensors) {
+    if (t.tap.kind != Tap::update) continue;
+    const double steps = static_cast<double>(e.low.losses.size());
+    const double elements = static_cast<double>(t.tap.type.element_count()) * steps;
+    const double moving = t.all.counted > 0 ? elements * not_zero(t.all) / t.all.counted : 0;
+    if (moving == 0 || t.all.lost_master / moving <= kMostUpdatesLost) continue;
+    found.push_back(
+        {.kind = Finding::update_vanishes,
+         .node = t.tap.node,
+         .direction = Tap::update,
+         .text = fmt::format("{:.0f}% of the updates of parameter '{}', up to {:.3g}, are below half a unit "
+                             "in the last place of its weights",
+                             100 * t.all.lost_master / moving, t.tap.node, t.largest),
+         .remedy = "a larger learning rate",
+         .deny = {}});
+  }
+}
+
+// What forced the scale down, where that is a fault: other gradients underflow, or nothing was left of it.
+void Judge::limits_of_scale(const Examination& e, std::vector<Finding>& found) const {
+  if (e.low.limits_scale < 0 || e.low.tensors.empty()) return;
+  const bool harms = !e.low.stuck.empty() || std::ranges::any_of(found, [](const Finding& f) {
+    return f.kind == Finding::underflow && is_gradient(f.direction);
+  });
+  if (!harms) return;
+  const Tap& tap = e.low.tensors[static_cast<size_t>(e.low.limits_scale)].tap;
+  const TensorReading* forward =
+      tap.kind == Tap::gradient ? reader_of(e.low, tap.node) : e.low.find(Tap::forward, tap.node);
+  Finding f{.kind = Finding::limits_scale,
+            .node = forward ? forward->tap.node : tap.node,
+            .direction = tap.kind,
+            .text = fmt::format("{} is the first that overflows at loss scale {:g}, and keeps the scale down",
+                                direction_text(tap), e.low.limited_scale),
+            .remedy = "",
+            .deny = {}};
+  if (forward && forward->tap.node != "loss") {
+    f.deny.push_back(forward->tap.node);
+    f.deny.insert(f.deny.end(), forward->tap.readers.begin(), forward->tap.readers.end());
+    f.remedy = fmt::format("keep '{}' in fp32", forward->tap.node);
+  }
+  found.insert(found.begin(), std::move(f));
+}
+
+void Judge::loss_curve(const Examination& e, const LossBand& band, std::vector<Finding>& found) const {
+  const std::vector<double>&low = e.low.losses, &full = e.full.losses;
+  Finding f{.kind = Finding::loss, .node = "loss", .direction = Tap::forward, .text = "", .remedy = "", .deny = {}};
+  if (!e.low.stuck.empty()) {
+    f.text = fmt::format("training stops after {} of {} steps: {}", low.size(), full.size(), e.low.stuck);
+  } else {
+    for (size_t i = 0; i < std::min(low.size(), full.size()) && f.text.empty(); ++i)
+      if (std::abs(low[i] - full[i]) > band.allowed[i])
+        f.text = fmt::format("the loss of step {} is {:.6g} and {:.6g} in fp32, further apart than {:.2g}", i + 1,
+                             low[i], full[i], band.allowed[i]);
+  }
+  if (!f.text.empty()) found.push_back(std::move(f));
+}
+
+std::vector<Finding> Judge::findings(const Examination& e, const LossBand& band, const CompiledModel& model) const {
+  std::vector<Finding> found;
+  if (is_low_) weights_beyond(model, e, found);
+  std::set<std::string> named;
+  for (const Finding& f : found) named.insert(f.node);
+  for (size_t i = 0; i < e.low.tensors.size(); ++i) {
+    const TensorReading& t = e.low.tensors[i];
+    const Difference& d = e.differences[i];
+    if (t.tap.kind == Tap::update || !is_off(t, d)) continue;
+    const bool caused = d.worst_input == kInfinity ||
+                        (d.lost <= kLostEnergy && d.error < kInfinity && d.error <= kMoreThanInputs * d.worst_input);
+    bool inputs_off = t.tap.kind == Tap::gradient && d.worst_input > noise();
+    for (const int32_t input : t.tap.inputs)
+      inputs_off |= is_off(e.low.tensors[static_cast<size_t>(input)], e.differences[static_cast<size_t>(input)]);
+    if (caused || inputs_off) continue;
+    Finding f = finding(e, i);
+    if (f.kind == Finding::overflow && named.contains(f.node)) continue;  // by its weight
+    found.push_back(std::move(f));
+  }
+  limits_of_scale(e, found);
+  vanishing_updates(e, found);
+  loss_curve(e, band, found);
+  return found;
+}
+
+void Judge::fit_scale(const RunOfSteps& full, const RunOfSteps& low, std::optional<double>& scale,
+                      std::string& limiting) const {
+  if (low_ != DType::f16) return;
+  constexpr double kRoom = 2;
+  double most = 0;
+  for (const TensorReading& t : low.tensors) {
+    if (!is_gradient(t.tap.kind) || (t.tap.kind == Tap::backward && !halfstep::is_low(t.tap.type.dtype))) continue;
+    const TensorReading* other = full.find(t.tap.kind, t.tap.node);
+    if (!other || other->largest <= most) continue;
+    most = other->largest, limiting = direction_text(t.tap);
+  }
+  if (most > 0) scale = std::clamp(std::exp2(std::floor(std::log2(largest() / kRoom / most))), 1.0, 0x1p24);
+}
+
+}  // namespace halfstep

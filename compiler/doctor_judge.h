@@ -1,0 +1,40 @@
+// What two runs of the same steps say of the precision of one of them.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compiler/doctor.h"
+
+namespace halfstep {
+
+class Judge {
+ public:
+  Judge() = default;
+  Judge(DType low, bool is_low) : low_(low), is_low_(is_low) {}
+
+  // By tensor of `low`, which is compared with the one of `full` with its name.
+  std::vector<Difference> differences(const RunOfSteps& full, const RunOfSteps& low) const;
+  // In the order in which tensors are computed: those that differ though what they are computed of does not.
+  std::vector<Finding> findings(const Examination& e, const LossBand& band, const CompiledModel& model) const;
+  void fit_scale(const RunOfSteps& full, const RunOfSteps& low, std::optional<double>& scale,
+                 std::string& limiting) const;
+
+ private:
+  Difference difference(const TensorReading& low, const TensorReading& full, double floor) const;
+  bool is_off(const TensorReading& low, const Difference& d) const;
+  Finding finding(const Examination& e, size_t tensor) const;
+  void weights_beyond(const CompiledModel& model, const Examination& e, std::vector<Finding>& found) const;
+  void vanishing_updates(const Examination& e, std::vector<Finding>& found) const;
+  void limits_of_scale(const Examination& e, std::vector<Finding>& found) const;
+  void loss_curve(const Examination& e, const LossBand& band, std::vector<Finding>& found) const;
+  double noise() const { return low_ == DType::f16 ? 0.04 : 0.25; }
+  double largest() const { return low_ == DType::f16 ? 65504 : 0x1.fep127; }
+
+  DType low_ = DType::f16;
+  bool is_low_ = true;
+};
+
+}  // namespace halfstep

@@ -80,6 +80,7 @@ std::string number_text(double v) {
 
 bool is_striking(const TensorReading& t, const Difference& d) {
   const TapCounts& c = t.all;
+  if (t.tap.node == "loss" && t.tap.kind == Tap::backward) return false;  // the loss scale
   return d.error > 0.01 || c.infinite + c.nan + c.overflow > 0 || share(c.underflow + c.subnormal, c) > 0.05 ||
          (t.tap.kind == Tap::update && c.lost_low > 0.1 * c.counted);
 }

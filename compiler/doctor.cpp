@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -50,116 +51,147 @@ LossBand measure_band(const MeasuredStep& full, const RunOfSteps& reference, con
 class Doctor {
  public:
   Doctor(Recipe recipe, DeviceKind device, const Batches& batches, const DoctorOptions& options)
-      : recipe_(std::move(recipe)), device_(device), batches_(batches), options_(options) {
+      : recipe_(std::move(recipe)),
+        device_(device),
+        batches_(batches),
+        options_(options),
+        judge_(low_of(recipe_)),
+        rate_(recipe_.learning_rate) {
     options_.taps.low = low_of(recipe_);
   }
 
   Diagnosis run() {
     Diagnosis d;
     d.recipe = recipe_, d.device = device_, d.bins = tap_bins(options_.taps.low);
-    options_.progress("fp32");
-    const MeasuredStep full(in_fp32(recipe_), device_, options_.taps);
-    full_ = full.run(batches_);
-    if (!full_.stuck.empty())
-      throw Error(full_.stuck +
+    const Reference& fp32 = reference(recipe_.learning_rate);
+    if (!fp32.full.stuck.empty())
+      throw Error(fp32.full.stuck +
                   " in fp32 either: no precision is at fault; look at the learning rate, the data and the "
                   "initial weights");
-    options_.progress("the spread of fp32");
-    const MeasuredStep plain(in_fp32(recipe_), device_, std::nullopt);
-    d.band = band_ = measure_band(plain, full_, batches_, options_.taps.low, options_.disturbed_runs);
+    d.band = fp32.band;
     options_.progress(recipe_.precision);
     d.before = examine(recipe_);
-    judge_.fit_scale(full_, d.before.low, d.fitting_scale, d.limiting_tensor);
+    judge_.fit_scale(d.before.full, d.before.low, d.fitting_scale, d.limiting_tensor);
     fitting_ = d.fitting_scale;
     if (!d.before.findings.empty()) d.remedy = find_remedy(d.before);
     return d;
   }
 
  private:
+  // The fp32 runs at the recipe's learning rate, which a remedy may change.
+  struct Reference {
+    RunOfSteps full;
+    LossBand band;
+  };
+  const Reference& reference(double learning_rate) {
+    const auto known = references_.find(learning_rate);
+    if (known != references_.end()) return known->second;
+    Recipe recipe = in_fp32(recipe_);
+    recipe.learning_rate = learning_rate;
+    Reference made;
+    options_.progress("fp32");
+    made.full = MeasuredStep(recipe, device_, options_.taps).run(batches_);
+    if (!made.full.stuck.empty()) return references_.emplace(learning_rate, std::move(made)).first->second;
+    options_.progress("the spread of fp32");
+    const MeasuredStep plain(recipe, device_, std::nullopt);
+    made.band = measure_band(plain, made.full, batches_, options_.taps.low, options_.disturbed_runs);
+    return references_.emplace(learning_rate, std::move(made)).first->second;
+  }
+
   Examination examine(const Recipe& recipe) {
+    const Reference& fp32 = reference(recipe.learning_rate);
     const MeasuredStep step(recipe, device_, options_.taps);
     Examination e;
-    e.full = full_, e.low = step.run(batches_);
-    judge_ = Judge(low_of(recipe), recipe.precision != "fp32");
+    e.full = fp32.full, e.low = step.run(batches_);
     e.differences = judge_.differences(e.full, e.low);
-    e.findings = judge_.findings(e, band_, step.model());
+    e.findings = judge_.findings(e, fp32.band, step.model());
     return e;
   }
 
   // Settings before rules: a gradient that underflows wants a scale, not fp32.
   void propose(const Examination& e, Remedy& remedy, std::set<std::string>& denied) {
-    bool backward = false;
-    for (const Finding& f : e.findings)
-      backward |= f.kind == Finding::underflow && (f.direction == Tap::backward || f.direction == Tap::gradient);
-    if (low_of(recipe_) == DType::f16 && backward && remedy.settings.empty() && fitting_) {
+    const auto has = [&](Finding::Kind kind, bool backward) {
+      return std::ranges::any_of(e.findings, [&](const Finding& f) {
+        return f.kind == kind && (!backward || f.direction == Tap::backward || f.direction == Tap::gradient);
+      });
+    };
+    const auto set = [&](const std::string& key, const std::string& value) {
+      const auto known = std::ranges::find(remedy.settings, key, [](const auto& s) { return s.first; });
+      known == remedy.settings.end() ? remedy.settings.emplace_back(key, value) : * known = {key, value};
+    };
+    if (low_of(recipe_) == DType::f16 && has(Finding::underflow, true) && remedy.settings.empty() && fitting_) {
       const bool dynamic = recipe_.loss_scale == "auto" || recipe_.loss_scale == "dynamic";
-      if (!dynamic) remedy.settings.push_back({"loss_scale", "auto"});
-      if (!dynamic || *fitting_ > recipe_.initial_scale)
-        remedy.settings.push_back({"initial_scale", fmt::format("{:.0f}", *fitting_)});
+      if (!dynamic) set("loss_scale", "auto");
+      if (!dynamic || *fitting_ > recipe_.initial_scale) set("initial_scale", fmt::format("{:.0f}", *fitting_));
       if (!remedy.settings.empty()) return;
+    }
+    if (has(Finding::update_vanishes, false)) {
+      rate_ *= 8;
+      set("learning_rate", fmt::format("{:g}", rate_));
     }
     for (const Finding& f : e.findings)
       for (const std::string& node : f.deny)
         if (denied.insert(node).second) remedy.denied.push_back({node, f.text});
   }
 
+  bool is_healthy(Remedy& remedy, const Remedy& tried) {
+    options_.progress(fmt::format("run {}: {} nodes in fp32, {} settings", ++remedy.runs, tried.denied.size(),
+                                  tried.settings.size()));
+    now_ = examine(with_remedy(recipe_, tried));
+    return now_.findings.empty();
+  }
+
   Remedy find_remedy(const Examination& before) {
-    constexpr int kMostRounds = 8;
+    constexpr int kMostRounds = 10;
     Remedy remedy;
     std::set<std::string> denied;
-    Examination now = before;
-    const auto is_healthy = [&](const Remedy& tried) {
-      options_.progress(fmt::format("run {} with {} rules", ++remedy.runs, tried.denied.size()));
-      now = examine(with_remedy(recipe_, tried));
-      return now.findings.empty();
-    };
+    now_ = before;
     bool healthy = false;
     for (int round = 0; round < kMostRounds && !healthy; ++round) {
-      const size_t known = remedy.denied.size() + remedy.settings.size();
-      propose(now, remedy, denied);
-      if (remedy.denied.size() + remedy.settings.size() == known) break;
-      healthy = is_healthy(remedy);
+      const auto settings = remedy.settings;
+      const size_t rules = remedy.denied.size();
+      propose(now_, remedy, denied);
+      if (remedy.denied.size() == rules && remedy.settings == settings) break;
+      healthy = is_healthy(remedy, remedy);
     }
-    remedy.outcome = healthy ? Remedy::proven : Remedy::none;
-    if (!healthy) {
-      remedy.after = now;
-      const bool better = now.findings.size() < before.findings.size();
-      remedy.outcome = better ? Remedy::partly : Remedy::none;
-      return remedy;
-    }
-    remedy.after = now;
-    minimise(remedy, is_healthy);
+    if (healthy) minimise(remedy);
+    remedy.outcome = healthy                                         ? Remedy::proven
+                     : now_.findings.size() < before.findings.size() ? Remedy::partly
+                                                                     : Remedy::none;
+    remedy.after = now_;
     return remedy;
   }
 
-  void minimise(Remedy& remedy, const std::function<bool(const Remedy&)>& is_healthy) {
+  // The run that proves what is left is the last one.
+  void minimise(Remedy& remedy) {
+    using Rules = std::vector<std::pair<std::string, std::string>>;
     Remedy tried = remedy;
-    const auto holds = [&](const std::vector<std::pair<std::string, std::string>>& rules) {
+    const std::function<bool(const Rules&)> holds = [&](const Rules& rules) {
       tried.denied = rules;
-      return is_healthy(tried);
+      return is_healthy(remedy, tried);
     };
-    if (!remedy.settings.empty() && !remedy.denied.empty()) {
+    if (remedy.denied.empty()) return;
+    if (!remedy.settings.empty()) {
+      if (holds({})) {
+        remedy.denied.clear();
+        return;
+      }
       tried.settings.clear();
       if (holds(remedy.denied)) remedy.settings.clear();
       tried.settings = remedy.settings;
     }
-    if (!remedy.denied.empty() && !remedy.settings.empty() && holds({})) {
-      remedy.denied.clear();
-    } else if (!remedy.denied.empty()) {
-      remedy.denied = fewest<std::pair<std::string, std::string>>(remedy.denied, holds);
-    }
-    // The run that proves it is the last one.
-    if (is_healthy(remedy)) remedy.outcome = Remedy::proven;
-    remedy.after = examine(with_remedy(recipe_, remedy));
+    remedy.denied = fewest<std::pair<std::string, std::string>>(remedy.denied, holds);
+    is_healthy(remedy, remedy);
   }
 
   Recipe recipe_;
   DeviceKind device_;
   const Batches& batches_;
   DoctorOptions options_;
-  RunOfSteps full_;
-  LossBand band_;
   Judge judge_;
+  std::map<double, Reference> references_;  // by learning rate
+  Examination now_;                         // of the run made last
+  double rate_;                             // proposed last
   std::optional<double> fitting_;
 };
 

@@ -127,9 +127,7 @@ std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSt
   return found;
 }
 
-bool Judge::is_off(const TensorReading&, const Difference& d) const {
-  return d.error > noise() || d.lost > kLostEnergy;
-}
+bool Judge::is_off(const Difference& d) const { return d.error > noise() || d.lost > kLostEnergy; }
 
 Finding Judge::finding(const Examination& e, size_t tensor) const {
   const TensorReading& t = e.low.tensors[tensor];
@@ -252,18 +250,17 @@ void Judge::loss_curve(const Examination& e, const LossBand& band, std::vector<F
 
 std::vector<Finding> Judge::findings(const Examination& e, const LossBand& band, const CompiledModel& model) const {
   std::vector<Finding> found;
-  if (is_low_) weights_beyond(model, e, found);
+  weights_beyond(model, e, found);
   std::set<std::string> named;
   for (const Finding& f : found) named.insert(f.node);
   for (size_t i = 0; i < e.low.tensors.size(); ++i) {
     const TensorReading& t = e.low.tensors[i];
     const Difference& d = e.differences[i];
-    if (t.tap.kind == Tap::update || !is_off(t, d)) continue;
+    if (t.tap.kind == Tap::update || !is_off(d)) continue;
     const bool caused = d.worst_input == kInfinity ||
                         (d.lost <= kLostEnergy && d.error < kInfinity && d.error <= kMoreThanInputs * d.worst_input);
     bool inputs_off = t.tap.kind == Tap::gradient && d.worst_input > noise();
-    for (const int32_t input : t.tap.inputs)
-      inputs_off |= is_off(e.low.tensors[static_cast<size_t>(input)], e.differences[static_cast<size_t>(input)]);
+    for (const int32_t input : t.tap.inputs) inputs_off |= is_off(e.differences[static_cast<size_t>(input)]);
     if (caused || inputs_off) continue;
     Finding f = finding(e, i);
     if (f.kind == Finding::overflow && named.contains(f.node)) continue;  // by its weight

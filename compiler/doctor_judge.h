@@ -12,8 +12,7 @@ namespace halfstep {
 
 class Judge {
  public:
-  Judge() = default;
-  Judge(DType low, bool is_low) : low_(low), is_low_(is_low) {}
+  explicit Judge(DType low) : low_(low) {}
 
   // By tensor of `low`, which is compared with the one of `full` with its name.
   std::vector<Difference> differences(const RunOfSteps& full, const RunOfSteps& low) const;
@@ -24,7 +23,7 @@ class Judge {
 
  private:
   Difference difference(const TensorReading& low, const TensorReading& full, double floor) const;
-  bool is_off(const TensorReading& low, const Difference& d) const;
+  bool is_off(const Difference& d) const;
   Finding finding(const Examination& e, size_t tensor) const;
   void weights_beyond(const CompiledModel& model, const Examination& e, std::vector<Finding>& found) const;
   void vanishing_updates(const Examination& e, std::vector<Finding>& found) const;
@@ -33,8 +32,7 @@ class Judge {
   double noise() const { return low_ == DType::f16 ? 0.04 : 0.25; }
   double largest() const { return low_ == DType::f16 ? 65504 : 0x1.fep127; }
 
-  DType low_ = DType::f16;
-  bool is_low_ = true;
+  DType low_;
 };
 
 }  // namespace halfstep

@@ -93,6 +93,7 @@ class TapValues {
     add_arena(Tap::gradient, graph_.output(kTapGradients));
     add_arena(Tap::update, graph_.output(kTapUpdate));
     find_inputs();
+    find_parameters();
     for (const NamedValue& o : kept_) b_.output(o.name, map_(o.value));
     for (const StateUpdate& u : graph_.updates()) b_.update(map_(u.state), map_(u.value));
     if (!rows_.empty()) b_.output(kTaps, joined(rows_));
@@ -176,7 +177,7 @@ class TapValues {
     taps_.push_back(std::move(tap));
   }
 
-  // For each tapped node value the taps, readers and parameters that stand before and behind it.
+  // For each tapped node value the taps before it and the nodes behind it.
   void find_inputs() {
     const std::vector<std::vector<NodeId>> users = graph_.users();
     for (size_t i = 0; i < values_.size(); ++i) {
@@ -185,7 +186,6 @@ class TapValues {
       std::set<int32_t> inputs;
       std::set<NodeId> seen;
       std::vector<NodeId> stack{values_[i].node};
-      const bool shares = tap.kind == Tap::backward;
       while (!stack.empty()) {
         const NodeId at = stack.back();
         stack.pop_back();
@@ -199,20 +199,45 @@ class TapValues {
           else
             stack.push_back(v.node);
         }
-        if (tap.kind == Tap::forward && is(node, "slice") && is(graph_.node(node.operands[0]), "state"))
-          for (const ArenaSlice& slice : layout_.slices)
-            if (node.attributes.ints("starts") == Ints{slice.offset} && node.results[0].element_count() == slice.size())
-              tap.parameters.push_back(slice.name);
       }
       tap.inputs.assign(inputs.begin(), inputs.end());
       std::set<std::string> readers;
-      if (!shares)
+      if (tap.kind == Tap::forward)
         for (NodeId user : users[static_cast<size_t>(values_[i].node)]) {
           const Origin& origin = graph_.node(user).origin;
           if (origin.phase == Phase::forward && origin.name != graph_.node(values_[i]).origin.name)
             readers.insert(origin.name);
         }
       tap.readers.assign(readers.begin(), readers.end());
+    }
+  }
+
+  // A parameter belongs to the user's node that reads it first, past views and casts.
+  void find_parameters() {
+    const std::vector<std::vector<NodeId>> users = graph_.users();
+    std::map<int64_t, std::pair<std::string, int64_t>> slices;  // by offset
+    for (const ArenaSlice& slice : layout_.slices) slices[slice.offset] = {slice.name, slice.size()};
+    for (NodeId id = 0; id < graph_.size(); ++id) {
+      const Node& node = graph_.node(id);
+      if (!is(node, "slice") || !is(graph_.node(node.operands[0]), "state")) continue;
+      const auto found = slices.find(node.attributes.ints("starts")[0]);
+      if (found == slices.end() || found->second.second != node.results[0].element_count()) continue;
+      std::vector<NodeId> readers{id};
+      for (size_t i = 0; i < readers.size(); ++i) {
+        const Node& reader = graph_.node(readers[i]);
+        const bool passes = is(reader, "slice") || is(reader, "reshape") || is(reader, "cast") ||
+                            is(reader, "transpose") || is(reader, "broadcast");
+        const auto tap = std::ranges::find_if(taps_, [&](const Tap& t) {
+          return t.kind == Tap::forward && t.node == *reader.origin.name && reader.origin.phase == Phase::forward;
+        });
+        if (tap != taps_.end()) {
+          if (!std::ranges::count(tap->parameters, found->second.first)) tap->parameters.push_back(found->second.first);
+          break;
+        }
+        if (passes)
+          readers.insert(readers.end(), users[static_cast<size_t>(readers[i])].begin(),
+                         users[static_cast<size_t>(readers[i])].end());
+      }
     }
   }
 

@@ -57,7 +57,7 @@ struct Tap {
   int64_t first_sample = 0;
   std::vector<int32_t> inputs = {};          // the taps it is computed from, through values without one
   std::vector<std::string> readers = {};     // of a forward value: the nodes that read it
-  std::vector<std::string> parameters = {};  // of a forward value: those it is computed from, through no other tap
+  std::vector<std::string> parameters = {};  // of a forward value: those that its node reads first
 };
 
 inline constexpr OwnName kTaps{Role::measure, "taps"}, kTapSamples{Role::measure, "tap_samples"};

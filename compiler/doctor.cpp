@@ -51,12 +51,7 @@ LossBand measure_band(const MeasuredStep& full, const RunOfSteps& reference, con
 class Doctor {
  public:
   Doctor(Recipe recipe, DeviceKind device, const Batches& batches, const DoctorOptions& options)
-      : recipe_(std::move(recipe)),
-        device_(device),
-        batches_(batches),
-        options_(options),
-        judge_(low_of(recipe_)),
-        rate_(recipe_.learning_rate) {
+      : recipe_(std::move(recipe)), device_(device), batches_(batches), options_(options), judge_(low_of(recipe_)) {
     options_.taps.low = low_of(recipe_);
   }
 
@@ -125,10 +120,6 @@ class Doctor {
       if (!dynamic || *fitting_ > recipe_.initial_scale) set("initial_scale", fmt::format("{:.0f}", *fitting_));
       if (!remedy.settings.empty()) return;
     }
-    if (has(Finding::update_vanishes, false)) {
-      rate_ *= 8;
-      set("learning_rate", fmt::format("{:g}", rate_));
-    }
     for (const Finding& f : e.findings)
       for (const std::string& node : f.deny)
         if (denied.insert(node).second) remedy.denied.push_back({node, f.text});
@@ -138,7 +129,7 @@ class Doctor {
     options_.progress(fmt::format("run {}: {} nodes in fp32, {} settings", ++remedy.runs, tried.denied.size(),
                                   tried.settings.size()));
     now_ = examine(with_remedy(recipe_, tried));
-    return now_.findings.empty();
+    return now_.is_sound();
   }
 
   Remedy find_remedy(const Examination& before) {
@@ -146,7 +137,7 @@ class Doctor {
     Remedy remedy;
     std::set<std::string> denied;
     now_ = before;
-    bool healthy = false;
+    bool healthy = before.is_sound();
     for (int round = 0; round < kMostRounds && !healthy; ++round) {
       const auto settings = remedy.settings;
       const size_t rules = remedy.denied.size();
@@ -155,11 +146,26 @@ class Doctor {
       healthy = is_healthy(remedy, remedy);
     }
     if (healthy) minimise(remedy);
-    remedy.outcome = healthy                                         ? Remedy::proven
-                     : now_.findings.size() < before.findings.size() ? Remedy::partly
-                                                                     : Remedy::none;
+    if (healthy && remedy.empty()) raise_learning_rate(remedy);
+    const bool repaired = healthy && !remedy.empty(), better = now_.findings.size() < before.findings.size();
+    remedy.outcome = repaired ? Remedy::proven : better ? Remedy::partly : Remedy::none;
     remedy.after = now_;
     return remedy;
+  }
+
+  // Weights that no update reaches in fp32 either want larger updates.
+  void raise_learning_rate(Remedy& remedy) {
+    const Examination without = now_;
+    double rate = recipe_.learning_rate;
+    for (int i = 0; i < 6; ++i) {
+      Remedy tried = remedy;
+      tried.settings.emplace_back("learning_rate", fmt::format("{:g}", rate *= 8));
+      if (!is_healthy(remedy, tried) || now_.full.losses.back() > now_.full.losses.front()) break;
+      if (!now_.findings.empty()) continue;
+      remedy.settings = tried.settings;
+      return;
+    }
+    now_ = without;
   }
 
   // The run that proves what is left is the last one.
@@ -191,11 +197,15 @@ class Doctor {
   Judge judge_;
   std::map<double, Reference> references_;  // by learning rate
   Examination now_;                         // of the run made last
-  double rate_;                             // proposed last
   std::optional<double> fitting_;
 };
 
 }  // namespace
+
+bool Examination::is_sound() const {
+  return std::ranges::all_of(findings,
+                             [](const Finding& f) { return f.kind == Finding::update_vanishes && f.in_fp32; });
+}
 
 std::string as_pattern(const std::string& node) {
   std::string pattern;

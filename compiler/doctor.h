@@ -29,7 +29,8 @@ struct Finding {
   std::string node;  // the user's; of an update and a weight the parameter; "loss": of the curve
   Tap::Kind direction = Tap::forward;
   std::string text, remedy;
-  std::vector<std::string> deny;  // nodes that may be at fault
+  std::vector<std::string> deny = {};  // nodes that may be at fault
+  bool in_fp32 = false;                // it is so in the fp32 run too
 };
 std::string_view name(Finding::Kind kind);
 
@@ -43,6 +44,7 @@ struct Examination {
   RunOfSteps full, low;
   std::vector<Difference> differences;  // by tensor of `low`
   std::vector<Finding> findings;        // first causes first; none: healthy
+  bool is_sound() const;                // but for updates that vanish in fp32 too: that is no matter of precision
 };
 
 struct Remedy {

@@ -193,19 +193,24 @@ void Judge::weights_beyond(const CompiledModel& model, const Examination& e, std
 void Judge::vanishing_updates(const Examination& e, std::vector<Finding>& found) const {
   for (const TensorReading& t : e.low.tensors) {
     if (t.tap.kind != Tap::update) continue;
-    const double steps = static_cast<double>(e.low.losses.size());
+    const double steps = static_cast<double>(e.low.losses.size() + (e.low.stuck.empty() ? 0 : 1));
     const double elements = static_cast<double>(t.tap.type.element_count()) * steps;
     const double moving = t.all.counted > 0 ? elements * not_zero(t.all) / t.all.counted : 0;
     if (moving == 0 || t.all.lost_master / moving <= kMostUpdatesLost) continue;
+    const TensorReading* full = e.full.find(Tap::update, t.tap.node);
+    const double of_full = static_cast<double>(t.tap.type.element_count()) * static_cast<double>(e.full.losses.size());
+    const bool in_fp32 = full && full->all.counted > 0 &&
+                         full->all.lost_master > kMostUpdatesLost * of_full * not_zero(full->all) / full->all.counted;
     found.push_back(
         {.kind = Finding::update_vanishes,
          .node = t.tap.node,
          .direction = Tap::update,
          .text = fmt::format("{:.0f}% of the updates of parameter '{}', up to {:.3g}, are below half a unit "
-                             "in the last place of its weights",
-                             100 * t.all.lost_master / moving, t.tap.node, t.largest),
-         .remedy = "a larger learning rate",
-         .deny = {}});
+                             "in the last place of its weights{}",
+                             100 * t.all.lost_master / moving, t.tap.node, t.largest, in_fp32 ? ", in fp32 too" : ""),
+         .remedy = in_fp32 ? "a larger learning rate" : "",
+         .deny = {},
+         .in_fp32 = in_fp32});
   }
 }
 

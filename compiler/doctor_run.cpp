@@ -77,7 +77,8 @@ class Runner {
             fmt::format("the gradients of step {} are not finite at loss scale {:g}, which stays", step + 1, scale);
       last_scale = scale;
       const bool applied = !skipped && run_.stuck.empty();
-      if (skipped) ++run_.skipped, see_limit(outputs, scale);
+      if (skipped) ++run_.skipped;
+      if (skipped && std::isfinite(loss)) see_limit(outputs, scale);
       if (!applied && run_.stuck.empty()) continue;
       if (applied) run_.losses.push_back(loss), run_.loss_scales.push_back(scale);
       if (options_) read(outputs, scale, step == 0 || run_.tensors.empty());

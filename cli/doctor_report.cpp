@@ -208,7 +208,7 @@ std::string doctor_text(const Diagnosis& d, const DoctorFiles& files, bool all) 
   if (e.findings.empty()) return text + "\nhealthy: nothing differs that precision is at fault for\n";
   text += fmt::format("\n{} finding{}, first cause first:\n", e.findings.size(), e.findings.size() == 1 ? "" : "s");
   for (size_t i = 0; i < e.findings.size(); ++i) {
-    const Finding& f = e.findings[i];
+    const Symptom& f = e.findings[i];
     text += fmt::format("  {}. {} '{}': {}\n", i + 1, name(f.kind), f.node, f.text);
     if (!f.remedy.empty()) text += fmt::format("     remedy: {}\n", f.remedy);
   }
@@ -216,7 +216,7 @@ std::string doctor_text(const Diagnosis& d, const DoctorFiles& files, bool all) 
   text += fmt::format("\nremedy: {} ({} runs)\n", outcome_name(r.outcome), r.runs);
   for (const auto& [key, value] : r.settings) text += fmt::format("  {} = {}\n", key, value);
   for (const auto& [node, reason] : r.denied) text += fmt::format("  '{}' in fp32\n", node);
-  for (const Finding& f : r.after.findings)
+  for (const Symptom& f : r.after.findings)
     text += fmt::format("  still there: {} '{}': {}\n", name(f.kind), f.node, f.text);
   if (!files.policy.empty()) text += fmt::format("  policy  {}\n", files.policy);
   if (!files.recipe.empty()) text += fmt::format("  recipe  {}\n", files.recipe);
@@ -227,7 +227,7 @@ json doctor_json(const Diagnosis& d, const DoctorFiles& files) {
   const Examination& e = d.before;
   json tensors = json::array(), findings = json::array(), rules = json::array(), settings = json::object();
   for (size_t i = 0; i < e.low.tensors.size(); ++i) tensors.push_back(tensor_json(e, i, d.bins));
-  for (const Finding& f : e.findings)
+  for (const Symptom& f : e.findings)
     findings.push_back({{"node", f.node},
                         {"kind", name(f.kind)},
                         {"direction", direction_name(f.direction)},

@@ -105,8 +105,8 @@ class Doctor {
 
   // Settings before rules: a gradient that underflows wants a scale, not fp32.
   void propose(const Examination& e, Remedy& remedy, std::set<std::string>& denied) {
-    const auto has = [&](Finding::Kind kind, bool backward) {
-      return std::ranges::any_of(e.findings, [&](const Finding& f) {
+    const auto has = [&](Symptom::Kind kind, bool backward) {
+      return std::ranges::any_of(e.findings, [&](const Symptom& f) {
         return f.kind == kind && (!backward || f.direction == Tap::backward || f.direction == Tap::gradient);
       });
     };
@@ -114,13 +114,13 @@ class Doctor {
       const auto known = std::ranges::find(remedy.settings, key, [](const auto& s) { return s.first; });
       known == remedy.settings.end() ? remedy.settings.emplace_back(key, value) : * known = {key, value};
     };
-    if (low_of(recipe_) == DType::f16 && has(Finding::underflow, true) && remedy.settings.empty() && fitting_) {
+    if (low_of(recipe_) == DType::f16 && has(Symptom::underflow, true) && remedy.settings.empty() && fitting_) {
       const bool dynamic = recipe_.loss_scale == "auto" || recipe_.loss_scale == "dynamic";
       if (!dynamic) set("loss_scale", "auto");
       if (!dynamic || *fitting_ > recipe_.initial_scale) set("initial_scale", fmt::format("{:.0f}", *fitting_));
       if (!remedy.settings.empty()) return;
     }
-    for (const Finding& f : e.findings)
+    for (const Symptom& f : e.findings)
       for (const std::string& node : f.deny)
         if (denied.insert(node).second) remedy.denied.push_back({node, f.text});
   }
@@ -204,7 +204,7 @@ class Doctor {
 
 bool Examination::is_sound() const {
   return std::ranges::all_of(findings,
-                             [](const Finding& f) { return f.kind == Finding::update_vanishes && f.in_fp32; });
+                             [](const Symptom& f) { return f.kind == Symptom::update_vanishes && f.in_fp32; });
 }
 
 std::string as_pattern(const std::string& node) {

@@ -24,7 +24,7 @@ struct Difference {
   double worst_input = 0;  // error, of the tensors that it is computed of
 };
 
-struct Finding {
+struct Symptom {
   enum Kind : uint8_t { overflow, underflow, diverges, limits_scale, update_vanishes, weight_range, loss } kind = loss;
   std::string node;  // the user's; of an update and a weight the parameter; "loss": of the curve
   Tap::Kind direction = Tap::forward;
@@ -32,7 +32,7 @@ struct Finding {
   std::vector<std::string> deny = {};  // nodes that may be at fault
   bool in_fp32 = false;                // it is so in the fp32 run too
 };
-std::string_view name(Finding::Kind kind);
+std::string_view name(Symptom::Kind kind);
 
 // How far a loss may be from the fp32 run's at each step: settled before the run that is judged.
 struct LossBand {
@@ -43,7 +43,7 @@ struct LossBand {
 struct Examination {
   RunOfSteps full, low;
   std::vector<Difference> differences;  // by tensor of `low`
-  std::vector<Finding> findings;        // first causes first; none: healthy
+  std::vector<Symptom> findings;        // first causes first; none: healthy
   bool is_sound() const;                // but for updates that vanish in fp32 too: that is no matter of precision
 };
 

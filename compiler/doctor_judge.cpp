@@ -50,21 +50,21 @@ std::string direction_text(const Tap& tap) {
 
 }  // namespace
 
-std::string_view name(Finding::Kind kind) {
+std::string_view name(Symptom::Kind kind) {
   switch (kind) {
-    case Finding::overflow:
+    case Symptom::overflow:
       return "overflow";
-    case Finding::underflow:
+    case Symptom::underflow:
       return "underflow";
-    case Finding::diverges:
+    case Symptom::diverges:
       return "diverges";
-    case Finding::limits_scale:
+    case Symptom::limits_scale:
       return "limits_scale";
-    case Finding::update_vanishes:
+    case Symptom::update_vanishes:
       return "update_vanishes";
-    case Finding::weight_range:
+    case Symptom::weight_range:
       return "weight_range";
-    case Finding::loss:
+    case Symptom::loss:
       return "loss";
   }
   return "";
@@ -129,26 +129,26 @@ std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSt
 
 bool Judge::is_off(const Difference& d) const { return d.error > noise() || d.lost > kLostEnergy; }
 
-Finding Judge::finding(const Examination& e, size_t tensor) const {
+Symptom Judge::finding(const Examination& e, size_t tensor) const {
   const TensorReading& t = e.low.tensors[tensor];
   const TensorReading* full = e.full.find(t.tap.kind, t.tap.node);
   const Difference& d = e.differences[tensor];
-  Finding f;
+  Symptom f;
   f.node = t.tap.node, f.direction = t.tap.kind;
   const std::string what = direction_text(t.tap);
   if (d.error == kInfinity) {
-    f.kind = Finding::overflow;
+    f.kind = Symptom::overflow;
     f.text = fmt::format("{} is not finite in {} (fp32 reaches {:.3g}{}; {} ends at {:g})", what, name(low_),
                          full->first.largest, t.scale > 1 ? fmt::format(", loss scale {:g}", t.scale) : "", name(low_),
                          largest());
   } else if (d.lost > kLostEnergy) {
-    f.kind = Finding::underflow;
+    f.kind = Symptom::underflow;
     f.text = fmt::format("{} underflows: {:.0f}% of it is 0 in {} and {:.0f}% in fp32, which reaches {:.3g}{}", what,
                          100 * t.first.zero / t.first.counted, name(low_), 100 * full->first.zero / full->first.counted,
                          full->first.largest, t.scale > 1 ? fmt::format(" (loss scale {:g})", t.scale) : "");
   } else {
-    f.kind = t.first.subnormal > 0.25 * not_zero(t.first) && is_gradient(t.tap.kind) ? Finding::underflow
-                                                                                     : Finding::diverges;
+    f.kind = t.first.subnormal > 0.25 * not_zero(t.first) && is_gradient(t.tap.kind) ? Symptom::underflow
+                                                                                     : Symptom::diverges;
     f.text = fmt::format("{} differs from fp32 by {:.1f}% (relative L2), what it is computed of by {:.1f}%", what,
                          100 * d.error, 100 * d.worst_input);
   }
@@ -162,11 +162,11 @@ Finding Judge::finding(const Examination& e, size_t tensor) const {
       f.deny.insert(f.deny.end(), forward->tap.readers.begin(), forward->tap.readers.end());
   }
   f.remedy = f.deny.empty() ? "" : fmt::format("keep '{}' in fp32", f.deny.front());
-  if (f.kind == Finding::underflow && is_gradient(t.tap.kind)) f.remedy = "a larger loss scale, or " + f.remedy;
+  if (f.kind == Symptom::underflow && is_gradient(t.tap.kind)) f.remedy = "a larger loss scale, or " + f.remedy;
   return f;
 }
 
-void Judge::weights_beyond(const CompiledModel& model, const Examination& e, std::vector<Finding>& found) const {
+void Judge::weights_beyond(const CompiledModel& model, const Examination& e, std::vector<Symptom>& found) const {
   const auto arena = model.state.find(kParameterArena);
   if (arena == model.state.end()) return;
   const std::span<const float> all = arena->second.as<float>();
@@ -180,7 +180,7 @@ void Judge::weights_beyond(const CompiledModel& model, const Examination& e, std
     // Beyond the range in the arena is no fault where the node reads the master.
     for (size_t i = 0; i < e.low.tensors.size(); ++i)
       if (&e.low.tensors[i] == reader && e.differences[i].error == kInfinity)
-        found.push_back({.kind = Finding::weight_range,
+        found.push_back({.kind = Symptom::weight_range,
                          .node = reader->tap.node,
                          .direction = Tap::forward,
                          .text = fmt::format("weight '{}' reaches {:.4g}, beyond {}, which ends at {:g}", slice.name,
@@ -190,7 +190,7 @@ void Judge::weights_beyond(const CompiledModel& model, const Examination& e, std
   }
 }
 
-void Judge::vanishing_updates(const Examination& e, std::vector<Finding>& found) const {
+void Judge::vanishing_updates(const Examination& e, std::vector<Symptom>& found) const {
   for (const TensorReading& t : e.low.tensors) {
     if (t.tap.kind != Tap::update) continue;
     const double steps = static_cast<double>(e.low.losses.size() + (e.low.stuck.empty() ? 0 : 1));
@@ -202,7 +202,7 @@ void Judge::vanishing_updates(const Examination& e, std::vector<Finding>& found)
     const bool in_fp32 = full && full->all.counted > 0 &&
                          full->all.lost_master > kMostUpdatesLost * of_full * not_zero(full->all) / full->all.counted;
     found.push_back(
-        {.kind = Finding::update_vanishes,
+        {.kind = Symptom::update_vanishes,
          .node = t.tap.node,
          .direction = Tap::update,
          .text = fmt::format("{:.0f}% of the updates of parameter '{}', up to {:.3g}, are below half a unit "
@@ -215,16 +215,16 @@ void Judge::vanishing_updates(const Examination& e, std::vector<Finding>& found)
 }
 
 // What forced the scale down, where that is a fault: other gradients underflow, or nothing was left of it.
-void Judge::limits_of_scale(const Examination& e, std::vector<Finding>& found) const {
+void Judge::limits_of_scale(const Examination& e, std::vector<Symptom>& found) const {
   if (e.low.limits_scale < 0 || e.low.tensors.empty()) return;
-  const bool harms = !e.low.stuck.empty() || std::ranges::any_of(found, [](const Finding& f) {
-    return f.kind == Finding::underflow && is_gradient(f.direction);
+  const bool harms = !e.low.stuck.empty() || std::ranges::any_of(found, [](const Symptom& f) {
+    return f.kind == Symptom::underflow && is_gradient(f.direction);
   });
   if (!harms) return;
   const Tap& tap = e.low.tensors[static_cast<size_t>(e.low.limits_scale)].tap;
   const TensorReading* forward =
       tap.kind == Tap::gradient ? reader_of(e.low, tap.node) : e.low.find(Tap::forward, tap.node);
-  Finding f{.kind = Finding::limits_scale,
+  Symptom f{.kind = Symptom::limits_scale,
             .node = forward ? forward->tap.node : tap.node,
             .direction = tap.kind,
             .text = fmt::format("{} is the first that overflows at loss scale {:g}, and keeps the scale down",
@@ -239,9 +239,9 @@ void Judge::limits_of_scale(const Examination& e, std::vector<Finding>& found) c
   found.insert(found.begin(), std::move(f));
 }
 
-void Judge::loss_curve(const Examination& e, const LossBand& band, std::vector<Finding>& found) const {
+void Judge::loss_curve(const Examination& e, const LossBand& band, std::vector<Symptom>& found) const {
   const std::vector<double>&low = e.low.losses, &full = e.full.losses;
-  Finding f{.kind = Finding::loss, .node = "loss", .direction = Tap::forward, .text = "", .remedy = "", .deny = {}};
+  Symptom f{.kind = Symptom::loss, .node = "loss", .direction = Tap::forward, .text = "", .remedy = "", .deny = {}};
   if (!e.low.stuck.empty()) {
     f.text = fmt::format("training stops after {} of {} steps: {}", low.size(), full.size(), e.low.stuck);
   } else {
@@ -253,11 +253,11 @@ void Judge::loss_curve(const Examination& e, const LossBand& band, std::vector<F
   if (!f.text.empty()) found.push_back(std::move(f));
 }
 
-std::vector<Finding> Judge::findings(const Examination& e, const LossBand& band, const CompiledModel& model) const {
-  std::vector<Finding> found;
+std::vector<Symptom> Judge::findings(const Examination& e, const LossBand& band, const CompiledModel& model) const {
+  std::vector<Symptom> found;
   weights_beyond(model, e, found);
   std::set<std::string> named;
-  for (const Finding& f : found) named.insert(f.node);
+  for (const Symptom& f : found) named.insert(f.node);
   for (size_t i = 0; i < e.low.tensors.size(); ++i) {
     const TensorReading& t = e.low.tensors[i];
     const Difference& d = e.differences[i];
@@ -267,8 +267,8 @@ std::vector<Finding> Judge::findings(const Examination& e, const LossBand& band,
     bool inputs_off = t.tap.kind == Tap::gradient && d.worst_input > noise();
     for (const int32_t input : t.tap.inputs) inputs_off |= is_off(e.differences[static_cast<size_t>(input)]);
     if (caused || inputs_off) continue;
-    Finding f = finding(e, i);
-    if (f.kind == Finding::overflow && named.contains(f.node)) continue;  // by its weight
+    Symptom f = finding(e, i);
+    if (f.kind == Symptom::overflow && named.contains(f.node)) continue;  // by its weight
     found.push_back(std::move(f));
   }
   limits_of_scale(e, found);

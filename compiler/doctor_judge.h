@@ -17,18 +17,18 @@ class Judge {
   // By tensor of `low`, which is compared with the one of `full` with its name.
   std::vector<Difference> differences(const RunOfSteps& full, const RunOfSteps& low) const;
   // In the order in which tensors are computed: those that differ though what they are computed of does not.
-  std::vector<Finding> findings(const Examination& e, const LossBand& band, const CompiledModel& model) const;
+  std::vector<Symptom> findings(const Examination& e, const LossBand& band, const CompiledModel& model) const;
   void fit_scale(const RunOfSteps& full, const RunOfSteps& low, std::optional<double>& scale,
                  std::string& limiting) const;
 
  private:
   Difference difference(const TensorReading& low, const TensorReading& full, double floor) const;
   bool is_off(const Difference& d) const;
-  Finding finding(const Examination& e, size_t tensor) const;
-  void weights_beyond(const CompiledModel& model, const Examination& e, std::vector<Finding>& found) const;
-  void vanishing_updates(const Examination& e, std::vector<Finding>& found) const;
-  void limits_of_scale(const Examination& e, std::vector<Finding>& found) const;
-  void loss_curve(const Examination& e, const LossBand& band, std::vector<Finding>& found) const;
+  Symptom finding(const Examination& e, size_t tensor) const;
+  void weights_beyond(const CompiledModel& model, const Examination& e, std::vector<Symptom>& found) const;
+  void vanishing_updates(const Examination& e, std::vector<Symptom>& found) const;
+  void limits_of_scale(const Examination& e, std::vector<Symptom>& found) const;
+  void loss_curve(const Examination& e, const LossBand& band, std::vector<Symptom>& found) const;
   double noise() const { return low_ == DType::f16 ? 0.04 : 0.25; }
   double largest() const { return low_ == DType::f16 ? 65504 : 0x1.fep127; }
 

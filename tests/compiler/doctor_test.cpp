@@ -86,13 +86,13 @@ class PlantedFault : public testing::Test {
     const Batches batches{.data = nullptr, .steps = 6};
     Diagnosis d = diagnose(recipe, DeviceKind::cpu, batches, options);
     std::string found;
-    for (const Finding& f : d.before.findings) found += fmt::format("{} '{}': {}\n", name(f.kind), f.node, f.text);
+    for (const Symptom& f : d.before.findings) found += fmt::format("{} '{}': {}\n", name(f.kind), f.node, f.text);
     std::string remedy;
     for (const auto& [key, value] : d.remedy.settings) remedy += fmt::format("{} = {}\n", key, value);
     for (const auto& [denied, reason] : d.remedy.denied) remedy += fmt::format("'{}' in fp32\n", denied);
-    for (const Finding& f : d.remedy.after.findings)
+    for (const Symptom& f : d.remedy.after.findings)
       remedy += fmt::format("still: {} '{}': {}\n", name(f.kind), f.node, f.text);
-    EXPECT_TRUE(std::ranges::any_of(d.before.findings, [&](const Finding& f) { return f.node == node; })) << found;
+    EXPECT_TRUE(std::ranges::any_of(d.before.findings, [&](const Symptom& f) { return f.node == node; })) << found;
     EXPECT_EQ(d.remedy.outcome, Remedy::proven) << found << remedy;
     EXPECT_EQ(d.remedy.after.low.losses.size(), d.before.full.losses.size());
     if (std::getenv("SHOW")) fmt::print("{}{}\n{} runs\n", found, remedy, d.remedy.runs);
@@ -213,7 +213,7 @@ TEST_F(PlantedFault, AWeightBeyondTheRange) {
   Recipe r = recipe_of(n.done());
   r.preset = "torch", r.learning_rate = 1e-3;
   const Diagnosis d = examine(r, "heavy");
-  EXPECT_EQ(d.before.findings.front().kind, Finding::weight_range);
+  EXPECT_EQ(d.before.findings.front().kind, Symptom::weight_range);
 }
 
 TEST_F(PlantedFault, AnUpdateThatVanishes) {

@@ -123,6 +123,7 @@ std::string node_text(const Inspection& inspection, const InspectedNode& node) {
     text += fmt::format("    {:<10}  {}\n", label, value);
   };
   row("why", node.reason);
+  if (!node.rule.empty()) row("rule", node.rule);
   if (!node.path.empty()) {
     std::string path = "'" + std::string(node.origin.name) + "'";
     for (const std::string& next : node.path) path += " <- '" + next + "'";
@@ -162,7 +163,8 @@ std::string totals_text(const Inspection& inspection) {
     text += fmt::format("  {:<11}  {}\n", label, value);
   };
   row("assignment",
-      fmt::format("{}, preset {}, at batch {}", inspection.precision, inspection.preset, inspection.batch));
+      fmt::format("{}, preset {}{}, at batch {}", inspection.precision, inspection.preset,
+                  inspection.policy.empty() ? "" : ", policy " + inspection.policy, inspection.batch));
   row("", precision_summary(inspection.nodes));
   if (!inspection.step_unknown.empty()) {
     row("step", "none, and so no costs: " + inspection.step_unknown);

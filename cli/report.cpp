@@ -28,7 +28,8 @@ nlohmann::json precision_json(const std::vector<NodeRow>& rows) {
                     {"operand", row.typed ? nlohmann::json(name(row.operand)) : nlohmann::json()},
                     {"accumulator", row.accumulator ? nlohmann::json(name(*row.accumulator)) : nlohmann::json()},
                     {"result", row.typed ? nlohmann::json(name(row.result)) : nlohmann::json()},
-                    {"reason", row.reason}});
+                    {"reason", row.reason},
+                    {"rule", row.rule}});
   return list;
 }
 
@@ -49,8 +50,10 @@ std::string compile_summary(const CompileReport& r) {
                         r.recomputation->values, bytes_text(r.recomputation->bytes_before - r.recomputation->bytes),
                         bytes_text(r.recomputation->more_traffic));
   return fmt::format(
-      "compiled in {:.2f} s to {} calls: {} trainable values, {} of state, {} of scratch (no plan is below {})\n{}",
-      r.seconds, r.steps, count_text(r.parameters), bytes_text(r.state_bytes), bytes_text(r.scratch_bytes),
+      "compiled by preset {} in {:.2f} s to {} calls: {} trainable values, {} of state, {} of scratch (no plan is "
+      "below "
+      "{})\n{}",
+      r.preset, r.seconds, r.steps, count_text(r.parameters), bytes_text(r.state_bytes), bytes_text(r.scratch_bytes),
       bytes_text(r.scratch_floor), again);
 }
 
@@ -64,7 +67,8 @@ nlohmann::json compile_json(const CompileReport& r) {
              {"bytes", r.recomputation->bytes},
              {"more_traffic", r.recomputation->more_traffic},
              {"more_flops", r.recomputation->more_flops}};
-  return {{"seconds", r.seconds},
+  return {{"preset", r.preset},
+          {"seconds", r.seconds},
           {"recomputation", again},
           {"parameters", r.parameters},
           {"calls", r.steps},

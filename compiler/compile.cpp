@@ -14,6 +14,7 @@
 #include "base/version.h"
 #include "codegen/emit/module.h"
 #include "codegen/lower/lower.h"
+#include "compiler/policy.h"
 #include "data/token_feed.h"
 #include "frontend/export/restore_parameters.h"
 #include "frontend/import/import_model.h"
@@ -65,7 +66,8 @@ Tensor restored(Tensor stored, Ints from, Ints to) {
 
 // Initial contents of the states: of the arena, whose low copy follows from it, and of the tensors that are not
 // trained.
-void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const ImportedModel& imported) {
+void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const ImportedModel& imported,
+                        std::optional<DType> rounded_weights) {
   std::set<std::string> in_arena;
   std::set<Name> states;
   Tensor arena = gather_parameters(arenas, imported.graph, [&](const std::string& name) {
@@ -73,6 +75,7 @@ void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const I
     require(reader != imported.weight_readers.end(), "every parameter is a leaf with a value");
     return reader->second();
   });
+  if (rounded_weights) arena = arena.cast(*rounded_weights).cast(DType::f32);
   for (const ArenaSlice& slice : arenas.slices) in_arena.insert(slice.name);
   for (const Program& program : model.programs)
     for (const Buffer& buffer : program.buffers)
@@ -316,7 +319,8 @@ AttentionForm attention_form(const std::string& name) {
 
 }  // namespace
 
-TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
+TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& imported) {
+  const Graph& model = imported.graph;
   TrainingPipelineOptions o;
   if (r.scale || !r.mean.empty() || !r.std.empty()) {
     PreprocessingOptions p{
@@ -338,16 +342,22 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const Graph& model) {
   }
   o.loss.label_smoothing = r.label_smoothing;
   o.autocast.low = low_type(r.precision);
-  o.autocast.preset = r.preset;
-  for (const std::string& pattern : r.allow) o.autocast.rules.push_back(allow_rule(pattern));
-  for (const std::string& pattern : r.deny) o.autocast.rules.push_back(deny_rule(pattern));
-  for (const std::string& pattern : r.infer) o.autocast.rules.push_back(infer_rule(pattern));
+  PrecisionPolicy policy = precision_policy(r);
+  const Preset& preset = preset_of(policy);
+  o.autocast.preset = preset.name;
+  o.autocast.removed = std::move(policy.removed), o.autocast.rules = std::move(policy.rules);
+  o.autocast.sources.known_operators = onnx_operator_names();
+  for (const OnnxNode& node : imported.nodes) o.autocast.sources.operators.emplace(node.name, node.op);
+  o.autocast.sources.part_of = parts_at_import(imported);
   OptimizerOptions& opt = o.optimizer;
   opt.name = r.optimizer, opt.parameters = r.optimizer_parameters;
   opt.no_decay = r.no_decay;
   opt.weight_decay = r.weight_decay;
   if (r.clip_norm > 0) opt.clip_norm = r.clip_norm;
   opt.scaling = loss_scaling(r);
+  if (preset.loss_scale == Preset::one && r.loss_scale == "auto")
+    opt.scaling = {.mode = LossScaleMode::fixed, .initial = 1};
+  if (preset.masters == Preset::rounded) opt.weights = o.autocast.low;
   opt.accumulation = r.accumulation;
   return o;
 }
@@ -404,7 +414,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   CompileReport& report = result.report;
   check_weights(imported);
   report.remarks = imported.remarks;
-  TrainingPipelineOptions passes = pipeline_options(recipe, imported.graph);
+  TrainingPipelineOptions passes = pipeline_options(recipe, imported);
   passes.stop_after = options.stop_after;
   // Products of other rows run at a quarter of the speed.
   if (device == DeviceKind::cuda) passes.product_alignment = 16, passes.depthwise = DepthwiseForm::windows;
@@ -417,15 +427,13 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.purpose = options.purpose;
   passes.taps = options.taps;
   if (device == DeviceKind::cuda) passes.attention = attention_form(recipe.attention);
-  passes.autocast.sources.known_operators = onnx_operator_names();
-  for (const OnnxNode& node : imported.nodes) passes.autocast.sources.operators.emplace(node.name, node.op);
-  passes.autocast.sources.part_of = parts_at_import(imported);
   if (recipe.classes > 0)
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   result.taps = std::move(graphs.taps);
   report.onnx_nodes = std::move(imported.nodes);
   report.file_nodes = std::move(imported.file_nodes);
+  report.preset = to_string(find_preset(passes.autocast.preset));
   report.precision = std::move(graphs.precision);
   report.part_of = std::move(graphs.part_of);
   report.remarks.insert(report.remarks.end(), graphs.remarks.begin(), graphs.remarks.end());
@@ -469,8 +477,9 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
     report.parameters += slice.size();
   }
   model.state.merge(graphs.initial_states);
-  fill_initial_state(model, graphs.arenas, imported);
+  fill_initial_state(model, graphs.arenas, imported, passes.optimizer.weights);
   model.notes = notes_of(recipe, passes.loss, model, imported);
+  model.notes.preset = report.preset;
   model.notes.largest_tensors = largest_values(std::move(lowered.values));
   check(model);
   report.state_bytes = state_bytes(model.programs);

@@ -26,6 +26,7 @@ struct CompileOptions {
 };
 
 struct CompileReport {
+  std::string preset;  // with its version: "torch 2.11"
   AutocastReport precision;
   std::vector<OnnxNode> onnx_nodes;
   std::vector<FileNode> file_nodes;
@@ -61,7 +62,7 @@ LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe);
 LossScaling loss_scaling(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.
 ImportedModel import_graph(const Recipe& recipe);
-TrainingPipelineOptions pipeline_options(const Recipe& recipe, const Graph& model);
+TrainingPipelineOptions pipeline_options(const Recipe& recipe, const ImportedModel& model);
 // Compiles programs "train", "accumulate" (with accumulation), "gradients" (where asked for) and "evaluate" for
 // `target` "cpu" or "cuda".
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options = {});

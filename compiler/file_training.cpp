@@ -122,7 +122,7 @@ void export_with_training(const Recipe& recipe, const std::filesystem::path& pat
                           const std::map<std::string, std::string>& metadata) {
   refuse_other_keys(recipe);
   const ImportedModel imported = import_graph(recipe);
-  const TrainingPipelineOptions options = pipeline_options(recipe, imported.graph);
+  const TrainingPipelineOptions options = pipeline_options(recipe, imported);
   TrainingOperators training;
   training.loss = recipe.loss;
   training.output = recipe.output;

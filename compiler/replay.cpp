@@ -53,7 +53,7 @@ Tensor stored_value(const Node& leaf, const ModelState& state) {
 Replay::Replay(const Recipe& recipe, int64_t batch, const std::string& pass, const std::string& graph) : batch_(batch) {
   const Recipe replayed = at_batch(recipe, batch);
   ImportedModel imported = import_graph(replayed);
-  TrainingPipelineOptions options = pipeline_options(replayed, imported.graph);
+  TrainingPipelineOptions options = pipeline_options(replayed, imported);
   options.stop_after = pass;
   const PipelineResult passes = run_training_pipeline(imported.graph, options);
   const Graph* found = passes.find(graph);

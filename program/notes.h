@@ -21,6 +21,7 @@ struct StepNotes {
   std::optional<int64_t> label_classes = {};  // where the recipe says that labels have fewer
   std::optional<int64_t> ignored_label = {};
   std::map<std::string, int64_t> table_rows = {};  // by input whose values choose rows of a table
+  std::string preset;                              // of autocast, with its version: "torch 2.11"
   std::string missing_constants;  // of a step whose constants are zeros because their data was missing: what is missing
   std::string largest_tensors;    // in scratch, for the error of a device whose memory is too small
   friend bool operator==(const StepNotes&, const StepNotes&) = default;

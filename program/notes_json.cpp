@@ -22,6 +22,7 @@ constexpr auto kFields = std::tuple{std::pair{"compiler", &StepNotes::compiler},
                                     std::pair{"label_classes", &StepNotes::label_classes},
                                     std::pair{"ignored_label", &StepNotes::ignored_label},
                                     std::pair{"table_rows", &StepNotes::table_rows},
+                                    std::pair{"preset", &StepNotes::preset},
                                     std::pair{"missing_constants", &StepNotes::missing_constants},
                                     std::pair{"largest_tensors", &StepNotes::largest_tensors}};
 

@@ -60,8 +60,13 @@ struct Recipe {
   std::vector<std::string> no_decay;
 
   // Precision.
-  std::string precision = "fp16", preset = "default", loss_scale = "auto";
+  std::string precision = "fp16", preset = "halfstep", policy, loss_scale = "auto";
   std::vector<std::string> allow, deny, infer;
+  // NVIDIA AutoCast's.
+  std::vector<std::string> nodes_to_exclude, nodes_to_include, op_types_to_exclude, op_types_to_include;
+  std::optional<double> data_max, init_max;
+  std::optional<int64_t> max_depth_of_reduction;
+  std::string calibration_data;
   double initial_scale = 65536, growth_factor = 2, backoff_factor = 0.5, min_scale = 1;
   int64_t growth_interval = 2000, overflow_limit = 50;
 

@@ -86,6 +86,7 @@ class PageData {
            {"types",
             {type(node.operand), node.accumulator ? json(name(*node.accumulator)) : json(), type(node.result)}},
            {"reason", text(node.reason)},
+           {"rule", text(node.rule)},
            {"into", node.into.empty() ? -1 : number(node.into)},
            {"from", node.path.empty() ? -1 : number(node.path.front())},
            {"scope", node.scope},

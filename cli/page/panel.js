@@ -107,6 +107,7 @@ function evidence_parts(node) {
 function show_panel(node) {
   const parts = [element("h2", {}, node.name), element("p", {class: "soft"}, node.operator + (node.scope ? " in " + node.scope : ""))];
   parts.push(node.into >= 0 ? element("p", {}, node.reason.slice(0, node.reason.indexOf("'")), link_to(nodes[node.into].name)) : element("p", {}, node.reason));
+  if (node.rule) parts.push(element("p", {class: "soft"}, `rule: ${node.rule}`));
   const path = path_of(node);
   if (path.length)
     parts.push(element("h3", {}, "Its type comes from"), element("ol", {class: "path"}, ...path.map((next, i) =>

@@ -65,7 +65,7 @@ class Inspector {
   Inspector(const Recipe& recipe, const CompileOptions& options) : recipe_(recipe), options_(options) {}
 
   Inspection run() {
-    result_.model = recipe_.model, result_.precision = recipe_.precision, result_.preset = recipe_.preset;
+    result_.model = recipe_.model, result_.precision = recipe_.precision, result_.policy = recipe_.policy;
     result_.batch = recipe_.batch;
     if (recipe_.precision != "fp32") result_.low = recipe_.precision == "bf16" ? DType::bf16 : DType::f16;
     device_ = choose_device(recipe_);
@@ -117,6 +117,7 @@ class Inspector {
   void compile_forward() {
     CompiledTraining compiled = compile(recipe_, "simplify_forward");
     result_.report = std::move(compiled.report);
+    result_.preset = result_.report.preset;
     forward_ = *compiled.stopped.find("forward");
     for (const Node& node : forward_.nodes()) names_.insert(node.origin.name);
   }

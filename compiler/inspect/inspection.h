@@ -70,7 +70,8 @@ struct InspectionTotals {
 };
 
 struct Inspection {
-  std::string model, graph_name, precision, preset;
+  std::string model, graph_name, precision;
+  std::string preset, policy;  // "torch 2.11"; the policy file, if there is one
   std::optional<DType> low;
   int64_t batch = 0;
   Machine machine;

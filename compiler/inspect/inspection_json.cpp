@@ -30,7 +30,8 @@ json row_json(const PrecisionRow& row, bool typed) {
           {"operand", type_or_null(typed, row.operand)},
           {"accumulator", row.accumulator ? json(name(*row.accumulator)) : json()},
           {"result", type_or_null(typed, row.result)},
-          {"reason", row.reason}};
+          {"reason", row.reason},
+          {"rule", row.rule}};
 }
 
 json node_json(const InspectedNode& node) {
@@ -107,6 +108,7 @@ json inspection_json(const Inspection& inspection) {
           {"graph", inspection.graph_name},
           {"precision", inspection.precision},
           {"preset", inspection.preset},
+          {"policy", inspection.policy},
           {"batch", inspection.batch},
           {"machine",
            {{"name", m.name},

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "ir/builder.h"
+#include "passes/precision/colours.h"
 #include "passes/precision/precision_needs.h"
 #include "passes/rewrite/rules.h"
 
@@ -21,20 +22,31 @@ const OperandSpec& spec_of(const Op& op, size_t operand) {
   return op.operands[std::min(operand, op.operands.size() - 1)];
 }
 
+// Whether two names are those of one operator, ours and ONNX's.
+bool means_same(const std::string& one, const std::string& other) {
+  return one == other || (!one.empty() && std::ranges::any_of(all_ops(), [&](const Op* op) {
+           const auto is = [&](const std::string& text) { return op->name == text || op->onnx == text; };
+           return is(one) && is(other);
+         }));
+}
+
 // What the readers of a value want it to be.
 enum class Demand : uint8_t { none, low, full };
 
 class Autocast {
  public:
-  Autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report)
+  Autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report,
+           std::vector<std::string>* remarks)
       : graph_(graph),
         low_(options.low),
-        as_torch_(options.preset == "torch"),
+        preset_(find_preset(options.preset)),
         report_(report),
-        classes_(precision_classes(graph, rules_of(options), options.sources)),
-        needs_(graph, classes_, low_.value_or(DType::f16),
-               as_torch_ ? PrecisionNeeds::constants_beyond_range : PrecisionNeeds::all),
+        decided_(precision_classes(graph, rules_of(options), options.sources, preset_.operator_rows, options.removed)),
+        classes_(decided_.of),
+        needs_(graph, classes_, low_.value_or(DType::f16), scope()),
         users_(graph.users()) {
+    if (remarks && low_) remarks->insert(remarks->end(), decided_.remarks.begin(), decided_.remarks.end());
+    if (preset_.propagation == Propagation::colours) colours_ = paint(graph, classes_);
     find_demands();
     if (report_) find_constants();
   }
@@ -44,28 +56,43 @@ class Autocast {
     return rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) {
       const NodeId id = static_cast<NodeId>(at++);
       if (is_leaf(*node.op) || node.op->operands.empty()) return std::vector<Value>();
-      Plan plan{.inside = std::nullopt, .written = std::nullopt, .reason = "autocast is off"};
+      Plan plan;
+      plan.reason = "autocast is off";
       const std::vector<size_t> indices = low_ ? castable(b, node, operands) : std::vector<size_t>();
       if (low_) plan = plan_of(b, id, operands, indices);
       std::vector<Value> read(operands.begin(), operands.end());
+      if (plan.inside) plan_slots(id, indices, plan);
+      for (size_t i : plan.rounded) read[i] = b.cast(operands[i], *low_);
       if (plan.inside)
-        for (size_t i : indices) read[i] = b.cast(operands[i], *plan.inside);
-      const NodeId copy = b.copy(graph_, node, read);
-      std::vector<Value> results(node.results.size());
-      for (size_t i = 0; i < results.size(); ++i) results[i] = {copy, static_cast<int32_t>(i)};
+        for (size_t i : indices) read[i] = b.cast(read[i], *plan.inside);
+      std::vector<Value> results = copy(b, node, read, plan);
       if (plan.written)
         for (Value& v : results)
           if (is_castable(b.dtype(v))) v = b.cast(v, *plan.written);
-      if (report_ && !is_constant(id)) report_->push_back(row(b, node, read, results, plan));
+      if (report_ && !is_constant(id)) report_->push_back(row(b, id, read, results, plan));
       return results;
     });
   }
 
  private:
   static std::vector<PrecisionRule> rules_of(const AutocastOptions& options) {
-    std::vector<PrecisionRule> rules = autocast_preset(options.preset);
+    std::vector<PrecisionRule> rules = preset_rules(find_preset(options.preset));
+    std::erase_if(rules, [&](const PrecisionRule& rule) {
+      return std::ranges::any_of(options.removed, [&](const std::string& name) { return means_same(rule.op, name); });
+    });
     rules.insert(rules.end(), options.rules.begin(), options.rules.end());
     return rules;
+  }
+
+  PrecisionNeeds::Scope scope() const {
+    switch (preset_.propagation) {
+      case Propagation::readers:
+        return PrecisionNeeds::all;
+      case Propagation::operands:
+        return PrecisionNeeds::constants_beyond_range;
+      default:
+        return PrecisionNeeds::nothing;
+    }
   }
 
   // Computed of constants alone.
@@ -131,14 +158,69 @@ class Autocast {
   struct Plan {
     std::optional<DType> inside, written;
     std::string reason;
+    std::vector<size_t> rounded = {};  // operands that are rounded to the low type first
+    bool writes_f32 = false;           // a contraction of low operands
   };
+
+  std::vector<Value> copy(Builder& b, const Node& node, const std::vector<Value>& read, const Plan& plan) const {
+    if (plan.writes_f32) {
+      OriginScope scope(b, node.origin);
+      Attributes attributes = node.attributes;
+      attributes.set("result", std::string(name(DType::f32)));
+      return b.call_all(*node.op, read, std::move(attributes));
+    }
+    const NodeId copy = b.copy(graph_, node, read);
+    std::vector<Value> results(node.results.size());
+    for (size_t i = 0; i < results.size(); ++i) results[i] = {copy, static_cast<int32_t>(i)};
+    return results;
+  }
+
+  // What rules say of single operands and of the result: a node one of whose operands is f32 computes in f32.
+  void plan_slots(NodeId id, const std::vector<size_t>& indices, Plan& plan) const {
+    const auto found = decided_.slots.find(id);
+    if (found == decided_.slots.end()) return;
+    const Node& node = graph_.node(id);
+    std::map<std::optional<size_t>, const SlotRule*> last;
+    for (const SlotRule& slot : found->second)
+      if (!slot.operand || std::ranges::find(indices, *slot.operand) != indices.end()) last[slot.operand] = &slot;
+    const DType wrote = plan.written.value_or(*plan.inside);
+    for (const auto& [operand, slot] : last) {
+      if (slot->precision != Precision::low && slot->precision != Precision::full) continue;
+      const bool low = slot->precision == Precision::low;
+      plan.reason = fmt::format("{}: {} {}; {}", slot->source, operand ? fmt::format("operand {}", *operand) : "result",
+                                low ? name(*low_) : "f32", plan.reason);
+      if (!operand) continue;
+      if (low)
+        plan.rounded.push_back(*operand);
+      else
+        plan.inside = DType::f32, plan.written = is_low(wrote) ? std::optional(wrote) : std::nullopt;
+    }
+    const auto result = last.find(std::nullopt);
+    if (result == last.end()) return;
+    if (result->second->precision == Precision::low) plan.written = *low_;
+    if (result->second->precision != Precision::full) return;
+    plan.written.reset();
+    plan.writes_f32 = is_low(*plan.inside) && node.attributes.find("result");
+    if (!plan.writes_f32) plan.inside = DType::f32;
+  }
 
   Plan plan_of(const Builder& b, NodeId id, std::span<const Value> operands, const std::vector<size_t>& indices) {
     const Node& node = graph_.node(id);
     const PrecisionClass& c = classes_[static_cast<size_t>(id)];
-    if (indices.empty()) return {std::nullopt, std::nullopt, "keeps its types"};
+    if (indices.empty()) {
+      Plan kept;
+      kept.reason = "keeps its types";
+      return kept;
+    }
     Plan plan;
+    if (!colours_.empty()) {
+      const Colour& colour = colours_[static_cast<size_t>(id)];
+      plan.inside = colour.is_low ? *low_ : DType::f32;
+      plan.reason = c.source.empty() ? colour.reason : c.source + ": " + colour.reason;
+      return plan;
+    }
     plan.inside = operand_type(b, id, operands, indices, plan.reason);
+    if (!c.reason.empty()) plan.reason = c.reason;
     if (!c.source.empty()) plan.reason = c.source + ": " + plan.reason;
     if (!c.source.empty() && c.precision == Precision::follow) plan_mean(id, plan);
     const bool follows = c.precision == Precision::follow || c.precision == Precision::widest;
@@ -234,7 +316,9 @@ class Autocast {
 
   // torch's operators take the type of f32 tensors that are no scalars, unless they are the bias of a contraction.
   bool promotes(const Node& node, size_t weak) const {
-    if (!as_torch_ || node.op->kernel != KernelKind::pointwise || needs_.is_scalar(node.operands[weak])) return false;
+    if (preset_.propagation != Propagation::operands || node.op->kernel != KernelKind::pointwise ||
+        needs_.is_scalar(node.operands[weak]))
+      return false;
     for (size_t i = 0; i < node.operands.size(); ++i) {
       const Node* maker = &graph_.node(node.operands[i]);
       while ((maker->op->kernel == KernelKind::movement || maker->op->kernel == KernelKind::window) &&
@@ -257,23 +341,32 @@ class Autocast {
     return b.dtype(operands[0]);
   }
 
-  static PrecisionRow row(const Builder& b, const Node& node, std::span<const Value> operands,
-                          std::span<const Value> results, const Plan& plan) {
+  PrecisionRow row(const Builder& b, NodeId id, std::span<const Value> operands, std::span<const Value> results,
+                   const Plan& plan) const {
+    const Node& node = graph_.node(id);
+    const PrecisionClass& c = classes_[static_cast<size_t>(id)];
+    std::string rule = !c.source.empty() ? c.source
+                       : c.has_row       ? fmt::format("{}, row of {}", to_string(preset_), node.op->name)
+                                         : fmt::format("{}, no row", to_string(preset_));
     const DType read = plan.written.value_or(first_read(b, node, operands));
     const DType written = b.dtype(results.front());
     const bool computes = node.op->kernel != KernelKind::movement && is_floating(read);
     const DType inside = read == DType::f64 ? DType::f64 : DType::f32;
-    return {node.origin, std::string(node.op->name), read, computes ? std::optional(inside) : std::nullopt, written,
-            plan.reason};
+    return {node.origin,    std::string(node.op->name),
+            read,           computes ? std::optional(inside) : std::nullopt,
+            written,        plan.reason,
+            std::move(rule)};
   }
 
   const Graph& graph_;
   const std::optional<DType> low_;
-  const bool as_torch_;
+  const Preset& preset_;
   AutocastReport* report_;
-  const std::vector<PrecisionClass> classes_;
+  const PrecisionClasses decided_;
+  const std::vector<PrecisionClass>& classes_;
   PrecisionNeeds needs_;
   const std::vector<std::vector<NodeId>> users_;
+  std::vector<Colour> colours_;  // empty unless the preset propagates so
   std::vector<char> constant_;
   std::map<std::string, DType> summed_;  // what a mean's sum read, by its node's name
   std::vector<Demand> demands_;          // of every result
@@ -295,8 +388,9 @@ Graph with_wide_loss(const Graph& graph) {
 
 }  // namespace
 
-Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report) {
-  return with_wide_loss(Autocast(graph, options, report).run());
+Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report,
+               std::vector<std::string>* remarks) {
+  return with_wide_loss(Autocast(graph, options, report, remarks).run());
 }
 
 }  // namespace halfstep

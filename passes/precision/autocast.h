@@ -9,7 +9,7 @@
 // meet; what meets a scalar or a small constant that the low type rounds computes in f32 with it and writes the low
 // type. Runs before differentiate, so that saved activations are low, backward nodes inherit their precision, and a
 // parameter's gradient is f32. Leaves, integers, booleans, f64, explicit casts and `keep` operands (statistics) stay as
-// they are.
+// they are. Other presets propagate otherwise (passes/precision/presets.h).
 #pragma once
 
 #include <optional>
@@ -24,7 +24,8 @@ namespace halfstep {
 
 struct AutocastOptions {
   std::optional<DType> low = DType::f16;  // absent: everything stays f32
-  std::string preset = "default";         // "torch": what torch.autocast does on CUDA, promotions included
+  std::string preset = "halfstep";        // of passes/precision/presets.h
+  std::vector<std::string> removed = {};  // operators that neither the preset nor their own rows decide
   std::vector<PrecisionRule> rules = {};  // after the preset's
   SourceNodes sources = {};
 };
@@ -37,10 +38,13 @@ struct PrecisionRow {
   std::optional<DType> accumulator;  // absent: nothing is computed
   DType result = DType::f32;
   std::string reason;
+  std::string rule = {};  // that stands behind it: "torch 2.11, fp32", "policy.toml:12", "halfstep 1, row of matmul"
 };
 using AutocastReport = std::vector<PrecisionRow>;
 
-// Error if a rule's pattern is no operator and matches no node, or there is no such preset. `report` may be nullptr.
-Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report = nullptr);
+// Error if a rule's pattern is no operator and matches no node, or there is no such preset. `report` may be nullptr, as
+// may `remarks`: on rules that decide nothing.
+Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report = nullptr,
+               std::vector<std::string>* remarks = nullptr);
 
 }  // namespace halfstep

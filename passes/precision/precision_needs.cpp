@@ -47,6 +47,7 @@ std::string quoted(const Node& node) {
 PrecisionNeeds::PrecisionNeeds(const Graph& graph, const std::vector<PrecisionClass>& classes, DType low, Scope scope)
     : graph_(graph), classes_(classes), low_(low), reasons_(graph.nodes().size()), walked_(graph.nodes().size(), 0) {
   find_weak();
+  if (scope == nothing) return;
   look_at_constants(scope);
   if (scope == constants_beyond_range) return;
   look_at_contractions();
@@ -116,7 +117,7 @@ std::vector<Value> PrecisionNeeds::strong_operands(const Node& node) const {
 // Whether the row leaves the node's precision to what it meets, and no rule says otherwise.
 bool PrecisionNeeds::may_change(NodeId id) const {
   const PrecisionClass& c = classes_[static_cast<size_t>(id)];
-  return c.source.empty() && c.precision != Precision::full && !is_leaf(*graph_.node(id).op) &&
+  return !c.is_fixed && c.precision != Precision::full && !is_leaf(*graph_.node(id).op) &&
          is_castable(graph_.node(id).results[0].dtype);
 }
 
@@ -212,7 +213,7 @@ void PrecisionNeeds::look_at_contractions() {
 void PrecisionNeeds::look_at_angles() {
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& node = graph_.node(id);
-    if ((is(node, "sin") || is(node, "cos")) && classes_[static_cast<size_t>(id)].source.empty())
+    if ((is(node, "sin") || is(node, "cos")) && !classes_[static_cast<size_t>(id)].is_fixed)
       for (Value v : node.operands) keep_makers(v, "an angle of " + quoted(node), true, true);
   }
 }

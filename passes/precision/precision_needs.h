@@ -21,7 +21,8 @@ namespace halfstep {
 
 class PrecisionNeeds {
  public:
-  enum Scope : uint8_t { all, constants_beyond_range };  // the second is what torch does not leave to its user
+  // constants_beyond_range: what torch does not leave to its user.
+  enum Scope : uint8_t { all, constants_beyond_range, nothing };
   PrecisionNeeds(const Graph& graph, const std::vector<PrecisionClass>& classes, DType low, Scope scope);
 
   // Why the node computes in f32; "" if it need not.

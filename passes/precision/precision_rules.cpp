@@ -4,6 +4,8 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <functional>
+#include <regex>
 #include <unordered_set>
 
 #include "base/error.h"
@@ -12,91 +14,271 @@
 namespace halfstep {
 namespace {
 
-bool fits(const std::string& pattern, const std::string& name) {
-  return !name.empty() && fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+bool names(const Op& op, const std::string& text) { return op.name == text || (!op.onnx.empty() && op.onnx == text); }
+
+// Whether `name` is `scope` or stands under it; exporters separate with '/', '.' and "::".
+bool stands_under(const std::string& scope, const std::string& name) {
+  if (!name.starts_with(scope)) return false;
+  return name.size() == scope.size() || scope.ends_with('/') || scope.ends_with('.') ||
+         std::string_view("/.:").find(name[scope.size()]) != std::string_view::npos;
 }
 
-// Of rules that are Halfstep's own: the model need not have what they name.
-constexpr const char *kTorchPreset = "torch preset", *kAccumulating = "accumulates";
+// A rule made ready.
+struct Matcher {
+  const PrecisionRule* rule;
+  bool is_operator = false;
+  std::optional<std::regex> expression;
+
+  bool fits(const std::string& pattern, const std::string& name) const {
+    if (name.empty()) return false;
+    switch (rule->form) {
+      case PrecisionRule::glob:
+        return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+      case PrecisionRule::regex:
+        return std::regex_search(name, *expression, std::regex_constants::match_continuous);
+      case PrecisionRule::literal:
+        return pattern == name;
+    }
+    return false;
+  }
+  static bool fits_name(const std::string& pattern, const std::string& name) {
+    return !name.empty() && fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+  }
+};
+
+// What a rule's selectors are compared with.
+struct Candidate {
+  const std::string& name;   // of the ONNX node; maybe empty
+  const std::string* onnx;   // its operator; nullptr: none
+  const std::string* scope;  // nullptr: the file does not tell
+  const Op* op;              // nullptr: of a node that is gone
+};
 
 class Classes {
  public:
-  Classes(const Graph& graph, const SourceNodes& sources) : graph_(graph), sources_(sources) {
+  Classes(const Graph& graph, const std::vector<PrecisionRule>& rules, const SourceNodes& sources)
+      : graph_(graph), sources_(sources) {
     for (const auto& [part, whole] : sources.part_of) parts_[whole].push_back(part);
+    for (const PrecisionRule& rule : rules) {
+      Matcher& m = matchers_.emplace_back(Matcher{&rule, is_operator(rule.pattern, sources), {}});
+      if (rule.form == PrecisionRule::regex)
+        m.expression = compiled(rule.pattern.empty() ? rule.node : rule.pattern, rule.source);
+    }
+    problems_.throw_if_any();
+    check();
   }
 
-  std::vector<PrecisionClass> of(const std::vector<PrecisionRule>& rules) const {
-    check(rules);
-    std::vector<PrecisionClass> classes;
-    classes.reserve(graph_.nodes().size());
-    const std::string* name = nullptr;  // of the node before, which most often is that of the same node of the file
-    const std::string* onnx = nullptr;
-    for (const Node& node : graph_.nodes()) {
-      PrecisionClass c{node.op->precision, ""};
-      if (&*node.origin.name != name) name = &*node.origin.name, onnx = operator_of(*name);
-      for (const PrecisionRule& rule : rules)
-        if (applies(rule, node, onnx))
-          c = {rule.precision,
-               is_operator(rule.pattern) ? rule.source : fmt::format("{}: pattern '{}'", rule.source, rule.pattern)};
-      classes.push_back(std::move(c));
+  PrecisionClasses run(Preset::OperatorRows operator_rows, const std::vector<std::string>& removed) {
+    PrecisionClasses result;
+    result.of.reserve(graph_.nodes().size());
+    std::vector<size_t> matched(matchers_.size(), 0), decided(matchers_.size(), 0), beaten_by(matchers_.size(), 0);
+    std::vector<size_t> met;
+    for (NodeId id = 0; id < graph_.size(); ++id) {
+      const Node& node = graph_.node(id);
+      const bool is_removed = std::ranges::any_of(removed, [&](const std::string& r) { return names(*node.op, r); });
+      const bool rowless = operator_rows == Preset::none || is_removed;
+      PrecisionClass c{rowless ? Precision::follow : node.op->precision, ""};
+      c.has_row = !rowless;
+      met.clear();
+      for (size_t i = 0; i < matchers_.size(); ++i) {
+        const PrecisionRule& rule = *matchers_[i].rule;
+        if (!applies(matchers_[i], node)) continue;
+        if (!rule.tensor.empty()) {
+          add_slots(matchers_[i], id, result);
+          continue;
+        }
+        met.push_back(i);
+        c = class_of(matchers_[i], *node.op);
+      }
+      for (size_t i : met) {
+        ++matched[i];
+        if (matchers_[i].rule->precision == matchers_[met.back()].rule->precision)
+          ++decided[i];
+        else
+          beaten_by[i] = met.back();
+      }
+      result.of.push_back(std::move(c));
     }
-    return classes;
+    for (size_t i = 0; i < matchers_.size(); ++i) {
+      const PrecisionRule& rule = *matchers_[i].rule;
+      if (rule.author != PrecisionRule::user || matched[i] == 0 || decided[i] > 0 || beaten_by[i] <= i) continue;
+      result.remarks.push_back(fmt::format("{} decides nothing: {}, which says {}, stands behind it and wins",
+                                           to_string(rule), to_string(*matchers_[beaten_by[i]].rule),
+                                           said(matchers_[beaten_by[i]].rule->precision)));
+    }
+    for (const auto& [rule, text] : slot_problems_)
+      if (!text.empty()) problems_.add(text);
+    problems_.throw_if_any();
+    return result;
   }
 
  private:
-  bool is_operator(const std::string& pattern) const {
-    return sources_.known_operators.contains(pattern) || std::ranges::any_of(all_ops(), [&](const Op* op) {
-             return op->name == pattern || (!op->onnx.empty() && op->onnx == pattern);
-           });
+  static std::string_view said(Precision precision) {
+    return precision == Precision::low ? "low" : precision == Precision::full ? "fp32" : name(precision);
   }
 
-  // Whether the ONNX node of this name is one that the pattern means.
-  static bool means(const std::string& pattern, const std::string& name, const std::string* onnx) {
-    return fits(pattern, name) || (onnx && *onnx == pattern);
+  std::optional<std::regex> compiled(const std::string& text, const std::string& source) {
+    try {
+      return std::regex(text, std::regex::ECMAScript | std::regex::optimize);
+    } catch (const std::regex_error&) {
+      problems_.add(fmt::format("autocast: {} '{}' is no regular expression", source, text));
+      return std::nullopt;
+    }
   }
-  bool means(const std::string& pattern, const std::string& name) const {
-    return means(pattern, name, operator_of(name));
+
+  static PrecisionClass class_of(const Matcher& m, const Op& op) {
+    const PrecisionRule& rule = *m.rule;
+    const bool is_user = rule.author == PrecisionRule::user;
+    const bool by_name = is_user && !rule.pattern.empty() && !m.is_operator;
+    return {.precision = rule.precision,
+            .source = by_name ? fmt::format("{}: pattern '{}'", rule.source, rule.pattern) : rule.source,
+            .reason = rule.reason,
+            .is_user = is_user,
+            .is_fixed = is_user || rule.precision != op.precision};
   }
+
   const std::string* operator_of(const std::string& name) const {
     const auto op = sources_.operators.find(name);
     return op == sources_.operators.end() ? nullptr : &op->second;
   }
-
-  // `onnx`: the operator of the ONNX node behind it, nullptr if there is none.
-  bool applies(const PrecisionRule& rule, const Node& node, const std::string* onnx) const {
-    const std::string& name = node.origin.name;
-    if (rule.pattern == node.op->name || (!node.op->onnx.empty() && rule.pattern == node.op->onnx)) return true;
-    if (name.empty()) return false;
-    if (means(rule.pattern, name, onnx)) return true;
-    if (parts_.empty()) return false;
-    const auto parts = parts_.find(name);
-    return rule.precision == Precision::full && parts != parts_.end() &&
-           std::ranges::any_of(parts->second, [&](const std::string& part) { return means(rule.pattern, part); });
+  const std::string* scope_of(const std::string& name) const {
+    const auto scope = sources_.scopes.find(name);
+    return scope == sources_.scopes.end() ? nullptr : &scope->second;
   }
 
-  void check(const std::vector<PrecisionRule>& rules) const {
-    Problems problems;
-    for (const PrecisionRule& rule : rules) {
-      if (rule.source == kTorchPreset || rule.source == kAccumulating || is_operator(rule.pattern) ||
-          std::ranges::any_of(graph_.nodes(),
-                              [&](const Node& node) { return applies(rule, node, operator_of(node.origin.name)); }) ||
-          std::ranges::any_of(sources_.operators, [&](const auto& node) { return means(rule.pattern, node.first); }))
-        continue;
-      std::vector<std::string> known(sources_.known_operators.begin(), sources_.known_operators.end());
-      for (const Op* op : all_ops()) known.push_back(std::string(op->onnx.empty() ? op->name : op->onnx));
-      for (const Node& node : graph_.nodes()) known.push_back(node.origin.name);
-      for (const auto& [name, op] : sources_.operators) known.push_back(name);
-      const std::string suggestion = nearest(rule.pattern, known);
-      problems.add(fmt::format("autocast: {} '{}' is no operator and matches no node of the model{}", rule.source,
-                               rule.pattern,
-                               suggestion.empty() ? "" : fmt::format("; did you mean '{}'?", suggestion)));
+  static bool matches_operator(const std::string& text, const Candidate& c) {
+    return (c.op && names(*c.op, text)) || (c.onnx && *c.onnx == text);
+  }
+  static bool matches_scope(const std::string& text, const Candidate& c) {
+    return stands_under(text, c.name) || (c.scope && stands_under(text, *c.scope));
+  }
+
+  bool matches(const Matcher& m, const Candidate& c) const {
+    const PrecisionRule& r = *m.rule;
+    if (!r.pattern.empty() && !matches_operator(r.pattern, c) && !m.fits(r.pattern, c.name)) return false;
+    if (!r.node.empty() && !m.fits(r.node, c.name)) return false;
+    if (!r.op.empty() && !matches_operator(r.op, c)) return false;
+    return r.subgraph.empty() || matches_scope(r.subgraph, c);
+  }
+
+  bool applies(const Matcher& m, const Node& node) const {
+    if (m.rule->author == PrecisionRule::preset && m.rule->op.empty())  // every node of the model
+      return node.origin.phase == Phase::forward && node.op->leaf == Leaf::none;
+    const std::string& name = node.origin.name;
+    if (&name != name_) name_ = &name, onnx_ = operator_of(name), scope_ = scope_of(name);
+    if (matches(m, {name, onnx_, scope_, node.op})) return true;
+    if (parts_.empty() || m.rule->precision != Precision::full || name.empty()) return false;
+    const auto parts = parts_.find(name);
+    return parts != parts_.end() && std::ranges::any_of(parts->second, [&](const std::string& part) {
+             return matches(m, {part, operator_of(part), scope_of(part), nullptr});
+           });
+  }
+
+  // The slots that are the ONNX node's own: what comes into it and what leaves it.
+  void add_slots(const Matcher& m, NodeId id, PrecisionClasses& result) {
+    if (users_.empty()) users_ = graph_.users();
+    const Node& node = graph_.node(id);
+    if (node.op->leaf != Leaf::none) return;
+    const std::string& wanted = m.rule->tensor;
+    std::string& problem = slot_problems_.try_emplace(m.rule, unmatched_slot(*m.rule)).first->second;
+    const auto inside = [&](NodeId other) {
+      return !node.origin.name.empty() && graph_.node(other).origin == node.origin &&
+             graph_.node(other).op->leaf == Leaf::none;
+    };
+    const auto add = [&](std::optional<size_t> operand) {
+      result.slots[id].push_back({operand, m.rule->precision, m.rule->source});
+      problem.clear();
+    };
+    if (wanted == "result") {
+      const std::vector<NodeId>& users = users_[static_cast<size_t>(id)];
+      if (users.empty() || !std::ranges::all_of(users, inside)) add(std::nullopt);
+      return;
     }
-    problems.throw_if_any();
+    for (size_t i = 0; i < node.operands.size(); ++i) {
+      const Value v = node.operands[i];
+      if (!v || inside(v.node)) continue;
+      const Node& maker = graph_.node(v);
+      const std::string_view own = node.op->operands[std::min(i, node.op->operands.size() - 1)].name;
+      const bool leaf_fits = is_leaf(*maker.op) && m.fits_name(wanted, maker.attributes.text("name"));
+      if (wanted == std::to_string(i) || wanted == own || leaf_fits || m.fits_name(wanted, maker.origin.name)) add(i);
+    }
+  }
+
+  static std::string unmatched_slot(const PrecisionRule& rule) {
+    return fmt::format(
+        "autocast: {}: tensor '{}' is no slot of what it matches: 'result', an operand's number or its name expected",
+        rule.source, rule.tensor);
+  }
+
+  bool any_candidate(const std::function<bool(const Candidate&)>& wanted) const {
+    return std::ranges::any_of(graph_.nodes(),
+                               [&](const Node& node) {
+                                 const std::string& name = node.origin.name;
+                                 return wanted({name, operator_of(name), scope_of(name), node.op});
+                               }) ||
+           std::ranges::any_of(sources_.operators, [&](const auto& node) {
+             return wanted({node.first, &node.second, scope_of(node.first), nullptr});
+           });
+  }
+
+  std::vector<std::string> known_operators() const {
+    std::vector<std::string> known(sources_.known_operators.begin(), sources_.known_operators.end());
+    for (const Op* op : all_ops()) known.push_back(std::string(op->onnx.empty() ? op->name : op->onnx));
+    return known;
+  }
+  std::vector<std::string> known_nodes() const {
+    std::vector<std::string> known;
+    for (const Node& node : graph_.nodes()) known.push_back(node.origin.name);
+    for (const auto& [name, op] : sources_.operators) known.push_back(name);
+    return known;
+  }
+
+  void add_problem(const PrecisionRule& rule, const std::string& text, std::string_view what,
+                   const std::vector<std::string>& known) {
+    const std::string near = nearest(text, known);
+    problems_.add(fmt::format("autocast: {} '{}' {}{}", rule.source, text, what,
+                              near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
+  }
+
+  // Each selector by itself, then all together.
+  void check() {
+    for (const Matcher& m : matchers_) {
+      const PrecisionRule& r = *m.rule;
+      if (r.author == PrecisionRule::preset) continue;
+      size_t problems = 0;
+      const auto expect = [&](bool holds, const std::string& text, std::string_view what,
+                              const std::vector<std::string>& known) {
+        if (!holds) ++problems, add_problem(r, text, what, known);
+      };
+      if (!r.pattern.empty() && !m.is_operator &&
+          !any_candidate([&](const Candidate& c) { return m.fits(r.pattern, c.name); })) {
+        std::vector<std::string> known = known_operators();
+        for (std::string& node : known_nodes()) known.push_back(std::move(node));
+        expect(false, r.pattern, "is no operator and matches no node of the model", known);
+      }
+      if (!r.node.empty())
+        expect(any_candidate([&](const Candidate& c) { return m.fits(r.node, c.name); }), r.node,
+               "matches no node of the model", known_nodes());
+      if (!r.op.empty()) expect(is_operator(r.op, sources_), r.op, "is no operator", known_operators());
+      if (!r.subgraph.empty())
+        expect(any_candidate([&](const Candidate& c) { return matches_scope(r.subgraph, c); }), r.subgraph,
+               "is no subgraph of the model", known_nodes());
+      const bool places = !r.node.empty() || !r.subgraph.empty();
+      if (problems == 0 && places && !any_candidate([&](const Candidate& c) { return matches(m, c); }))
+        problems_.add(fmt::format("autocast: {}: no node matches all of its selectors", to_string(r)));
+    }
+    problems_.throw_if_any();
   }
 
   const Graph& graph_;
   const SourceNodes& sources_;
+  Problems problems_;
+  std::vector<Matcher> matchers_;
   std::map<std::string, std::vector<std::string>> parts_;
+  std::vector<std::vector<NodeId>> users_;
+  std::map<const PrecisionRule*, std::string> slot_problems_;
+  // Of the node before, which most often is that of the same node of the file.
+  mutable const std::string *name_ = nullptr, *onnx_ = nullptr, *scope_ = nullptr;
 };
 
 }  // namespace
@@ -105,27 +287,38 @@ PrecisionRule allow_rule(std::string pattern) { return {std::move(pattern), Prec
 PrecisionRule deny_rule(std::string pattern) { return {std::move(pattern), Precision::full, "deny list"}; }
 PrecisionRule infer_rule(std::string pattern) { return {std::move(pattern), Precision::follow, "infer list"}; }
 
-std::vector<PrecisionRule> autocast_preset(const std::string& preset) {
-  // Powers that are summed, and products of many: what they are made of is beyond f16 where their results need not be.
-  const std::vector<PrecisionRule> accumulating = {{"LpPool", Precision::full, kAccumulating},
-                                                   {"CumProd", Precision::full, kAccumulating}};
-  if (preset == "default") return accumulating;
-  if (preset != "torch") throw Error(fmt::format("autocast: no preset '{}'; there are: default, torch", preset));
-  // torch's softmax kernels read f16 and write f32; its batch and instance norms write what they read, its other norms
-  // f32; a mean writes what it reads, a sum f32; resampling is f32, and a power, also one inside what was recognised.
-  std::vector<PrecisionRule> rules = accumulating;
-  for (const char* op :
-       {"softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "resample", "Resize", "Upsample", "Pow"})
-    rules.push_back({op, Precision::full, kTorchPreset});
-  for (const char* op : {"batch_norm", "InstanceNormalization", "ReduceMean", "GlobalAveragePool", "sin", "cos"})
-    rules.push_back({op, Precision::follow, kTorchPreset});
-  rules.push_back({"PRelu", Precision::low, kTorchPreset});
+std::string to_string(const PrecisionRule& rule) {
+  std::string text = rule.source;
+  const auto add = [&](std::string_view kind, const std::string& value) {
+    if (!value.empty()) text += fmt::format("{} {}'{}'", text == rule.source ? ":" : ",", kind, value);
+  };
+  add("", rule.pattern);
+  add("node ", rule.node);
+  add("operator ", rule.op);
+  add("subgraph ", rule.subgraph);
+  add("tensor ", rule.tensor);
+  return text;
+}
+
+bool is_operator(const std::string& name, const SourceNodes& sources) {
+  return sources.known_operators.contains(name) ||
+         std::ranges::any_of(all_ops(), [&](const Op* op) { return names(*op, name); });
+}
+
+std::vector<PrecisionRule> preset_rules(const Preset& preset) {
+  std::vector<PrecisionRule> rules;
+  for (const PresetRow& row : preset.rows)
+    rules.push_back({.precision = row.precision,
+                     .source = fmt::format("{}, {}", to_string(preset), row.list),
+                     .op = row.pattern == "*" ? "" : std::string(row.pattern),
+                     .author = PrecisionRule::preset});
   return rules;
 }
 
-std::vector<PrecisionClass> precision_classes(const Graph& graph, const std::vector<PrecisionRule>& rules,
-                                              const SourceNodes& sources) {
-  return Classes(graph, sources).of(rules);
+PrecisionClasses precision_classes(const Graph& graph, const std::vector<PrecisionRule>& rules,
+                                   const SourceNodes& sources, Preset::OperatorRows operator_rows,
+                                   const std::vector<std::string>& removed) {
+  return Classes(graph, rules, sources).run(operator_rows, removed);
 }
 
 std::map<std::string, std::string> parts_taken_in(const Graph& before, const Graph& after) {

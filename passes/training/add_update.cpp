@@ -180,7 +180,9 @@ class Update {
     UpdateNodes nodes(b_, *row, options_.parameters, {.gradient = g, .rate = rate, .arena = arena(DType::f32)},
                       [this](Value state, Value after) { update(state, after); });
     const Value step = nodes.value(row->step(nodes));
-    const Value moved = b_.sub(before, step), after = kept_on_overflow(p, moved);
+    Value moved = b_.sub(before, step);
+    if (options_.weights) moved = b_.cast(b_.cast(moved, *options_.weights), DType::f32);
+    const Value after = kept_on_overflow(p, moved);
     b_.update(p, after);
     if (is_tapped()) {
       b_.output(kTapGradients, gradients_);

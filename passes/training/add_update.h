@@ -30,6 +30,8 @@ struct OptimizerOptions {
   std::optional<double> clip_norm = std::nullopt;  // of the whole unscaled gradient
   LossScaling scaling = {};
   int64_t accumulation = 1;  // batches whose mean gradient makes a step
+  // Without master weights: after each update they are rounded to this type.
+  std::optional<DType> weights = std::nullopt;
 };
 
 // The step itself, graph "train". With accumulation it adds slot "gradients" to its own and clears it.

@@ -143,24 +143,53 @@ std::string report_text(const AutocastReport& report) {
   return text;
 }
 
+PrecisionRule rule_of(const std::string& text) {
+  static const std::map<std::string, Precision> precisions{
+      {"low", Precision::low}, {"fp32", Precision::full}, {"follow", Precision::follow}, {"widest", Precision::widest}};
+  PrecisionRule rule;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ';');) {
+    const std::string key = part.substr(0, part.find('=')), value = part.substr(part.find('=') + 1);
+    if (key == "precision")
+      rule.precision = precisions.at(value);
+    else if (key == "regex")
+      rule.node = value, rule.form = PrecisionRule::regex;
+    else
+      (key == "node"       ? rule.node
+       : key == "operator" ? rule.op
+       : key == "subgraph" ? rule.subgraph
+       : key == "tensor"   ? rule.tensor
+       : key == "reason"   ? rule.reason
+                           : rule.source) = value;
+  }
+  return rule;
+}
+
 std::string run_autocast(const Graph& graph, Options& o) {
   AutocastOptions options;
   const std::string low = o.text("low", "f16");
   options.low = parse_dtype(low);
-  options.preset = o.text("preset", "default");
+  options.preset = o.text("preset", "halfstep");
+  options.removed = o.list("remove");
   for (const std::string& p : o.list("allow")) options.rules.push_back(allow_rule(p));
   for (const std::string& p : o.list("deny")) options.rules.push_back(deny_rule(p));
   for (const std::string& p : o.list("infer")) options.rules.push_back(infer_rule(p));
+  // "node=fc*;tensor=result;precision=fp32", and so on.
+  for (const std::string& text : o.list("rule")) options.rules.push_back(rule_of(text));
   // "name:Operator" and "part:whole".
   const auto pairs = [&](const std::string& key, std::map<std::string, std::string>& into) {
     for (const std::string& p : o.list(key)) into[p.substr(0, p.find(':'))] = p.substr(p.find(':') + 1);
   };
   pairs("onnx", options.sources.operators);
   pairs("parts", options.sources.part_of);
+  pairs("scopes", options.sources.scopes);
   for (const auto& [name, op] : options.sources.operators) options.sources.known_operators.insert(op);
   AutocastReport report;
-  const Graph result = autocast(graph, options, &report);
-  return print(result) + report_text(report);
+  std::vector<std::string> remarks;
+  const Graph result = autocast(graph, options, &report, &remarks);
+  std::string text = print(result) + report_text(report);
+  for (const std::string& remark : remarks) text += "// remark: " + remark + "\n";
+  return text;
 }
 
 std::string run_attach_loss(const Graph& graph, Options& o) {

@@ -54,7 +54,7 @@ inline Slope slope_of_loss(const Recipe& recipe, const NamedTensors& inputs, con
   constexpr double kStep = 0x1p-30;  // between the kinks of activations, and far above the rounding of doubles
   const ImportedModel model = import_for(recipe);
   const FileTensors direction = line_through(gradients);
-  const Graph graph = along_line(attach_loss(model.graph, pipeline_options(recipe, model.graph).loss), direction);
+  const Graph graph = along_line(attach_loss(model.graph, pipeline_options(recipe, model).loss), direction);
   NamedTensors leaves = inputs;
   leaves.merge(named(model.weights));
   const auto loss_at = [&](double along) {

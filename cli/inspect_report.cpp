@@ -162,9 +162,8 @@ std::string totals_text(const Inspection& inspection) {
   const auto row = [&](const char* label, const std::string& value) {
     text += fmt::format("  {:<11}  {}\n", label, value);
   };
-  row("assignment",
-      fmt::format("{}, preset {}{}, at batch {}", inspection.precision, inspection.preset,
-                  inspection.policy.empty() ? "" : ", policy " + inspection.policy, inspection.batch));
+  row("assignment", fmt::format("{}, preset {}{}, at batch {}", inspection.precision, inspection.preset,
+                                inspection.policy.empty() ? "" : ", policy " + inspection.policy, inspection.batch));
   row("", precision_summary(inspection.nodes));
   if (!inspection.step_unknown.empty()) {
     row("step", "none, and so no costs: " + inspection.step_unknown);

@@ -7,8 +7,9 @@
 // A step that overflowed changes nothing but the loss scale: also the model's own state updates (running statistics)
 // are held back. Formulas are those of torch.optim, torch.nn.utils.clip_grad_norm_ and torch.amp.GradScaler. Runs after
 // bind_arenas. Consumes the gradients; keeps measures "loss", "correct" and "counted", drops the other outputs,
-// and what tap_values reads, and adds "overflow" and "loss_scale" where there is a loss scale. With accumulation a second graph only adds up
-// gradients; where labels can be ignored, also the shares that count, so that all of the step weigh alike.
+// and what tap_values reads, and adds "overflow" and "loss_scale" where there is a loss scale. With accumulation a
+// second graph only adds up gradients; where labels can be ignored, also the shares that count, so that all of the step
+// weigh alike.
 #pragma once
 
 #include <cstdint>

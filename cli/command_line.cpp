@@ -24,6 +24,7 @@ exit codes:
     2  the command line is wrong
     3  a bug in halfstep
     4  check or doctor found problems
+    5  diff found differences
   130  stopped by SIGINT after writing a checkpoint (129: by SIGHUP, 143: by SIGTERM)
 )";
 
@@ -36,6 +37,8 @@ struct Command {
 };
 constexpr const char* kModel = "an ONNX file or a recipe (.toml)";
 constexpr const char* kModelOrStep = "an ONNX file, a recipe (.toml), or a directory that `compile` made";
+constexpr const char* kSide =
+    "each a preset, a policy file, an ONNX file, a recipe, a compiled step, or what inspect --json wrote (.json)";
 constexpr Command kCommands[] = {
     {"info", "devices and library versions", nullptr,
      "  halfstep info\n"
@@ -46,6 +49,10 @@ constexpr Command kCommands[] = {
     {"inspect", "precision of every node, and the reason", kModel,
      "  halfstep inspect models/lenet.onnx\n"
      "  halfstep inspect models/lenet.toml --deny 'node_linear*'  the same with two layers kept in fp32\n"},
+    {"diff", "which nodes two assignments of precision give different types, and why", nullptr,
+     "  halfstep diff torch halfstep --model models/lenet.onnx    two presets\n"
+     "  halfstep diff before.json models/lenet.toml               what inspect --json wrote, and a recipe as it is "
+     "now\n"},
     {"compile", "compile the training step into a directory", kModel,
      "  halfstep compile models/lenet.toml -o lenet.step          then: halfstep train lenet.step\n"
      "  halfstep compile models/lenet.onnx --stop-after autocast  print the graph after a pass\n"},
@@ -248,7 +255,12 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
     command->add_flag_callback(
         "--calls", [&options] { options.detail = CommandOptions::all; }, "a row for each call of the step");
   }
-  if (!row.operand) return;
+  if (name == "diff") {
+    command->add_option("sides", options.sides, kSide)->required()->expected(2)->type_name("A B");
+    command->add_option("--model", options.diff_model, "the model that presets and policies are looked at with")
+        ->type_name("PATH");
+  }
+  if (!row.operand && name != "diff") return;
   add_recipe_keys(*command, line);
   add_compiler_options(*command, options);
 }

@@ -27,6 +27,8 @@ struct CommandOptions {
   std::string checkpoint;  // eval, export, gradients: weights to use
   enum Exported : uint8_t { model, training_graph, training_info, training_operators } exported = model;
   InspectOptions inspect;
+  std::vector<std::string> sides;        // diff: two
+  std::string diff_model;                // of sides that are presets and policies
   int64_t steps = 20, random_steps = 0;  // doctor: on data; on random inputs
   int64_t tap_elements = -1;             // of a tensor that taps count, at most; -1: as they are
   std::string check;                     // doctor: the user's command

@@ -14,6 +14,7 @@ enum class ExitCode : int {
   usage = 2,          // the command line
   internal = 3,       // a bug of ours
   not_ready = 4,      // check: the model has problems
+  different = 5,      // diff: the assignments are not the same
   hung_up = 129,      // SIGHUP: a checkpoint was written
   interrupted = 130,  // SIGINT: likewise
   terminated = 143,   // SIGTERM: likewise

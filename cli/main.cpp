@@ -1,5 +1,6 @@
 #include <map>
 
+#include "cli/command_diff.h"
 #include "cli/command_line.h"
 #include "cli/output.h"
 #include "compiler/file_training.h"
@@ -12,6 +13,7 @@ namespace {
 
 ExitCode run(const CommandLine& line) {
   if (line.command == "info") return run_info(line.options);
+  if (line.command == "diff") return run_diff(line);
   using Run = ExitCode (*)(const Recipe&, const CommandOptions&);
   const std::map<std::string, Run> commands{
       {"check", run_check}, {"inspect", run_inspect},     {"compile", run_compile},

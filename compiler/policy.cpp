@@ -225,6 +225,16 @@ void add_lists(std::vector<PrecisionRule>& rules, const std::vector<std::string>
 
 PrecisionPolicy read_policy(const fs::path& path) { return Reader().read(path); }
 
+bool is_policy(const fs::path& path) {
+  try {
+    const toml::table table = toml::parse(read_file(path, kLargestPolicy), path.string());
+    return !table.contains("model") &&
+           (table.contains("extends") || table.contains("rule") || table.contains("remove"));
+  } catch (const toml::parse_error&) {
+    return false;
+  }
+}
+
 const Preset& preset_of(const PrecisionPolicy& policy) { return find_preset(policy.preset); }
 
 PrecisionPolicy precision_policy(const Recipe& r) {

@@ -21,6 +21,9 @@ struct PrecisionPolicy {
 // is no policy, an unknown preset, a cycle of `extends`. `preset` is empty where no preset is extended.
 PrecisionPolicy read_policy(const std::filesystem::path& path);
 
+// Whether a TOML file is a policy, by its keys; a recipe or what is neither is none.
+bool is_policy(const std::filesystem::path& path);
+
 // Everything the recipe says: its policy file, then allow, deny and infer, then AutoCast's exclusions by name,
 // operator, range and depth, then its inclusions. Ranges read the model's weights, and run it on the calibration data
 // in fp32.

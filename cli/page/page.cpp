@@ -12,6 +12,7 @@
 #include "cli/page/page_files.h"
 #include "cli/page/page_graph.h"
 #include "compiler/inspect/inspection_json.h"
+#include "program/json_text.h"
 
 namespace halfstep {
 namespace {
@@ -139,7 +140,7 @@ std::string embedded_json(const json& data) {
 }  // namespace
 
 json read_evidence(const std::filesystem::path& path) {
-  const json file = json::parse(read_file(path), nullptr, false);
+  const json file = parse_json(read_file(path));
   if (file.is_discarded()) throw Error(fmt::format("'{}' is no JSON: give what doctor --json wrote", path.string()));
   json tensors = json::array();
   if (!file.is_object() || !file.contains("tensors") || !file["tensors"].is_array())

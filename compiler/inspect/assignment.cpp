@@ -1,0 +1,105 @@
+#include "compiler/inspect/assignment.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <tuple>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "program/json_text.h"
+
+namespace halfstep {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kLargestReport = int64_t{1} << 30;
+
+std::string title_of(const std::string& precision, const std::string& preset, const std::string& policy) {
+  return fmt::format("{}, preset {}{}", precision, preset, policy.empty() ? "" : ", policy " + policy);
+}
+
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& path) : path_(path) {}
+
+  Assignment read() const {
+    const json file = [&] {
+      try {
+        return parse_json(read_file(path_, kLargestReport));
+      } catch (const Error& e) {
+        fail(e.what());
+      }
+    }();
+    if (file.is_discarded() || !file.is_object()) fail("it is no JSON object");
+    if (!file.contains("schema_version") || file["schema_version"] != 1) fail("'schema_version' is not 1");
+    Assignment assignment{
+        title_of(text(file, "precision"), text(file, "preset"), text(file, "policy")), text(file, "model"), {}};
+    if (!file.contains("nodes") || !file["nodes"].is_array()) fail("it has no list 'nodes'");
+    for (const json& node : file["nodes"]) {
+      if (!node.is_object()) fail("an element of 'nodes' is no object");
+      assignment.nodes.push_back({text(node, "node"), text(node, "operator"), text(node, "operand"),
+                                  text(node, "accumulator"), text(node, "result"), text(node, "reason"),
+                                  text(node, "rule")});
+    }
+    return assignment;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(fmt::format("'{}': {}: give what `halfstep inspect --json` wrote", path_.string(), what));
+  }
+  // Empty for null.
+  std::string text(const json& object, const char* key) const {
+    if (!object.contains(key) || !(object[key].is_string() || object[key].is_null()))
+      fail(fmt::format("no text '{}'", key));
+    return object[key].is_null() ? "" : line_of(object[key]);
+  }
+
+  const std::filesystem::path& path_;
+};
+
+}  // namespace
+
+Assignment assignment_of(const Inspection& inspection) {
+  Assignment assignment{title_of(inspection.precision, inspection.preset, inspection.policy), inspection.model, {}};
+  for (const InspectedNode& node : inspection.nodes)
+    assignment.nodes.push_back({node.origin.name, node.op, node.typed ? std::string(name(node.operand)) : "",
+                                node.accumulator ? std::string(name(*node.accumulator)) : "",
+                                node.typed ? std::string(name(node.result)) : "", node.reason, node.rule});
+  return assignment;
+}
+
+Assignment read_assignment(const std::filesystem::path& path) { return Reader(path).read(); }
+
+AssignmentDiff diff(const Assignment& first, const Assignment& second) {
+  const auto key = [](const AssignedNode& node) {
+    return std::pair(std::string_view(node.name), std::string_view(node.op));
+  };
+  const auto types = [](const AssignedNode& node) { return std::tie(node.operand, node.accumulator, node.result); };
+  std::multimap<std::pair<std::string_view, std::string_view>, const AssignedNode*> others;
+  for (const AssignedNode& node : second.nodes) others.emplace(key(node), &node);
+  AssignmentDiff result;
+  for (const AssignedNode& node : first.nodes) {
+    const auto other = others.find(key(node));
+    if (other == others.end()) {
+      result.only_first.push_back(&node);
+      continue;
+    }
+    if (types(node) == types(*other->second))
+      ++result.same;
+    else
+      result.changed.emplace_back(&node, other->second);
+    others.erase(other);
+  }
+  for (const AssignedNode& node : second.nodes)
+    if (const auto [begin, end] = others.equal_range(key(node));
+        std::any_of(begin, end, [&](const auto& left) { return left.second == &node; }))
+      result.only_second.push_back(&node);
+  return result;
+}
+
+}  // namespace halfstep

@@ -5,7 +5,9 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/table.h"
 #include "compiler/file_training.h"
+#include "compiler/mixed_export.h"
 #include "compiler/provenance.h"
 #include "compiler/session.h"
 #include "compiler/training_graph.h"
@@ -53,10 +55,39 @@ void export_weights(const Recipe& given, const CommandOptions& options) {
     print_out("{}\n", json_text({{"model", recipe.model}, {"trained_model", options.target}}));
 }
 
+void export_low(const Recipe& given, const CommandOptions& options) {
+  const Recipe recipe = open_job(given).recipe;
+  FileTensors weights;
+  std::optional<int64_t> step;
+  if (!options.checkpoint.empty()) {
+    Checkpoint checkpoint = read_checkpoint(options.checkpoint);
+    weights = std::move(checkpoint.model.weights), step = checkpoint.train.step;
+  }
+  const MixedExport made = export_mixed(recipe, weights, options.target, provenance(recipe, step));
+  if (options.format == Format::json)
+    print_out("{}\n", json_text({{"model", recipe.model},
+                                 {"mixed_model", options.target},
+                                 {"precision", recipe.precision},
+                                 {"preset", made.inspection.preset},
+                                 {"low_nodes", made.low_nodes},
+                                 {"casts", made.casts},
+                                 {"low_weights", made.low_weights},
+                                 {"weight_bytes", made.weight_bytes},
+                                 {"weight_bytes_fp32", made.weight_bytes_before}}));
+  else
+    print_err("halfstep: {} nodes in {} by preset {}, {} casts; weights {} of {}\n", made.low_nodes, recipe.precision,
+              made.inspection.preset, made.casts, bytes_text(made.weight_bytes), bytes_text(made.weight_bytes_before));
+}
+
 }  // namespace
 
 ExitCode run_export(const Recipe& given, const CommandOptions& options) {
-  options.exported == CommandOptions::model ? export_weights(given, options) : export_step(given, options);
+  if (options.exported == CommandOptions::mixed_model)
+    export_low(given, options);
+  else if (options.exported == CommandOptions::model)
+    export_weights(given, options);
+  else
+    export_step(given, options);
   if (options.format == Format::text) print_err("halfstep: wrote {}\n", options.target);
   return ExitCode::success;
 }

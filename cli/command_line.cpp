@@ -66,8 +66,10 @@ constexpr Command kCommands[] = {
      "  halfstep gradients model.onnx --data batch.npz --batch 8 -o gradients.safetensors\n"
      "  halfstep gradients model.onnx --data batch.npz --batch 8 --precision fp32 --dropout 0.1 -o "
      "with_dropout.safetensors\n"},
-    {"export", "put trained weights back into the ONNX model, or write its training step as one", kModelOrStep,
+    {"export", "put trained weights back into the ONNX model, write it in mixed precision, or its training step as one",
+     kModelOrStep,
      "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
+     "  halfstep export model.onnx --precision fp16 -o mixed.onnx               in mixed precision, with casts\n"
      "  halfstep export models/lenet.toml --training-graph -o lenet.step.onnx\n"},
     {"doctor", "what precision does to a training, tensor by tensor, and the fewest changes that repair it", kModel,
      "  halfstep doctor models/lenet.toml --steps 20              fp32 and AMP side by side on the recipe's data\n"
@@ -326,6 +328,10 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv)
     return std::nullopt;
   }
   line.command = app.get_subcommands().front()->get_name();
+  // The weights of a run go back into the model as it was, unless a type is asked for.
+  const bool has_type = std::ranges::any_of(line.keys, [](const auto& key) { return key.first == "precision"; });
+  if (line.command == "export" && line.options.exported == CommandOptions::model && has_type)
+    line.options.exported = CommandOptions::mixed_model;
   return line;
 }
 

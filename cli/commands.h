@@ -25,7 +25,7 @@ struct CommandOptions {
   std::string sign;        // compile: a private key
   std::string cubins;      // compile: architectures
   std::string checkpoint;  // eval, export, gradients: weights to use
-  enum Exported : uint8_t { model, training_graph, training_info, training_operators } exported = model;
+  enum Exported : uint8_t { model, mixed_model, training_graph, training_info, training_operators } exported = model;
   InspectOptions inspect;
   std::vector<std::string> sides;        // diff: two
   std::string diff_model;                // of sides that are presets and policies

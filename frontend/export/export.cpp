@@ -121,12 +121,19 @@ class Exporter {
 
 }  // namespace
 
+OnnxModel inference_model(OnnxModel original, const FileTensors& trained) {
+  return Exporter(std::move(original), trained).convert();
+}
+
 void export_model(OnnxModel original, const FileTensors& trained, const std::filesystem::path& path,
                   const ExportOptions& options) {
-  OnnxModel converted = Exporter(std::move(original), trained).convert();
-  onnx::ModelProto& model = converted.edit();
-  add_metadata(model, options.metadata);
-  write_model(model, path, options.largest_inline);
+  export_model(inference_model(std::move(original), trained), path, options);
+}
+
+void export_model(OnnxModel model, const std::filesystem::path& path, const ExportOptions& options) {
+  onnx::ModelProto& messages = model.edit();
+  add_metadata(messages, options.metadata);
+  write_model(messages, path, options.largest_inline);
 }
 
 }  // namespace halfstep

@@ -10,16 +10,21 @@
 
 namespace halfstep {
 
+// `original` with the data of `trained` (by initializer name, in ONNX layout) and the nodes of inference
+// (inference_form.h). Error if a tensor does not fit its initializer, or data is missing that was not trained.
+OnnxModel inference_model(OnnxModel original, const FileTensors& trained);
+
 struct ExportOptions {
   // A model with more bytes of weights than this gets them in a file beside it, "<name>.data".
   int64_t largest_inline = 1'900'000'000;
   std::map<std::string, std::string> metadata = {};  // metadata_props; those of the original stay
 };
 
-// Writes `original` with the data of `trained` (by initializer name, in ONNX layout) to `path`, atomically. Element
-// types stay as in the original; nodes become those of inference (inference_form.h). Throws Error if
-// a tensor does not fit its initializer, if data is missing that was not trained, or if the file cannot be written.
+// Writes inference_model(original, trained) to `path`, atomically. Element types stay as in the original. Error also
+// if the file cannot be written.
 void export_model(OnnxModel original, const FileTensors& trained, const std::filesystem::path& path,
                   const ExportOptions& options = {});
+// The same of any model.
+void export_model(OnnxModel model, const std::filesystem::path& path, const ExportOptions& options = {});
 
 }  // namespace halfstep

@@ -1,0 +1,63 @@
+#include "compiler/mixed_export.h"
+
+#include <set>
+
+#include "base/error.h"
+#include "frontend/export/export.h"
+
+namespace halfstep {
+namespace {
+
+bool is_contraction(const InspectedNode& node) {
+  static const std::set<std::string> contractions{"Conv",      "ConvTranspose", "MatMul", "Gemm", "Einsum",
+                                                  "Attention", "LSTM",          "GRU",    "RNN"};
+  return contractions.contains(node.op);
+}
+
+// Moves values and computes none, so that it is no part of a formula.
+bool is_movement(const InspectedNode& node) {
+  static const std::set<std::string> movements{"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten",
+                                               "Expand",  "Identity",  "Slice",   "Split",     "Concat",
+                                               "Gather",  "Cast",      "Pad",     "Tile"};
+  return movements.contains(node.op);
+}
+
+}  // namespace
+
+MixedPrecision mixed_precision_of(const Inspection& inspection) {
+  require(inspection.low.has_value(), "there is a low type");
+  MixedPrecision mixed{.low = *inspection.low, .nodes = {}};
+  std::set<std::string> wholes;
+  for (const InspectedNode& node : inspection.nodes)
+    if (node.fate == Fate::part && !is_movement(node)) wholes.insert(node.into);
+  for (const InspectedNode& node : inspection.nodes) {
+    const bool computes = node.fate == Fate::computed || node.fate == Fate::part || node.fate == Fate::merged;
+    if (!node.file_node || !node.typed || !computes || (node.fate == Fate::part && is_movement(node))) continue;
+    const FileNode& file = inspection.report.file_nodes[*node.file_node];
+    if (file.results.empty()) continue;
+    const bool is_written_out = node.fate == Fate::part || (wholes.contains(*node.origin.name) && !is_movement(node));
+    const bool is_in_low = is_low(node.operand) && (is_contraction(node) || (is_low(node.result) && !is_written_out));
+    mixed.nodes[file.results.front()] = {is_in_low ? mixed.low : DType::f32, node.reason};
+  }
+  return mixed;
+}
+
+MixedExport export_mixed(const Recipe& recipe, const FileTensors& trained, const std::filesystem::path& path,
+                         const std::map<std::string, std::string>& metadata) {
+  MixedExport result{.inspection = inspect(recipe, {})};
+  if (!result.inspection.low) {
+    export_model(inference_model(onnx_model_of(recipe), trained), path, {.metadata = metadata});
+    return result;
+  }
+  const MixedPrecision assignment = mixed_precision_of(result.inspection);
+  MixedModel mixed = mixed_precision(inference_model(onnx_model_of(recipe), trained), assignment);
+  result.low_nodes = mixed.low_nodes, result.casts = mixed.casts, result.low_weights = mixed.low_weights;
+  result.weight_bytes = mixed.weight_bytes, result.weight_bytes_before = mixed.weight_bytes_before;
+  ExportOptions options{.metadata = metadata};
+  options.metadata["halfstep.preset"] = result.inspection.preset;
+  options.metadata["halfstep.precision"] = recipe.precision;
+  export_model(std::move(mixed.model), path, options);
+  return result;
+}
+
+}  // namespace halfstep

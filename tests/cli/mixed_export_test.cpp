@@ -1,0 +1,49 @@
+// halfstep export --precision: a model in mixed precision.
+#include "frontend/export/mixed_precision.h"
+#include "tests/cli/cli_fixture.h"
+
+namespace halfstep::test {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+class MixedExport : public Cli {
+ protected:
+  // Operators of the written file, in order.
+  std::vector<std::string> operators(const std::string& name) const {
+    onnx::ModelProto model;
+    EXPECT_TRUE(model.ParseFromString(read(name)));
+    std::vector<std::string> ops;
+    for (const onnx::NodeProto& node : model.graph().node()) ops.push_back(node.op_type());
+    return ops;
+  }
+};
+
+TEST_F(MixedExport, IsTheInferenceModelWithCasts) {
+  write("m.onnx", tiny_mlp());
+  const json said = json::parse(succeed({"export", "m.onnx", "--precision", "fp16", "-o", "low.onnx", "--json"}));
+  EXPECT_EQ(said["low_nodes"], 3);
+  EXPECT_EQ(said["casts"], 2);
+  EXPECT_EQ(said["preset"], "halfstep 1");
+  EXPECT_EQ(said["weight_bytes_fp32"], 4 * 67 + 4);
+  EXPECT_EQ(said["weight_bytes"], 2 * 67 + 4);  // the dropout's ratio, which nothing reads any more, stays
+  EXPECT_THAT(operators("low.onnx"), testing::ElementsAre("Cast", "Gemm", "Relu", "Gemm", "Cast"));
+  succeed({"check", "low.onnx"});
+}
+
+TEST_F(MixedExport, RulesDecideAndFp32HasNoCasts) {
+  write("m.onnx", tiny_mlp());
+  succeed({"export", "m.onnx", "--precision", "bf16", "--deny", "fc2", "-o", "low.onnx"});
+  EXPECT_THAT(operators("low.onnx"), testing::ElementsAre("Cast", "Gemm", "Relu", "Cast", "Gemm"));
+  succeed({"export", "m.onnx", "--precision", "fp32", "-o", "plain.onnx"});
+  EXPECT_THAT(operators("plain.onnx"), testing::ElementsAre("Gemm", "Relu", "Gemm"));
+}
+
+TEST_F(MixedExport, WithoutATypeTheWeightsOfARunAreAskedFor) {
+  write("m.onnx", tiny_mlp());
+  fail(1, {"export", "m.onnx", "-o", "low.onnx"}, {"--checkpoint"});
+}
+
+}  // namespace
+}  // namespace halfstep::test

@@ -69,8 +69,7 @@ constexpr Command kCommands[] = {
     {"export", "put trained weights back into the ONNX model, write it in mixed precision, or its training step as one",
      kModelOrStep,
      "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
-     "  halfstep export model.onnx --precision fp16 -o mixed.onnx               in mixed precision, with casts\n"
-     "  halfstep export models/lenet.toml --training-graph -o lenet.step.onnx\n"},
+     "  halfstep export model.onnx --precision fp16 -o mixed.onnx               in mixed precision, with casts\n"},
     {"doctor", "what precision does to a training, tensor by tensor, and the fewest changes that repair it", kModel,
      "  halfstep doctor models/lenet.toml --steps 20              fp32 and AMP side by side on the recipe's data\n"
      "  halfstep doctor model.onnx --check './evaluate.sh {policy}'   the fewest nodes in fp32 with which it "

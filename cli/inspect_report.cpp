@@ -178,6 +178,13 @@ std::string totals_text(const Inspection& inspection) {
   row("casts", fmt::format("{} listed, {} a step moved for them", inspection.casts.size(), bytes_text(t.cast_moved)));
   row("", fmt::format("({} if each stood alone; {} more inside kernels)", bytes_text(t.cast_bytes),
                       count_text(t.casts_in_kernels)));
+  if (inspection.low)
+    row("", fmt::format("the forward's alone {}{}; preset torch: {}", bytes_text(t.forward_cast_bytes),
+                        !t.least_forward_cast_bytes ? ""
+                        : *t.least_forward_cast_bytes == t.forward_cast_bytes
+                            ? ", the least there is"
+                            : fmt::format(", at least {}", bytes_text(*t.least_forward_cast_bytes)),
+                        bytes_text(t.forward_cast_bytes_torch)));
   row("activations", inspection.low ? fmt::format("{} kept for the backward; fp32 keeps {}", bytes_text(t.kept_bytes),
                                                   bytes_text(t.kept_bytes_fp32))
                                     : fmt::format("{} kept for the backward", bytes_text(t.kept_bytes)));

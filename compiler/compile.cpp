@@ -435,6 +435,8 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   report.file_nodes = std::move(imported.file_nodes);
   report.preset = to_string(find_preset(passes.autocast.preset));
   report.precision = std::move(graphs.precision);
+  report.autocast = std::move(graphs.autocast);
+  report.remarks.insert(report.remarks.end(), report.autocast.remarks.begin(), report.autocast.remarks.end());
   report.part_of = std::move(graphs.part_of);
   report.remarks.insert(report.remarks.end(), graphs.remarks.begin(), graphs.remarks.end());
   report.times.insert(report.times.end(), graphs.times.begin(), graphs.times.end());

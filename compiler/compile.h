@@ -28,6 +28,7 @@ struct CompileOptions {
 struct CompileReport {
   std::string preset;  // with its version: "torch 2.11"
   AutocastReport precision;
+  AutocastNotes autocast;
   std::vector<OnnxNode> onnx_nodes;
   std::vector<FileNode> file_nodes;
   std::map<std::string, std::string> part_of;  // of an ONNX node that became part of another: that one's name

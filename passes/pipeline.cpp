@@ -64,7 +64,7 @@ void cast_automatically(Pipeline& p) {
     parts.emplace(part, further == parts.end() ? whole : further->second);
   }
   options.sources.part_of = p.result.part_of = std::move(parts);
-  p.at("forward") = autocast(p.at("forward"), options, reports ? &p.result.precision : nullptr, &p.result.remarks);
+  p.at("forward") = autocast(p.at("forward"), options, reports ? &p.result.precision : nullptr, &p.result.autocast);
 }
 
 Graph without_model_outputs(const Graph& graph) {

@@ -57,6 +57,7 @@ struct PipelineResult {
   // still the one "forward".
   std::vector<Graph> graphs;
   AutocastReport precision;
+  AutocastNotes autocast;
   std::map<std::string, std::string> part_of;  // parts_taken_in by the graph that autocast sees
   std::vector<std::string> remarks;            // what its user should know, one sentence each
   ArenaLayout arenas;

@@ -12,6 +12,7 @@
 #include "compiler/inspect/weight_ranges.h"
 #include "ir/op.h"
 #include "passes/fusion/compute_in_readers.h"
+#include "passes/precision/presets.h"
 #include "passes/rewrite/rules.h"
 
 namespace halfstep {
@@ -118,6 +119,14 @@ class Inspector {
     CompiledTraining compiled = compile(recipe_, "simplify_forward");
     result_.report = std::move(compiled.report);
     result_.preset = result_.report.preset;
+    const AutocastNotes& notes = result_.report.autocast;
+    InspectionTotals& t = result_.totals;
+    t.forward_cast_bytes = t.forward_cast_bytes_torch = notes.cast_bytes;
+    t.least_forward_cast_bytes = notes.least_cast_bytes;
+    if (!result_.low || find_preset(recipe_.preset).name == "torch") return;
+    Recipe torch = recipe_;
+    torch.preset = "torch", torch.policy.clear();
+    t.forward_cast_bytes_torch = compile(torch, "autocast").report.autocast.cast_bytes;
     forward_ = *compiled.stopped.find("forward");
     for (const Node& node : forward_.nodes()) names_.insert(node.origin.name);
   }

@@ -63,6 +63,8 @@ struct InspectionTotals {
   double flops = 0, low_flops = 0;  // a step
   int64_t calls = 0, bytes = 0;     // kernels and library calls; what they read and write
   int64_t cast_bytes = 0, cast_moved = 0;
+  int64_t forward_cast_bytes = 0, forward_cast_bytes_torch = 0;  // AutocastNotes; of preset torch on the same model
+  std::optional<int64_t> least_forward_cast_bytes;
   int64_t casts_in_kernels = 0;  // between what a kernel reads and computes with, beside those listed
   int64_t kept_bytes = 0;        // of values that the backward reads
   int64_t kept_bytes_fp32 = 0;   // of the same step in fp32

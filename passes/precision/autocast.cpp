@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "ir/builder.h"
 #include "passes/precision/colours.h"
+#include "passes/precision/free_types.h"
 #include "passes/precision/precision_needs.h"
 #include "passes/rewrite/rules.h"
 
@@ -35,25 +36,27 @@ enum class Demand : uint8_t { none, low, full };
 
 class Autocast {
  public:
-  Autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report,
-           std::vector<std::string>* remarks)
+  Autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report, AutocastNotes* notes)
       : graph_(graph),
         low_(options.low),
         preset_(find_preset(options.preset)),
         report_(report),
+        notes_(notes),
         decided_(precision_classes(graph, rules_of(options), options.sources, preset_.operator_rows, options.removed)),
         classes_(decided_.of),
         needs_(graph, classes_, low_.value_or(DType::f16), scope()),
         users_(graph.users()) {
-    if (remarks && low_) remarks->insert(remarks->end(), decided_.remarks.begin(), decided_.remarks.end());
+    if (notes_ && low_) notes_->remarks = decided_.remarks;
     if (preset_.propagation == Propagation::colours) colours_ = paint(graph, classes_);
     find_demands();
+    if (low_) find_cheapest();
     if (report_) find_constants();
   }
 
   Graph run() {
     size_t at = 0;
-    return rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) {
+    std::vector<char> is_low_node(static_cast<size_t>(graph_.size()));
+    Graph result = rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) {
       const NodeId id = static_cast<NodeId>(at++);
       if (is_leaf(*node.op) || node.op->operands.empty()) return std::vector<Value>();
       Plan plan;
@@ -70,8 +73,11 @@ class Autocast {
         for (Value& v : results)
           if (is_castable(b.dtype(v))) v = b.cast(v, *plan.written);
       if (report_ && !is_constant(id)) report_->push_back(row(b, id, read, results, plan));
+      if (!results.empty()) is_low_node[static_cast<size_t>(id)] = is_low(b.dtype(results.front()));
       return results;
     });
+    if (notes_ && low_) notes_->cast_bytes = cast_bytes(is_low_node);
+    return result;
   }
 
  private:
@@ -93,6 +99,33 @@ class Autocast {
       default:
         return PrecisionNeeds::nothing;
     }
+  }
+
+  // The types of free nodes that are not what following gives, where the preset lets them choose.
+  void find_cheapest() {
+    const bool chooses = preset_.propagation == Propagation::readers;
+    if (!chooses && !notes_) return;
+    problem_ = cast_problem({graph_, classes_, needs_, users_,
+                             [&](NodeId id) { return demands_on(id).front() == Demand::low; },
+                             [&](NodeId id) { return decided_.slots.contains(id); }});
+    if (!chooses) return;
+    const std::vector<char> cheapest = cheapest_casts(problem_);
+    for (size_t i = 0; i < cheapest.size(); ++i)
+      if (problem_.sides[i] == Side::either && cheapest[i] != problem_.prefers_low[i])
+        cheaper_.emplace(static_cast<NodeId>(i), cheapest[i] ? *low_ : DType::f32);
+    if (!notes_) return;
+    notes_->free_nodes = std::ranges::count(problem_.sides, Side::either);
+    notes_->least_cast_bytes = cast_bytes(cheapest);
+  }
+
+  int64_t cast_bytes(const std::vector<char>& is_low) const {
+    int64_t bytes = 0;
+    for (const CastProblem::Value& value : problem_.values)
+      if (value.cost != CastProblem::kTied && std::ranges::any_of(value.readers, [&](int32_t reader) {
+            return is_low[static_cast<size_t>(reader)] != is_low[static_cast<size_t>(value.maker)];
+          }))
+        bytes += value.cost;
+    return bytes;
   }
 
   // Computed of constants alone.
@@ -285,6 +318,10 @@ class Autocast {
       }
       case Precision::widest:
       case Precision::follow: {
+        if (const auto cheaper = cheaper_.find(id); cheaper != cheaper_.end()) {
+          reason = "fewer bytes of casts than if it followed";
+          return cheaper->second;
+        }
         const auto [type, from] = met_type(b, node, operands, indices);
         if (report_) reason = from->empty() ? "follows its operands" : fmt::format("follows '{}'", *from);
         return type;
@@ -362,11 +399,14 @@ class Autocast {
   const std::optional<DType> low_;
   const Preset& preset_;
   AutocastReport* report_;
+  AutocastNotes* notes_;
   const PrecisionClasses decided_;
   const std::vector<PrecisionClass>& classes_;
   PrecisionNeeds needs_;
   const std::vector<std::vector<NodeId>> users_;
   std::vector<Colour> colours_;  // empty unless the preset propagates so
+  CastProblem problem_;
+  std::map<NodeId, DType> cheaper_;
   std::vector<char> constant_;
   std::map<std::string, DType> summed_;  // what a mean's sum read, by its node's name
   std::vector<Demand> demands_;          // of every result
@@ -388,9 +428,8 @@ Graph with_wide_loss(const Graph& graph) {
 
 }  // namespace
 
-Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report,
-               std::vector<std::string>* remarks) {
-  return with_wide_loss(Autocast(graph, options, report, remarks).run());
+Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report, AutocastNotes* notes) {
+  return with_wide_loss(Autocast(graph, options, report, notes).run());
 }
 
 }  // namespace halfstep

@@ -42,9 +42,18 @@ struct PrecisionRow {
 };
 using AutocastReport = std::vector<PrecisionRow>;
 
-// Error if a rule's pattern is no operator and matches no node, or there is no such preset. `report` may be nullptr, as
-// may `remarks`: on rules that decide nothing.
+struct AutocastNotes {
+  std::vector<std::string> remarks;  // on rules that decide nothing
+  // Of casts in the forward between values that depend on inputs, each read and written once, before fusion.
+  int64_t cast_bytes = 0;
+  // With the types of free nodes that move the fewest bytes (free_types.h); absent: the preset lets no node choose.
+  std::optional<int64_t> least_cast_bytes;
+  int64_t free_nodes = 0;
+};
+
+// Error if a rule's pattern is no operator and matches no node, or there is no such preset. `report` and `notes` may be
+// nullptr.
 Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report = nullptr,
-               std::vector<std::string>* remarks = nullptr);
+               AutocastNotes* notes = nullptr);
 
 }  // namespace halfstep

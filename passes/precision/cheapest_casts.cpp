@@ -93,6 +93,8 @@ class Network {
 
 int64_t cast_cost(const CastProblem& problem, const std::vector<char>& is_low) {
   int64_t cost = 0;
+  for (size_t i = 0; i < is_low.size(); ++i)
+    if (!is_low[i]) cost += problem.wide_costs[i];
   for (const CastProblem::Value& value : problem.values) {
     const bool meets_other = std::ranges::any_of(value.readers, [&](int32_t reader) {
       return is_low[static_cast<size_t>(reader)] != is_low[static_cast<size_t>(value.maker)];
@@ -109,6 +111,7 @@ std::vector<char> cheapest_casts(const CastProblem& problem) {
   const int64_t weight = nodes + 1;
   int64_t all = nodes;
   for (const CastProblem::Value& value : problem.values) all += std::max<int64_t>(value.cost, 0) * 2 * weight;
+  for (int64_t cost : problem.wide_costs) all += cost * weight;
   const int64_t never = all + 1;  // more than every cut that separates nothing it must not
   require(never > 0 && never < std::numeric_limits<int64_t>::max() / 4, "the bytes of casts are countable");
 
@@ -118,6 +121,8 @@ std::vector<char> cheapest_casts(const CastProblem& problem) {
     const Side side = problem.sides[static_cast<size_t>(i)];
     if (side == Side::low) network.add(source, i, never);
     if (side == Side::full) network.add(i, sink, never);
+    if (const int64_t cost = problem.wide_costs[static_cast<size_t>(i)]; cost > 0 && side == Side::either)
+      network.add(source, i, cost * weight);
     if (side == Side::either)
       problem.prefers_low[static_cast<size_t>(i)] ? network.add(source, i, 1) : network.add(i, sink, 1);
   }

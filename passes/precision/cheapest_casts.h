@@ -17,8 +17,9 @@ struct CastProblem {
     int64_t cost = 0;  // of a cast, where the maker and some reader are on other sides; kTied: they must not be
   };
   static constexpr int64_t kTied = -1;
-  std::vector<Side> sides;        // of each node
-  std::vector<char> prefers_low;  // of each node: which side it takes where both cost the same
+  std::vector<Side> sides;          // of each node
+  std::vector<char> prefers_low;    // of each node: which side it takes where both cost the same
+  std::vector<int64_t> wide_costs;  // of each node: of its f32 side, beside the casts
   std::vector<Value> values;
 };
 

@@ -16,6 +16,7 @@ CastProblem random_problem(std::mt19937& random) {
   for (int i = 0; i < nodes; ++i) {
     problem.sides.push_back(static_cast<Side>(below(10) < 6 ? 0 : 1 + below(2)));
     problem.prefers_low.push_back(static_cast<char>(below(2)));
+    problem.wide_costs.push_back(below(3) * 4);
   }
   for (int32_t maker = 0; maker + 1 < nodes; ++maker) {
     CastProblem::Value value{.maker = maker, .readers = {}, .cost = below(6) * 6};
@@ -71,6 +72,7 @@ TEST(CheapestCasts, OneCastServesAllReaders) {
   CastProblem problem{
       .sides = {Side::low, Side::either, Side::full, Side::full, Side::full},
       .prefers_low = {0, 0, 0, 0, 0},
+      .wide_costs = {0, 0, 0, 0, 0},
       .values = {{.maker = 0, .readers = {1, 2, 3}, .cost = 4}, {.maker = 1, .readers = {4}, .cost = 1}}};
   const std::vector<char> found = cheapest_casts(problem);
   EXPECT_EQ(cast_cost(problem, found), 4);

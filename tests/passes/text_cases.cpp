@@ -185,10 +185,10 @@ std::string run_autocast(const Graph& graph, Options& o) {
   pairs("scopes", options.sources.scopes);
   for (const auto& [name, op] : options.sources.operators) options.sources.known_operators.insert(op);
   AutocastReport report;
-  std::vector<std::string> remarks;
-  const Graph result = autocast(graph, options, &report, &remarks);
+  AutocastNotes notes;
+  const Graph result = autocast(graph, options, &report, &notes);
   std::string text = print(result) + report_text(report);
-  for (const std::string& remark : remarks) text += "// remark: " + remark + "\n";
+  for (const std::string& remark : notes.remarks) text += "// remark: " + remark + "\n";
   return text;
 }
 

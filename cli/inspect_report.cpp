@@ -179,7 +179,7 @@ std::string totals_text(const Inspection& inspection) {
   row("", fmt::format("({} if each stood alone; {} more inside kernels)", bytes_text(t.cast_bytes),
                       count_text(t.casts_in_kernels)));
   if (inspection.low)
-    row("", fmt::format("the forward's alone {}{}; preset torch: {}", bytes_text(t.forward_cast_bytes),
+    row("", fmt::format("forward: {}{}; preset torch: {}", bytes_text(t.forward_cast_bytes),
                         !t.least_forward_cast_bytes ? ""
                         : *t.least_forward_cast_bytes == t.forward_cast_bytes
                             ? ", the least there is"

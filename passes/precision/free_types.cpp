@@ -76,7 +76,8 @@ class Forward {
         !met_low && node.op->kernel == KernelKind::movement &&
         std::ranges::none_of(f_.users[static_cast<size_t>(id)], [&](NodeId u) { return is_wide_reader(u); });
     if (makers.empty() || f_.is_pinned(id) || class_of(id).is_user || !(met_low || lowers)) return pin(met_low);
-    put(Side::either, met_low, kWide * node.results[0].element_count());
+    // What following leaves in f32 is lowered for fewer casts alone: its gradient becomes low with it.
+    put(Side::either, met_low, met_low ? kWide * node.results[0].element_count() : 0);
   }
 
   void add_value(NodeId id) {

@@ -64,6 +64,9 @@ class Autocast {
       const std::vector<size_t> indices = low_ ? castable(b, node, operands) : std::vector<size_t>();
       if (low_) plan = plan_of(b, id, operands, indices);
       std::vector<Value> read(operands.begin(), operands.end());
+      for (size_t i = 0; low_ && i < read.size(); ++i)  // statistics and weights of norms, computed low
+        if (read[i] && !is(node, "cast") && spec_of(*node.op, i).cast == OperandSpec::keep && is_low(b.dtype(read[i])))
+          read[i] = b.cast(read[i], graph_.type(node.operands[i]).dtype);
       if (plan.inside) plan_slots(id, indices, plan);
       for (size_t i : plan.rounded) read[i] = b.cast(operands[i], *low_);
       if (plan.inside)
@@ -159,7 +162,8 @@ class Autocast {
 
   Demand demand_on_operand(NodeId id, size_t operand) const {
     const Node& node = graph_.node(id);
-    if (spec_of(*node.op, operand).cast == OperandSpec::keep) return Demand::full;
+    if (is(node, "cast") && is_low(graph_.type(node.operands[operand]).dtype)) return Demand::none;
+    if (spec_of(*node.op, operand).cast == OperandSpec::keep || !needs_.reason(id).empty()) return Demand::full;
     switch (classes_[static_cast<size_t>(id)].precision) {
       case Precision::low:
         return Demand::low;

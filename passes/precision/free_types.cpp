@@ -30,11 +30,11 @@ class Forward {
     return specs[std::min(operand, specs.size() - 1)].cast == OperandSpec::castable;
   }
 
-  std::vector<NodeId> strong_makers(const Node& node) const {
+  std::vector<NodeId> makers_of(const Node& node, bool weak) const {
     std::vector<NodeId> makers;
     for (size_t i = 0; i < node.operands.size(); ++i)
       if (const Value v = node.operands[i];
-          v && may_cast(node, i) && is_castable(graph_.type(v).dtype) && !f_.needs.is_weak(v))
+          v && may_cast(node, i) && is_castable(graph_.type(v).dtype) && f_.needs.is_weak(v) == weak)
         makers.push_back(v.node);
     return makers;
   }
@@ -54,8 +54,9 @@ class Forward {
     const auto pin = [&](bool low) { put(low ? Side::low : Side::full, low); };
     if (is_leaf(*node.op) || node.op->operands.empty() || node.results.empty()) return pin(false);
     if (is(node, "cast") || !is_castable(node.results[0].dtype)) return pin(halfstep::is_low(node.results[0].dtype));
-    const std::vector<NodeId> makers = strong_makers(node);
-    const bool met_low = !makers.empty() && std::ranges::all_of(makers, [&](NodeId m) { return is_low(m); });
+    const std::vector<NodeId> makers = makers_of(node, false);
+    const std::vector<NodeId> deciding = makers.empty() ? makers_of(node, true) : makers;
+    const bool met_low = !deciding.empty() && std::ranges::all_of(deciding, [&](NodeId m) { return is_low(m); });
     if (!f_.needs.reason(id).empty()) return pin(false);
     switch (class_of(id).precision) {
       case Precision::low:

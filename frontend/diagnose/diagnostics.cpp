@@ -71,7 +71,8 @@ class Inspection {
     const std::map<std::string, Tie> ties = find_ties(model.graph(), reader);
     look_at_merged_parameters(find_merged_parameters(model.graph(), reader, ties));
     look_at_removed_biases();
-    look_at_constants(find_scalar_weights(model.graph(), reader).numbers);
+    look_at_constants(find_scalar_weights(model.graph(), reader));
+    look_at_straight_through();
     for (const auto& [name, tie] : ties)
       add("tied weights",
           "'" + name + "' repeats '" + tie.to + (tie.orientation == Tie::transposed ? "' transposed" : "'") +
@@ -157,13 +158,41 @@ class Inspection {
           kRestore);
   }
 
-  // Weights that could be trained and are not.
-  void look_at_constants(std::vector<std::string> names) {
+  // x + (y - x): the difference was detached, which no file holds.
+  void look_at_straight_through() {
+    std::unordered_map<std::string_view, const onnx::NodeProto*> differences;
+    std::vector<std::string> names;
+    for (int i = 0; i < model_.graph().node_size(); ++i) {
+      const onnx::NodeProto& node = model_.graph().node(i);
+      if (node.input_size() != 2 || node.output_size() != 1) continue;
+      if (node.op_type() == "Sub") differences[node.output(0)] = &node;
+      if (node.op_type() != "Add") continue;
+      for (int operand = 0; operand < 2; ++operand) {
+        const auto difference = differences.find(node.input(operand));
+        if (difference != differences.end() && difference->second->input(1) == node.input(1 - operand))
+          names.push_back(node_name(node, i));
+      }
+    }
     if (!names.empty())
-      add("numbers", "scalars that scale or shift activations and are taken for numbers of a formula: " + listed(names),
-          "to train them, name them with --train");
+      add("straight through",
+          counted(names.size(), "node") +
+              " add what was subtracted just before, so that no gradient passes: " + listed(names),
+          "a straight-through estimator's detach() is not in the file; nothing before these nodes learns through them");
+  }
+
+  // Weights that could be trained and are not.
+  void look_at_constants(const ScalarWeights& scalars) {
+    const std::string train = "to train them, name them with --train";
+    if (!scalars.numbers.empty())
+      add("numbers",
+          "scalars that scale or shift activations and are taken for numbers of a formula: " + listed(scalars.numbers),
+          train);
+    if (!scalars.others.empty())
+      add("numbers",
+          "scalars that do not scale or shift an activation alone and stay as they are: " + listed(scalars.others),
+          train);
     if (model_.producer_name() == "pytorch") return;
-    names.clear();
+    std::vector<std::string> names;
     for (const onnx::NodeProto& node : model_.graph().node())
       if (node.op_type() == "Constant" && node.output_size() == 1 && node.attribute_size() == 1 &&
           node.attribute(0).has_t() && !node.attribute(0).t().dims().empty())

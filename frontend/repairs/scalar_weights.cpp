@@ -125,39 +125,57 @@ class Roles {
     for (const onnx::ValueInfoProto& input : graph.input()) activations_.insert(input.name());
     for (const onnx::TensorProto& tensor : graph.initializer()) activations_.erase(tensor.name());
     for (const onnx::NodeProto& node : graph.node()) {
-      bool depends = false;
-      for (const std::string& input : node.input()) {
-        depends |= activations_.contains(input);
+      const bool draws = node.op_type().starts_with("Random") || node.op_type() == "Bernoulli";
+      bool depends = false, random = draws, of_candidate = false;
+      // Of CastLike's second operand the type alone is read.
+      const int operands = node.op_type() == "CastLike" ? std::min(node.input_size(), 1) : node.input_size();
+      for (int i = 0; i < operands; ++i) {
+        const std::string& input = node.input(i);
+        depends |= !draws && activations_.contains(input);
+        random |= random_.contains(input);
         const auto found = readers_.find(input);
         if (found == readers_.end()) continue;
-        found->second.push_back(&node);
-        if (kOfItAlone.contains(node.op_type()) && node.output_size() > 0) readers_[node.output(0)];
+        if (found->second.empty() || found->second.back() != &node) found->second.push_back(&node);
+        of_candidate = true;
       }
       // Values computed in the nodes' own graphs may depend on anything.
       for (const onnx::AttributeProto& attribute : node.attribute()) depends |= attribute.has_g();
       if (depends && node.op_type() != "Shape" && node.op_type() != "Size")
         activations_.insert(node.output().begin(), node.output().end());
+      else if (random)
+        random_.insert(node.output().begin(), node.output().end());
+      else if (of_candidate && kElementwise.contains(node.op_type()) && node.output_size() > 0)
+        readers_[node.output(0)];
     }
   }
 
   // Whether everything that reads the value multiplies or adds it to an activation.
-  bool is_weight(const std::string& value, int depth = 0) const {
-    constexpr int kDeepest = 8;
+  bool is_weight(const std::string& value, int depth = 0) {
+    constexpr int kDeepest = 16;
     const auto readers = readers_.find(value);
     if (readers == readers_.end() || depth > kDeepest) return false;
-    for (const onnx::NodeProto* node : readers->second) {
-      if (node->input_size() == 0 || node->output_size() == 0) return false;
-      const std::string& op = node->op_type();
-      if (kOfItAlone.contains(op) && node->input(0) == value) {
-        if (!is_weight(node->output(0), depth + 1)) return false;
-        continue;
+    const bool added = weights_.emplace(value, false).second;
+    if (added) {
+      bool any = false, all = true;
+      for (const onnx::NodeProto* node : readers->second) {
+        // Which branch is taken trains nothing; compared with what varies it is a rate or a bound.
+        if (kCompares.contains(node->op_type()) && !varies(node->output(0))) continue;
+        any = true;
+        all = all && takes_weight(*node, value, depth);
       }
-      const bool second = node->input_size() == 2 && node->input(1) == value;
-      const bool combines =
-          op == "Mul" || op == "Add" || op == "Sub" || (op == "Div" && second) || (op == "PRelu" && second);
-      if (!combines || node->input_size() != 2 || !activations_.contains(node->input(second ? 0 : 1))) return false;
+      weights_[value] = any && all;
     }
-    return true;
+    return weights_.at(value);
+  }
+
+  // Whether a number is computed with it, where an operator's setting would be no weight: the bound of a Clip.
+  bool is_operand(const std::string& value) const {
+    const auto readers = readers_.find(value);
+    return readers != readers_.end() && std::ranges::any_of(readers->second, [&](const onnx::NodeProto* node) {
+             const std::string& op = node->op_type();
+             return node->input(0) == value ? kElementwise.contains(op) || op == "Concat"
+                                            : kCombines.contains(op) || kTakesAny.contains(op);
+           });
   }
 
   // A one is no summand that was trained, and a zero is nothing to subtract.
@@ -171,13 +189,36 @@ class Roles {
   }
 
  private:
-  inline static const std::set<std::string> kOfItAlone{"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze",
-                                                       "Expand",   "Exp",  "Neg",     "Abs",       "Sigmoid",
-                                                       "Softplus", "Tanh", "Clip",    "Reciprocal"};
+  bool varies(const std::string& value) const { return activations_.contains(value) || random_.contains(value); }
+
+  bool takes_weight(const onnx::NodeProto& node, const std::string& value, int depth) {
+    if (node.input_size() == 0 || node.output_size() == 0) return false;
+    const std::string& op = node.op_type();
+    if (readers_.contains(node.output(0))) {
+      // No settings: an exponent, a bound.
+      if (node.input(0) != value && !kCombines.contains(op) && op != "Where") return false;
+      return is_weight(node.output(0), depth + 1);
+    }
+    const bool second = node.input_size() >= 2 && node.input(1) == value;
+    const bool combines =
+        second ? kCombines.contains(op) || kReadWeights.contains(op) : op != "Div" && kCombines.contains(op);
+    return combines && node.input_size() >= 2 && activations_.contains(node.input(second ? 0 : 1));
+  }
+
+  inline static const std::set<std::string> kCombines{"Mul", "Add", "Sub", "Div"};
+  inline static const std::set<std::string> kReadWeights{"PRelu", "MatMul", "Gemm", "Conv", "ConvTranspose"};
+  inline static const std::set<std::string> kCompares{"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"};
+  inline static const std::set<std::string> kTakesAny{"Pow", "Max", "Min", "Where", "Concat"};
+  inline static const std::set<std::string> kElementwise{
+      "Identity",   "Cast", "CastLike", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Exp",
+      "Log",        "Neg",  "Abs",      "Sigmoid", "Softplus",  "Tanh",    "Clip",   "Relu",
+      "Reciprocal", "Sqrt", "Where",    "Pow",     "Mul",       "Add",     "Sub",    "Div"};
 
   std::unordered_set<std::string_view> activations_;
-  // Of the candidates and what is computed of one alone.
+  std::unordered_set<std::string_view> random_;  // computed of random numbers and constants alone
+  // Of the candidates and what is computed of them and constants alone.
   std::unordered_map<std::string_view, std::vector<const onnx::NodeProto*>> readers_;
+  std::unordered_map<std::string, bool> weights_;  // what is known
 };
 
 }  // namespace
@@ -188,9 +229,12 @@ ScalarWeights find_scalar_weights(const onnx::GraphProto& graph, const TensorRea
   for (const onnx::TensorProto& tensor : graph.initializer())
     if (tensor.dims().empty() && tensor.data_type() == onnx::TensorProto::FLOAT) candidates.push_back(&tensor);
   if (candidates.empty()) return found;
-  const Roles roles(graph, candidates);
+  Roles roles(graph, candidates);
   for (const onnx::TensorProto* tensor : candidates) {
-    if (!roles.is_weight(tensor->name())) continue;
+    if (!roles.is_weight(tensor->name())) {
+      if (is_given_name(tensor->name()) && roles.is_operand(tensor->name())) found.others.push_back(tensor->name());
+      continue;
+    }
     bool is_number = !is_given_name(tensor->name());
     if (!is_number && !reader.missing_file(*tensor)) {
       const double value = reader.read(*tensor).at(0);

@@ -190,6 +190,46 @@ TEST(Scalars, WhatScalesOrShiftsActivationsIsAParameter) {
       << "no rule says where else it would start";
 }
 
+// x / (2 sigma^2); where(|w| < 0.5, ...) as PyTorch writes a lerp; x (W gain).
+TEST(Scalars, WhatIsComputedOfThemAndConstantsAlone) {
+  TestModel model = with_scalar("unread", 1.23, "Mul");
+  model.weight("sigma", floats({}, {0.7})).weight("two", floats({}, {2})).weight("half", floats({}, {0.5}));
+  model.node("Pow", {"sigma", "two"}, {"square"}).node("Mul", {"two", "square"}, {"twice"});
+  model.node("Div", {"y", "twice"}, {"scaled"});
+  model.weight("gain", floats({}, {0.37})).weight("W", ramp({4, 4})).node("Mul", {"W", "gain"}, {"gained"});
+  model.node("MatMul", {"scaled", "gained"}, {"product"});
+  model.weight("share", floats({}, {0.3})).node("Less", {"share", "half"}, {"low"});
+  model.node("Mul", {"product", "share"}, {"part"}).node("Where", {"low", "part", "product"}, {"z"}).output("z");
+  for (const char* name : {"sigma", "gain", "share"}) EXPECT_TRUE(is_parameter(model, name)) << name;
+  for (const char* name : {"two", "half"}) EXPECT_FALSE(is_parameter(model, name)) << name;
+}
+
+TEST(Scalars, CheckNamesThoseThatAreComputedWithInAnotherWay) {
+  TestModel model = with_scalar("exponent", 1.3, "Pow");
+  EXPECT_THAT(check_model(read_model(model.file())).findings,
+              testing::Contains(testing::Field(&Finding::text, testing::HasSubstr("stay as they are: 'exponent'"))));
+}
+
+// A path for each way through forty squares.
+TEST(Scalars, AreFoundInTimeLinearInTheFile) {
+  TestModel model = with_scalar("alpha", 0.3, "Mul");
+  std::string value = "alpha";
+  for (int i = 0; i < 40; ++i) {
+    const std::string next = "a" + std::to_string(i);
+    model.node("Exp", {value}, {next + "e"}).node("Mul", {value, next + "e"}, {next});
+    value = next;
+  }
+  model.node("Mul", {value, "y"}, {"z"}).output("z");
+  EXPECT_FALSE(is_parameter(model, "alpha")) << "too deep to be followed";
+}
+
+TEST(StraightThrough, IsTold) {
+  TestModel model = with_scalar("alpha", 0.3, "Mul");
+  model.node("Round", {"y"}, {"r"}).node("Sub", {"r", "y"}, {"d"}).node("Add", {"y", "d"}, {"z"}).output("z");
+  EXPECT_THAT(check_model(read_model(model.file())).findings,
+              testing::Contains(testing::Field(&Finding::kind, "straight through")));
+}
+
 TEST(Scalars, NumbersOfFormulasAreConstants) {
   for (const double value : {2.0, 0.5, 1e-5, 0.125, 1 / std::sqrt(48.0), std::sqrt(768.0), 0.044715, 1.702, -1.0})
     EXPECT_FALSE(is_parameter(with_scalar("scale", value, "Mul"), "scale")) << value;

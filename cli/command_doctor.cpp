@@ -12,7 +12,9 @@
 #include "cli/commands.h"
 #include "cli/doctor_report.h"
 #include "cli/output.h"
+#include "cli/page/doctor_page.h"
 #include "compiler/doctor.h"
+#include "compiler/policy.h"
 #include "compiler/policy_text.h"
 
 extern char** environ;
@@ -77,12 +79,43 @@ std::string policy_path(const CommandOptions& options) {
   return fs::absolute(options.target.empty() ? "doctor.policy.toml" : options.target).lexically_normal().string();
 }
 
+void write_policy(const std::string& path, const Recipe& recipe,
+                  const std::vector<std::pair<std::string, std::string>>& denied,
+                  const std::vector<std::string>& remarks) {
+  write_file_atomically(path, policy_text(recipe, denied, remarks, fs::path(path).parent_path()));
+}
+
+// What would end it only after all its runs.
+void check_request(const Recipe& recipe, const CommandOptions& options) {
+  if (!options.check.empty() && !options.inspect.html.empty())
+    throw UsageError("--html shows what runs of doctor's measured, and --check runs a command: leave one of them out");
+  Problems problems;
+  if (options.check.empty() && options.random_steps == 0 && recipe.data.empty())
+    problems.add(
+        "no training data is given: name it with --data or in the recipe, or take random inputs with --random 20");
+  if (recipe.precision == "fp32") problems.add("precision is fp32: there is nothing to compare; choose fp16 or bf16");
+  try {
+    precision_policy(recipe);
+  } catch (const Error& e) {
+    problems.add(e.what());
+  }
+  for (const std::string& file : {policy_path(options), options.inspect.html}) {
+    if (file.empty()) continue;
+    const fs::path folder = fs::absolute(file).parent_path();
+    if (std::error_code unknown; !fs::is_directory(folder, unknown))
+      problems.add(fmt::format("'{}' cannot be written: there is no folder '{}'", file, folder.string()));
+    else if (::access(folder.c_str(), W_OK) != 0)
+      problems.add(fmt::format("'{}' cannot be written: its folder is write-protected", file));
+  }
+  problems.throw_if_any();
+}
+
 ExitCode run_check_of_user(const Recipe& recipe, const CommandOptions& options) {
   const std::string policy = policy_path(options);
   const auto write = [&](const std::vector<std::string>& nodes, const std::vector<std::string>& remarks) {
     std::vector<std::pair<std::string, std::string>> denied;
     for (const std::string& node : nodes) denied.push_back({node, "bisected with --check"});
-    write_file_atomically(policy, policy_text(recipe, denied, remarks));
+    write_policy(policy, recipe, denied, remarks);
   };
   const Bisection b = bisect(recipe, choose_device(recipe), [&](const std::vector<std::string>& denied) {
     write(denied, {"made by halfstep doctor --check, on its way"});
@@ -117,7 +150,10 @@ DoctorFiles write_files(const Diagnosis& d, const CommandOptions& options) {
                   d.remedy.outcome == Remedy::proven ? "with it training matches fp32" : "it is better, not healthy")};
   for (const auto& [key, value] : d.remedy.settings)
     remarks.push_back(fmt::format("the recipe needs {} = {}", key, value));
-  write_file_atomically(files.policy, policy_text(d.recipe, d.remedy.denied, remarks));
+  if (!d.recipe.allow.empty())
+    remarks.push_back(
+        "the recipe's allow wins over the rules of a file: leave it out, or train the recipe beside this");
+  write_policy(files.policy, with_settings(d.recipe, d.remedy), d.remedy.denied, remarks);
   files.recipe = fs::path(files.policy).replace_extension().string();
   if (files.recipe.ends_with(".policy")) files.recipe.resize(files.recipe.size() - 7);
   files.recipe += ".recipe.toml";
@@ -129,11 +165,9 @@ DoctorFiles write_files(const Diagnosis& d, const CommandOptions& options) {
 }  // namespace
 
 ExitCode run_doctor(const Recipe& recipe, const CommandOptions& options) {
+  check_request(recipe, options);
   if (!options.check.empty()) return run_check_of_user(recipe, options);
   const bool random = options.random_steps > 0;
-  if (!random && recipe.data.empty())
-    throw Error(
-        "no training data is given: name it with --data or in the recipe, or take random inputs with --random 20");
   std::optional<Data> data;
   if (!random) data = open_data(recipe);
   const Batches batches{.data = data ? &*data : nullptr, .steps = random ? options.random_steps : options.steps};
@@ -143,6 +177,8 @@ ExitCode run_doctor(const Recipe& recipe, const CommandOptions& options) {
     doctor.progress = [](const std::string& what) { print_err("halfstep: {}\n", what); };
   const Diagnosis d = diagnose(recipe, choose_device(recipe), batches, doctor);
   const DoctorFiles files = write_files(d, options);
+  if (const std::string& page = options.inspect.html; !page.empty())
+    write_file_atomically(page, doctor_page(d, files, files.policy.empty() ? "" : read_file(files.policy)));
   if (options.format == Format::json)
     print_out("{}\n", json_text(doctor_json(d, files)));
   else

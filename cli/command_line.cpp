@@ -196,6 +196,8 @@ void add_doctor_options(CLI::App& command, CommandOptions& options) {
                   "and in HALFSTEP_POLICY")
       ->type_name("COMMAND");
   command.add_flag_callback("--all", [&options] { options.detail = CommandOptions::all; }, "a row for each tensor");
+  command.add_option("--html", options.inspect.html, "write the report as one HTML page with pictures")
+      ->type_name("FILE");
 }
 
 void add_command(CLI::App& app, CommandLine& line, const Command& row) {

@@ -165,7 +165,8 @@ json tensor_json(const Examination& e, size_t i, const TapBins& bins) {
            {"infinite", c.infinite},
            {"nan", c.nan},
            {"max", number_json(c.largest)},
-           {"scale", t.scale}};
+           {"scale", t.scale},
+           {"inputs", t.tap.inputs}};
   if (t.tap.kind == Tap::update) row["lost_low"] = c.lost_low, row["lost_master"] = c.lost_master;
   if (t.tap.kind != Tap::update) {
     row["difference"] = {
@@ -213,7 +214,7 @@ std::string doctor_text(const Diagnosis& d, const DoctorFiles& files, bool all) 
     if (!f.remedy.empty()) text += fmt::format("     remedy: {}\n", f.remedy);
   }
   const Remedy& r = d.remedy;
-  text += fmt::format("\nremedy: {} ({} runs)\n", outcome_name(r.outcome), r.runs);
+  text += fmt::format("\nremedy: {} ({} run{})\n", outcome_name(r.outcome), r.runs, r.runs == 1 ? "" : "s");
   for (const auto& [key, value] : r.settings) text += fmt::format("  {} = {}\n", key, value);
   for (const auto& [node, reason] : r.denied) text += fmt::format("  '{}' in fp32\n", node);
   for (const Symptom& f : r.after.findings)
@@ -247,7 +248,8 @@ json doctor_json(const Diagnosis& d, const DoctorFiles& files) {
               {"findings", std::move(findings)},
               {"policy", {{"file", files.policy}, {"rules", std::move(rules)}}},
               {"settings", std::move(settings)},
-              {"recipe", files.recipe}};
+              {"recipe", files.recipe},
+              {"noise", noise_of(d.recipe.precision == "bf16" ? DType::bf16 : DType::f16)}};
   if (d.fitting_scale) result["loss_scale"] = {{"fits", *d.fitting_scale}, {"limited_by", d.limiting_tensor}};
   result["proof"] = {{"criterion", d.band.criterion},
                      {"allowed", d.band.allowed},

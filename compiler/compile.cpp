@@ -427,7 +427,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.purpose = options.purpose;
   passes.taps = options.taps;
   if (device == DeviceKind::cuda) passes.attention = attention_form(recipe.attention);
-  if (recipe.classes > 0)
+  if (recipe.classes > 0 && options.purpose != TrainingPipelineOptions::typing)
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   result.taps = std::move(graphs.taps);

@@ -7,10 +7,12 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "compiler/doctor_judge.h"
 #include "compiler/minimise.h"
+#include "passes/precision/presets.h"
 
 namespace halfstep {
 namespace {
@@ -19,8 +21,13 @@ DType low_of(const Recipe& recipe) { return recipe.precision == "bf16" ? DType::
 double rounding(DType low) { return low == DType::f16 ? 0x1p-11 : 0x1p-8; }
 
 Recipe in_fp32(Recipe recipe) {
-  recipe.precision = "fp32", recipe.loss_scale = "none";
+  const Recipe plain;  // none of the rules of a low type
+  recipe.precision = "fp32", recipe.loss_scale = "none", recipe.preset = plain.preset, recipe.policy.clear();
   recipe.allow.clear(), recipe.deny.clear(), recipe.infer.clear();
+  recipe.nodes_to_exclude.clear(), recipe.nodes_to_include.clear();
+  recipe.op_types_to_exclude.clear(), recipe.op_types_to_include.clear();
+  recipe.data_max.reset(), recipe.init_max.reset(), recipe.max_depth_of_reduction.reset();
+  recipe.calibration_data.clear();
   return recipe;
 }
 
@@ -46,6 +53,24 @@ LossBand measure_band(const MeasuredStep& full, const RunOfSteps& reference, con
       "of {} in the last place (the widest so far), or {:g}% of the fp32 loss, whichever is more",
       runs, name(low), share * 100);
   return band;
+}
+
+// The preset that rounds its weights after each update, and the one that is the same with fp32 ones.
+bool keeps_no_masters(const Recipe& recipe) {
+  return recipe.policy.empty() && find_preset(recipe.preset).masters == Preset::rounded;
+}
+constexpr std::string_view kWithMasters = "apex-o2";
+
+// The user's nodes that read or write the low type.
+std::vector<std::string> low_nodes(const CompileReport& report) {
+  std::vector<std::string> nodes;
+  std::set<std::string> seen;
+  for (const PrecisionRow& row : report.precision) {
+    const std::string& node = row.origin.name;
+    const bool is_of_user = std::ranges::find(report.onnx_nodes, node, &OnnxNode::name) != report.onnx_nodes.end();
+    if (is_of_user && (is_low(row.result) || is_low(row.operand)) && seen.insert(node).second) nodes.push_back(node);
+  }
+  return nodes;
 }
 
 class Doctor {
@@ -96,6 +121,7 @@ class Doctor {
   Examination examine(const Recipe& recipe) {
     const Reference& fp32 = reference(recipe.learning_rate);
     const MeasuredStep step(recipe, device_, options_.taps);
+    if (low_nodes_.empty()) low_nodes_ = low_nodes(step.report());
     Examination e;
     e.full = fp32.full, e.low = step.run(batches_);
     e.differences = judge_.differences(e.full, e.low);
@@ -103,26 +129,62 @@ class Doctor {
     return e;
   }
 
-  // Settings before rules: a gradient that underflows wants a scale, not fp32.
-  void propose(const Examination& e, Remedy& remedy, std::set<std::string>& denied) {
-    const auto has = [&](Symptom::Kind kind, bool backward) {
+  // Settings before rules: gradients beyond what the type holds want another scale, not fp32, and updates that weights
+  // of the low type do not notice want fp32 ones. Whether there is something new.
+  bool propose(const Examination& e, Remedy& remedy, std::set<std::string>& denied) {
+    if (remedy.settings.empty()) propose_settings(e, remedy);
+    if (std::exchange(settings_tried_, !remedy.settings.empty()) != settings_tried_) return true;
+    const size_t before = remedy.denied.size();
+    const auto deny = [&](const std::string& node, const std::string& why) {
+      if (!node.empty() && node != "loss" && denied.insert(node).second) remedy.denied.push_back({node, why});
+    };
+    for (const Symptom& f : e.findings)
+      for (const std::string& node : f.deny) deny(node, f.text);
+    // A node in fp32 does not help that reads what was rounded before it: what it is computed of, twice as far each
+    // time.
+    if (remedy.denied.size() == before) {
+      for (const Symptom& f : e.findings)
+        for (const std::string& node : behind(e.low, f.tensor, reach_)) deny(node, "feeds what follows: " + f.text);
+      reach_ *= 2;
+    }
+    // No tensor says which: all that are low, of which most will be left out again.
+    if (remedy.denied.size() == before && !e.is_sound())
+      for (const std::string& node : low_nodes_) deny(node, "among those without which training does not match fp32");
+    return remedy.denied.size() > before;
+  }
+
+  void propose_settings(const Examination& e, Remedy& remedy) const {
+    const auto has = [&](Symptom::Kind kind, auto... directions) {
       return std::ranges::any_of(e.findings, [&](const Symptom& f) {
-        return f.kind == kind && (!backward || f.direction == Tap::backward || f.direction == Tap::gradient);
+        return f.kind == kind && !f.in_fp32 && ((f.direction == directions) || ...);
       });
     };
-    const auto set = [&](const std::string& key, const std::string& value) {
-      const auto known = std::ranges::find(remedy.settings, key, [](const auto& s) { return s.first; });
-      known == remedy.settings.end() ? remedy.settings.emplace_back(key, value) : * known = {key, value};
-    };
-    if (low_of(recipe_) == DType::f16 && has(Symptom::underflow, true) && remedy.settings.empty() && fitting_) {
-      const bool dynamic = recipe_.loss_scale == "auto" || recipe_.loss_scale == "dynamic";
-      if (!dynamic) set("loss_scale", "auto");
-      if (!dynamic || *fitting_ > recipe_.initial_scale) set("initial_scale", fmt::format("{:.0f}", *fitting_));
-      if (!remedy.settings.empty()) return;
+    const bool is_dynamic = loss_scaling(recipe_).mode == LossScaleMode::dynamic;
+    const bool vanishes = has(Symptom::underflow, Tap::backward, Tap::gradient);
+    const bool explodes = has(Symptom::overflow, Tap::backward, Tap::gradient) ||
+                          has(Symptom::limits_scale, Tap::forward, Tap::backward, Tap::gradient);
+    if (low_of(recipe_) == DType::f16 && fitting_ && (vanishes || (explodes && !is_dynamic))) {
+      if (!is_dynamic) remedy.settings.emplace_back("loss_scale", "dynamic");
+      if (!is_dynamic || *fitting_ > recipe_.initial_scale)
+        remedy.settings.emplace_back("initial_scale", fmt::format("{:.0f}", *fitting_));
     }
-    for (const Symptom& f : e.findings)
-      for (const std::string& node : f.deny)
-        if (denied.insert(node).second) remedy.denied.push_back({node, f.text});
+    if (has(Symptom::update_vanishes, Tap::update) && keeps_no_masters(recipe_))
+      remedy.settings.emplace_back("preset", std::string(kWithMasters));
+  }
+
+  // Nodes whose values the tensor is computed of, so many steps back.
+  static std::vector<std::string> behind(const RunOfSteps& run, int32_t tensor, int steps) {
+    std::vector<std::string> nodes;
+    std::set<int32_t> seen{tensor}, ring{tensor};
+    for (int step = 0; tensor >= 0 && step < steps && !ring.empty(); ++step) {
+      std::set<int32_t> next;
+      for (const int32_t at : ring)
+        for (const int32_t input : run.tensors[static_cast<size_t>(at)].tap.inputs)
+          if (seen.insert(input).second) next.insert(input);
+      for (const int32_t at : next) nodes.push_back(run.tensors[static_cast<size_t>(at)].tap.node);
+      ring = std::move(next);
+    }
+    return nodes;
   }
 
   bool is_healthy(Remedy& remedy, const Remedy& tried) {
@@ -139,13 +201,11 @@ class Doctor {
     now_ = before;
     bool healthy = before.is_sound();
     for (int round = 0; round < kMostRounds && !healthy; ++round) {
-      const auto settings = remedy.settings;
-      const size_t rules = remedy.denied.size();
-      propose(now_, remedy, denied);
-      if (remedy.denied.size() == rules && remedy.settings == settings) break;
+      if (!propose(now_, remedy, denied)) break;
       healthy = is_healthy(remedy, remedy);
     }
     if (healthy) minimise(remedy);
+    if (healthy && !remedy.empty()) begin_at_fitting_scale(remedy);
     if (healthy && remedy.empty()) raise_learning_rate(remedy);
     const bool repaired = healthy && !remedy.empty(), better = now_.findings.size() < before.findings.size();
     remedy.outcome = repaired ? Remedy::proven : better ? Remedy::partly : Remedy::none;
@@ -166,6 +226,23 @@ class Doctor {
       return;
     }
     now_ = without;
+  }
+
+  // Steps that overflow on the way down to a scale are lost to a training that, unlike these runs, does not make them
+  // again.
+  void begin_at_fitting_scale(Remedy& remedy) {
+    const Recipe now = with_remedy(recipe_, remedy);
+    if (now_.low.skipped == 0 || !fitting_ || loss_scaling(now).mode != LossScaleMode::dynamic ||
+        *fitting_ >= now.initial_scale)
+      return;
+    const Examination without = now_;
+    Remedy tried = remedy;
+    std::erase_if(tried.settings, [](const auto& setting) { return setting.first == "initial_scale"; });
+    tried.settings.emplace_back("initial_scale", fmt::format("{:.0f}", *fitting_));
+    if (is_healthy(remedy, tried))
+      remedy.settings = tried.settings;
+    else
+      now_ = without;
   }
 
   // The run that proves what is left is the last one.
@@ -198,6 +275,9 @@ class Doctor {
   std::map<double, Reference> references_;  // by learning rate
   Examination now_;                         // of the run made last
   std::optional<double> fitting_;
+  std::vector<std::string> low_nodes_;  // of the recipe as it is
+  bool settings_tried_ = false;
+  int reach_ = 1;
 };
 
 }  // namespace
@@ -220,9 +300,14 @@ std::string as_pattern(const std::string& node) {
   return pattern;
 }
 
-Recipe with_remedy(const Recipe& recipe, const Remedy& remedy) {
+Recipe with_settings(const Recipe& recipe, const Remedy& remedy) {
   Recipe changed = recipe;
   for (const auto& [key, value] : remedy.settings) set_key(changed, key, value);
+  return changed;
+}
+
+Recipe with_remedy(const Recipe& recipe, const Remedy& remedy) {
+  Recipe changed = with_settings(recipe, remedy);
   for (const auto& [node, reason] : remedy.denied) changed.deny.push_back(as_pattern(node));
   return changed;
 }
@@ -236,16 +321,8 @@ Diagnosis diagnose(const Recipe& recipe, DeviceKind device, const Batches& batch
 
 Bisection bisect(const Recipe& recipe, DeviceKind device,
                  const std::function<bool(const std::vector<std::string>&)>& good) {
-  const MeasuredStep step(recipe, device, std::nullopt);
   Bisection b;
-  std::set<std::string> seen;
-  const CompileReport& report = step.report();
-  for (const PrecisionRow& row : report.precision) {
-    const std::string& node = row.origin.name;
-    const bool is_of_user = std::ranges::find(report.onnx_nodes, node, &OnnxNode::name) != report.onnx_nodes.end();
-    if (is_of_user && (is_low(row.result) || is_low(row.operand)) && seen.insert(node).second)
-      b.low_nodes.push_back(node);
-  }
+  b.low_nodes = low_nodes(MeasuredStep(recipe, device, std::nullopt).report());
   b.candidates = b.low_nodes.size();
   const auto runs = [&](const std::vector<std::string>& denied) {
     ++b.runs;

@@ -31,8 +31,12 @@ struct Symptom {
   std::string text, remedy;
   std::vector<std::string> deny = {};  // nodes that may be at fault
   bool in_fp32 = false;                // it is so in the fp32 run too
+  int32_t tensor = -1;                 // of Examination::low that shows it; -1: none
 };
 std::string_view name(Symptom::Kind kind);
+
+// By how much (relative L2) a tensor may differ from the fp32 run's before its precision is suspected.
+double noise_of(DType low);
 
 // How far a loss may be from the fp32 run's at each step: settled before the run that is judged.
 struct LossBand {
@@ -72,6 +76,8 @@ Diagnosis diagnose(const Recipe& recipe, DeviceKind device, const Batches& batch
 
 // The recipe with a remedy's changes.
 Recipe with_remedy(const Recipe& recipe, const Remedy& remedy);
+// The same with its settings alone.
+Recipe with_settings(const Recipe& recipe, const Remedy& remedy);
 // Names of nodes as patterns that match nothing else: what patterns read as more is quoted.
 std::string as_pattern(const std::string& node);
 

@@ -70,6 +70,8 @@ std::string_view name(Symptom::Kind kind) {
   return "";
 }
 
+double noise_of(DType low) { return low == DType::f16 ? 0.04 : 0.25; }
+
 Difference Judge::difference(const TensorReading& low, const TensorReading& full, double floor) const {
   Difference d;
   const size_t count = std::min(low.samples.size(), full.samples.size());
@@ -127,42 +129,50 @@ std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSt
   return found;
 }
 
-bool Judge::is_off(const Difference& d) const { return d.error > noise() || d.lost > kLostEnergy; }
+bool Judge::is_off(const Difference& d) const { return d.error > noise_of(low_) || d.lost > kLostEnergy; }
+
+// Whose tensor it is, and the nodes that may be at fault.
+Symptom Judge::of_tensor(const Examination& e, size_t tensor) const {
+  const TensorReading& t = e.low.tensors[tensor];
+  Symptom f;
+  f.node = t.tap.node, f.direction = t.tap.kind, f.tensor = static_cast<int32_t>(tensor);
+  const TensorReading* forward = t.tap.kind == Tap::forward    ? &t
+                                 : t.tap.kind == Tap::backward ? e.low.find(Tap::forward, t.tap.node)
+                                                               : reader_of(e.low, t.tap.node);
+  if (!forward || forward->tap.node == "loss") return f;
+  f.deny.push_back(forward->tap.node);
+  if (t.tap.kind == Tap::gradient) f.node = forward->tap.node;
+  if (t.tap.kind == Tap::backward)
+    f.deny.insert(f.deny.end(), forward->tap.readers.begin(), forward->tap.readers.end());
+  f.remedy = fmt::format("keep '{}' in fp32", f.deny.front());
+  return f;
+}
 
 Symptom Judge::finding(const Examination& e, size_t tensor) const {
   const TensorReading& t = e.low.tensors[tensor];
   const TensorReading* full = e.full.find(t.tap.kind, t.tap.node);
   const Difference& d = e.differences[tensor];
-  Symptom f;
-  f.node = t.tap.node, f.direction = t.tap.kind;
+  Symptom f = of_tensor(e, tensor);
   const std::string what = direction_text(t.tap);
+  const std::string scale = t.scale > 1 ? fmt::format(", loss scale {:g}", t.scale) : "";
   if (d.error == kInfinity) {
     f.kind = Symptom::overflow;
     f.text = fmt::format("{} is not finite in {} (fp32 reaches {:.3g}{}; {} ends at {:g})", what, name(low_),
-                         full->first.largest, t.scale > 1 ? fmt::format(", loss scale {:g}", t.scale) : "", name(low_),
-                         largest());
+                         full->first.largest, scale, name(low_), largest());
   } else if (d.lost > kLostEnergy) {
     f.kind = Symptom::underflow;
     f.text = fmt::format("{} underflows: {:.0f}% of it is 0 in {} and {:.0f}% in fp32, which reaches {:.3g}{}", what,
                          100 * t.first.zero / t.first.counted, name(low_), 100 * full->first.zero / full->first.counted,
-                         full->first.largest, t.scale > 1 ? fmt::format(" (loss scale {:g})", t.scale) : "");
+                         full->first.largest, scale);
   } else {
     f.kind = t.first.subnormal > 0.25 * not_zero(t.first) && is_gradient(t.tap.kind) ? Symptom::underflow
                                                                                      : Symptom::diverges;
     f.text = fmt::format("{} differs from fp32 by {:.1f}% (relative L2), what it is computed of by {:.1f}%", what,
                          100 * d.error, 100 * d.worst_input);
   }
-  const TensorReading* forward = t.tap.kind == Tap::forward    ? &t
-                                 : t.tap.kind == Tap::backward ? e.low.find(Tap::forward, t.tap.node)
-                                                               : reader_of(e.low, t.tap.node);
-  if (forward && forward->tap.node != "loss") {
-    f.deny.push_back(forward->tap.node);
-    if (t.tap.kind == Tap::gradient) f.node = forward->tap.node;
-    if (t.tap.kind == Tap::backward)
-      f.deny.insert(f.deny.end(), forward->tap.readers.begin(), forward->tap.readers.end());
-  }
-  f.remedy = f.deny.empty() ? "" : fmt::format("keep '{}' in fp32", f.deny.front());
-  if (f.kind == Symptom::underflow && is_gradient(t.tap.kind)) f.remedy = "a larger loss scale, or " + f.remedy;
+  if (is_gradient(t.tap.kind) && f.kind == Symptom::underflow) f.remedy = "a larger loss scale, or " + f.remedy;
+  if (is_gradient(t.tap.kind) && f.kind == Symptom::overflow && t.scale > 1)
+    f.remedy = "a smaller loss scale, or " + f.remedy;
   return f;
 }
 
@@ -179,14 +189,16 @@ void Judge::weights_beyond(const CompiledModel& model, const Examination& e, std
     if (most <= largest() || !reader) continue;
     // Beyond the range in the arena is no fault where the node reads the master.
     for (size_t i = 0; i < e.low.tensors.size(); ++i)
-      if (&e.low.tensors[i] == reader && e.differences[i].error == kInfinity)
+      if (&e.low.tensors[i] == reader && e.differences[i].error == kInfinity &&
+          e.differences[i].worst_input < kInfinity)
         found.push_back({.kind = Symptom::weight_range,
                          .node = reader->tap.node,
                          .direction = Tap::forward,
                          .text = fmt::format("weight '{}' reaches {:.4g}, beyond {}, which ends at {:g}", slice.name,
                                              most, name(low_), largest()),
                          .remedy = fmt::format("keep '{}' in fp32", reader->tap.node),
-                         .deny = {reader->tap.node}});
+                         .deny = {reader->tap.node},
+                         .tensor = static_cast<int32_t>(i)});
   }
 }
 
@@ -208,19 +220,42 @@ void Judge::vanishing_updates(const Examination& e, std::vector<Symptom>& found)
          .text = fmt::format("{:.0f}% of the updates of parameter '{}', up to {:.3g}, are below half a unit "
                              "in the last place of its weights{}",
                              100 * t.all.lost_master / moving, t.tap.node, t.largest, in_fp32 ? ", in fp32 too" : ""),
-         .remedy = in_fp32 ? "a larger learning rate" : "",
+         .remedy = in_fp32 ? "a larger learning rate" : "weights that are kept in fp32",
          .deny = {},
          .in_fp32 = in_fp32});
+  }
+}
+
+// What is finite in step 1 and not in a later one: the first such tensor.
+void Judge::later_overflow(const Examination& e, std::vector<Symptom>& found) const {
+  for (size_t i = 0; i < e.low.tensors.size(); ++i) {
+    const TensorReading& t = e.low.tensors[i];
+    const TensorReading* full = e.full.find(t.tap.kind, t.tap.node);
+    if (std::isfinite(t.all.largest) || !full || !std::isfinite(full->all.largest)) continue;
+    if (e.differences[i].error == kInfinity) return;  // it was found in step 1
+    if (t.tap.kind == Tap::update) continue;
+    Symptom f = of_tensor(e, i);
+    f.kind = Symptom::overflow;
+    f.text =
+        fmt::format("{} is not finite in {} after {} steps (fp32 reaches {:.3g}; {} ends at {:g})",
+                    direction_text(t.tap), name(low_), e.low.losses.size(), full->all.largest, name(low_), largest());
+    found.push_back(std::move(f));
+    return;
   }
 }
 
 // What forced the scale down, where that is a fault: other gradients underflow, or nothing was left of it.
 void Judge::limits_of_scale(const Examination& e, std::vector<Symptom>& found) const {
   if (e.low.limits_scale < 0 || e.low.tensors.empty()) return;
+  // Where the forward overflows no scale is at fault.
+  const bool is_told = std::ranges::any_of(found, [&](const Symptom& f) {
+    return f.direction == Tap::forward ? f.kind == Symptom::overflow || f.kind == Symptom::weight_range
+                                       : f.kind == Symptom::overflow && f.tensor == e.low.limits_scale;
+  });
   const bool harms = !e.low.stuck.empty() || std::ranges::any_of(found, [](const Symptom& f) {
     return f.kind == Symptom::underflow && is_gradient(f.direction);
   });
-  if (!harms) return;
+  if (!harms || is_told) return;
   const Tap& tap = e.low.tensors[static_cast<size_t>(e.low.limits_scale)].tap;
   const TensorReading* forward =
       tap.kind == Tap::gradient ? reader_of(e.low, tap.node) : e.low.find(Tap::forward, tap.node);
@@ -230,13 +265,16 @@ void Judge::limits_of_scale(const Examination& e, std::vector<Symptom>& found) c
             .text = fmt::format("{} is the first that overflows at loss scale {:g}, and keeps the scale down",
                                 direction_text(tap), e.low.limited_scale),
             .remedy = "",
-            .deny = {}};
+            .deny = {},
+            .tensor = e.low.limits_scale};
   if (forward && forward->tap.node != "loss") {
     f.deny.push_back(forward->tap.node);
     f.deny.insert(f.deny.end(), forward->tap.readers.begin(), forward->tap.readers.end());
     f.remedy = fmt::format("keep '{}' in fp32", forward->tap.node);
   }
-  found.insert(found.begin(), std::move(f));
+  // What the forward does comes before it.
+  const auto behind_forward = std::ranges::find_if(found, [](const Symptom& s) { return s.direction != Tap::forward; });
+  found.insert(behind_forward, std::move(f));
 }
 
 void Judge::loss_curve(const Examination& e, const LossBand& band, std::vector<Symptom>& found) const {
@@ -264,13 +302,14 @@ std::vector<Symptom> Judge::findings(const Examination& e, const LossBand& band,
     if (t.tap.kind == Tap::update || !is_off(d)) continue;
     const bool caused = d.worst_input == kInfinity ||
                         (d.lost <= kLostEnergy && d.error < kInfinity && d.error <= kMoreThanInputs * d.worst_input);
-    bool inputs_off = t.tap.kind == Tap::gradient && d.worst_input > noise();
+    bool inputs_off = t.tap.kind == Tap::gradient && d.worst_input > noise_of(low_);
     for (const int32_t input : t.tap.inputs) inputs_off |= is_off(e.differences[static_cast<size_t>(input)]);
     if (caused || inputs_off) continue;
     Symptom f = finding(e, i);
     if (f.kind == Symptom::overflow && named.contains(f.node)) continue;  // by its weight
     found.push_back(std::move(f));
   }
+  later_overflow(e, found);
   limits_of_scale(e, found);
   vanishing_updates(e, found);
   loss_curve(e, band, found);

@@ -24,12 +24,13 @@ class Judge {
  private:
   Difference difference(const TensorReading& low, const TensorReading& full, double floor) const;
   bool is_off(const Difference& d) const;
+  Symptom of_tensor(const Examination& e, size_t tensor) const;
   Symptom finding(const Examination& e, size_t tensor) const;
+  void later_overflow(const Examination& e, std::vector<Symptom>& found) const;
   void weights_beyond(const CompiledModel& model, const Examination& e, std::vector<Symptom>& found) const;
   void vanishing_updates(const Examination& e, std::vector<Symptom>& found) const;
   void limits_of_scale(const Examination& e, std::vector<Symptom>& found) const;
   void loss_curve(const Examination& e, const LossBand& band, std::vector<Symptom>& found) const;
-  double noise() const { return low_ == DType::f16 ? 0.04 : 0.25; }
   double largest() const { return low_ == DType::f16 ? 65504 : 0x1.fep127; }
 
   DType low_;

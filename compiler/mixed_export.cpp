@@ -22,6 +22,13 @@ bool is_movement(const InspectedNode& node) {
   return movements.contains(node.op);
 }
 
+// Each input that the file gives a size has it, where the recipe asks for no other.
+Recipe at_sizes_of_file(Recipe recipe) {
+  if (recipe.given.contains("batch") || recipe.given.contains("shape")) return recipe;
+  for (auto& [input, shape] : fixed_inputs(onnx_model_of(recipe))) recipe.shapes[input] = std::move(shape);
+  return recipe;
+}
+
 }  // namespace
 
 MixedPrecision mixed_precision_of(const Inspection& inspection) {
@@ -44,7 +51,9 @@ MixedPrecision mixed_precision_of(const Inspection& inspection) {
 
 MixedExport export_mixed(const Recipe& recipe, const FileTensors& trained, const std::filesystem::path& path,
                          const std::map<std::string, std::string>& metadata) {
-  MixedExport result{.inspection = inspect(recipe, {})};
+  CompileOptions types;
+  types.purpose = TrainingPipelineOptions::typing;
+  MixedExport result{.inspection = inspect(at_sizes_of_file(recipe), types)};
   if (!result.inspection.low) {
     export_model(inference_model(onnx_model_of(recipe), trained), path, {.metadata = metadata});
     return result;

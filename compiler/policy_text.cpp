@@ -30,13 +30,21 @@ std::string rule(const std::string& selector, const std::string& pattern, const 
   return text;
 }
 
+// The preset, unless the recipe's policy names one of its own, and that policy.
+std::string extended(const Recipe& recipe, const std::filesystem::path& folder) {
+  const std::string preset = quoted(recipe.preset == "default" ? "halfstep" : recipe.preset);
+  if (recipe.policy.empty()) return preset;
+  const std::string policy = quoted(std::filesystem::proximate(recipe.policy, folder).string());
+  return recipe.given.contains("preset") ? preset + ", " + policy : policy;
+}
+
 }  // namespace
 
 std::string policy_text(const Recipe& recipe, const std::vector<std::pair<std::string, std::string>>& denied,
-                        const std::vector<std::string>& remarks) {
+                        const std::vector<std::string>& remarks, const std::filesystem::path& folder) {
   std::string text;
   for (const std::string& line : remarks) text += "# " + line + "\n";
-  text += fmt::format("version = 1\nextends = [{}]\n", quoted(recipe.preset == "default" ? "halfstep" : recipe.preset));
+  text += fmt::format("version = 1\nextends = [{}]\n", extended(recipe, folder));
   const auto add = [&](const std::vector<std::string>& patterns, const std::string& precision,
                        const std::string& list) {
     for (const std::string& pattern : patterns) {

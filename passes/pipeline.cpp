@@ -53,10 +53,13 @@ void preprocess(Pipeline& p) {
     p.at("forward") = attach_preprocessing(p.at("forward"), options);
 }
 
-void attach_the_loss(Pipeline& p) { p.at("forward") = attach_loss(p.at("forward"), p.options.loss, &p.result.remarks); }
+void attach_the_loss(Pipeline& p) {
+  if (p.options.purpose == TrainingPipelineOptions::typing) return;
+  p.at("forward") = attach_loss(p.at("forward"), p.options.loss, &p.result.remarks);
+}
 
 void cast_automatically(Pipeline& p) {
-  const bool reports = p.options.purpose == TrainingPipelineOptions::compiling;
+  const bool reports = p.options.purpose != TrainingPipelineOptions::checking;
   AutocastOptions options = p.options.autocast;
   std::map<std::string, std::string> parts = parts_taken_in(p.model, p.at("forward"));
   for (const auto& [part, whole] : p.options.autocast.sources.part_of) {

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "cli/output.h"
+#include "cli/page/embed.h"
 #include "cli/page/page_files.h"
 #include "cli/page/page_graph.h"
 #include "compiler/inspect/inspection_json.h"
@@ -119,24 +119,6 @@ class PageData {
   std::vector<std::string> strings_;
 };
 
-void put(std::string& page, std::string_view mark, std::string_view text) {
-  const size_t at = page.find(mark);
-  require(at != std::string::npos, "the page has a place for each of its parts");
-  page.replace(at, mark.size(), text);
-}
-
-// JSON inside HTML: no text of it may end the element.
-std::string embedded_json(const json& data) {
-  std::string text;
-  for (const char c : json_text(data)) {
-    if (c == '<')
-      text += "\\u003c";
-    else
-      text += c;
-  }
-  return text;
-}
-
 }  // namespace
 
 json read_evidence(const std::filesystem::path& path) {
@@ -157,11 +139,10 @@ json read_evidence(const std::filesystem::path& path) {
 }
 
 std::string inspection_page(const Inspection& inspection, const json& evidence) {
-  std::string page(page_files::html);
-  put(page, "/*CSS*/", page_files::css);
-  put(page, "/*JS*/", fmt::format("{}{}{}", page_files::model_js, page_files::graph_js, page_files::panel_js));
-  put(page, "/*DATA*/", embedded_json(PageData(inspection).run(evidence)));
-  return page;
+  return page_of(
+      page_files::html, std::string(page_files::css),
+      fmt::format("{}{}{}{}", page_files::common_js, page_files::model_js, page_files::graph_js, page_files::panel_js),
+      PageData(inspection).run(evidence));
 }
 
 }  // namespace halfstep

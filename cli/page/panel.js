@@ -2,10 +2,6 @@
 const kMostListed = 150;
 const kViews = ["graph", "casts", "weights", "doctor", "totals"];
 
-function select_of(id, entries) {
-  at(id).replaceChildren(...entries.map(([value, text]) => element("option", {value}, text)));
-}
-
 function fill_filters() {
   const tally = (key) => {
     const counts = new Map();
@@ -41,12 +37,6 @@ function link_to(name, most = Infinity) {
   const node = by_name.get(name), text = shortened(name, most);
   if (!node) return text === name ? name : element("span", {title: name}, text);
   return element("a", {class: "link", href: "#", title: text === name ? undefined : name, onclick: (event) => (event.preventDefault(), choose(node, true))}, text);
-}
-
-function table_of(head, rows) {
-  const cells = (tag, row) => row.map((cell, i) => element(tag, {class: ({"#": "number", ":": "type", "!": "short"})[head[i][0]]}, cell));
-  return element("table", {}, element("thead", {}, element("tr", {}, ...head.map((text) => element("th", {class: text.startsWith("#") ? "number" : undefined, scope: "col"}, text.replace(/^[#:!]/, ""))))),
-                 element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells("td", row)))));
 }
 
 const value_type = (value) => `${value[2]}[${value[3].join(",")}]` + (value[4] ? ` ← ${value[4]}` : "");
@@ -199,20 +189,11 @@ function fill_header() {
   at("facts").replaceChildren(...facts.map(([value, label]) => element("li", {}, element("b", {}, value), label)));
 }
 
-function set_theme(theme) {
-  document.documentElement.dataset.theme = theme;
-}
-
 fill_header(), fill_filters(), fill_tables(), open_first(), listen_to_graph();
-set_theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-at("theme").addEventListener("click", () => set_theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 at("search").addEventListener("input", filter);
 for (const id of ["by_type", "by_operator", "by_reason"]) at(id).addEventListener("change", filter);
 at("colour").addEventListener("change", paint);
 for (const name of kViews) at("tab_" + name).addEventListener("click", () => show_view(name));
-document.addEventListener("keydown", (event) => {
-  if (event.key === "/" && document.activeElement !== at("search")) event.preventDefault(), at("search").focus();
-});
 ({width: box.width, height: box.height} = at("graph_view").getBoundingClientRect());
 draw(), filter(), fit_width();
 const most_costly = nodes.filter((node) => node.cluster !== undefined).reduce((a, b) => (a && a.time >= b.time ? a : b), null);

@@ -76,11 +76,12 @@ class Inspector {
     compile_forward();
     // A model need not be one that trains to be looked at.
     Graph step;
-    try {
-      step = training_step(recipe_);
-    } catch (const Error& e) {
-      result_.step_unknown = e.what();
-    }
+    if (options_.purpose == TrainingPipelineOptions::typing) result_.step_unknown = "the model alone was looked at";
+    if (result_.step_unknown.empty()) try {
+        step = training_step(recipe_);
+      } catch (const Error& e) {
+        result_.step_unknown = e.what();
+      }
     const FusedCalls calls = fused_calls(step);
     const StepCost cost = by_first_name(step_cost(calls, result_.machine));
     const SourceNames forward_names(forward_, main_nodes(forward_), nullptr);
@@ -123,12 +124,12 @@ class Inspector {
     InspectionTotals& t = result_.totals;
     t.forward_cast_bytes = t.forward_cast_bytes_torch = notes.cast_bytes;
     t.least_forward_cast_bytes = notes.least_cast_bytes;
+    forward_ = *compiled.stopped.find("forward");
+    for (const Node& node : forward_.nodes()) names_.insert(node.origin.name);
     if (!result_.low || find_preset(recipe_.preset).name == "torch") return;
     Recipe torch = recipe_;
     torch.preset = "torch", torch.policy.clear();
     t.forward_cast_bytes_torch = compile(torch, "autocast").report.autocast.cast_bytes;
-    forward_ = *compiled.stopped.find("forward");
-    for (const Node& node : forward_.nodes()) names_.insert(node.origin.name);
   }
 
   Graph training_step(const Recipe& recipe) {

@@ -121,6 +121,20 @@ class Exporter {
 
 }  // namespace
 
+std::map<std::string, Shape> fixed_inputs(const OnnxModel& model) {
+  std::set<std::string> weights;
+  for (const onnx::TensorProto& tensor : model.proto().graph().initializer()) weights.insert(tensor.name());
+  std::map<std::string, Shape> fixed;
+  for (const onnx::ValueInfoProto& input : model.proto().graph().input()) {
+    const auto& dims = input.type().tensor_type().shape().dim();
+    const auto is_fixed = [](const auto& dim) { return dim.has_dim_value() && dim.dim_value() > 0; };
+    if (weights.contains(input.name()) || dims.empty() || !std::ranges::all_of(dims, is_fixed)) continue;
+    Shape& shape = fixed[input.name()];
+    for (const auto& dim : dims) shape.push_back(dim.dim_value());
+  }
+  return fixed;
+}
+
 OnnxModel inference_model(OnnxModel original, const FileTensors& trained) {
   return Exporter(std::move(original), trained).convert();
 }

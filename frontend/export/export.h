@@ -14,6 +14,9 @@ namespace halfstep {
 // (inference_form.h). Error if a tensor does not fit its initializer, or data is missing that was not trained.
 OnnxModel inference_model(OnnxModel original, const FileTensors& trained);
 
+// The inputs for all of whose axes the file says a size, and these.
+std::map<std::string, Shape> fixed_inputs(const OnnxModel& model);
+
 struct ExportOptions {
   // A model with more bytes of weights than this gets them in a file beside it, "<name>.data".
   int64_t largest_inline = 1'900'000'000;

@@ -63,6 +63,7 @@ class Mixer {
     before.Swap(graph_->mutable_node());
     for (int i : order) convert(*before.Mutable(i));
     drop_unread_movements();
+    write_squares_as_products();
     store_weights();
     mend_value_types();
     return std::move(result_);
@@ -306,6 +307,29 @@ class Mixer {
         continue;
       for (const std::string& operand : nodes[i].input()) --readers[operand];
       nodes.DeleteSubrange(i, 1);
+    }
+  }
+
+  // (cast(x) - mean)^2 in a norm that is written out: ONNX Runtime 1.32 makes one LayerNormalization of the norm and
+  // the cast, whose weights then have another type than x, and refuses the model. It knows no norm by a product.
+  void write_squares_as_products() {
+    std::map<std::string, const NodeProto*> makers;
+    for (const NodeProto& node : graph_->node())
+      for (const std::string& output : node.output()) makers[output] = &node;
+    const auto made_by = [&](const std::string& value, std::string_view op) -> const NodeProto* {
+      const auto maker = makers.find(value);
+      return maker != makers.end() && maker->second->op_type() == op ? maker->second : nullptr;
+    };
+    for (NodeProto& node : *graph_->mutable_node()) {
+      if (node.op_type() != "Pow" || node.input_size() != 2) continue;
+      const std::optional<Tensor> exponent = constant(node.input(1));
+      const NodeProto* centred = made_by(node.input(0), "Sub");
+      const NodeProto* cast = centred ? made_by(centred->input(0), "Cast") : nullptr;
+      if (!exponent || exponent->type.element_count() != 1 || exponent->at(0) != 2 || !cast ||
+          type_of_value(cast->input(0)) != Type::low || exponent->type.shape.size() > 1)
+        continue;
+      node.set_op_type("Mul");
+      *node.mutable_input(1) = node.input(0);
     }
   }
 

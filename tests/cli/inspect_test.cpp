@@ -1,4 +1,5 @@
 // The report on precision: rows, casts, totals, the schema of its JSON, and how it is printed.
+#include <algorithm>
 #include <map>
 
 #include "tests/cli/cli_fixture.h"
@@ -58,6 +59,12 @@ TEST_F(Inspect, TheJsonIsOfItsSchema) {
                                    {"--optimizer", "adamw"},
                                    {"--device", "cuda"}})
     EXPECT_THAT(schema_problems(schema(), inspected(options)), IsEmpty()) << testing::PrintToString(options);
+}
+
+TEST_F(Inspect, PresetTorchHasItsForwardCastsToo) {
+  write("m.onnx", tiny_mlp());
+  const json casts = inspected({"--preset", "torch"})["casts"];
+  EXPECT_TRUE(std::ranges::any_of(casts, [](const json& cast) { return cast["phase"] == "forward"; })) << casts;
 }
 
 TEST_F(Inspect, TheSchemaRefusesWhatIsNotIt) {

@@ -24,13 +24,21 @@ class Schema {
 
   void check(const json& schema, const json& value, const std::string& at) {
     static const std::set<std::string> known{
-        "$schema", "$defs", "title", "description", "type", "properties", "required",
-        "items",   "enum",  "const", "minimum",     "$ref", "maximum",    "additionalProperties"};
+        "$schema", "$defs", "title",   "description", "type",    "properties",           "required", "items",
+        "enum",    "const", "minimum", "$ref",        "maximum", "additionalProperties", "anyOf"};
     for (const auto& [key, unused] : schema.items())
       if (!known.contains(key)) problems.push_back("the schema of " + at + " has '" + key + "'");
     if (schema.contains("$ref")) {
       const std::string ref = schema["$ref"];
       check(root_.at(json::json_pointer(ref.substr(1))), value, at);
+    }
+    if (schema.contains("anyOf")) {
+      const auto fits = [&](const json& choice) {
+        Schema tried(root_);
+        tried.check(choice, value, at);
+        return tried.problems.empty();
+      };
+      if (std::ranges::none_of(schema["anyOf"], fits)) wrong(at, value, "is none of " + schema["anyOf"].dump());
     }
     if (schema.contains("type")) {
       const json types = schema["type"].is_array() ? schema["type"] : json::array({schema["type"]});

@@ -40,6 +40,18 @@ TEST_F(MixedExport, RulesDecideAndFp32HasNoCasts) {
   EXPECT_THAT(operators("plain.onnx"), testing::ElementsAre("Gemm", "Relu", "Gemm"));
 }
 
+// It has no loss: none of two outputs is chosen, a reshape holds for the file's batch alone.
+TEST_F(MixedExport, NeedsNoLossAndKeepsTheSizesOfTheFile) {
+  TestModel m(17);
+  m.input("x", {2, 4}).weight("w", ramp({4, 3}, -1, 0.2)).weight("shape", ints({2}, {3, 2}));
+  m.node("MatMul", {"x", "w"}, {"y"}, {}, "product").node("Reshape", {"y", "shape"}, {"z"}, {}, "turned");
+  m.output("y").output("z");
+  write("m.onnx", m);
+  succeed({"export", "m.onnx", "--precision", "fp16", "-o", "low.onnx"});
+  EXPECT_THAT(operators("low.onnx"), testing::ElementsAre("Cast", "MatMul", "Cast", "Reshape", "Cast"));
+  fail(1, {"export", "m.onnx", "--precision", "fp16", "--batch", "8", "-o", "low.onnx"}, {"turned", "[3,2]"});
+}
+
 TEST_F(MixedExport, WithoutATypeTheWeightsOfARunAreAskedFor) {
   write("m.onnx", tiny_mlp());
   fail(1, {"export", "m.onnx", "-o", "low.onnx"}, {"--checkpoint"});

@@ -69,6 +69,20 @@ TEST(MixedPrecision, OutputsAndWhatBranchesReadKeepNamesAndTypes) {
                                            "s_f16 = Abs(r_f16)", "s = Cast(s_f16)", "y = If(c)"));
 }
 
+// ONNX Runtime would make a LayerNormalization of two types of the cast and the norm.
+TEST(MixedPrecision, TheSquareOfANormBehindACastIsAProduct) {
+  TestModel model;
+  model.input("x", {2, 4}).weight("two", floats({}, {2}));
+  const AttributeList rows{{"axes", Ints{-1}}};
+  model.node("Relu", {"x"}, {"r"}).node("ReduceMean", {"r"}, {"m"}, rows).node("Sub", {"r", "m"}, {"c"});
+  model.node("Pow", {"c", "two"}, {"s"}).node("Pow", {"m", "two"}, {"t"}).node("Add", {"s", "t"}, {"y"}).output("y");
+  const MixedModel found =
+      mixed(model, {{"r", kLow}, {"m", kFull}, {"c", kFull}, {"s", kFull}, {"t", kFull}, {"y", kFull}});
+  EXPECT_THAT(nodes_of(found),
+              ElementsAre("x_f16 = Cast(x)", "r = Relu(x_f16)", "r_f32 = Cast(r)", "m = ReduceMean(r_f32)",
+                          "c = Sub(r_f32, m)", "s = Mul(c, c)", "t = Pow(m, two)", "y = Add(s, t)"));
+}
+
 TEST(MixedPrecision, WhatASmallConstantMeetsStaysWide) {
   TestModel model;
   model.input("x", {3}).weight("tiny", floats({}, {1e-8})).weight("half", floats({}, {0.5}));

@@ -1,0 +1,13 @@
+// One HTML page of its parts.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+namespace halfstep {
+
+// `html` has a place for each: /*CSS*/, /*JS*/ and /*DATA*/. No text of the data's can end the element that it is in.
+std::string page_of(std::string_view html, const std::string& css, const std::string& js, const nlohmann::json& data);
+
+}  // namespace halfstep

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/version.h"
 #include "cli/output.h"
+#include "training/grad_scaler.h"
 
 namespace halfstep {
 namespace {
@@ -348,6 +349,7 @@ Recipe recipe_of(const CommandLine& line) {
     }
   problems.throw_if_any();
   take_batch_from_shape(recipe);
+  take_grad_scaler(recipe);
   return recipe;
 }
 

@@ -43,7 +43,8 @@ class HeadwayWatch {
           "training stopped at step {}: skip_limit {} is reached, {} {} are not finite, the last with loss scale {:g}: "
           "{}",
           row.step, skip_limit_, std::isfinite(row.loss) ? "the gradients" : "the loss and the gradients",
-          of_the_last(skips_), row.loss_scale.value_or(1), remedy());
+          of_the_last(skips_), row.loss_scale.value_or(1),
+          remedy("a smaller initial_scale needs fewer, or model, weights or data are at fault"));
     if (bad_losses_ >= (row.loss_scale ? limit_ : 1))
       return fmt::format("training stopped at step {}: the loss {} is not finite: {}", row.step,
                          of_the_last(bad_losses_), remedy());
@@ -60,9 +61,10 @@ class HeadwayWatch {
   }
 
  private:
-  std::string remedy() const {
+  std::string remedy(const char* without_a_sound_step =
+                         "no step of this run was finite: its model, weights or data are at fault") const {
     return std::string(sound_ > 0 ? "lower the learning rate or clip the gradients, and go on from a checkpoint"
-                                  : "no step of this run was finite: its model, weights or data are at fault") +
+                                  : without_a_sound_step) +
            "; `halfstep doctor` says which tensor goes wrong first";
   }
   static std::string of_the_last(int64_t steps) {

@@ -187,6 +187,49 @@ halfstep_status* set_epochs(halfstep_step* step, int64_t epochs, int64_t samples
   return guarded([&] { loaded(step).set_epochs(epochs, samples); });
 }
 
+halfstep_status* read_grad_scaler(halfstep_step* step, halfstep_grad_scaler* state) {
+  return guarded([&] {
+    const GradScalerState read = loaded(step).grad_scaler();
+    given(state, "state") = {.scale = read.scale,
+                             .growth_factor = read.growth_factor,
+                             .backoff_factor = read.backoff_factor,
+                             .growth_interval = read.growth_interval,
+                             .growth_tracker = read.growth_tracker};
+  });
+}
+halfstep_status* write_grad_scaler(halfstep_step* step, const halfstep_grad_scaler* state) {
+  return guarded([&] {
+    const halfstep_grad_scaler& s = given(state, "state");
+    loaded(step).set_grad_scaler({.scale = s.scale,
+                                  .growth_factor = s.growth_factor,
+                                  .backoff_factor = s.backoff_factor,
+                                  .growth_interval = s.growth_interval,
+                                  .growth_tracker = s.growth_tracker});
+  });
+}
+
+halfstep_status* loss_count(const halfstep_step* step, size_t* count) {
+  return guarded([&] { given(count, "count") = loaded(step).losses().size(); });
+}
+halfstep_status* loss_at(const halfstep_step* step, size_t index, halfstep_loss* loss) {
+  return guarded([&] {
+    const LossNote& found = element(loaded(step).losses(), index, "loss");
+    given(loss, "loss") = {found.name.c_str(), found.labels.c_str(), found.weight};
+  });
+}
+halfstep_status* read_losses(halfstep_step* step, double* values, size_t count) {
+  return guarded([&] {
+    LoadedStep& of = loaded(step);
+    if (count != of.losses().size())
+      throw ArgumentError("count " + std::to_string(count) + ": the step has " + std::to_string(of.losses().size()) +
+                          " losses");
+    if (count == 0) return;
+    double& first = given(values, "values");
+    const std::vector<double> read = of.read_losses();
+    std::ranges::copy(read, &first);
+  });
+}
+
 constexpr halfstep_api kApi{.version = version,
                             .status_code = status_code,
                             .status_message = status_message,
@@ -221,7 +264,12 @@ constexpr halfstep_api kApi{.version = version,
                             .evaluate_tensors = evaluate_tensors,
                             .predict_tensors = predict_tensors,
                             .next_finished = next_finished,
-                            .set_epochs = set_epochs};
+                            .set_epochs = set_epochs,
+                            .read_grad_scaler = read_grad_scaler,
+                            .write_grad_scaler = write_grad_scaler,
+                            .loss_count = loss_count,
+                            .loss_at = loss_at,
+                            .read_losses = read_losses};
 
 }  // namespace
 }  // namespace halfstep

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "api/load_options.h"
 #include "api/status.h"
@@ -64,8 +65,9 @@ void LoadedStep::list_values() {
   }
   for (ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_OUTPUT])
     if (value.buffer.is(Role::model) && is_low(value.type.dtype)) value.type.dtype = DType::f32;
+  const std::set<std::string> labels = label_inputs(model.notes);
   for (const ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_INPUT])
-    if (value.name != model.notes.label_input) values_[HALFSTEP_PREDICT][HALFSTEP_INPUT].push_back(value);
+    if (!labels.contains(value.name)) values_[HALFSTEP_PREDICT][HALFSTEP_INPUT].push_back(value);
   for (const ProgramValue& value : values_[HALFSTEP_EVALUATE][HALFSTEP_OUTPUT])
     if (value.buffer.is(Role::model))
       values_[HALFSTEP_PREDICT][HALFSTEP_OUTPUT].push_back({value.buffer.text, value.type, value.buffer});
@@ -176,6 +178,14 @@ double LoadedStep::loss() {
   return *loss_;
 }
 
+std::vector<double> LoadedStep::read_losses() {
+  loss();
+  std::vector<double> values;
+  for (const LossSums& sums : sums_.each) values.push_back(sums.mean());
+  require(values.size() == losses().size(), "a step's result holds each of its losses");
+  return values;
+}
+
 double LoadedStep::loss_scale() {
   collect(Wait::yes);
   if (!finished_) throw ArgumentError("no optimizer step has finished yet: call train_step first");
@@ -186,6 +196,16 @@ bool LoadedStep::skipped() {
   collect(Wait::yes);
   if (!finished_) throw ArgumentError("no optimizer step has finished yet: call train_step first");
   return finished_->skipped;
+}
+
+GradScalerState LoadedStep::grad_scaler() {
+  collect(Wait::yes);
+  return read_grad_scaler(*executor_);
+}
+
+void LoadedStep::set_grad_scaler(const GradScalerState& state) {
+  collect(Wait::yes);
+  write_grad_scaler(*executor_, state, "grad scaler");
 }
 
 void LoadedStep::set_learning_rate(double rate) {

@@ -12,6 +12,7 @@
 #include "api/tensors.h"
 #include "runtime/executor.h"
 #include "training/checkpoint.h"
+#include "training/grad_scaler.h"
 #include "training/step_sums.h"
 
 namespace halfstep {
@@ -33,6 +34,9 @@ class LoadedStep {
   // `stream` of the inputs that lie on the device.
   void train(std::span<const halfstep_tensor> inputs, void* stream);
   double loss();
+  // Several: their notes, and their values as `loss`.
+  const std::vector<LossNote>& losses() const { return executor_->model().notes.losses; }
+  std::vector<double> read_losses();
   double loss_scale();
   bool skipped();
   int64_t steps() const { return state_.step; }
@@ -43,6 +47,9 @@ class LoadedStep {
   };
   // The oldest optimizer step not told yet.
   std::optional<Finished> next_finished();
+
+  GradScalerState grad_scaler();
+  void set_grad_scaler(const GradScalerState& state);
 
   void set_learning_rate(double rate);
   double learning_rate() const { return learning_rate_; }

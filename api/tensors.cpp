@@ -185,8 +185,9 @@ std::vector<BoundOutput> bind_outputs(const ProgramValues& values, std::span<con
 }
 
 bool is_checked(const ProgramValue& value, const ValueRanges& ranges) {
-  return value.type.dtype == DType::boolean || (!is_floating(value.type.dtype) && !value.type.shape.empty() &&
-                                                (value.name == ranges.labels || ranges.rows.contains(value.name)));
+  return value.type.dtype == DType::boolean ||
+         (!is_floating(value.type.dtype) && !value.type.shape.empty() &&
+          (value.name == ranges.labels || ranges.labels_of.contains(value.name) || ranges.rows.contains(value.name)));
 }
 
 void check_values(const ProgramValues& values, std::span<const BoundInput> inputs, const ValueRanges& ranges) {

@@ -79,6 +79,15 @@ inline constexpr OwnName kStepLearningRate{Role::step_input, "learning_rate"},
     kStepIteration{Role::step_input, "iteration"}, kStepSeed{Role::step_input, "seed"};
 inline constexpr OwnName kParameterArena{Role::slot, "parameters"}, kGradientArena{Role::slot, "gradients"},
     kCountedLabels{Role::slot, "gradients.counted"}, kLossScaleState{Role::slot, "loss_scale.scale"},
-    kLossScaleTracker{Role::slot, "loss_scale.tracker"};
+    kLossScaleTracker{Role::slot, "loss_scale.tracker"}, kLossScaleHysteresis{Role::slot, "loss_scale.hysteresis"};
+
+// Of one of several losses, counted from 0: measure "loss.1".
+inline Name of_loss(const OwnName& measure, size_t index) {
+  return {measure.role, std::string(measure.text) + "." + std::to_string(index)};
+}
+inline bool is_of_a_loss(const Name& name, const OwnName& measure) {
+  return name.role == measure.role && name.text.size() > measure.text.size() && name.text.starts_with(measure.text) &&
+         name.text[measure.text.size()] == '.';
+}
 
 }  // namespace halfstep

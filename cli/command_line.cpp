@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/version.h"
 #include "cli/output.h"
+#include "training/grad_scaler.h"
 
 namespace halfstep {
 namespace {
@@ -236,6 +237,10 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   if (name == "eval" || name == "export" || name == "gradients")
     command->add_option("--checkpoint", options.checkpoint, "a checkpoint, or a directory of them: its newest")
         ->type_name("PATH");
+  if (name == "train")
+    command->add_flag_callback(
+        "--trace", [&options] { options.trace = CommandOptions::traced; },
+        "also print each stage layer by layer (import, autocast, casts and backward, compile, run) and a loss curve");
   if (name == "inspect") {
     add_inspect_options(*command, options);
     add_inspect_files(*command, options.inspect);
@@ -350,6 +355,7 @@ Recipe recipe_of(const CommandLine& line) {
     }
   problems.throw_if_any();
   take_batch_from_shape(recipe);
+  take_grad_scaler(recipe);
   return recipe;
 }
 

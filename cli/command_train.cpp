@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -8,9 +9,11 @@
 #include "base/file.h"
 #include "base/file_lock.h"
 #include "cli/commands.h"
+#include "cli/loss_curve.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/report.h"
+#include "cli/step_trace.h"
 #include "cli/table.h"
 #include "cli/trace.h"
 #include "cli/train_report.h"
@@ -51,15 +54,22 @@ fs::path export_trained(const Recipe& recipe, const FileTensors& weights, int64_
 
 // A run with its records: the recipe that held, metrics, checkpoints, progress.
 TrainReport run_recorded(Executor& executor, const Data& data, const Recipe& recipe, Format format,
-                         const SignalGuard& signals) {
+                         const SignalGuard& signals, LossRecorder& losses) {
   const fs::path out = recipe.out;
   write_file_atomically(out / "recipe.toml", to_toml(recipe));
   MetricsFile metrics(out / "metrics.jsonl", recipe.metrics_every);
   TerminalObserver terminal(recipe.epochs);
-  std::vector<TrainObserver*> observers{&metrics};
+  std::vector<TrainObserver*> observers{&metrics, &losses};
   if (format == Format::text) observers.push_back(&terminal);
   ObserverList observer(observers);
   return train_or_explain(executor, data, recipe, train_options(recipe, executor.model(), signals), observer);
+}
+
+// null: the step was skipped, or its loss is no finite number.
+nlohmann::json losses_json(const std::vector<double>& losses) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const double loss : losses) list.push_back(std::isfinite(loss) ? nlohmann::json(loss) : nlohmann::json());
+  return list;
 }
 
 std::string files_text(const TrainReport& report, const Recipe& recipe, const fs::path& trained) {
@@ -106,11 +116,23 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     json["compile"] = compile_json(*compiled), json["precision"] = precision_json(precision);
   }
 
+  const bool traced = options.trace == CommandOptions::traced;
+  if (traced) {
+    const StepTrace trace = trace_step(recipe, executor, session.report ? &*session.report : nullptr, data.train);
+    narration.say(step_trace_text(trace, output_width()));
+    json["trace"] = step_trace_json(trace);
+  }
   narration.stage(4, recipe.precision == "fp32" ? "training" : "training with AMP");
-  if (!precision.empty()) narration.say(precision_table(precision) + "\n  " + precision_summary(precision) + "\n\n");
+  if (!precision.empty() && !traced)
+    narration.say(precision_table(precision) + "\n  " + precision_summary(precision) + "\n\n");
   std::optional<SignalGuard> signals(std::in_place);
-  const TrainReport report = run_recorded(executor, data, recipe, options.format, *signals);
+  LossRecorder losses;
+  const TrainReport report = run_recorded(executor, data, recipe, options.format, *signals, losses);
   json.update(train_json(report));
+  if (traced) {
+    narration.say("\n  the loss of each step\n" + loss_curve(losses.losses(), losses.first_step(), output_width()));
+    json["trace"]["losses"] = losses_json(losses.losses());
+  }
   if (report.reason == StopReason::interrupted) {
     if (options.format == Format::json) print_out("{}\n", json_text(json));
     narration.note(fmt::format("stopped by a signal after step {}; go on with --resume {}", report.steps,
@@ -126,14 +148,15 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   if (const std::string ruined = non_finite_weights(state); !ruined.empty())
     throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");
   const fs::path trained = export_trained(recipe, state.weights, report.steps, narration);
+  const bool predicts = (traced || options.format == Format::text) && data.test && !data.test->tokens;
+  const auto prediction = predicts ? trace_prediction(recipe, state, *data.test, 0) : std::nullopt;
   if (options.format == Format::json) {
+    if (traced && prediction) json["trace"]["prediction"] = trace_json(*prediction);
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();
     print_out("{}\n", json_text(json));
     return ExitCode::success;
   }
-  if (data.test && !data.test->tokens)
-    if (const auto trace = trace_prediction(recipe, state, *data.test, 0))
-      narration.say("  test sample 0, layer by layer:\n" + trace_table(*trace) + "\n");
+  if (prediction) narration.say("  test sample 0, layer by layer:\n" + trace_table(*prediction, output_width()) + "\n");
   narration.say(fmt::format("  step {} reached in {:.1f} s\n", report.steps, report.seconds));
   narration.say(counters_text(report, executor.model().device) + "\n" + files_text(report, recipe, trained));
   if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->accuracy)

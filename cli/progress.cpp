@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "cli/output.h"
+#include "cli/results.h"
 
 namespace halfstep {
 namespace {
@@ -66,6 +67,9 @@ void TerminalObserver::epoch_finished(const EpochRow& row) {
             percent(row.accuracy), row.test ? fmt::format("{:.4f}", row.test->loss) : "-",
             row.test ? percent(row.test->accuracy) : "-", row.loss_scale ? fmt::format("{:g}", *row.loss_scale) : "-",
             row.skipped, row.tokens ? row.tokens->per_second : row.samples_per_second, row.seconds);
+  if (!row.losses.empty())
+    print_out("         {}{}\n", losses_text(row.losses),
+              row.test && !row.test->losses.empty() ? "; test " + losses_text(row.test->losses) : "");
 }
 
 }  // namespace halfstep

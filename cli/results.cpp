@@ -17,7 +17,22 @@ nlohmann::json counters_json(const ExecutorCounters& c) {
           {"result_waits", c.result_waits}};
 }
 
+void put(nlohmann::json& object, const char* key, const std::vector<LossRow>& losses) {
+  for (const LossRow& row : losses) {
+    nlohmann::json& entry = object[key][row.name] = {{"loss", row.loss}, {"weight", row.weight}};
+    if (row.accuracy) entry["accuracy"] = *row.accuracy;
+  }
+}
+
 }  // namespace
+
+std::string losses_text(const std::vector<LossRow>& losses) {
+  std::string text;
+  for (const LossRow& row : losses)
+    text += fmt::format("{}{} {:.4f}{}", text.empty() ? "" : ", ", row.name, row.loss,
+                        row.accuracy ? fmt::format(" ({:.2f} %)", *row.accuracy * 100) : "");
+  return text;
+}
 
 nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix) {
   nlohmann::json json{{prefix + "perplexity", tokens.perplexity}, {prefix + "tokens_per_second", tokens.per_second}};
@@ -39,6 +54,8 @@ nlohmann::json train_json(const TrainReport& report) {
                        {"samples_per_second", e.samples_per_second},
                        {"seconds", e.seconds}};
     if (e.accuracy) row["accuracy"] = *e.accuracy;
+    put(row, "losses", e.losses);
+    if (e.test) put(row, "test_losses", e.test->losses);
     if (e.test) row["test_loss"] = e.test->loss;
     if (e.test && e.test->accuracy) row["test_accuracy"] = *e.test->accuracy;
     if (e.tokens) row.update(tokens_json(*e.tokens, ""));
@@ -55,14 +72,16 @@ nlohmann::json train_json(const TrainReport& report) {
 }
 
 std::string evaluation_text(const Evaluation& e) {
-  return fmt::format("{} samples in {:.1f} s: loss {:.4f}{}{}\n", count_text(e.samples), e.seconds, e.loss,
+  return fmt::format("{} samples in {:.1f} s: loss {:.4f}{}{}{}\n", count_text(e.samples), e.seconds, e.loss,
                      e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
-                     e.tokens ? ", " + tokens_text(*e.tokens) : "");
+                     e.tokens ? ", " + tokens_text(*e.tokens) : "",
+                     e.losses.empty() ? "" : "; " + losses_text(e.losses));
 }
 
 nlohmann::json evaluation_json(const Evaluation& e) {
   nlohmann::json json{{"samples", e.samples}, {"loss", e.loss}, {"seconds", e.seconds}};
   if (e.accuracy) json["accuracy"] = *e.accuracy;
+  put(json, "losses", e.losses);
   if (e.tokens) json.update(tokens_json(*e.tokens, ""));
   return json;
 }

@@ -10,6 +10,8 @@ namespace halfstep {
 
 // "perplexity 3.21, 1.6812 bits a byte"
 std::string tokens_text(const TokenMeasures& tokens);
+// "class 0.3214 (88.12 %), box 0.0213"; of no losses "".
+std::string losses_text(const std::vector<LossRow>& losses);
 nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefix);
 nlohmann::json train_json(const TrainReport& report);
 // "10,000 samples in 0.7 s: loss 0.3214, accuracy 0.8812"

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "cli/report.h"
@@ -29,6 +30,16 @@ void add_row(std::vector<TraceRow>& rows, const OnnxNodeIndex& nodes, const Node
     *known = std::move(row);
 }
 
+// The output whose classes are predicted, and the labels beside it.
+struct Classes {
+  std::string output, labels = "labels";
+};
+Classes classes_of(const Recipe& recipe) {
+  for (const RecipeLoss& loss : recipe.losses)
+    if (loss.kind == "softmax_cross_entropy") return {loss.output, loss.labels.empty() ? "labels" : loss.labels};
+  return {.output = recipe.output};
+}
+
 void predict(const InterpretedTensor& logits, Trace& trace) {
   const auto best = std::ranges::max_element(logits.values);
   double sum = 0;
@@ -46,11 +57,12 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
   const Replay replay(recipe, 1, "split_evaluation", "evaluate");
   if (replay.operations() > kMostOperations) return std::nullopt;
   const OnnxNodeIndex nodes(replay.onnx_nodes());
+  const Classes classes = classes_of(recipe);
   Trace trace;
   const auto observe = [&](NodeId id, const std::vector<InterpretedTensor>& results) {
     const Node& node = replay.graph().node(id);
     const InterpretedTensor& value = results[0];
-    if (node.op->name == "input" && leaf_name(node) == Name("labels"))
+    if (node.op->name == "input" && leaf_name(node) == Name(classes.labels))
       trace.label = static_cast<int64_t>(value.values[0]);
     if (node.op->kernel != KernelKind::leaf && node.origin.phase == Phase::forward && !node.origin.name.empty() &&
         !value.values.empty())
@@ -60,21 +72,37 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
   const InterpretResult result = replay.run(state, dataset, {}, samples, {}, observe);
   if (trace.label)
     for (const auto& [name, value] : result.outputs)
-      if (name.is(Role::model) && (recipe.output.empty() || name.text == recipe.output)) predict(value, trace);
+      if (name.is(Role::model) && (classes.output.empty() || name.text == classes.output)) predict(value, trace);
   std::ranges::stable_sort(trace.rows, {}, [&](const TraceRow& row) { return nodes.position_of({row.node}); });
   return trace;
 }
 
-std::string trace_table(const Trace& trace) {
-  Table table({"node", "operator", "value", "mean", "least", "largest"});
+std::string trace_table(const Trace& trace, size_t columns) {
+  Table table({"node", "operator", "shape", "precision", "mean", "least", "largest"});
   for (const TraceRow& row : trace.rows)
-    table.add({row.node, row.op, to_string(row.type), fmt::format("{:.4f}", row.mean), fmt::format("{:.4f}", row.low),
-               fmt::format("{:.4f}", row.high)});
-  std::string text = table.text();
+    table.add({row.node, row.op, to_string(row.type.shape), std::string(name(row.type.dtype)),
+               fmt::format("{:.4f}", row.mean), fmt::format("{:.4f}", row.low), fmt::format("{:.4f}", row.high)});
+  std::string text = table.text("  ", columns);
   if (trace.predicted)
     text += fmt::format("  predicted class {} with probability {:.3f}, label {}\n", *trace.predicted, trace.probability,
                         *trace.label);
   return text;
+}
+
+nlohmann::json trace_json(const Trace& trace) {
+  nlohmann::json layers = nlohmann::json::array();
+  for (const TraceRow& row : trace.rows)
+    layers.push_back({{"node", row.node},
+                      {"operator", row.op},
+                      {"shape", row.type.shape},
+                      {"precision", name(row.type.dtype)},
+                      {"mean", row.mean},
+                      {"least", row.low},
+                      {"largest", row.high}});
+  nlohmann::json json{{"layers", layers}};
+  if (trace.predicted)
+    json.update({{"predicted", *trace.predicted}, {"probability", trace.probability}, {"label", *trace.label}});
+  return json;
 }
 
 }  // namespace halfstep

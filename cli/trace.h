@@ -1,6 +1,7 @@
 // One prediction, followed through the model layer by layer with each layer's precision.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ struct Trace {
 // interpret in a moment (above ~10^8 operations), or its file is gone.
 std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& state, const Dataset& dataset,
                                       int64_t sample);
-std::string trace_table(const Trace& trace);
+// For lines of `columns`; 0: of any length.
+std::string trace_table(const Trace& trace, size_t columns);
+nlohmann::json trace_json(const Trace& trace);
 
 }  // namespace halfstep

@@ -140,7 +140,7 @@ StepNotes notes_of(const Recipe& recipe, const LossOptions& loss, const Compiled
                    const ImportedModel& imported) {
   Recipe settled = recipe;
   settled.device = name(model.device), settled.architecture = model.architecture;
-  settled.resume.clear(), settled.trust.clear();
+  settled.resume.clear(), settled.trust.clear(), settled.grad_scaler.clear();
   StepNotes notes;
   notes.compiler = version();
   notes.recipe = notes_of(settled);
@@ -148,8 +148,13 @@ StepNotes notes_of(const Recipe& recipe, const LossOptions& loss, const Compiled
   notes.classes = class_count(imported.graph, loss);
   if (recipe.classes > 0) notes.label_classes = recipe.classes;
   notes.ignored_label = loss.ignore_index;
-  if (loss.kind == LossKind::softmax_cross_entropy) notes.label_input = "labels";
-  if (loss.kind == LossKind::mean_squared_error) notes.label_input = "targets";
+  if (const std::string labels = label_input(loss); loss.terms.empty() && !labels.empty()) notes.label_input = labels;
+  for (const LossTerm& term : named_terms(imported.graph, loss))
+    notes.losses.push_back({.name = term.name,
+                            .labels = label_input(term.loss),
+                            .weight = term.weight,
+                            .classes = class_count(imported.graph, term.loss).value_or(0),
+                            .ignored = term.loss.ignore_index});
   notes.table_rows = table_rows(imported.graph);
   for (const std::string& remark : imported.remarks)
     if (remark.starts_with("WARNING: the data of the constant")) notes.missing_constants = remark;
@@ -282,7 +287,9 @@ LossScaling loss_scaling(const Recipe& r) {
           .growth = r.growth_factor,
           .backoff = r.backoff_factor,
           .interval = r.growth_interval,
-          .floor = r.min_scale};
+          .floor = r.min_scale,
+          .hysteresis = r.hysteresis,
+          .spares = r.consecutive_hysteresis ? LossScaling::after_each_step : LossScaling::after_growth};
 }
 
 ImportedModel import_graph(const Recipe& recipe) {
@@ -317,6 +324,34 @@ AttentionForm attention_form(const std::string& name) {
                                    : AttentionForm::expanded;
 }
 
+LossKind loss_kind(const std::string& name) {
+  return name == "mean_squared_error" ? LossKind::mean_squared_error
+         : name == "from_graph"       ? LossKind::from_graph
+                                      : LossKind::softmax_cross_entropy;
+}
+
+std::vector<LossTerm> loss_terms(const Recipe& recipe) {
+  std::vector<LossTerm> terms;
+  Problems problems;
+  for (const RecipeLoss& loss : recipe.losses) {
+    // What a batch's share of the labels is, each loss would need its own gradients to say.
+    if (loss.ignore_index && recipe.accumulation > 1)
+      problems.add(fmt::format(
+          "losses: ignore_index of loss {} and accumulation {}: of several losses, labels that do not count "
+          "are only weighed within one batch: leave one of them out",
+          terms.size() + 1, recipe.accumulation));
+    LossTerm& term = terms.emplace_back();
+    term.name = loss.name, term.weight = loss.weight;
+    term.loss.kind = loss_kind(loss.kind), term.loss.output = loss.output, term.loss.labels = loss.labels;
+    term.loss.class_axis = loss.class_axis, term.loss.ignore_index = loss.ignore_index;
+    term.loss.label_smoothing = loss.label_smoothing;
+  }
+  if (!recipe.losses.empty() && recipe.objective == "masked_token")
+    problems.add("objective masked_token: there are several losses, and it has one: leave [[loss]] out");
+  problems.throw_if_any();
+  return terms;
+}
+
 }  // namespace
 
 TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& imported) {
@@ -328,9 +363,8 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
     p.input = image_input(model);
     o.preprocessing.push_back(std::move(p));
   }
-  o.loss.kind = r.loss == "mean_squared_error" ? LossKind::mean_squared_error
-                : r.loss == "from_graph"       ? LossKind::from_graph
-                                               : LossKind::softmax_cross_entropy;
+  o.loss.kind = loss_kind(r.loss);
+  o.loss.terms = loss_terms(r);
   o.loss.output = r.output;
   o.loss.class_axis = r.class_axis;
   o.loss.ignore_index = r.ignore_index;

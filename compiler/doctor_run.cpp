@@ -178,10 +178,11 @@ const TensorReading* RunOfSteps::find(Tap::Kind kind, const std::string& node) c
 
 MeasuredStep::MeasuredStep(const Recipe& recipe, DeviceKind device, std::optional<TapOptions> taps)
     : recipe_(recipe), options_(taps) {
+  recipe_.hysteresis = 1;  // a step is made again until it is applied, and an overflow that is spared changes nothing
   CompileOptions options;
   options.taps = taps;
   options.model_outputs = LossOptions::dropped;
-  CompiledTraining compiled = compile_training(recipe, device, options);
+  CompiledTraining compiled = compile_training(recipe_, device, options);
   model_ = std::move(compiled.model), report_ = std::move(compiled.report), taps_ = std::move(compiled.taps);
 }
 

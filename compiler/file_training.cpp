@@ -78,6 +78,7 @@ void refuse_other_keys(const Recipe& recipe) {
   const auto expect = [&](bool holds, std::string_view key, std::string_view remedy) {
     if (!holds) problems.add(fmt::format("{}: training operators do not say it: {}", key, remedy));
   };
+  expect(recipe.losses.empty(), "losses", "write --training-graph or --training-info, or train with one");
   expect(recipe.label_smoothing == 0, "label_smoothing", "leave it out");
   expect(recipe.clip_norm == 0, "clip_norm", "leave it out");
   expect(recipe.accumulation == 1, "accumulation", "give it to the run");
@@ -93,7 +94,7 @@ void refuse_other_keys(const Recipe& recipe) {
 }  // namespace
 
 Recipe over_training_of_file(Recipe given) {
-  if (given.given.contains("loss") || given.given.contains("optimizer") ||
+  if (given.given.contains("loss") || given.given.contains("losses") || given.given.contains("optimizer") ||
       !carries_training_step(std::filesystem::path(given.model)))
     return given;
   try {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "training/recipe_losses.h"
 
 namespace halfstep {
 namespace {
@@ -23,6 +24,17 @@ std::string toml_text(const toml::node& node) {
     return text;
   }
   throw Error("a number, text, truth value or list expected");
+}
+
+// [[loss]] tables as the value of key `losses`.
+std::string losses_text(const toml::array& tables) {
+  std::string text;
+  for (const toml::node& node : tables) {
+    std::vector<std::pair<std::string, std::string>> keys;
+    for (const auto& [name, value] : *node.as_table()) keys.emplace_back(std::string(name.str()), toml_text(value));
+    text += (text.empty() ? "" : ";") + loss_text(keys);
+  }
+  return text;
 }
 
 std::string toml_literal(const RecipeKey& k, const std::string& value) {
@@ -52,6 +64,11 @@ void read_recipe_text(Recipe& recipe, const std::string& text, const std::string
   std::ranges::stable_sort(entries, {}, &Entry::line);
   Problems problems;
   for (const Entry& entry : entries) try {
+      const toml::array* tables = entry.name == "loss" ? entry.node->as_array() : nullptr;
+      if (tables && tables->is_homogeneous(toml::node_type::table)) {
+        set_key(recipe, "losses", losses_text(*tables));
+        continue;
+      }
       const RecipeKey* k = find_key(entry.name);
       std::string value = k ? toml_text(*entry.node) : "";
       if (k) value = from_folder(base, *k, value);

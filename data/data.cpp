@@ -102,6 +102,12 @@ std::pair<Dataset, Dataset> split_tokens(const Dataset& dataset, double fraction
   return {Dataset{{}, TokenSpan{all.file, all.begin, cut}}, Dataset{{}, TokenSpan{all.file, cut, all.end}}};
 }
 
+std::optional<LabelRange> label_range(const ValueRanges& ranges, const std::string& array) {
+  if (const auto found = ranges.labels_of.find(array); found != ranges.labels_of.end()) return found->second;
+  if (array == ranges.labels && ranges.classes > 0) return LabelRange{ranges.classes, ranges.ignored};
+  return std::nullopt;
+}
+
 void check_ranges(const Dataset& dataset, const ValueRanges& ranges) {
   if (dataset.tokens) {
     if (ranges.classes > 0) check_tokens(*dataset.tokens, ranges.classes);
@@ -112,8 +118,8 @@ void check_ranges(const Dataset& dataset, const ValueRanges& ranges) {
     if (const auto rows = ranges.rows.find(array.name); rows != ranges.rows.end())
       check_values(array, {-rows->second, rows->second, std::nullopt, "value",
                            "the model's table has that many rows: was the data made for another vocabulary?"});
-    else if (ranges.classes > 0 && array.name == ranges.labels)
-      check_values(array, {0, ranges.classes, ranges.ignored, "label",
+    else if (const std::optional<LabelRange> labels = label_range(ranges, array.name))
+      check_values(array, {0, labels->classes, labels->ignored, "label",
                            "repair the labels, or give the label that does not count as ignore_index"});
   }
 }

@@ -42,13 +42,22 @@ Dataset open_tokens(const std::string& path);
 // Its first part and the last `fraction`, in (0, 1), of its tokens. Throws Error where it is no token file.
 std::pair<Dataset, Dataset> split_tokens(const Dataset& dataset, double fraction);
 
+struct LabelRange {
+  int64_t classes = 0;                  // labels are in [0, classes)
+  std::optional<int64_t> ignored = {};  // is a valid label as well
+};
+
 // What the values of integer arrays may be.
 struct ValueRanges {
-  std::string labels = "labels";             // the array that holds them
-  int64_t classes = 0;                       // labels and tokens are in [0, classes); 0: they are not checked
-  std::optional<int64_t> ignored = {};       // is a valid label as well
+  std::string labels = "labels";                     // the array that holds them
+  int64_t classes = 0;                               // labels and tokens are in [0, classes); 0: they are not checked
+  std::optional<int64_t> ignored = {};               // is a valid label as well
+  std::map<std::string, LabelRange> labels_of = {};  // by array, where several losses have labels
   std::map<std::string, int64_t> rows = {};  // by array, of the table that its values choose from: in [-rows, rows)
 };
+
+// Of an array that holds labels; nullopt: it holds none, or they are not checked.
+std::optional<LabelRange> label_range(const ValueRanges& ranges, const std::string& array);
 
 // Throws Error naming the array or file and the first value that is out of range.
 void check_ranges(const Dataset& dataset, const ValueRanges& ranges);

@@ -176,11 +176,12 @@ std::vector<int64_t> DataFeed::order(SampleOrder order, uint64_t seed, int64_t e
 }
 
 void DataFeed::check(const ValueRanges& ranges) const {
-  ValueRanges by_array{.labels = {}, .classes = ranges.classes, .ignored = ranges.ignored, .rows = {}};
+  ValueRanges by_array{.labels = {}, .classes = ranges.classes, .ignored = {}, .labels_of = {}, .rows = {}};
   for (const NamedArray& array : dataset_.arrays)
     for (const Binding& binding : bindings_) {
       if (binding.array != &array.values) continue;
-      if (binding.name == ranges.labels) by_array.labels = array.name;
+      if (const std::optional<LabelRange> labels = label_range(ranges, binding.name))
+        by_array.labels_of[array.name] = *labels;
       if (const auto rows = ranges.rows.find(binding.name); rows != ranges.rows.end())
         by_array.rows[array.name] = rows->second;
     }

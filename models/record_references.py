@@ -1,7 +1,7 @@
 """Records what PyTorch computes, for the whole-model tests: tests/references/*.json.
 
 usage: python3 record_references.py OUT_DIR [NAME ...]
-       NAME: mlp lenet resnet18 squeezenet1_1 sgd_adam grad_scaler recurrent; default: all
+       NAME: mlp lenet resnet18 squeezenet1_1 sgd_adam grad_scaler recurrent several_losses; default: all
        The fp16 runs and grad_scaler need a CUDA device.
 
 No weights are stored: parameters and images are philox.tensor(name, shape, low, high), where a parameter's name is its
@@ -245,6 +245,38 @@ def record_grad_scaler():
     return result
 
 
+def record_several_losses():
+    """Ten steps of a small network with two outputs and three weighted losses, and the first step's gradients.
+
+    The losses: cross-entropy of the first output, in which label 2 does not count; mean squared error of the second;
+    cross-entropy of the first output again, with smoothing and labels of its own.
+    """
+    sizes = {"x": [8, 6], "trunk": [5, 6], "class": [4, 5], "box": [3, 5], "targets": [8, 3]}
+    tensors = {name: dict(shape=shape, low=-1.0, high=1.0) for name, shape in sizes.items()}
+    made = {name: torch.from_numpy(philox.tensor("several." + name, *entry.values())) for name, entry in tensors.items()}
+    weights = {name: torch.nn.Parameter(made[name]) for name in ("trunk", "class", "box")}
+    labels = [int(i * 7 % 4) for i in range(8)]
+    others = [int(i * 5 % 4) for i in range(8)]
+    factors = [0.75, 0.5, 2.0]
+    optimizer = torch.optim.SGD(weights.values(), lr=0.2)
+    result = dict(torch=torch.__version__, tensors=tensors, labels=labels, others=others, weights=factors, lr=0.2,
+                  ignore_index=2, label_smoothing=0.125, steps=[])
+    for _ in range(10):
+        hidden = torch.tanh(made["x"] @ weights["trunk"].T)
+        logits, boxes = hidden @ weights["class"].T, hidden @ weights["box"].T
+        losses = [F.cross_entropy(logits, torch.tensor(labels), ignore_index=2),
+                  F.mse_loss(boxes, made["targets"]),
+                  F.cross_entropy(logits, torch.tensor(others), label_smoothing=0.125)]
+        total = sum(factor * loss for factor, loss in zip(factors, losses))
+        optimizer.zero_grad()
+        total.backward()
+        result["steps"].append(dict(loss=tidy(total.item()), losses=tidy([loss.item() for loss in losses])))
+        if "gradients" not in result:
+            result["gradients"] = {name: tidy(w.grad.flatten().tolist()) for name, w in weights.items()}
+        optimizer.step()
+    return result
+
+
 def record_recurrent():
     """Outputs and gradients of two-directional layers with initial states, operands and gradients as ONNX has them.
 
@@ -286,7 +318,8 @@ def main():
     philox.check()
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    others = dict(sgd_adam=record_optimizers, grad_scaler=record_grad_scaler, recurrent=record_recurrent)
+    others = dict(sgd_adam=record_optimizers, grad_scaler=record_grad_scaler, recurrent=record_recurrent,
+                  several_losses=record_several_losses)
     for name in sys.argv[2:] or ["mlp", "lenet", "resnet18", "squeezenet1_1", *others]:
         write(out / f"{name}.json", others[name]() if name in others else record_model(name))
 

@@ -5,8 +5,18 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace halfstep {
+
+// One of several losses, whose weighted sum is the step's; its measures are those of base/name.h's of_loss.
+struct LossNote {
+  std::string name, labels;  // its own, and its label input: empty where the model computes it
+  double weight = 1;
+  int64_t classes = 0;                  // that its labels choose from; 0: they are none
+  std::optional<int64_t> ignored = {};  // label
+  friend bool operator==(const LossNote&, const LossNote&) = default;
+};
 
 struct StepNotes {
   std::string compiler;                       // its version
@@ -21,6 +31,7 @@ struct StepNotes {
   std::optional<int64_t> label_classes = {};  // where the recipe says that labels have fewer
   std::optional<int64_t> ignored_label = {};
   std::map<std::string, int64_t> table_rows = {};  // by input whose values choose rows of a table
+  std::vector<LossNote> losses = {};               // where there are several
   std::string preset;                              // of autocast, with its version: "torch 2.11"
   std::string missing_constants;  // of a step whose constants are zeros because their data was missing: what is missing
   std::string largest_tensors;    // in scratch, for the error of a device whose memory is too small

@@ -22,6 +22,7 @@ constexpr auto kFields = std::tuple{std::pair{"compiler", &StepNotes::compiler},
                                     std::pair{"label_classes", &StepNotes::label_classes},
                                     std::pair{"ignored_label", &StepNotes::ignored_label},
                                     std::pair{"table_rows", &StepNotes::table_rows},
+                                    std::pair{"losses", &StepNotes::losses},
                                     std::pair{"preset", &StepNotes::preset},
                                     std::pair{"missing_constants", &StepNotes::missing_constants},
                                     std::pair{"largest_tensors", &StepNotes::largest_tensors}};
@@ -39,6 +40,14 @@ template <typename T>
 Json written(const std::optional<T>& value) {
   return *value;
 }
+Json written(const std::vector<LossNote>& losses) {
+  Json json = Json::array();
+  for (const LossNote& loss : losses) {
+    json.push_back({{"name", loss.name}, {"labels", loss.labels}, {"weight", loss.weight}, {"classes", loss.classes}});
+    if (loss.ignored) json.back()["ignored"] = *loss.ignored;
+  }
+  return json;
+}
 
 void read(const Json& json, std::string& value) { value = line_of(json); }
 void read(const Json& json, int64_t& value) { value = json.get<int64_t>(); }
@@ -50,6 +59,15 @@ void read(const Json& json, std::optional<T>& value) {
 template <typename T>
 void read(const Json& json, std::map<std::string, T>& value) {
   for (const auto& [key, entry] : json.get_ref<const Json::object_t&>()) read(entry, value[line_of(key)]);
+}
+
+void read(const Json& json, LossNote& loss) {
+  read(json.at("name"), loss.name), read(json.at("labels"), loss.labels), read(json.at("weight"), loss.weight);
+  loss.classes = count_in(json, "classes");
+  if (json.contains("ignored")) read(json.at("ignored"), loss.ignored);
+}
+void read(const Json& json, std::vector<LossNote>& losses) {
+  for (const Json& entry : json.get_ref<const Json::array_t&>()) read(entry, losses.emplace_back());
 }
 
 }  // namespace

@@ -13,7 +13,11 @@ class CompiledStep : public TrainingStep {
     write_weights(*executor_, parameters, "recorded parameters");
   }
 
-  double loss(const NamedTensors& inputs) override { return run_program(*executor_, "train", inputs).at(kLoss).at(0); }
+  std::map<Name, double> run(const NamedTensors& inputs) override {
+    std::map<Name, double> measures;
+    for (const auto& [name, value] : run_program(*executor_, "train", inputs)) measures.emplace(name, value.at(0));
+    return measures;
+  }
   double scalar_state(const Name& name) override { return executor_->read_state(name).at(0); }
   FileTensors parameters() override { return read_model_state(*executor_).weights; }
 

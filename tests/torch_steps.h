@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <set>
 
@@ -19,7 +20,8 @@ namespace halfstep {
 class TrainingStep {
  public:
   virtual ~TrainingStep() = default;
-  virtual double loss(const NamedTensors& inputs) = 0;  // runs the step
+  virtual std::map<Name, double> run(const NamedTensors& inputs) = 0;  // a step; its measures
+  double loss(const NamedTensors& inputs) { return run(inputs).at(kLoss); }
   virtual FileTensors parameters() = 0;
   virtual double scalar_state(const Name& name) = 0;
 };
@@ -78,6 +80,63 @@ inline void expect_recorded_trajectories(const MakeTrainingStep& make_step) {
         for (size_t k = 0; k < expected.size(); ++k)
           EXPECT_NEAR(found.at(static_cast<int64_t>(k)), expected[k], 2e-6)
               << parameter << "[" << k << "] after step " << i;
+      }
+    }
+  }
+}
+
+// Three weighted losses over two outputs, ten steps.
+inline void expect_recorded_several_losses(const MakeTrainingStep& make_step) {
+  const Graph model = parse_graph(R"(
+    graph two_outputs {
+      %x = input() {name="x"} : f32[8,6]
+      %t = parameter() {name="trunk"} : f32[5,6]
+      %c = parameter() {name="class"} : f32[4,5]
+      %b = parameter() {name="box"} : f32[3,5]
+      %0 = matmul(%x, %t) {transpose_b=1}
+      %1 = tanh(%0)
+      %2 = matmul(%1, %c) {transpose_b=1}
+      %3 = matmul(%1, %b) {transpose_b=1}
+      output "logits" = %2
+      output "boxes" = %3
+    })");
+  const nlohmann::json reference = recorded("several_losses");
+  const auto tensor = [&](const std::string& name) {
+    return recorded_tensor("several." + name, reference.at("tensors").at(name));
+  };
+  const auto labels = [&](const char* name) {
+    return Tensor::from_values({DType::i64, {8}}, reference.at(name).get<std::vector<double>>());
+  };
+  LossOptions loss;
+  const std::vector<double> weights = reference.at("weights");
+  loss.terms = {{.name = "", .weight = weights[0], .loss = {.output = "logits"}},
+                {.name = "", .weight = weights[1], .loss = {.kind = LossKind::mean_squared_error, .output = "boxes"}},
+                {.name = "soft", .weight = weights[2], .loss = {.output = "logits", .labels = "others"}}};
+  loss.terms[0].loss.ignore_index = reference.at("ignore_index").get<int64_t>();
+  loss.terms[2].loss.label_smoothing = reference.at("label_smoothing");
+  const double rate = reference.at("lr");
+  const FileTensors initial{{"trunk", tensor("trunk")}, {"class", tensor("class")}, {"box", tensor("box")}};
+  const std::unique_ptr<TrainingStep> step =
+      make_step(model, loss, {.name = "sgd", .parameters = {{"momentum", 0}}, .scaling = {.initial = 1024}}, initial);
+  const NamedTensors batch{{"x", tensor("x")},
+                           {"targets", tensor("targets")},
+                           {"labels", labels("labels")},
+                           {"others", labels("others")},
+                           {kStepLearningRate, Tensor::scalar(DType::f32, rate)}};
+  for (size_t i = 0; i < reference.at("steps").size(); ++i) {
+    SCOPED_TRACE(i);
+    const nlohmann::json& expected = reference.at("steps")[i];
+    const std::map<Name, double> found = step->run(batch);
+    EXPECT_NEAR(found.at(kLoss), expected.at("loss").get<double>(), 2e-6);
+    for (size_t k = 0; k < weights.size(); ++k)
+      EXPECT_NEAR(found.at(of_loss(kLoss, k)), expected.at("losses")[k].get<double>(), 2e-6) << k;
+    EXPECT_EQ(found.at(of_loss(kCounted, 0)), 6) << "two labels are ignored";
+    if (i > 0) continue;
+    for (const auto& [name, after] : step->parameters()) {
+      const std::vector<double> gradient = reference.at("gradients").at(name);
+      for (size_t k = 0; k < gradient.size(); ++k) {
+        const auto at = static_cast<int64_t>(k);
+        EXPECT_NEAR((initial.at(name).at(at) - after.at(at)) / rate, gradient[k], 2e-6) << name << "[" << k << "]";
       }
     }
   }

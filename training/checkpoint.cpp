@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "program/json_text.h"
 #include "program/safetensors.h"
+#include "training/grad_scaler.h"
 
 namespace halfstep {
 namespace {
@@ -85,6 +86,9 @@ Json manifest_of(const Checkpoint& checkpoint) {
                   {"correct", json_of(s.totals.correct)},
                   {"counted", s.totals.counted},
                   {"loss_scale", json_of(s.totals.loss_scale)}}}};
+  for (const LossSums& sums : s.totals.losses)
+    manifest["epoch_totals"]["losses"].push_back(
+        {{"loss", sums.loss}, {"counted", sums.counted}, {"correct", json_of(sums.correct)}});
   // The values themselves are tensors of slots.safetensors; here they are for the reader.
   for (const auto& [key, slot] :
        {std::pair{"loss_scale", "loss_scale.scale"}, {"loss_scale_tracker", "loss_scale.tracker"}})
@@ -136,6 +140,11 @@ TrainState state_of(const Json& manifest) {
       .correct = optional_number(totals.at("correct")),
       .counted = totals.at("counted"),
       .loss_scale = optional_number(totals.at("loss_scale"))};
+  for (const Json& sums : totals.value("losses", Json::array()))
+    s.totals.losses.push_back(
+        {.loss = optional_number(sums.at("loss")).value_or(std::numeric_limits<double>::quiet_NaN()),
+         .counted = sums.at("counted"),
+         .correct = optional_number(sums.at("correct"))});
   return s;
 }
 
@@ -286,6 +295,8 @@ fs::path save_checkpoint(const fs::path& directory, Executor& executor, const Tr
       prepare_checkpoint_directory(partial);
       for (const TensorFile& file : kTensorFiles)
         write_safetensors(partial / file.name, checkpoint.model.*file.tensors);
+      if (const auto scaler = grad_scaler_of(executor.model(), checkpoint.model.slots))
+        write_file_atomically(partial / "grad_scaler.json", to_json(*scaler));
       write_file_atomically(partial / "manifest.json", manifest.dump(1) + "\n");
       put_in_place(partial, final_path, replaced);
       for (const fs::path& old : {partial, replaced}) fs::remove_all(old, ignored);

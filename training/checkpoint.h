@@ -1,5 +1,6 @@
 // Checkpoints: one directory each, `step-000001234`, with weights.safetensors, slots.safetensors (see ModelState) and
-// manifest.json (counts, seeds, the type and checksum of every tensor).
+// manifest.json (counts, seeds, the type and checksum of every tensor). For PyTorch, and not read here:
+// grad_scaler.json (see grad_scaler.h).
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "training/checkpoint_state.h"
+#include "training/loss_sums.h"
 
 namespace halfstep {
 
@@ -21,6 +23,7 @@ struct EpochTotals {
   std::optional<double> correct{};
   double counted = 0;                  // labels that could be correct, in samples
   std::optional<double> loss_scale{};  // of the last step
+  std::vector<LossSums> losses{};      // each of several, over the steps that were not skipped
   friend bool operator==(const EpochTotals&, const EpochTotals&) = default;
 };
 

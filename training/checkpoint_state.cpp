@@ -96,6 +96,8 @@ class Restore {
     } else if (buffer.kind == Kind::low_copy) {
       if (const auto base = contents_.find(buffer.base); base != contents_.end())
         contents_.emplace(buffer.name, base->second.cast(buffer.type.dtype));
+    } else if (is_left_out(buffer, tensors)) {
+      contents_.emplace(buffer.name, model_.state.at(buffer.name));
     } else if (const Tensor* t = find(tensors, buffer.name.text, buffer.type)) {
       contents_.emplace(buffer.name, *t);
     }
@@ -103,7 +105,7 @@ class Restore {
 
   void refuse_unused(const FileTensors& tensors) {
     for (const auto& [name, unused] : tensors)
-      if (!used_.contains(name))
+      if (!used_.contains(name) && name != kLossScaleHysteresis.text)
         problems_.add(where_ + ": it holds '" + name +
                       "', which this model does not have: was it another model or optimizer?");
   }
@@ -114,6 +116,12 @@ class Restore {
   }
 
  private:
+  // A run may go on with hysteresis, and without.
+  bool is_left_out(const StateBuffer& buffer, const FileTensors& tensors) const {
+    return buffer.name == kLossScaleHysteresis && !tensors.contains(buffer.name.text) &&
+           model_.state.contains(buffer.name);
+  }
+
   const Tensor* find(const FileTensors& tensors, const std::string& name, const TensorType& type) {
     const auto found = tensors.find(name);
     if (found == tensors.end()) {

@@ -33,8 +33,10 @@ class RowSums {
   Evaluation result() const {
     Evaluation evaluation;
     evaluation.samples = samples_;
-    evaluation.loss = counted_ > 0 ? loss_ / counted_ : 0;
-    if (has_correct_ && counted_ > 0) evaluation.accuracy = correct_ / counted_;
+    evaluation.losses = loss_rows(executor_.model().notes.losses, each_);
+    const bool several = !evaluation.losses.empty();
+    evaluation.loss = several ? total_loss(evaluation.losses) : all_.mean();
+    evaluation.accuracy = several ? first_accuracy(evaluation.losses) : all_.accuracy();
     return evaluation;
   }
 
@@ -51,24 +53,29 @@ class RowSums {
   }
 
   void add(const StepResult& result, int64_t rows) {
-    const auto loss = result.outputs.find(kRowLoss);
-    if (loss == result.outputs.end())
+    if (!result.outputs.contains(kRowLoss))
       throw Error("program 'evaluate' has no output 'row_loss': compile the model again");
-    loss_ += sum_rows(loss->second, rows);
-    if (const auto correct = result.outputs.find(kRowCorrect); correct != result.outputs.end()) {
-      has_correct_ = true;
-      correct_ += sum_rows(correct->second, rows);
+    add(all_, result.outputs, rows, [](const OwnName& measure) -> Name { return measure; });
+    for (size_t i = 0; result.outputs.contains(of_loss(kRowLoss, i)); ++i) {
+      if (each_.size() == i) each_.emplace_back();
+      add(each_[i], result.outputs, rows, [i](const OwnName& measure) { return of_loss(measure, i); });
     }
-    const auto counted = result.outputs.find(kRowCounted);
-    counted_ += counted == result.outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
     samples_ += rows;
+  }
+
+  static void add(LossSums& sums, const NamedTensors& outputs, int64_t rows, const auto& named) {
+    sums.loss += sum_rows(outputs.at(named(kRowLoss)), rows);
+    if (const auto correct = outputs.find(named(kRowCorrect)); correct != outputs.end())
+      sums.correct = sums.correct.value_or(0) + sum_rows(correct->second, rows);
+    const auto counted = outputs.find(named(kRowCounted));
+    sums.counted += counted == outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
   }
 
   Executor& executor_;
   std::deque<InFlight> in_flight_;
   int64_t samples_ = 0;
-  double loss_ = 0, correct_ = 0, counted_ = 0;
-  bool has_correct_ = false;
+  LossSums all_;
+  std::vector<LossSums> each_;  // of several losses
 };
 
 }  // namespace

@@ -25,6 +25,13 @@ void put(Json& object, const std::string& prefix, const std::optional<TokenMeasu
   if (tokens->bits_per_byte) object[prefix + "bits_per_byte"] = *tokens->bits_per_byte;
 }
 
+void put(Json& object, const char* key, const std::vector<LossRow>& losses) {
+  for (const LossRow& row : losses) {
+    object[key][row.name]["loss"] = row.loss;
+    put(object[key][row.name], "accuracy", row.accuracy);
+  }
+}
+
 }  // namespace
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t every_steps)
@@ -44,6 +51,7 @@ void MetricsFile::step_finished(const StepRow& row) {
   if (every_steps_ <= 0 || row.step % every_steps_ != 0) return;
   Json line{{"kind", "step"}, {"step", row.step}, {"epoch", row.epoch}, {"loss", row.loss}};
   put(line, "accuracy", row.accuracy);
+  put(line, "losses", row.losses);
   put(line, "", row.tokens);
   put(line, "loss_scale", row.loss_scale);
   line["skipped"] = row.skipped;
@@ -56,10 +64,12 @@ void MetricsFile::step_finished(const StepRow& row) {
 void MetricsFile::epoch_finished(const EpochRow& row) {
   Json line{{"kind", "epoch"}, {"step", row.step}, {"epoch", row.epoch}, {"loss", row.loss}};
   put(line, "accuracy", row.accuracy);
+  put(line, "losses", row.losses);
   put(line, "", row.tokens);
   if (row.test) {
     line["test_loss"] = row.test->loss;
     put(line, "test_accuracy", row.test->accuracy);
+    put(line, "test_losses", row.test->losses);
     put(line, "test_", row.test->tokens);
   }
   put(line, "loss_scale", row.loss_scale);

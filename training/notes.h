@@ -1,6 +1,10 @@
 // What the notes of a compiled step say of a run's data.
 #pragma once
 
+#include <algorithm>
+#include <set>
+#include <string>
+
 #include "data/data.h"
 #include "program/program.h"
 
@@ -12,7 +16,24 @@ inline ValueRanges noted_ranges(const StepNotes& notes) {
   ranges.classes = notes.label_classes.value_or(notes.classes.value_or(0));
   ranges.ignored = notes.ignored_label;
   ranges.rows = notes.table_rows;
+  // Two losses may read the same labels.
+  for (const LossNote& loss : notes.losses) {
+    if (loss.classes == 0) continue;
+    const auto [entry, fresh] = ranges.labels_of.try_emplace(loss.labels, LabelRange{loss.classes, loss.ignored});
+    LabelRange& both = entry->second;
+    if (!fresh) both.classes = std::min(both.classes, loss.classes);
+    if (both.ignored != loss.ignored) both.ignored.reset();
+  }
   return ranges;
+}
+
+// The inputs that the losses added to the model's.
+inline std::set<std::string> label_inputs(const StepNotes& notes) {
+  std::set<std::string> inputs;
+  if (notes.label_input) inputs.insert(*notes.label_input);
+  for (const LossNote& loss : notes.losses)
+    if (!loss.labels.empty()) inputs.insert(loss.labels);
+  return inputs;
 }
 
 }  // namespace halfstep

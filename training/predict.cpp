@@ -4,23 +4,27 @@
 #include <deque>
 
 #include "base/error.h"
+#include "training/notes.h"
 
 namespace halfstep {
 namespace {
 
 // Zeros stand for the labels that the loss added to the model's inputs.
 void put_labels(Dataset& dataset, const CompiledModel& model, const Program& program) {
-  const std::optional<std::string>& label = model.notes.label_input;
-  if (!label) return;
-  const auto input = std::ranges::find_if(
-      program.buffers, [&](const Buffer& b) { return b.kind == BufferKind::input && b.name == Name(*label); });
-  if (input == program.buffers.end()) return;
-  std::erase_if(dataset.arrays, [&](const NamedArray& array) { return array.name == *label; });
+  const std::set<std::string> labels = label_inputs(model.notes);
+  const auto is_label = [&](const Buffer& b) {
+    return b.kind == BufferKind::input && b.name.is(Role::model) && labels.contains(b.name.text);
+  };
+  if (std::ranges::none_of(program.buffers, is_label)) return;
+  std::erase_if(dataset.arrays, [&](const NamedArray& array) { return labels.contains(array.name); });
   if (dataset.arrays.empty()) throw Error("the data has labels alone: give the model's inputs too");
-  TensorType type = input->type;
-  if (type.shape.empty()) return;
-  type.shape.front() = dataset.size();
-  dataset.arrays.push_back({*label, Tensor(type)});
+  const int64_t samples = dataset.size();
+  for (const Buffer& input : program.buffers) {
+    TensorType type = input.type;
+    if (!is_label(input) || type.shape.empty()) continue;
+    type.shape.front() = samples;
+    dataset.arrays.push_back({input.name.text, Tensor(type)});
+  }
 }
 
 FileTensors empty_outputs(const Program& program, int64_t batch, int64_t samples) {
@@ -52,7 +56,7 @@ std::optional<FileTensors> predict(Executor& executor, Dataset dataset, const Ev
   put_labels(dataset, executor.model(), program);
   const DataFeed feed(dataset, program, options.feed);
   ValueRanges inputs = options.ranges;
-  inputs.labels.clear();
+  inputs.labels.clear(), inputs.labels_of.clear();
   feed.check(inputs);
   const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.seed, 0);
   FileTensors outputs = empty_outputs(program, feed.batch(), static_cast<int64_t>(order.size()));

@@ -12,6 +12,7 @@ namespace {
 // Values of an integer input are below it.
 int64_t bound_of(const ValueRanges& ranges, const CompiledModel& model, const std::string& input) {
   if (const auto rows = ranges.rows.find(input); rows != ranges.rows.end()) return rows->second;
+  if (const auto labels = ranges.labels_of.find(input); labels != ranges.labels_of.end()) return labels->second.classes;
   return model.notes.label_input == input && ranges.classes > 0 ? ranges.classes : 2;
 }
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/printable.h"
 #include "training/learning_rate.h"
+#include "training/recipe_losses.h"
 
 namespace halfstep {
 namespace {
@@ -91,6 +92,8 @@ void read(std::map<std::string, double>& to, const std::string& text) {
   }
 }
 
+void read(std::vector<RecipeLoss>& to, const std::string& text) { to = read_losses(text); }
+
 std::string write(const std::string& v) { return v; }
 std::string write(int64_t v) { return std::to_string(v); }
 std::string write(double v) { return fmt::format("{}", v); }
@@ -119,6 +122,8 @@ std::string write(const std::map<std::string, double>& v) {
   return text;
 }
 
+std::string write(const std::vector<RecipeLoss>& v) { return write_losses(v); }
+
 // Words separated by | in `choices`.
 void expect_choice(const std::string& choices, const std::string& text) {
   const std::vector<std::string> known = split(choices, '|');
@@ -132,6 +137,7 @@ void expect_choice(const std::string& choices, const std::string& text) {
 constexpr double kNone = std::numeric_limits<double>::infinity();
 // Loss scales are f32, and so are their reciprocals.
 constexpr double kLeastScale = 0x1p-126, kMostScale = 0x1p126;
+constexpr double kMostHysteresis = 1 << 30;  // counted in 32 bits
 
 struct Group {
   const char* name;
@@ -231,6 +237,9 @@ std::vector<RecipeKey> all_keys() {
       key<&R::accumulation>(kStep, "accumulation", "NUMBER", "batches whose gradients make one optimizer step", 1),
       key<&R::loss>(kStep, "loss", "softmax_cross_entropy|mean_squared_error|from_graph", "what is minimised"),
       key<&R::output>(kStep, "output", "NAME", "the output the loss is attached to; default: the only one"),
+      key<&R::losses>(kStep, "losses", "KEY=VALUE,...;...",
+                      "several, whose weighted sum is minimised: name, kind, output, labels, weight, ignore_index, "
+                      "class_axis, label_smoothing; in recipes a [[loss]] each"),
       key<&R::keep_outputs>(kStep, "keep_outputs", "true|false",
                             "evaluation also gives the model's outputs, for predictions through the API"),
       key<&R::ignore_index>(kStep, "ignore_index", "NUMBER", "the label that does not count"),
@@ -283,6 +292,11 @@ std::vector<RecipeKey> all_keys() {
       key<&R::growth_factor>(kPrecision, "growth_factor", "NUMBER", "dynamic scaling", 1),
       key<&R::backoff_factor>(kPrecision, "backoff_factor", "NUMBER", "dynamic scaling", 0, 1),
       key<&R::growth_interval>(kPrecision, "growth_interval", "NUMBER", "steps without overflow until it grows", 1),
+      key<&R::hysteresis>(kPrecision, "hysteresis", "NUMBER",
+                          "the overflow at which the scale backs off; those before it only cost their step", 1,
+                          kMostHysteresis),
+      key<&R::consecutive_hysteresis>(kPrecision, "consecutive_hysteresis", "true|false",
+                                      "hysteresis: any step without overflow starts the count again, not growth alone"),
       key<&R::min_scale>(kPrecision, "min_scale", "NUMBER", "the scale's floor", kLeastScale, kMostScale),
 
       key<&R::device>(kTarget, "device", "auto|cpu|cuda", "where the step runs; auto: cuda where there is a GPU"),
@@ -310,6 +324,11 @@ std::vector<RecipeKey> all_keys() {
                            "schedules linear and cosine: the step of the last rate; 0: that of all epochs", 0),
       key<&R::seed>(kRun, "seed", "NUMBER", "of data order, dropout and fresh weights", 0),
       key<&R::shuffle>(kRun, "shuffle", "true|false", "samples in a new order each epoch; false: in the files' order"),
+      key<&R::grad_scaler>(kRun, "grad_scaler", "PATH",
+                           "start from the state of PyTorch's GradScaler: its state_dict() as JSON; a resumed run has "
+                           "its own"),
+      key<&R::skip_limit>(kRun, "skip_limit", "NUMBER",
+                          "steps skipped in a row that end training, at whatever scale; 0: no limit", 0),
       key<&R::overflow_limit>(kRun, "overflow_limit", "NUMBER", "overflows in a row at the floor that end training", 1),
       key<&R::threads>(kRun, "threads", "NUMBER", "CPU threads; 0: as many as its affinity and quota let run", 0),
       key<&R::autotune>(kRun, "autotune", "NUMBER", "library algorithms timed per shape on CUDA", 1),

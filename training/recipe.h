@@ -23,6 +23,15 @@ struct ByteSize {
   friend bool operator==(const ByteSize&, const ByteSize&) = default;
 };
 
+// One of several losses.
+struct RecipeLoss {
+  std::string name, kind = "softmax_cross_entropy", output, labels;  // empty name: the output's
+  double weight = 1;
+  std::optional<int64_t> ignore_index = {}, class_axis = {};
+  double label_smoothing = 0;
+  friend bool operator==(const RecipeLoss&, const RecipeLoss&) = default;
+};
+
 struct Recipe {
   // The model and its data.
   std::string model, data, test_data;
@@ -45,6 +54,7 @@ struct Recipe {
   int64_t batch = 32;
   int64_t accumulation = 1;
   std::string loss = "softmax_cross_entropy", output;
+  std::vector<RecipeLoss> losses;  // several; empty: the one above
   bool keep_outputs = false;
   std::optional<int64_t> ignore_index, class_axis;
   double label_smoothing = 0;
@@ -68,7 +78,9 @@ struct Recipe {
   std::optional<int64_t> max_depth_of_reduction;
   std::string calibration_data;
   double initial_scale = 65536, growth_factor = 2, backoff_factor = 0.5, min_scale = 1;
-  int64_t growth_interval = 2000, overflow_limit = 50;
+  int64_t growth_interval = 2000, hysteresis = 1, overflow_limit = 50, skip_limit = 0;
+  bool consecutive_hysteresis = false;
+  std::string grad_scaler;  // a file that holds torch.amp.GradScaler's state to start from
 
   // The run.
   int64_t epochs = 1, max_steps = 0;

@@ -3,9 +3,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "base/error.h"
 #include "base/tensor.h"
+#include "program/notes.h"
+#include "training/loss_sums.h"
 
 namespace halfstep {
 
@@ -14,20 +18,27 @@ inline std::optional<double> scalar_output(const NamedTensors& outputs, const Na
   return found == outputs.end() ? std::nullopt : std::optional(found->second.at(0));
 }
 
-struct StepSums {
-  double loss = 0;     // over the labels that count
-  double counted = 0;  // how many these are; samples, where all labels count
-  std::optional<double> correct{};
+struct StepSums : LossSums {
+  std::vector<LossSums> each;  // of several losses
 
   void add(const NamedTensors& outputs, int64_t batch) {
-    const std::optional<double> batch_loss = scalar_output(outputs, kLoss);
-    require(batch_loss.has_value(), "a step's result holds its loss");
-    if (const std::optional<double> c = scalar_output(outputs, kCorrect)) correct = correct.value_or(0) + *c;
-    const double batch_counted = scalar_output(outputs, kCounted).value_or(static_cast<double>(batch));
-    counted += batch_counted;
-    loss += *batch_loss * batch_counted;
+    require(outputs.contains(kLoss), "a step's result holds its loss");
+    add(*this, outputs, batch, [](const OwnName& measure) -> Name { return measure; });
+    for (size_t i = 0; outputs.contains(of_loss(kLoss, i)); ++i) {
+      if (each.size() == i) each.emplace_back();
+      add(each[i], outputs, batch, [i](const OwnName& measure) { return of_loss(measure, i); });
+    }
   }
-  double mean_loss() const { return counted > 0 ? loss / counted : loss; }
+  double mean_loss() const { return mean(); }
+
+ private:
+  static void add(LossSums& sums, const NamedTensors& outputs, int64_t batch, const auto& named) {
+    if (const std::optional<double> c = scalar_output(outputs, named(kCorrect)))
+      sums.correct = sums.correct.value_or(0) + *c;
+    const double counted = scalar_output(outputs, named(kCounted)).value_or(static_cast<double>(batch));
+    sums.counted += counted;
+    sums.loss += scalar_output(outputs, named(kLoss)).value_or(0) * counted;
+  }
 };
 
 }  // namespace halfstep

@@ -24,18 +24,27 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 // Sees when a run makes no headway: every step overflows at the floor of the loss scale, or the loss stays non-finite.
 class HeadwayWatch {
  public:
-  HeadwayWatch(double min_scale, int64_t limit) : min_scale_(min_scale), limit_(limit) {}
+  explicit HeadwayWatch(const TrainOptions& options)
+      : min_scale_(options.min_scale), limit_(options.overflow_limit), skip_limit_(options.skip_limit) {}
 
   // What is wrong; nullopt: nothing.
   std::optional<std::string> see(const StepRow& row) {
     const bool at_floor = row.loss_scale && *row.loss_scale <= min_scale_;
     overflows_ = row.skipped && at_floor ? overflows_ + 1 : 0;
+    skips_ = row.skipped ? skips_ + 1 : 0;
     bad_losses_ = !row.skipped && !std::isfinite(row.loss) ? bad_losses_ + 1 : 0;
     ++steps_, skipped_ += row.skipped, sound_ += !row.skipped && std::isfinite(row.loss);
     if (overflows_ >= limit_)
       return fmt::format("training stopped at step {}: {} {} are not finite, with the loss scale at its floor {:g}: {}",
                          row.step, std::isfinite(row.loss) ? "the gradients" : "the loss and the gradients",
                          of_the_last(overflows_), min_scale_, remedy());
+    if (skip_limit_ > 0 && skips_ >= skip_limit_)
+      return fmt::format(
+          "training stopped at step {}: skip_limit {} is reached, {} {} are not finite, the last with loss scale {:g}: "
+          "{}",
+          row.step, skip_limit_, std::isfinite(row.loss) ? "the gradients" : "the loss and the gradients",
+          of_the_last(skips_), row.loss_scale.value_or(1),
+          remedy("a smaller initial_scale needs fewer, or model, weights or data are at fault"));
     if (bad_losses_ >= (row.loss_scale ? limit_ : 1))
       return fmt::format("training stopped at step {}: the loss {} is not finite: {}", row.step,
                          of_the_last(bad_losses_), remedy());
@@ -52,17 +61,19 @@ class HeadwayWatch {
   }
 
  private:
-  std::string remedy() const {
-    return sound_ > 0 ? "lower the learning rate or clip the gradients, and go on from a checkpoint"
-                      : "no step of this run was finite: its model, weights or data are at fault";
+  std::string remedy(const char* without_a_sound_step =
+                         "no step of this run was finite: its model, weights or data are at fault") const {
+    return std::string(sound_ > 0 ? "lower the learning rate or clip the gradients, and go on from a checkpoint"
+                                  : without_a_sound_step) +
+           "; `halfstep doctor` says which tensor goes wrong first";
   }
   static std::string of_the_last(int64_t steps) {
     return steps == 1 ? "of this step" : fmt::format("of the last {} steps", steps);
   }
 
   double min_scale_;
-  int64_t limit_;
-  int64_t overflows_ = 0;
+  int64_t limit_, skip_limit_;
+  int64_t overflows_ = 0, skips_ = 0;
   int64_t bad_losses_ = 0;
   int64_t steps_ = 0, skipped_ = 0, sound_ = 0;  // of this run
 };
@@ -89,7 +100,7 @@ class Training {
         options_(options),
         observer_(observer),
         train_(executor.model(), "train", train_set, options.feed),
-        headway_(options.min_scale, options.overflow_limit) {
+        headway_(options) {
     check(options.schedule);
     train_.feed.check(options.ranges);
     if (test_set != nullptr) {
@@ -112,7 +123,10 @@ class Training {
       prepare_checkpoint_directory(directory);
       recover_checkpoints(directory);
     }
-    if (!options.resume.empty()) resume();
+    if (!options.resume.empty())
+      resume();
+    else if (options.grad_scaler)
+      write_grad_scaler(executor, *options.grad_scaler, "grad_scaler");
   }
 
   TrainReport run() {
@@ -263,6 +277,8 @@ class Training {
       if (sums.counted > 0) row.accuracy = *sums.correct / sums.counted;
       totals.correct = totals.correct.value_or(0) + *sums.correct;
     }
+    row.losses = loss_rows(notes(), sums.each);
+    if (!row.accuracy) row.accuracy = first_accuracy(row.losses);
     epoch_samples_ += step_samples_;
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
     row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
@@ -273,6 +289,8 @@ class Training {
     } else {
       totals.loss += sums.loss;
       totals.loss_labels += sums.counted;
+      totals.losses.resize(sums.each.size());
+      for (size_t i = 0; i < sums.each.size(); ++i) totals.losses[i] += sums.each[i];
     }
     totals.loss_scale = row.loss_scale;
     last_row_ = row;
@@ -293,6 +311,8 @@ class Training {
              .checkpoint = report_.checkpoint}};
   }
 
+  const std::vector<LossNote>& notes() const { return executor_.model().notes.losses; }
+
   EpochRow epoch_row() const {
     const EpochTotals& totals = state_.totals;
     EpochRow row;
@@ -300,6 +320,8 @@ class Training {
     row.step = state_.step;
     row.loss = totals.loss_labels > 0 || totals.skipped == totals.steps ? totals.loss / totals.loss_labels : 0;
     if (totals.correct && totals.counted > 0) row.accuracy = *totals.correct / totals.counted;
+    row.losses = loss_rows(notes(), totals.losses);
+    if (!row.losses.empty()) row.loss = total_loss(row.losses), row.accuracy = first_accuracy(row.losses);
     row.loss_scale = totals.loss_scale;
     row.skipped = totals.skipped;
     row.seconds = seconds_since(epoch_start_);

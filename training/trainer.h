@@ -10,6 +10,7 @@
 #include "data/data_feed.h"
 #include "runtime/signals.h"
 #include "training/checkpoint.h"
+#include "training/grad_scaler.h"
 #include "training/learning_rate.h"
 #include "training/trainer_events.h"
 
@@ -31,11 +32,13 @@ struct TrainOptions {
   SampleOrder order = SampleOrder::shuffled;
   LearningRateSchedule schedule;
   FeedOptions feed{};
-  ValueRanges ranges{};  // what labels, tokens and ids are checked against
-  double min_scale = 1;  // the graph's floor of the loss scale
+  ValueRanges ranges{};                          // what labels, tokens and ids are checked against
+  std::optional<GradScalerState> grad_scaler{};  // where a run that does not resume begins; absent: as compiled
+  double min_scale = 1;                          // the graph's floor of the loss scale
   // Steps in a row that may overflow at the floor, or have a loss that is not finite. Where the graph does not check
   // its gradients (no output "overflow") the first such loss has ruined the weights.
   int64_t overflow_limit = 50;
+  int64_t skip_limit = 0;  // steps skipped in a row at whatever scale; 0: no limit
   CheckpointPolicy checkpoints;
   std::filesystem::path resume;          // a checkpoint or a directory of them; empty: start anew
   const SignalGuard* signals = nullptr;  // checked after each step

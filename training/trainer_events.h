@@ -8,16 +8,19 @@
 
 #include "data/token_feed.h"
 #include "runtime/executor.h"
+#include "training/loss_sums.h"
 
 namespace halfstep {
 
 // Steps and epochs count from 1 in rows. Losses are means over samples, accuracies over the labels that count. An
-// optional is absent where the program has no such output.
+// optional is absent where the program has no such output. Of several losses `loss` is the weighted sum, `accuracy`
+// that of the first that has one.
 struct StepRow {
   int64_t step = 0;
   int64_t epoch = 0;
   double loss = 0;
   std::optional<double> accuracy{};
+  std::vector<LossRow> losses{};  // of several
   std::optional<double> loss_scale{};
   bool skipped = false;  // the gradients overflowed and the device left the weights as they were
   double learning_rate = 0;
@@ -29,6 +32,7 @@ struct Evaluation {
   int64_t samples = 0;
   double loss = 0;
   std::optional<double> accuracy{};
+  std::vector<LossRow> losses{};
   std::optional<TokenMeasures> tokens{};
   double seconds = 0;
   bool interrupted = false;  // by a signal: the values are over fewer samples than the set has
@@ -39,6 +43,7 @@ struct EpochRow {
   int64_t step = 0;  // after it
   double loss = 0;   // over the steps that were not skipped
   std::optional<double> accuracy{};
+  std::vector<LossRow> losses{};
   std::optional<Evaluation> test{};
   std::optional<double> loss_scale{};
   int64_t skipped = 0;

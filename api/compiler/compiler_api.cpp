@@ -9,6 +9,7 @@
 #include "compiler/precision_rows.h"
 #include "compiler/session.h"
 #include "frontend/export/export.h"
+#include "training/grad_scaler.h"
 
 struct halfstep_precision {
   std::vector<halfstep::NodeRow> rows;
@@ -34,6 +35,7 @@ Recipe recipe_of(const char* model, const halfstep_option* options, size_t optio
     }
   problems.throw_if_any();
   take_batch_from_shape(recipe);
+  take_grad_scaler(recipe);
   return over_training_of_file(std::move(recipe));
 }
 

@@ -127,6 +127,20 @@ typedef struct halfstep_parameter {
   int32_t trainable; /* 0: the optimizer does not change it (running statistics, frozen weights) */
 } halfstep_parameter;
 
+/* One of several losses. */
+typedef struct halfstep_loss {
+  const char* name;
+  const char* labels; /* the input of its labels or targets; "": the model computes it */
+  double weight;      /* in the sum that is minimised; 0: it is only measured */
+} halfstep_loss;
+
+/* A dynamic loss scale as torch.amp.GradScaler.state_dict() tells it, key by key. */
+typedef struct halfstep_grad_scaler {
+  double scale, growth_factor, backoff_factor;
+  int64_t growth_interval;
+  int64_t growth_tracker; /* steps without overflow since the scale last moved */
+} halfstep_grad_scaler;
+
 /* The precision of one node of the model. */
 typedef struct halfstep_precision_row {
   const char* node;           /* its name in the ONNX file */
@@ -248,6 +262,19 @@ typedef struct halfstep_api {
    * checkpoint written then is one that `halfstep train --resume` goes on from with the next epoch, in its own order;
    * it refuses those of other moments, whose place in the data nobody knows. */
   halfstep_status* (*set_epochs)(halfstep_step* step, int64_t epochs, int64_t samples);
+
+  /* The state of the loss scale after the last step: waits for the device. Writing sets the scale and the tracker of
+   * the steps that follow; factors and interval must be those that the step was compiled with. An error where the loss
+   * scale is not dynamic. */
+  halfstep_status* (*read_grad_scaler)(halfstep_step* step, halfstep_grad_scaler* state);
+  halfstep_status* (*write_grad_scaler)(halfstep_step* step, const halfstep_grad_scaler* state);
+
+  /* The losses of a step that was compiled with several; 0 of another. `loss` gives their weighted sum; of
+   * HALFSTEP_EVALUATE the outputs of loss number I are "row_loss.I", "row_correct.I" and "row_counted.I". */
+  halfstep_status* (*loss_count)(const halfstep_step* step, size_t* count);
+  halfstep_status* (*loss_at)(const halfstep_step* step, size_t index, halfstep_loss* loss);
+  /* `count` values, exactly as loss_count says, of the steps that `loss` tells of: wait for the device. */
+  halfstep_status* (*read_losses)(halfstep_step* step, double* values, size_t count);
 } halfstep_api;
 
 typedef struct halfstep_compiler_api {

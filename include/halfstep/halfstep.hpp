@@ -289,6 +289,33 @@ class Step {
   }
   double loss() { return number(runtime().loss); }
   double loss_scale() { return number(runtime().loss_scale); }
+  // Of a step that was compiled with several; 0 of another.
+  size_t loss_count() const {
+    size_t count = 0;
+    check(runtime().loss_count(handle(), &count));
+    return count;
+  }
+  // By name, of the last step; empty where there is one loss.
+  std::vector<std::pair<std::string, double>> losses() {
+    const size_t count = loss_count();
+    std::vector<double> values(count);
+    if (count > 0) check(runtime().read_losses(handle(), values.data(), count));
+    std::vector<std::pair<std::string, double>> named;
+    for (size_t i = 0; i < count; ++i) named.emplace_back(loss_at(i).name, values[i]);
+    return named;
+  }
+  // With texts of the step's.
+  halfstep_loss loss_at(size_t index) const {
+    halfstep_loss loss{};
+    check(runtime().loss_at(handle(), index, &loss));
+    return loss;
+  }
+  halfstep_grad_scaler grad_scaler() {
+    halfstep_grad_scaler state{};
+    check(runtime().read_grad_scaler(handle(), &state));
+    return state;
+  }
+  void set_grad_scaler(const halfstep_grad_scaler& state) { check(runtime().write_grad_scaler(handle(), &state)); }
   bool skipped() {
     int32_t skipped = 0;
     check(runtime().skipped(handle(), &skipped));

@@ -4,6 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+#include <set>
 
 #include "base/error.h"
 #include "ir/builder.h"
@@ -33,13 +37,26 @@ const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
                           fmt::join(names, ", ")));
 }
 
-// A new input for what the output is compared with.
-Value reference(Builder& b, const char* name, TensorType type) {
-  if (b.graph().leaf(name))
-    throw Error(fmt::format(
-        "loss: the model has an input or weight '{}' of its own; rename it, that name is the loss's", name));
-  return b.input(name, std::move(type));
-}
+// The inputs for what outputs are compared with, one for all losses that name it.
+class References {
+ public:
+  Value take(Builder& b, const std::string& name, const TensorType& type) {
+    const auto known = made_.find(name);
+    if (known != made_.end() && b.type(known->second) == type) return known->second;
+    if (known != made_.end())
+      throw Error(
+          fmt::format("loss: input '{}' is {} for one loss and {} for another: give them inputs of their own "
+                      "with 'labels'",
+                      name, to_string(b.type(known->second)), to_string(type)));
+    if (b.graph().leaf(name))
+      throw Error(fmt::format(
+          "loss: the model has an input or weight '{}' of its own; rename it, that name is the loss's", name));
+    return made_[name] = b.input(name, type);
+  }
+
+ private:
+  std::map<std::string, Value> made_;
+};
 
 // Per-sample values [N] and their total [].
 struct Measure {
@@ -89,7 +106,7 @@ int64_t class_axis(const Graph& graph, const NamedValue& output, const LossOptio
   return axis;
 }
 
-Losses cross_entropy(Builder& b, Value logits, int64_t axis, const LossOptions& options) {
+Losses cross_entropy(Builder& b, References& references, Value logits, int64_t axis, const LossOptions& options) {
   logits = b.cast(logits, DType::f32);
   const Shape shape = b.shape(logits);
   const int64_t rank = static_cast<int64_t>(shape.size());
@@ -100,7 +117,7 @@ Losses cross_entropy(Builder& b, Value logits, int64_t axis, const LossOptions& 
   classes_last.push_back(axis);
   const int64_t count = TensorType{DType::u8, positions}.element_count();
 
-  const Value labels = reference(b, "labels", {DType::i64, positions});
+  const Value labels = references.take(b, label_input(options), {DType::i64, positions});
   const Value x = b.reshape(b.transpose(logits, classes_last), {count, shape[static_cast<size_t>(axis)]});
   const Value flat_labels = b.reshape(labels, {count});
   Attributes attributes;
@@ -162,10 +179,11 @@ Value logits_behind(Builder& b, Value y, int64_t axis) {
   return inner ? b.call_all(*node.op, {inner}, node.attributes).front() : Value{};
 }
 
-Losses mean_squared_error(Builder& b, Value y, const std::string& name) {
+Losses mean_squared_error(Builder& b, References& references, Value y, const std::string& name,
+                          const LossOptions& options) {
   if (b.dtype(y) != DType::f32 || b.shape(y).empty())
     throw Error(fmt::format("loss: output '{}' is {}; f32 [N, ...] expected", name, to_string(b.type(y))));
-  const Value difference = b.sub(y, reference(b, "targets", b.type(y)));
+  const Value difference = b.sub(y, references.take(b, label_input(options), b.type(y)));
   const Value squares = b.mul(difference, difference);
   return {{row_means(b, squares), mean_all(b, squares)}, {}, {}};
 }
@@ -185,46 +203,128 @@ Losses loss_of_graph(Builder& b, Value loss, const std::string& name) {
   return {{b.broadcast(loss, {batch}), loss}, {}, {}};
 }
 
+// One loss on its output.
+class Attach {
+ public:
+  Attach(const Graph& graph, Builder& b, const ValueMap& map, std::vector<std::string>* remarks)
+      : graph_(graph), b_(b), map_(map), remarks_(remarks) {}
+
+  Losses operator()(const LossOptions& options) {
+    const NamedValue& output = chosen_output(graph_, options.output);
+    const std::string& name = output.name.text;
+    switch (options.kind) {
+      case LossKind::softmax_cross_entropy: {
+        const int64_t axis = class_axis(graph_, output, options);
+        return cross_entropy(b_, references_, logits(output, axis), axis, options);
+      }
+      case LossKind::mean_squared_error:
+        return mean_squared_error(b_, references_, map_(output.value), name, options);
+      case LossKind::from_graph:
+        break;
+    }
+    return loss_of_graph(b_, map_(output.value), name);
+  }
+
+ private:
+  Value logits(const NamedValue& output, int64_t axis) {
+    const Value y = map_(output.value), behind = logits_behind(b_, y, axis);
+    if (behind && remarks_)
+      remarks_->push_back(fmt::format(
+          "output '{}' holds probabilities (of '{}'): the loss takes the logits behind them, the model keeps them",
+          output.name.text, *graph_.node(output.value).origin.name));
+    return behind ? behind : y;
+  }
+
+  const Graph& graph_;
+  Builder& b_;
+  const ValueMap& map_;
+  std::vector<std::string>* remarks_;
+  References references_;
+};
+
+void output_measures(Builder& b, const Losses& losses, const std::function<Name(const OwnName&)>& named) {
+  b.output(named(kLoss), losses.loss.total);
+  if (losses.correct.total) b.output(named(kCorrect), losses.correct.total);
+  if (losses.counted.total) b.output(named(kCounted), losses.counted.total);
+  b.output(named(kRowLoss), losses.loss.rows);
+  if (losses.correct.rows) b.output(named(kRowCorrect), losses.correct.rows);
+  if (losses.counted.rows) b.output(named(kRowCounted), losses.counted.rows);
+}
+
+void attach_terms(Builder& b, Attach& attach, const std::vector<LossTerm>& terms) {
+  Measure sum;
+  const auto add = [&](Value& to, Value part, double weight) {
+    part = weight == 1 ? part : b.mul(part, weight);
+    if (to && b.shape(to) != b.shape(part))
+      throw Error(fmt::format("loss: one loss has {} samples a batch, another {}", b.shape(to)[0], b.shape(part)[0]));
+    to = to ? b.add(to, part) : part;
+  };
+  for (size_t i = 0; i < terms.size(); ++i) {
+    Losses losses;
+    {
+      OriginScope scope(b, {"loss '" + terms[i].name + "'", Phase::loss});
+      losses = attach(terms[i].loss);
+      output_measures(b, losses, [i](const OwnName& measure) { return of_loss(measure, i); });
+    }
+    if (terms[i].weight == 0) continue;
+    OriginScope scope(b, {"loss", Phase::loss});
+    add(sum.total, losses.loss.total, terms[i].weight), add(sum.rows, losses.loss.rows, terms[i].weight);
+  }
+  if (!sum.total) throw Error("loss: every weight is 0, so that there is nothing to train on");
+  b.output(kLoss, sum.total);
+  b.output(kRowLoss, sum.rows);
+}
+
 }  // namespace
 
+std::string label_input(const LossOptions& loss) {
+  if (loss.kind == LossKind::from_graph) return "";
+  if (!loss.labels.empty()) return loss.labels;
+  return loss.kind == LossKind::mean_squared_error ? "targets" : "labels";
+}
+
+std::vector<LossTerm> named_terms(const Graph& graph, const LossOptions& options) {
+  std::vector<LossTerm> terms = options.terms;
+  std::set<std::string> names;
+  Problems problems;
+  for (LossTerm& term : terms) try {
+      if (term.name.empty()) term.name = chosen_output(graph, term.loss.output).name.text;
+      if (!names.insert(term.name).second)
+        throw Error(fmt::format("loss: two losses have the name '{}': give each its own with 'name'", term.name));
+      if (!std::isfinite(term.weight)) throw Error(fmt::format("loss '{}': its weight is not finite", term.name));
+    } catch (const Error& e) {
+      problems.add(e.what());
+    }
+  problems.throw_if_any();
+  return terms;
+}
+
 Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<std::string>* remarks) {
-  const NamedValue& output = chosen_output(graph, options.output);
+  if (options.terms.empty()) chosen_output(graph, options.output);
+  const std::vector<LossTerm> terms = named_terms(graph, options);
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
   for (const NamedValue& o : graph.outputs())
     if (options.model_outputs != LossOptions::dropped) b.output(o.name, map(o.value));
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
 
-  OriginScope scope(b, {"loss", Phase::loss});
-  Value y = map(output.value);
-  if (options.kind == LossKind::softmax_cross_entropy)
-    if (const Value logits = logits_behind(b, y, class_axis(graph, output, options))) {
-      if (remarks)
-        remarks->push_back(fmt::format(
-            "output '{}' holds probabilities (of '{}'): the loss takes the logits behind them, the model keeps them",
-            output.name.text, *graph.node(output.value).origin.name));
-      y = logits;
-    }
-  const Losses losses = options.kind == LossKind::softmax_cross_entropy
-                            ? cross_entropy(b, y, class_axis(graph, output, options), options)
-                        : options.kind == LossKind::mean_squared_error ? mean_squared_error(b, y, output.name.text)
-                                                                       : loss_of_graph(b, y, output.name.text);
-  b.output(kLoss, losses.loss.total);
-  if (losses.correct.total) b.output(kCorrect, losses.correct.total);
-  if (losses.counted.total) b.output(kCounted, losses.counted.total);
-  b.output(kRowLoss, losses.loss.rows);
-  if (losses.correct.rows) b.output(kRowCorrect, losses.correct.rows);
-  if (losses.counted.rows) b.output(kRowCounted, losses.counted.rows);
+  Attach attach(graph, b, map, remarks);
+  if (terms.empty()) {
+    OriginScope scope(b, {"loss", Phase::loss});
+    output_measures(b, attach(options), [](const OwnName& measure) -> Name { return measure; });
+  } else {
+    attach_terms(b, attach, terms);
+  }
   return std::move(b).finish();
 }
 
 std::optional<int64_t> axis_of_classes(const Graph& graph, const LossOptions& options) {
-  if (options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
+  if (!options.terms.empty() || options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
   return class_axis(graph, chosen_output(graph, options.output), options);
 }
 
 std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options) {
-  if (options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
+  if (!options.terms.empty() || options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
   const NamedValue& output = chosen_output(graph, options.output);
   return graph.type(output.value).shape[static_cast<size_t>(class_axis(graph, output, options))];
 }

@@ -12,7 +12,7 @@
 // the mean over the labels that count, measures "counted" and "row_counted" are their share of a row's labels, and what
 // is ignored adds 0 to the other measures. Where the output is a softmax, its logarithm or a sigmoid, cross-entropy
 // takes the logits behind it, and `remarks` (may be nullptr) says so. Keeps the model's own outputs, or
-// drops them.
+// drops them. Of several losses "loss" is the weighted sum, and each has its measures as base/name.h's of_loss.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +30,12 @@ enum class LossKind : uint8_t {
   from_graph,             // the output is the loss: f32[], or f32[N] whose mean is taken
 };
 
+struct LossTerm;
+
 struct LossOptions {
   LossKind kind = LossKind::softmax_cross_entropy;
-  std::string output;  // empty: the model's only output
+  std::string output = {};  // empty: the model's only output
+  std::string labels = {};  // the input of labels or targets; empty: "labels", "targets"
   // Negative: from the end. nullopt: 1, or the last axis of [N, S, V] where the model takes token ids.
   std::optional<int64_t> class_axis = std::nullopt;
   std::optional<int64_t> ignore_index = std::nullopt;
@@ -40,7 +43,21 @@ struct LossOptions {
   // A language model's logits are the largest of its values. The training graph drops those kept for evaluation where
   // the two part.
   enum ModelOutputs : uint8_t { kept, kept_for_evaluation, dropped } model_outputs = kept;
+  // Several losses; what stands above, but for model_outputs, is then not read. Two of them may have one label input.
+  std::vector<LossTerm> terms = {};
 };
+
+// One of several.
+struct LossTerm {
+  std::string name = {};  // empty: the output's
+  double weight = 1;      // of its mean in the sum; 0: it is only measured
+  LossOptions loss = {};  // of one
+};
+
+// The terms with their names. Error if two have one.
+std::vector<LossTerm> named_terms(const Graph& graph, const LossOptions& options);
+// "" where the model computes the loss.
+std::string label_input(const LossOptions& loss);
 
 // How many classes labels choose from; nullopt: the loss has no classes. Error as attach_loss's.
 std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options);

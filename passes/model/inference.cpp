@@ -1,5 +1,8 @@
 #include "passes/model/inference.h"
 
+#include <algorithm>
+#include <array>
+
 #include "ir/builder.h"
 #include "ir/op.h"
 #include "passes/rewrite/rules.h"
@@ -7,13 +10,19 @@
 namespace halfstep {
 namespace {
 
+// A measure of the whole batch, which may be filled up: evaluation adds up those of its rows.
+bool is_of_batch(const Name& name) {
+  return std::ranges::any_of(std::array{kLoss, kCorrect, kCounted},
+                             [&](const OwnName& own) { return name == own || is_of_a_loss(name, own); });
+}
+
 Graph in_inference_form(const Graph& graph) {
   Builder b("evaluate");
   const ValueMap map = copy_nodes(graph, b, [](Builder& builder, const Node& node, std::span<const Value> operands) {
     return node.op->inference ? node.op->inference({builder, node, operands}) : std::vector<Value>();
   });
   for (const NamedValue& o : graph.outputs())
-    if (o.name != kLoss && o.name != kCorrect && o.name != kCounted) b.output(o.name, map(o.value));
+    if (!is_of_batch(o.name)) b.output(o.name, map(o.value));
   return std::move(b).finish();
 }
 

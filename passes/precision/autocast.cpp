@@ -417,15 +417,18 @@ class Autocast {
   std::vector<size_t> first_;            // of each node's results in `demands_`, then the end
 };
 
-// A loss that is computed of low values alone is f32 again.
-Graph with_wide_loss(const Graph& graph) {
-  const Value loss = graph.output(kLoss);
-  if (!loss || !is_low(graph.type(loss).dtype)) return graph;
+// A loss that is computed of low values alone is f32 again, and so is what else a step says of itself.
+Graph with_wide_measures(const Graph& graph) {
+  const auto is_low_measure = [&](const NamedValue& o) {
+    return o.name.is(Role::measure) && is_low(graph.type(o.value).dtype);
+  };
+  if (std::ranges::none_of(graph.outputs(), is_low_measure)) return graph;
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
-  OriginScope scope(b, graph.node(loss).origin);
-  for (const NamedValue& o : graph.outputs())
-    b.output(o.name, o.name == kLoss ? b.cast(map(o.value), DType::f32) : map(o.value));
+  for (const NamedValue& o : graph.outputs()) {
+    OriginScope scope(b, graph.node(o.value).origin);
+    b.output(o.name, is_low_measure(o) ? b.cast(map(o.value), DType::f32) : map(o.value));
+  }
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
   return std::move(b).finish();
 }
@@ -433,7 +436,7 @@ Graph with_wide_loss(const Graph& graph) {
 }  // namespace
 
 Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report, AutocastNotes* notes) {
-  return with_wide_loss(Autocast(graph, options, report, notes).run());
+  return with_wide_measures(Autocast(graph, options, report, notes).run());
 }
 
 }  // namespace halfstep

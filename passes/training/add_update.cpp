@@ -204,19 +204,36 @@ class Update {
     const LossScaling& s = options_.scaling;
     const Value tracker = b_.state(kLossScaleTracker, {DType::i32, {}});
     const Value zero = b_.constant(DType::i32, 0), next = b_.add(tracker, b_.constant(DType::i32, 1));
-    const Value full = b_.call("eq", {next, b_.constant(DType::i32, static_cast<double>(s.interval))});
+    // A tracker from elsewhere may be beyond the interval.
+    const Value full =
+        b_.unary("not", b_.call("less", {next, b_.constant(DType::i32, static_cast<double>(s.interval))}));
     const Value grown = b_.mul(scale, s.growth);
     const Value grows = b_.call("and", {full, b_.unary("is_finite", grown)});
-    const Value shrunk = b_.call("max", {b_.mul(scale, s.backoff), scalar(s.floor)});
+    Value shrunk = b_.call("max", {b_.mul(scale, s.backoff), scalar(s.floor)});
+    if (s.hysteresis > 1) shrunk = b_.select(spared(full), scale, shrunk);
     b_.update(scale, b_.select(overflow_, shrunk, b_.select(grows, grown, scale)));
     b_.update(tracker, b_.select(b_.call("or", {overflow_, full}), zero, next));
+  }
+
+  // Whether an overflow of this step leaves the scale; counts it. `full`: the scale grows unless the step overflowed.
+  Value spared(Value full) {
+    const auto count = [this](int64_t value) { return b_.constant(DType::i32, static_cast<double>(value)); };
+    const Value left = b_.state(kLossScaleHysteresis, {DType::i32, {}}), all = count(options_.scaling.hysteresis);
+    const Value is_spared = b_.call("less", {count(1), left});
+    const Value fewer = b_.select(is_spared, b_.call("sub", {left, count(1)}), left);
+    const Value restored = options_.scaling.spares == LossScaling::after_growth ? b_.select(full, all, left) : all;
+    b_.update(left, b_.select(overflow_, fewer, restored));
+    return is_spared;
   }
 
   Graph finish(Value scale) {
     // The model's own updates. While accumulating, this batch's gradients alone decide.
     for (const StateUpdate& u : graph_.updates()) update(mapped(u.state), mapped(u.value));
-    for (const OwnName& name : {kLoss, kCorrect, kCounted})
+    for (const OwnName& name : {kLoss, kCorrect, kCounted}) {
       if (const Value v = graph_.output(name)) b_.output(name, mapped(v));
+      for (const NamedValue& o : graph_.outputs())
+        if (is_of_a_loss(o.name, name)) b_.output(o.name, mapped(o.value));
+    }
     if (is_tapped())
       for (const NamedValue& o : graph_.outputs())
         if (is_tap(o.name)) b_.output(o.name, mapped(o.value));
@@ -263,7 +280,10 @@ std::vector<Name> arena_states(const Graph& graph, const ArenaLayout& layout) {
 
 NamedTensors initial_states(const OptimizerOptions& options) {
   if (options.scaling.mode != LossScaleMode::dynamic) return {};
-  return {{kLossScaleState, Tensor::scalar(DType::f32, options.scaling.initial)}};
+  NamedTensors states{{kLossScaleState, Tensor::scalar(DType::f32, options.scaling.initial)}};
+  if (const int64_t count = options.scaling.hysteresis; count > 1)
+    states.emplace(kLossScaleHysteresis, Tensor::scalar(DType::i32, static_cast<double>(count)));
+  return states;
 }
 
 }  // namespace halfstep

@@ -12,6 +12,8 @@ OF_LOADING = ("threads", "autotune", "tf32", "device_index")
 def text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, dict) for item in value):  # losses
+        return ";".join(",".join(f"{key}={text(item[key])}" for key in item) for item in value)
     if isinstance(value, (list, tuple)):
         return ",".join(text(item) for item in value)
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)

@@ -90,8 +90,34 @@ class Step:
         return self._native.loss()
 
     @property
+    def losses(self) -> dict[str, float]:
+        """Where the step has several: each by its name, as ``loss``, which is their weighted sum."""
+        return dict(self._native.losses())
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Of several losses, by name."""
+        return dict(self._native.loss_weights())
+
+    @property
     def loss_scale(self) -> float:
         return self._native.loss_scale()
+
+    def grad_scaler_state(self) -> dict[str, Any]:
+        """Of the loss scale, as ``torch.amp.GradScaler.state_dict()``: its ``load_state_dict`` takes it."""
+        state: dict[str, Any] = self._native.grad_scaler()
+        return state
+
+    def load_grad_scaler_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a ``torch.amp.GradScaler.state_dict()``. Its factors and interval must be those that the step was
+        compiled with."""
+        keys = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+        problems = [f"'{key}' is missing" for key in keys if key not in state]
+        problems += [f"unknown '{key}'" for key in state if key not in keys]
+        if problems:
+            raise Error("\n".join(f"grad scaler: {problem}" for problem in problems))
+        scale, growth, backoff, interval, tracker = (state[key] for key in keys)
+        self._native.set_grad_scaler(float(scale), float(growth), float(backoff), int(interval), int(tracker))
 
     @property
     def skipped(self) -> bool:

@@ -23,6 +23,26 @@ class Callback:
     def on_epoch_end(self, trainer: Trainer, epoch: int, metrics: dict[str, float]) -> None: ...
 
 
+class _Sums:
+    """Of one loss over the labels that count, in samples."""
+
+    def __init__(self) -> None:
+        self.loss = self.counted = 0.0
+        self.correct: Optional[float] = None
+
+    def add(self, rows: Mapping[str, Array]) -> None:
+        self.loss += float(rows["loss"].sum())
+        self.counted += float(rows["counted"].sum()) if "counted" in rows else len(rows["loss"])
+        if "correct" in rows:
+            self.correct = (self.correct or 0.0) + float(rows["correct"].sum())
+
+    def metrics(self, suffix: str) -> dict[str, float]:
+        metrics = {"loss" + suffix: self.loss / self.counted}
+        if self.correct is not None:
+            metrics["accuracy" + suffix] = self.correct / self.counted
+        return metrics
+
+
 class Trainer:
     """Trains a step on batches: mappings by the inputs' names, or sequences in the order of ``step.inputs`` (what a
     PyTorch DataLoader gives). Every batch has the size the step was compiled for: drop the last one (``drop_last=True``)
@@ -74,23 +94,25 @@ class Trainer:
 
     def evaluate(self, data: Iterable[Batch]) -> dict[str, float]:
         """Mean "loss" and, with classes, "accuracy" over all samples; a short batch is filled up with its last sample,
-        which does not count again."""
-        sums = {"row_loss": 0.0, "row_correct": 0.0}
-        counted = 0.0
+        which does not count again. Of several losses "loss" is the weighted sum, beside "loss.NAME" and
+        "accuracy.NAME"."""
+        weights = self.step.loss_weights
+        suffixes = [f".{i}" for i in range(len(weights))] or [""]
+        sums = [_Sums() for _ in suffixes]
         wanted = [v for v in self.step.outputs() if v.name.startswith("row_")]
         for batch in data:
             rows, arrays = self._filled(self.named(batch))
             results = self.step.evaluate(arrays, out={v.name: np.empty(v.shape, np.float32) for v in wanted})
-            counts = results.get("row_counted", np.ones(self.step.batch, np.float32))[:rows]
-            counted += float(counts.sum())
-            for name in sums:
-                if name in results:
-                    sums[name] += float((results[name][:rows] * (counts if name == "row_loss" else 1)).sum())
-        if counted == 0:
+            for each, suffix in zip(sums, suffixes):
+                each.add({name: results[f"row_{name}{suffix}"][:rows] for name in ("loss", "correct", "counted")
+                          if f"row_{name}{suffix}" in results})
+        if any(each.counted == 0 for each in sums):
             raise Error("the data has no sample that counts")
-        metrics = {"loss": sums["row_loss"] / counted}
-        if any(v.name == "row_correct" for v in wanted):
-            metrics["accuracy"] = sums["row_correct"] / counted
+        if not weights:
+            return sums[0].metrics("")
+        metrics = {"loss": sum(weight * each.loss / each.counted for weight, each in zip(weights.values(), sums))}
+        for name, each in zip(weights, sums):
+            metrics.update(each.metrics("." + name))
         return metrics
 
     def named(self, batch: Batch) -> Mapping[str, Array]:

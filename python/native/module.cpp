@@ -176,6 +176,29 @@ NB_MODULE(_native, m) {
       .def("write_parameters", [](NativeStep& s, nb::handle array) { s.copy_parameters(array, Access::read); })
       .def("loss", [](NativeStep& s) { return s.with([](Step& step) { return step.loss(); }); })
       .def("loss_scale", [](NativeStep& s) { return s.with([](Step& step) { return step.loss_scale(); }); })
+      .def("losses", [](NativeStep& s) { return s.with([](Step& step) { return step.losses(); }); })
+      .def("loss_weights",
+           [](NativeStep& s) {
+             return s.with([](Step& step) {
+               std::vector<std::pair<std::string, double>> weights;
+               for (size_t i = 0; i < step.loss_count(); ++i)
+                 weights.emplace_back(step.loss_at(i).name, step.loss_at(i).weight);
+               return weights;
+             });
+           })
+      .def("grad_scaler",
+           [](NativeStep& s) {
+             const halfstep_grad_scaler state = s.with([](Step& step) { return step.grad_scaler(); });
+             nb::dict dict;  // of torch.amp.GradScaler.state_dict()
+             dict["scale"] = state.scale, dict["growth_factor"] = state.growth_factor;
+             dict["backoff_factor"] = state.backoff_factor, dict["growth_interval"] = state.growth_interval;
+             dict["_growth_tracker"] = state.growth_tracker;
+             return dict;
+           })
+      .def("set_grad_scaler",
+           [](NativeStep& s, double scale, double growth, double backoff, int64_t interval, int64_t tracker) {
+             s.with([&](Step& step) { step.set_grad_scaler({scale, growth, backoff, interval, tracker}); });
+           })
       .def("skipped", [](NativeStep& s) { return s.with([](Step& step) { return step.skipped(); }); })
       .def("next_finished",
            [](NativeStep& s) -> std::optional<std::tuple<int64_t, double, double, bool>> {

@@ -40,6 +40,19 @@ def test_training_lowers_the_loss(step, batch):
     assert step.evaluate(images=x, labels=labels)["row_correct"].mean() == 1
 
 
+def test_the_loss_scale_is_that_of_a_grad_scaler(step):
+    assert step.grad_scaler_state() == {"scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5,
+                                        "growth_interval": 2000, "_growth_tracker": 0}
+    step.load_grad_scaler_state(dict(step.grad_scaler_state(), scale=1024.0, _growth_tracker=1999))
+    train(step, 1)
+    assert step.loss_scale == 1024
+    assert step.grad_scaler_state()["scale"] == 2048 and step.grad_scaler_state()["_growth_tracker"] == 0
+    with pytest.raises(halfstep.Error, match="'growth_interval' is 50, the step was compiled with 2000"):
+        step.load_grad_scaler_state(dict(step.grad_scaler_state(), growth_interval=50))
+    with pytest.raises(halfstep.Error, match="'scale' is missing\n.*unknown 'step'"):
+        step.load_grad_scaler_state({"step": 1})
+
+
 def test_the_rate_is_that_of_the_next_step(step):
     assert step.learning_rate == pytest.approx(0.05)
     step.learning_rate = 0

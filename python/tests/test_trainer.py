@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import BATCH, samples
+from conftest import BATCH, MLP, samples
 
 import halfstep
 
@@ -63,6 +63,21 @@ def test_evaluation_counts_every_sample_once(step):
     rows = [step.evaluate(images=x[:BATCH], labels=labels[:BATCH])["row_loss"],
             step.evaluate(images=x[5:], labels=labels[5:])["row_loss"][-5:]]
     assert whole["loss"] == pytest.approx(float(np.concatenate(rows).mean()), rel=1e-6)
+
+
+def test_several_losses(tmp_path):
+    losses = [{"name": "a"}, {"name": "b", "weight": 0.25, "labels": "others", "label_smoothing": 0.5}]
+    with halfstep.compile(MLP, tmp_path / "step", batch=BATCH, losses=losses, device="cpu", threads=1) as step:
+        assert step.loss_weights == {"a": 1, "b": 0.25}
+        x, labels = samples(BATCH + 5)
+        others = labels[::-1].copy()
+        step.train_step(images=x[:BATCH], labels=labels[:BATCH], others=others[:BATCH])
+        assert step.losses.keys() == {"a", "b"}
+        assert step.loss == pytest.approx(step.losses["a"] + 0.25 * step.losses["b"], rel=1e-6)
+        metrics = halfstep.Trainer(step).evaluate([(x[:BATCH], labels[:BATCH], others[:BATCH]),
+                                                   (x[BATCH:], labels[BATCH:], others[BATCH:])])
+        assert metrics["loss"] == pytest.approx(metrics["loss.a"] + 0.25 * metrics["loss.b"], rel=1e-6)
+        assert 0 <= metrics["accuracy.b"] <= 1
 
 
 def test_data_that_does_not_fit(step):

@@ -69,6 +69,13 @@ TEST(ApiVersion, NullIsAStatusAndNoCrash) {
   null(api->train_step(nullptr, nullptr, 0));
   null(api->loss(nullptr, &number));
   null(api->loss_scale(nullptr, &number));
+  halfstep_grad_scaler scaler{};
+  null(api->read_grad_scaler(nullptr, &scaler));
+  null(api->write_grad_scaler(nullptr, &scaler));
+  null(api->loss_count(nullptr, &size));
+  halfstep_loss of_losses{};
+  null(api->loss_at(nullptr, 0, &of_losses));
+  null(api->read_losses(nullptr, &number, 1));
   null(api->skipped(nullptr, &flag));
   null(api->step_count(nullptr, &count));
   null(api->set_learning_rate(nullptr, 1));

@@ -66,6 +66,48 @@ INSTANTIATE_TEST_SUITE_P(Recipes, SameSteps,
                                          Keys{{"precision", "bf16"}, {"optimizer", "adam"}, {"accumulation", "2"}},
                                          Keys{{"precision", "fp32"}, {"classes", "3"}}));
 
+TEST_F(Api, TheStateOfAGradScalerGoesInAndComesOut) {
+  write("m.onnx", tiny_mlp());
+  compile("m.onnx", kKeys, "step");
+  const Points points({4}, 8);
+  const StepHandle step = load("step");
+  const halfstep_grad_scaler state{4096, 2, 0.5, 2000, 1998};
+  ok(api->write_grad_scaler(step.get(), &state));
+  halfstep_grad_scaler found{};
+  double used = 0;
+  for (int64_t i = 0; i < 2; ++i) train(step.get(), points.batch(i));
+  ok(api->loss_scale(step.get(), &used));
+  EXPECT_EQ(used, 4096);
+  ok(api->read_grad_scaler(step.get(), &found));
+  EXPECT_EQ(found.scale, 8192) << "the 2,000th step without overflow doubles it";
+  EXPECT_EQ(found.growth_tracker, 0);
+  EXPECT_EQ(found.growth_factor, 2);
+  EXPECT_EQ(found.backoff_factor, 0.5);
+  EXPECT_EQ(found.growth_interval, 2000);
+  const halfstep_grad_scaler other{4096, 3, 0.5, 2000, 0};
+  refused(api->write_grad_scaler(step.get(), &other), HALFSTEP_ERROR,
+          {"grad scaler: 'growth_factor' is 3, the step was compiled with 2"});
+}
+
+// What a run writes for PyTorch is what another begins with.
+TEST_F(Api, TheExecutableBeginsWithAGradScaler) {
+  write("m.onnx", tiny_mlp());
+  write(
+      "scaler.json",
+      R"({"scale": 1024.0, "growth_factor": 4.0, "backoff_factor": 0.5, "growth_interval": 3, "_growth_tracker": 2})");
+  const Arguments train =
+      Arguments{"train", "m.onnx", "--batch", "8", "--device", "cpu", "--shape", "-1,4", "--max_steps", "1"} +
+      data({4});
+  succeed(train + Arguments{"--grad-scaler", "scaler.json", "--out", "a"});
+  EXPECT_EQ(step_rows(read("a/metrics.jsonl")).at(0)["loss_scale"], 1024);
+  const json written = json::parse(read("a/checkpoints/step-000000001/grad_scaler.json"));
+  EXPECT_EQ(written["scale"], 4096) << "it grew after that step";
+  EXPECT_EQ(written["_growth_tracker"], 0);
+  EXPECT_EQ(written["growth_factor"], 4);
+  succeed(train + Arguments{"--grad-scaler", "a/checkpoints/step-000000001/grad_scaler.json", "--out", "b"});
+  EXPECT_EQ(step_rows(read("b/metrics.jsonl")).at(0)["loss_scale"], 4096);
+}
+
 TEST_F(Api, CheckpointsGoOnBitForBit) {
   write("m.onnx", tiny_mlp());
   compile("m.onnx", kKeys, "step");

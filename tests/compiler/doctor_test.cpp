@@ -125,6 +125,12 @@ TEST(Doctor, FindsNothingInAHealthyTraining) {
     EXPECT_THAT(d.before.findings, testing::IsEmpty()) << precision << ": " << d.before.findings.front().text;
     EXPECT_EQ(d.remedy.outcome, Remedy::not_needed);
   }
+  // An overflow that hysteresis spares leaves the scale, and the step is made again.
+  recipe.precision = "fp16", recipe.initial_scale = 0x1p20, recipe.hysteresis = 3;
+  const Diagnosis spared = diagnose(recipe, DeviceKind::cpu, {.data = nullptr, .steps = 4}, {});
+  EXPECT_GT(spared.before.low.skipped, 0);
+  EXPECT_EQ(spared.before.low.stuck, "");
+  EXPECT_EQ(spared.before.low.losses.size(), 4u);
 }
 
 TEST(Doctor, BisectsToTheFewestNodesOfACommand) {

@@ -1,5 +1,6 @@
 #include "tests/compiled_torch_steps.h"
 #include "tests/gpu/gpu_test.h"
+#include "tests/loss_scale_rules.h"
 
 namespace halfstep {
 namespace {
@@ -10,6 +11,11 @@ TEST_F(TorchStepsOnTheGpu, TwentyStepsOfEveryOptimizer) {
   expect_recorded_trajectories(compiled_for(DeviceKind::cuda));
 }
 TEST_F(TorchStepsOnTheGpu, EveryLossScaleTrace) { expect_recorded_loss_scales(compiled_for(DeviceKind::cuda)); }
+TEST_F(TorchStepsOnTheGpu, SeveralWeightedLosses) { expect_recorded_several_losses(compiled_for(DeviceKind::cuda)); }
+TEST_F(TorchStepsOnTheGpu, LossScalesFollowTorchAndDeepSpeed) {
+  expect_torch_rule(compiled_for(DeviceKind::cuda), {.runs = 4});
+  expect_deepspeed_rule(compiled_for(DeviceKind::cuda), {.runs = 4});
+}
 
 }  // namespace
 }  // namespace halfstep

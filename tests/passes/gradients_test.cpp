@@ -81,6 +81,33 @@ TEST(Gradients, SharedWeightsConcatSliceAndDropout) {
                          {.kind = LossKind::mean_squared_error, .output = "y"});
 }
 
+TEST(Gradients, OfSeveralWeightedLosses) {
+  LossOptions options;
+  options.terms = {{.name = "", .weight = 0.75, .loss = {.output = "logits"}},
+                   {.name = "", .weight = -2, .loss = {.kind = LossKind::mean_squared_error, .output = "boxes"}},
+                   {.name = "own", .weight = 0.5, .loss = {.kind = LossKind::from_graph, .output = "loss"}},
+                   {.name = "watched", .weight = 0, .loss = {.output = "logits"}}};
+  options.terms[0].loss.ignore_index = 1;
+  expect_model_gradients(R"(
+    graph heads {
+      %x = input() {name="x"} : f32[4,3]
+      %w = parameter() {name="trunk"} : f32[5,3]
+      %c = parameter() {name="class"} : f32[3,5]
+      %b = parameter() {name="box"} : f32[2,5]
+      %0 = matmul(%x, %w) {transpose_b=1} @"trunk"
+      %1 = tanh(%0) @"trunk"
+      %2 = matmul(%1, %c) {transpose_b=1} @"class"
+      %3 = matmul(%1, %b) {transpose_b=1} @"box"
+      %4 = mul(%1, %1) @"own"
+      %5 = reduce_sum(%4) {axes=[1]} @"own"
+      %6 = reshape(%5) {shape=[4]} @"own"
+      output "logits" = %2
+      output "boxes" = %3
+      output "loss" = %6
+    })",
+                         options);
+}
+
 TEST(Gradients, IgnoredLabelsHaveNone) {
   LossOptions options;
   options.ignore_index = 1;

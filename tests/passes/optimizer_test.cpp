@@ -266,6 +266,18 @@ TEST(LossScale, FollowsTheRecordedTrace) {
   }
 }
 
+// As after an interval was made shorter between two runs.
+TEST(LossScale, ATrackerBeyondTheIntervalGrowsTheScaleAtOnce) {
+  const OptimizerOptions options = everything_on();
+  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+  NamedTensors initial = initial_states(options);
+  initial[kLossScaleTracker] = Tensor::scalar(DType::i32, 1500);
+  Stepper stepper(graphs.train, initial);
+  stepper.step({{"g", vector_of({1, 2, 3})}});
+  EXPECT_EQ(stepper.at(kLossScaleState), 131072);
+  EXPECT_EQ(stepper.at(kLossScaleTracker), 0);
+}
+
 TEST(LossScale, AnOverflowLeavesEverythingElseBitIdentical) {
   OptimizerOptions options = everything_on();
   options.scaling.initial = 1024;

@@ -118,6 +118,9 @@ LossScaling scaling_of(Options& o) {
   scaling.initial = o.number("initial", scaling.initial);
   scaling.interval = o.integer("interval", scaling.interval);
   scaling.floor = o.number("floor", scaling.floor);
+  scaling.hysteresis = o.integer("hysteresis", 1);
+  scaling.spares = o.choice<LossScaling::Spares>(
+      "spares", {{"after_growth", LossScaling::after_growth}, {"after_each_step", LossScaling::after_each_step}});
   return scaling;
 }
 
@@ -192,6 +195,24 @@ std::string run_autocast(const Graph& graph, Options& o) {
   return text;
 }
 
+// "output=class;labels=y;weight=0.5"
+LossTerm loss_term(const std::string& text) {
+  LossTerm term;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ';');) {
+    const std::string key = part.substr(0, part.find('=')), value = part.substr(part.find('=') + 1);
+    if (key == "weight")
+      term.weight = std::stod(value);
+    else if (key == "ignore_index")
+      term.loss.ignore_index = std::stoll(value);
+    else if (key == "kind")
+      term.loss.kind = value == "from_graph" ? LossKind::from_graph : LossKind::mean_squared_error;
+    else
+      (key == "name" ? term.name : key == "labels" ? term.loss.labels : term.loss.output) = value;
+  }
+  return term;
+}
+
 std::string run_attach_loss(const Graph& graph, Options& o) {
   LossOptions options;
   options.kind = o.choice<LossKind>("kind", {{"softmax_cross_entropy", LossKind::softmax_cross_entropy},
@@ -201,6 +222,7 @@ std::string run_attach_loss(const Graph& graph, Options& o) {
   if (const int64_t axis = o.integer("class_axis", 0); axis != 0) options.class_axis = axis;
   if (o.text("model_outputs", "kept") == "dropped") options.model_outputs = LossOptions::dropped;
   if (const std::string ignore = o.text("ignore_index"); !ignore.empty()) options.ignore_index = std::stoll(ignore);
+  for (const std::string& text : o.list("terms")) options.terms.push_back(loss_term(text));
   return print(attach_loss(graph, options));
 }
 

@@ -1,8 +1,8 @@
 // Optimizers and loss scale against what PyTorch recorded, through the interpreter.
 #include <gtest/gtest.h>
 
+#include "tests/loss_scale_rules.h"
 #include "tests/passes/stepper.h"
-#include "tests/torch_steps.h"
 
 namespace halfstep {
 namespace {
@@ -14,7 +14,7 @@ class InterpretedStep : public TrainingStep {
       : graphs_(training_step(attach_loss(model, loss), optimizer)),
         stepper_(graphs_.train, initial(optimizer, parameters)) {}
 
-  double loss(const NamedTensors& inputs) override { return stepper_.step(inputs).at(kLoss); }
+  std::map<Name, double> run(const NamedTensors& inputs) override { return stepper_.step(inputs); }
   double scalar_state(const Name& name) override { return stepper_.at(name); }
   FileTensors parameters() override {
     FileTensors result;
@@ -45,6 +45,9 @@ std::unique_ptr<TrainingStep> interpreted(const Graph& model, const LossOptions&
 
 TEST(TorchReference, TwentyStepsOfEveryOptimizer) { expect_recorded_trajectories(interpreted); }
 TEST(TorchReference, EveryLossScaleTrace) { expect_recorded_loss_scales(interpreted); }
+TEST(TorchReference, SeveralWeightedLosses) { expect_recorded_several_losses(interpreted); }
+TEST(LossScaleRules, OfTorchOnRandomOverflows) { expect_torch_rule(interpreted, {.runs = 200}); }
+TEST(LossScaleRules, OfDeepSpeedOnRandomOverflows) { expect_deepspeed_rule(interpreted, {.runs = 200}); }
 
 }  // namespace
 }  // namespace halfstep

@@ -184,6 +184,43 @@ TEST(Trainer, StopsWhenTheScaleSitsAtItsFloor) {
   EXPECT_NO_THROW(train(sometimes, samples(), nullptr, o, recorder));
 }
 
+TEST(Trainer, StopsAfterTooManySkippedStepsInARow) {
+  FakeExecutor executor;
+  executor.overflows = [](int64_t step) { return step > 4; };
+  TrainOptions o = options(100);
+  o.skip_limit = 6;
+  Recorder recorder;
+  EXPECT_THAT(
+      [&] { train(executor, samples(), nullptr, o, recorder); },
+      ThrowsMessage<HeadwayError>(AllOf(HasSubstr("training stopped at step 10: skip_limit 6 is reached"),
+                                        HasSubstr("of the last 6 steps are not finite, the last with loss scale 32"),
+                                        HasSubstr("`halfstep doctor` says which tensor goes wrong first"))));
+  FakeExecutor sometimes;
+  sometimes.overflows = [](int64_t step) { return step % 6 != 0; };
+  EXPECT_NO_THROW(train(sometimes, samples(), nullptr, o, recorder));
+}
+
+TEST(Trainer, ARunBeginsWithTheGradScalerGivenAndAResumedOneWithItsOwn) {
+  TrainOptions o = options(1);
+  o.grad_scaler = GradScalerState{.scale = 4096, .growth_tracker = 7};
+  FakeExecutor executor;
+  Recorder recorder;
+  train(executor, samples(), nullptr, o, recorder);
+  EXPECT_EQ(recorder.steps[0].loss_scale, 4096);
+  EXPECT_EQ(executor.read_state(kLossScaleTracker).at(0), 7 + static_cast<double>(recorder.steps.size()));
+
+  const TemporaryDirectory directory;
+  o.checkpoints.directory = directory.path();
+  FakeExecutor first;
+  first.overflows = [](int64_t step) { return step == 1; };
+  train(first, samples(), nullptr, o, recorder);
+  o.epochs = 2, o.resume = directory.path();
+  FakeExecutor second;
+  Recorder resumed;
+  train(second, samples(), nullptr, o, resumed);
+  EXPECT_EQ(resumed.steps[0].loss_scale, 2048);
+}
+
 TEST(Trainer, TheStepThatStopsARunIsHandedOver) {
   FakeExecutor executor(fake_model(2));
   executor.overflows = [](int64_t step) { return step > 4; };

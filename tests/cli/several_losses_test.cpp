@@ -1,0 +1,160 @@
+// A model with two outputs and a loss for each.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <sstream>
+
+#include "tests/cli/cli_fixture.h"
+#include "tests/data/data_files.h"
+
+namespace halfstep::test {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+constexpr const char* kLosses = R"(
+[[loss]]
+output = "class"
+weight = 0.5
+
+[[loss]]
+name = "boxes"
+kind = "mean_squared_error"
+output = "box"
+labels = "corners"
+weight = 2
+)";
+
+class SeveralLosses : public Cli {
+ protected:
+  void SetUp() override {
+    TestModel m(17);
+    m.input("x", {2, 4}).weight("trunk", ramp({8, 4}, -0.5, 0.03)).weight("c", ramp({3, 8}, -0.3, 0.02));
+    m.weight("b", ramp({2, 8}, 0.2, -0.03));
+    m.node("Gemm", {"x", "trunk"}, {"h"}, {{"transB", int64_t{1}}}, "trunk").node("Relu", {"h"}, {"r"}, {}, "relu");
+    m.node("Gemm", {"r", "c"}, {"class"}, {{"transB", int64_t{1}}}, "to_class");
+    m.node("Gemm", {"r", "b"}, {"box"}, {{"transB", int64_t{1}}}, "to_box");
+    m.output("class").output("box");
+    write("m.onnx", m);
+    data({4}, 70);
+    std::string corners;
+    for (int i = 0; i < 140; ++i) append(corners, static_cast<float>(std::sin(0.7 * i)));
+    write("corners.npy", npy("<f4", "(70, 2)", corners));
+    recipe("r.toml", "", kLosses);
+  }
+  std::string recipe(const std::string& name, const std::string& keys, const std::string& losses) const {
+    return write(name,
+                 "model = \"m.onnx\"\nbatch = 8\nepochs = 2\nlearning_rate = 0.1\nseed = 3\n"
+                 "data = \"x=x.npy,labels=y.npy,corners=corners.npy\"\n"
+                 "test_data = \"x=x.npy,labels=y.npy,corners=corners.npy\"\n" +
+                     keys + losses);
+  }
+  static void expect_sum(const json& row, const std::string& prefix) {
+    const json& losses = row.at(prefix + "losses");
+    EXPECT_NEAR(row.at(prefix + "loss").get<double>(),
+                0.5 * losses.at("class").at("loss").get<double>() + 2 * losses.at("boxes").at("loss").get<double>(),
+                1e-5);
+    EXPECT_EQ(losses.at("class").at("accuracy"), row.at(prefix + "accuracy"));
+    EXPECT_FALSE(losses.at("boxes").contains("accuracy"));
+  }
+};
+
+TEST_F(SeveralLosses, AreToldEachInEveryRow) {
+  const std::string out = succeed({"train", "r.toml", "--out", "run"});
+  EXPECT_THAT(out, HasSubstr("\n         class "));
+  EXPECT_THAT(out, HasSubstr(" %), boxes "));
+  EXPECT_THAT(out, HasSubstr("; test class "));
+  std::istringstream lines(read("run/metrics.jsonl"));
+  int steps = 0, epochs = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const json row = json::parse(line);
+    if (row["kind"] == "step") expect_sum(row, ""), ++steps;
+    if (row["kind"] == "epoch") expect_sum(row, ""), expect_sum(row, "test_"), ++epochs;
+  }
+  EXPECT_EQ(steps, 16);
+  EXPECT_EQ(epochs, 2);
+  const json trained = json::parse(succeed({"train", "r.toml", "--out", "again", "--json"}));
+  for (const json& epoch : trained["epochs"]) expect_sum(epoch, ""), expect_sum(epoch, "test_");
+  EXPECT_LT(trained["epochs"][1]["loss"], trained["epochs"][0]["loss"]);
+  const json evaluated = json::parse(succeed({"eval", "r.toml", "--checkpoint", "run/checkpoints", "--json"}));
+  expect_sum(evaluated, "");
+  EXPECT_EQ(evaluated["loss"], trained["epochs"][1]["test_loss"]);
+  EXPECT_THAT(succeed({"eval", "r.toml"}), HasSubstr("; class "));
+}
+
+// The command line says the same; what a run leaves as its recipe too.
+TEST_F(SeveralLosses, MayBeAnOption) {
+  succeed({"train", "r.toml", "--out", "a"});
+  const std::string keys = read("r.toml").substr(0, read("r.toml").find("\n[[loss]]"));
+  write("plain.toml", keys);
+  succeed({"train", "plain.toml", "--out", "b", "--losses",
+           "output=class,weight=0.5;name=boxes,kind=mean_squared_error,output=box,labels=corners,weight=2"});
+  succeed({"train", "a/recipe.toml", "--out", "c"});
+  for (const char* other : {"b", "c"})
+    EXPECT_EQ(read("a/checkpoints/step-000000016/weights.safetensors"),
+              read(std::string(other) + "/checkpoints/step-000000016/weights.safetensors"))
+        << other;
+}
+
+TEST_F(SeveralLosses, GoOnInTheMidstOfAnEpoch) {
+  succeed({"train", "r.toml", "--out", "whole"});
+  succeed({"train", "r.toml", "--out", "parts", "--max_steps", "5"});
+  succeed({"train", "r.toml", "--out", "parts", "--resume", "parts/checkpoints"});
+  for (const char* file : {"weights.safetensors", "slots.safetensors", "manifest.json"})
+    EXPECT_EQ(read(std::string("whole/checkpoints/step-000000016/") + file),
+              read(std::string("parts/checkpoints/step-000000016/") + file))
+        << file;
+}
+
+TEST_F(SeveralLosses, RunWithoutACompilerAndPredictWithoutLabels) {
+  succeed({"compile", "r.toml", "-o", "step", "--keep_outputs", "true"});
+  RunOptions runner;
+  runner.executable = "halfstep-run";
+  const Finished trained = run({"train", "step", "--out", "run"}, runner);
+  EXPECT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_THAT(trained.out, HasSubstr("; test class "));
+  const Finished predicted = run({"predict", "step", "--data", "x=x.npy", "-o", "p.npz"}, runner);
+  EXPECT_EQ(predicted.exit_code, 0) << predicted.err;
+  EXPECT_THAT(predicted.err, HasSubstr("class f32[70,3]"));
+}
+
+// Each with labels of its own, which are checked.
+TEST_F(SeveralLosses, LabelsOutOfRangeAreNamed) {
+  write("bad.npy", npy("<i8", "(70,)", [] {
+          std::string values;
+          for (int64_t i = 0; i < 70; ++i) append(values, i == 9 ? int64_t{3} : int64_t{0});
+          return values;
+        }()));
+  recipe("two.toml", "", "[[loss]]\noutput = \"class\"\n[[loss]]\noutput = \"box\"\nlabels = \"kind\"\n");
+  fail(1, {"train", "two.toml", "--data", "x=x.npy,labels=y.npy,kind=bad.npy"},
+       {"data array 'kind': sample 9 has label 3, expected 0 to 1"});
+}
+
+TEST_F(SeveralLosses, WhatCannotBeIsRefused) {
+  recipe("bad.toml", "", "[[loss]]\noutpt = \"class\"\n[[loss]]\nweight = \"much\"\nkind = \"hinge\"\n");
+  fail(1, {"train", "bad.toml"},
+       {"recipe 'bad.toml', line ", "losses: loss 1: no key 'outpt'; did you mean 'output'?",
+        "loss 2: weight: a number expected, found 'much'",
+        "loss 2: kind: softmax_cross_entropy, mean_squared_error or "});
+  recipe("same.toml", "", "[[loss]]\noutput = \"class\"\n[[loss]]\noutput = \"class\"\n");
+  fail(1, {"train", "same.toml"}, {"two losses have the name 'class': give each its own with 'name'"});
+  recipe("none.toml", "", "[[loss]]\noutput = \"klass\"\n");
+  fail(1, {"train", "none.toml"}, {"no output 'klass', did you mean 'class'?"});
+  recipe("ignored.toml", "accumulation = 2\n", "[[loss]]\noutput = \"class\"\nignore_index = 0\n");
+  fail(1, {"train", "ignored.toml"}, {"ignore_index of loss 1 and accumulation 2"});
+  fail(1, {"export", "r.toml", "--training-operators", "-o", "t.onnx"}, {"losses: training operators do not say it"});
+  EXPECT_THAT(
+      run({"check", "r.toml", "--loss", "from_graph"}).err + run({"check", "r.toml", "--loss", "from_graph"}).out,
+      HasSubstr("loss has no effect: each of the losses has its own"));
+}
+
+TEST_F(SeveralLosses, AreNodesOfTheReport) {
+  const std::string report = succeed({"inspect", "r.toml"});
+  EXPECT_THAT(report, HasSubstr("loss 'class'"));
+  EXPECT_THAT(report, HasSubstr("loss 'boxes'"));
+  EXPECT_THAT(succeed({"check", "r.toml"}), HasSubstr("ready to train"));
+}
+
+}  // namespace
+}  // namespace halfstep::test

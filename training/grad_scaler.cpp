@@ -1,0 +1,198 @@
+#include "training/grad_scaler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "program/json_text.h"
+#include "training/run_setup.h"
+
+namespace halfstep {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// PyTorch's keys in its order, and the recipe's for the same.
+struct Number {
+  const char* name;
+  const char* key;
+  double GradScalerState::* value;
+};
+constexpr Number kNumbers[] = {{"scale", "initial_scale", &GradScalerState::scale},
+                               {"growth_factor", "growth_factor", &GradScalerState::growth_factor},
+                               {"backoff_factor", "backoff_factor", &GradScalerState::backoff_factor}};
+struct Count {
+  const char* name;
+  int64_t least;
+  int64_t GradScalerState::* value;
+};
+constexpr Count kCounts[] = {{"growth_interval", 1, &GradScalerState::growth_interval},
+                             {"_growth_tracker", 0, &GradScalerState::growth_tracker}};
+constexpr int64_t kMostCounted = std::numeric_limits<int32_t>::max();
+
+bool is_known(const std::string& name) {
+  return std::ranges::any_of(kNumbers, [&](const Number& n) { return name == n.name; }) ||
+         std::ranges::any_of(kCounts, [&](const Count& c) { return name == c.name; });
+}
+
+double within(double found, const Number& number) {
+  const RecipeKey& key = *find_key(number.key);
+  if (!(found >= key.least && found <= key.most))
+    throw Error(
+        fmt::format("'{}': a number from {:g} to {:g} expected, found {}", number.name, key.least, key.most, found));
+  return found;
+}
+
+int64_t within(int64_t found, const Count& count) {
+  if (found < count.least || found > kMostCounted)
+    throw Error(fmt::format("'{}': a whole number from {} to {} expected, found {}", count.name, count.least,
+                            kMostCounted, found));
+  return found;
+}
+
+double value_in(const nlohmann::json& value, const Number& number) {
+  if (!value.is_number()) throw Error(fmt::format("'{}': a number expected, found {}", number.name, value.dump()));
+  return within(value.get<double>(), number);
+}
+
+int64_t value_in(const nlohmann::json& value, const Count& count) {
+  if (!value.is_number_unsigned() || value.get<uint64_t>() > uint64_t{kMostCounted})
+    throw Error(fmt::format("'{}': a whole number from {} to {} expected, found {}", count.name, count.least,
+                            kMostCounted, value.dump()));
+  return within(value.get<int64_t>(), count);
+}
+
+// The step's own value of a key, as text.
+std::string compiled_value(const CompiledModel& model, const char* key) {
+  const auto found = model.notes.recipe.find(key);
+  return found == model.notes.recipe.end() ? find_key(key)->get(Recipe()) : found->second;
+}
+
+// The factors as the step was compiled; a compiled step's notes may be anyone's.
+GradScalerState compiled_factors(const CompiledModel& model) {
+  Recipe recipe;
+  for (const char* key : {"growth_factor", "backoff_factor", "growth_interval"})
+    set_key(recipe, key, compiled_value(model, key));
+  return {.growth_factor = recipe.growth_factor,
+          .backoff_factor = recipe.backoff_factor,
+          .growth_interval = recipe.growth_interval};
+}
+
+double floor_of(const CompiledModel& model) {
+  Recipe recipe;
+  set_key(recipe, "min_scale", compiled_value(model, "min_scale"));
+  return recipe.min_scale;
+}
+
+constexpr const char* kNotDynamic =
+    "the step has no dynamic loss scale: compile it in fp16, or with loss_scale dynamic";
+
+bool is_dynamic(const CompiledModel& model) { return model.state.contains(kLossScaleState); }
+
+}  // namespace
+
+GradScalerState read_grad_scaler(const std::filesystem::path& path) {
+  constexpr int64_t kMostBytes = 1 << 16;
+  const std::string where = "grad_scaler '" + path.string() + "'";
+  const nlohmann::json json = parse_json(read_file(path, kMostBytes));
+  if (!json.is_object()) throw Error(where + ": no JSON object, as json.dump(scaler.state_dict(), file) writes");
+  if (json.empty()) throw Error(where + ": it is empty, the state of a scaler that was not enabled");
+  GradScalerState state;
+  Problems problems;
+  const auto read = [&](const auto& rows) {
+    for (const auto& row : rows) try {
+        if (!json.contains(row.name)) throw Error(fmt::format("'{}' is missing", row.name));
+        state.*row.value = value_in(json.at(row.name), row);
+      } catch (const Error& e) {
+        problems.add(where + ": " + e.what());
+      }
+  };
+  read(kNumbers);
+  read(kCounts);
+  for (const auto& [name, value] : json.items())
+    if (!is_known(name)) problems.add(where + ": PyTorch's GradScaler has no '" + name + "' in its state");
+  problems.throw_if_any();
+  return state;
+}
+
+std::string to_json(const GradScalerState& state) {
+  Json json;
+  for (const Number& number : kNumbers) json[number.name] = state.*number.value;
+  for (const Count& count : kCounts) json[count.name] = state.*count.value;
+  return json.dump(1) + "\n";
+}
+
+std::optional<GradScalerState> grad_scaler_of(const CompiledModel& model, const FileTensors& slots) {
+  const auto scale = slots.find(std::string(kLossScaleState.text)),
+             tracker = slots.find(std::string(kLossScaleTracker.text));
+  if (scale == slots.end() || tracker == slots.end()) return std::nullopt;
+  GradScalerState state = compiled_factors(model);
+  state.scale = scale->second.at(0), state.growth_tracker = static_cast<int64_t>(tracker->second.at(0));
+  return state;
+}
+
+GradScalerState read_grad_scaler(Executor& executor) {
+  if (!is_dynamic(executor.model())) throw Error(kNotDynamic);
+  GradScalerState state = compiled_factors(executor.model());
+  state.scale = executor.read_state(kLossScaleState).at(0);
+  state.growth_tracker = static_cast<int64_t>(executor.read_state(kLossScaleTracker).at(0));
+  return state;
+}
+
+void write_grad_scaler(Executor& executor, const GradScalerState& state, const std::string& where) {
+  if (!is_dynamic(executor.model())) throw Error(where + ": " + kNotDynamic);
+  const GradScalerState compiled = compiled_factors(executor.model());
+  Problems problems;
+  const auto check = [&](const auto& rows) {
+    for (const auto& row : rows) try {
+        within(state.*row.value, row);
+      } catch (const Error& e) {
+        problems.add(where + ": " + e.what());
+      }
+  };
+  check(kNumbers), check(kCounts);
+  problems.throw_if_any();
+  const auto compare = [&](const char* name, auto given, auto step) {
+    if (given != step)
+      problems.add(fmt::format("{}: '{}' is {}, the step was compiled with {}: compile it with {} {}", where, name,
+                               given, step, name, given));
+  };
+  compare("growth_factor", state.growth_factor, compiled.growth_factor);
+  compare("backoff_factor", state.backoff_factor, compiled.backoff_factor);
+  compare("growth_interval", state.growth_interval, compiled.growth_interval);
+  if (const double floor = floor_of(executor.model()); state.scale < floor)
+    problems.add(fmt::format("{}: 'scale' is {}, below the step's floor: compile it with min_scale {}, not {}", where,
+                             state.scale, state.scale, floor));
+  problems.throw_if_any();
+  executor.write_state(kLossScaleState, Tensor::scalar(DType::f32, state.scale));
+  executor.write_state(kLossScaleTracker, Tensor::scalar(DType::i32, static_cast<double>(state.growth_tracker)));
+  if (executor.model().state.contains(kLossScaleHysteresis))
+    executor.write_state(kLossScaleHysteresis, executor.model().state.at(kLossScaleHysteresis));
+}
+
+void take_grad_scaler(Recipe& recipe) {
+  if (recipe.grad_scaler.empty() || is_compiled_directory(recipe.model)) return;
+  const GradScalerState state = read_grad_scaler(recipe.grad_scaler);
+  Problems problems;
+  const auto take = [&](const char* key, auto& value, auto wanted) {
+    if (recipe.given.contains(key) && value != wanted)
+      problems.add(fmt::format("{}: {} is given, but grad_scaler '{}' has {}: leave one of them out", key, value,
+                               recipe.grad_scaler, wanted));
+    value = wanted;
+  };
+  take("initial_scale", recipe.initial_scale, state.scale);
+  take("growth_factor", recipe.growth_factor, state.growth_factor);
+  take("backoff_factor", recipe.backoff_factor, state.backoff_factor);
+  take("growth_interval", recipe.growth_interval, state.growth_interval);
+  if (state.scale < recipe.min_scale)
+    problems.add(fmt::format("min_scale: the loss scale of grad_scaler '{}' is {}: give min_scale {} at most",
+                             recipe.grad_scaler, state.scale, state.scale));
+  problems.throw_if_any();
+}
+
+}  // namespace halfstep

@@ -1,0 +1,39 @@
+// The dynamic loss scale as torch.amp.GradScaler.state_dict() tells it: five keys, in JSON, both ways.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "runtime/executor.h"
+#include "training/recipe.h"
+
+namespace halfstep {
+
+struct GradScalerState {
+  double scale = 65536, growth_factor = 2, backoff_factor = 0.5;
+  int64_t growth_interval = 2000;
+  int64_t growth_tracker = 0;  // steps without overflow since the scale last moved
+  friend bool operator==(const GradScalerState&, const GradScalerState&) = default;
+};
+
+// What json.dump(scaler.state_dict(), file) wrote. Error naming the file and all that is missing, unknown or out of
+// range.
+GradScalerState read_grad_scaler(const std::filesystem::path& path);
+// scaler.load_state_dict(json.loads(text)) takes it.
+std::string to_json(const GradScalerState& state);
+
+// Of a step whose slots hold these; nullopt: its loss scale is not dynamic.
+std::optional<GradScalerState> grad_scaler_of(const CompiledModel& model, const FileTensors& slots);
+// Waits for the device. Error where the loss scale is not dynamic.
+GradScalerState read_grad_scaler(Executor& executor);
+// Sets scale and tracker. The factors and the interval are part of the step: Error, each line beginning with `where`,
+// if they differ, if the scale is below the step's floor, or if the loss scale is not dynamic.
+void write_grad_scaler(Executor& executor, const GradScalerState& state, const std::string& where);
+
+// Gives the keys of the loss scale the values of the file that `grad_scaler` names. Error where one was given and
+// differs. Of a compiled step nothing is changed: there write_grad_scaler compares.
+void take_grad_scaler(Recipe& recipe);
+
+}  // namespace halfstep

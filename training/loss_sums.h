@@ -1,0 +1,55 @@
+// What is added up of a loss, and what is told of each of several.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "program/notes.h"
+
+namespace halfstep {
+
+struct LossSums {
+  double loss = 0;     // over the labels that count
+  double counted = 0;  // how many these are; samples, where all labels count
+  std::optional<double> correct{};
+
+  double mean() const { return counted > 0 ? loss / counted : loss; }
+  std::optional<double> accuracy() const {
+    return correct && counted > 0 ? std::optional(*correct / counted) : std::nullopt;
+  }
+  LossSums& operator+=(const LossSums& other) {
+    loss += other.loss, counted += other.counted;
+    if (other.correct) correct = correct.value_or(0) + *other.correct;
+    return *this;
+  }
+  friend bool operator==(const LossSums&, const LossSums&) = default;
+};
+
+// One of several losses in a row of a report.
+struct LossRow {
+  std::string name;
+  double weight = 1, loss = 0;
+  std::optional<double> accuracy{};
+};
+inline std::vector<LossRow> loss_rows(const std::vector<LossNote>& notes, std::span<const LossSums> sums) {
+  std::vector<LossRow> rows;
+  for (size_t i = 0; i < notes.size() && i < sums.size(); ++i)
+    rows.push_back({notes[i].name, notes[i].weight, sums[i].mean(), sums[i].accuracy()});
+  return rows;
+}
+// The weighted sum, and the accuracy of the first that has one.
+inline double total_loss(std::span<const LossRow> rows) {
+  double total = 0;
+  for (const LossRow& row : rows)
+    if (row.weight != 0) total += row.weight * row.loss;
+  return total;
+}
+inline std::optional<double> first_accuracy(std::span<const LossRow> rows) {
+  for (const LossRow& row : rows)
+    if (row.accuracy) return row.accuracy;
+  return std::nullopt;
+}
+
+}  // namespace halfstep

@@ -472,6 +472,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   report.autocast = std::move(graphs.autocast);
   report.remarks.insert(report.remarks.end(), report.autocast.remarks.begin(), report.autocast.remarks.end());
   report.part_of = std::move(graphs.part_of);
+  report.parts = std::move(graphs.parts);
   report.remarks.insert(report.remarks.end(), graphs.remarks.begin(), graphs.remarks.end());
   report.times.insert(report.times.end(), graphs.times.begin(), graphs.times.end());
   if (!options.stop_after.empty()) {

@@ -32,6 +32,7 @@ struct CompileReport {
   std::vector<OnnxNode> onnx_nodes;
   std::vector<FileNode> file_nodes;
   std::map<std::string, std::string> part_of;  // of an ONNX node that became part of another: that one's name
+  AutocastReport parts;                        // what the preset says of these by themselves (rows_of_parts)
   std::vector<std::string> remarks;
   std::vector<PassTime> times;  // import, each pass, kernels
   int64_t parameters = 0;       // trainable elements

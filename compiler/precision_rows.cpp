@@ -83,20 +83,30 @@ class OnnxRows {
                                         : !report_.onnx_nodes[imported->second].result.empty();
   }
 
-  // The rows of IR nodes, of which one stands for the node of the file.
-  void take_main_nodes() {
+  // Of the rows of IR nodes the one that stands for the node of the file.
+  static std::vector<PrecisionRow> main_rows(const AutocastReport& report) {
+    std::vector<PrecisionRow> rows;
     std::map<std::pair<std::string, Phase>, size_t> known;
-    for (const PrecisionRow& row : report_.precision) {
-      const auto [at, added] = known.emplace(std::pair(row.origin.name, row.origin.phase), placed_.size());
+    for (const PrecisionRow& row : report) {
+      const auto [at, added] = known.emplace(std::pair(row.origin.name, row.origin.phase), rows.size());
       if (added) {
-        placed_.push_back({place_of(row.origin), row});
+        rows.push_back(row);
         continue;
       }
-      NodeRow& of_node = placed_[at->second].row;
+      PrecisionRow& of_node = rows[at->second];
       if (rank(op(row.op), row.result) < rank(op(of_node.op), of_node.result))
-        static_cast<PrecisionRow&>(of_node) = row;
+        of_node = row;
       else if (op(of_node.op).kernel == KernelKind::reduction && is_floating(row.result))
         of_node.result = row.result;  // a mean's product, the logarithm of a sum
+    }
+    return rows;
+  }
+
+  void take_main_nodes() {
+    for (PrecisionRow& row : main_rows(report_.precision)) placed_.push_back({place_of(row.origin), std::move(row)});
+    for (PrecisionRow& row : main_rows(report_.parts)) {
+      const std::string name = row.origin.name;
+      by_itself_.emplace(name, std::move(row));
     }
     for (size_t i = 0; i < placed_.size(); ++i) {
       NodeRow& row = placed_[i].row;
@@ -134,7 +144,8 @@ class OnnxRows {
     const auto row = whole == report_.part_of.end() ? row_of_.end() : row_of_.find(whole->second);
     if (row != row_of_.end()) {
       const bool merged = node.same_as && report_.onnx_nodes[*node.same_as].name == whole->second;
-      const NodeRow found = placed_[row->second].row;
+      const auto alone = by_itself_.find(node.same_as ? report_.onnx_nodes[*node.same_as].name : node.name);
+      const PrecisionRow found = alone == by_itself_.end() ? placed_[row->second].row : alone->second;
       NodeRow& part = add(places_[i], node.name, node.op, merged ? Fate::merged : Fate::part);
       part.operand = found.operand, part.accumulator = found.accumulator, part.result = found.result;
       part.into = whole->second;
@@ -168,7 +179,8 @@ class OnnxRows {
   std::unordered_map<std::string_view, size_t> positions_;
   std::vector<Placed> placed_;
   std::unordered_map<std::string, size_t> row_of_;  // of a node of the graph: its place in `placed_`
-  std::unordered_set<std::string_view> read_;       // names of tensors that imported nodes read
+  std::unordered_map<std::string, PrecisionRow> by_itself_;
+  std::unordered_set<std::string_view> read_;  // names of tensors that imported nodes read
 };
 
 }  // namespace

@@ -20,7 +20,9 @@
 #include "passes/model/multiply_patches.h"
 #include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
+#include "passes/model/written_attention.h"
 #include "passes/precision/place_casts.h"
+#include "passes/precision/rows_of_parts.h"
 #include "passes/rewrite/add_epilogues.h"
 #include "passes/rewrite/canonicalise.h"
 #include "passes/rewrite/expand_composites.h"
@@ -68,6 +70,7 @@ void cast_automatically(Pipeline& p) {
   }
   options.sources.part_of = p.result.part_of = std::move(parts);
   p.at("forward") = autocast(p.at("forward"), options, reports ? &p.result.precision : nullptr, &p.result.autocast);
+  if (reports) p.result.parts = rows_of_parts(p.model, p.options.autocast, written_attention(p.model));
 }
 
 Graph without_model_outputs(const Graph& graph) {

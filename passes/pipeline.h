@@ -60,6 +60,7 @@ struct PipelineResult {
   AutocastReport precision;
   AutocastNotes autocast;
   std::map<std::string, std::string> part_of;  // parts_taken_in by the graph that autocast sees
+  AutocastReport parts;                        // rows_of_parts
   std::vector<std::string> remarks;            // what its user should know, one sentence each
   ArenaLayout arenas;
   std::vector<Name> arena_states;  // the states laid out like `arenas`

@@ -98,7 +98,7 @@ class Autocast {
       case Propagation::readers:
         return PrecisionNeeds::all;
       case Propagation::operands:
-        return PrecisionNeeds::constants_beyond_range;
+        return PrecisionNeeds::constants_and_positions;
       default:
         return PrecisionNeeds::nothing;
     }

@@ -49,8 +49,8 @@ PrecisionNeeds::PrecisionNeeds(const Graph& graph, const std::vector<PrecisionCl
   find_weak();
   if (scope == nothing) return;
   look_at_constants(scope);
-  if (scope == constants_beyond_range) return;
-  look_at_contractions();
+  look_at_contractions(scope);
+  if (scope == constants_and_positions) return;
   look_at_angles();
   look_at_roundings();
 }
@@ -134,10 +134,10 @@ void PrecisionNeeds::look_at_constants(Scope scope) {
       const std::string number = beyond(node, i);
       if (number.empty()) continue;
       const bool overflows = !std::isfinite(round_to(low_, std::stod(number)));
-      if (scope == constants_beyond_range && !overflows) continue;
+      if (scope == constants_and_positions && !overflows) continue;
       reasons_[static_cast<size_t>(id)] = fmt::format("{} does not hold {}", name(low_), number);
       const bool factor = is(node, "mul") || (is(node, "div") && i == 1);
-      if (contracts || joins(node) || scope == constants_beyond_range || (overflows && !factor)) continue;
+      if (contracts || joins(node) || scope == constants_and_positions || (overflows && !factor)) continue;
       const std::string why =
           fmt::format("{} does not hold {}, which {} has beside it", name(low_), number, quoted(node));
       for (Value made : strong_operands(node)) keep_makers(made, why, factor, false);
@@ -188,25 +188,34 @@ bool PrecisionNeeds::is_counted(const Node& node) const {
   return counted;
 }
 
-void PrecisionNeeds::look_at_contractions() {
+void PrecisionNeeds::look_at_contractions(Scope scope) {
+  std::vector<char> given;  // computed of constants alone
   for (NodeId id = 0; id < graph_.size(); ++id) {
     const Node& node = graph_.node(id);
     counted_.push_back(is_counted(node));
+    given.push_back(!is_leaf(*node.op) && std::ranges::all_of(node.operands, [&](Value v) {
+      return !v || given[static_cast<size_t>(v.node)];
+    }));
     if (classes_[static_cast<size_t>(id)].precision != Precision::low || !may_change(id)) continue;
-    bool some = false, all = true;
+    bool some = false, all = true, positions = true;
     std::vector<TensorType> types;
     for (Value v : node.operands) {
       types.push_back(v ? graph_.type(v) : TensorType{});
       if (!v || !is_castable(graph_.type(v).dtype)) continue;
-      some |= counted_[static_cast<size_t>(v.node)] != 0;
-      all &= counted_[static_cast<size_t>(v.node)] || is_weak(v);
+      const bool counted = counted_[static_cast<size_t>(v.node)];
+      some |= counted;
+      all &= counted || is_weak(v);
+      positions &= counted || given[static_cast<size_t>(v.node)];
     }
     std::string& reason = reasons_[static_cast<size_t>(id)];
-    if (some && all)
+    if (scope == constants_and_positions) {
+      if (positions) reason = some ? "computes on integers" : "computes on constants";
+    } else if (some && all) {
       reason = "computes on integers";
-    else if (node.op->kernel == KernelKind::gemm && node.results[0].element_count() > 0 &&
-             node.op->cost(node, types) <= 2 * static_cast<double>(node.results[0].element_count()))
+    } else if (node.op->kernel == KernelKind::gemm && node.results[0].element_count() > 0 &&
+               node.op->cost(node, types) <= 2 * static_cast<double>(node.results[0].element_count())) {
       reason = "a product over one element";
+    }
   }
 }
 

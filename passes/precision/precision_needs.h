@@ -21,8 +21,9 @@ namespace halfstep {
 
 class PrecisionNeeds {
  public:
-  // constants_beyond_range: what torch does not leave to its user.
-  enum Scope : uint8_t { all, constants_beyond_range, nothing };
+  // constants_and_positions: what torch does not leave to its user, constants beyond the range and contractions of
+  // positions, for which its libraries switch autocast off.
+  enum Scope : uint8_t { all, constants_and_positions, nothing };
   PrecisionNeeds(const Graph& graph, const std::vector<PrecisionClass>& classes, DType low, Scope scope);
 
   // Why the node computes in f32; "" if it need not.
@@ -42,7 +43,7 @@ class PrecisionNeeds {
 
   void find_weak();
   void look_at_constants(Scope scope);
-  void look_at_contractions();
+  void look_at_contractions(Scope scope);
   void look_at_angles();
   void look_at_roundings();
   std::vector<char> find_low() const;

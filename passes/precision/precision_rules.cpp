@@ -128,7 +128,7 @@ class Classes {
 
   static PrecisionClass class_of(const Matcher& m, const Op& op) {
     const PrecisionRule& rule = *m.rule;
-    const bool is_user = rule.author == PrecisionRule::user;
+    const bool is_user = rule.author != PrecisionRule::preset;
     const bool by_name = is_user && !rule.pattern.empty() && !m.is_operator;
     return {.precision = rule.precision,
             .source = by_name ? fmt::format("{}: pattern '{}'", rule.source, rule.pattern) : rule.source,
@@ -244,7 +244,7 @@ class Classes {
   void check() {
     for (const Matcher& m : matchers_) {
       const PrecisionRule& r = *m.rule;
-      if (r.author == PrecisionRule::preset) continue;
+      if (r.author != PrecisionRule::user) continue;
       size_t problems = 0;
       const auto expect = [&](bool holds, const std::string& text, std::string_view what,
                               const std::vector<std::string>& known) {

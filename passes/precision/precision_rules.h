@@ -33,7 +33,8 @@ struct PrecisionRule {
     regex,
     literal
   } form = glob;                                         // of `pattern` and `node`; regex: from the name's start
-  enum Author : uint8_t { user, preset } author = user;  // of a preset without `op`: every node of the model
+  // checked: a user's that is known to match something. Of a preset without `op`: every node of the model.
+  enum Author : uint8_t { user, preset, checked } author = user;
 };
 PrecisionRule allow_rule(std::string pattern);  // runs in the low type
 PrecisionRule deny_rule(std::string pattern);   // runs in f32

@@ -32,6 +32,10 @@ constexpr PresetRow kTorch[] = {
     {"matmul", kLow, "lower_precision_fp"},
     {"attention", kLow, "lower_precision_fp"},
     {"PRelu", kLow, "lower_precision_fp"},
+    // The lists have the cells of recurrent layers, not the layers; their weights are f32 tensors.
+    {"LSTM", kFull, "not listed"},
+    {"GRU", kFull, "not listed"},
+    {"RNN", kFull, "not listed"},
 
     {"acos", kFull, "fp32"},
     {"asin", kFull, "fp32"},

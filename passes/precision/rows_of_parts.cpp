@@ -1,0 +1,27 @@
+#include "passes/precision/rows_of_parts.h"
+
+#include "passes/precision/presets.h"
+
+namespace halfstep {
+
+AutocastReport rows_of_parts(const Graph& imported, AutocastOptions options, const std::set<std::string>& contracted) {
+  const Preset& preset = find_preset(options.preset);
+  if (!options.low || preset.propagation != Propagation::operands) return {};
+  // Rules are checked against the graph that is computed. Slots are those of its nodes.
+  std::erase_if(options.rules, [](const PrecisionRule& rule) { return !rule.tensor.empty(); });
+  for (PrecisionRule& rule : options.rules) rule.author = PrecisionRule::checked;
+  std::vector<PrecisionRule> of_one;
+  for (const std::string& name : contracted)
+    of_one.push_back({.precision = Precision::low,
+                      .source = to_string(preset) + ", one operator",
+                      .node = name,
+                      .form = PrecisionRule::literal,
+                      .author = PrecisionRule::checked});
+  options.rules.insert(options.rules.begin(), of_one.begin(), of_one.end());
+  options.sources.part_of.clear();
+  AutocastReport report;
+  autocast(imported, options, &report);
+  return report;
+}
+
+}  // namespace halfstep

@@ -1,0 +1,22 @@
+// What a preset says of nodes that became part of others, where its source decides about each operator by itself:
+//
+//   %2 = mul(%0, 0.5)                     f16
+//   ...                                   pow(%0, 3) in f32        all of it becomes %9 = gelu_tanh(%0)
+//   %9 = mul(%2, %8)                      f32
+//
+// PyTorch has made each value of the file one after the other, and an assignment that is to be read beside PyTorch's
+// says of each what it is there. What is computed is not affected.
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "passes/precision/autocast.h"
+
+namespace halfstep {
+
+// Rows of the nodes of `imported`, the model as the file has it. `contracted`: names of nodes that were written for one
+// operator of the lower precision (passes/model/written_attention.h). Empty for other presets, and without a low type.
+AutocastReport rows_of_parts(const Graph& imported, AutocastOptions options, const std::set<std::string>& contracted);
+
+}  // namespace halfstep

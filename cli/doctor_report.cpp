@@ -169,8 +169,10 @@ json tensor_json(const Examination& e, size_t i, const TapBins& bins) {
            {"inputs", t.tap.inputs}};
   if (t.tap.kind == Tap::update) row["lost_low"] = c.lost_low, row["lost_master"] = c.lost_master;
   if (t.tap.kind != Tap::update) {
-    row["difference"] = {
-        {"relative_l2", number_json(d.error)}, {"lost_energy", d.lost}, {"worst_input", number_json(d.worst_input)}};
+    row["difference"] = {{"relative_l2", number_json(d.error)},
+                         {"lost_energy", d.lost},
+                         {"worst_input", number_json(d.worst_input)},
+                         {"allowed", number_json(d.allowed)}};
     if (const TensorReading* full = e.full.find(t.tap.kind, t.tap.node))
       row["fp32"] = {
           {"exponents", {{"first", full->first_exponent}, {"width", bins.width}, {"counts", full->all.exponents}}},
@@ -217,6 +219,7 @@ std::string doctor_text(const Diagnosis& d, const DoctorFiles& files, bool all) 
   text += fmt::format("\nremedy: {} ({} run{})\n", outcome_name(r.outcome), r.runs, r.runs == 1 ? "" : "s");
   for (const auto& [key, value] : r.settings) text += fmt::format("  {} = {}\n", key, value);
   for (const auto& [node, reason] : r.denied) text += fmt::format("  '{}' in fp32\n", node);
+  if (!r.fewest) text += "  (maybe not the fewest: the search was ended)\n";
   for (const Symptom& f : r.after.findings)
     text += fmt::format("  still there: {} '{}': {}\n", name(f.kind), f.node, f.text);
   if (!files.policy.empty()) text += fmt::format("  policy  {}\n", files.policy);
@@ -259,7 +262,8 @@ json doctor_json(const Diagnosis& d, const DoctorFiles& files) {
                      {"skipped", e.low.skipped},
                      {"after", losses_json(d.remedy.after.low.losses)},
                      {"outcome", outcome_name(d.remedy.outcome)},
-                     {"runs", d.remedy.runs}};
+                     {"runs", d.remedy.runs},
+                     {"fewest", d.remedy.fewest}};
   return result;
 }
 

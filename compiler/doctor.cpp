@@ -32,15 +32,12 @@ Recipe in_fp32(Recipe recipe) {
 }
 
 // Three times what rounding the weights once does to the fp32 run, and a hundredth (bf16: four) of the loss at least.
-LossBand measure_band(const MeasuredStep& full, const RunOfSteps& reference, const Batches& batches, DType low,
-                      int runs) {
+LossBand band_of(const RunOfSteps& reference, const std::vector<RunOfSteps>& disturbed, DType low) {
   LossBand band;
   std::vector<double> spread(reference.losses.size(), 0);
-  for (int k = 0; k < runs; ++k) {
-    const RunOfSteps run = full.run(batches, MeasuredStep::Disturbance{static_cast<uint64_t>(k) + 1, rounding(low)});
+  for (const RunOfSteps& run : disturbed)
     for (size_t i = 0; i < std::min(spread.size(), run.losses.size()); ++i)
       spread[i] = std::max(spread[i], std::abs(run.losses[i] - reference.losses[i]));
-  }
   const double share = low == DType::f16 ? 0.01 : 0.04;
   double widest = 0;
   for (size_t i = 0; i < spread.size(); ++i) {
@@ -51,7 +48,7 @@ LossBand measure_band(const MeasuredStep& full, const RunOfSteps& reference, con
   band.criterion = fmt::format(
       "at every step the loss is within 3 times the spread of {} fp32 runs whose weights are disturbed by half a unit "
       "of {} in the last place (the widest so far), or {:g}% of the fp32 loss, whichever is more",
-      runs, name(low), share * 100);
+      disturbed.size(), name(low), share * 100);
   return band;
 }
 
@@ -93,6 +90,7 @@ class Doctor {
     d.before = examine(recipe_);
     judge_.fit_scale(d.before.full, d.before.low, d.fitting_scale, d.limiting_tensor);
     fitting_ = d.fitting_scale;
+    for (const Symptom& f : d.before.findings) options_.progress(fmt::format("found: {}", f.text));
     if (!d.before.findings.empty()) d.remedy = find_remedy(d.before);
     return d;
   }
@@ -102,6 +100,7 @@ class Doctor {
   struct Reference {
     RunOfSteps full;
     LossBand band;
+    TensorErrors spread;
   };
   const Reference& reference(double learning_rate) {
     const auto known = references_.find(learning_rate);
@@ -110,11 +109,17 @@ class Doctor {
     recipe.learning_rate = learning_rate;
     Reference made;
     options_.progress("fp32");
-    made.full = MeasuredStep(recipe, device_, options_.taps).run(batches_);
+    const MeasuredStep step(recipe, device_, options_.taps);
+    made.full = step.run(batches_);
     if (!made.full.stuck.empty()) return references_.emplace(learning_rate, std::move(made)).first->second;
     options_.progress("the spread of fp32");
-    const MeasuredStep plain(recipe, device_, std::nullopt);
-    made.band = measure_band(plain, made.full, batches_, options_.taps.low, options_.disturbed_runs);
+    std::vector<RunOfSteps> disturbed;
+    for (int k = 0; k < options_.disturbed_runs; ++k) {
+      const MeasuredStep::Disturbance by{static_cast<uint64_t>(k) + 1, rounding(options_.taps.low)};
+      disturbed.push_back(step.run(batches_, by));
+      judge_.widen(made.spread, made.full, disturbed.back());
+    }
+    made.band = band_of(made.full, disturbed, options_.taps.low);
     return references_.emplace(learning_rate, std::move(made)).first->second;
   }
 
@@ -124,7 +129,7 @@ class Doctor {
     if (low_nodes_.empty()) low_nodes_ = low_nodes(step.report());
     Examination e;
     e.full = fp32.full, e.low = step.run(batches_);
-    e.differences = judge_.differences(e.full, e.low);
+    e.differences = judge_.differences(e.full, e.low, fp32.spread);
     e.findings = judge_.findings(e, fp32.band, step.model());
     return e;
   }
@@ -250,6 +255,10 @@ class Doctor {
     using Rules = std::vector<std::pair<std::string, std::string>>;
     Remedy tried = remedy;
     const std::function<bool(const Rules&)> holds = [&](const Rules& rules) {
+      if (remedy.runs >= options_.most_runs) {
+        remedy.fewest = false;
+        return false;
+      }
       tried.denied = rules;
       return is_healthy(remedy, tried);
     };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@ namespace halfstep {
 struct DoctorOptions {
   TapOptions taps{.most_counted = int64_t{1} << 20, .samples = 4096};
   int disturbed_runs = 3;
+  int most_runs = 60;  // after which a remedy is not made smaller any more
   std::function<void(const std::string&)> progress = [](const std::string&) {};
 };
 
@@ -22,7 +24,10 @@ struct Difference {
   double error = 0;        // relative L2, over the samples; infinite: it is not finite where the other is
   double lost = 0;         // share of the other's energy in values that are 0 here
   double worst_input = 0;  // error, of the tensors that it is computed of
+  double allowed = 0;      // what error raises no suspicion
 };
+// By the kind and node of a tensor.
+using TensorErrors = std::map<std::pair<Tap::Kind, std::string>, double>;
 
 struct Symptom {
   enum Kind : uint8_t { overflow, underflow, diverges, limits_scale, update_vanishes, weight_range, loss } kind = loss;
@@ -56,7 +61,8 @@ struct Remedy {
   std::vector<std::pair<std::string, std::string>> settings;  // recipe keys and values
   enum Outcome : uint8_t { not_needed, proven, partly, none } outcome = not_needed;
   Examination after;
-  int runs = 0;  // that the search took
+  int runs = 0;        // that the search took
+  bool fewest = true;  // nothing can be left out; false: the search was ended before
   bool empty() const { return denied.empty() && settings.empty(); }
 };
 

@@ -14,6 +14,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Of the strongest gradient's mean square root; below it gradients are what cancels out: a bias before a batch norm.
 constexpr double kFaint = 1e-4;
 constexpr double kMoreThanInputs = 4;  // an error's cause: so many times what came in
+constexpr double kSpreads = 3;         // of fp32 runs whose weights are disturbed
 constexpr double kLostEnergy = 0.1;    // of values that became 0
 constexpr double kMostUpdatesLost = 0.5;
 
@@ -24,6 +25,14 @@ double mean_square_root(const std::vector<float>& values) {
 }
 
 bool is_gradient(Tap::Kind kind) { return kind == Tap::backward || kind == Tap::gradient; }
+
+// The mean square root of the strongest gradient.
+double strongest_gradient(const RunOfSteps& run) {
+  double strongest = 0;
+  for (const TensorReading& t : run.tensors)
+    if (is_gradient(t.tap.kind) && t.tap.node != "loss") strongest = std::max(strongest, mean_square_root(t.samples));
+  return strongest;
+}
 
 double not_zero(const TapCounts& c) { return c.counted - c.zero; }
 
@@ -79,27 +88,35 @@ Difference Judge::difference(const TensorReading& low, const TensorReading& full
   for (size_t i = 0; i < count; ++i) {
     const double a = low.samples[i], b = full.samples[i];
     if (a == b || !std::isfinite(b)) continue;  // an infinite mask is meant
-    if (!std::isfinite(a)) return {kInfinity, 0, 0};
+    if (!std::isfinite(a)) return {.error = kInfinity};
     off += (a - b) * (a - b);
     if (a == 0) lost += b * b;
   }
   for (size_t i = 0; i < count; ++i)
     if (const double b = full.samples[i]; std::isfinite(b)) all += b * b;
   // Samples may miss what the maximum and the counts of all elements show.
-  if (std::isfinite(full.first.largest) && !std::isfinite(low.first.largest)) return {kInfinity, 0, 0};
+  if (std::isfinite(full.first.largest) && !std::isfinite(low.first.largest)) return {.error = kInfinity};
   const double faintest = floor * floor * static_cast<double>(count);
   d.error = off == 0 ? 0 : std::sqrt(off / std::max(all, std::max(faintest, 1e-300)));
   d.lost = all > 0 ? lost / all : 0;
   return d;
 }
 
-std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSteps& low) const {
-  double strongest = 0;
-  std::map<std::pair<Tap::Kind, std::string>, const TensorReading*> others;
-  for (const TensorReading& t : full.tensors) {
-    others[{t.tap.kind, t.tap.node}] = &t;
-    if (is_gradient(t.tap.kind)) strongest = std::max(strongest, mean_square_root(t.samples));
+void Judge::widen(TensorErrors& spread, const RunOfSteps& full, const RunOfSteps& disturbed) const {
+  const std::vector<Difference> found = differences(full, disturbed, {});
+  for (size_t i = 0; i < found.size(); ++i) {
+    const Tap& tap = disturbed.tensors[i].tap;
+    if (!is_gradient(tap.kind)) continue;
+    double& widest = spread[{tap.kind, tap.node}];
+    widest = std::max(widest, found[i].error);
   }
+}
+
+std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSteps& low,
+                                           const TensorErrors& spread) const {
+  const double strongest = strongest_gradient(full);
+  std::map<std::pair<Tap::Kind, std::string>, const TensorReading*> others;
+  for (const TensorReading& t : full.tensors) others[{t.tap.kind, t.tap.node}] = &t;
   std::vector<Difference> found;
   for (const TensorReading& t : low.tensors) {
     const auto other = others.find({t.tap.kind, t.tap.node});
@@ -108,8 +125,11 @@ std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSt
       continue;
     }
     const TapCounts& c = t.first;
-    const bool faint = is_gradient(t.tap.kind) && c.underflow + c.subnormal < 0.25 * not_zero(c);
+    const bool is_subnormal = halfstep::is_low(t.tap.type.dtype) && c.underflow + c.subnormal >= 0.25 * not_zero(c);
+    const bool faint = is_gradient(t.tap.kind) && !is_subnormal;
     found.push_back(difference(t, *other->second, faint ? kFaint * strongest : 0));
+    const auto wide = spread.find({t.tap.kind, t.tap.node});
+    found.back().allowed = std::max(noise_of(low_), wide == spread.end() ? 0 : kSpreads * wide->second);
   }
   for (size_t i = 0; i < found.size(); ++i) {
     const Tap& tap = low.tensors[i].tap;
@@ -129,7 +149,9 @@ std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSt
   return found;
 }
 
-bool Judge::is_off(const Difference& d) const { return d.error > noise_of(low_) || d.lost > kLostEnergy; }
+bool Judge::is_off(const Difference& d) const {
+  return d.error == kInfinity || d.error > d.allowed || d.lost > kLostEnergy;
+}
 
 // Whose tensor it is, and the nodes that may be at fault.
 Symptom Judge::of_tensor(const Examination& e, size_t tensor) const {
@@ -203,6 +225,7 @@ void Judge::weights_beyond(const CompiledModel& model, const Examination& e, std
 }
 
 void Judge::vanishing_updates(const Examination& e, std::vector<Symptom>& found) const {
+  const double strongest = strongest_gradient(e.full);
   for (const TensorReading& t : e.low.tensors) {
     if (t.tap.kind != Tap::update) continue;
     const double steps = static_cast<double>(e.low.losses.size() + (e.low.stuck.empty() ? 0 : 1));
@@ -213,6 +236,9 @@ void Judge::vanishing_updates(const Examination& e, std::vector<Symptom>& found)
     const double of_full = static_cast<double>(t.tap.type.element_count()) * static_cast<double>(e.full.losses.size());
     const bool in_fp32 = full && full->all.counted > 0 &&
                          full->all.lost_master > kMostUpdatesLost * of_full * not_zero(full->all) / full->all.counted;
+    // What cancels out, as the bias of an attention's keys does, has no updates to lose.
+    const TensorReading* gradient = e.full.find(Tap::gradient, t.tap.node);
+    if (in_fp32 && gradient && mean_square_root(gradient->samples) < kFaint * strongest) continue;
     found.push_back(
         {.kind = Symptom::update_vanishes,
          .node = t.tap.node,

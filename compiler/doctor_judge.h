@@ -14,8 +14,11 @@ class Judge {
  public:
   explicit Judge(DType low) : low_(low) {}
 
-  // By tensor of `low`, which is compared with the one of `full` with its name.
-  std::vector<Difference> differences(const RunOfSteps& full, const RunOfSteps& low) const;
+  // By tensor of `low`, which is compared with the one of `full` with its name. `spread`: how far gradients of fp32
+  // runs are from each other whose weights are disturbed: no more digits are there to be lost.
+  std::vector<Difference> differences(const RunOfSteps& full, const RunOfSteps& low, const TensorErrors& spread) const;
+  // Widens `spread` by a run of fp32 whose weights were disturbed.
+  void widen(TensorErrors& spread, const RunOfSteps& full, const RunOfSteps& disturbed) const;
   // In the order in which tensors are computed: those that differ though what they are computed of does not.
   std::vector<Symptom> findings(const Examination& e, const LossBand& band, const CompiledModel& model) const;
   void fit_scale(const RunOfSteps& full, const RunOfSteps& low, std::optional<double>& scale,

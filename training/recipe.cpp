@@ -160,6 +160,15 @@ RecipeKey key(Group group, std::string name, std::string unit, std::string help,
           [](const Recipe& r) { return write(r.*Member); }};
 }
 
+// Where a policy stands, which may extend another preset, it has no value unless it was given.
+RecipeKey preset_key() {
+  RecipeKey k = key<&Recipe::preset>(kPrecision, "preset",
+                                     "halfstep|torch|tensorflow|apex-o0|apex-o1|apex-o2|apex-o3|fp32|default",
+                                     "the rows autocast starts from; default is halfstep");
+  k.get = [](const Recipe& r) { return r.policy.empty() || r.given.contains("preset") ? r.preset : std::string(); };
+  return k;
+}
+
 // "sgd|adam"
 std::string names_of(const auto& rows) {
   std::string names;
@@ -261,8 +270,7 @@ std::vector<RecipeKey> all_keys() {
       key<&R::clip_norm>(kStep, "clip_norm", "NUMBER", "largest global gradient norm; 0: no limit", 0),
 
       key<&R::precision>(kPrecision, "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
-      key<&R::preset>(kPrecision, "preset", "halfstep|torch|tensorflow|apex-o0|apex-o1|apex-o2|apex-o3|fp32|default",
-                      "the rows autocast starts from; default is halfstep"),
+      preset_key(),
       key<&R::policy>(kPrecision, "policy", "PATH",
                       "a file of rules (TOML), which may extend a preset and other files"),
       key<&R::allow>(kPrecision, "allow", "PATTERN,...", "operators or node-name patterns that run low"),

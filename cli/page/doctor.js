@@ -12,7 +12,7 @@ data.tensors = data.tensors.map((row, id) => {
     low: low && {first: low[0], counts: low[1].map((c) => c / 10000)}, full: full && {first: full[0], counts: full[1].map((c) => c / 10000)}};
   share_names.forEach((share, i) => { if (shares[i] > 0) t.shares[share] = shares[i] / 1e6; });
   if (full) t.zero_full = full[2] / 1e6, t.largest_full = full[3];
-  if (differs) [t.error, t.lost, t.worst_input] = differs;
+  if (differs) [t.error, t.lost, t.worst_input, t.allowed] = differs;
   t.wide = t.type.startsWith("f32");
   t.title = titles[kind](t.name);
   t.text = (t.title + "\n" + t.node).toLowerCase();
@@ -23,7 +23,7 @@ for (const finding of data.findings) if (finding.tensor >= 0 && !data.tensors[fi
 // Each says whether a tensor has it.
 const signs = {
   finding: ["a finding", (t) => t.cause],
-  differs: ["a distance above " + percent(data.noise), (t) => t.error !== undefined && !(finite(t.error) && t.error <= data.noise)],
+  differs: ["more distance than allowed", (t) => t.error !== undefined && !(finite(t.error) && t.error <= t.allowed)],
   beyond: ["values beyond " + data.low, (t) => !finite(t.largest) || (!t.wide && (t.shares.overflow || t.shares.infinite || t.shares.nan))],
   vanishes: ["values that vanish", (t) => !t.wide && (t.shares.underflow > 0.01 || (t.shares.zero || 0) > (t.zero_full || 0) + 0.01)],
   subnormal: ["subnormal values", (t) => !t.wide && t.shares.subnormal > 0.05],
@@ -85,7 +85,7 @@ function show_panel(t) {
   rows.push(["largest", short(t.largest)]);
   if (t.full) rows.push(["largest in fp32", short(t.largest_full)]);
   if (t.scale > 1) rows.push(["loss scale of step 1", short(t.scale)]);
-  if (t.error !== undefined) rows.push(["apart from fp32", distance_text(t)], ["what it is computed of, at most", finite(t.worst_input) ? percent(t.worst_input) : String(t.worst_input)]);
+  if (t.error !== undefined) rows.push(["apart from fp32", distance_text(t)], ["allowed", finite(t.allowed) ? percent(t.allowed) : String(t.allowed)], ["what it is computed of, at most", finite(t.worst_input) ? percent(t.worst_input) : String(t.worst_input)]);
   rows.push(["elements", count_text(t.elements)]);
   if (t.counted < t.elements) rows.push(["counted by exponent", count_text(t.counted)]);
   parts.push(element("h3", {}, "Measured"), table_of(["", "#"], rows));
@@ -116,7 +116,7 @@ function fill_findings() {
 }
 
 function fill_remedy() {
-  const settings = Object.entries(data.settings), parts = [element("p", {}, data.findings.length ? `Remedy: ${data.outcome} (${data.runs === 1 ? "one run" : data.runs + " runs"}).` : "None is needed.")];
+  const settings = Object.entries(data.settings), parts = [element("p", {}, data.findings.length ? `Remedy: ${data.outcome} (${data.runs === 1 ? "one run" : data.runs + " runs"}).` + (data.fewest ? "" : " Maybe not the fewest nodes: the search was ended.") : "None is needed.")];
   if (settings.length) parts.push(element("h2", {class: "section"}, "The recipe needs"), table_of(["key", "value"], settings));
   if (data.rules.length) parts.push(element("h2", {class: "section"}, "In fp32"), table_of(["node", "because"], data.rules.map((rule) => [rule.node, rule.reason])));
   for (const finding of data.still) parts.push(element("p", {class: "warning"}, `still there: ${finding.kind} ${finding.node}: ${finding.text}`));

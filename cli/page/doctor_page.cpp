@@ -27,7 +27,7 @@ class PageData {
       data[key] = report_[key];
     data["loss_scale"] = report_.contains("loss_scale") ? report_["loss_scale"] : json();
     const json& proof = report_["proof"];
-    for (const char* key : {"criterion", "stopped", "skipped", "outcome", "runs"}) data[key] = proof[key];
+    for (const char* key : {"criterion", "stopped", "skipped", "outcome", "runs", "fewest"}) data[key] = proof[key];
     for (const char* key : {"fp32", "allowed", "before", "after"}) data["losses"][key] = proof[key];
     data["findings"] = findings(e), data["still"] = findings(d.remedy.after);
     data["rules"] = report_["policy"]["rules"];
@@ -90,7 +90,7 @@ class PageData {
     }
     if (said.contains("difference")) {
       const json& d = said["difference"];
-      differs = {d["relative_l2"], d["lost_energy"], d["worst_input"]};
+      differs = {d["relative_l2"], d["lost_energy"], d["worst_input"], d["allowed"]};
     }
     return {text(said["node"]),
             kinds[t.tap.kind],

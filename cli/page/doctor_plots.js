@@ -98,7 +98,7 @@ function divergence_plot(choose_tensor, is_listed, chosen) {
   }
   svg.append(drawn("text", {x: left - 6, y: 22, "text-anchor": "end"}, "∞, NaN"));
   const limit = y({error: data.noise});
-  svg.append(drawn("line", {x1: left, x2: width - 8, y1: limit, y2: limit, class: "limit"}), drawn("text", {x: left + 4, y: limit - 4}, `suspected above ${percent(data.noise)}`));
+  svg.append(drawn("line", {x1: left, x2: width - 8, y1: limit, y2: limit, class: "limit"}), drawn("text", {x: left + 4, y: limit - 4}, `suspected above ${percent(data.noise)}, gradients above 3 times their spread too`));
   svg.append(drawn("text", {x: left, y: height - 6}, "first computed"), drawn("text", {x: width - 8, y: height - 6, "text-anchor": "end"}, "last"));
   const from = chosen && place.has(chosen.id) ? chosen.inputs.map((i) => data.tensors[i]).filter((t) => place.has(t.id)) : [];
   for (const input of from) svg.append(drawn("line", {x1: x(input), y1: y(input), x2: x(chosen), y2: y(chosen), class: "from"}));

@@ -133,6 +133,17 @@ TEST(Doctor, FindsNothingInAHealthyTraining) {
   EXPECT_EQ(spared.before.low.losses.size(), 4u);
 }
 
+// Exported models whose gradients cancel out in places: of an attention's keys' bias, of norms before other norms.
+TEST(Doctor, FindsNothingInExportedModels) {
+  for (const char* name : {"distilbert.ts17", "convnext.ts17"}) {
+    Recipe recipe;
+    recipe.model = fmt::format("{}/models/families/{}.onnx", HALFSTEP_SOURCE_DIR, name);
+    recipe.batch = 4, recipe.threads = 1;
+    const Diagnosis d = diagnose(recipe, DeviceKind::cpu, {.data = nullptr, .steps = 3}, {});
+    EXPECT_THAT(d.before.findings, testing::IsEmpty()) << name << ": " << d.before.findings.front().text;
+  }
+}
+
 TEST(Doctor, BisectsToTheFewestNodesOfACommand) {
   const TemporaryDirectory directory;
   TestModel model = Network().linear("a", 16, 1).linear("b", 16, 1).linear("c", 16, 1).linear("d", 4, 1).done();

@@ -65,6 +65,12 @@ def test_evaluation_counts_every_sample_once(step):
     assert whole["loss"] == pytest.approx(float(np.concatenate(rows).mean()), rel=1e-6)
 
 
+def test_a_row_counts_by_the_labels_that_count():
+    sums = halfstep._trainer._Sums()  # of a row with half of its labels ignored, and of a whole one
+    sums.add({"loss": np.array([0.5, 2.0]), "counted": np.array([0.5, 1.0]), "correct": np.array([0.5, 0.0])})
+    assert sums.metrics("") == {"loss": pytest.approx(2.5 / 1.5), "accuracy": pytest.approx(0.5 / 1.5)}
+
+
 def test_several_losses(tmp_path):
     losses = [{"name": "a"}, {"name": "b", "weight": 0.25, "labels": "others", "label_smoothing": 0.5}]
     with halfstep.compile(MLP, tmp_path / "step", batch=BATCH, losses=losses, device="cpu", threads=1) as step:

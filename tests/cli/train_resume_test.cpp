@@ -47,6 +47,14 @@ TEST_F(Resume, WithDropoutAndMomentumInFp16) {
                      data({4}, 70));
 }
 
+TEST_F(Resume, InTheMidstOfOverflowsThatAreSpared) {
+  write("m.onnx", tiny_mlp());
+  stop_in_the_middle(Arguments{"train", "m.onnx", "--batch", "8", "--epochs", "5", "--seed", "3", "--initial_scale",
+                               "524288", "--hysteresis", "5", "--growth_interval", "1"} +
+                     data({4}, 70));
+  EXPECT_NE(read_file(newest("whole") / "slots.safetensors").find("loss_scale.hysteresis"), std::string::npos);
+}
+
 TEST_F(Resume, WithAccumulationAndBatchStatisticsInBf16) {
   write("m.onnx", tiny_convnet());
   stop_in_the_middle(Arguments{"train", "m.onnx", "--batch", "4", "--accumulation", "3", "--epochs", "5", "--seed", "3",

@@ -15,17 +15,6 @@
 namespace halfstep {
 namespace {
 
-std::vector<std::string> split(const std::string& text, char separator) {
-  std::vector<std::string> parts;
-  size_t begin = 0;
-  while (begin <= text.size() && !text.empty()) {
-    const size_t end = std::min(text.find(separator, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 // Reading and writing one value of each kind.
 void read(std::string& to, const std::string& text) { to = text; }
 

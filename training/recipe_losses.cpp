@@ -76,7 +76,8 @@ void set(RecipeLoss& loss, const std::string& name, const std::string& value) {
   }
 }
 
-// The parts of a text; of an empty one none.
+}  // namespace
+
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
   size_t begin = 0;
@@ -87,8 +88,6 @@ std::vector<std::string> split(const std::string& text, char separator) {
   }
   return parts;
 }
-
-}  // namespace
 
 std::vector<RecipeLoss> read_losses(const std::string& text) {
   std::vector<RecipeLoss> losses;

@@ -382,6 +382,8 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
   o.autocast.removed = std::move(policy.removed), o.autocast.rules = std::move(policy.rules);
   o.autocast.sources.known_operators = onnx_operator_names();
   for (const OnnxNode& node : imported.nodes) o.autocast.sources.operators.emplace(node.name, node.op);
+  for (const FileNode& node : imported.file_nodes)
+    if (!node.module.empty()) o.autocast.sources.scopes.emplace(node.name, node.module);
   o.autocast.sources.part_of = parts_at_import(imported);
   OptimizerOptions& opt = o.optimizer;
   opt.name = r.optimizer, opt.parameters = r.optimizer_parameters;

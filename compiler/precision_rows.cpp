@@ -18,6 +18,7 @@ class OnnxRows {
   explicit OnnxRows(const CompileReport& report) : report_(report) {
     find_places();
     take_main_nodes();
+    find_alone();
     for (size_t i = 0; i < report.onnx_nodes.size(); ++i) add_imported(i);
     for (size_t i = 0; i < report.file_nodes.size(); ++i)
       if (!imported_[i]) add_left_out(i);
@@ -104,10 +105,6 @@ class OnnxRows {
 
   void take_main_nodes() {
     for (PrecisionRow& row : main_rows(report_.precision)) placed_.push_back({place_of(row.origin), std::move(row)});
-    for (PrecisionRow& row : main_rows(report_.parts)) {
-      const std::string name = row.origin.name;
-      by_itself_.emplace(name, std::move(row));
-    }
     for (size_t i = 0; i < placed_.size(); ++i) {
       NodeRow& row = placed_[i].row;
       const auto found = positions_.find(*row.origin.name);
@@ -119,6 +116,27 @@ class OnnxRows {
         if (added_[found->second]) row.fate = Fate::added;
       }
       if (row.origin.phase == Phase::forward) row_of_.emplace(*row.origin.name, i);
+    }
+  }
+
+  // What the preset says of each imported node alone. One that the import left no node of gives on what it reads.
+  void find_alone() {
+    if (report_.parts.empty()) return;
+    std::unordered_map<std::string, PrecisionRow> known;
+    for (const PrecisionRow& row : main_rows(report_.parts)) known.emplace(*row.origin.name, row);
+    std::vector<std::optional<DType>> read(report_.onnx_nodes.size());  // of the first operand that is no constant
+    alone_.resize(report_.onnx_nodes.size());
+    for (size_t i = 0; i < alone_.size(); ++i) {
+      const OnnxNode& node = report_.onnx_nodes[i];
+      std::optional<PrecisionRow>& row = alone_[i];
+      if (const auto found = known.find(node.name); found != known.end() && !node.drawn)
+        row = found->second;
+      else if (node.same_as && *node.same_as < i)
+        row = alone_[*node.same_as];
+      else if (const auto type = node.drawn ? node.drawn : read[i])
+        row.emplace().operand = *type, row->result = *type;
+      for (size_t reader : node.readers)
+        if (row && !node.folded && !node.drawn && !read[reader]) read[reader] = row->result;
     }
   }
 
@@ -144,8 +162,7 @@ class OnnxRows {
     const auto row = whole == report_.part_of.end() ? row_of_.end() : row_of_.find(whole->second);
     if (row != row_of_.end()) {
       const bool merged = node.same_as && report_.onnx_nodes[*node.same_as].name == whole->second;
-      const auto alone = by_itself_.find(node.same_as ? report_.onnx_nodes[*node.same_as].name : node.name);
-      const PrecisionRow found = alone == by_itself_.end() ? placed_[row->second].row : alone->second;
+      const PrecisionRow found = i < alone_.size() && alone_[i] ? *alone_[i] : placed_[row->second].row;
       NodeRow& part = add(places_[i], node.name, node.op, merged ? Fate::merged : Fate::part);
       part.operand = found.operand, part.accumulator = found.accumulator, part.result = found.result;
       part.into = whole->second;
@@ -179,8 +196,8 @@ class OnnxRows {
   std::unordered_map<std::string_view, size_t> positions_;
   std::vector<Placed> placed_;
   std::unordered_map<std::string, size_t> row_of_;  // of a node of the graph: its place in `placed_`
-  std::unordered_map<std::string, PrecisionRow> by_itself_;
-  std::unordered_set<std::string_view> read_;  // names of tensors that imported nodes read
+  std::vector<std::optional<PrecisionRow>> alone_;  // empty but for presets that decide node by node
+  std::unordered_set<std::string_view> read_;       // names of tensors that imported nodes read
 };
 
 }  // namespace

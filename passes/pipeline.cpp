@@ -20,7 +20,7 @@
 #include "passes/model/multiply_patches.h"
 #include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
-#include "passes/model/written_attention.h"
+#include "passes/model/written_as_one.h"
 #include "passes/precision/place_casts.h"
 #include "passes/precision/rows_of_parts.h"
 #include "passes/rewrite/add_epilogues.h"
@@ -70,7 +70,7 @@ void cast_automatically(Pipeline& p) {
   }
   options.sources.part_of = p.result.part_of = std::move(parts);
   p.at("forward") = autocast(p.at("forward"), options, reports ? &p.result.precision : nullptr, &p.result.autocast);
-  if (reports) p.result.parts = rows_of_parts(p.model, p.options.autocast, written_attention(p.model));
+  if (reports) p.result.parts = rows_of_parts(p.model, p.options.autocast, written_as_one(p.model));
 }
 
 Graph without_model_outputs(const Graph& graph) {

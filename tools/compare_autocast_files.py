@@ -2,9 +2,11 @@
 """Compares the preset `torch` with PyTorch's autocast in whole models, operator by operator.
 
 usage: tools/compare_autocast_files.py HALFSTEP --shared DIR            NAME.autocast.onnx beside NAME.raw.onnx
-       tools/compare_autocast_files.py HALFSTEP --fresh [NAME ...]      small models, exported here
+       tools/compare_autocast_files.py HALFSTEP --fresh [NAME ...]      small models (models/families.py), exported here
+       tools/compare_autocast_files.py HALFSTEP --families [NAME ...] [--record FILE]
+                                                                        models/families/NAME.raw.onnx, autocast exported here
        tools/compare_autocast_files.py HALFSTEP --pair PLAIN AUTOCAST
-needs onnx; --fresh also torch, torchvision, transformers, onnxscript
+needs onnx; --fresh and --families also torch, torchvision, transformers, onnxscript
 
 A file that is exported under autocast("cuda", float16) holds PyTorch's decisions: the type of each node's result. The
 same model exported without goes through `inspect --preset torch`. Both have the same nodes in the same order but for the
@@ -33,10 +35,9 @@ class Nodes:
     def __init__(self, model):
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         graph = model.graph
-        self.types, self.shapes = {}, {}
+        self.types = {}
         for value in (*graph.input, *graph.value_info, *graph.output):
             self.types[value.name] = value.type.tensor_type.elem_type
-            self.shapes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in graph.initializer:
             self.types.setdefault(value.name, value.data_type)
         inputs = {value.name for value in graph.input} - {value.name for value in graph.initializer}
@@ -49,9 +50,6 @@ class Nodes:
 
     def is_cast(self, node):
         return node.op_type in CASTS and self.types.get(node.input[0]) in TYPES and self.types.get(node.output[0]) in TYPES
-
-    def token(self, node):
-        return node.op_type, tuple(self.shapes.get(node.output[0], ()))
 
     def type_of(self, node):
         """Of its first result; None: not floating, or of no input."""
@@ -70,14 +68,14 @@ def rows(binary, path, options):
 class Comparison:
     def __init__(self):
         self.same = self.differs = self.unmatched = self.folded = 0
-        self.lines, self.kinds = [], collections.Counter()
+        self.lines, self.kinds, self.wanted = [], collections.Counter(), {"f16": [], "f32": []}
 
 
 def compare(binary, path, plain, cast, options=()):
     result = Comparison()
     found = rows(binary, path, options)
     ours, theirs = Nodes(plain), Nodes(cast)
-    matcher = difflib.SequenceMatcher(None, [ours.token(n) for n in ours.nodes], [theirs.token(n) for n in theirs.nodes],
+    matcher = difflib.SequenceMatcher(None, [n.op_type for n in ours.nodes], [n.op_type for n in theirs.nodes],
                                       autojunk=False)
     partner = {}
     for block in matcher.get_matching_blocks():
@@ -91,26 +89,29 @@ def compare(binary, path, plain, cast, options=()):
         if want is None:
             result.unmatched += 1
             result.lines.append(f"    {node.name} {node.op_type}: has no partner")
-        elif row is None or row["fate"] in ("folded", "unused", "inlined"):
+            continue
+        if row is None or row["fate"] in ("folded", "unused", "inlined"):
             result.folded += 1
-        elif row["result"] == want:
+            continue
+        result.wanted[want].append(node.name)
+        if row["result"] == want:
             result.same += 1
-        else:
-            result.differs += 1
-            result.kinds[node.op_type, row["fate"], want] += 1
-            result.lines.append(f"    {node.name} {node.op_type}: PyTorch {want}, {row['fate']} {row['result']}: {row['reason']}")
+            continue
+        result.differs += 1
+        result.kinds[node.op_type, row["fate"], want] += 1
+        result.lines.append(f"    {node.name} {node.op_type}: PyTorch {want}, {row['fate']} {row['result']}: {row['reason']}")
     return result
 
 
-def fresh(names):
-    """Name, plain file, file under autocast; of small models that are exported here."""
+def fresh(names, plain):
+    """Name, plain file (exported here if `plain`), file under autocast; of small models."""
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "models"))
     import families
     import under_autocast
 
     for name in names or [*families.image_families(), *families.text_families()]:
         model, inputs = families.make(name), families.draw(name, families.EXPORTED)
-        yield name, under_autocast.exported(model, inputs, None), under_autocast.exported(model, inputs)
+        yield name, under_autocast.exported(model, inputs, None) if plain else None, under_autocast.exported(model, inputs)
 
 
 def main():
@@ -118,13 +119,15 @@ def main():
     parser.add_argument("halfstep")
     parser.add_argument("--shared", type=pathlib.Path)
     parser.add_argument("--fresh", nargs="*")
+    parser.add_argument("--families", nargs="*")
+    parser.add_argument("--record", type=pathlib.Path, help="writes PyTorch's type of each node of --families")
     parser.add_argument("--pair", nargs=2, type=pathlib.Path)
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for the files that --fresh exports")
     parser.add_argument("--all", action="store_true", help="name every node that differs")
     args = parser.parse_args()
     binary = str(pathlib.Path(args.halfstep).resolve())
     total = Comparison()
-    failed = False
+    failed, recorded = False, []
 
     def tell(name, path, plain, cast):
         nonlocal failed
@@ -141,6 +144,7 @@ def main():
         print("\n".join(shown), flush=True) if shown else None
         total.same, total.differs = total.same + c.same, total.differs + c.differs
         total.unmatched += c.unmatched
+        recorded.extend(f"{path.name} {kind} {' '.join(nodes)}" for kind, nodes in c.wanted.items() if nodes)
 
     def load(path):
         return onnx.load(path, load_external_data=False)
@@ -154,10 +158,18 @@ def main():
         with tempfile.TemporaryDirectory() as scratch:
             folder = args.keep or pathlib.Path(scratch)
             folder.mkdir(parents=True, exist_ok=True)
-            for name, plain, cast in fresh(args.fresh):
+            for name, plain, cast in fresh(args.fresh, plain=True):
                 path = folder / f"{name}.raw.onnx"
                 onnx.save(plain, path), onnx.save(cast, folder / f"{name}.autocast.onnx")
                 tell(name, path, plain, cast)
+    if args.families is not None:
+        folder = pathlib.Path(__file__).resolve().parent.parent / "models/families"
+        for name, _, cast in fresh(args.families, plain=False):
+            path = folder / f"{name}.raw.onnx"
+            tell(path.name, path, load(path), cast)
+    if args.record:
+        args.record.write_text("# The type that PyTorch gives each node's result under autocast(\"cuda\", float16); made by\n# "
+                               "tools/compare_autocast_files.py --families --record\n" + "\n".join(recorded) + "\n")
     print(f"total: {total.same} of {total.same + total.differs} same, {total.unmatched} without a partner")
     sys.exit(failed or total.differs > 0)
 

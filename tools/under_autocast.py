@@ -31,6 +31,16 @@ class Trace(type_promotion._OpTraceDispatchMode):
 type_promotion._OpTraceDispatchMode = Trace
 
 
+def in_fp32(function):
+    """An interpolation. Its form for scales is made of an operator of the fp32 list eagerly; the exporter keeps it as one
+    operator that is in no list, so what the list does is done here."""
+    return lambda x, *rest: function(x.float() if torch.is_autocast_enabled("cuda") else x, *rest)
+
+
+for name in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d", "bicubic2d"):
+    setattr(torch._C._nn, "upsample_" + name, in_fp32(getattr(torch._C._nn, "upsample_" + name)))
+
+
 def fake(mode, tensor):
     with mode:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
@@ -74,18 +84,19 @@ class Cast(torch.nn.Module):
 
 
 def exported(model, inputs, low=torch.float16, opset=20, optimize=False):
-    """The file that PyTorch's default exporter writes of it: an onnx.ModelProto with zeros for weights."""
+    """The file that PyTorch's default exporter writes of it: an onnx.ModelProto."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     moved, arguments = on_fake_cuda(mode, model), tuple(fake(mode, x) for x in inputs)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), mode:
         program = torch.export.export(Cast(moved, low), arguments, strict=False)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        written = torch.onnx.export(program, (), None, dynamo=True, optimize=optimize, opset_version=opset, verbose=False)
-    with torch._subclasses.fake_tensor.unset_fake_temporarily():
-        for value in written.model.graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(getattr(tensor, "raw", None), torch._subclasses.fake_tensor.FakeTensor):
-                shape = [int(n) for n in value.shape]
-                value.const_value = onnx_ir.tensor(
-                    torch.zeros(shape, dtype=tensor.raw.dtype).numpy(), name=value.name)
+        written = torch.onnx.export(program, (), None, dynamo=True, optimize=False, opset_version=opset, verbose=False)
+    values = {name: t.detach() for name, t in (*model.named_parameters(remove_duplicate=False),
+                                               *model.named_buffers(remove_duplicate=False))}
+    for value in written.model.graph.initializers.values():
+        tensor = getattr(value.const_value, "raw", None)
+        if isinstance(tensor, torch._subclasses.fake_tensor.FakeTensor):
+            value.const_value = onnx_ir.tensor(values[value.name.removeprefix("model.")].numpy(), name=value.name)
+    if optimize:
+        written.optimize()
     return onnx_ir.serde.serialize_model(written.model)

@@ -60,6 +60,7 @@ struct OnnxNode {
   std::optional<size_t> same_as = {};
   std::vector<size_t> readers = {};  // indices of the nodes that read its values, later than its own
   std::optional<DType> folded = {};  // of a node whose results are constants: their type
+  std::optional<DType> drawn = {};   // of one that draws random numbers: the type that it names
   std::string result = {};           // the first value it gives, of a node of the main graph
 };
 

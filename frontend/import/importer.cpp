@@ -10,6 +10,7 @@
 #include "frontend/import/node_context.h"
 #include "frontend/import/operators.h"
 #include "frontend/onnx/tables.h"
+#include "frontend/onnx/tensor_data.h"
 #include "ir/gradients.h"
 
 namespace halfstep {
@@ -24,6 +25,13 @@ constexpr int64_t kLargestMissing = int64_t{1} << 26;  // elements of a constant
 std::string first_result(const onnx::NodeProto& node) {
   const auto named = std::ranges::find_if(node.output(), [](const std::string& name) { return !name.empty(); });
   return named == node.output().end() ? std::string() : *named;
+}
+
+// f32 where it names none: exporters cast what it is drawn like before.
+std::optional<DType> drawn_type(const onnx::NodeProto& node) {
+  if (!node.op_type().starts_with("Random")) return std::nullopt;
+  const auto named = std::ranges::find(node.attribute(), "dtype", &onnx::AttributeProto::name);
+  return named == node.attribute().end() ? DType::f32 : element_type(static_cast<int32_t>(named->i()));
 }
 
 std::string graph_name(const onnx::GraphProto& graph) {
@@ -370,6 +378,7 @@ void Importer::import_node(const onnx::NodeProto& node, int index, Scope& scope)
   if (!inputs_.recording_only) {
     nodes_.push_back({name, operator_name(node)});
     if (scope.prefix.empty() && depth_ == 0) nodes_.back().result = first_result(node);
+    nodes_.back().drawn = drawn_type(node);
   }
   std::optional<std::vector<Binding>> results;
   const int64_t most = inputs_.options.budget.nodes;

@@ -7,6 +7,7 @@
 #include "base/as_written.h"
 #include "passes/model/recognise_attention.h"
 #include "passes/model/recognise_loss.h"
+#include "passes/model/written_as_one.h"
 #include "passes/rewrite/pattern.h"
 #include "passes/rewrite/rules.h"
 
@@ -185,7 +186,8 @@ Value as_operand(Builder& b, Value v, const Node& norm, const Ints& order) {
   const Shape shape = norm.results[0].shape;
   const auto axis = static_cast<size_t>(norm.attributes.integer("axis"));
   Shape wanted, expected(shape.size(), 1);
-  for (size_t i = axis; i < (is(norm, "batch_norm") ? axis + 1 : shape.size()); ++i)
+  const bool by_channel = is(norm, "batch_norm") || is(norm, "group_norm");
+  for (size_t i = axis; i < (by_channel ? axis + 1 : shape.size()); ++i)
     wanted.push_back(shape[i]), expected[i] = shape[i];
   if (is(b.graph().node(v), "broadcast")) v = b.graph().node(v).operands[0];
   if (!order.empty() && (!keeps_order(expected, order) || b.shape(v) != permuted(expected, order))) return {};
@@ -203,7 +205,7 @@ Value affine_norm(const RuleContext& c) {
     Ints order;
     if (is(c.maker(i), "transpose")) order = c.maker(i).attributes.ints("permutation"), normal = c.maker(i).operands[0];
     const Node& made = b.graph().node(normal);
-    const bool has_bias = is(made, "layer_norm") || is(made, "batch_norm");
+    const bool has_bias = is(made, "layer_norm") || is(made, "batch_norm") || is(made, "group_norm");
     if (normal.result != 0 || !(has_bias || (is(made, "rms_norm") && operand == 1)) ||
         !lacks(b.graph(), made, operand) || !lacks(b.graph(), made, 2))
       continue;
@@ -217,6 +219,17 @@ Value affine_norm(const RuleContext& c) {
     return order.empty() ? y : b.transpose(y, order);
   }
   return {};
+}
+
+// A norm over groups that was written as one over other channels.
+Value norm_over_groups(const RuleContext& c) {
+  if (!is(c.node, "reshape") || c.operands[0].result != 0 || !is(c.maker(0), "group_norm")) return {};
+  Builder& b = c.builder;
+  const Node norm = c.maker(0);
+  if (!normalises_groups(b.graph(), norm, c.node.results[0])) return {};
+  const Value x = b.graph().node(norm.operands[0]).operands[0];
+  const auto all = [&](double value) { return b.broadcast(b.constant(DType::f32, value), Shape{b.shape(x)[1]}); };
+  return b.call_all(op("group_norm"), {x, all(1), all(0)}, norm.attributes).front();
 }
 
 // ---- all of them ----
@@ -248,7 +261,7 @@ Value pattern_meaning(const RuleContext& c) {
   return {};
 }
 
-constexpr Rule kRules[] = {pattern_meaning, affine_norm, recognise_loss};
+constexpr Rule kRules[] = {pattern_meaning, affine_norm, norm_over_groups, recognise_loss};
 
 }  // namespace
 

@@ -16,11 +16,15 @@ namespace {
 
 bool names(const Op& op, const std::string& text) { return op.name == text || (!op.onnx.empty() && op.onnx == text); }
 
-// Whether `name` is `scope` or stands under it; exporters separate with '/', '.' and "::".
-bool stands_under(const std::string& scope, const std::string& name) {
-  if (!name.starts_with(scope)) return false;
-  return name.size() == scope.size() || scope.ends_with('/') || scope.ends_with('.') ||
-         std::string_view("/.:").find(name[scope.size()]) != std::string_view::npos;
+bool separates(char c) { return c == '/' || c == '.' || c == ':'; }
+
+// Whether `name` is `scope` or stands under it. Exporters separate with '/', '.' and "::", and begin with '/'.
+bool stands_under(std::string_view scope, std::string_view name) {
+  const auto begun = [](std::string_view text) { return text.starts_with('/') ? text.substr(1) : text; };
+  scope = begun(scope), name = begun(name);
+  const auto same = [](char a, char b) { return a == b || (separates(a) && separates(b)); };
+  if (name.size() < scope.size() || !std::ranges::equal(scope, name.substr(0, scope.size()), same)) return false;
+  return name.size() == scope.size() || (!scope.empty() && separates(scope.back())) || separates(name[scope.size()]);
 }
 
 // A rule made ready.
@@ -190,8 +194,18 @@ class Classes {
       problem.clear();
     };
     if (wanted == "result") {
-      const std::vector<NodeId>& users = users_[static_cast<size_t>(id)];
-      if (users.empty() || !std::ranges::all_of(users, inside)) add(std::nullopt);
+      const auto gives = [&](NodeId other) {
+        const std::vector<NodeId>& users = users_[static_cast<size_t>(other)];
+        return users.empty() || !std::ranges::all_of(users, inside);
+      };
+      // What a Gemm adds its bias to is not rounded before.
+      NodeId at = id;
+      if (m.rule->precision == Precision::full && node.attributes.find("result"))
+        while (!gives(at) && users_[static_cast<size_t>(at)].size() == 1) {
+          at = users_[static_cast<size_t>(at)].front();
+          if (graph_.node(at).op->kernel != KernelKind::movement) break;
+        }
+      if (gives(at)) add(std::nullopt);
       return;
     }
     for (size_t i = 0; i < node.operands.size(); ++i) {

@@ -8,15 +8,17 @@
 // says of each what it is there. What is computed is not affected.
 #pragma once
 
-#include <set>
+#include <map>
 #include <string>
 
 #include "passes/precision/autocast.h"
 
 namespace halfstep {
 
-// Rows of the nodes of `imported`, the model as the file has it. `contracted`: names of nodes that were written for one
-// operator of the lower precision (passes/model/written_attention.h). Empty for other presets, and without a low type.
-AutocastReport rows_of_parts(const Graph& imported, AutocastOptions options, const std::set<std::string>& contracted);
+// Rows of the nodes of `imported`, the model as the file has it. `as_one`: the operator that nodes were written for
+// together, by their names (passes/model/written_as_one.h): its row decides. Empty for other presets, and without a low
+// type.
+AutocastReport rows_of_parts(const Graph& imported, AutocastOptions options,
+                             const std::map<std::string, std::string>& as_one);
 
 }  // namespace halfstep

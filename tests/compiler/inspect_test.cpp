@@ -36,8 +36,8 @@ TEST(Inspect, EveryNodeOfEveryModelHasOneRow) {
     EXPECT_EQ(report.step_unknown, "") << entry.path();
     for (const InspectedNode& node : report.nodes)
       EXPECT_NE(node.reason, "") << entry.path() << ": " << *node.origin.name;
-    // A minimum cut says what the least is; only unrolled recurrent networks, whose cell states are sums in f32, have
-    // more than the preset that leaves these low.
+    // A minimum cut says what the least is; only recurrent networks, which preset torch leaves in f32, have more casts
+    // than it.
     const InspectionTotals& totals = report.totals;
     EXPECT_EQ(totals.least_forward_cast_bytes, totals.forward_cast_bytes) << entry.path();
     const std::string name = entry.path().filename();
@@ -48,6 +48,23 @@ TEST(Inspect, EveryNodeOfEveryModelHasOneRow) {
   }
   EXPECT_GE(models, 80u);
   EXPECT_GE(nodes, 2000u);
+}
+
+// What PyTorch's default exporter writes beside nodes whose names say nothing.
+TEST(Inspect, ASubgraphOfAPolicyIsAModuleThatTheExporterNamed) {
+  Recipe recipe;
+  recipe.model = HALFSTEP_SOURCE_DIR "/models/families/bert.fresh.onnx", recipe.device = "cpu";
+  recipe.policy = HALFSTEP_SOURCE_DIR "/tests/references/presets/subgraph.toml";
+  size_t decided = 0;
+  for (const InspectedNode& node : inspect(recipe, {}).nodes) {
+    const bool by_rule = node.rule.find("subgraph.toml") != std::string::npos;
+    decided += by_rule;
+    EXPECT_TRUE(!by_rule || node.module.starts_with("m.bert.encoder.layer.0")) << *node.origin.name;
+    if (node.module == "m.bert.encoder.layer.0.intermediate.dense" && node.fate == Fate::computed) {
+      EXPECT_EQ(node.result, DType::f32) << *node.origin.name;
+    }
+  }
+  EXPECT_GE(decided, 10u);
 }
 
 TEST(Inspect, ScopesComeOfModulesPathsOrWeights) {

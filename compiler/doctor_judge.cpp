@@ -358,6 +358,9 @@ std::vector<Symptom> Judge::findings(const Examination& e, const LossBand& band,
   limits_of_scale(e, found);
   vanishing_updates(e, found);
   loss_curve(e, band, found);
+  // A gradient that differs, of which nothing vanished or overflowed, is no fault where the loss does not show it.
+  if (found.empty() || found.back().kind != Symptom::loss)
+    std::erase_if(found, [](const Symptom& f) { return f.kind == Symptom::diverges && is_gradient(f.direction); });
   return found;
 }
 

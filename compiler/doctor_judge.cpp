@@ -15,6 +15,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kFaint = 1e-4;
 constexpr double kMoreThanInputs = 4;  // an error's cause: so many times what came in
 constexpr double kSpreads = 3;         // of fp32 runs whose weights are disturbed
+constexpr double kUnits = 8;           // roundings of half a unit that a sum's terms may have gone through
 constexpr double kLostEnergy = 0.1;    // of values that became 0
 constexpr double kMostUpdatesLost = 0.5;
 
@@ -102,6 +103,23 @@ Difference Judge::difference(const TensorReading& low, const TensorReading& full
   return d;
 }
 
+// A parameter's gradient is a sum of products: what rounding its terms does to each element (root mean square), however
+// much of the sum cancels out, as of a bias before a norm.
+double Judge::noise_of_sum(const RunOfSteps& full, const Tap& tap) const {
+  const TensorReading* reader = tap.kind == Tap::gradient ? reader_of(full, tap.node) : nullptr;
+  const TensorReading* gradient = reader ? full.find(Tap::backward, reader->tap.node) : nullptr;
+  if (!gradient) return 0;
+  double operand = 1;
+  for (const int32_t input : reader->tap.inputs)
+    operand = std::max(operand, mean_square_root(full.tensors[static_cast<size_t>(input)].samples));
+  // Of a bias or a norm's scale all positions are summed, of a product's weight as many as there are rows at most.
+  const double elements = static_cast<double>(gradient->tap.type.element_count());
+  const double channels = static_cast<double>(tap.type.shape.empty() ? 1 : std::ranges::max(tap.type.shape));
+  const double terms = std::max(1.0, elements / channels);
+  const double half_unit = low_ == DType::f16 ? 0x1p-11 : 0x1p-8;
+  return kUnits * half_unit * mean_square_root(gradient->samples) * operand * std::sqrt(terms);
+}
+
 void Judge::widen(TensorErrors& spread, const RunOfSteps& full, const RunOfSteps& disturbed) const {
   const std::vector<Difference> found = differences(full, disturbed, {});
   for (size_t i = 0; i < found.size(); ++i) {
@@ -127,7 +145,8 @@ std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSt
     const TapCounts& c = t.first;
     const bool is_subnormal = halfstep::is_low(t.tap.type.dtype) && c.underflow + c.subnormal >= 0.25 * not_zero(c);
     const bool faint = is_gradient(t.tap.kind) && !is_subnormal;
-    found.push_back(difference(t, *other->second, faint ? kFaint * strongest : 0));
+    const double floor = std::max(faint ? kFaint * strongest : 0, noise_of_sum(full, t.tap) / noise_of(low_));
+    found.push_back(difference(t, *other->second, floor));
     const auto wide = spread.find({t.tap.kind, t.tap.node});
     found.back().allowed = std::max(noise_of(low_), wide == spread.end() ? 0 : kSpreads * wide->second);
   }
@@ -339,6 +358,9 @@ std::vector<Symptom> Judge::findings(const Examination& e, const LossBand& band,
   limits_of_scale(e, found);
   vanishing_updates(e, found);
   loss_curve(e, band, found);
+  // A gradient that differs, of which nothing vanished or overflowed, is no fault where the loss does not show it.
+  if (found.empty() || found.back().kind != Symptom::loss)
+    std::erase_if(found, [](const Symptom& f) { return f.kind == Symptom::diverges && is_gradient(f.direction); });
   return found;
 }
 

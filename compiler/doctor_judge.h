@@ -25,6 +25,7 @@ class Judge {
                  std::string& limiting) const;
 
  private:
+  double noise_of_sum(const RunOfSteps& full, const Tap& tap) const;
   Difference difference(const TensorReading& low, const TensorReading& full, double floor) const;
   bool is_off(const Difference& d) const;
   Symptom of_tensor(const Examination& e, size_t tensor) const;

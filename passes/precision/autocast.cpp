@@ -17,8 +17,6 @@ namespace halfstep {
 namespace {
 
 // The types autocast chooses between.
-bool is_castable(DType type) { return type == DType::f32 || is_low(type); }
-
 const OperandSpec& spec_of(const Op& op, size_t operand) {
   return op.operands[std::min(operand, op.operands.size() - 1)];
 }

@@ -8,8 +8,6 @@
 namespace halfstep {
 namespace {
 
-bool is_castable(DType type) { return type == DType::f32 || is_low(type); }
-
 std::string quoted(const Node& node) {
   return node.origin.name.empty() ? std::string(node.op->name) : "'" + *node.origin.name + "'";
 }

@@ -9,8 +9,6 @@ namespace {
 
 constexpr int64_t kCast = 6, kWide = 4;  // bytes an element
 
-bool is_castable(DType type) { return type == DType::f32 || is_low(type); }
-
 class Forward {
  public:
   explicit Forward(const ForwardTypes& f) : f_(f), graph_(f.graph) {}

@@ -12,8 +12,6 @@ namespace {
 
 constexpr int64_t kSmall = 4096;  // elements of a constant that costs nothing to read in f32
 
-bool is_castable(DType type) { return type == DType::f32 || is_low(type); }
-
 double least_normal(DType low) { return low == DType::f16 ? 0x1p-14 : 0x1p-126; }
 
 bool is_castable_operand(const Node& node, size_t i) {

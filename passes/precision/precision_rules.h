@@ -14,6 +14,9 @@
 
 namespace halfstep {
 
+// What autocast may choose between.
+inline bool is_castable(DType type) { return type == DType::f32 || is_low(type); }
+
 // Overrides the precision class of the nodes that all of its selectors match; the last rule that matches decides. A
 // node that stands for several (attention, a norm written out) runs in f32 if one of them is denied.
 struct PrecisionRule {
@@ -32,7 +35,7 @@ struct PrecisionRule {
     glob,
     regex,
     literal
-  } form = glob;                                         // of `pattern` and `node`; regex: from the name's start
+  } form = glob;  // of `pattern` and `node`; regex: from the name's start
   // checked: a user's that is known to match something. Of a preset without `op`: every node of the model.
   enum Author : uint8_t { user, preset, checked } author = user;
 };

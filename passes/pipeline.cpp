@@ -70,7 +70,8 @@ void cast_automatically(Pipeline& p) {
   }
   options.sources.part_of = p.result.part_of = std::move(parts);
   p.at("forward") = autocast(p.at("forward"), options, reports ? &p.result.precision : nullptr, &p.result.autocast);
-  if (reports) p.result.parts = rows_of_parts(p.model, p.options.autocast, written_as_one(p.model));
+  if (reports && has_rows_of_parts(p.options.autocast))
+    p.result.parts = rows_of_parts(p.model, p.options.autocast, written_as_one(p.model));
 }
 
 Graph without_model_outputs(const Graph& graph) {

@@ -158,18 +158,20 @@ class Inspection {
           kRestore);
   }
 
-  // x + (y - x): the difference was detached, which no file holds.
+  // x + (y - x) with a y of steps: the difference was detached, which no file holds.
   void look_at_straight_through() {
-    std::unordered_map<std::string_view, const onnx::NodeProto*> differences;
+    std::unordered_map<std::string_view, const onnx::NodeProto*> makers;
     std::vector<std::string> names;
     for (int i = 0; i < model_.graph().node_size(); ++i) {
       const onnx::NodeProto& node = model_.graph().node(i);
-      if (node.input_size() != 2 || node.output_size() != 1) continue;
-      if (node.op_type() == "Sub") differences[node.output(0)] = &node;
-      if (node.op_type() != "Add") continue;
+      for (const std::string& result : node.output()) makers[result] = &node;
+      if (node.op_type() != "Add" || node.input_size() != 2) continue;
       for (int operand = 0; operand < 2; ++operand) {
-        const auto difference = differences.find(node.input(operand));
-        if (difference != differences.end() && difference->second->input(1) == node.input(1 - operand))
+        const auto found = makers.find(node.input(operand));
+        if (found == makers.end()) continue;
+        const onnx::NodeProto& difference = *found->second;
+        if (difference.op_type() == "Sub" && difference.input_size() == 2 &&
+            difference.input(1) == node.input(1 - operand) && comes_of_steps(makers, difference.input(0)))
           names.push_back(node_name(node, i));
       }
     }
@@ -178,6 +180,24 @@ class Inspection {
           counted(names.size(), "node") +
               " add what was subtracted just before, so that no gradient passes: " + listed(names),
           "a straight-through estimator's detach() is not in the file; nothing before these nodes learns through them");
+  }
+
+  // Whether one of the last nodes that `value` is computed by is a function of derivative zero.
+  static bool comes_of_steps(const std::unordered_map<std::string_view, const onnx::NodeProto*>& makers,
+                             std::string_view value) {
+    static const std::set<std::string> kSteps{"Round",       "Floor",  "Ceil",           "Sign",    "ArgMax",
+                                              "ArgMin",      "OneHot", "GreaterOrEqual", "Greater", "Less",
+                                              "LessOrEqual", "Equal",  "QuantizeLinear"};
+    constexpr size_t kFurthest = 32;
+    std::vector<std::string_view> values{value};
+    for (size_t i = 0; i < values.size() && i < kFurthest; ++i) {
+      const auto found = makers.find(values[i]);
+      if (found == makers.end()) continue;
+      if (kSteps.contains(found->second->op_type())) return true;
+      for (const std::string& input : found->second->input())
+        if (values.size() < kFurthest) values.push_back(input);
+    }
+    return false;
   }
 
   // Weights that could be trained and are not.

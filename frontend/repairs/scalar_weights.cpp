@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cmath>
 #include <numbers>
+#include <ranges>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
@@ -121,7 +122,7 @@ class Roles {
  public:
   // `candidates`: what `is_weight` may be asked of.
   Roles(const onnx::GraphProto& graph, const std::vector<const onnx::TensorProto*>& candidates) {
-    for (const onnx::TensorProto* tensor : candidates) readers_[tensor->name()];
+    for (const onnx::TensorProto* tensor : candidates) follow(tensor->name());
     for (const onnx::ValueInfoProto& input : graph.input()) activations_.insert(input.name());
     for (const onnx::TensorProto& tensor : graph.initializer()) activations_.erase(tensor.name());
     for (const onnx::NodeProto& node : graph.node()) {
@@ -145,27 +146,16 @@ class Roles {
       else if (random)
         random_.insert(node.output().begin(), node.output().end());
       else if (of_candidate && kElementwise.contains(node.op_type()) && node.output_size() > 0)
-        readers_[node.output(0)];
+        follow(node.output(0));
     }
+    // What is computed of a value stands behind it.
+    for (const std::string& value : followed_ | std::views::reverse) weights_[value] = goes_to_activations(value);
   }
 
   // Whether everything that reads the value multiplies or adds it to an activation.
-  bool is_weight(const std::string& value, int depth = 0) {
-    constexpr int kDeepest = 16;
-    const auto readers = readers_.find(value);
-    if (readers == readers_.end() || depth > kDeepest) return false;
-    const bool added = weights_.emplace(value, false).second;
-    if (added) {
-      bool any = false, all = true;
-      for (const onnx::NodeProto* node : readers->second) {
-        // Which branch is taken trains nothing; compared with what varies it is a rate or a bound.
-        if (kCompares.contains(node->op_type()) && !varies(node->output(0))) continue;
-        any = true;
-        all = all && takes_weight(*node, value, depth);
-      }
-      weights_[value] = any && all;
-    }
-    return weights_.at(value);
+  bool is_weight(const std::string& value) const {
+    const auto known = weights_.find(value);
+    return known != weights_.end() && known->second;
   }
 
   // Whether a number is computed with it, where an operator's setting would be no weight: the bound of a Clip.
@@ -191,14 +181,27 @@ class Roles {
  private:
   bool varies(const std::string& value) const { return activations_.contains(value) || random_.contains(value); }
 
-  bool takes_weight(const onnx::NodeProto& node, const std::string& value, int depth) {
-    if (node.input_size() == 0 || node.output_size() == 0) return false;
-    const std::string& op = node.op_type();
-    if (readers_.contains(node.output(0))) {
-      // No settings: an exponent, a bound.
-      if (node.input(0) != value && !kCombines.contains(op) && op != "Where") return false;
-      return is_weight(node.output(0), depth + 1);
+  void follow(const std::string& value) {
+    if (readers_.try_emplace(value).second) followed_.push_back(value);
+  }
+
+  bool goes_to_activations(const std::string& value) const {
+    bool any = false;
+    for (const onnx::NodeProto* node : readers_.at(value)) {
+      if (node->input_size() == 0 || node->output_size() == 0) return false;
+      // Which branch is taken trains nothing; compared with what varies it is a rate or a bound.
+      if (kCompares.contains(node->op_type()) && !varies(node->output(0))) continue;
+      if (!takes_weight(*node, value)) return false;
+      any = true;
     }
+    return any;
+  }
+
+  bool takes_weight(const onnx::NodeProto& node, const std::string& value) const {
+    const std::string& op = node.op_type();
+    // No settings: an exponent, a bound.
+    if (readers_.contains(node.output(0)))
+      return (node.input(0) == value || kCombines.contains(op) || op == "Where") && is_weight(node.output(0));
     const bool second = node.input_size() >= 2 && node.input(1) == value;
     const bool combines =
         second ? kCombines.contains(op) || kReadWeights.contains(op) : op != "Div" && kCombines.contains(op);
@@ -218,7 +221,8 @@ class Roles {
   std::unordered_set<std::string_view> random_;  // computed of random numbers and constants alone
   // Of the candidates and what is computed of them and constants alone.
   std::unordered_map<std::string_view, std::vector<const onnx::NodeProto*>> readers_;
-  std::unordered_map<std::string, bool> weights_;  // what is known
+  std::vector<std::string> followed_;  // its keys, in the file's order
+  std::unordered_map<std::string_view, bool> weights_;
 };
 
 }  // namespace
@@ -229,7 +233,7 @@ ScalarWeights find_scalar_weights(const onnx::GraphProto& graph, const TensorRea
   for (const onnx::TensorProto& tensor : graph.initializer())
     if (tensor.dims().empty() && tensor.data_type() == onnx::TensorProto::FLOAT) candidates.push_back(&tensor);
   if (candidates.empty()) return found;
-  Roles roles(graph, candidates);
+  const Roles roles(graph, candidates);
   for (const onnx::TensorProto* tensor : candidates) {
     if (!roles.is_weight(tensor->name())) {
       if (is_given_name(tensor->name()) && roles.is_operand(tensor->name())) found.others.push_back(tensor->name());

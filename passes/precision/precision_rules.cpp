@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 #include <regex>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "base/error.h"
@@ -67,6 +68,8 @@ class Classes {
       Matcher& m = matchers_.emplace_back(Matcher{&rule, is_operator(rule.pattern, sources), {}});
       if (rule.form == PrecisionRule::regex)
         m.expression = compiled(rule.pattern.empty() ? rule.node : rule.pattern, rule.source);
+      const bool of_one_name = rule.form == PrecisionRule::literal && !rule.node.empty() && rule.pattern.empty();
+      (of_one_name ? of_name_[rule.node] : of_any_).push_back(matchers_.size() - 1);
     }
     problems_.throw_if_any();
     check();
@@ -84,7 +87,7 @@ class Classes {
       PrecisionClass c{rowless ? Precision::follow : node.op->precision, ""};
       c.has_row = !rowless;
       met.clear();
-      for (size_t i = 0; i < matchers_.size(); ++i) {
+      for (size_t i : candidates(node.origin.name)) {
         const PrecisionRule& rule = *matchers_[i].rule;
         if (!applies(matchers_[i], node)) continue;
         if (!rule.tensor.empty()) {
@@ -163,6 +166,22 @@ class Classes {
     if (!r.node.empty() && !m.fits(r.node, c.name)) return false;
     if (!r.op.empty() && !matches_operator(r.op, c)) return false;
     return r.subgraph.empty() || matches_scope(r.subgraph, c);
+  }
+
+  // The rules that may be about nodes of this name, in order: those that name others need not be tried.
+  std::vector<size_t> candidates(const std::string& name) const {
+    std::vector<size_t> result = of_any_;
+    const auto add = [&](const std::string& named) {
+      if (const auto found = of_name_.find(named); found != of_name_.end())
+        result.insert(result.end(), found->second.begin(), found->second.end());
+    };
+    add(name);
+    if (const auto parts = parts_.find(name); parts != parts_.end()) std::ranges::for_each(parts->second, add);
+    if (result.size() == of_any_.size()) return result;
+    std::ranges::sort(result);
+    const auto repeated = std::ranges::unique(result);
+    result.erase(repeated.begin(), repeated.end());
+    return result;
   }
 
   bool applies(const Matcher& m, const Node& node) const {
@@ -288,6 +307,8 @@ class Classes {
   const SourceNodes& sources_;
   Problems problems_;
   std::vector<Matcher> matchers_;
+  std::vector<size_t> of_any_;
+  std::unordered_map<std::string_view, std::vector<size_t>> of_name_;  // rules of one name each
   std::map<std::string, std::vector<std::string>> parts_;
   std::vector<std::vector<NodeId>> users_;
   std::map<const PrecisionRule*, std::string> slot_problems_;

@@ -6,10 +6,13 @@
 
 namespace halfstep {
 
+bool has_rows_of_parts(const AutocastOptions& options) {
+  return options.low && find_preset(options.preset).propagation == Propagation::operands;
+}
+
 AutocastReport rows_of_parts(const Graph& imported, AutocastOptions options,
                              const std::map<std::string, std::string>& as_one) {
   const Preset& preset = find_preset(options.preset);
-  if (!options.low || preset.propagation != Propagation::operands) return {};
   // Rules are checked against the graph that is computed. Slots are those of its nodes.
   std::erase_if(options.rules, [](const PrecisionRule& rule) { return !rule.tensor.empty(); });
   for (PrecisionRule& rule : options.rules) rule.author = PrecisionRule::checked;

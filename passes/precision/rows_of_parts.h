@@ -15,9 +15,11 @@
 
 namespace halfstep {
 
+// Whether the preset's source decides so, and there is a low type.
+bool has_rows_of_parts(const AutocastOptions& options);
+
 // Rows of the nodes of `imported`, the model as the file has it. `as_one`: the operator that nodes were written for
-// together, by their names (passes/model/written_as_one.h): its row decides. Empty for other presets, and without a low
-// type.
+// together, by their names (passes/model/written_as_one.h): its row decides.
 AutocastReport rows_of_parts(const Graph& imported, AutocastOptions options,
                              const std::map<std::string, std::string>& as_one);
 

@@ -220,7 +220,21 @@ TEST(Scalars, AreFoundInTimeLinearInTheFile) {
     value = next;
   }
   model.node("Mul", {value, "y"}, {"z"}).output("z");
-  EXPECT_FALSE(is_parameter(model, "alpha")) << "too deep to be followed";
+  EXPECT_TRUE(is_parameter(model, "alpha"));
+}
+
+// Nothing to read, as a file may have it.
+TEST(Scalars, NodesWithoutResultsAreNoReaders) {
+  TestModel model = with_scalar("alpha", 0.3, "Mul");
+  model.node("Less", {"alpha", "x"}, {});
+  EXPECT_NO_THROW(check_model(read_model(model.file())));
+}
+
+TEST(StraightThrough, IsToldWhereTheDifferenceHasNoGradientEither) {
+  TestModel model = with_scalar("alpha", 0.3, "Mul");
+  model.node("Tanh", {"y"}, {"t"}).node("Sub", {"t", "y"}, {"d"}).node("Add", {"y", "d"}, {"z"}).output("z");
+  EXPECT_THAT(check_model(read_model(model.file())).findings,
+              testing::Not(testing::Contains(testing::Field(&Finding::kind, "straight through"))));
 }
 
 TEST(StraightThrough, IsTold) {

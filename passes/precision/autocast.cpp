@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "ir/builder.h"
@@ -148,6 +149,7 @@ class Autocast {
     first_.push_back(results);
     demands_.assign(results, Demand::none);
     for (const StateUpdate& u : graph_.updates()) demand_of(u.value) = Demand::full;
+    find_parts();
     for (NodeId id = graph_.size(); id-- > 0;) {
       const Node& node = graph_.node(id);
       for (size_t i = 0; i < node.operands.size(); ++i)
@@ -155,6 +157,25 @@ class Autocast {
           Demand& demand = demand_of(node.operands[i]);
           demand = std::max(demand, demand_on_operand(id, i));
         }
+    }
+  }
+
+  // What leads to states alone, and which nodes of the file are several of the graph's, a sum among them.
+  void find_parts() {
+    leaves_.assign(graph_.nodes().size(), 0);
+    std::vector<char> updates(graph_.nodes().size(), 0);
+    for (const NamedValue& output : graph_.outputs()) leaves_[static_cast<size_t>(output.value.node)] = 1;
+    for (const StateUpdate& u : graph_.updates()) updates[static_cast<size_t>(u.value.node)] = 1;
+    for_states_ = updates;
+    for (NodeId id = graph_.size(); id-- > 0;) {
+      const Node& node = graph_.node(id);
+      const auto at = static_cast<size_t>(id);
+      const std::vector<NodeId>& users = users_[at];
+      const auto for_state = [&](NodeId user) { return for_states_[static_cast<size_t>(user)] != 0; };
+      for_states_[at] = !leaves_[at] && (updates[at] || !users.empty()) && std::ranges::all_of(users, for_state);
+      leaves_[at] |= std::ranges::any_of(users, [&](NodeId user) { return graph_.node(user).origin != node.origin; });
+      if (node.origin.name.empty() || node.op->kernel != KernelKind::reduction) continue;
+      if (node.op->precision == Precision::full_inside) has_sum_.insert(node.origin.name);
     }
   }
 
@@ -248,6 +269,11 @@ class Autocast {
       return kept;
     }
     Plan plan;
+    if (for_states_[static_cast<size_t>(id)]) {
+      plan.inside = DType::f32;
+      plan.reason = "states are f32";
+      return plan;
+    }
     if (!colours_.empty()) {
       const Colour& colour = colours_[static_cast<size_t>(id)];
       plan.inside = colour.is_low ? *low_ : DType::f32;
@@ -258,6 +284,7 @@ class Autocast {
     if (!c.reason.empty()) plan.reason = c.reason;
     if (!c.source.empty()) plan.reason = c.source + ": " + plan.reason;
     if (!c.source.empty() && c.precision == Precision::follow) plan_mean(id, plan);
+    if (!c.source.empty() && c.precision == Precision::low) plan_part(id, plan);
     const bool follows = c.precision == Precision::follow || c.precision == Precision::widest;
     if (follows && node.op->kernel == KernelKind::pointwise && is_low(*plan.inside) &&
         std::ranges::any_of(indices, [&](size_t i) {
@@ -286,6 +313,20 @@ class Autocast {
     for (Value v : node.operands)
       if (!needs_.is_weak(v) && !same_node(v.node)) return;
     plan.written = sum->second;
+  }
+
+  // Parts of a node that sums are in f32, which its sum may need (the squares of a norm, the sum of a mean): the low
+  // type is that of what leaves it.
+  void plan_part(NodeId id, Plan& plan) const {
+    const Node& node = graph_.node(id);
+    if (!is_low(*plan.inside) || node.op->precision == Precision::low || !has_sum_.contains(node.origin.name)) return;
+    const auto same_node = [&](NodeId other) { return graph_.node(other).origin == node.origin; };
+    const bool reads_part = std::ranges::any_of(
+        node.operands, [&](Value v) { return v && !is_leaf(*graph_.node(v).op) && same_node(v.node); });
+    const bool is_read_by_part = std::ranges::any_of(users_[static_cast<size_t>(id)], same_node);
+    if (!reads_part && !is_read_by_part) return;
+    if (leaves_[static_cast<size_t>(id)]) plan.written = plan.inside;
+    plan.inside = DType::f32;
   }
 
   // The one type for the castable operands, and why.
@@ -410,9 +451,11 @@ class Autocast {
   CastProblem problem_;
   std::map<NodeId, DType> cheaper_;
   std::vector<char> constant_;
-  std::map<std::string, DType> summed_;  // what a mean's sum read, by its node's name
-  std::vector<Demand> demands_;          // of every result
-  std::vector<size_t> first_;            // of each node's results in `demands_`, then the end
+  std::vector<char> for_states_, leaves_;  // the first: nothing but states is computed of it
+  std::set<std::string> has_sum_;          // names of nodes one of whose parts sums
+  std::map<std::string, DType> summed_;    // what a mean's sum read, by its node's name
+  std::vector<Demand> demands_;            // of every result
+  std::vector<size_t> first_;              // of each node's results in `demands_`, then the end
 };
 
 // A loss that is computed of low values alone is f32 again, and so is what else a step says of itself.

@@ -3,8 +3,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -79,6 +81,39 @@ std::string policy_path(const CommandOptions& options) {
   return fs::absolute(options.target.empty() ? "doctor.policy.toml" : options.target).lexically_normal().string();
 }
 
+std::string recipe_beside(const std::string& policy) {
+  std::string recipe = fs::path(policy).replace_extension().string();
+  if (recipe.ends_with(".policy")) recipe.resize(recipe.size() - 7);
+  return recipe + ".recipe.toml";
+}
+
+// The first words of every file that is written; a file that begins otherwise is the user's.
+constexpr std::string_view kMadeHere = "made by halfstep doctor";
+
+bool is_of_user(const std::string& file) {
+  if (std::error_code unknown; !fs::exists(file, unknown)) return false;
+  std::string begin(2 + kMadeHere.size(), '\0');
+  std::ifstream(file, std::ios::binary).read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  return begin != fmt::format("# {}", kMadeHere);
+}
+
+// What is read must not be written over, nor what the user wrote.
+void check_kept(const Recipe& recipe, const CommandOptions& options, Problems& problems) {
+  std::vector<fs::path> read;
+  if (!recipe.policy.empty()) read = policy_files(recipe.policy);
+  if (!options.recipe_file.empty()) read.push_back(fs::weakly_canonical(options.recipe_file));
+  std::vector<std::string> written{policy_path(options)};
+  if (options.check.empty()) written.push_back(recipe_beside(written[0]));
+  for (const std::string& file : written) {
+    if (std::ranges::find(read, fs::weakly_canonical(file)) != read.end())
+      problems.add(fmt::format("'{}' is read and would be written over: name another policy file with -o", file));
+    else if (is_of_user(file))
+      problems.add(fmt::format(
+          "'{}' is there, was not made by halfstep doctor and would be written over: name another policy file with -o",
+          file));
+  }
+}
+
 void write_policy(const std::string& path, const Recipe& recipe,
                   const std::vector<std::pair<std::string, std::string>>& denied,
                   const std::vector<std::string>& remarks) {
@@ -96,6 +131,7 @@ void check_request(const Recipe& recipe, const CommandOptions& options) {
   if (recipe.precision == "fp32") problems.add("precision is fp32: there is nothing to compare; choose fp16 or bf16");
   try {
     precision_policy(recipe);
+    check_kept(recipe, options, problems);
   } catch (const Error& e) {
     problems.add(e.what());
   }
@@ -118,12 +154,12 @@ ExitCode run_check_of_user(const Recipe& recipe, const CommandOptions& options) 
     write_policy(policy, recipe, denied, remarks);
   };
   const Bisection b = bisect(recipe, choose_device(recipe), [&](const std::vector<std::string>& denied) {
-    write(denied, {"made by halfstep doctor --check, on its way"});
+    write(denied, {fmt::format("{} --check, on its way", kMadeHere)});
     const bool good = succeeds(options.check, policy);
     print_err("halfstep: {} nodes in fp32: {}\n", denied.size(), good ? "good" : "bad");
     return good;
   });
-  write(b.denied, {fmt::format("made by halfstep doctor --check {}", in_quotes(options.check)),
+  write(b.denied, {fmt::format("{} --check {}", kMadeHere, in_quotes(options.check)),
                    fmt::format("the fewest of {} nodes that must run in fp32 for it to succeed", b.candidates)});
   if (options.format == Format::json) {
     print_out("{}\n", json_text({{"schema_version", 1},
@@ -146,7 +182,7 @@ DoctorFiles write_files(const Diagnosis& d, const CommandOptions& options) {
   if (d.remedy.empty()) return files;
   files.policy = policy_path(options);
   std::vector<std::string> remarks{
-      fmt::format("made by halfstep doctor for '{}': {}", d.recipe.model,
+      fmt::format("{} for '{}': {}", kMadeHere, d.recipe.model,
                   d.remedy.outcome == Remedy::proven ? "with it training matches fp32" : "it is better, not healthy")};
   for (const auto& [key, value] : d.remedy.settings)
     remarks.push_back(fmt::format("the recipe needs {} = {}", key, value));
@@ -154,10 +190,8 @@ DoctorFiles write_files(const Diagnosis& d, const CommandOptions& options) {
     remarks.push_back(
         "the recipe's allow wins over the rules of a file: leave it out, or train the recipe beside this");
   write_policy(files.policy, with_settings(d.recipe, d.remedy), d.remedy.denied, remarks);
-  files.recipe = fs::path(files.policy).replace_extension().string();
-  if (files.recipe.ends_with(".policy")) files.recipe.resize(files.recipe.size() - 7);
-  files.recipe += ".recipe.toml";
-  write_file_atomically(files.recipe, "# made by halfstep doctor, beside " + files.policy + "\n" +
+  files.recipe = recipe_beside(files.policy);
+  write_file_atomically(files.recipe, fmt::format("# {}, beside {}\n", kMadeHere, files.policy) +
                                           to_toml(with_remedy(d.recipe, d.remedy)));
   return files;
 }

@@ -334,6 +334,7 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv)
     return std::nullopt;
   }
   line.command = app.get_subcommands().front()->get_name();
+  if (line.model_or_recipe.ends_with(".toml")) line.options.recipe_file = line.model_or_recipe;
   // The weights of a run go back into the model as it was, unless a type is asked for.
   const bool has_type = std::ranges::any_of(line.keys, [](const auto& key) { return key.first == "precision"; });
   if (line.command == "export" && line.options.exported == CommandOptions::model && has_type)

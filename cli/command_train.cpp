@@ -21,6 +21,8 @@
 #include "compiler/provenance.h"
 #include "compiler/session.h"
 #include "frontend/export/export.h"
+#include "training/checkpoint.h"
+#include "training/grad_scaler.h"
 #include "training/metrics.h"
 #include "training/trainer.h"
 
@@ -50,6 +52,16 @@ fs::path export_trained(const Recipe& recipe, const FileTensors& weights, int64_
   const fs::path trained = fs::path(recipe.out) / (fs::path(recipe.model).stem().string() + ".trained.onnx");
   export_model(onnx_model_of(recipe), weights, trained, {.metadata = provenance(recipe, steps)});
   return trained;
+}
+
+// What the trainer, too, takes before its first step.
+void begin_as_training(Executor& executor, const Recipe& recipe) {
+  if (const fs::path checkpoints = fs::path(recipe.out) / "checkpoints"; fs::is_directory(checkpoints))
+    recover_checkpoints(checkpoints);
+  if (!recipe.resume.empty())
+    load_checkpoint(recipe.resume, executor);
+  else if (!recipe.grad_scaler.empty())
+    write_grad_scaler(executor, read_grad_scaler(recipe.grad_scaler), "grad_scaler");
 }
 
 // A run with its records: the recipe that held, metrics, checkpoints, progress.
@@ -118,6 +130,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
 
   const bool traced = options.trace == CommandOptions::traced;
   if (traced) {
+    begin_as_training(executor, recipe);
     const StepTrace trace = trace_step(recipe, executor, session.report ? &*session.report : nullptr, data.train);
     narration.say(step_trace_text(trace, output_width()));
     json["trace"] = step_trace_json(trace);

@@ -33,6 +33,7 @@ struct CommandOptions {
   int64_t steps = 20, random_steps = 0;  // doctor: on data; on random inputs
   int64_t tap_elements = -1;             // of a tensor that taps count, at most; -1: as they are
   std::string check;                     // doctor: the user's command
+  std::string recipe_file;               // that was read; empty: none was
   int repeats = 0;                       // bench: steps that are timed; 0: as many as suit the device
 };
 

@@ -39,8 +39,13 @@ class Layers {
     if (node.origin.phase == Phase::loss && !is_a_loss(graph, id)) return;
     LayerRun* row = row_of(node);
     if (row == nullptr) return;
-    const auto [least, largest] = std::ranges::minmax(value.values);
-    row->type = value.type, row->least = least, row->largest = largest;
+    row->type = value.type, row->least = row->largest = value.values.front();
+    row->nans = row->infinities = 0;
+    for (const double v : value.values) {
+      if (precedes(v, row->least)) row->least = v;
+      if (precedes(-v, -row->largest)) row->largest = v;
+      count(*row, v);
+    }
     row->mean =
         std::accumulate(value.values.begin(), value.values.end(), 0.0) / static_cast<double>(value.values.size());
     seen_[static_cast<size_t>(row - rows_.data())] = 1;
@@ -55,8 +60,9 @@ class Layers {
     double largest = row->gradient.value_or(0);
     int64_t zeros = 0;
     for (const double v : value.values) {
-      if (!(std::abs(v) <= largest)) largest = std::abs(v);
+      if (precedes(-std::abs(v), -largest)) largest = std::abs(v);
       zeros += v == 0;
+      count(*row, v);
     }
     auto& [all, of_all] = counted_[static_cast<size_t>(row - rows_.data())];
     all += static_cast<double>(value.values.size()), of_all += static_cast<double>(zeros);
@@ -75,6 +81,9 @@ class Layers {
     const auto found = places_.find(node.origin.name);
     return found == places_.end() ? nullptr : &rows_[found->second];
   }
+  // The lesser, and NaN before all: once there, it stays.
+  static bool precedes(double a, double b) { return !std::isnan(b) && (std::isnan(a) || a < b); }
+  static void count(LayerRun& row, double value) { row.nans += std::isnan(value), row.infinities += std::isinf(value); }
   static bool is_a_loss(const Graph& graph, NodeId id) {
     return std::ranges::any_of(graph.outputs(), [&](const NamedValue& o) {
       return o.value.node == id && (o.name == kLoss || is_of_a_loss(o.name, kLoss));
@@ -142,12 +151,24 @@ std::string imported_table(const Inspection& inspection, size_t columns) {
 
 std::string run_table(const StepTrace& trace, size_t columns) {
   if (!trace.run_unknown.empty()) return "  not run: " + trace.run_unknown + "\n";
-  Table table({"node", "operator", "shape", "type", "least", "largest", "mean", "|gradient|", "0 of it"});
-  for (const LayerRun& row : trace.run)
-    table.add({row.node, row.op, to_string(row.type.shape), std::string(name(row.type.dtype)),
-               fmt::format("{:.4g}", row.least), fmt::format("{:.4g}", row.largest), fmt::format("{:.4g}", row.mean),
-               row.gradient ? fmt::format("{:.3g}", *row.gradient) : "-",
-               row.zeros ? fmt::format("{:.1f} %", 100 * *row.zeros) : "-"});
+  const bool finite = std::ranges::all_of(trace.run, [](const LayerRun& r) { return r.nans + r.infinities == 0; });
+  std::vector<std::string> header{"node",    "operator", "shape",      "type",   "least",
+                                  "largest", "mean",     "|gradient|", "0 of it"};
+  if (!finite) header.emplace_back("NaN, inf");
+  Table table(header);
+  for (const LayerRun& row : trace.run) {
+    std::vector<std::string> cells{row.node,
+                                   row.op,
+                                   to_string(row.type.shape),
+                                   std::string(name(row.type.dtype)),
+                                   fmt::format("{:.4g}", row.least),
+                                   fmt::format("{:.4g}", row.largest),
+                                   fmt::format("{:.4g}", row.mean),
+                                   row.gradient ? fmt::format("{:.3g}", *row.gradient) : "-",
+                                   row.zeros ? fmt::format("{:.1f} %", 100 * *row.zeros) : "-"};
+    if (!finite) cells.push_back(fmt::format("{}, {}", row.nans, row.infinities));
+    table.add(std::move(cells));
+  }
   return table.text("  ", columns);
 }
 
@@ -188,7 +209,8 @@ std::string step_trace_text(const StepTrace& trace, size_t columns) {
   text += fmt::format("\ntrace 4 of 5, compile: {} calls of the training step\n", trace.calls.size());
   text += compile_text(trace, columns);
   text += fmt::format(
-      "\ntrace 5 of 5, run: the first {} samples in these types, with the weights of the file; gradients are "
+      "\ntrace 5 of 5, run: the first {} samples in these types, with the weights that training begins from; gradients "
+      "are "
       "multiplied by the loss scale\n",
       trace.samples);
   return text + run_table(trace, columns);
@@ -204,7 +226,9 @@ Json step_trace_json(const StepTrace& trace) {
                    {"type", name(row.type.dtype)},
                    {"least", row.least},
                    {"largest", row.largest},
-                   {"mean", row.mean}});
+                   {"mean", row.mean},
+                   {"nans", row.nans},
+                   {"infinities", row.infinities}});
     if (row.gradient) run.back()["gradient"] = *row.gradient, run.back()["gradient_zeros"] = *row.zeros;
   }
   Json json{{"inspection", inspection_json(trace.inspection)},

@@ -18,9 +18,11 @@ namespace halfstep {
 struct LayerRun {
   std::string node, op;
   TensorType type = {};
-  double least = 0, largest = 0, mean = 0;  // of its result
-  // Of what its backward hands on, multiplied by the loss scale: the largest magnitude, and the share that is 0.
+  double least = 0, largest = 0, mean = 0;  // of its result; NaN where one is
+  // Of what its backward hands on, multiplied by the loss scale: the largest magnitude (NaN where one is), and the
+  // share that is 0.
   std::optional<double> gradient = {}, zeros = {};
+  int64_t nans = 0, infinities = 0;  // in its result and what its backward hands on
 };
 
 struct StepTrace {
@@ -36,8 +38,8 @@ struct StepTrace {
   std::string run_unknown;  // why there are none
 };
 
-// Of a step that has not run yet. Error where the model's file is gone.
-// `compiled`: nullptr where the step came compiled.
+// Of a step that has not run yet, from the weights and the scale that the executor holds. Error where the model's file
+// is gone. `compiled`: nullptr where the step came compiled.
 StepTrace trace_step(const Recipe& recipe, Executor& executor, const CompileReport* compiled, const Dataset& dataset);
 // For lines of `columns`; 0: of any length.
 std::string step_trace_text(const StepTrace& trace, size_t columns);

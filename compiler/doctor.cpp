@@ -138,7 +138,9 @@ class Doctor {
   // of the low type do not notice want fp32 ones. Whether there is something new.
   bool propose(const Examination& e, Remedy& remedy, std::set<std::string>& denied) {
     if (remedy.settings.empty()) propose_settings(e, remedy);
-    if (std::exchange(settings_tried_, !remedy.settings.empty()) != settings_tried_) return true;
+    const bool had_settings = settings_tried_;
+    settings_tried_ = !remedy.settings.empty();
+    if (settings_tried_ != had_settings) return true;
     const size_t before = remedy.denied.size();
     const auto deny = [&](const std::string& node, const std::string& why) {
       if (!node.empty() && node != "loss" && denied.insert(node).second) remedy.denied.push_back({node, why});

@@ -46,6 +46,7 @@ class Reader {
     problems_.throw_if_any();
     return policy;
   }
+  const std::vector<fs::path>& files() const { return files_; }
 
  private:
   struct Entry {
@@ -83,7 +84,7 @@ class Reader {
       problems_.add(fmt::format("{}: {}", place, e.what()));
       return;
     }
-    open_.push_back(canonical);
+    open_.push_back(canonical), files_.push_back(canonical);
     const std::vector<Entry> entries = entries_of(table);
     const auto each = [&](std::string_view name, const std::function<void(const toml::node&)>& visit) {
       for (const Entry& entry : entries)
@@ -208,6 +209,7 @@ class Reader {
   }
 
   Problems problems_;
+  std::vector<fs::path> files_;
   std::vector<fs::path> open_;  // files being read, each extended by the one before
 };
 
@@ -224,6 +226,12 @@ void add_lists(std::vector<PrecisionRule>& rules, const std::vector<std::string>
 }  // namespace
 
 PrecisionPolicy read_policy(const fs::path& path) { return Reader().read(path); }
+
+std::vector<fs::path> policy_files(const fs::path& path) {
+  Reader reader;
+  reader.read(path);
+  return reader.files();
+}
 
 bool is_policy(const fs::path& path) {
   try {

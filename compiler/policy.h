@@ -21,6 +21,9 @@ struct PrecisionPolicy {
 // is no policy, an unknown preset, a cycle of `extends`. `preset` is empty where no preset is extended.
 PrecisionPolicy read_policy(const std::filesystem::path& path);
 
+// That file and those it extends, canonical.
+std::vector<std::filesystem::path> policy_files(const std::filesystem::path& path);
+
 // Whether a TOML file is a policy, by its keys; a recipe or what is neither is none.
 bool is_policy(const std::filesystem::path& path);
 

@@ -126,6 +126,23 @@ TEST_F(DoctorCommand, TheRecipesOwnPolicyIsExtended) {
   EXPECT_EQ(by_policy, results({"out/all.recipe.toml"}));
 }
 
+TEST_F(DoctorCommand, WritesOverNothingOfTheUsers) {
+  write_healthy();
+  const std::string extended = "version = 1\nextends = [\"torch\"]\n",
+                    extending = "version = 1\nextends = [\"own.toml\"]\n";
+  write("own.toml", extended), write("doctor.policy.toml", extending);
+  const Arguments doctor = Arguments{"doctor", "m.onnx", "--policy", "doctor.policy.toml"} + keys_;
+  fail(1, doctor + Arguments{"--check", "true"}, {"doctor.policy.toml' is read", "-o"});
+  fail(1, doctor + Arguments{"-o", "own.toml"}, {"own.toml' is read", "-o"});
+  fail(1, Arguments{"doctor", "m.onnx", "--random", "2"}, {"doctor.policy.toml' is there", "not made by", "-o"});
+  EXPECT_EQ(read("own.toml") + read("doctor.policy.toml"), extended + extending);
+
+  const std::string recipe = "# made by halfstep doctor\nmodel = \"m.onnx\"\n";
+  write("new.recipe.toml", recipe);
+  fail(1, {"doctor", "new.recipe.toml", "--random", "2", "-o", "new.policy.toml"}, {"new.recipe.toml' is read", "-o"});
+  EXPECT_EQ(read("new.recipe.toml"), recipe);
+}
+
 TEST_F(DoctorCommand, BisectsByTheUsersCommand) {
   write_healthy();
   write_script("judge.sh", "grep -q '\"out\"' \"$1\" && grep -q '\"in\"' \"$HALFSTEP_POLICY\"");

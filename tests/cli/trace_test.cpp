@@ -83,6 +83,21 @@ TEST_F(TrainTrace, IsDataForMachines) {
   EXPECT_FALSE(trace.at("inspection").at("nodes").empty());
 }
 
+TEST_F(TrainTrace, IsOfTheStateThatTrainingBeginsFrom) {
+  write("scaler.json", R"({"scale": 1024.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000,
+                          "_growth_tracker": 0})");
+  succeed({"compile", "m.onnx", "--batch", "8", "-o", "step"});
+  const json given = json::parse(succeed(Arguments{"train", "step", "--trace", "--json", "--epochs", "1", "--out",
+                                                   "given", "--grad_scaler", "scaler.json"} +
+                                         data({4})));
+  EXPECT_EQ(given.at("trace").at("loss_scale"), 1024);
+
+  const json first = json::parse(succeed(train({"--json"})));
+  const json resumed =
+      json::parse(succeed(train({"--json", "--out", "more", "--epochs", "4", "--resume", "halfstep-out/checkpoints"})));
+  EXPECT_NE(first.at("trace").at("run")[0].at("mean"), resumed.at("trace").at("run")[0].at("mean"));
+}
+
 TEST_F(TrainTrace, NeedsTheModelsFile) {
   succeed({"compile", "m.onnx", "--batch", "8", "-o", "step"});
   std::filesystem::remove(path("m.onnx"));

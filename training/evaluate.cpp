@@ -108,8 +108,9 @@ Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOp
   Evaluation evaluation = sums.result();
   evaluation.interrupted = interrupted;
   evaluation.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  evaluation.tokens =
-      feed.measure(evaluation.loss, static_cast<double>(evaluation.samples) / std::max(evaluation.seconds, 1e-9));
+  if (const auto loss = token_loss(executor.model().notes.losses, evaluation.losses, evaluation.loss))
+    evaluation.tokens =
+        feed.measure(*loss, static_cast<double>(evaluation.samples) / std::max(evaluation.seconds, 1e-9));
   return evaluation;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "data/token_feed.h"
 #include "program/notes.h"
 
 namespace halfstep {
@@ -53,3 +54,11 @@ inline std::optional<double> first_accuracy(std::span<const LossRow> rows) {
 }
 
 }  // namespace halfstep
+// The loss that measures of tokens are made of: of several, the first whose labels are the tokens.
+inline std::optional<double> token_loss(const std::vector<LossNote>& notes, std::span<const LossRow> rows,
+                                        double loss) {
+  if (notes.empty()) return loss;
+  for (size_t i = 0; i < notes.size() && i < rows.size(); ++i)
+    if (notes[i].classes > 0 && notes[i].labels == kTokenLabels) return rows[i].loss;
+  return std::nullopt;
+}

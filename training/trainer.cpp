@@ -281,7 +281,8 @@ class Training {
     if (!row.accuracy) row.accuracy = first_accuracy(row.losses);
     epoch_samples_ += step_samples_;
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
-    row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
+    if (const auto loss = token_loss(notes(), row.losses, row.loss))
+      row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     ++totals.steps;
     totals.samples += step_samples_;
     if (row.skipped) {
@@ -326,7 +327,8 @@ class Training {
     row.skipped = totals.skipped;
     row.seconds = seconds_since(epoch_start_);
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
-    row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
+    if (const auto loss = token_loss(notes(), row.losses, row.loss))
+      row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     return row;
   }
 

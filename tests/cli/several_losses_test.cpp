@@ -155,6 +155,13 @@ TEST_F(SeveralLosses, AreNodesOfTheReport) {
   EXPECT_THAT(report, HasSubstr("loss 'boxes'"));
   EXPECT_THAT(succeed({"check", "r.toml"}), HasSubstr("ready to train"));
 }
+  recipe("empty.toml", "", "[[loss]]\n[[loss]]\noutput = \"class\"\n");
+  fail(1, {"train", "empty.toml"}, {"recipe 'empty.toml', line ", "loss 1: it is empty"});
+  fail(1, {"train", "r.toml", "--losses", "output=class,weight=1e39"},
+       {"loss 1: weight: 0, or a number that an f32 holds expected, found 1e39"});
+  const Finished idle = run({"check", "r.toml", "--losses",
+                             "output=class;name=b,kind=mean_squared_error,output=box,labels=corners,ignore_index=3"});
+  EXPECT_THAT(idle.err + idle.out, HasSubstr("ignore_index of loss 2 has no effect: its kind is mean_squared_error"));
 
 }  // namespace
 }  // namespace halfstep::test

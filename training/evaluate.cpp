@@ -68,7 +68,8 @@ class RowSums {
     if (const auto correct = outputs.find(named(kRowCorrect)); correct != outputs.end())
       sums.correct = sums.correct.value_or(0) + sum_rows(correct->second, rows);
     const auto counted = outputs.find(named(kRowCounted));
-    sums.counted += counted == outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
+    const double labels = counted == outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
+    sums.counted += labels, sums.judged += labels;
   }
 
   Executor& executor_;

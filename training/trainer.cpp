@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <deque>
+#include <limits>
 #include <utility>
 
 #include "base/checked.h"
@@ -285,12 +286,13 @@ class Training {
       row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     ++totals.steps;
     totals.samples += step_samples_;
+    totals.losses.resize(sums.each.size());
     if (row.skipped) {
       ++totals.skipped;
+      for (size_t i = 0; i < sums.each.size(); ++i) totals.losses[i].add_accuracy(sums.each[i]);
     } else {
       totals.loss += sums.loss;
       totals.loss_labels += sums.counted;
-      totals.losses.resize(sums.each.size());
       for (size_t i = 0; i < sums.each.size(); ++i) totals.losses[i] += sums.each[i];
     }
     totals.loss_scale = row.loss_scale;
@@ -322,6 +324,8 @@ class Training {
     row.loss = totals.loss_labels > 0 || totals.skipped == totals.steps ? totals.loss / totals.loss_labels : 0;
     if (totals.correct && totals.counted > 0) row.accuracy = *totals.correct / totals.counted;
     row.losses = loss_rows(notes(), totals.losses);
+    if (totals.skipped == totals.steps)
+      for (LossRow& loss : row.losses) loss.loss = std::numeric_limits<double>::quiet_NaN();
     if (!row.losses.empty()) row.loss = total_loss(row.losses), row.accuracy = first_accuracy(row.losses);
     row.loss_scale = totals.loss_scale;
     row.skipped = totals.skipped;

@@ -97,6 +97,24 @@ TEST_F(SeveralLosses, MayBeAnOption) {
         << other;
 }
 
+// Skipped steps count in the accuracy, and not in the loss.
+TEST_F(SeveralLosses, OneOfThemIsToldAsTheOnlyOneIs) {
+  const Arguments train{"train",           "m.onnx",
+                        "--batch",         "8",
+                        "--epochs",        "1",
+                        "--seed",          "3",
+                        "--data",          "x=x.npy,labels=y.npy",
+                        "--precision",     "fp16",
+                        "--initial_scale", "1e9",
+                        "--json"};
+  const json only = json::parse(succeed(train + Arguments{"--output", "class", "--out", "a"}))["epochs"][0];
+  const json listed = json::parse(succeed(train + Arguments{"--losses", "output=class", "--out", "b"}))["epochs"][0];
+  EXPECT_GT(only["skipped"], 0);
+  EXPECT_EQ(only["skipped"], listed["skipped"]);
+  EXPECT_EQ(only["accuracy"], listed["accuracy"]);
+  EXPECT_EQ(only["loss"], listed["loss"]);
+}
+
 TEST_F(SeveralLosses, GoOnInTheMidstOfAnEpoch) {
   succeed({"train", "r.toml", "--out", "whole"});
   succeed({"train", "r.toml", "--out", "parts", "--max_steps", "5"});
@@ -137,6 +155,13 @@ TEST_F(SeveralLosses, WhatCannotBeIsRefused) {
        {"recipe 'bad.toml', line ", "losses: loss 1: no key 'outpt'; did you mean 'output'?",
         "loss 2: weight: a number expected, found 'much'",
         "loss 2: kind: softmax_cross_entropy, mean_squared_error or "});
+  recipe("empty.toml", "", "[[loss]]\n[[loss]]\noutput = \"class\"\n");
+  fail(1, {"train", "empty.toml"}, {"recipe 'empty.toml', line ", "loss 1: it is empty"});
+  fail(1, {"train", "r.toml", "--losses", "output=class,weight=1e39"},
+       {"loss 1: weight: 0, or a number that an f32 holds expected, found 1e39"});
+  const Finished idle = run({"check", "r.toml", "--losses",
+                             "output=class;name=b,kind=mean_squared_error,output=box,labels=corners,ignore_index=3"});
+  EXPECT_THAT(idle.err + idle.out, HasSubstr("ignore_index of loss 2 has no effect: its kind is mean_squared_error"));
   recipe("same.toml", "", "[[loss]]\noutput = \"class\"\n[[loss]]\noutput = \"class\"\n");
   fail(1, {"train", "same.toml"}, {"two losses have the name 'class': give each its own with 'name'"});
   recipe("none.toml", "", "[[loss]]\noutput = \"klass\"\n");
@@ -155,13 +180,6 @@ TEST_F(SeveralLosses, AreNodesOfTheReport) {
   EXPECT_THAT(report, HasSubstr("loss 'boxes'"));
   EXPECT_THAT(succeed({"check", "r.toml"}), HasSubstr("ready to train"));
 }
-  recipe("empty.toml", "", "[[loss]]\n[[loss]]\noutput = \"class\"\n");
-  fail(1, {"train", "empty.toml"}, {"recipe 'empty.toml', line ", "loss 1: it is empty"});
-  fail(1, {"train", "r.toml", "--losses", "output=class,weight=1e39"},
-       {"loss 1: weight: 0, or a number that an f32 holds expected, found 1e39"});
-  const Finished idle = run({"check", "r.toml", "--losses",
-                             "output=class;name=b,kind=mean_squared_error,output=box,labels=corners,ignore_index=3"});
-  EXPECT_THAT(idle.err + idle.out, HasSubstr("ignore_index of loss 2 has no effect: its kind is mean_squared_error"));
 
 }  // namespace
 }  // namespace halfstep::test

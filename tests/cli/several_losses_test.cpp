@@ -97,24 +97,6 @@ TEST_F(SeveralLosses, MayBeAnOption) {
         << other;
 }
 
-// Skipped steps count in the accuracy, and not in the loss.
-TEST_F(SeveralLosses, OneOfThemIsToldAsTheOnlyOneIs) {
-  const Arguments train{"train",           "m.onnx",
-                        "--batch",         "8",
-                        "--epochs",        "1",
-                        "--seed",          "3",
-                        "--data",          "x=x.npy,labels=y.npy",
-                        "--precision",     "fp16",
-                        "--initial_scale", "1e9",
-                        "--json"};
-  const json only = json::parse(succeed(train + Arguments{"--output", "class", "--out", "a"}))["epochs"][0];
-  const json listed = json::parse(succeed(train + Arguments{"--losses", "output=class", "--out", "b"}))["epochs"][0];
-  EXPECT_GT(only["skipped"], 0);
-  EXPECT_EQ(only["skipped"], listed["skipped"]);
-  EXPECT_EQ(only["accuracy"], listed["accuracy"]);
-  EXPECT_EQ(only["loss"], listed["loss"]);
-}
-
 TEST_F(SeveralLosses, GoOnInTheMidstOfAnEpoch) {
   succeed({"train", "r.toml", "--out", "whole"});
   succeed({"train", "r.toml", "--out", "parts", "--max_steps", "5"});

@@ -204,6 +204,10 @@ GradScalerState LoadedStep::grad_scaler() {
 }
 
 void LoadedStep::set_grad_scaler(const GradScalerState& state) {
+  // The sum of the gradients so far is scaled by the loss scale that was.
+  if (batches_ != 0)
+    throw ArgumentError("a loss scale changes between optimizer steps: call train_step " +
+                        std::to_string(accumulation_ - batches_) + " times more");
   collect(Wait::yes);
   write_grad_scaler(*executor_, state, "grad scaler");
 }

@@ -82,12 +82,27 @@ void add_idle_schedule_keys(const Recipe& recipe, std::vector<std::string>& sent
         sentences.push_back(fmt::format("{} has no effect: schedule is {}", name, chosen.name));
 }
 
+// Of one of several losses.
+void add_idle_keys_of_losses(const Recipe& recipe, std::vector<std::string>& sentences) {
+  for (size_t i = 0; i < recipe.losses.size(); ++i) {
+    const RecipeLoss& loss = recipe.losses[i];
+    const auto add = [&](bool given, const char* key) {
+      if (given && loss.kind != "softmax_cross_entropy")
+        sentences.push_back(fmt::format("{} of loss {} has no effect: its kind is {}", key, i + 1, loss.kind));
+    };
+    add(loss.label_smoothing != 0, "label_smoothing");
+    add(loss.class_axis.has_value(), "class_axis");
+    add(loss.ignore_index.has_value(), "ignore_index");
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> idle_keys(const Recipe& recipe) {
   std::vector<std::string> sentences;
   add_idle_parameters(recipe, sentences);
   add_idle_schedule_keys(recipe, sentences);
+  add_idle_keys_of_losses(recipe, sentences);
   for (const IdleKeys& row : rows())
     for (const std::string& name : row.names)
       if (recipe.given.contains(name) && row.idle(recipe))

@@ -29,9 +29,11 @@ std::string toml_text(const toml::node& node) {
 // [[loss]] tables as the value of key `losses`.
 std::string losses_text(const toml::array& tables) {
   std::string text;
-  for (const toml::node& node : tables) {
+  for (size_t number = 1; const toml::node& node : tables) {
     std::vector<std::pair<std::string, std::string>> keys;
     for (const auto& [name, value] : *node.as_table()) keys.emplace_back(std::string(name.str()), toml_text(value));
+    if (keys.empty()) throw Error(fmt::format("loss {}: it is empty", number));
+    ++number;
     text += (text.empty() ? "" : ";") + loss_text(keys);
   }
   return text;

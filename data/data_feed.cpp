@@ -148,7 +148,7 @@ void DataFeed::bind_tokens(const TokenSpan& tokens, std::vector<InputPlace> inpu
     inputs.erase(found);
     return place;
   };
-  const std::optional<InputPlace> labels = take("labels");
+  const std::optional<InputPlace> labels = take(kTokenLabels);
   if (!labels) throw Error("the model has no input 'labels': the token objectives go with loss softmax_cross_entropy");
   const std::string all = quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name.text; });
   std::optional<InputPlace> ids;

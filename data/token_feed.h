@@ -18,6 +18,8 @@ enum class Objective : uint8_t {
   masked_token,  // some tokens are hidden, and are the labels (Devlin et al. 2018)
 };
 
+// The input of the tokens that are to be predicted.
+inline constexpr const char* kTokenLabels = "labels";
 // Labels of positions where nothing is to be predicted.
 inline constexpr int64_t kUncounted = -100;
 

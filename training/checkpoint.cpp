@@ -88,7 +88,7 @@ Json manifest_of(const Checkpoint& checkpoint) {
                   {"loss_scale", json_of(s.totals.loss_scale)}}}};
   for (const LossSums& sums : s.totals.losses)
     manifest["epoch_totals"]["losses"].push_back(
-        {{"loss", sums.loss}, {"counted", sums.counted}, {"correct", json_of(sums.correct)}});
+        {{"loss", sums.loss}, {"counted", sums.counted}, {"correct", json_of(sums.correct)}, {"judged", sums.judged}});
   // The values themselves are tensors of slots.safetensors; here they are for the reader.
   for (const auto& [key, slot] :
        {std::pair{"loss_scale", "loss_scale.scale"}, {"loss_scale_tracker", "loss_scale.tracker"}})
@@ -144,7 +144,8 @@ TrainState state_of(const Json& manifest) {
     s.totals.losses.push_back(
         {.loss = optional_number(sums.at("loss")).value_or(std::numeric_limits<double>::quiet_NaN()),
          .counted = sums.at("counted"),
-         .correct = optional_number(sums.at("correct"))});
+         .correct = optional_number(sums.at("correct")),
+         .judged = sums.value("judged", sums.at("counted").get<double>())});
   return s;
 }
 

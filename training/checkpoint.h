@@ -23,7 +23,7 @@ struct EpochTotals {
   std::optional<double> correct{};
   double counted = 0;                  // labels that could be correct, in samples
   std::optional<double> loss_scale{};  // of the last step
-  std::vector<LossSums> losses{};      // each of several, over the steps that were not skipped
+  std::vector<LossSums> losses{};      // each of several; of skipped steps the accuracy alone
   friend bool operator==(const EpochTotals&, const EpochTotals&) = default;
 };
 

@@ -99,7 +99,7 @@ class Restore {
     } else if (is_left_out(buffer, tensors)) {
       contents_.emplace(buffer.name, model_.state.at(buffer.name));
     } else if (const Tensor* t = find(tensors, buffer.name.text, buffer.type)) {
-      contents_.emplace(buffer.name, *t);
+      contents_.emplace(buffer.name, buffer.name == kLossScaleHysteresis ? at_most_the_models(*t) : *t);
     }
   }
 
@@ -120,6 +120,12 @@ class Restore {
   bool is_left_out(const StateBuffer& buffer, const FileTensors& tensors) const {
     return buffer.name == kLossScaleHysteresis && !tensors.contains(buffer.name.text) &&
            model_.state.contains(buffer.name);
+  }
+
+  // A run that goes on may spare fewer overflows.
+  Tensor at_most_the_models(const Tensor& left) const {
+    const auto most = model_.state.find(kLossScaleHysteresis);
+    return most != model_.state.end() && most->second.at(0) < left.at(0) ? most->second : left;
   }
 
   const Tensor* find(const FileTensors& tensors, const std::string& name, const TensorType& type) {

@@ -68,7 +68,8 @@ class RowSums {
     if (const auto correct = outputs.find(named(kRowCorrect)); correct != outputs.end())
       sums.correct = sums.correct.value_or(0) + sum_rows(correct->second, rows);
     const auto counted = outputs.find(named(kRowCounted));
-    sums.counted += counted == outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
+    const double labels = counted == outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
+    sums.counted += labels, sums.judged += labels;
   }
 
   Executor& executor_;
@@ -108,8 +109,9 @@ Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOp
   Evaluation evaluation = sums.result();
   evaluation.interrupted = interrupted;
   evaluation.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  evaluation.tokens =
-      feed.measure(evaluation.loss, static_cast<double>(evaluation.samples) / std::max(evaluation.seconds, 1e-9));
+  if (const auto loss = token_loss(executor.model().notes.losses, evaluation.losses, evaluation.loss))
+    evaluation.tokens =
+        feed.measure(*loss, static_cast<double>(evaluation.samples) / std::max(evaluation.seconds, 1e-9));
   return evaluation;
 }
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "program/json_text.h"
+#include "training/checkpoint.h"
 #include "training/run_setup.h"
 
 namespace halfstep {
@@ -91,6 +92,14 @@ double floor_of(const CompiledModel& model) {
 
 constexpr const char* kNotDynamic =
     "the step has no dynamic loss scale: compile it in fp16, or with loss_scale dynamic";
+
+// Empty: there is none, and loading the checkpoint says why.
+std::filesystem::path grad_scaler_of_checkpoint(const std::filesystem::path& resume) {
+  const std::vector<CheckpointEntry> entries = list_checkpoints(resume);
+  const std::filesystem::path file = (entries.empty() ? resume : entries.front().path) / "grad_scaler.json";
+  std::error_code failed;
+  return std::filesystem::exists(file, failed) ? file : std::filesystem::path();
+}
 
 bool is_dynamic(const CompiledModel& model) { return model.state.contains(kLossScaleState); }
 
@@ -177,21 +186,24 @@ void write_grad_scaler(Executor& executor, const GradScalerState& state, const s
 
 void take_grad_scaler(Recipe& recipe) {
   if (recipe.grad_scaler.empty() || is_compiled_directory(recipe.model)) return;
-  const GradScalerState state = read_grad_scaler(recipe.grad_scaler);
+  const bool resumed = !recipe.resume.empty();
+  const std::string path = resumed ? grad_scaler_of_checkpoint(recipe.resume).string() : recipe.grad_scaler;
+  if (path.empty()) return;
+  const GradScalerState state = read_grad_scaler(path);
   Problems problems;
   const auto take = [&](const char* key, auto& value, auto wanted) {
     if (recipe.given.contains(key) && value != wanted)
-      problems.add(fmt::format("{}: {} is given, but grad_scaler '{}' has {}: leave one of them out", key, value,
-                               recipe.grad_scaler, wanted));
+      problems.add(
+          fmt::format("{}: {} is given, but grad_scaler '{}' has {}: leave one of them out", key, value, path, wanted));
     value = wanted;
   };
-  take("initial_scale", recipe.initial_scale, state.scale);
+  if (!resumed) take("initial_scale", recipe.initial_scale, state.scale);
   take("growth_factor", recipe.growth_factor, state.growth_factor);
   take("backoff_factor", recipe.backoff_factor, state.backoff_factor);
   take("growth_interval", recipe.growth_interval, state.growth_interval);
-  if (state.scale < recipe.min_scale)
-    problems.add(fmt::format("min_scale: the loss scale of grad_scaler '{}' is {}: give min_scale {} at most",
-                             recipe.grad_scaler, state.scale, state.scale));
+  if (!resumed && state.scale < recipe.min_scale)
+    problems.add(fmt::format("min_scale: the loss scale of grad_scaler '{}' is {}: give min_scale {} at most", path,
+                             state.scale, state.scale));
   problems.throw_if_any();
 }
 

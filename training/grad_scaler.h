@@ -33,7 +33,8 @@ GradScalerState read_grad_scaler(Executor& executor);
 void write_grad_scaler(Executor& executor, const GradScalerState& state, const std::string& where);
 
 // Gives the keys of the loss scale the values of the file that `grad_scaler` names. Error where one was given and
-// differs. Of a compiled step nothing is changed: there write_grad_scaler compares.
+// differs. A resumed run takes the factors and the interval of its checkpoint's grad_scaler.json, and does not read the
+// file. Of a compiled step nothing is changed: there write_grad_scaler compares.
 void take_grad_scaler(Recipe& recipe);
 
 }  // namespace halfstep

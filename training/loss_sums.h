@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "data/token_feed.h"
 #include "program/notes.h"
 
 namespace halfstep {
@@ -14,15 +15,20 @@ struct LossSums {
   double loss = 0;     // over the labels that count
   double counted = 0;  // how many these are; samples, where all labels count
   std::optional<double> correct{};
+  double judged = 0;  // labels that could be correct: `counted`, and those of skipped steps
 
   double mean() const { return counted > 0 ? loss / counted : loss; }
   std::optional<double> accuracy() const {
-    return correct && counted > 0 ? std::optional(*correct / counted) : std::nullopt;
+    return correct && judged > 0 ? std::optional(*correct / judged) : std::nullopt;
   }
   LossSums& operator+=(const LossSums& other) {
     loss += other.loss, counted += other.counted;
-    if (other.correct) correct = correct.value_or(0) + *other.correct;
+    add_accuracy(other);
     return *this;
+  }
+  void add_accuracy(const LossSums& other) {
+    judged += other.judged;
+    if (other.correct) correct = correct.value_or(0) + *other.correct;
   }
   friend bool operator==(const LossSums&, const LossSums&) = default;
 };
@@ -49,6 +55,14 @@ inline double total_loss(std::span<const LossRow> rows) {
 inline std::optional<double> first_accuracy(std::span<const LossRow> rows) {
   for (const LossRow& row : rows)
     if (row.accuracy) return row.accuracy;
+  return std::nullopt;
+}
+// The loss that measures of tokens are made of: of several, the first whose labels are the tokens.
+inline std::optional<double> token_loss(const std::vector<LossNote>& notes, std::span<const LossRow> rows,
+                                        double loss) {
+  if (notes.empty()) return loss;
+  for (size_t i = 0; i < notes.size() && i < rows.size(); ++i)
+    if (notes[i].classes > 0 && notes[i].labels == kTokenLabels) return rows[i].loss;
   return std::nullopt;
 }
 

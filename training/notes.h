@@ -6,6 +6,7 @@
 #include <string>
 
 #include "data/data.h"
+#include "data/token_feed.h"
 #include "program/program.h"
 
 namespace halfstep {
@@ -24,6 +25,9 @@ inline ValueRanges noted_ranges(const StepNotes& notes) {
     if (!fresh) both.classes = std::min(both.classes, loss.classes);
     if (both.ignored != loss.ignored) both.ignored.reset();
   }
+  // Tokens are the labels of a token objective.
+  if (const auto tokens = ranges.labels_of.find(kTokenLabels); tokens != ranges.labels_of.end() && ranges.classes == 0)
+    ranges.classes = tokens->second.classes;
   return ranges;
 }
 

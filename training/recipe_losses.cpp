@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "base/printable.h"
@@ -47,7 +48,14 @@ constexpr LossKey kKeys[] = {
      [](const RecipeLoss& l) { return l.output; }},
     {"labels", [](RecipeLoss& l, const std::string& v) { set_text(l.labels, v); },
      [](const RecipeLoss& l) { return l.labels; }},
-    {"weight", [](RecipeLoss& l, const std::string& v) { l.weight = number<double>(v, "a number"); },
+    {"weight",
+     [](RecipeLoss& l, const std::string& v) {
+       l.weight = number<double>(v, "a number");
+       // The step multiplies by it in f32.
+       const double size = std::abs(l.weight);
+       if (size != 0 && (size > std::numeric_limits<float>::max() || size < std::numeric_limits<float>::min()))
+         throw Error(fmt::format("0, or a number that an f32 holds expected, found {}", v));
+     },
      [](const RecipeLoss& l) { return fmt::format("{}", l.weight); }},
     {"ignore_index", [](RecipeLoss& l, const std::string& v) { l.ignore_index = number<int64_t>(v, "a whole number"); },
      [](const RecipeLoss& l) { return l.ignore_index ? std::to_string(*l.ignore_index) : ""; }},

@@ -36,7 +36,7 @@ struct StepSums : LossSums {
     if (const std::optional<double> c = scalar_output(outputs, named(kCorrect)))
       sums.correct = sums.correct.value_or(0) + *c;
     const double counted = scalar_output(outputs, named(kCounted)).value_or(static_cast<double>(batch));
-    sums.counted += counted;
+    sums.counted += counted, sums.judged += counted;
     sums.loss += scalar_output(outputs, named(kLoss)).value_or(0) * counted;
   }
 };

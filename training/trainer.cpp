@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <deque>
+#include <limits>
 #include <utility>
 
 #include "base/checked.h"
@@ -281,15 +282,17 @@ class Training {
     if (!row.accuracy) row.accuracy = first_accuracy(row.losses);
     epoch_samples_ += step_samples_;
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
-    row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
+    if (const auto loss = token_loss(notes(), row.losses, row.loss))
+      row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     ++totals.steps;
     totals.samples += step_samples_;
+    totals.losses.resize(sums.each.size());
     if (row.skipped) {
       ++totals.skipped;
+      for (size_t i = 0; i < sums.each.size(); ++i) totals.losses[i].add_accuracy(sums.each[i]);
     } else {
       totals.loss += sums.loss;
       totals.loss_labels += sums.counted;
-      totals.losses.resize(sums.each.size());
       for (size_t i = 0; i < sums.each.size(); ++i) totals.losses[i] += sums.each[i];
     }
     totals.loss_scale = row.loss_scale;
@@ -321,12 +324,15 @@ class Training {
     row.loss = totals.loss_labels > 0 || totals.skipped == totals.steps ? totals.loss / totals.loss_labels : 0;
     if (totals.correct && totals.counted > 0) row.accuracy = *totals.correct / totals.counted;
     row.losses = loss_rows(notes(), totals.losses);
+    if (totals.skipped == totals.steps)
+      for (LossRow& loss : row.losses) loss.loss = std::numeric_limits<double>::quiet_NaN();
     if (!row.losses.empty()) row.loss = total_loss(row.losses), row.accuracy = first_accuracy(row.losses);
     row.loss_scale = totals.loss_scale;
     row.skipped = totals.skipped;
     row.seconds = seconds_since(epoch_start_);
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
-    row.tokens = train_.feed.measure(row.loss, row.samples_per_second);
+    if (const auto loss = token_loss(notes(), row.losses, row.loss))
+      row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     return row;
   }
 

@@ -265,7 +265,7 @@ typedef struct halfstep_api {
 
   /* The state of the loss scale after the last step: waits for the device. Writing sets the scale and the tracker of
    * the steps that follow; factors and interval must be those that the step was compiled with. An error where the loss
-   * scale is not dynamic. */
+   * scale is not dynamic; writing is one, too, between the batches of one optimizer step. */
   halfstep_status* (*read_grad_scaler)(halfstep_step* step, halfstep_grad_scaler* state);
   halfstep_status* (*write_grad_scaler)(halfstep_step* step, const halfstep_grad_scaler* state);
 

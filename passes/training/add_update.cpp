@@ -203,10 +203,12 @@ class Update {
   void update_scale(Value scale) {
     const LossScaling& s = options_.scaling;
     const Value tracker = b_.state(kLossScaleTracker, {DType::i32, {}});
-    const Value zero = b_.constant(DType::i32, 0), next = b_.add(tracker, b_.constant(DType::i32, 1));
-    // A tracker from elsewhere may be beyond the interval.
-    const Value full =
-        b_.unary("not", b_.call("less", {next, b_.constant(DType::i32, static_cast<double>(s.interval))}));
+    const auto count = [this](int64_t value) { return b_.constant(DType::i32, static_cast<double>(value)); };
+    const Value zero = count(0);
+    // A tracker from elsewhere may be beyond the interval, or any number.
+    const Value before = b_.call("max", {b_.call("min", {tracker, count(s.interval - 1)}), zero});
+    const Value next = b_.add(before, count(1));
+    const Value full = b_.unary("not", b_.call("less", {next, count(s.interval)}));
     const Value grown = b_.mul(scale, s.growth);
     const Value grows = b_.call("and", {full, b_.unary("is_finite", grown)});
     Value shrunk = b_.call("max", {b_.mul(scale, s.backoff), scalar(s.floor)});

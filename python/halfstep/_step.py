@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Mapping, NamedTuple, Optional, Union
@@ -114,6 +115,11 @@ class Step:
         keys = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
         problems = [f"'{key}' is missing" for key in keys if key not in state]
         problems += [f"unknown '{key}'" for key in state if key not in keys]
+        problems += [
+            f"'{key}': a whole number expected, found {state[key]!r}"
+            for key in ("growth_interval", "_growth_tracker")
+            if key in state and (isinstance(state[key], bool) or not isinstance(state[key], Integral))
+        ]
         if problems:
             raise Error("\n".join(f"grad scaler: {problem}" for problem in problems))
         scale, growth, backoff, interval, tracker = (state[key] for key in keys)

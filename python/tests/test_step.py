@@ -51,6 +51,9 @@ def test_the_loss_scale_is_that_of_a_grad_scaler(step):
         step.load_grad_scaler_state(dict(step.grad_scaler_state(), growth_interval=50))
     with pytest.raises(halfstep.Error, match="(?s)'scale' is missing.*unknown 'step'"):
         step.load_grad_scaler_state({"step": 1})
+    for tracker in (3.9, "2000", True):
+        with pytest.raises(halfstep.Error, match="'_growth_tracker': a whole number expected"):
+            step.load_grad_scaler_state(dict(step.grad_scaler_state(), _growth_tracker=tracker))
 
 
 def test_the_rate_is_that_of_the_next_step(step):

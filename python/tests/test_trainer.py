@@ -71,6 +71,12 @@ def test_a_row_counts_by_the_labels_that_count():
     assert sums.metrics("") == {"loss": pytest.approx(2.5 / 1.5), "accuracy": pytest.approx(0.5 / 1.5)}
 
 
+def test_losses_that_hold_separators_are_refused(tmp_path):
+    for losses, problem in (([{"output": "cls,weight=0.25"}], "holds ',' or ';'"), ([{}], "loss 1: it is empty")):
+        with pytest.raises(halfstep.Error, match=problem):
+            halfstep.compile(MLP, tmp_path / "step", batch=BATCH, losses=losses, device="cpu")
+
+
 def test_several_losses(tmp_path):
     losses = [{"name": "a"}, {"name": "b", "weight": 0.25, "labels": "others", "label_smoothing": 0.5}]
     with halfstep.compile(MLP, tmp_path / "step", batch=BATCH, losses=losses, device="cpu", threads=1) as step:

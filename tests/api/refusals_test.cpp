@@ -244,6 +244,18 @@ TEST_F(Api, CheckpointsStandBetweenSteps) {
   refused(api->save_checkpoint(step.get(), path("c").c_str(), 1), HALFSTEP_INVALID_ARGUMENT, {"2 times more"});
 }
 
+TEST_F(Api, ALossScaleChangesBetweenSteps) {
+  write("m.onnx", tiny_mlp());
+  compile("m.onnx", {{"batch", "8"}, {"accumulation", "2"}, {"precision", "fp16"}, {"device", "cpu"}}, "step");
+  const StepHandle step = load("step");
+  const Points points({4}, 8);
+  const halfstep_grad_scaler state{4096, 2, 0.5, 2000, 0};
+  train(step.get(), points.batch(0));
+  refused(api->write_grad_scaler(step.get(), &state), HALFSTEP_INVALID_ARGUMENT, {"1 times more"});
+  train(step.get(), points.batch(1));
+  ok(api->write_grad_scaler(step.get(), &state));
+}
+
 TEST_F(Api, DirectoriesAndOptionsThatDoNotFit) {
   write("m.onnx", tiny_mlp());
   compile("m.onnx", {{"batch", "8"}, {"device", "cpu"}}, "step");

@@ -106,6 +106,13 @@ TEST_F(Api, TheExecutableBeginsWithAGradScaler) {
   EXPECT_EQ(written["growth_factor"], 4);
   succeed(train + Arguments{"--grad-scaler", "a/checkpoints/step-000000001/grad_scaler.json", "--out", "b"});
   EXPECT_EQ(step_rows(read("b/metrics.jsonl")).at(0)["loss_scale"], 4096);
+  // A resumed run has its own, with the factors that it began with.
+  write("scaler.json", "gone");
+  succeed(train +
+          Arguments{"--grad-scaler", "scaler.json", "--out", "a", "--max_steps", "2", "--resume", "a/checkpoints"});
+  const json resumed = json::parse(read("a/checkpoints/step-000000002/grad_scaler.json"));
+  EXPECT_EQ(resumed["growth_factor"], 4);
+  EXPECT_EQ(resumed["growth_interval"], 3);
 }
 
 TEST_F(Api, CheckpointsGoOnBitForBit) {

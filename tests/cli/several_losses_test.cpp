@@ -137,6 +137,13 @@ TEST_F(SeveralLosses, WhatCannotBeIsRefused) {
        {"recipe 'bad.toml', line ", "losses: loss 1: no key 'outpt'; did you mean 'output'?",
         "loss 2: weight: a number expected, found 'much'",
         "loss 2: kind: softmax_cross_entropy, mean_squared_error or "});
+  recipe("empty.toml", "", "[[loss]]\n[[loss]]\noutput = \"class\"\n");
+  fail(1, {"train", "empty.toml"}, {"recipe 'empty.toml', line ", "loss 1: it is empty"});
+  fail(1, {"train", "r.toml", "--losses", "output=class,weight=1e39"},
+       {"loss 1: weight: 0, or a number that an f32 holds expected, found 1e39"});
+  const Finished idle = run({"check", "r.toml", "--losses",
+                             "output=class;name=b,kind=mean_squared_error,output=box,labels=corners,ignore_index=3"});
+  EXPECT_THAT(idle.err + idle.out, HasSubstr("ignore_index of loss 2 has no effect: its kind is mean_squared_error"));
   recipe("same.toml", "", "[[loss]]\noutput = \"class\"\n[[loss]]\noutput = \"class\"\n");
   fail(1, {"train", "same.toml"}, {"two losses have the name 'class': give each its own with 'name'"});
   recipe("none.toml", "", "[[loss]]\noutput = \"klass\"\n");

@@ -77,6 +77,27 @@ TEST_F(TokenRuns, TextIsLearnedAndMeasured) {
   EXPECT_THAT(succeed(eval), testing::AllOf(HasSubstr("perplexity "), HasSubstr(" bits a byte")));
 }
 
+// Of several losses the one of the tokens is measured, and its classes are the vocabulary.
+TEST_F(TokenRuns, OneOfSeveralLossesIsOfTheTokens) {
+  const Arguments losses{"--losses", "name=next,output=logits,class_axis=-1,weight=0.5"};
+  const json report = json::parse(succeed(train(losses + Arguments{"--test_fraction", "0.2", "--json"})));
+  for (const std::string prefix : {"", "test_"}) {
+    const json epoch = metrics("run", "epoch").back();
+    EXPECT_NEAR(epoch.at(prefix + "perplexity").get<double>(),
+                std::exp(epoch.at(prefix + "losses").at("next").at("loss").get<double>()), 1e-9);
+  }
+  const json step = metrics("run", "step").front();
+  EXPECT_NEAR(step["perplexity"].get<double>(), std::exp(2 * step["loss"].get<double>()), 1e-2);
+  write("small.onnx", bigrams(10));
+  std::string ids;
+  for (uint16_t i = 0; i < 400; ++i) append(ids, static_cast<uint16_t>(i == 100 ? 77 : i % 10));
+  write("t.u16", ids);
+  fail(1,
+       {"train", "small.onnx", "--batch", "4", "--data", "t.u16", "--objective", "next_token", "--out", "other",
+        "--losses", "output=logits,class_axis=-1"},
+       {"token file 't.u16': token 77 at position 100, expected 0 to 9"});
+}
+
 TEST_F(TokenRuns, AStoppedRunGoesOnWithTheVeryNextWindowAndMask) {
   for (const Arguments& objective :
        {Arguments{"--objective", "next_token"}, Arguments{"--objective", "masked_token", "--mask_token", "1"}}) {

@@ -331,6 +331,23 @@ TEST(LossScale, DoesNotGrowToInfinity) {
   EXPECT_EQ(stepper.at(kLossScaleState), std::ldexp(1.0, 127));
 }
 
+TEST(LossScale, GoesOnFromAnyTracker) {
+  OptimizerOptions options;
+  options.scaling = {.initial = 8, .interval = 5};
+  const StepGraphs graphs = training_step(parse_graph(kLinear), options);
+  const auto after = [&](int32_t tracker) {
+    NamedTensors states = initial_states(options);
+    states[kLossScaleTracker] = Tensor::scalar(DType::i32, tracker);
+    Stepper stepper(graphs.train, states);
+    stepper.step({{"g", vector_of({0, 0, 0})}});
+    return std::pair(stepper.at(kLossScaleState), stepper.at(kLossScaleTracker));
+  };
+  EXPECT_EQ(after(3), std::pair(8.0, 4.0));
+  EXPECT_EQ(after(4), std::pair(16.0, 0.0));
+  EXPECT_EQ(after(std::numeric_limits<int32_t>::max()), std::pair(16.0, 0.0));
+  EXPECT_EQ(after(std::numeric_limits<int32_t>::min()), std::pair(8.0, 1.0));
+}
+
 // A cotangent of about 1e-9 passes through f16: without a scale it is zero.
 constexpr const char* kUnderflowing = R"(
 graph underflowing {

@@ -119,6 +119,10 @@ TEST(GradScaler, CheckpointsFitWithHysteresisAndWithout) {
   load_checkpoint(written, same);
   EXPECT_EQ(same.read_state(kLossScaleHysteresis).at(0), 2);
   EXPECT_NO_THROW(load_checkpoint(written, without));
+  with.state[kLossScaleHysteresis] = Tensor::scalar(DType::i32, 1);  // a recipe that spares fewer
+  FakeExecutor fewer(with);
+  load_checkpoint(written, fewer);
+  EXPECT_EQ(fewer.read_state(kLossScaleHysteresis).at(0), 1);
 }
 
 }  // namespace

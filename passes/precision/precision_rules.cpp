@@ -125,8 +125,15 @@ class Classes {
   }
 
   std::optional<std::regex> compiled(const std::string& text, const std::string& source) {
+    // libstdc++ parses by recursion, and backtracks unless it is asked to match in polynomial time.
+    constexpr size_t kLongest = 1000;
+    if (text.size() > kLongest) {
+      problems_.add(fmt::format("autocast: {} of {} characters: a regular expression has at most {}", source,
+                                text.size(), kLongest));
+      return std::nullopt;
+    }
     try {
-      return std::regex(text, std::regex::ECMAScript | std::regex::optimize);
+      return std::regex(text, std::regex::ECMAScript | std::regex_constants::__polynomial);
     } catch (const std::regex_error&) {
       problems_.add(fmt::format("autocast: {} '{}' is no regular expression", source, text));
       return std::nullopt;

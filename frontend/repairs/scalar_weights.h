@@ -13,7 +13,8 @@ namespace halfstep {
 
 // Which of the main graph's floating initializers [] are weights. Such a one
 //   - is a factor, a divisor or a summand of what depends on an input, or of a weight that such a value is multiplied
-//     by: itself or what is computed of it and of constants alone; that it is compared with a constant too does not matter;
+//     by: itself or what is computed of it and of constants alone. That it is compared with a constant too does not
+//     matter;
 //   - has a name that a person gave: neither numbered nor called after an operator or a number, as exporters do;
 //   - holds no number of a formula: a whole one but 0 or 1, the root or the reciprocal of one, a small epsilon, pi and
 //     its like. Without data the name decides.

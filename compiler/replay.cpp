@@ -1,5 +1,7 @@
 #include "compiler/replay.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "compiler/compile.h"
 #include "ir/op.h"
@@ -36,16 +38,43 @@ Program inputs_of(const Graph& graph) {
   return program;
 }
 
-// The value of a parameter or state in the layout that the graph stores it in.
-Tensor stored_value(const Node& leaf, const ModelState& state) {
+// The value of a parameter or state, as it is stored; nullptr: the step has none.
+const Tensor* find_value(const Node& leaf, const ModelState& state) {
   const Name name = leaf_name(leaf);
   const FileTensors& tensors = name.is(Role::slot) ? state.slots : state.weights;
-  if (const auto found = tensors.find(name.text); found != tensors.end()) {
-    const Attribute* permutation = leaf.attributes.find("permutation");
-    const Ints axes = permutation ? std::get<Ints>(*permutation) : Ints();
-    return axes.empty() ? found->second : found->second.transpose(axes);
+  const auto found = tensors.find(name.text);
+  return found == tensors.end() ? nullptr : &found->second;
+}
+
+// In the layout that the graph stores it in.
+Tensor stored_value(const Node& leaf, const ModelState& state) {
+  const Tensor* const value = find_value(leaf, state);
+  if (value == nullptr) throw InternalError("no value for state '" + to_string(leaf_name(leaf)) + "'");
+  const Attribute* permutation = leaf.attributes.find("permutation");
+  const Ints axes = permutation ? std::get<Ints>(*permutation) : Ints();
+  return axes.empty() ? *value : value->transpose(axes);
+}
+
+// What the measures need, and those outputs of the model and updates whose weights the step has: it has none of a head
+// without a loss.
+std::vector<char> needed_nodes(const Graph& graph, const ModelState& state) {
+  std::vector<char> known(graph.nodes().size(), 1), needed(graph.nodes().size(), 0);
+  for (NodeId id = 0; id < graph.size(); ++id) {
+    const Node& node = graph.node(id);
+    known[static_cast<size_t>(id)] = is_leaf(*node.op) ? is_input(node) || find_value(node, state) != nullptr
+                                                       : std::ranges::all_of(node.operands, [&](Value v) {
+                                                           return !v || known[static_cast<size_t>(v.node)] != 0;
+                                                         });
   }
-  throw InternalError("no value for state '" + to_string(name) + "'");
+  for (const NamedValue& output : graph.outputs())
+    if (!output.name.is(Role::model) || known[static_cast<size_t>(output.value.node)])
+      needed[static_cast<size_t>(output.value.node)] = 1;
+  for (const StateUpdate& update : graph.updates())
+    if (known[static_cast<size_t>(update.value.node)]) needed[static_cast<size_t>(update.value.node)] = 1;
+  for (NodeId id = graph.size(); id-- > 0;)
+    for (Value operand : graph.node(id).operands)
+      if (operand && needed[static_cast<size_t>(id)]) needed[static_cast<size_t>(operand.node)] = 1;
+  return needed;
 }
 
 }  // namespace
@@ -72,9 +101,16 @@ InterpretResult Replay::run(const ModelState& state, const Dataset& dataset, con
   for (const Buffer& input : program.buffers)
     staging.emplace_back(leaves.emplace(input.name, Tensor(input.type)).first->second.data);
   DataFeed(dataset, program, feed).fill(samples, step, staging);
-  for (const Node& node : graph_.nodes())
-    if (is_leaf(*node.op) && !is_input(node)) leaves[leaf_name(node)] = stored_value(node, state);
-  return interpret(graph_, leaves, {.rounding = rounding, .observe = observe});
+  const std::vector<char> needed = needed_nodes(graph_, state);
+  for (NodeId id = 0; id < graph_.size(); ++id) {
+    const Node& node = graph_.node(id);
+    if (is_leaf(*node.op) && !is_input(node))
+      leaves[leaf_name(node)] = needed[static_cast<size_t>(id)] ? stored_value(node, state) : Tensor(node.results[0]);
+  }
+  const auto observe_needed = [&](NodeId id, const std::vector<InterpretedTensor>& results) {
+    if (observe && needed[static_cast<size_t>(id)]) observe(id, results);
+  };
+  return interpret(graph_, leaves, {.rounding = rounding, .observe = observe_needed});
 }
 
 }  // namespace halfstep

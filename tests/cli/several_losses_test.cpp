@@ -60,6 +60,16 @@ class SeveralLosses : public Cli {
   }
 };
 
+// The step has no weights of a head without a loss.
+TEST_F(SeveralLosses, AHeadWithoutALossIsNoMatterForATraceOrForWhatIsNotFinite) {
+  const std::string one = recipe("one.toml", "output = \"class\"\n", "");
+  const std::string trace = succeed({"train", "one.toml", "--out", "traced", "--trace", "--max-steps", "1"});
+  EXPECT_THAT(trace, HasSubstr("to_class"));
+  const Finished ended = run({"train", "one.toml", "--out", "ended", "--precision", "fp32", "--learning-rate", "1e30"});
+  EXPECT_EQ(ended.exit_code, 1);
+  EXPECT_THAT(ended.err, HasSubstr("the first value that is not finite"));
+}
+
 TEST_F(SeveralLosses, AreToldEachInEveryRow) {
   const std::string out = succeed({"train", "r.toml", "--out", "run"});
   EXPECT_THAT(out, HasSubstr("\n         class "));

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/table.h"
@@ -64,8 +65,16 @@ void export_low(const Recipe& given, const CommandOptions& options) {
     weights = std::move(checkpoint.model.weights), step = checkpoint.train.step;
   }
   const MixedExport made = export_mixed(recipe, weights, options.target, provenance(recipe, step));
+  nlohmann::json lost = nlohmann::json::object();
+  for (const auto& [name, count] : made.lost_weights) {
+    lost[name] = count;
+    print_err(
+        "halfstep: note: {} values of weight '{}' become 0 or infinite in {}: keep its readers in fp32, or take bf16\n",
+        count, printable(name), recipe.precision);
+  }
   if (options.format == Format::json)
     print_out("{}\n", json_text({{"model", recipe.model},
+                                 {"lost_weights", lost},
                                  {"mixed_model", options.target},
                                  {"precision", recipe.precision},
                                  {"preset", made.inspection.preset},

@@ -282,6 +282,10 @@ LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe) {
 LossScaling loss_scaling(const Recipe& r) {
   if (r.loss_scale == "none") return {.mode = LossScaleMode::none};
   if (const std::optional<double> scale = fixed_scale(r)) return {.mode = LossScaleMode::fixed, .initial = *scale};
+  if (r.min_scale > r.initial_scale)
+    throw Error(
+        fmt::format("min_scale {} is above initial_scale {}, the first loss scale, which an overflow would raise",
+                    r.min_scale, r.initial_scale));
   return {.mode = LossScaleMode::dynamic,
           .initial = r.initial_scale,
           .growth = r.growth_factor,

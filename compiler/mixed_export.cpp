@@ -62,6 +62,7 @@ MixedExport export_mixed(const Recipe& recipe, const FileTensors& trained, const
   MixedModel mixed = mixed_precision(inference_model(onnx_model_of(recipe), trained), assignment);
   result.low_nodes = mixed.low_nodes, result.casts = mixed.casts, result.low_weights = mixed.low_weights;
   result.weight_bytes = mixed.weight_bytes, result.weight_bytes_before = mixed.weight_bytes_before;
+  result.lost_weights = std::move(mixed.lost_weights);
   ExportOptions options{.metadata = metadata};
   options.metadata["halfstep.preset"] = result.inspection.preset;
   options.metadata["halfstep.precision"] = recipe.precision;

@@ -20,6 +20,7 @@ struct MixedExport {
   Inspection inspection;
   int64_t low_nodes = 0, casts = 0, low_weights = 0;
   int64_t weight_bytes = 0, weight_bytes_before = 0;
+  std::vector<std::pair<std::string, int64_t>> lost_weights = {};
 };
 // Writes the recipe's model as one of inference, with the weights of `trained` where there are some; in fp32 without
 // casts. Error as export_model.

@@ -363,14 +363,18 @@ class Mixer {
     }
   }
 
-  TensorProto low_copy(const TensorProto& weight, const std::string& name) const {
+  TensorProto low_copy(const TensorProto& weight, const std::string& name) {
     const Tensor value = reader_.read(weight);
     std::string bytes(static_cast<size_t>(value.type.element_count()) * 2, '\0');
     const std::span<const float> floats = value.as<float>();
+    int64_t lost = 0;
     for (size_t i = 0; i < floats.size(); ++i) {
       const uint16_t bits = low_ == DType::f16 ? half_from_float(floats[i]) : bfloat16_from_float(floats[i]);
       std::memcpy(bytes.data() + 2 * i, &bits, 2);
+      const double kept = round_to(low_, floats[i]);
+      lost += std::isfinite(floats[i]) && (!std::isfinite(kept) || (kept == 0 && floats[i] != 0));
     }
+    if (lost > 0) result_.lost_weights.emplace_back(weight.name(), lost);
     TensorProto copy;
     copy.set_name(name);
     copy.mutable_dims()->CopyFrom(weight.dims());

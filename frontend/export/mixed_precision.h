@@ -4,6 +4,8 @@
 
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/dtype.h"
 #include "frontend/onnx/onnx_model.h"
@@ -25,6 +27,8 @@ struct MixedModel {
   OnnxModel model;
   int64_t low_nodes = 0, casts = 0, low_weights = 0;
   int64_t weight_bytes = 0, weight_bytes_before = 0;
+  // Weights with values that the low type turns into 0 or infinity, and how many.
+  std::vector<std::pair<std::string, int64_t>> lost_weights = {};
 };
 
 // `model` is one of inference. Its inputs and outputs keep their types. What stays f32 whatever is assigned: nodes with

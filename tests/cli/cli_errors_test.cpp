@@ -250,6 +250,8 @@ TEST_F(CliErrors, RecipesAndKeys) {
   fail(1, train({"--learning-rate", "nan", "--epochs", "-1"}),
        {"--learning_rate: a number expected, found 'nan'", "--epochs: at least 1 expected, found -1"});
   fail(1, train(Arguments{"--deny", "fc3"} + data({4})), {"'fc3'"});
+  fail(1, train(Arguments{"--min-scale", "2048", "--initial-scale", "1024"} + data({4})),
+       {"min_scale 2048 is above initial_scale 1024"});
   fail(1, train(Arguments{"--shape", "4,4"} + data({4})), {"shape: its first axis, the batch, is 4, but batch is 8"});
 }
 

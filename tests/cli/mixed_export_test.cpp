@@ -52,6 +52,16 @@ TEST_F(MixedExport, NeedsNoLossAndKeepsTheSizesOfTheFile) {
   fail(1, {"export", "m.onnx", "--precision", "fp16", "--batch", "8", "-o", "low.onnx"}, {"turned", "[3,2]"});
 }
 
+TEST_F(MixedExport, TellsOfWeightsThatTheTypeDoesNotHold) {
+  TestModel m(17);
+  m.input("x", {2, 2}).weight("w", floats({2, 2}, {1e-8, 1, 7e4, 0})).node("MatMul", {"x", "w"}, {"y"}).output("y");
+  write("m.onnx", m);
+  const json said = json::parse(succeed({"export", "m.onnx", "--precision", "fp16", "-o", "low.onnx", "--json"}));
+  EXPECT_EQ(said["lost_weights"], json({{"w", 2}}));
+  const json wide = json::parse(succeed({"export", "m.onnx", "--precision", "bf16", "-o", "low.onnx", "--json"}));
+  EXPECT_TRUE(wide["lost_weights"].empty());
+}
+
 TEST_F(MixedExport, WithoutATypeTheWeightsOfARunAreAskedFor) {
   write("m.onnx", tiny_mlp());
   fail(1, {"export", "m.onnx", "-o", "low.onnx"}, {"--checkpoint"});

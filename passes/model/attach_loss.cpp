@@ -92,7 +92,7 @@ bool takes_tokens(const Graph& graph) {
   });
 }
 
-int64_t class_axis(const Graph& graph, const NamedValue& output, const LossOptions& options) {
+int64_t class_axis(const Graph& graph, const NamedValue& output, const OutputLoss& options) {
   const TensorType& type = graph.type(output.value);
   const int64_t rank = static_cast<int64_t>(type.shape.size());
   const int64_t chosen = options.class_axis.value_or(rank == 3 && takes_tokens(graph) ? -1 : 1);
@@ -106,7 +106,7 @@ int64_t class_axis(const Graph& graph, const NamedValue& output, const LossOptio
   return axis;
 }
 
-Losses cross_entropy(Builder& b, References& references, Value logits, int64_t axis, const LossOptions& options) {
+Losses cross_entropy(Builder& b, References& references, Value logits, int64_t axis, const OutputLoss& options) {
   logits = b.cast(logits, DType::f32);
   const Shape shape = b.shape(logits);
   const int64_t rank = static_cast<int64_t>(shape.size());
@@ -180,7 +180,7 @@ Value logits_behind(Builder& b, Value y, int64_t axis) {
 }
 
 Losses mean_squared_error(Builder& b, References& references, Value y, const std::string& name,
-                          const LossOptions& options) {
+                          const OutputLoss& options) {
   if (b.dtype(y) != DType::f32 || b.shape(y).empty())
     throw Error(fmt::format("loss: output '{}' is {}; f32 [N, ...] expected", name, to_string(b.type(y))));
   const Value difference = b.sub(y, references.take(b, label_input(options), b.type(y)));
@@ -209,7 +209,7 @@ class Attach {
   Attach(const Graph& graph, Builder& b, const ValueMap& map, std::vector<std::string>* remarks)
       : graph_(graph), b_(b), map_(map), remarks_(remarks) {}
 
-  Losses operator()(const LossOptions& options) {
+  Losses operator()(const OutputLoss& options) {
     const NamedValue& output = chosen_output(graph_, options.output);
     const std::string& name = output.name.text;
     switch (options.kind) {
@@ -277,7 +277,7 @@ void attach_terms(Builder& b, Attach& attach, const std::vector<LossTerm>& terms
 
 }  // namespace
 
-std::string label_input(const LossOptions& loss) {
+std::string label_input(const OutputLoss& loss) {
   if (loss.kind == LossKind::from_graph) return "";
   if (!loss.labels.empty()) return loss.labels;
   return loss.kind == LossKind::mean_squared_error ? "targets" : "labels";
@@ -323,10 +323,15 @@ std::optional<int64_t> axis_of_classes(const Graph& graph, const LossOptions& op
   return class_axis(graph, chosen_output(graph, options.output), options);
 }
 
+std::optional<int64_t> class_count(const Graph& graph, const OutputLoss& loss) {
+  if (loss.kind != LossKind::softmax_cross_entropy) return std::nullopt;
+  const NamedValue& output = chosen_output(graph, loss.output);
+  return graph.type(output.value).shape[static_cast<size_t>(class_axis(graph, output, loss))];
+}
+
 std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options) {
-  if (!options.terms.empty() || options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
-  const NamedValue& output = chosen_output(graph, options.output);
-  return graph.type(output.value).shape[static_cast<size_t>(class_axis(graph, output, options))];
+  if (!options.terms.empty()) return std::nullopt;
+  return class_count(graph, static_cast<const OutputLoss&>(options));
 }
 
 }  // namespace halfstep

@@ -30,9 +30,8 @@ enum class LossKind : uint8_t {
   from_graph,             // the output is the loss: f32[], or f32[N] whose mean is taken
 };
 
-struct LossTerm;
-
-struct LossOptions {
+// One loss and the output that it is taken of.
+struct OutputLoss {
   LossKind kind = LossKind::softmax_cross_entropy;
   std::string output = {};  // empty: the model's only output
   std::string labels = {};  // the input of labels or targets; empty: "labels", "targets"
@@ -40,26 +39,30 @@ struct LossOptions {
   std::optional<int64_t> class_axis = std::nullopt;
   std::optional<int64_t> ignore_index = std::nullopt;
   double label_smoothing = 0;  // of softmax_cross_entropy: this share of a label is spread over all classes
-  // A language model's logits are the largest of its values. The training graph drops those kept for evaluation where
-  // the two part.
-  enum ModelOutputs : uint8_t { kept, kept_for_evaluation, dropped } model_outputs = kept;
-  // Several losses; what stands above, but for model_outputs, is then not read. Two of them may have one label input.
-  std::vector<LossTerm> terms = {};
 };
 
 // One of several.
 struct LossTerm {
   std::string name = {};  // empty: the output's
   double weight = 1;      // of its mean in the sum; 0: it is only measured
-  LossOptions loss = {};  // of one
+  OutputLoss loss = {};
+};
+
+struct LossOptions : OutputLoss {
+  // A language model's logits are the largest of its values. The training graph drops those kept for evaluation where
+  // the two part.
+  enum ModelOutputs : uint8_t { kept, kept_for_evaluation, dropped } model_outputs = kept;
+  std::vector<LossTerm> terms = {};  // several losses in place of the one. Two of them may have one label input
 };
 
 // The terms with their names. Error if two have one.
 std::vector<LossTerm> named_terms(const Graph& graph, const LossOptions& options);
 // "" where the model computes the loss.
-std::string label_input(const LossOptions& loss);
+std::string label_input(const OutputLoss& loss);
 
-// How many classes labels choose from; nullopt: the loss has no classes. Error as attach_loss's.
+// How many classes labels choose from; nullopt: the loss has no classes, or there are several losses. Error as
+// attach_loss's.
+std::optional<int64_t> class_count(const Graph& graph, const OutputLoss& loss);
 std::optional<int64_t> class_count(const Graph& graph, const LossOptions& options);
 
 // The axis they are on, from the front; nullopt and Error as before.

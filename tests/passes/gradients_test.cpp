@@ -78,7 +78,7 @@ TEST(Gradients, SharedWeightsConcatSliceAndDropout) {
       %7 = slice(%6) {starts=[0,1], limits=[3,7], steps=[1,2]} @"slice"
       output "y" = %7
     })",
-                         {.kind = LossKind::mean_squared_error, .output = "y"});
+                         {{.kind = LossKind::mean_squared_error, .output = "y"}});
 }
 
 TEST(Gradients, OfSeveralWeightedLosses) {

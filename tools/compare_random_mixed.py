@@ -103,6 +103,22 @@ def rounded_values(mixed, low, inferred):
     return result
 
 
+def appended_in_fp32(graph, nodes, low, renamed, prefix):
+    """Appends the nodes, computing in fp32: casts to the low type go there, results in `renamed` get the prefix. Gives
+    the name of each of these behind its node, for what makes it of the other."""
+    for node in nodes:
+        if node.op_type == "Cast":
+            for attribute in node.attribute:
+                if attribute.name == "to" and attribute.i == low:
+                    attribute.i = TensorProto.FLOAT
+        found = [name for name in node.output if name in renamed]
+        for i, name in enumerate(node.output):
+            if name in renamed:
+                node.output[i] = prefix + name
+        graph.node.append(node)
+        yield from found
+
+
 def perturbed(mixed, plain, precision, inferred):
     """The mixed model in fp32, whose inputs `times.x` and `plus.x` disturb each value x that it rounds; and their shapes."""
     low = LOW[precision]
@@ -134,18 +150,8 @@ def perturbed(mixed, plain, precision, inferred):
 
     for name in weights:
         disturb(name)
-    for node in nodes:
-        if node.op_type == "Cast":
-            for attribute in node.attribute:
-                if attribute.name == "to" and attribute.i == low:
-                    attribute.i = TensorProto.FLOAT
-        disturbed = [name for name in node.output if name in shapes]
-        for i, name in enumerate(node.output):
-            if name in shapes:
-                node.output[i] = "raw." + name
-        graph.node.append(node)
-        for name in disturbed:
-            disturb(name)
+    for name in appended_in_fp32(graph, nodes, low, shapes, "raw."):
+        disturb(name)
     every = {**shapes, **weights}
     for name, shape in every.items():
         graph.input.extend(helper.make_tensor_value_info(kind + name, TensorProto.FLOAT, shape) for kind in ("times.", "plus."))
@@ -164,21 +170,11 @@ def in_fp32(mixed, inferred):
     for tensor in graph.initializer:
         if tensor.data_type == low:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    for node in nodes:
-        if node.op_type == "Cast":
-            for attribute in node.attribute:
-                if attribute.name == "to" and attribute.i == low:
-                    attribute.i = TensorProto.FLOAT
-        found = [name for name in node.output if name in rounded]
-        for i, name in enumerate(node.output):
-            if name in rounded:
-                node.output[i] = "wide." + name
-        graph.node.append(node)
-        for name in found:
-            # Veltkamp's splitting: the first 8 bits of 24, without a type that ONNX Runtime has no kernels for.
-            graph.node.extend([helper.make_node("Mul", ["wide." + name, "splitter"], ["far." + name]),
-                               helper.make_node("Sub", ["far." + name, "wide." + name], ["rest." + name]),
-                               helper.make_node("Sub", ["far." + name, "rest." + name], [name])])
+    for name in appended_in_fp32(graph, nodes, low, rounded, "wide."):
+        # Veltkamp's splitting: the first 8 bits of 24, without a type that ONNX Runtime has no kernels for.
+        graph.node.extend([helper.make_node("Mul", ["wide." + name, "splitter"], ["far." + name]),
+                           helper.make_node("Sub", ["far." + name, "wide." + name], ["rest." + name]),
+                           helper.make_node("Sub", ["far." + name, "rest." + name], [name])])
     graph.initializer.append(numpy_helper.from_array(np.asarray(2.0 ** 16 + 1, np.float32), "splitter"))
     return model
 

@@ -262,6 +262,9 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
         ->check(CLI::PositiveNumber);
     command->add_flag_callback(
         "--calls", [&options] { options.detail = CommandOptions::all; }, "a row for each call of the step");
+    command->add_flag_callback(
+        "--explain", [&options] { options.detail = CommandOptions::explained; },
+        "calls beside what their bytes, operations and launches should take; what loses most first");
   }
   if (name == "diff") {
     command->add_option("sides", options.sides, kSide)->required()->expected(2)->type_name("A B");

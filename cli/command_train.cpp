@@ -91,6 +91,15 @@ std::string files_text(const TrainReport& report, const Recipe& recipe, const fs
   return text + fmt::format("  metrics        {}\n", (fs::path(recipe.out) / "metrics.jsonl").string());
 }
 
+// The training is done: what keeps a sample from being followed is no error of it.
+std::optional<Trace> followed_sample(const Recipe& recipe, const ModelState& state, const Dataset& test,
+                                     const Narration& narration) try {
+  return trace_prediction(recipe, state, test, 0);
+} catch (const Error& e) {
+  narration.note(std::string("no sample is followed layer by layer, which takes a batch of 1: ") + e.what());
+  return std::nullopt;
+}
+
 }  // namespace
 
 ExitCode run_train(const Recipe& given, const CommandOptions& options) {
@@ -162,7 +171,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");
   const fs::path trained = export_trained(recipe, state.weights, report.steps, narration);
   const bool predicts = (traced || options.format == Format::text) && data.test && !data.test->tokens;
-  const auto prediction = predicts ? trace_prediction(recipe, state, *data.test, 0) : std::nullopt;
+  const auto prediction = predicts ? followed_sample(recipe, state, *data.test, narration) : std::nullopt;
   if (options.format == Format::json) {
     if (traced && prediction) json["trace"]["prediction"] = trace_json(*prediction);
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();

@@ -20,7 +20,8 @@ struct CommandOptions {
   Format format = Format::text;
   CompileOptions compile;
   enum Timing : uint8_t { quiet, time_passes } timing = quiet;
-  enum Detail : uint8_t { summary, all } detail = summary;  // inspect: a row per IR node; bench: a row per call
+  // all: inspect: a row per IR node; bench: a row per call. explained: bench: calls beside estimates.
+  enum Detail : uint8_t { summary, all, explained } detail = summary;
   std::string target;      // compile: the directory; export: the ONNX file; gradients: the safetensors file
   std::string sign;        // compile: a private key
   std::string cubins;      // compile: architectures

@@ -296,8 +296,9 @@ LossScaling loss_scaling(const Recipe& r) {
           .spares = r.consecutive_hysteresis ? LossScaling::after_each_step : LossScaling::after_growth};
 }
 
-ImportedModel import_graph(const Recipe& recipe) {
+ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics) {
   ImportOptions options = import_options(recipe);
+  options.statistics = statistics;
   options.weights = InitialWeights::none;
   return import_with(recipe, options);
 }

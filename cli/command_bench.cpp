@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/report.h"
@@ -38,7 +39,8 @@ Measurement measure(Executor& executor, const Recipe& recipe, const CommandOptio
       options.repeats > 0 ? options.repeats : static_cast<int>(std::clamp(kMilliseconds / estimate, 10.0, 1000.0));
   const std::vector<double> ms = executor.time_steps(program, repeats);
   Measurement m{percentile(ms, 0.5), percentile(ms, 0.9), repeats, {}};
-  if (options.detail == CommandOptions::all) m.calls = executor.profile(program, std::max(3, repeats / 10));
+  if (options.detail == CommandOptions::all || !options.trace_file.empty())
+    m.calls = executor.profile(program, std::max(3, repeats / 10));
   return m;
 }
 
@@ -51,6 +53,29 @@ nlohmann::json calls_json(const std::vector<StepTime>& calls) {
                     {"bytes", c.bytes},
                     {"flops", c.flops}});
   return rows;
+}
+
+// Of Chrome's trace event format, which Perfetto opens: one call after the other, each as long as it takes by itself.
+nlohmann::json trace_of(const std::vector<StepTime>& calls, const std::string& model, const CompiledModel& compiled) {
+  nlohmann::json events = nlohmann::json::array();
+  const auto name_track = [&](const char* what, int thread, const std::string& text) {
+    events.push_back({{"ph", "M"}, {"name", what}, {"pid", 1}, {"tid", thread}, {"args", {{"name", text}}}});
+  };
+  name_track("process_name", 0, fmt::format("{} on {}", model, compiled.architecture));
+  name_track("thread_name", 1, "step, call by call");
+  double start = 0;
+  for (const StepTime& call : calls) {
+    events.push_back({{"ph", "X"},
+                      {"name", call.origin.empty() ? call.call : call.origin},
+                      {"cat", call.origin.find("(backward)") == std::string::npos ? "forward" : "backward"},
+                      {"pid", 1},
+                      {"tid", 1},
+                      {"ts", start},
+                      {"dur", call.microseconds},
+                      {"args", {{"call", call.call}, {"bytes", call.bytes}, {"flops", call.flops}}}});
+    start += call.microseconds;
+  }
+  return {{"traceEvents", events}, {"displayTimeUnit", "ns"}};
 }
 
 // The same step with taps, beside its time without; 0: not asked for.
@@ -99,6 +124,8 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   const size_t calls = model.find("train")->steps.size();
   if (session.report && options.timing == CommandOptions::time_passes)
     print_err("{}", pass_times_table(*session.report));
+  if (!options.trace_file.empty())
+    write_file_atomically(options.trace_file, json_text(trace_of(m.calls, given.model, model)) + "\n");
   if (options.format == Format::json) {
     nlohmann::json json{{"model", given.model},
                         {"device", name(model.device)},
@@ -144,7 +171,9 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
         fmt::format("kernels {:.3f}, libraries {:.3f}, graphs {:.3f}", start.kernels / 1e3, start.libraries / 1e3,
                     start.graphs / 1e3));
   if (session.report) row("compile", fmt::format("{:.3f} s", session.report->seconds), "passes and kernels");
-  if (!m.calls.empty()) print_out("\n{}", calls_table(m.calls));
+  if (options.detail == CommandOptions::all) print_out("\n{}", calls_table(m.calls));
+  if (!options.trace_file.empty())
+    print_err("halfstep: the trace is '{}': open it in https://ui.perfetto.dev\n", options.trace_file);
   return ExitCode::success;
 }
 

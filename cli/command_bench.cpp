@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/report.h"
@@ -39,7 +40,8 @@ Measurement measure(Executor& executor, const Recipe& recipe, const CommandOptio
       options.repeats > 0 ? options.repeats : static_cast<int>(std::clamp(kMilliseconds / estimate, 10.0, 1000.0));
   const std::vector<double> ms = executor.time_steps(program, repeats);
   Measurement m{percentile(ms, 0.5), percentile(ms, 0.9), repeats, {}};
-  if (options.detail != CommandOptions::summary) m.calls = executor.profile(program, std::max(3, repeats / 10));
+  if (options.detail != CommandOptions::summary || !options.trace_file.empty())
+    m.calls = executor.profile(program, std::max(3, repeats / 10));
   return m;
 }
 
@@ -120,6 +122,29 @@ nlohmann::json explanation_json(const Explanation& e) {
           {"calls", rows}};
 }
 
+// Of Chrome's trace event format, which Perfetto opens: one call after the other, each as long as it takes by itself.
+nlohmann::json trace_of(const std::vector<StepTime>& calls, const std::string& model, const CompiledModel& compiled) {
+  nlohmann::json events = nlohmann::json::array();
+  const auto name_track = [&](const char* what, int thread, const std::string& text) {
+    events.push_back({{"ph", "M"}, {"name", what}, {"pid", 1}, {"tid", thread}, {"args", {{"name", text}}}});
+  };
+  name_track("process_name", 0, fmt::format("{} on {}", model, compiled.architecture));
+  name_track("thread_name", 1, "step, call by call");
+  double start = 0;
+  for (const StepTime& call : calls) {
+    events.push_back({{"ph", "X"},
+                      {"name", call.origin.empty() ? call.call : call.origin},
+                      {"cat", call.origin.find("(backward)") == std::string::npos ? "forward" : "backward"},
+                      {"pid", 1},
+                      {"tid", 1},
+                      {"ts", start},
+                      {"dur", call.microseconds},
+                      {"args", {{"call", call.call}, {"bytes", call.bytes}, {"flops", call.flops}}}});
+    start += call.microseconds;
+  }
+  return {{"traceEvents", events}, {"displayTimeUnit", "ns"}};
+}
+
 // The same step with taps, beside its time without; 0: not asked for.
 double tapped_ms(const Recipe& given, const CommandOptions& options) {
   if (!options.compile.taps) return 0;
@@ -166,6 +191,8 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   const size_t calls = model.find("train")->steps.size();
   if (session.report && options.timing == CommandOptions::time_passes)
     print_err("{}", pass_times_table(*session.report));
+  if (!options.trace_file.empty())
+    write_file_atomically(options.trace_file, json_text(trace_of(m.calls, given.model, model)) + "\n");
   if (options.format == Format::json) {
     nlohmann::json json{{"model", given.model},
                         {"device", name(model.device)},
@@ -214,6 +241,8 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   if (session.report) row("compile", fmt::format("{:.3f} s", session.report->seconds), "passes and kernels");
   if (options.detail == CommandOptions::all) print_out("\n{}", calls_table(m.calls));
   if (options.detail == CommandOptions::explained) print_out("{}", explanation_text(Explanation(model, m.calls)));
+  if (!options.trace_file.empty())
+    print_err("halfstep: the trace is '{}': open it in https://ui.perfetto.dev\n", options.trace_file);
   return ExitCode::success;
 }
 

@@ -106,7 +106,11 @@ class Training {
     train_.feed.check(options.ranges);
     if (test_set != nullptr) {
       const int evaluate = program_index(executor.model(), "evaluate");
-      DataFeed(*test_set, executor.model().programs[static_cast<size_t>(evaluate)], options.feed).check(options.ranges);
+      const Program& program = executor.model().programs[static_cast<size_t>(evaluate)];
+      const DataFeed feed(*test_set, program, options.feed);
+      feed.check(options.ranges);
+      // What is wrong with them should not show after an epoch.
+      Measures(options.measures, program, executor.model().notes, feed.samples());
     }
     check_accumulation();
     if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.feed);
@@ -210,7 +214,7 @@ class Training {
   void finish_epoch() {
     EpochRow row = epoch_row();
     if (test_set_ != nullptr && !signalled())
-      row.test = evaluate(executor_, *test_set_, {options_.feed, {}, state_.seed, options_.signals});
+      row.test = evaluate(executor_, *test_set_, {options_.feed, {}, state_.seed, options_.signals, options_.measures});
     const bool cut_short = signalled() && (!row.test || row.test->interrupted);
     if (!cut_short) {
       observer_.epoch_finished(row);

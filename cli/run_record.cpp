@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <set>
@@ -64,6 +65,16 @@ void take_line(RunRecord& run, const json& line) {
   if (kind == "step") take_step(run, line);
   if (kind == "epoch") take_epoch(run, line);
   if (kind == "end") run.end = line;
+}
+
+// As `train` writes it.
+bool is_precision(const json& precision) {
+  if (!precision.is_object() || !precision.contains("compile") || !precision.contains("precision")) return false;
+  const json& compile = precision["compile"];
+  const auto is_number = [&](const char* key) { return compile.contains(key) && compile[key].is_number(); };
+  constexpr std::array kNumbers{"seconds", "parameters", "calls", "state_bytes", "scratch_bytes"};
+  return compile.is_object() && precision["precision"].is_array() && std::ranges::all_of(kNumbers, is_number) &&
+         std::ranges::all_of(precision["precision"], [](const json& row) { return row.is_object(); });
 }
 
 }  // namespace
@@ -144,7 +155,7 @@ RunRecord read_run(const fs::path& out) {
   if (run.curves.empty() && run.epochs.empty())
     throw Error("'" + path.string() + "' has no step and no epoch yet: train first");
   if (const std::string text = text_if_there(out / "precision.json"); !text.empty()) run.precision = parse_json(text);
-  if (run.precision.is_discarded() || !run.precision.is_object()) run.precision = nullptr;
+  if (!is_precision(run.precision)) run.precision = nullptr;
   run.recipe = text_if_there(out / "recipe.toml");
   return run;
 }

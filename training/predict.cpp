@@ -209,8 +209,11 @@ std::optional<Predicted> predict(Executor& executor, Dataset dataset, const Pred
   const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.evaluate.seed, 0);
   std::vector<Column> columns = columns_of(program, notes, feed.batch(), options);
   Predicted predicted{.samples = static_cast<int64_t>(order.size()), .remarks = feed.remarks()};
+  const auto names = [](const RowArray& array) { return !array.elements.empty() || !array.value_names.empty(); };
   for (const Column& column : columns)
     predicted.arrays.insert(predicted.arrays.end(), column.arrays().begin(), column.arrays().end());
+  if (!options.class_names.empty() && std::ranges::none_of(predicted.arrays, names))
+    predicted.remarks.emplace_back("class_names is not used: no output is known to hold a class for each sample");
 
   const auto fill = [&](RowSink& sink) {
     std::deque<int64_t> in_flight;  // rows

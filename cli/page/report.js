@@ -59,8 +59,8 @@ function chart(title, lines, {wide = false, log = false, marks = []} = {}) {
 const of_epochs = (key) => data.epochs.filter((e) => finite(e[key])).map((e) => [e.step, e[key]]);
 
 function fill_curves() {
-  const charts = [chart("Loss", [{class: "train", label: "of each step", points: data.curves.loss || []}, {class: "epoch", label: "of each epoch", points: of_epochs("loss")},
-    {class: "test", label: "of held-out data", points: of_epochs("test_loss")}], {wide: true, marks: data.skipped})];
+  const charts = [chart("Loss", [{class: "train", label: "steps", points: data.curves.loss || []}, {class: "epoch", label: "epochs", points: of_epochs("loss")},
+    {class: "test", label: "held out", points: of_epochs("test_loss")}], {wide: true, marks: data.skipped})];
   const measures = Object.keys(last).filter((key) => key.startsWith("test_") && key !== "test_loss" && finite(last[key])).map((key) => key.slice(5));
   const plain = new Set(["loss", "step", "epoch", "skipped", "seconds"]);
   const names = [...new Set([...measures, ...Object.keys(data.curves)])].filter((name) => !plain.has(name));
@@ -68,8 +68,8 @@ function fill_curves() {
   names.sort((a, b) => ((order.indexOf(a) + 99) % 99) - ((order.indexOf(b) + 99) % 99));
   for (const name of names) {
     const is_scale = name === "loss_scale";
-    charts.push(chart(title_of(name), [{class: "train", label: "of each step", points: data.curves[name] || []}, ...(is_scale || name === "learning_rate" || name.endsWith("_per_second") ? [] : [{class: "epoch", label: "of each epoch", points: of_epochs(name)}]),
-      {class: "test", label: "of held-out data", points: of_epochs("test_" + name)}], {log: is_scale, marks: is_scale ? data.skipped : []}));
+    charts.push(chart(title_of(name), [{class: "train", label: "steps", points: data.curves[name] || []}, ...(is_scale || name === "learning_rate" || name.endsWith("_per_second") ? [] : [{class: "epoch", label: "epochs", points: of_epochs(name)}]),
+      {class: "test", label: "held out", points: of_epochs("test_" + name)}], {log: is_scale, marks: is_scale ? data.skipped : []}));
   }
   at("curves_view").replaceChildren(element("div", {class: "charts"}, ...charts.filter(Boolean)));
   if (data.skips) at("curves_view").append(element("p", {class: "soft"}, `${count_text(data.skips)} steps overflowed and were skipped: the red marks on the axis${data.skips > data.skipped.length ? ", the first of them" : ""}.`));
@@ -153,5 +153,6 @@ function show_view(name) {
   for (const view of kViews) at("tab_" + view).setAttribute("aria-selected", String(view === name)), at(view + "_view").hidden = view !== name;
 }
 
-fill_header(), fill_curves(), fill_epochs(), fill_classes(), fill_precision(), fill_recipe();
+// What one of them cannot read does not hide the others.
+for (const fill of [fill_header, fill_curves, fill_epochs, fill_classes, fill_precision, fill_recipe]) try { fill(); } catch (error) { console.error(error); }
 for (const name of kViews) at("tab_" + name).addEventListener("click", () => show_view(name));

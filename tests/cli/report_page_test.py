@@ -40,7 +40,7 @@ def check(page, data):
         expect(title in titles, f"there is a curve of {title}, among {titles}")
     plot = "document.querySelector('#curves_view .chart.wide svg')"
     page.run(f"{plot}.dispatchEvent(new MouseEvent('mousemove', {{clientX: {plot}.getBoundingClientRect().x + 300, clientY: 200, bubbles: true}}))")
-    expect(page.text("#readout").startswith("step ") and "of held-out data" in page.text("#readout"), "the curves are read out")
+    expect(page.text("#readout").startswith("step ") and "held out" in page.text("#readout"), "the curves are read out")
     page.click("document.getElementById('tab_epochs')")
     expect(page.count("#epochs_view tbody tr") == 6, "a row for each epoch")
     page.click("document.getElementById('tab_classes')")

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,6 +35,7 @@ struct StepInputs {
 struct FeedOptions {
   std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
   TokenObjective tokens{};
+  std::set<std::string> labels{};  // inputs of labels, whose bytes are numbers and no pixels
 };
 
 // Binds the arrays or the tokens of a data set to the inputs of one program and fills batches. The data set must

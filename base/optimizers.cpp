@@ -7,14 +7,6 @@
 
 namespace halfstep {
 
-Term Term::with(std::string_view op, Term b) const { return of_->apply(op, {*this, b}); }
-Term Term::under(std::string_view op) const { return of_->apply(op, {*this}); }
-Term Term::constant(double value) const { return of_->constant(value); }
-
-Term where_less(Term a, Term b, Term if_less, Term otherwise) {
-  return a.of_->apply("select", {a.with("less", b), if_less, otherwise});
-}
-
 namespace {
 
 constexpr HyperParameter kMomentum{.name = "momentum", .most = 1};

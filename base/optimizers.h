@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <limits>
 #include <map>
 #include <span>
@@ -11,42 +10,13 @@
 #include <string_view>
 #include <vector>
 
+#include "base/terms.h"
+
 namespace halfstep {
 
-class UpdateContext;
-
-// A number for each element of the parameters, or one for all of them.
-class Term {
+// What a row's update is computed with.
+class UpdateContext : public TermContext {
  public:
-  Term(UpdateContext& of, int32_t id) : of_(&of), id_(id) {}
-  int32_t id() const { return id_; }
-
-  friend Term operator+(Term a, Term b) { return a.with("add", b); }
-  friend Term operator-(Term a, Term b) { return a.with("sub", b); }
-  friend Term operator*(Term a, Term b) { return a.with("mul", b); }
-  friend Term operator/(Term a, Term b) { return a.with("div", b); }
-  friend Term operator+(Term a, double b) { return a + a.constant(b); }
-  friend Term operator-(double a, Term b) { return b.constant(a) - b; }
-  friend Term operator*(Term a, double b) { return a * a.constant(b); }
-  friend Term sqrt(Term x) { return x.under("sqrt"); }
-  friend Term exp(Term x) { return x.under("exp"); }
-  friend Term operator-(Term x) { return x.under("neg"); }
-  // if_less where a < b, else `otherwise`.
-  friend Term where_less(Term a, Term b, Term if_less, Term otherwise);
-
- private:
-  Term with(std::string_view op, Term b) const;
-  Term under(std::string_view op) const;
-  Term constant(double value) const;
-
-  UpdateContext* of_;
-  int32_t id_;
-};
-
-// What a row's update is computed with, by the ops of the IR.
-class UpdateContext {
- public:
-  virtual ~UpdateContext() = default;
   virtual double parameter(std::string_view name) const = 0;  // of the row
   virtual Term gradient() = 0;                                // unscaled and clipped, with its weight decay
   virtual Term learning_rate() = 0;
@@ -54,8 +24,6 @@ class UpdateContext {
   virtual Term slot(std::string_view name) = 0;   // for each element
   virtual Term count(std::string_view name) = 0;  // one number
   virtual void set(Term state, Term after) = 0;   // unless the step overflows
-  virtual Term constant(double value) = 0;
-  virtual Term apply(std::string_view op, std::initializer_list<Term> operands) = 0;
 };
 
 // A key of the recipe; rows that share one share its range.

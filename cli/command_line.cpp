@@ -238,6 +238,12 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
     command->add_flag_callback(
         "--training-operators", [&options] { options.exported = CommandOptions::training_operators; },
         "write the model with loss, Gradient and optimizer as operators (ai.onnx.preview.training): train reads them");
+    command
+        ->add_option("--outputs", options.outputs,
+                     "only these values as outputs, without what leads to none of them: a loss in the graph and its "
+                     "labels; without a checkpoint the file's own weights")
+        ->delimiter(',')
+        ->type_name("NAME,...");
   }
   if (name == "gradients")
     command->add_option("-o,--target", options.target, "the safetensors file to write")->required()->type_name("FILE");

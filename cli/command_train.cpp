@@ -64,7 +64,7 @@ void begin_as_training(Executor& executor, const Recipe& recipe) {
   if (!recipe.resume.empty())
     load_checkpoint(recipe.resume, executor);
   else if (!recipe.grad_scaler.empty())
-    write_grad_scaler(executor, read_grad_scaler(recipe.grad_scaler), "grad_scaler");
+    write_grad_scalers(executor, read_grad_scalers(recipe.grad_scaler), "grad_scaler");
 }
 
 // A run with its records: the recipe that held, metrics, checkpoints, progress.

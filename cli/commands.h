@@ -28,6 +28,7 @@ struct CommandOptions {
   std::string cubins;      // compile: architectures
   std::string checkpoint;  // eval, predict, export, gradients: weights to use
   enum Exported : uint8_t { model, mixed_model, training_graph, training_info, training_operators } exported = model;
+  std::vector<std::string> outputs;                            // export: that the model keeps; none: all
   enum Trace : uint8_t { untraced, traced } trace = untraced;  // train: every stage
   InspectOptions inspect;
   std::vector<std::string> sides;        // diff: two

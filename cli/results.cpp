@@ -23,6 +23,7 @@ void put(nlohmann::json& object, const char* key, const std::vector<LossRow>& lo
   for (const LossRow& row : losses) {
     nlohmann::json& entry = object[key][row.name] = {{"loss", row.loss}, {"weight", row.weight}};
     if (row.accuracy) entry["accuracy"] = *row.accuracy;
+    if (row.loss_scale) entry["loss_scale"] = *row.loss_scale;
   }
 }
 
@@ -37,8 +38,9 @@ void put(nlohmann::json& object, const MeasureReport& report, const std::string&
 std::string losses_text(const std::vector<LossRow>& losses) {
   std::string text;
   for (const LossRow& row : losses)
-    text += fmt::format("{}{} {:.4f}{}", text.empty() ? "" : ", ", row.name, row.loss,
-                        row.accuracy ? fmt::format(" ({:.2f} %)", *row.accuracy * 100) : "");
+    text += fmt::format("{}{} {:.4f}{}{}", text.empty() ? "" : ", ", row.name, row.loss,
+                        row.accuracy ? fmt::format(" ({:.2f} %)", *row.accuracy * 100) : "",
+                        row.loss_scale ? fmt::format(" at scale {:g}", *row.loss_scale) : "");
   return text;
 }
 

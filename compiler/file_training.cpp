@@ -79,7 +79,10 @@ void refuse_other_keys(const Recipe& recipe) {
     if (!holds) problems.add(fmt::format("{}: training operators do not say it: {}", key, remedy));
   };
   expect(recipe.losses.empty(), "losses", "write --training-graph or --training-info, or train with one");
-  expect(recipe.label_smoothing == 0, "label_smoothing", "leave it out");
+  for (const auto& [key, values] : recipe.loss_parameters)
+    expect(!find_loss(recipe.loss)->reads(key) || values == std::vector{0.0}, key, "leave it out");
+  expect(recipe.loss == "softmax_cross_entropy" || recipe.loss == "mean_squared_error" || recipe.loss == "from_graph",
+         "loss", "take softmax_cross_entropy, mean_squared_error or from_graph, or write --training-info");
   expect(recipe.clip_norm == 0, "clip_norm", "leave it out");
   expect(recipe.accumulation == 1, "accumulation", "give it to the run");
   expect(!recipe.dropout, "dropout", "give it to the run");

@@ -6,6 +6,7 @@
 
 #include "base/optimizers.h"
 #include "training/learning_rate.h"
+#include "training/recipe_losses.h"
 
 namespace halfstep {
 namespace {
@@ -25,18 +26,21 @@ const std::vector<IdleKeys>& rows() {
       {{"no_decay"},
        [](const Recipe& r) { return r.weight_decay == 0; },
        [](const Recipe&) { return std::string("weight_decay is 0"); }},
-      {{"loss", "output", "label_smoothing", "class_axis", "ignore_index", "classes"},
+      {{"loss", "output", "classes"},
        [](const Recipe& r) { return !r.losses.empty(); },
        [](const Recipe&) { return std::string("each of the losses has its own"); }},
-      {{"label_smoothing", "class_axis", "ignore_index"},
-       [](const Recipe& r) { return r.losses.empty() && r.loss != "softmax_cross_entropy"; },
-       [](const Recipe& r) { return "loss is " + r.loss; }},
+      {{"loss_scales"},
+       [](const Recipe& r) { return r.losses.empty(); },
+       [](const Recipe&) { return std::string("there is one loss"); }},
       {{"ids", "test_fraction"},
        [](const Recipe& r) { return r.objective == "labels"; },
        [](const Recipe&) { return std::string("objective is labels"); }},
       {{"mask_token", "mask_probability", "special_tokens"},
        [](const Recipe& r) { return r.objective != "masked_token"; },
        [](const Recipe& r) { return "objective is " + r.objective; }},
+      {{"loss_scales"},
+       [](const Recipe& r) { return !r.losses.empty() && (scales_nothing(r) || r.loss_scale == "fixed"); },
+       [](const Recipe&) { return std::string("the loss scale does not move"); }},
       {{"initial_scale", "growth_factor", "backoff_factor", "growth_interval", "min_scale", "hysteresis"},
        scales_nothing,
        [](const Recipe& r) { return fmt::format("in {} the loss is not scaled", r.precision); }},
@@ -85,17 +89,20 @@ void add_idle_schedule_keys(const Recipe& recipe, std::vector<std::string>& sent
         sentences.push_back(fmt::format("{} has no effect: schedule is {}", name, chosen.name));
 }
 
-// Of one of several losses.
+// Keys of losses that theirs does not read.
 void add_idle_keys_of_losses(const Recipe& recipe, std::vector<std::string>& sentences) {
+  for (const LossKey& key : loss_keys()) {
+    if (!recipe.given.contains(std::string(key.name))) continue;
+    if (!recipe.losses.empty())
+      sentences.push_back(fmt::format("{} has no effect: each of the losses has its own", key.name));
+    else if (!find_loss(recipe.loss)->reads(key.name))
+      sentences.push_back(fmt::format("{} has no effect: loss is {}", key.name, recipe.loss));
+  }
   for (size_t i = 0; i < recipe.losses.size(); ++i) {
-    const RecipeLoss& loss = recipe.losses[i];
-    const auto add = [&](bool given, const char* key) {
-      if (given && loss.kind != "softmax_cross_entropy")
-        sentences.push_back(fmt::format("{} of loss {} has no effect: its kind is {}", key, i + 1, loss.kind));
-    };
-    add(loss.label_smoothing != 0, "label_smoothing");
-    add(loss.class_axis.has_value(), "class_axis");
-    add(loss.ignore_index.has_value(), "ignore_index");
+    const OutputLoss& loss = recipe.losses[i].loss;
+    for (const LossKey& key : loss_keys())
+      if (!get_loss_key(loss, key, kListSeparator).empty() && !function_of(loss).reads(key.name))
+        sentences.push_back(fmt::format("{} of loss {} has no effect: its kind is {}", key.name, i + 1, loss.kind));
   }
 }
 

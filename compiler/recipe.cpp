@@ -13,14 +13,14 @@
 namespace halfstep {
 namespace {
 
-std::string toml_text(const toml::node& node) {
+std::string toml_text(const toml::node& node, char separator = ',') {
   if (const auto* s = node.as_string()) return s->get();
   if (const auto* i = node.as_integer()) return std::to_string(i->get());
   if (const auto* d = node.as_floating_point()) return fmt::format("{}", d->get());
   if (const auto* b = node.as_boolean()) return b->get() ? "true" : "false";
   if (const auto* a = node.as_array()) {
     std::string text;
-    for (const toml::node& element : *a) text += (text.empty() ? "" : ",") + toml_text(element);
+    for (const toml::node& element : *a) text += (text.empty() ? "" : std::string(1, separator)) + toml_text(element);
     return text;
   }
   throw Error("a number, text, truth value or list expected");
@@ -31,7 +31,8 @@ std::string losses_text(const toml::array& tables) {
   std::string text;
   for (size_t number = 1; const toml::node& node : tables) {
     std::vector<std::pair<std::string, std::string>> keys;
-    for (const auto& [name, value] : *node.as_table()) keys.emplace_back(std::string(name.str()), toml_text(value));
+    for (const auto& [name, value] : *node.as_table())
+      keys.emplace_back(std::string(name.str()), toml_text(value, kListSeparator));
     if (keys.empty()) throw Error(fmt::format("loss {}: it is empty", number));
     ++number;
     text += (text.empty() ? "" : ";") + loss_text(keys);

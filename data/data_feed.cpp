@@ -223,7 +223,7 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
   if (fit.kind == SampleFit::none) problems.add(where + misfit(input, array));
   if (fit.kind == SampleFit::transposed) binding.columns = fit.columns;
   if (const std::string remark = describe(fit, input, array); !remark.empty()) remarks_.push_back(remark);
-  const bool scaled = options.normalization.contains(input.name.text);
+  const bool scaled = options.normalization.contains(input.name.text) || options.labels.contains(input.name.text);
   if (const std::string problem = conversion_problem(input, array, scaled); !problem.empty())
     problems.add(where + problem);
   bindings_.push_back(std::move(binding));

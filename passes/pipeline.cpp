@@ -130,7 +130,8 @@ void add_updates(Pipeline& p) {
   p.result.arena_states = arena_states(p.at("train"), p.result.arenas);
   if (p.options.programs == TrainingPipelineOptions::training_and_gradients) {
     p.result.graphs.push_back(add_gradients(differentiated, optimizer, p.result.arenas));
-    if (optimizer.accumulation == 1) p.result.arena_states.push_back(kGradientArena);
+    if (std::ranges::find(p.result.arena_states, Name(kGradientArena)) == p.result.arena_states.end())
+      p.result.arena_states.push_back(kGradientArena);
   }
   p.result.initial_states = initial_states(optimizer);
 }

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/losses.h"
+
 namespace halfstep {
 
 // One of several losses, whose weighted sum is the step's; its measures are those of base/name.h's of_loss.
@@ -16,6 +18,7 @@ struct LossNote {
   double weight = 1;
   int64_t classes = 0;                  // that its labels choose from; 0: they are none
   std::optional<int64_t> ignored = {};  // label
+  std::optional<LabelBounds> bounds = {};
   friend bool operator==(const LossNote&, const LossNote&) = default;
 };
 
@@ -55,6 +58,7 @@ struct StepNotes {
   std::optional<int64_t> classes = {};        // of the model's output
   std::optional<int64_t> label_classes = {};  // where the recipe says that labels have fewer
   std::optional<int64_t> ignored_label = {};
+  std::optional<LabelBounds> label_bounds = {};
   std::map<std::string, int64_t> table_rows = {};  // by input whose values choose rows of a table
   std::vector<LossNote> losses = {};               // where there are several
   std::vector<JudgedOutput> judged = {};           // by the losses, in their order

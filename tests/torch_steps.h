@@ -110,10 +110,10 @@ inline void expect_recorded_several_losses(const MakeTrainingStep& make_step) {
   LossOptions loss;
   const std::vector<double> weights = reference.at("weights");
   loss.terms = {{.name = "", .weight = weights[0], .loss = {.output = "logits"}},
-                {.name = "", .weight = weights[1], .loss = {.kind = LossKind::mean_squared_error, .output = "boxes"}},
+                {.name = "", .weight = weights[1], .loss = {.kind = "mean_squared_error", .output = "boxes"}},
                 {.name = "soft", .weight = weights[2], .loss = {.output = "logits", .labels = "others"}}};
   loss.terms[0].loss.ignore_index = reference.at("ignore_index").get<int64_t>();
-  loss.terms[2].loss.label_smoothing = reference.at("label_smoothing");
+  loss.terms[2].loss.parameters["label_smoothing"] = {reference.at("label_smoothing").get<double>()};
   const double rate = reference.at("lr");
   const FileTensors initial{{"trunk", tensor("trunk")}, {"class", tensor("class")}, {"box", tensor("box")}};
   const std::unique_ptr<TrainingStep> step =
@@ -153,7 +153,7 @@ inline void expect_recorded_loss_scales(const MakeTrainingStep& make_step) {
     })");
   const auto one_value = [](double v) { return Tensor::from_values({DType::f32, {1}}, std::vector<double>{v}); };
   LossOptions from_graph;
-  from_graph.kind = LossKind::from_graph;
+  from_graph.kind = "from_graph";
   const nlohmann::json reference = recorded("grad_scaler");
   for (const auto& [name, trace] : reference.at("traces").items()) {
     SCOPED_TRACE(name);
@@ -174,6 +174,52 @@ inline void expect_recorded_loss_scales(const MakeTrainingStep& make_step) {
       EXPECT_EQ(step->scalar_state(kLossScaleState), expected.at("scale").get<double>()) << "step " << i;
       EXPECT_EQ(step->scalar_state(kLossScaleTracker), expected.at("tracker").get<double>()) << "step " << i;
       EXPECT_EQ(step->parameters().at("w").at(0), expected.at("weight").get<double>()) << "step " << i;
+    }
+  }
+}
+
+// Two losses of one weight with a scale each, against two of PyTorch's scalers: a step is skipped if any overflows,
+// each scale moves by its own overflows.
+inline void expect_recorded_scales_of_each(const MakeTrainingStep& make_step) {
+  const Graph model = parse_graph(R"(
+    graph two {
+      %g = input() {name="g"} : f32[1]
+      %h = input() {name="h"} : f32[1]
+      %w = parameter() {name="w"} : f32[1]
+      %0 = mul(%w, %g)
+      %1 = mul(%w, %h)
+      output "a" = %0
+      output "b" = %1
+    })");
+  const auto one_value = [](double v) { return Tensor::from_values({DType::f32, {1}}, std::vector<double>{v}); };
+  const nlohmann::json reference = recorded("loss_scales");
+  const std::vector<double> weights = reference.at("weights");
+  LossOptions loss;
+  loss.terms = {{.name = "a", .weight = weights[0], .loss = {.kind = "from_graph", .output = "a"}},
+                {.name = "b", .weight = weights[1], .loss = {.kind = "from_graph", .output = "b"}}};
+  OptimizerOptions options;
+  options.scaling = {.mode = LossScaleMode::dynamic,
+                     .initial = reference.at("scale"),
+                     .interval = reference.at("growth_interval"),
+                     .floor = 0,
+                     .losses = weights,
+                     .scales = LossScaling::of_each};
+  const std::unique_ptr<TrainingStep> step = make_step(model, loss, options, {{"w", one_value(0)}});
+  for (size_t i = 0; i < reference.at("steps").size(); ++i) {
+    SCOPED_TRACE(i);
+    const nlohmann::json& expected = reference.at("steps")[i];
+    const auto gradient = [&](size_t k) {
+      return one_value(expected.at("overflows")[k].get<bool>() ? std::numeric_limits<double>::infinity() : 1);
+    };
+    const std::map<Name, double> found =
+        step->run({{"g", gradient(0)}, {"h", gradient(1)}, {kStepLearningRate, Tensor::scalar(DType::f32, 1)}});
+    EXPECT_EQ(step->parameters().at("w").at(0), expected.at("weight").get<double>());
+    EXPECT_EQ(found.at(kOverflow) != 0,
+              expected.at("overflows")[0].get<bool>() || expected.at("overflows")[1].get<bool>());
+    for (size_t k = 0; k < 2; ++k) {
+      EXPECT_EQ(found.at(of_loss(kOverflow, k)) != 0, expected.at("overflows")[k].get<bool>()) << k;
+      EXPECT_EQ(step->scalar_state(of_loss(kLossScaleState, k)), expected.at("scales")[k].get<double>()) << k;
+      EXPECT_EQ(step->scalar_state(of_loss(kLossScaleTracker, k)), expected.at("trackers")[k].get<double>()) << k;
     }
   }
 }

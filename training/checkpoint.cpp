@@ -296,8 +296,8 @@ fs::path save_checkpoint(const fs::path& directory, Executor& executor, const Tr
       prepare_checkpoint_directory(partial);
       for (const TensorFile& file : kTensorFiles)
         write_safetensors(partial / file.name, checkpoint.model.*file.tensors);
-      if (const auto scaler = grad_scaler_of(executor.model(), checkpoint.model.slots))
-        write_file_atomically(partial / "grad_scaler.json", to_json(*scaler));
+      if (const auto scalers = grad_scalers_of(executor.model(), checkpoint.model.slots))
+        write_file_atomically(partial / "grad_scaler.json", to_json(*scalers));
       write_file_atomically(partial / "manifest.json", manifest.dump(1) + "\n");
       put_in_place(partial, final_path, replaced);
       for (const fs::path& old : {partial, replaced}) fs::remove_all(old, ignored);

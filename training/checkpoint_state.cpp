@@ -99,13 +99,13 @@ class Restore {
     } else if (is_left_out(buffer, tensors)) {
       contents_.emplace(buffer.name, model_.state.at(buffer.name));
     } else if (const Tensor* t = find(tensors, buffer.name.text, buffer.type)) {
-      contents_.emplace(buffer.name, buffer.name == kLossScaleHysteresis ? at_most_the_models(*t) : *t);
+      contents_.emplace(buffer.name, is_hysteresis(buffer.name) ? at_most_the_models(buffer.name, *t) : *t);
     }
   }
 
   void refuse_unused(const FileTensors& tensors) {
     for (const auto& [name, unused] : tensors)
-      if (!used_.contains(name) && name != kLossScaleHysteresis.text)
+      if (!used_.contains(name) && !is_hysteresis({Role::slot, name}))
         problems_.add(where_ + ": it holds '" + name +
                       "', which this model does not have: was it another model or optimizer?");
   }
@@ -116,15 +116,17 @@ class Restore {
   }
 
  private:
+  static bool is_hysteresis(const Name& name) {
+    return name == kLossScaleHysteresis || is_of_a_loss(name, kLossScaleHysteresis);
+  }
   // A run may go on with hysteresis, and without.
   bool is_left_out(const StateBuffer& buffer, const FileTensors& tensors) const {
-    return buffer.name == kLossScaleHysteresis && !tensors.contains(buffer.name.text) &&
-           model_.state.contains(buffer.name);
+    return is_hysteresis(buffer.name) && !tensors.contains(buffer.name.text) && model_.state.contains(buffer.name);
   }
 
   // A run that goes on may spare fewer overflows.
-  Tensor at_most_the_models(const Tensor& left) const {
-    const auto most = model_.state.find(kLossScaleHysteresis);
+  Tensor at_most_the_models(const Name& state, const Tensor& left) const {
+    const auto most = model_.state.find(state);
     return most != model_.state.end() && most->second.at(0) < left.at(0) ? most->second : left;
   }
 

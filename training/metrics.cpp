@@ -30,6 +30,8 @@ void put(Json& object, const char* key, const std::vector<LossRow>& losses) {
   for (const LossRow& row : losses) {
     object[key][row.name]["loss"] = row.loss;
     put(object[key][row.name], "accuracy", row.accuracy);
+    put(object[key][row.name], "loss_scale", row.loss_scale);
+    if (row.overflowed) object[key][row.name]["overflow"] = true;
   }
 }
 

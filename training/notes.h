@@ -17,10 +17,13 @@ inline ValueRanges noted_ranges(const StepNotes& notes) {
   ranges.classes = notes.label_classes.value_or(notes.classes.value_or(0));
   ranges.ignored = notes.ignored_label;
   ranges.rows = notes.table_rows;
+  if (notes.label_bounds && notes.label_input)
+    ranges.labels_of[*notes.label_input] = {.ignored = notes.ignored_label, .bounds = notes.label_bounds};
   // Two losses may read the same labels.
   for (const LossNote& loss : notes.losses) {
-    if (loss.classes == 0) continue;
-    const auto [entry, fresh] = ranges.labels_of.try_emplace(loss.labels, LabelRange{loss.classes, loss.ignored});
+    if (loss.classes == 0 && !loss.bounds) continue;
+    const auto [entry, fresh] =
+        ranges.labels_of.try_emplace(loss.labels, LabelRange{loss.classes, loss.ignored, loss.bounds});
     LabelRange& both = entry->second;
     if (!fresh) both.classes = std::min(both.classes, loss.classes);
     if (both.ignored != loss.ignored) both.ignored.reset();

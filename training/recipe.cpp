@@ -81,7 +81,7 @@ void read(std::map<std::string, double>& to, const std::string& text) {
   }
 }
 
-void read(std::vector<RecipeLoss>& to, const std::string& text) { to = read_losses(text); }
+void read(std::vector<LossTerm>& to, const std::string& text) { to = read_losses(text); }
 
 std::string write(const std::string& v) { return v; }
 std::string write(int64_t v) { return std::to_string(v); }
@@ -111,7 +111,7 @@ std::string write(const std::map<std::string, double>& v) {
   return text;
 }
 
-std::string write(const std::vector<RecipeLoss>& v) { return write_losses(v); }
+std::string write(const std::vector<LossTerm>& v) { return write_losses(v); }
 
 // Words separated by | in `choices`.
 void expect_choice(const std::string& choices, const std::string& text) {
@@ -196,6 +196,48 @@ std::vector<RecipeKey> parameter_keys() {
   return keys;
 }
 
+// Takes aliases too, and gives the row's name.
+RecipeKey loss_key() {
+  RecipeKey k = key<&Recipe::loss>(kStep, "loss", loss_names("|"), "what is minimised");
+  k.set = [](Recipe& r, const std::string& text) { r.loss = find_loss(text)->name; };
+  return k;
+}
+
+// "sgd, adam": the losses that read a key.
+std::string readers_of(const LossKey& key) {
+  std::string names;
+  for (const LossFunction& row : loss_functions())
+    if (row.reads(key.name)) names += (names.empty() ? "" : ", ") + std::string(row.name);
+  return names;
+}
+
+RecipeKey key_of_losses(const LossKey& key) {
+  const std::string name(key.name);
+  const auto set = [=](Recipe& r, const std::string& text) {
+    OutputLoss loss = one_loss(r);
+    set_loss_key(loss, key, text, ',');
+    r.class_axis = loss.class_axis, r.ignore_index = loss.ignore_index;
+    r.loss_parameters = std::move(loss.parameters);
+  };
+  const auto get = [=](const Recipe& r) {
+    const OutputLoss loss = one_loss(r);
+    const std::string given = get_loss_key(loss, key, ',');
+    if (!given.empty() || !r.losses.empty() || !key.value || !function_of(loss).reads(name)) return given;
+    return key.kind == LossKey::yes_or_no ? write(*key.value != 0) : write(*key.value);
+  };
+  const char* unit = key.kind == LossKey::list        ? "NUMBER,..."
+                     : key.kind == LossKey::yes_or_no ? "true|false"
+                                                      : "NUMBER";
+  return {name,      kStep.name, kStep.scope, unit, fmt::format("{} ({})", key.meaning, readers_of(key)),
+          key.least, key.most,   set,         get};
+}
+
+std::vector<RecipeKey> keys_of_losses() {
+  std::vector<RecipeKey> keys;
+  for (const LossKey& key : loss_keys()) keys.push_back(key_of_losses(key));
+  return keys;
+}
+
 std::vector<RecipeKey> all_keys() {
   using R = Recipe;
   std::vector<RecipeKey> table{
@@ -233,17 +275,15 @@ std::vector<RecipeKey> all_keys() {
 
       key<&R::batch>(kStep, "batch", "NUMBER", "samples in a batch", 1),
       key<&R::accumulation>(kStep, "accumulation", "NUMBER", "batches whose gradients make one optimizer step", 1),
-      key<&R::loss>(kStep, "loss", "softmax_cross_entropy|mean_squared_error|from_graph", "what is minimised"),
+      loss_key(),
       key<&R::output>(kStep, "output", "NAME", "the output the loss is attached to; default: the only one"),
       key<&R::losses>(kStep, "losses", "KEY=VALUE,...;...",
-                      "several, whose weighted sum is minimised: name, kind, output, labels, weight, ignore_index, "
-                      "class_axis, label_smoothing; in recipes a [[loss]] each"),
+                      "several, whose weighted sum is minimised: name, kind, output, labels, weight, and the keys of "
+                      "one loss, lists as 1:2:3; in recipes a [[loss]] each"),
+      key<&R::loss_scales>(kStep, "loss_scales", "shared|each",
+                           "of several losses: one scale and one backward for their sum, or for each its own"),
       key<&R::keep_outputs>(kStep, "keep_outputs", "true|false",
                             "evaluation also gives the model's outputs, for predictions through the API"),
-      key<&R::ignore_index>(kStep, "ignore_index", "NUMBER", "the label that does not count"),
-      key<&R::class_axis>(kStep, "class_axis", "NUMBER",
-                          "of the output; default: 1, the last of [N, S, V] where the model takes token ids"),
-      key<&R::label_smoothing>(kStep, "label_smoothing", "NUMBER", "share of a label spread over all classes", 0, 1),
       key<&R::objective>(kStep, "objective", "labels|next_token|masked_token",
                          "where labels come from: the data, or one stream of tokens"),
       key<&R::ids>(kStep, "ids", "NAME", "the input that takes the tokens; default: the only one that can"),
@@ -344,6 +384,9 @@ std::vector<RecipeKey> all_keys() {
       key<&R::metrics_every>(kRun, "metrics_every", "NUMBER", "one step in so many goes to metrics.jsonl", 0),
       key<&R::tensorboard>(kRun, "tensorboard", "true|false", "also write event files for TensorBoard into out"),
   };
+  const std::vector<RecipeKey> of_losses = keys_of_losses();
+  const auto outputs = std::ranges::find(table, "keep_outputs", &RecipeKey::name);
+  table.insert(outputs + 1, of_losses.begin(), of_losses.end());
   const std::vector<RecipeKey> parameters = parameter_keys();
   const auto optimizer = std::ranges::find(table, "optimizer", &RecipeKey::name);
   table.insert(optimizer + 1, parameters.begin(), parameters.end());
@@ -370,6 +413,15 @@ void expect_within(const RecipeKey& k, const std::string& text) {
 }
 
 }  // namespace
+
+OutputLoss one_loss(const Recipe& recipe) {
+  return {.kind = recipe.loss,
+          .output = recipe.output,
+          .labels = {},
+          .class_axis = recipe.class_axis,
+          .ignore_index = recipe.ignore_index,
+          .parameters = recipe.loss_parameters};
+}
 
 std::span<const RecipeKey> recipe_keys() { return keys(); }
 

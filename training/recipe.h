@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/losses.h"
 #include "base/optimizers.h"
 #include "base/tensor.h"
 #include "program/program.h"
@@ -21,15 +22,6 @@ namespace halfstep {
 struct ByteSize {
   int64_t bytes = 0;
   friend bool operator==(const ByteSize&, const ByteSize&) = default;
-};
-
-// One of several losses.
-struct RecipeLoss {
-  std::string name, kind = "softmax_cross_entropy", output, labels;  // empty name: the output's
-  double weight = 1;
-  std::optional<int64_t> ignore_index = {}, class_axis = {};
-  double label_smoothing = 0;
-  friend bool operator==(const RecipeLoss&, const RecipeLoss&) = default;
 };
 
 struct Recipe {
@@ -54,10 +46,11 @@ struct Recipe {
   int64_t batch = 32;
   int64_t accumulation = 1;
   std::string loss = "softmax_cross_entropy", output;
-  std::vector<RecipeLoss> losses;  // several; empty: the one above
+  std::vector<LossTerm> losses;  // several; empty: the one above
   bool keep_outputs = false;
   std::optional<int64_t> ignore_index, class_axis;
-  double label_smoothing = 0;
+  LossParameters loss_parameters;      // where they are given
+  std::string loss_scales = "shared";  // of several losses
   // What token data is turned into.
   std::string objective = "labels", ids;
   std::optional<int64_t> mask_token;
@@ -101,6 +94,9 @@ struct Recipe {
 
   std::set<std::string> given;  // keys that were set, by a file or an option
 };
+
+// The one loss, where there are not several.
+OutputLoss one_loss(const Recipe& recipe);
 
 // One row per key: the only place that knows it.
 struct RecipeKey {

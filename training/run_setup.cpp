@@ -53,6 +53,7 @@ Dataset open_evaluation_data(const Recipe& recipe) {
 
 FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
   FeedOptions options;
+  options.labels = label_inputs(model.notes);
   TokenObjective& tokens = options.tokens;
   tokens.kind = recipe.objective == "next_token"     ? Objective::next_token
                 : recipe.objective == "masked_token" ? Objective::masked_token
@@ -154,10 +155,10 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
   o.ranges = value_ranges(r, model);
   std::optional<double> fixed = fixed_scale(r);
   // A preset without loss scaling: nothing of it is in the step.
-  if (!fixed && r.loss_scale == "auto" && !model.state.contains({Role::slot, "loss_scale.scale"})) fixed = 1;
+  if (!fixed && r.loss_scale == "auto" && !has_loss_scale(model)) fixed = 1;
   o.min_scale = fixed.value_or(r.min_scale);  // a fixed scale has nowhere to go
   o.skip_limit = r.skip_limit;
-  if (!r.grad_scaler.empty() && r.resume.empty()) o.grad_scaler = read_grad_scaler(r.grad_scaler);
+  if (!r.grad_scaler.empty() && r.resume.empty()) o.grad_scaler = read_grad_scalers(r.grad_scaler);
   o.overflow_limit = fixed == 1.0 ? 1 : r.overflow_limit;  // without a scale it is no matter of range
   o.checkpoints = {.directory = std::filesystem::path(r.out) / "checkpoints",
                    .every_steps = r.checkpoint_every,

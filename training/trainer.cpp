@@ -136,7 +136,7 @@ class Training {
     if (!options.resume.empty())
       resume();
     else if (options.grad_scaler)
-      write_grad_scaler(executor, *options.grad_scaler, "grad_scaler");
+      write_grad_scalers(executor, *options.grad_scaler, "grad_scaler");
   }
 
   TrainReport run() {
@@ -282,12 +282,16 @@ class Training {
     row.skipped = scalar_output(outputs, kOverflow).value_or(0) != 0;
     EpochTotals& totals = state_.totals;
     row.loss = sums.mean_loss();
-    totals.counted += sums.counted;
+    totals.counted += sums.judged;
     if (sums.correct) {
-      if (sums.counted > 0) row.accuracy = *sums.correct / sums.counted;
+      row.accuracy = sums.accuracy();
       totals.correct = totals.correct.value_or(0) + *sums.correct;
     }
     row.losses = loss_rows(notes(), sums.each);
+    for (size_t i = 0; i < row.losses.size(); ++i) {
+      row.losses[i].loss_scale = scalar_output(outputs, of_loss(kUsedLossScale, i));
+      row.losses[i].overflowed = scalar_output(outputs, of_loss(kOverflow, i)).value_or(0) != 0;
+    }
     if (!row.accuracy) row.accuracy = first_accuracy(row.losses);
     epoch_samples_ += step_samples_;
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
@@ -333,6 +337,8 @@ class Training {
     row.loss = totals.loss_labels > 0 || totals.skipped == totals.steps ? totals.loss / totals.loss_labels : 0;
     if (totals.correct && totals.counted > 0) row.accuracy = *totals.correct / totals.counted;
     row.losses = loss_rows(notes(), totals.losses);
+    for (size_t i = 0; i < row.losses.size() && i < last_row_.losses.size(); ++i)
+      row.losses[i].loss_scale = last_row_.losses[i].loss_scale;
     if (totals.skipped == totals.steps)
       for (LossRow& loss : row.losses) loss.loss = std::numeric_limits<double>::quiet_NaN();
     if (!row.losses.empty()) row.loss = total_loss(row.losses), row.accuracy = first_accuracy(row.losses);

@@ -33,9 +33,9 @@ struct TrainOptions {
   SampleOrder order = SampleOrder::shuffled;
   LearningRateSchedule schedule;
   FeedOptions feed{};
-  ValueRanges ranges{};                          // what labels, tokens and ids are checked against
-  std::optional<GradScalerState> grad_scaler{};  // where a run that does not resume begins; absent: as compiled
-  double min_scale = 1;                          // the graph's floor of the loss scale
+  ValueRanges ranges{};                      // what labels, tokens and ids are checked against
+  std::optional<GradScalers> grad_scaler{};  // where a run that does not resume begins; absent: as compiled
+  double min_scale = 1;                      // the graph's floor of the loss scale
   // Steps in a row that may overflow at the floor, or have a loss that is not finite. Where the graph does not check
   // its gradients (no output "overflow") the first such loss has ruined the weights.
   int64_t overflow_limit = 50;

@@ -9,7 +9,8 @@
 // bind_arenas. Consumes the gradients; keeps measures "loss", "correct" and "counted", drops the other outputs,
 // and what tap_values reads, and adds "overflow" and "loss_scale" where there is a loss scale. With accumulation a
 // second graph only adds up gradients; where labels can be ignored, also the shares that count, so that all of the step
-// weigh alike.
+// weigh alike. Losses with a backward each are unscaled, weighed and added in f32; each moves its own scale by its own
+// overflows, and a step is skipped if any overflows (Apex's num_losses).
 #pragma once
 
 #include <cstdint>

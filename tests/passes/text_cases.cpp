@@ -121,6 +121,9 @@ LossScaling scaling_of(Options& o) {
   scaling.hysteresis = o.integer("hysteresis", 1);
   scaling.spares = o.choice<LossScaling::Spares>(
       "spares", {{"after_growth", LossScaling::after_growth}, {"after_each_step", LossScaling::after_each_step}});
+  scaling.losses = o.numbers("losses");
+  scaling.scales =
+      o.choice<LossScaling::Scales>("scales", {{"shared", LossScaling::shared}, {"of_each", LossScaling::of_each}});
   return scaling;
 }
 
@@ -195,6 +198,13 @@ std::string run_autocast(const Graph& graph, Options& o) {
   return text;
 }
 
+std::vector<double> numbers_of(const std::string& text, char separator) {
+  std::vector<double> numbers;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, separator);) numbers.push_back(std::stod(part));
+  return numbers;
+}
+
 // "output=class;labels=y;weight=0.5"
 LossTerm loss_term(const std::string& text) {
   LossTerm term;
@@ -206,7 +216,9 @@ LossTerm loss_term(const std::string& text) {
     else if (key == "ignore_index")
       term.loss.ignore_index = std::stoll(value);
     else if (key == "kind")
-      term.loss.kind = value == "from_graph" ? LossKind::from_graph : LossKind::mean_squared_error;
+      term.loss.kind = value;
+    else if (find_loss_key(key))
+      term.loss.parameters[key] = numbers_of(value, ':');
     else
       (key == "name" ? term.name : key == "labels" ? term.loss.labels : term.loss.output) = value;
   }
@@ -215,15 +227,19 @@ LossTerm loss_term(const std::string& text) {
 
 std::string run_attach_loss(const Graph& graph, Options& o) {
   LossOptions options;
-  options.kind = o.choice<LossKind>("kind", {{"softmax_cross_entropy", LossKind::softmax_cross_entropy},
-                                             {"mean_squared_error", LossKind::mean_squared_error},
-                                             {"from_graph", LossKind::from_graph}});
+  options.kind = o.text("kind", options.kind);
+  for (const LossKey& key : loss_keys())
+    if (const std::string name(key.name); key.kind != LossKey::whole && !o.text(name).empty())
+      options.parameters[name] = o.numbers(name);
   options.output = o.text("output");
   if (const int64_t axis = o.integer("class_axis", 0); axis != 0) options.class_axis = axis;
   if (o.text("model_outputs", "kept") == "dropped") options.model_outputs = LossOptions::dropped;
   if (const std::string ignore = o.text("ignore_index"); !ignore.empty()) options.ignore_index = std::stoll(ignore);
   for (const std::string& text : o.list("terms")) options.terms.push_back(loss_term(text));
-  return print(attach_loss(graph, options));
+  std::vector<std::string> remarks;
+  std::string text = print(attach_loss(graph, options, &remarks));
+  for (const std::string& remark : remarks) text += "// remark: " + remark + "\n";
+  return text;
 }
 
 std::string run_attach_preprocessing(const Graph& graph, Options& o) {

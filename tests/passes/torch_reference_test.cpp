@@ -3,6 +3,7 @@
 
 #include "tests/loss_scale_rules.h"
 #include "tests/passes/stepper.h"
+#include "tests/torch_losses.h"
 
 namespace halfstep {
 namespace {
@@ -45,6 +46,8 @@ std::unique_ptr<TrainingStep> interpreted(const Graph& model, const LossOptions&
 
 TEST(TorchReference, TwentyStepsOfEveryOptimizer) { expect_recorded_trajectories(interpreted); }
 TEST(TorchReference, EveryLossScaleTrace) { expect_recorded_loss_scales(interpreted); }
+TEST(TorchReference, EveryLoss) { expect_recorded_losses(interpreted); }
+TEST(TorchReference, AScaleForEachLoss) { expect_recorded_scales_of_each(interpreted); }
 TEST(TorchReference, SeveralWeightedLosses) { expect_recorded_several_losses(interpreted); }
 TEST(LossScaleRules, OfTorchOnRandomOverflows) { expect_torch_rule(interpreted, {.runs = 200}); }
 TEST(LossScaleRules, OfDeepSpeedOnRandomOverflows) { expect_deepspeed_rule(interpreted, {.runs = 200}); }

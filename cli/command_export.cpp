@@ -45,10 +45,18 @@ void export_step(const Recipe& given, const CommandOptions& options) {
     for (const std::string& remark : graph.remarks) print_err("halfstep: {}\n", remark);
 }
 
+// Of a checkpoint, for engines that infer.
+FileTensors exported_weights(const Recipe& recipe, const ModelState& state) {
+  if (!recipe.ema_weights || !has_average(state)) return state.weights;
+  print_err("halfstep: note: the weights are their running mean (ema); --ema_weights false takes the last ones\n");
+  return weights_of(state, WeightsKind::average);
+}
+
 void export_weights(const Recipe& given, const CommandOptions& options) {
   if (options.checkpoint.empty()) throw Error("no checkpoint is given: name it with --checkpoint");
   const Recipe recipe = open_job(given).recipe;
-  const Checkpoint checkpoint = read_checkpoint(options.checkpoint);
+  Checkpoint checkpoint = read_checkpoint(options.checkpoint);
+  checkpoint.model.weights = exported_weights(recipe, checkpoint.model);
   const Recipe run = recipe_of_run(options.checkpoint).value_or(recipe);
   export_model(onnx_model_of(recipe), checkpoint.model.weights, options.target,
                {.metadata = provenance(run, checkpoint.train.step)});
@@ -62,7 +70,7 @@ void export_low(const Recipe& given, const CommandOptions& options) {
   std::optional<int64_t> step;
   if (!options.checkpoint.empty()) {
     Checkpoint checkpoint = read_checkpoint(options.checkpoint);
-    weights = std::move(checkpoint.model.weights), step = checkpoint.train.step;
+    weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
   }
   const MixedExport made = export_mixed(recipe, weights, options.target, provenance(recipe, step));
   nlohmann::json lost = nlohmann::json::object();

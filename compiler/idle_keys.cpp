@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/optimizers.h"
@@ -23,7 +24,10 @@ bool scales_nothing(const Recipe& r) {
 const std::vector<IdleKeys>& rows() {
   static const std::vector<IdleKeys> table{
       {{"no_decay"},
-       [](const Recipe& r) { return r.weight_decay == 0; },
+       [](const Recipe& r) {
+         return r.weight_decay == 0 &&
+                std::ranges::none_of(r.groups, [](const RecipeGroup& g) { return g.weight_decay.value_or(0) > 0; });
+       },
        [](const Recipe&) { return std::string("weight_decay is 0"); }},
       {{"loss", "output", "label_smoothing", "class_axis", "ignore_index", "classes"},
        [](const Recipe& r) { return !r.losses.empty(); },
@@ -50,6 +54,15 @@ const std::vector<IdleKeys>& rows() {
         "op_types_to_include", "data_max", "init_max", "max_depth_of_reduction", "calibration_data"},
        [](const Recipe& r) { return r.precision == "fp32"; },
        [](const Recipe&) { return std::string("precision is fp32"); }},
+      {{"learning_rate", "warmup_steps"},
+       [](const Recipe& r) { return r.schedule == "file"; },
+       [](const Recipe&) { return std::string("schedule is file"); }},
+      {{"skipped_steps_count"},
+       [](const Recipe& r) { return r.schedule == "constant" && r.warmup_steps == 0; },
+       [](const Recipe&) { return std::string("the rate is constant"); }},
+      {{"min_delta"},
+       [](const Recipe& r) { return r.patience == 0; },
+       [](const Recipe&) { return std::string("patience is 0"); }},
       {{"bn_after", "bn_epsilon"},
        [](const Recipe& r) { return !r.bn_insert; },
        [](const Recipe&) { return std::string("bn_insert is false"); }},

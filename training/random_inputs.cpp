@@ -37,7 +37,7 @@ void fill_random(const CompiledModel& model, const Program& program, double lear
     if (buffer.kind != BufferKind::input) continue;
     Tensor value(buffer.type);
     if (buffer.name == kStepLearningRate)
-      value.set(0, learning_rate);
+      for (int64_t i = 0; i < buffer.type.element_count(); ++i) value.set(i, learning_rate);
     else if (!buffer.name.is(Role::step_input))
       value = random_tensor(buffer.type, bound_of(ranges, model, buffer.name.text), random);
     const std::span<std::byte> to = staging[input++];

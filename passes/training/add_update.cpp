@@ -1,13 +1,13 @@
 #include "passes/training/add_update.h"
 
 #include <algorithm>
-#include <functional>
 #include <utility>
 
 #include "base/error.h"
 #include "ir/builder.h"
 #include "passes/rewrite/rules.h"
 #include "passes/training/tap_values.h"
+#include "passes/training/update_nodes.h"
 
 namespace halfstep {
 namespace {
@@ -15,55 +15,16 @@ namespace {
 constexpr double kNoLabels = 1e-20;    // below any count; gradients are zero then
 constexpr double kClipEpsilon = 1e-6;  // torch.nn.utils.clip_grad_norm_
 
-// The terms of a row's update as values of the graph.
-class UpdateNodes final : public UpdateContext {
- public:
-  struct Operands {
-    Value gradient, rate;
-    TensorType arena;
-  };
-  // `set` gives a state the value that it takes.
-  UpdateNodes(Builder& builder, const OptimizerRow& row, const HyperParameters& given, const Operands& operands,
-              std::function<void(Value state, Value after)> set)
-      : b_(builder), row_(row), given_(given), operands_(operands), set_(std::move(set)) {}
-
-  double parameter(std::string_view name) const override { return value_of(row_, name, given_); }
-  Term gradient() override { return term(operands_.gradient); }
-  Term learning_rate() override { return term(operands_.rate); }
-  Term slot(std::string_view name) override { return term(b_.state({Role::slot, std::string(name)}, operands_.arena)); }
-  Term count(std::string_view name) override {
-    return term(b_.state({Role::slot, std::string(name)}, {DType::f32, {}}));
-  }
-  void set(Term state, Term after) override { set_(value(state), value(after)); }
-  Term constant(double number) override { return term(b_.constant(DType::f32, number)); }
-  Term apply(std::string_view op, std::initializer_list<Term> terms) override {
-    std::vector<Value> v;
-    for (const Term& t : terms) v.push_back(value(t));
-    return term(v.size() == 1   ? b_.unary(op, v[0])
-                : v.size() == 2 ? b_.binary(op, v[0], v[1])
-                                : b_.select(v[0], v[1], v[2]));
-  }
-  Value value(Term term) const { return values_[static_cast<size_t>(term.id())]; }
-
- private:
-  Term term(Value v) {
-    values_.push_back(v);
-    return {*this, static_cast<int32_t>(values_.size()) - 1};
-  }
-
-  Builder& b_;
-  const OptimizerRow& row_;
-  const HyperParameters& given_;
-  const Operands operands_;
-  const std::function<void(Value, Value)> set_;
-  std::vector<Value> values_;
-};
-
 // Copies a differentiated graph, and gathers its gradients.
 class Update {
  public:
   Update(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout, std::string name)
-      : graph_(graph), options_(options), layout_(layout), b_(std::move(name)), map_(copy_nodes(graph, b_)) {
+      : graph_(graph),
+        options_(options),
+        layout_(layout),
+        b_(std::move(name)),
+        map_(copy_nodes(graph, b_)),
+        arenas_(b_, layout) {
     b_.set_origin({"optimizer", Phase::update});
     gradients_ = flat_gradients();
     if (options.scaling.mode != LossScaleMode::none) overflow_ = any_not_finite(gradients_);
@@ -83,6 +44,8 @@ class Update {
       g = b_.mul(g, b_.div(scalar(labels_of_step()), b_.call("max", {b_.add(before, counted), scalar(kNoLabels)})));
       b_.update(before, scalar(0));
     }
+    if (options_.clip_adaptive) g = adaptively_clipped(g);
+    if (options_.clip_value) g = clipped_elements(g);
     if (options_.clip_norm) g = clipped(g);
     update_parameters(g);
     if (options_.scaling.mode == LossScaleMode::dynamic) update_scale(scale);
@@ -161,6 +124,33 @@ class Update {
     return b_.mul(g, b_.call("min", {factor, scalar(1)}));
   }
 
+  Value clipped_elements(Value g) {
+    const double most = *options_.clip_value;
+    return b_.call("max", {b_.call("min", {g, b_.constant_like(g, most)}), b_.constant_like(g, -most)});
+  }
+
+  // Adaptive gradient clipping (Brock et al. 2021) as timm has it: of each output's weights the gradient's norm is at
+  // most a share of their own.
+  Value adaptively_clipped(Value g) {
+    constexpr double kLeastWeights = 1e-3, kLeastGradient = 1e-6;
+    const Value p = weights();
+    return arenas_.by_parameter([&](const ArenaSlice& slice) {
+      const Value x = arenas_.part(g, slice), w = arenas_.part(p, slice);
+      const Shape shape = slice.file_shape();
+      Ints axes;
+      for (int64_t axis = 0; axis < static_cast<int64_t>(shape.size()); ++axis)
+        if (shape.size() < 2 || axis != slice.output_axis) axes.push_back(axis);
+      const auto norm = [&](Value v) { return b_.unary("sqrt", b_.reduce("reduce_sum", b_.mul(v, v), axes)); };
+      const auto at_least = [&](Value v, double least) { return b_.binary("max", v, scalar(least)); };
+      const Value most = b_.mul(at_least(norm(w), kLeastWeights), *options_.clip_adaptive), is = norm(x);
+      const Value smaller = b_.mul(x, b_.div(most, at_least(is, kLeastGradient)));
+      const Value fits = b_.binary("less", is, most);
+      return b_.select(b_.broadcast(fits, shape), x, smaller);
+    });
+  }
+
+  Value weights() { return b_.state(arena_name(DType::f32), arena(DType::f32)); }
+
   // On overflow a state keeps its value.
   Value kept_on_overflow(Value before, Value after) { return overflow_ ? b_.select(overflow_, before, after) : after; }
   void update(Value state, Value after) { b_.update(state, kept_on_overflow(state, after)); }
@@ -168,16 +158,18 @@ class Update {
   void update_parameters(Value g) {
     const OptimizerRow* row = find_optimizer(options_.name);
     require(row != nullptr, "options name an optimizer of the table");
-    const Value p = b_.state(arena_name(DType::f32), arena(DType::f32));
-    const Value rate = b_.input(kStepLearningRate, {DType::f32, {}});
+    const Value p = weights();
+    const Value rate = arenas_.by_segment([&](const ArenaSegment& s) { return arenas_.rate(s.rate); });
     Value before = p;
-    if (options_.weight_decay != 0 && layout_.decayed > 0) {
+    const bool decays = std::ranges::any_of(layout_.segments, [](const auto& s) { return s.weight_decay != 0; });
+    if (decays && row->decay != OptimizerRow::of_step) {
+      const Value decay = arenas_.by_segment([](const ArenaSegment& s) { return s.weight_decay; });
       if (row->decay == OptimizerRow::of_weights)
-        before = where_decayed(b_.mul(p, b_.sub(scalar(1), b_.mul(rate, options_.weight_decay))), p);
+        before = b_.mul(p, b_.sub(scalar(1), b_.mul(rate, decay)));
       else
-        g = where_decayed(b_.add(g, b_.mul(p, options_.weight_decay)), g);
+        g = b_.add(g, b_.mul(p, decay));
     }
-    UpdateNodes nodes(b_, *row, options_.parameters, {.gradient = g, .rate = rate, .arena = arena(DType::f32)},
+    UpdateNodes nodes(b_, *row, options_.parameters, layout_, {.gradient = g, .weights = p, .arena = arena(DType::f32)},
                       [this](Value state, Value after) { update(state, after); });
     const Value step = nodes.value(row->step(nodes));
     Value moved = b_.sub(before, step);
@@ -191,13 +183,16 @@ class Update {
     }
     for (DType low : {DType::f16, DType::bf16})
       if (graph_.leaf(arena_name(low))) b_.update(b_.state(arena_name(low), arena(low)), b_.cast(after, low));
+    if (options_.ema) average(moved);
   }
 
-  Value where_decayed(Value decayed, Value other) {
-    if (layout_.decayed == layout_.size) return decayed;
-    const Value index = b_.call("iota", {}, {{"shape", Shape{layout_.size}}, {"axis", int64_t{0}}});
-    const Value limit = b_.constant_like(index, static_cast<double>(layout_.decayed));
-    return b_.select(b_.call("less", {index, limit}), decayed, other);
+  // torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: the first average is the first weights.
+  void average(Value moved) {
+    const Value mean = b_.state(kAverageArena, arena(DType::f32));
+    const Value count = b_.state(kAverageCount, {DType::f32, {}});
+    const Value nearer = b_.add(mean, b_.mul(b_.sub(moved, mean), 1 - *options_.ema));
+    update(mean, b_.select(b_.call("less", {scalar(0), count}), nearer, moved));
+    update(count, b_.add(count, 1));
   }
 
   void update_scale(Value scale) {
@@ -254,6 +249,7 @@ class Update {
   const ArenaLayout& layout_;
   Builder b_;
   const ValueMap map_;
+  ArenaValues arenas_;
   Value gradients_;  // [P], scaled
   Value overflow_;   // bool[]; absent without a loss scale
 };
@@ -270,6 +266,16 @@ Graph add_accumulation(const Graph& graph, const OptimizerOptions& options, cons
 
 Graph add_gradients(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout) {
   return Update(graph, options, layout, "gradients").gradients();
+}
+
+ArenaOrder arena_order(const OptimizerOptions& options) {
+  const OptimizerRow* row = find_optimizer(options.name);
+  require(row != nullptr, "options name an optimizer of the table");
+  return {.weight_decay = options.weight_decay,
+          .no_decay = options.no_decay,
+          .groups = options.groups,
+          .unfreeze = options.unfreeze,
+          .apart = row->apart};
 }
 
 std::vector<Name> arena_states(const Graph& graph, const ArenaLayout& layout) {

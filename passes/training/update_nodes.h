@@ -1,0 +1,77 @@
+// The terms of an optimizer's row as values of a graph: on the arenas, and on each parameter by itself.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/optimizers.h"
+#include "ir/builder.h"
+#include "passes/training/bind_arenas.h"
+
+namespace halfstep {
+
+// Values for all elements of the arenas, made of what differs between parameters.
+class ArenaValues {
+ public:
+  ArenaValues(Builder& builder, const ArenaLayout& layout) : b_(builder), layout_(layout) {}
+
+  // One value for each segment, f32[]; where they differ, chosen by the index of the element: f32[P].
+  Value by_segment(const std::function<Value(const ArenaSegment&)>& value);
+  Value by_segment(const std::function<double(const ArenaSegment&)>& number);
+  // A number, or a tensor of the parameter's shape in its file, for each parameter: f32[P].
+  Value by_parameter(const std::function<Value(const ArenaSlice&)>& value);
+  // What of a value for all elements is the parameter's, in the layout of its file; one number stays as it is.
+  Value part(Value elements, const ArenaSlice& slice);
+  // The rate of ArenaLayout::rates[index], f32[].
+  Value rate(size_t index);
+
+ private:
+  Builder& b_;
+  const ArenaLayout& layout_;
+};
+
+class UpdateNodes final : public UpdateContext {
+ public:
+  struct Operands {
+    Value gradient, weights;
+    TensorType arena;
+  };
+  // `set` gives a state the value that it takes.
+  UpdateNodes(Builder& builder, const OptimizerRow& row, const HyperParameters& given, const ArenaLayout& layout,
+              const Operands& operands, std::function<void(Value state, Value after)> set);
+
+  double parameter(std::string_view name) const override { return value_of(row_, name, given_); }
+  Term gradient() override { return term(operands_.gradient); }
+  Term weights() override { return term(operands_.weights); }
+  Term learning_rate() override;
+  Term weight_decay() override;
+  Term each(const std::function<Term(ParameterContext&)>& of_each) override;
+  Term where_apart(Term apart, Term others) override;
+  Term slot(std::string_view name) override { return term(b_.state({Role::slot, std::string(name)}, operands_.arena)); }
+  Term count(std::string_view name) override {
+    return term(b_.state({Role::slot, std::string(name)}, {DType::f32, {}}));
+  }
+  void set(Term state, Term after) override { set_(value(state), value(after)); }
+  Term constant(double number) override { return term(b_.constant(DType::f32, number)); }
+  Term apply(std::string_view op, std::initializer_list<Term> terms) override;
+  Value value(Term term) const { return values_[static_cast<size_t>(term.id())]; }
+
+ private:
+  class OfParameter;
+  Term term(Value v) {
+    values_.push_back(v);
+    return {*this, static_cast<int32_t>(values_.size()) - 1};
+  }
+
+  Builder& b_;
+  const OptimizerRow& row_;
+  const HyperParameters& given_;
+  const ArenaLayout& layout_;
+  const Operands operands_;
+  const std::function<void(Value, Value)> set_;
+  ArenaValues arenas_;
+  std::vector<Value> values_;
+};
+
+}  // namespace halfstep

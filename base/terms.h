@@ -9,7 +9,7 @@ namespace halfstep {
 
 class TermContext;
 
-// A number for each element of what a formula computes on, or one for all of them.
+// A number for each element of what a formula computes on, or one for all of them; of a parameter alone, a tensor.
 class Term {
  public:
   Term(TermContext& of, int32_t id) : of_(&of), id_(id) {}
@@ -22,13 +22,18 @@ class Term {
   friend Term operator+(Term a, double b) { return a + a.constant(b); }
   friend Term operator-(Term a, double b) { return a - a.constant(b); }
   friend Term operator-(double a, Term b) { return b.constant(a) - b; }
+  friend Term operator/(double a, Term b) { return b.constant(a) / b; }
   friend Term operator*(Term a, double b) { return a * a.constant(b); }
   friend Term sqrt(Term x) { return x.under("sqrt"); }
   friend Term exp(Term x) { return x.under("exp"); }
   friend Term log(Term x) { return x.under("log"); }
   friend Term abs(Term x) { return x.under("abs"); }
   friend Term softplus(Term x) { return x.under("softplus"); }  // log(1 + exp(x))
-  friend Term min(Term a, double b) { return a.with("min", a.constant(b)); }
+  friend Term sign(Term x) { return x.under("sign"); }
+  friend Term max(Term a, Term b) { return a.with("max", b); }
+  friend Term max(Term a, double b) { return max(a, a.constant(b)); }
+  friend Term min(Term a, Term b) { return a.with("min", b); }
+  friend Term min(Term a, double b) { return min(a, a.constant(b)); }
   friend Term operator-(Term x) { return x.under("neg"); }
   // if_less where a < b, else `otherwise`.
   friend Term where_less(Term a, Term b, Term if_less, Term otherwise);

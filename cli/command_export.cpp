@@ -63,6 +63,13 @@ void put(nlohmann::json& json, const CutModel& cut, const CommandOptions& option
   if (!options.outputs.empty()) json["cut"] = {{"nodes", cut.nodes}, {"inputs", cut.inputs}, {"outputs", cut.outputs}};
 }
 
+// Of a checkpoint, for engines that infer.
+FileTensors exported_weights(const Recipe& recipe, const ModelState& state) {
+  if (!recipe.ema_weights || !has_average(state)) return state.weights;
+  print_err("halfstep: note: the weights are their running mean (ema); --ema_weights false takes the last ones\n");
+  return weights_of(state, WeightsKind::average);
+}
+
 void export_weights(const Recipe& given, const CommandOptions& options) {
   if (options.checkpoint.empty() && options.outputs.empty())
     throw Error("no checkpoint is given: name it with --checkpoint");
@@ -72,7 +79,7 @@ void export_weights(const Recipe& given, const CommandOptions& options) {
   std::optional<int64_t> step;
   if (!options.checkpoint.empty()) {
     Checkpoint checkpoint = read_checkpoint(options.checkpoint);
-    weights = std::move(checkpoint.model.weights), step = checkpoint.train.step;
+    weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
     run = recipe_of_run(options.checkpoint).value_or(recipe);
   }
   const CutModel cut = export_cut(recipe, weights, options.target, provenance(run, step), options.outputs);
@@ -89,7 +96,7 @@ void export_low(const Recipe& given, const CommandOptions& options) {
   std::optional<int64_t> step;
   if (!options.checkpoint.empty()) {
     Checkpoint checkpoint = read_checkpoint(options.checkpoint);
-    weights = std::move(checkpoint.model.weights), step = checkpoint.train.step;
+    weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
   }
   const MixedExport made = export_mixed(recipe, weights, options.target, provenance(recipe, step), options.outputs);
   tell(made.cut, options);

@@ -55,6 +55,11 @@ std::string tokens_text(const TokenMeasures& tokens) {
                      tokens.bits_per_byte ? fmt::format(", {:.4f} bits a byte", *tokens.bits_per_byte) : "");
 }
 
+std::string best_text(const BestEpoch& best) {
+  return fmt::format("  best        epoch {}, {} {:.4f}{}\n", best.epoch, best.measure, best.value,
+                     best.checkpoint.empty() ? "" : ": " + best.checkpoint.string());
+}
+
 nlohmann::json train_json(const TrainReport& report) {
   nlohmann::json epochs = nlohmann::json::array();
   for (const EpochRow& e : report.epochs) {
@@ -74,12 +79,19 @@ nlohmann::json train_json(const TrainReport& report) {
     if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
     epochs.push_back(std::move(row));
   }
-  return {{"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
-          {"steps", report.steps},
-          {"seconds", report.seconds},
-          {"checkpoint", report.checkpoint.string()},
-          {"counters", counters_json(report.counters)},
-          {"epochs", epochs}};
+  nlohmann::json json{{"reason", name(report.reason)},
+                      {"steps", report.steps},
+                      {"seconds", report.seconds},
+                      {"checkpoint", report.checkpoint.string()},
+                      {"counters", counters_json(report.counters)},
+                      {"epochs", epochs}};
+  if (report.best)
+    json["best"] = {{"measure", report.best->measure},
+                    {"value", report.best->value},
+                    {"epoch", report.best->epoch},
+                    {"step", report.best->step},
+                    {"checkpoint", report.best->checkpoint.string()}};
+  return json;
 }
 
 std::string evaluation_text(const Evaluation& e, size_t columns) {

@@ -29,6 +29,7 @@
 #include "program/initial_state.h"
 #include "runtime/cuda_probe.h"
 #include "training/measures.h"
+#include "training/notes.h"
 #include "training/run_setup.h"
 
 namespace halfstep {
@@ -375,6 +376,40 @@ void separate_losses(const Recipe& recipe, LossScaling& scaling) {
   if (each && !scaling.losses.empty()) scaling.scales = LossScaling::of_each;
 }
 
+std::vector<ParameterGroup> parameter_groups(const Recipe& recipe) {
+  const std::string_view rest = find_optimizer(recipe.optimizer)->rest;
+  std::vector<ParameterGroup> groups;
+  Problems problems;
+  for (const RecipeGroup& group : recipe.groups) {
+    ParameterGroup& added = groups.emplace_back();
+    added.patterns = group.parameters, added.weight_decay = group.weight_decay;
+    if (group.learning_rate) added.rate = ParameterGroup::own;
+    if (group.learning_rate && recipe.learning_rate == 0)
+      problems.add(
+          fmt::format("group {}: learning_rate {} beside one of 0 for the rest, which schedules are a share of: "
+                      "give the rest one, or freeze it",
+                      groups.size(), *group.learning_rate));
+    added.rest = !group.optimizer.empty() && group.optimizer == rest;
+    if (!group.optimizer.empty() && group.optimizer != rest && group.optimizer != recipe.optimizer)
+      problems.add(fmt::format("group {}: optimizer '{}': {}", groups.size(), group.optimizer,
+                               rest.empty() ? "'" + recipe.optimizer + "' is that of all parameters: leave it out"
+                                            : fmt::format("'{}' or '{}' expected", recipe.optimizer, rest)));
+  }
+  problems.throw_if_any();
+  return groups;
+}
+
+// What runs are told of the rates of a layout, where these are not simply the recipe's.
+std::vector<RateNote> rate_notes(const Recipe& recipe, const ArenaLayout& layout) {
+  if (layout.rates == std::vector<ArenaRate>{{}}) return {};
+  std::vector<RateNote> notes;
+  for (const ArenaRate& rate : layout.rates) {
+    notes.push_back({.from_epoch = rate.from_epoch});
+    if (rate.group) notes.back().learning_rate = recipe.groups[*rate.group].learning_rate;
+  }
+  return notes;
+}
+
 }  // namespace
 
 TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& imported) {
@@ -409,7 +444,12 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
   opt.name = r.optimizer, opt.parameters = r.optimizer_parameters;
   opt.no_decay = r.no_decay;
   opt.weight_decay = r.weight_decay;
+  opt.groups = parameter_groups(r);
+  for (const UnfreezeRule& rule : r.unfreeze) opt.unfreeze.emplace_back(rule.pattern, rule.epoch);
   if (r.clip_norm > 0) opt.clip_norm = r.clip_norm;
+  if (r.clip_value > 0) opt.clip_value = r.clip_value;
+  if (r.clip_adaptive > 0) opt.clip_adaptive = r.clip_adaptive;
+  if (r.ema > 0) opt.ema = r.ema;
   opt.scaling = loss_scaling(r);
   if (preset.loss_scale == Preset::one && r.loss_scale == "auto")
     opt.scaling = {.mode = LossScaleMode::fixed, .initial = 1};
@@ -545,6 +585,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   model.state.merge(graphs.initial_states);
   fill_initial_state(model, graphs.arenas, imported, passes.optimizer.weights);
   model.notes = notes_of(recipe, passes.loss, model, imported, options.purpose);
+  model.notes.rates = rate_notes(recipe, graphs.arenas);
   model.notes.preset = report.preset;
   model.notes.largest_tensors = largest_values(std::move(lowered.values));
   check(model);

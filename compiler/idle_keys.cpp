@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/optimizers.h"
@@ -24,7 +25,10 @@ bool scales_nothing(const Recipe& r) {
 const std::vector<IdleKeys>& rows() {
   static const std::vector<IdleKeys> table{
       {{"no_decay"},
-       [](const Recipe& r) { return r.weight_decay == 0; },
+       [](const Recipe& r) {
+         return r.weight_decay == 0 &&
+                std::ranges::none_of(r.groups, [](const RecipeGroup& g) { return g.weight_decay.value_or(0) > 0; });
+       },
        [](const Recipe&) { return std::string("weight_decay is 0"); }},
       {{"loss", "output", "classes"},
        [](const Recipe& r) { return !r.losses.empty(); },
@@ -57,6 +61,15 @@ const std::vector<IdleKeys>& rows() {
       {{"per_class"},
        [](const Recipe& r) { return r.measures.empty(); },
        [](const Recipe&) { return std::string("no measures are given"); }},
+      {{"learning_rate", "warmup_steps"},
+       [](const Recipe& r) { return r.schedule == "file"; },
+       [](const Recipe&) { return std::string("schedule is file"); }},
+      {{"skipped_steps_count"},
+       [](const Recipe& r) { return r.schedule == "constant" && r.warmup_steps == 0; },
+       [](const Recipe&) { return std::string("the rate is constant"); }},
+      {{"min_delta"},
+       [](const Recipe& r) { return r.patience == 0; },
+       [](const Recipe&) { return std::string("patience is 0"); }},
       {{"bn_after", "bn_epsilon"},
        [](const Recipe& r) { return !r.bn_insert; },
        [](const Recipe&) { return std::string("bn_insert is false"); }},

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "training/recipe_groups.h"
 #include "training/recipe_losses.h"
 
 namespace halfstep {
@@ -40,6 +41,27 @@ std::string losses_text(const toml::array& tables) {
   return text;
 }
 
+// [[group]] tables as the value of key `groups`.
+std::string groups_text(const toml::array& tables) {
+  std::string text;
+  for (size_t number = 1; const toml::node& node : tables) {
+    std::vector<std::pair<std::string, std::string>> keys;
+    for (const auto& [name, value] : *node.as_table()) {
+      std::string all;
+      if (const auto* list = value.as_array())
+        for (const toml::node& one : *list)
+          all += (all.empty() ? "" : std::string(1, kBetweenPatterns)) + toml_text(one);
+      else
+        all = toml_text(value);
+      keys.emplace_back(std::string(name.str()), std::move(all));
+    }
+    if (keys.empty()) throw Error(fmt::format("group {}: it is empty", number));
+    ++number;
+    text += (text.empty() ? "" : ";") + group_text(keys);
+  }
+  return text;
+}
+
 std::string toml_literal(const RecipeKey& k, const std::string& value) {
   if (k.unit.starts_with("NUMBER") || k.unit == "true|false") return value;
   std::string quoted;
@@ -67,9 +89,10 @@ void read_recipe_text(Recipe& recipe, const std::string& text, const std::string
   std::ranges::stable_sort(entries, {}, &Entry::line);
   Problems problems;
   for (const Entry& entry : entries) try {
-      const toml::array* tables = entry.name == "loss" ? entry.node->as_array() : nullptr;
+      const bool is_loss = entry.name == "loss";
+      const toml::array* tables = is_loss || entry.name == "group" ? entry.node->as_array() : nullptr;
       if (tables && tables->is_homogeneous(toml::node_type::table)) {
-        set_key(recipe, "losses", losses_text(*tables));
+        set_key(recipe, is_loss ? "losses" : "groups", is_loss ? losses_text(*tables) : groups_text(*tables));
         continue;
       }
       const RecipeKey* k = find_key(entry.name);

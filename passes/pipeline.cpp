@@ -86,7 +86,7 @@ Graph without_model_outputs(const Graph& graph) {
 // From here the training step and evaluation go their own ways, over the same arenas.
 void split_evaluation(Pipeline& p) {
   const Graph forward = std::move(p.at("forward"));
-  p.result.arenas = plan_arenas(forward, p.options.optimizer.no_decay);
+  p.result.arenas = plan_arenas(forward, arena_order(p.options.optimizer));
   p.result.graphs.clear();
   if (p.options.purpose == TrainingPipelineOptions::predicting) {
     p.result.graphs.push_back(inference(forward));

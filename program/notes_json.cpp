@@ -27,6 +27,7 @@ constexpr auto kFields = std::tuple{std::pair{"compiler", &StepNotes::compiler},
                                     std::pair{"table_rows", &StepNotes::table_rows},
                                     std::pair{"losses", &StepNotes::losses},
                                     std::pair{"judged", &StepNotes::judged},
+                                    std::pair{"rates", &StepNotes::rates},
                                     std::pair{"preset", &StepNotes::preset},
                                     std::pair{"missing_constants", &StepNotes::missing_constants},
                                     std::pair{"largest_tensors", &StepNotes::largest_tensors}};
@@ -75,6 +76,15 @@ Json written(const std::vector<JudgedOutput>& outputs) {
   return json;
 }
 
+Json written(const std::vector<RateNote>& rates) {
+  Json json = Json::array();
+  for (const RateNote& rate : rates) {
+    json.push_back({{"from_epoch", rate.from_epoch}});
+    if (rate.learning_rate) json.back()["learning_rate"] = *rate.learning_rate;
+  }
+  return json;
+}
+
 void read(const Json& json, std::string& value) { value = line_of(json); }
 void read(const Json& json, int64_t& value) { value = json.get<int64_t>(); }
 void read(const Json& json, double& value) { value = json.get<double>(); }
@@ -119,6 +129,14 @@ void read(const Json& json, std::vector<JudgedOutput>& outputs) {
 
 constexpr std::string_view kMeanings[] = {"logits",       "probabilities",       "log_probabilities",
                                           "label_logits", "label_probabilities", "values"};
+
+void read(const Json& json, std::vector<RateNote>& rates) {
+  for (const Json& entry : json.get_ref<const Json::array_t&>()) {
+    RateNote& rate = rates.emplace_back();
+    rate.from_epoch = count_in(entry, "from_epoch");
+    if (entry.contains("learning_rate")) read(entry.at("learning_rate"), rate.learning_rate);
+  }
+}
 
 }  // namespace
 

@@ -87,10 +87,7 @@ void MetricsFile::epoch_finished(const EpochRow& row) {
 void MetricsFile::finished(const TrainReport& report) {
   const ExecutorCounters& c = report.counters;
   const MemoryReport& m = report.memory;
-  Json line{{"kind", "end"},
-            {"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
-            {"step", report.steps},
-            {"seconds", report.seconds}};
+  Json line{{"kind", "end"}, {"reason", name(report.reason)}, {"step", report.steps}, {"seconds", report.seconds}};
   line["counters"] = {{"steps", c.steps},
                       {"graph_launches", c.graph_launches},
                       {"stream_synchronisations", c.stream_synchronisations},

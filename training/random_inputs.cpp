@@ -53,7 +53,7 @@ void fill_random(const CompiledModel& model, const Program& program, double lear
     if (buffer.kind != BufferKind::input) continue;
     Tensor value(buffer.type);
     if (buffer.name == kStepLearningRate)
-      value.set(0, learning_rate);
+      for (int64_t i = 0; i < buffer.type.element_count(); ++i) value.set(i, learning_rate);
     else if (const auto bounds = bounds_of(ranges, buffer.name.text); bounds && !buffer.name.is(Role::step_input))
       value = random_tensor(buffer.type, *bounds, random);
     else if (!buffer.name.is(Role::step_input))

@@ -24,6 +24,21 @@ struct ByteSize {
   friend bool operator==(const ByteSize&, const ByteSize&) = default;
 };
 
+// Parameters that are trained otherwise than the rest.
+struct RecipeGroup {
+  std::vector<std::string> parameters;  // patterns
+  std::optional<double> learning_rate = {}, weight_decay = {};
+  std::string optimizer = {};  // of a pair, the one for the rest
+  friend bool operator==(const RecipeGroup&, const RecipeGroup&) = default;
+};
+
+// Weights that stay as they are before an epoch, counted from 1.
+struct UnfreezeRule {
+  std::string pattern = {};
+  int64_t epoch = 1;
+  friend bool operator==(const UnfreezeRule&, const UnfreezeRule&) = default;
+};
+
 struct Recipe {
   // The model and its data.
   std::string model, data, test_data;
@@ -59,8 +74,10 @@ struct Recipe {
   std::optional<double> dropout;
   std::string optimizer = "sgd";
   HyperParameters optimizer_parameters;  // where they are given
-  double weight_decay = 0, clip_norm = 0;
+  double weight_decay = 0, clip_norm = 0, clip_value = 0, clip_adaptive = 0, ema = 0;
   std::vector<std::string> no_decay;
+  std::vector<RecipeGroup> groups;
+  std::vector<UnfreezeRule> unfreeze;
 
   // Precision.
   std::string precision = "fp16", preset = "halfstep", policy, loss_scale = "auto";
@@ -80,6 +97,14 @@ struct Recipe {
   std::string schedule = "constant";
   double learning_rate = 0.01, gamma = 0.1, final_rate = 0;
   int64_t warmup_steps = 0, step_epochs = 1, decay_steps = 0;
+  std::vector<int64_t> milestones;
+  int64_t restart_epochs = 1, restart_factor = 1;
+  double power = 1, rise_fraction = 0.3, rise_factor = 25, fall_factor = 1e4;
+  bool three_phases = false;
+  int64_t plateau_patience = 10, plateau_cooldown = 0;
+  double plateau_threshold = 1e-4;
+  std::string plateau_measure, schedule_file;
+  bool skipped_steps_count = false;
   int64_t seed = 0;
   bool shuffle = true;
   std::vector<std::string> measures;
@@ -91,6 +116,10 @@ struct Recipe {
   bool tf32 = false;
   std::string out = "halfstep-out", resume, trust;
   int64_t checkpoint_every = 0, keep = 3, metrics_every = 1;
+  std::string best;
+  int64_t patience = 0;
+  double min_delta = 0;
+  bool overwrite = false, ema_weights = true;
 
   std::set<std::string> given;  // keys that were set, by a file or an option
 };
@@ -111,7 +140,10 @@ struct RecipeKey {
   std::function<std::string(const Recipe&)> get;
 };
 std::span<const RecipeKey> recipe_keys();
-const RecipeKey* find_key(const std::string& name);  // nullptr: there is none
+// What the field also calls a key on a command line: lr is learning_rate. A name without one stays as it is.
+std::string key_of_option(const std::string& option);
+std::span<const std::pair<std::string_view, std::string_view>> key_aliases();  // alias, key
+const RecipeKey* find_key(const std::string& name);                            // nullptr: there is none
 
 // Sets one key; Error names the key, suggests the nearest one if it is unknown.
 void set_key(Recipe& recipe, const std::string& key, const std::string& value);

@@ -123,20 +123,15 @@ ExecutorOptions executor_options(const Recipe& recipe) {
           .autotune = static_cast<int>(recipe.autotune)};
 }
 
-std::unique_ptr<FileLock> take_output_directory(const Recipe& recipe) {
-  const std::filesystem::path out = recipe.out;
-  std::error_code failed;
-  std::filesystem::create_directories(out, failed);
-  if (failed) throw Error("cannot create output directory '" + out.string() + "': " + failed.message());
-  auto lock = std::make_unique<FileLock>(out / ".lock", fmt::format("output directory '{}'", out.string()));
-  const std::filesystem::path checkpoints = out / "checkpoints";
-  if (std::filesystem::exists(checkpoints, failed)) recover_checkpoints(checkpoints);
-  if (recipe.resume.empty() && std::filesystem::exists(checkpoints, failed) && !list_checkpoints(checkpoints).empty())
-    throw Error(
-        fmt::format("output directory '{0}' holds the checkpoints of another run: go on with that by --resume "
-                    "{0}/checkpoints, or choose another directory with --out",
-                    out.string()));
-  return lock;
+LearningRateSchedule schedule_of(const Recipe& r) {
+  LearningRateSchedule s;
+  s.kind = r.schedule, s.learning_rate = r.learning_rate, s.warmup_steps = r.warmup_steps;
+  s.step_epochs = r.step_epochs, s.gamma = r.gamma, s.final_rate = r.final_rate, s.decay_steps = r.decay_steps;
+  s.milestones = r.milestones, s.restart_epochs = r.restart_epochs, s.restart_factor = r.restart_factor;
+  s.power = r.power, s.rise_fraction = r.rise_fraction, s.rise_factor = r.rise_factor, s.fall_factor = r.fall_factor;
+  s.phases = r.three_phases ? LearningRateSchedule::three : LearningRateSchedule::two;
+  if (r.schedule == "file" && !r.schedule_file.empty()) s.points = read_schedule_file(r.schedule_file);
+  return s;
 }
 
 TrainOptions train_options(const Recipe& r, const CompiledModel& model, const SignalGuard& signals) {
@@ -144,13 +139,14 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
   o.epochs = r.epochs, o.max_steps = r.max_steps, o.accumulation = r.accumulation;
   o.seed = static_cast<uint64_t>(r.seed);
   o.order = r.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored;
-  o.schedule = {.kind = r.schedule,
-                .learning_rate = r.learning_rate,
-                .warmup_steps = r.warmup_steps,
-                .step_epochs = r.step_epochs,
-                .gamma = r.gamma,
-                .final_rate = r.final_rate,
-                .decay_steps = r.decay_steps};
+  o.schedule = schedule_of(r);
+  o.skipped = r.skipped_steps_count ? TrainOptions::advance_the_schedule : TrainOptions::hold_the_schedule;
+  o.plateau = {.measure = r.plateau_measure,
+               .patience = r.plateau_patience,
+               .cooldown = r.plateau_cooldown,
+               .threshold = r.plateau_threshold};
+  o.best = {.measure = r.best, .patience = r.patience, .min_delta = r.min_delta};
+  o.evaluated = r.ema_weights ? WeightsKind::average : WeightsKind::last;
   o.feed = feed_options(r, model);
   o.ranges = value_ranges(r, model);
   std::optional<double> fixed = fixed_scale(r);

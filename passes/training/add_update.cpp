@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "ir/builder.h"
 #include "passes/rewrite/rules.h"
-#include "passes/rewrite/term_nodes.h"
 #include "passes/training/counted_labels.h"
 #include "passes/training/tap_values.h"
+#include "passes/training/update_nodes.h"
 
 namespace halfstep {
 namespace {
@@ -18,39 +18,16 @@ namespace {
 constexpr double kNoLabels = 1e-20;    // below any count; gradients are zero then
 constexpr double kClipEpsilon = 1e-6;  // torch.nn.utils.clip_grad_norm_
 
-// The terms of a row's update as values of the graph.
-class UpdateNodes final : public TermNodes<UpdateContext> {
- public:
-  struct Operands {
-    Value gradient, rate;
-    TensorType arena;
-  };
-  // `set` gives a state the value that it takes.
-  UpdateNodes(Builder& builder, const OptimizerRow& row, const HyperParameters& given, const Operands& operands,
-              std::function<void(Value state, Value after)> set)
-      : TermNodes(builder), row_(row), given_(given), operands_(operands), set_(std::move(set)) {}
-
-  double parameter(std::string_view name) const override { return value_of(row_, name, given_); }
-  Term gradient() override { return term(operands_.gradient); }
-  Term learning_rate() override { return term(operands_.rate); }
-  Term slot(std::string_view name) override { return term(b_.state({Role::slot, std::string(name)}, operands_.arena)); }
-  Term count(std::string_view name) override {
-    return term(b_.state({Role::slot, std::string(name)}, {DType::f32, {}}));
-  }
-  void set(Term state, Term after) override { set_(value(state), value(after)); }
-
- private:
-  const OptimizerRow& row_;
-  const HyperParameters& given_;
-  const Operands operands_;
-  const std::function<void(Value, Value)> set_;
-};
-
 // Copies a differentiated graph, and gathers its gradients.
 class Update {
  public:
   Update(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout, std::string name)
-      : graph_(graph), options_(options), layout_(layout), b_(std::move(name)), map_(copy_nodes(graph, b_)) {
+      : graph_(graph),
+        options_(options),
+        layout_(layout),
+        b_(std::move(name)),
+        map_(copy_nodes(graph, b_)),
+        arenas_(b_, layout) {
     b_.set_origin({"optimizer", Phase::update});
     for (const LossIndex& loss : halfstep::backwards(options.scaling))
       backwards_.push_back({.loss = loss, .gradients = flat_gradients(loss), .scale = {}, .overflow = {}});
@@ -75,6 +52,8 @@ class Update {
       const Value all = b_.call("max", {b_.add(before, labels), scalar(kNoLabels)});
       return b_.mul(unscaled, b_.div(scalar(labels_of_step(back)), all));
     });
+    if (options_.clip_adaptive) g = adaptively_clipped(g);
+    if (options_.clip_value) g = clipped_elements(g);
     if (options_.clip_norm) g = clipped(g);
     update_parameters(g);
     if (options_.scaling.mode == LossScaleMode::dynamic) {
@@ -187,6 +166,33 @@ class Update {
     return b_.mul(g, b_.call("min", {factor, scalar(1)}));
   }
 
+  Value clipped_elements(Value g) {
+    const double most = *options_.clip_value;
+    return b_.call("max", {b_.call("min", {g, b_.constant_like(g, most)}), b_.constant_like(g, -most)});
+  }
+
+  // Adaptive gradient clipping (Brock et al. 2021) as timm has it: of each output's weights the gradient's norm is at
+  // most a share of their own.
+  Value adaptively_clipped(Value g) {
+    constexpr double kLeastWeights = 1e-3, kLeastGradient = 1e-6;
+    const Value p = weights();
+    return arenas_.by_parameter([&](const ArenaSlice& slice) {
+      const Value x = arenas_.part(g, slice), w = arenas_.part(p, slice);
+      const Shape shape = slice.file_shape();
+      Ints axes;
+      for (int64_t axis = 0; axis < static_cast<int64_t>(shape.size()); ++axis)
+        if (shape.size() < 2 || axis != slice.output_axis) axes.push_back(axis);
+      const auto norm = [&](Value v) { return b_.unary("sqrt", b_.reduce("reduce_sum", b_.mul(v, v), axes)); };
+      const auto at_least = [&](Value v, double least) { return b_.binary("max", v, scalar(least)); };
+      const Value most = b_.mul(at_least(norm(w), kLeastWeights), *options_.clip_adaptive), is = norm(x);
+      const Value smaller = b_.mul(x, b_.div(most, at_least(is, kLeastGradient)));
+      const Value fits = b_.binary("less", is, most);
+      return b_.select(b_.broadcast(fits, shape), x, smaller);
+    });
+  }
+
+  Value weights() { return b_.state(arena_name(DType::f32), arena(DType::f32)); }
+
   // On overflow a state keeps its value.
   Value kept_on_overflow(Value before, Value after) { return overflow_ ? b_.select(overflow_, before, after) : after; }
   void update(Value state, Value after) { b_.update(state, kept_on_overflow(state, after)); }
@@ -194,16 +200,18 @@ class Update {
   void update_parameters(Value g) {
     const OptimizerRow* row = find_optimizer(options_.name);
     require(row != nullptr, "options name an optimizer of the table");
-    const Value p = b_.state(arena_name(DType::f32), arena(DType::f32));
-    const Value rate = b_.input(kStepLearningRate, {DType::f32, {}});
+    const Value p = weights();
+    const Value rate = arenas_.by_segment([&](const ArenaSegment& s) { return arenas_.rate(s.rate); });
     Value before = p;
-    if (options_.weight_decay != 0 && layout_.decayed > 0) {
+    const bool decays = std::ranges::any_of(layout_.segments, [](const auto& s) { return s.weight_decay != 0; });
+    if (decays && row->decay != OptimizerRow::of_step) {
+      const Value decay = arenas_.by_segment([](const ArenaSegment& s) { return s.weight_decay; });
       if (row->decay == OptimizerRow::of_weights)
-        before = where_decayed(b_.mul(p, b_.sub(scalar(1), b_.mul(rate, options_.weight_decay))), p);
+        before = b_.mul(p, b_.sub(scalar(1), b_.mul(rate, decay)));
       else
-        g = where_decayed(b_.add(g, b_.mul(p, options_.weight_decay)), g);
+        g = b_.add(g, b_.mul(p, decay));
     }
-    UpdateNodes nodes(b_, *row, options_.parameters, {.gradient = g, .rate = rate, .arena = arena(DType::f32)},
+    UpdateNodes nodes(b_, *row, options_.parameters, layout_, {.gradient = g, .weights = p, .arena = arena(DType::f32)},
                       [this](Value state, Value after) { update(state, after); });
     const Value step = nodes.value(row->step(nodes));
     Value moved = b_.sub(before, step);
@@ -217,13 +225,16 @@ class Update {
     }
     for (DType low : {DType::f16, DType::bf16})
       if (graph_.leaf(arena_name(low))) b_.update(b_.state(arena_name(low), arena(low)), b_.cast(after, low));
+    if (options_.ema) average(moved);
   }
 
-  Value where_decayed(Value decayed, Value other) {
-    if (layout_.decayed == layout_.size) return decayed;
-    const Value index = b_.call("iota", {}, {{"shape", Shape{layout_.size}}, {"axis", int64_t{0}}});
-    const Value limit = b_.constant_like(index, static_cast<double>(layout_.decayed));
-    return b_.select(b_.call("less", {index, limit}), decayed, other);
+  // torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: the first average is the first weights.
+  void average(Value moved) {
+    const Value mean = b_.state(kAverageArena, arena(DType::f32));
+    const Value count = b_.state(kAverageCount, {DType::f32, {}});
+    const Value nearer = b_.add(mean, b_.mul(b_.sub(moved, mean), 1 - *options_.ema));
+    update(mean, b_.select(b_.call("less", {scalar(0), count}), nearer, moved));
+    update(count, b_.add(count, 1));
   }
 
   // By the overflows of what it scaled.
@@ -298,6 +309,7 @@ class Update {
   const ArenaLayout& layout_;
   Builder b_;
   const ValueMap map_;
+  ArenaValues arenas_;
   std::vector<Backward> backwards_;
   Value overflow_;  // bool[], of any; absent without a loss scale
 };
@@ -314,6 +326,16 @@ Graph add_accumulation(const Graph& graph, const OptimizerOptions& options, cons
 
 Graph add_gradients(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout) {
   return Update(graph, options, layout, "gradients").gradients();
+}
+
+ArenaOrder arena_order(const OptimizerOptions& options) {
+  const OptimizerRow* row = find_optimizer(options.name);
+  require(row != nullptr, "options name an optimizer of the table");
+  return {.weight_decay = options.weight_decay,
+          .no_decay = options.no_decay,
+          .groups = options.groups,
+          .unfreeze = options.unfreeze,
+          .apart = row->apart};
 }
 
 std::vector<Name> arena_states(const Graph& graph, const ArenaLayout& layout) {

@@ -135,6 +135,11 @@ OptimizerOptions optimizer_of(Options& o) {
   options.weight_decay = o.number("weight_decay", 0);
   options.no_decay = o.list("no_decay");
   if (const double norm = o.number("clip_norm", 0); norm > 0) options.clip_norm = norm;
+  if (const double most = o.number("clip_value", 0); most > 0) options.clip_value = most;
+  if (const double share = o.number("clip_adaptive", 0); share > 0) options.clip_adaptive = share;
+  if (const double decay = o.number("ema", 0); decay > 0) options.ema = decay;
+  if (const std::vector<std::string> own = o.list("own_rate"); !own.empty())
+    options.groups.push_back({.patterns = own, .rate = ParameterGroup::own});
   options.accumulation = o.integer("accumulation", 1);
   options.scaling = scaling_of(o);
   return options;
@@ -264,7 +269,7 @@ std::string run_choose_attention(const Graph& graph, Options& o) {
 // On a graph with parameter leaves and gradients: the layout is planned from the leaves.
 std::string run_add_update(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
-  const ArenaLayout layout = plan_arenas(graph, options.no_decay);
+  const ArenaLayout layout = plan_arenas(graph, arena_order(options));
   const Graph bound = bind_arenas(graph, layout);
   const std::string program = o.text("program", "train");
   return print(program == "accumulate"  ? add_accumulation(bound, options, layout)
@@ -275,7 +280,7 @@ std::string run_add_update(const Graph& graph, Options& o) {
 // Of a step as run_add_update makes it.
 std::string run_unbind_arenas(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
-  const ArenaLayout layout = plan_arenas(graph, options.no_decay);
+  const ArenaLayout layout = plan_arenas(graph, arena_order(options));
   return print(unbind_arenas(add_update(bind_arenas(graph, layout), options, layout), layout));
 }
 
@@ -283,7 +288,7 @@ std::string run_unbind_arenas(const Graph& graph, Options& o) {
 std::string run_tap_values(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
   const Graph marked = differentiate(mark_taps(graph), {.scaling = options.scaling});
-  const ArenaLayout layout = plan_arenas(marked);
+  const ArenaLayout layout = plan_arenas(marked, arena_order(options));
   std::vector<Tap> taps;
   const TapOptions tapped{.most_counted = o.integer("counted", 0), .samples = o.integer("samples", 0)};
   const Graph result = tap_values(add_update(bind_arenas(marked, layout), options, layout), layout, tapped, taps);

@@ -81,8 +81,8 @@ constexpr Command kCommands[] = {
     {"gradients", "one batch's loss, outputs and gradients, for comparison with another framework", kModel,
      "  halfstep gradients model.onnx --data batch.npz --batch 8 -o gradients.safetensors\n"
      "  halfstep gradients model.onnx --data batch.npz --batch 8 --precision fp32 --dropout 0.1 -o "
-      "with_dropout.safetensors\n",
-      "model data step precision target", "seed shuffle threads autotune tf32 trust"},
+     "with_dropout.safetensors\n",
+     "model data step precision target", "seed shuffle threads autotune tf32 trust"},
     {"predict", "outputs of a data set as a file: .npz, .npy, .csv or .jsonl", kModelOrStep,
      "  halfstep predict model.onnx --data images=new.npy --precision fp32 -o outputs.npz\n"
      "  halfstep predict recipe.toml --checkpoint DIR --data new.npz --top 5 --probabilities -o top.csv\n",
@@ -96,7 +96,7 @@ constexpr Command kCommands[] = {
      "  halfstep doctor models/lenet.toml --steps 20              fp32 and AMP side by side on the recipe's data\n"
      "  halfstep doctor model.onnx --check './evaluate.sh {policy}'   the fewest nodes in fp32 with which it "
      "succeeds\n",
-      kEveryGroup},
+     kEveryGroup},
     {"report", "what a run left, as one HTML page", "the run's output directory",
      "  halfstep report halfstep-out                    writes halfstep-out/report.html\n"
      "  halfstep report run -o report.html              curves, epochs, confusion, precision, configuration\n"},

@@ -3,8 +3,8 @@
 
 #include <chrono>
 #include <cstdint>
-#include <set>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "cli/loss_curve.h"
@@ -55,7 +55,7 @@ class TerminalObserver final : public TrainObserver {
   enum : uint8_t { terminal, log } medium_;
   bool header_printed_ = false, line_open_ = false;
   std::set<std::string> told_;  // remarks
-  size_t curve_lines_ = 0;  // on the screen, above the cursor
+  size_t curve_lines_ = 0;      // on the screen, above the cursor
   LossRecorder losses_;
   std::optional<int64_t> first_step_;  // of this run
   Clock::time_point began_, last_line_;

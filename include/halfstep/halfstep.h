@@ -179,8 +179,8 @@ typedef struct halfstep_api {
 
   /* What a program takes and gives. HALFSTEP_TRAIN: inputs of train_step; its outputs are read with loss and so on.
    * HALFSTEP_EVALUATE: outputs "row_loss" f32[batch], with classes "row_correct" f32[batch], where not every label
-   * counts "row_counted" f32[batch], and where labels weigh as their classes do "row_weighed" f32[batch], which the mean
-   * is over; the model's own as "outputs/NAME". HALFSTEP_PREDICT: the same without labels, and the model's outputs
+   * counts "row_counted" f32[batch], and where labels weigh as their classes do "row_weighed" f32[batch], which the
+   * mean is over; the model's own as "outputs/NAME". HALFSTEP_PREDICT: the same without labels, and the model's outputs
    * under their names. The model's outputs are there where the step was compiled with keep_outputs; those that it
    * computes in f16 or bf16 are given as f32. */
   halfstep_status* (*value_count)(const halfstep_step* step, halfstep_program program, halfstep_direction direction,

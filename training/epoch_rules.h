@@ -4,17 +4,18 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "training/learning_rate.h"
 #include "training/trainer_events.h"
 
 namespace halfstep {
 
-// By its name in metrics.jsonl: loss, accuracy, perplexity or bits_per_byte, "test_" before it of held-out data. Absent
-// where the run has none such.
+// By its name in metrics.jsonl: loss, accuracy, perplexity or bits_per_byte, "test_" before it of held-out data; of
+// these also what key measures asks for (test_f1). Absent where the run has none such.
 std::optional<double> measure_of(const EpochRow& row, const std::string& name);
 // Error if there is no measure of this name; `key` names the recipe's key.
-void check_measure(const std::string& key, const std::string& name);
+void check_measure(const std::string& key, const std::string& name, const std::vector<std::string>& asked);
 bool is_better_larger(const std::string& measure);
 
 // Schedule plateau, as torch.optim.lr_scheduler.ReduceLROnPlateau has it.

@@ -185,13 +185,16 @@ class Training {
     Problems problems;
     const auto check = [&](const char* key, const std::string& measure) {
       if (measure.empty()) return;
-      check_measure(key, measure);
+      check_measure(key, measure, options_.measures.names);
       if (measure.starts_with("test_") && test_set_ == nullptr)
         problems.add(fmt::format("{}: {} is of held-out data, and there is none: name test_data, or take {}", key,
                                  measure, measure.substr(5)));
       const bool counts = std::ranges::any_of(program.buffers, [](const Buffer& b) {
         return b.kind == BufferKind::output && (b.name == kCorrect || is_of_a_loss(b.name, kCorrect));
       });
+      if (std::ranges::find(options_.measures.names, measure.substr(measure.find('_') + 1)) !=
+          options_.measures.names.end())
+        return;
       if (measure.ends_with("accuracy") && !counts)
         problems.add(fmt::format("{}: {} is of classes, and the loss has none: take loss", key, measure));
       if ((measure.ends_with("perplexity") || measure.ends_with("bits_per_byte")) && !train_set.tokens)

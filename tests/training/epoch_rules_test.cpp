@@ -86,7 +86,7 @@ TEST(EpochRules, MeasuresAreThoseOfTheMetrics) {
   row.test = Evaluation{.loss = 3, .accuracy = 0.25};
   EXPECT_EQ(measure_of(row, "test_loss"), 3);
   EXPECT_EQ(measure_of(row, "test_accuracy"), 0.25);
-  EXPECT_THAT([] { check_measure("best", "test_acuracy"); },
+  EXPECT_THAT([] { check_measure("best", "test_acuracy", {}); },
               ThrowsMessage<Error>(HasSubstr("best: no measure 'test_acuracy'; did you mean 'test_accuracy'?")));
 }
 
@@ -123,6 +123,23 @@ TEST_F(ScheduleFile, MistakesNameTheirLine) {
   refuse("5,0.1\n", "line 1: step 0 first expected, found step 5");
   refuse("0,0.1\n7,0.1\n7,0.2\n", "line 3: a step after 7 expected, found step 7");
   refuse("# nothing\n", "it holds no rates");
+}
+
+TEST(EpochMeasures, AreAlsoThoseThatTheRecipeAsksFor) {
+  const std::vector<std::string> asked{"f1", "mae", "confusion"};
+  check_measure("best", "test_f1", asked);
+  EXPECT_TRUE(is_better_larger("test_f1"));
+  EXPECT_FALSE(is_better_larger("test_mae"));
+  EpochRow row;
+  row.test.emplace().measures.values = {{"f1", 0.75}};
+  EXPECT_EQ(measure_of(row, "test_f1"), 0.75);
+  EXPECT_EQ(measure_of(row, "test_mae"), std::nullopt);
+  const auto refused = [&](const char* name, const char* part) {
+    EXPECT_THAT([&] { check_measure("best", name, asked); }, testing::ThrowsMessage<Error>(testing::HasSubstr(part)));
+  };
+  refused("f1", "best: f1 is of held-out data alone: take test_f1");
+  refused("test_confusion", "best: test_confusion is a table and no number");
+  refused("test_auc", "best: test_auc is taken where key measures names auc");
 }
 
 }  // namespace

@@ -30,7 +30,6 @@ struct CommandOptions {
   enum Exported : uint8_t { model, mixed_model, training_graph, training_info, training_operators } exported = model;
   std::vector<std::string> outputs;                            // export: that the model keeps; none: all
   enum Trace : uint8_t { untraced, traced } trace = untraced;  // train: every stage
-  enum Trace : uint8_t { untraced, traced } trace = untraced;  // train: every stage
   enum Verbosity : uint8_t { usual_run, quiet_run, verbose_run } verbosity = usual_run;  // train
   enum Config : uint8_t { used, printed } config = used;                                 // the recipe that holds
   std::string shell;                                                                     // completion

@@ -42,7 +42,10 @@ struct Recipe {
   std::optional<double> bn_epsilon;
   std::map<std::string, Shape> shapes;
   std::map<std::string, double> values;  // of inputs that are constants
-  std::vector<std::string> freeze, train;
+  std::vector<std::string> freeze, train, fresh;
+  int64_t resize_head = 0;  // classes of the last layer; 0: as in the file
+  std::string init_scheme = "auto";
+  double init_std = 0.02;
   // What a model file may make the import do; the defaults are those of ImportBudget.
   std::optional<int64_t> max_nodes, max_iterations, max_folded_bytes, max_folded_operations;
   int64_t classes = 0;
@@ -94,6 +97,7 @@ struct Recipe {
   int64_t threads = 0, autotune = 8;
   bool tf32 = false;
   std::string out = "halfstep-out", resume, trust;
+  std::string class_names;  // a file with a name in each line
   int64_t checkpoint_every = 0, keep = 3, metrics_every = 1;
 
   std::set<std::string> given;  // keys that were set, by a file or an option

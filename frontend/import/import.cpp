@@ -74,7 +74,7 @@ void collect_names(const onnx::GraphProto& graph, std::vector<std::string>& name
 }
 
 void check_patterns(const onnx::GraphProto& graph, const ImportOptions& options, Problems& problems) {
-  if (options.freeze.empty() && options.train.empty()) return;
+  if (options.freeze.empty() && options.train.empty() && options.fresh.empty()) return;
   std::vector<std::string> names;
   collect_names(graph, names);
   const auto check = [&](const char* key, const std::vector<std::string>& patterns) {
@@ -89,6 +89,7 @@ void check_patterns(const onnx::GraphProto& graph, const ImportOptions& options,
   };
   check("freeze", options.freeze);
   check("train", options.train);
+  check("fresh", options.fresh);
 }
 
 // The statistics of one value say nothing: every result is the shift, and no gradient passes.
@@ -124,15 +125,17 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
                                 .shapes = shapes,
                                 .ties = ties,
                                 .scalars = scalars.weights,
-                                .order = order};
+                                .order = order,
+                                .unfilled = file.fresh()};
   const RepeatedLeaves repeated = options.mode == ImportMode::training ? find_repeated(inputs) : RepeatedLeaves();
   const Recording recording = sizes_differ(shapes) ? record(inputs) : Recording();
-  Importer importer({model, reader, options, shapes, ties, scalars.weights, order,
+  Importer importer({model, reader, options, shapes, ties, scalars.weights, order, file.fresh(),
                      sizes_differ(shapes) ? &recording : nullptr, repeated});
   ImportedModel result;
   const Graph graph = importer.run();
   if (options.mode == ImportMode::training) refuse_single_values(graph);
-  result.remarks = importer.remarks();
+  result.remarks = file.remarks();
+  result.remarks.insert(result.remarks.end(), importer.remarks().begin(), importer.remarks().end());
   result.graph = store_parameters_as_read(
       options.mode == ImportMode::training ? with_written_statistics(graph, importer, result.remarks) : graph);
   const auto nodes = result.graph.nodes();
@@ -143,7 +146,8 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
                 "' has nothing to train: none of its outputs depends on a floating-point initializer" +
                 (options.freeze.empty() ? "" : " that is not frozen"));
   if (options.weights != InitialWeights::none) {
-    result.weight_readers = weight_readers(result.graph, file.share(), importer, reader, options, result.remarks);
+    result.weight_readers = weight_readers(result.graph, file.share(), importer, reader, options, file.fresh(),
+                                           result.fresh, result.remarks);
     if (options.reading == ImportOptions::at_once) {
       result.weights = read_all(result.weight_readers);
       result.weight_readers.clear();
@@ -234,6 +238,15 @@ std::map<std::string, std::string> parts_at_import(const ImportedModel& model) {
     if (whole[i] && *whole[i] != node.name) parts.emplace(node.name, *whole[i]);
   }
   return parts;
+}
+
+Shape shape_in_file(const Node& leaf) {
+  Shape shape = leaf.results[0].shape;
+  const Attribute* permutation = leaf.attributes.find("permutation");
+  if (!permutation) return shape;
+  const Ints& axes = std::get<Ints>(*permutation);
+  for (size_t i = 0; i < axes.size(); ++i) shape[static_cast<size_t>(axes[i])] = leaf.results[0].shape[i];
+  return shape;
 }
 
 FileTensors in_onnx_layout(const Graph& graph, const FileTensors& stored) {

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <sstream>
 
 #include "base/error.h"
@@ -159,9 +160,12 @@ std::string canonical_argument(const std::string& argument) {
 
 // What an option means without a value; what follows it may be the model.
 std::string value_if_alone(const std::string& option, const std::string& next) {
-  if (option == "--init") return next == "from_file" || next == "absent" || next == "fresh" ? "" : "absent";
+  // A value that is misspelt is none that stands behind it.
+  if (option == "--init") return nearest(next, {"from_file", "absent", "fresh"}).empty() ? "absent" : "";
   const RecipeKey* key = option.starts_with("--") ? recipe_key(option.substr(2)) : nullptr;
-  return key && key->unit == "true|false" && next != "true" && next != "false" ? "true" : "";
+  if (!key || key->unit != "true|false") return "";
+  static const std::vector<std::string> kMeant{"true", "false", "True", "False", "yes", "no", "on", "off", "1", "0"};
+  return std::ranges::find(kMeant, next) == kMeant.end() ? "true" : "";
 }
 
 std::vector<std::string> canonical_arguments(int argc, const char* const* argv) {
@@ -199,6 +203,15 @@ void add_recipe_keys(CLI::App& command, CommandLine& line, const Command& row) {
   }
 }
 
+std::string positive(const std::string& text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  if (whole && value > 0) return "";
+  return whole ? fmt::format("at least 1 expected, found {}", value)
+               : fmt::format("a whole number expected, found '{}'", text);
+}
+
 void add_compiler_options(CLI::App& command, CommandOptions& options) {
   command
       .add_option("--dump", options.compile.dump,
@@ -215,6 +228,9 @@ void add_inspect_options(CLI::App& command, CommandOptions& options) {
   InspectOptions& inspect = options.inspect;
   command.add_flag_callback(
       "--all", [&options] { options.detail = CommandOptions::all; }, "a row for each node of the IR");
+  command.add_flag_callback(
+      "--parameters", [&inspect] { inspect.subject = InspectOptions::parameters; },
+      "a row for each parameter: shape, whether it is trained and decayed, where it starts");
   command.add_option("--nodes", inspect.nodes, "only rows of nodes whose names match this (* ? [])")
       ->type_name("PATTERN");
   command
@@ -239,10 +255,10 @@ void add_inspect_files(CLI::App& command, InspectOptions& inspect) {
 void add_doctor_options(CLI::App& command, CommandOptions& options) {
   command.add_option("--steps", options.steps, "steps that are compared; default 20")
       ->type_name("NUMBER")
-      ->check(CLI::PositiveNumber);
+      ->check(positive);
   command.add_option("--random", options.random_steps, "so many steps on random inputs, without data")
       ->type_name("NUMBER")
-      ->check(CLI::PositiveNumber);
+      ->check(positive);
   command.add_option("-o,--target", options.target, "the policy file to write; default doctor.policy.toml")
       ->type_name("FILE");
   command
@@ -347,7 +363,7 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   if (name == "bench") {
     command->add_option("--repeats", options.repeats, "steps that are timed; default: some seconds' worth")
         ->type_name("NUMBER")
-        ->check(CLI::PositiveNumber);
+        ->check(positive);
     command->add_flag_callback(
         "--calls", [&options] { options.detail = CommandOptions::all; }, "a row for each call of the step");
     command->add_flag_callback(
@@ -403,6 +419,10 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
     text = unexpected(command, command.remaining().front());
   else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("model"))
     text += std::string(": ") + command_named(command.get_name()).operand;
+  else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("sides"))
+    text = std::string("two sides are compared: ") + kSide;
+  else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("--target"))
+    text = "the file to write is missing: name it with -o";
   return fmt::format("{}\nsee {} --help", text, place);
 }
 

@@ -15,6 +15,7 @@ struct InspectOptions {
   std::string nodes;                                     // pattern (* ? []) of names
   std::vector<std::string> only;                         // low, fp32, folded, casts, backward, weights
   std::string html, evidence, model_explorer, annotate;  // files
+  enum Subject : uint8_t { precision, parameters } subject = precision;
 };
 
 struct CommandOptions {

@@ -19,6 +19,7 @@ namespace {
 void add_row(std::vector<TraceRow>& rows, const OnnxNodeIndex& nodes, const Node& node,
              const InterpretedTensor& value) {
   TraceRow row{node.origin.name, nodes.operator_of(node.origin, node.op->name), value.type, 0, 0, 0};
+  row.type.shape = nodes.shape_in_file(row.node, row.type.shape);
   row.mean = std::accumulate(value.values.begin(), value.values.end(), 0.0) / static_cast<double>(value.values.size());
   const auto [low, high] = std::ranges::minmax(value.values);
   row.low = low, row.high = high;

@@ -24,6 +24,7 @@
 #include "frontend/onnx/foreign_training.h"
 #include "frontend/repairs/folded_batch_norm.h"
 #include "frontend/repairs/read_model.h"
+#include "frontend/repairs/resized_head.h"
 #include "ir/op.h"
 #include "ir/text.h"
 #include "program/initial_state.h"
@@ -239,15 +240,30 @@ std::string batch_norm_remark(const Recipe& recipe, const OnnxModel& model) {
 OnnxModel onnx_model_of(const Recipe& recipe) {
   OnnxModel model = read_model(model_path(recipe));
   if (recipe.restore_parameters) model = restore_parameters(std::move(model));
-  if (!recipe.bn_insert) return model;
-  return insert_batch_norms(std::move(model), {.after = recipe.bn_after, .epsilon = recipe.bn_epsilon});
+  if (recipe.bn_insert)
+    model = insert_batch_norms(std::move(model), {.after = recipe.bn_after, .epsilon = recipe.bn_epsilon});
+  if (recipe.resize_head == 0) return model;
+  return resize_head(std::move(model), recipe.losses.empty() ? recipe.output : recipe.losses.front().loss.output,
+                     recipe.resize_head);
 }
+
+namespace {
+
+InitialScheme::Kind init_scheme(const std::string& name) {
+  return name == "pytorch"  ? InitialScheme::pytorch
+         : name == "xavier" ? InitialScheme::xavier
+         : name == "normal" ? InitialScheme::normal
+                            : InitialScheme::automatic;
+}
+
+}  // namespace
 
 ImportOptions import_options(const Recipe& recipe) {
   ImportOptions options;
   options.batch = recipe.batch;
   options.freeze = recipe.freeze;
-  options.train = recipe.train;
+  options.train = recipe.train, options.fresh = recipe.fresh;
+  options.scheme = {.kind = init_scheme(recipe.init_scheme), .deviation = recipe.init_std};
   options.seed = static_cast<uint64_t>(recipe.seed);
   options.dropout = recipe.dropout;
   options.weights = recipe.init == "fresh"    ? InitialWeights::fresh
@@ -410,6 +426,22 @@ std::vector<RateNote> rate_notes(const Recipe& recipe, const ArenaLayout& layout
   return notes;
 }
 
+// By node: the weight, input or node behind each operand.
+std::map<std::string, std::vector<std::string>> operand_sources(const std::vector<FileNode>& nodes) {
+  std::unordered_map<std::string_view, std::string_view> makers;
+  for (const FileNode& node : nodes)
+    for (const std::string& result : node.results) makers.emplace(result, node.name);
+  std::map<std::string, std::vector<std::string>> sources;
+  for (const FileNode& node : nodes) {
+    std::vector<std::string>& of_node = sources[node.name];
+    for (const std::string& operand : node.operands) {
+      const auto maker = makers.find(operand);
+      of_node.emplace_back(maker == makers.end() ? operand : maker->second);
+    }
+  }
+  return sources;
+}
+
 }  // namespace
 
 TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& imported) {
@@ -440,6 +472,7 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
   for (const FileNode& node : imported.file_nodes)
     if (!node.module.empty()) o.autocast.sources.scopes.emplace(node.name, node.module);
   o.autocast.sources.part_of = parts_at_import(imported);
+  o.autocast.sources.operands = operand_sources(imported.file_nodes);
   OptimizerOptions& opt = o.optimizer;
   opt.name = r.optimizer, opt.parameters = r.optimizer_parameters;
   opt.no_decay = r.no_decay;

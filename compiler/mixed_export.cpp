@@ -44,8 +44,16 @@ MixedPrecision mixed_precision_of(const Inspection& inspection) {
     const FileNode& file = inspection.report.file_nodes[*node.file_node];
     if (file.results.empty()) continue;
     const bool is_written_out = node.fate == Fate::part || (wholes.contains(*node.origin.name) && !is_movement(node));
-    const bool is_in_low = is_low(node.operand) && (is_contraction(node) || (is_low(node.result) && !is_written_out));
-    mixed.nodes[file.results.front()] = {is_in_low ? mixed.low : DType::f32, node.reason};
+    bool is_in_low = is_low(node.operand) && (is_contraction(node) || (is_low(node.result) && !is_written_out));
+    NodeAssignment assigned{.reason = node.reason};
+    // One that reads or writes f32 somewhere computes in it, and what is low beside it is rounded.
+    for (const auto& [slot, type] : node.slots) {
+      is_in_low &= is_low(type);
+      if (is_low(type) && slot == "result") assigned.rounds_result = true;
+      if (is_low(type) && slot != "result") assigned.rounded_operands.push_back(std::stoul(slot));
+    }
+    assigned.type = is_in_low ? mixed.low : DType::f32;
+    mixed.nodes[file.results.front()] = std::move(assigned);
   }
   return mixed;
 }

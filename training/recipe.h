@@ -49,7 +49,10 @@ struct Recipe {
   std::optional<double> bn_epsilon;
   std::map<std::string, Shape> shapes;
   std::map<std::string, double> values;  // of inputs that are constants
-  std::vector<std::string> freeze, train;
+  std::vector<std::string> freeze, train, fresh;
+  int64_t resize_head = 0;  // classes of the last layer; 0: as in the file
+  std::string init_scheme = "auto";
+  double init_std = 0.02;
   // What a model file may make the import do; the defaults are those of ImportBudget.
   std::optional<int64_t> max_nodes, max_iterations, max_folded_bytes, max_folded_operations;
   int64_t classes = 0;

@@ -57,6 +57,41 @@ TEST(Tables, PageIsThatOfTheRows) {
   EXPECT_EQ(page(), found.substr(0, tables)) << "run with UPDATE_EXPECTED=1";
 }
 
+// Bars end a cell of a table.
+std::string cell(std::string text) {
+  for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2) text.insert(at, "\\");
+  return text;
+}
+
+std::string recipe_page() {
+  std::string text =
+      "# Recipes: every key\n\nWritten from the table of keys, `training/recipe.cpp` (`UPDATE_EXPECTED=1 "
+      "training_test`). A recipe is a TOML file, `key = value` a line; each key is\nalso an option of the commands "
+      "(`--batch 64`, with dashes too: `--learning-rate`), of the C API and of Python, and wins there over the file. "
+      "Paths are relative to the recipe.\nA list is `[\"a\", \"b\"]` in TOML and `a,b` as an option. Keys of model, "
+      "step, precision and target are fixed when a step is compiled; the others belong to each run.\n";
+  std::string group;
+  for (const RecipeKey& key : recipe_keys()) {
+    if (key.group != group)
+      text += fmt::format("\n## {}\n\n| key | value | default | |\n|---|---|---|---|\n", group = key.group);
+    const std::string value = key.get(Recipe());
+    text += fmt::format("| `{}` | {} | {} | {} |\n", key.name, cell(key.unit),
+                        value.empty() ? "" : "`" + cell(value) + "`", cell(key.help));
+  }
+  text +=
+      "\nSeveral losses are a `[[loss]]` each, behind all other keys ([losses.md](losses.md)). Optimizers, schedules "
+      "and "
+      "their keys: [optimizers.md](optimizers.md); data: [data.md](data.md);\nnew heads and fresh weights: "
+      "[fine_tuning.md](fine_tuning.md); precision: [precision.md](precision.md).\n";
+  return text;
+}
+
+TEST(Tables, RecipePageIsThatOfTheKeys) {
+  const std::filesystem::path path = std::filesystem::path(HALFSTEP_SOURCE_DIR) / "docs/recipe.md";
+  if (std::getenv("UPDATE_EXPECTED")) write_file_atomically(path, recipe_page());
+  EXPECT_EQ(recipe_page(), std::filesystem::exists(path) ? read_file(path) : "") << "run with UPDATE_EXPECTED=1";
+}
+
 TEST(Tables, OptimizersThatShareAKeyShareItsRange) {
   std::map<std::string_view, HyperParameter> seen;
   for (const OptimizerRow& row : optimizers())

@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kLargestTable = int64_t{1} << 24;  // elements; what is larger is not looked into
 constexpr double kHidden = -1e30;                    // a score this low means that a key is not seen
 constexpr double kUsuallyHidden = -100;              // so does this one, if it is the only one
+constexpr double kRarelyTrained = -1e4;              // and this one in a vector, which a bias might be
 constexpr int64_t kFewestRows = 4;                   // any two rows may be a cosine's
 constexpr double kTolerance = 1e-4;                  // of the amplitude
 
@@ -34,20 +35,24 @@ bool is_constant(const Tensor& tensor) {
   return true;
 }
 
+// 0 where a score stays and far below where it is hidden, whatever the shape: queries are not always as many as keys.
 bool is_mask(const Tensor& tensor) {
   const Shape& shape = tensor.type.shape;
-  const bool is_square = shape.back() == shape[shape.size() - 2];
-  if (shape.back() < 2 || (!is_square && shape[shape.size() - 2] != 1)) return false;
+  const bool is_square = shape.size() > 1 && shape.back() == shape[shape.size() - 2] && shape.back() > 1;
   double hidden = 0;
-  bool far = true, alike = true;
+  bool far = true, alike = true, shows = false;
   for (int64_t i = 0; i < tensor.type.element_count(); ++i) {
     const double v = tensor.at(i);
-    if (v == 0) continue;
+    if (v == 0) {
+      shows = true;
+      continue;
+    }
     if (hidden == 0) hidden = v;
     far &= v <= kHidden, alike &= v == hidden;
     if (!far && !(alike && hidden <= kUsuallyHidden)) return false;
   }
-  return hidden != 0 || (is_square && shape.size() == 4 && shape[1] == 1);
+  if (hidden == 0) return is_square && shape.size() == 4 && shape[1] == 1;
+  return far || is_square || (shows && hidden <= (shape.size() > 1 ? kUsuallyHidden : kRarelyTrained));
 }
 
 // Whether the column holds a multiple of cos(p f) or sin(p f), p the row: v[p + 1] + v[p - 1] = 2 cos(f) v[p].
@@ -153,7 +158,7 @@ bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
     return false;
   if (type.element_count() == 1) return is_numbered(tensor.name());
   const Tensor value = reader.read(tensor);
-  if (type.shape.size() == 1) return is_geometric(value) || is_neutral(tensor, value);
+  if (type.shape.size() == 1) return is_mask(value) || is_geometric(value) || is_neutral(tensor, value);
   return is_mask(value) || holds_waves(value) || holds_linear_biases(value) || holds_coordinates(value) ||
          (is_named_fill(tensor.name()) && is_constant(value));
 }

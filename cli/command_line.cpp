@@ -10,6 +10,7 @@
 #include "base/version.h"
 #include "cli/output.h"
 #include "training/grad_scaler.h"
+#include "training/run_setup.h"
 
 namespace halfstep {
 namespace {
@@ -67,6 +68,9 @@ constexpr Command kCommands[] = {
      "  halfstep gradients model.onnx --data batch.npz --batch 8 -o gradients.safetensors\n"
      "  halfstep gradients model.onnx --data batch.npz --batch 8 --precision fp32 --dropout 0.1 -o "
      "with_dropout.safetensors\n"},
+    {"predict", "outputs of a data set as a file: .npz, .npy, .csv or .jsonl", kModelOrStep,
+     "  halfstep predict model.onnx --data images=new.npy --precision fp32 -o outputs.npz\n"
+     "  halfstep predict recipe.toml --checkpoint DIR --data new.npz --top 5 --probabilities -o top.csv\n"},
     {"export", "put trained weights back into the ONNX model, write it in mixed precision, or its training step as one",
      kModelOrStep,
      "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
@@ -75,6 +79,9 @@ constexpr Command kCommands[] = {
      "  halfstep doctor models/lenet.toml --steps 20              fp32 and AMP side by side on the recipe's data\n"
      "  halfstep doctor model.onnx --check './evaluate.sh {policy}'   the fewest nodes in fp32 with which it "
      "succeeds\n"},
+    {"report", "what a run left, as one HTML page", "the run's output directory",
+     "  halfstep report halfstep-out                    writes halfstep-out/report.html\n"
+     "  halfstep report run -o report.html              curves, epochs, confusion, precision, configuration\n"},
     {"bench", "step time, throughput, memory and compile time", kModelOrStep,
      "  halfstep bench models/lenet.toml\n"
      "  halfstep bench models/resnet18.toml --batch 32 --calls    with a row for each call of the step\n"},
@@ -240,7 +247,20 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   }
   if (name == "gradients")
     command->add_option("-o,--target", options.target, "the safetensors file to write")->required()->type_name("FILE");
-  if (name == "eval" || name == "export" || name == "gradients")
+  if (name == "predict") {
+    command->add_option("-o,--target", options.target, "the file to write: " + row_format_endings())
+        ->required()
+        ->type_name("FILE");
+    command
+        ->add_option("--top", options.top,
+                     "of each sample so many classes with the highest scores, in place of all outputs")
+        ->type_name("NUMBER")
+        ->check(CLI::PositiveNumber);
+    command->add_flag_callback(
+        "--probabilities", [&options] { options.scores = PredictOptions::probabilities; },
+        "the softmax, or sigmoid, of outputs that are logits, by the loss");
+  }
+  if (name == "eval" || name == "predict" || name == "export" || name == "gradients")
     command->add_option("--checkpoint", options.checkpoint, "a checkpoint, or a directory of them: its newest")
         ->type_name("PATH");
   if (name == "train")
@@ -268,13 +288,21 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
         ->check(CLI::PositiveNumber);
     command->add_flag_callback(
         "--calls", [&options] { options.detail = CommandOptions::all; }, "a row for each call of the step");
+    command->add_flag_callback(
+        "--explain", [&options] { options.detail = CommandOptions::explained; },
+        "calls beside what their bytes, operations and launches should take; what loses most first");
+    command->add_option("--trace", options.trace_file, "write the calls' times as a trace for Perfetto")
+        ->type_name("FILE");
   }
   if (name == "diff") {
     command->add_option("sides", options.sides, kSide)->required()->expected(2)->type_name("A B");
     command->add_option("--model", options.diff_model, "the model that presets and policies are looked at with")
         ->type_name("PATH");
   }
-  if (!row.operand && name != "diff") return;
+  if (name == "report")
+    command->add_option("-o,--target", options.target, "the page to write; default report.html there")
+        ->type_name("FILE");
+  if ((!row.operand && name != "diff") || name == "report") return;
   add_recipe_keys(*command, line);
   add_compiler_options(*command, options);
 }
@@ -361,6 +389,11 @@ Recipe recipe_of(const CommandLine& line) {
       problems.add(std::string("--") + e.what());
     }
   problems.throw_if_any();
+  // The data of the command line, not what a recipe held out.
+  const auto is_given = [&](const char* key) {
+    return std::ranges::any_of(line.keys, [&](const auto& k) { return k.first == key; });
+  };
+  if (line.command == "predict" && is_given("data") && !is_given("test_data")) predict_given_data(recipe);
   take_batch_from_shape(recipe);
   take_grad_scaler(recipe);
   return recipe;

@@ -10,6 +10,7 @@
 #include "base/file_lock.h"
 #include "cli/commands.h"
 #include "cli/loss_curve.h"
+#include "cli/measure_report.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/report.h"
@@ -22,8 +23,10 @@
 #include "compiler/session.h"
 #include "frontend/export/export.h"
 #include "training/checkpoint.h"
+#include "training/confusion.h"
 #include "training/grad_scaler.h"
 #include "training/metrics.h"
+#include "training/tensorboard.h"
 #include "training/trainer.h"
 
 namespace halfstep {
@@ -71,8 +74,11 @@ TrainReport run_recorded(Executor& executor, const Data& data, const Recipe& rec
   write_file_atomically(out / "recipe.toml", to_toml(recipe));
   MetricsFile metrics(out / "metrics.jsonl", recipe.metrics_every);
   TerminalObserver terminal(recipe.epochs);
-  std::vector<TrainObserver*> observers{&metrics, &losses};
+  ConfusionPictures pictures(out);
+  std::vector<TrainObserver*> observers{&metrics, &losses, &pictures};
   if (format == Format::text) observers.push_back(&terminal);
+  std::optional<TensorBoard> board;
+  if (recipe.tensorboard) observers.push_back(&board.emplace(out, recipe, executor));
   ObserverList observer(observers);
   return train_or_explain(executor, data, recipe, train_options(recipe, executor.model(), signals), observer);
 }
@@ -89,6 +95,15 @@ std::string files_text(const TrainReport& report, const Recipe& recipe, const fs
   std::string text = fmt::format("  checkpoint     {}\n", checkpoint);
   if (!trained.empty()) text += fmt::format("  trained model  {}\n", trained.string());
   return text + fmt::format("  metrics        {}\n", (fs::path(recipe.out) / "metrics.jsonl").string());
+}
+
+// The training is done: what keeps a sample from being followed is no error of it.
+std::optional<Trace> followed_sample(const Recipe& recipe, const ModelState& state, const Dataset& test,
+                                     const Narration& narration) try {
+  return trace_prediction(recipe, state, test, 0);
+} catch (const Error& e) {
+  narration.note(std::string("no sample is followed layer by layer, which takes a batch of 1: ") + e.what());
+  return std::nullopt;
 }
 
 }  // namespace
@@ -118,6 +133,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
       rest > 0 && rest < feed.samples())
     narration.note(fmt::format("{} of {} samples do not fill a step of {} and are left out of each epoch{}", rest,
                                feed.samples(), step, recipe.shuffle ? ", others each time" : ""));
+  if (!recipe.measures.empty() && !data.test)
+    narration.note("measures are of held-out data, and there is none: name it with test_data");
   nlohmann::json json;
   std::vector<NodeRow> precision;
   if (const std::optional<CompileReport>& compiled = session.report) {
@@ -126,6 +143,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(*compiled));
     precision = by_onnx_node(*compiled);
     json["compile"] = compile_json(*compiled), json["precision"] = precision_json(precision);
+    // For the run's report.
+    write_file_atomically(fs::path(recipe.out) / "precision.json", json_text(json) + "\n");
   }
 
   const bool traced = options.trace == CommandOptions::traced;
@@ -162,7 +181,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");
   const fs::path trained = export_trained(recipe, state.weights, report.steps, narration);
   const bool predicts = (traced || options.format == Format::text) && data.test && !data.test->tokens;
-  const auto prediction = predicts ? trace_prediction(recipe, state, *data.test, 0) : std::nullopt;
+  const auto prediction = predicts ? followed_sample(recipe, state, *data.test, narration) : std::nullopt;
   if (options.format == Format::json) {
     if (traced && prediction) json["trace"]["prediction"] = trace_json(*prediction);
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();
@@ -174,6 +193,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   narration.say(counters_text(report, executor.model().device) + "\n" + files_text(report, recipe, trained));
   if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->accuracy)
     narration.say(fmt::format("test accuracy {:.4f}\n", *report.epochs.back().test->accuracy));
+  if (!report.epochs.empty() && report.epochs.back().test)
+    narration.say(class_tables_text(report.epochs.back().test->measures, output_width()));
   if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->tokens)
     narration.say(fmt::format("test loss {:.4f}, {}\n", report.epochs.back().test->loss,
                               tokens_text(*report.epochs.back().test->tokens)));

@@ -14,13 +14,14 @@ namespace {
 ExitCode run(const CommandLine& line) {
   if (line.command == "info") return run_info(line.options);
   if (line.command == "diff") return run_diff(line);
+  if (line.command == "report") return run_report(line.model_or_recipe, line.options);
   using Run = ExitCode (*)(const Recipe&, const CommandOptions&);
   const std::map<std::string, Run> commands{
-      {"check", run_check}, {"inspect", run_inspect},     {"compile", run_compile},
-      {"train", run_train}, {"eval", run_eval},           {"export", run_export},
-      {"bench", run_bench}, {"gradients", run_gradients}, {"doctor", run_doctor}};
+      {"check", run_check},   {"inspect", run_inspect}, {"compile", run_compile}, {"train", run_train},
+      {"eval", run_eval},     {"export", run_export},   {"bench", run_bench},     {"gradients", run_gradients},
+      {"doctor", run_doctor}, {"predict", run_predict}};
   const Recipe given = recipe_of(line);
-  const bool needs_loss = line.command != "check" && line.command != "inspect";
+  const bool needs_loss = line.command != "check" && line.command != "inspect" && line.command != "predict";
   const Recipe recipe = needs_loss ? over_training_of_file(given) : over_training_of_file(given, std::nothrow);
   // Beside a compiled step's own keys, which are not known yet, they may have one.
   if (line.options.format == Format::text && !is_compiled_directory(recipe.model))

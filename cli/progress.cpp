@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "cli/measure_report.h"
 #include "cli/output.h"
 #include "cli/results.h"
 
@@ -70,6 +71,11 @@ void TerminalObserver::epoch_finished(const EpochRow& row) {
   if (!row.losses.empty())
     print_out("         {}{}\n", losses_text(row.losses),
               row.test && !row.test->losses.empty() ? "; test " + losses_text(row.test->losses) : "");
+  if (!row.test) return;
+  if (const std::string measures = measures_text(row.test->measures); !measures.empty())
+    print_out("{}", wrapped("test " + measures, output_width(), "         "));
+  for (const std::string& remark : row.test->measures.remarks)
+    if (told_.insert(remark).second) print_err("note: epoch {}: {}\n", row.epoch, remark);
 }
 
 }  // namespace halfstep

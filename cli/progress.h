@@ -3,6 +3,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <set>
+#include <string>
 
 #include "training/trainer_events.h"
 
@@ -25,6 +27,7 @@ class TerminalObserver final : public TrainObserver {
   enum : uint8_t { terminal, log } medium_;
   bool header_printed_ = false, line_open_ = false;
   std::chrono::steady_clock::time_point last_line_;
+  std::set<std::string> told_;  // remarks
 };
 
 }  // namespace halfstep

@@ -4,7 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/measure_report.h"
 #include "cli/table.h"
+#include "training/measure_json.h"
 
 namespace halfstep {
 namespace {
@@ -23,6 +25,12 @@ void put(nlohmann::json& object, const char* key, const std::vector<LossRow>& lo
     if (row.accuracy) entry["accuracy"] = *row.accuracy;
     if (row.loss_scale) entry["loss_scale"] = *row.loss_scale;
   }
+}
+
+void put(nlohmann::json& object, const MeasureReport& report, const std::string& prefix) {
+  nlohmann::ordered_json measures;
+  put_measures(measures, report, prefix);
+  for (const auto& [key, value] : measures.items()) object[key] = nlohmann::json(value);
 }
 
 }  // namespace
@@ -62,6 +70,7 @@ nlohmann::json train_json(const TrainReport& report) {
     if (e.test && e.test->accuracy) row["test_accuracy"] = *e.test->accuracy;
     if (e.tokens) row.update(tokens_json(*e.tokens, ""));
     if (e.test && e.test->tokens) row.update(tokens_json(*e.test->tokens, "test_"));
+    if (e.test) put(row, e.test->measures, "test_");
     if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
     epochs.push_back(std::move(row));
   }
@@ -73,11 +82,12 @@ nlohmann::json train_json(const TrainReport& report) {
           {"epochs", epochs}};
 }
 
-std::string evaluation_text(const Evaluation& e) {
+std::string evaluation_text(const Evaluation& e, size_t columns) {
   return fmt::format("{} samples in {:.1f} s: loss {:.4f}{}{}{}\n", count_text(e.samples), e.seconds, e.loss,
                      e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
                      e.tokens ? ", " + tokens_text(*e.tokens) : "",
-                     e.losses.empty() ? "" : "; " + losses_text(e.losses));
+                     e.losses.empty() ? "" : "; " + losses_text(e.losses)) +
+         wrapped(measures_text(e.measures), columns) + class_tables_text(e.measures, columns);
 }
 
 nlohmann::json evaluation_json(const Evaluation& e) {
@@ -85,6 +95,7 @@ nlohmann::json evaluation_json(const Evaluation& e) {
   if (e.accuracy) json["accuracy"] = *e.accuracy;
   put(json, "losses", e.losses);
   if (e.tokens) json.update(tokens_json(*e.tokens, ""));
+  put(json, e.measures, "");
   return json;
 }
 

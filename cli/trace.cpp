@@ -64,7 +64,7 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
   const auto observe = [&](NodeId id, const std::vector<InterpretedTensor>& results) {
     const Node& node = replay.graph().node(id);
     const InterpretedTensor& value = results[0];
-    if (node.op->name == "input" && leaf_name(node) == Name(classes.labels))
+    if (node.op->name == "input" && leaf_name(node) == Name(classes.labels) && value.values.size() == 1)
       trace.label = static_cast<int64_t>(value.values[0]);
     if (node.op->kernel != KernelKind::leaf && node.origin.phase == Phase::forward && !node.origin.name.empty() &&
         !value.values.empty())

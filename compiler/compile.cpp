@@ -14,6 +14,8 @@
 #include "base/version.h"
 #include "codegen/emit/module.h"
 #include "codegen/lower/lower.h"
+#include "compiler/checkpoint_weights.h"
+#include "compiler/judged_outputs.h"
 #include "compiler/policy.h"
 #include "data/token_feed.h"
 #include "frontend/export/restore_parameters.h"
@@ -26,6 +28,7 @@
 #include "ir/text.h"
 #include "program/initial_state.h"
 #include "runtime/cuda_probe.h"
+#include "training/measures.h"
 #include "training/run_setup.h"
 
 namespace halfstep {
@@ -136,8 +139,26 @@ std::map<std::string, int64_t> table_rows(const Graph& model) {
   return rows;
 }
 
+void note_losses(StepNotes& notes, const Recipe& recipe, const LossOptions& loss, const Graph& model) {
+  notes.classes = class_count(model, loss);
+  if (recipe.classes > 0) notes.label_classes = recipe.classes;
+  notes.ignored_label = loss.ignore_index;
+  if (const std::string labels = label_input(loss); loss.terms.empty() && !labels.empty()) {
+    notes.label_input = labels;
+    notes.label_bounds = label_bounds(loss);
+  }
+  for (const LossTerm& term : named_terms(model, loss))
+    notes.losses.push_back({.name = term.name,
+                            .labels = label_input(term.loss),
+                            .weight = term.weight,
+                            .classes = class_count(model, term.loss).value_or(0),
+                            .ignored = term.loss.ignore_index,
+                            .bounds = label_bounds(term.loss)});
+  notes.judged = judged_outputs(model, loss);
+}
+
 StepNotes notes_of(const Recipe& recipe, const LossOptions& loss, const CompiledModel& model,
-                   const ImportedModel& imported) {
+                   const ImportedModel& imported, TrainingPipelineOptions::Purpose purpose) {
   Recipe settled = recipe;
   settled.device = name(model.device), settled.architecture = model.architecture;
   settled.resume.clear(), settled.trust.clear(), settled.grad_scaler.clear();
@@ -145,20 +166,10 @@ StepNotes notes_of(const Recipe& recipe, const LossOptions& loss, const Compiled
   notes.compiler = version();
   notes.recipe = notes_of(settled);
   notes.accumulation = recipe.accumulation, notes.seed = recipe.seed, notes.learning_rate = recipe.learning_rate;
-  notes.classes = class_count(imported.graph, loss);
-  if (recipe.classes > 0) notes.label_classes = recipe.classes;
-  notes.ignored_label = loss.ignore_index;
-  if (const std::string labels = label_input(loss); loss.terms.empty() && !labels.empty()) {
-    notes.label_input = labels;
-    notes.label_bounds = label_bounds(loss);
-  }
-  for (const LossTerm& term : named_terms(imported.graph, loss))
-    notes.losses.push_back({.name = term.name,
-                            .labels = label_input(term.loss),
-                            .weight = term.weight,
-                            .classes = class_count(imported.graph, term.loss).value_or(0),
-                            .ignored = term.loss.ignore_index,
-                            .bounds = label_bounds(term.loss)});
+  if (has_loss(purpose))
+    note_losses(notes, recipe, loss, imported.graph);
+  else
+    notes.judged = judged_where_known(imported.graph, loss);
   notes.table_rows = table_rows(imported.graph);
   for (const std::string& remark : imported.remarks)
     if (remark.starts_with("WARNING: the data of the constant")) notes.missing_constants = remark;
@@ -300,8 +311,9 @@ LossScaling loss_scaling(const Recipe& r) {
           .spares = r.consecutive_hysteresis ? LossScaling::after_each_step : LossScaling::after_growth};
 }
 
-ImportedModel import_graph(const Recipe& recipe) {
+ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics) {
   ImportOptions options = import_options(recipe);
+  options.statistics = statistics;
   options.weights = InitialWeights::none;
   return import_with(recipe, options);
 }
@@ -411,6 +423,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   const Clock::time_point start = Clock::now();
   ImportedModel imported = options.stop_after.empty() ? import_for(recipe, options.constants, ImportOptions::on_demand)
                                                       : import_graph(recipe);
+  if (options.weights) take_weights(imported, *options.weights, options.weights_from);
   const double import_seconds = seconds_since(start);
   CompiledTraining result = compile_imported(recipe, std::move(imported), device, options);
   result.report.times.insert(result.report.times.begin(), {"import", import_seconds});
@@ -468,13 +481,16 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.dump = options.dump;
   passes.programs = options.programs;
   passes.loss.model_outputs = options.model_outputs;
+  if (options.model_outputs == LossOptions::dropped && options.purpose == TrainingPipelineOptions::compiling &&
+      !recipe.measures.empty() && need_outputs(recipe.measures, judged_outputs(imported.graph, passes.loss)))
+    passes.loss.model_outputs = LossOptions::kept_for_evaluation;
   passes.arenas = options.arenas;
   passes.purpose = options.purpose;
   passes.taps = options.taps;
   // Taps are of the sum's gradients.
   if (passes.taps) passes.optimizer.scaling.losses.clear(), passes.optimizer.scaling.scales = LossScaling::shared;
   if (device == DeviceKind::cuda) passes.attention = attention_form(recipe.attention);
-  if (recipe.classes > 0 && options.purpose != TrainingPipelineOptions::typing)
+  if (recipe.classes > 0 && has_loss(options.purpose))
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   result.taps = std::move(graphs.taps);
@@ -528,7 +544,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   }
   model.state.merge(graphs.initial_states);
   fill_initial_state(model, graphs.arenas, imported, passes.optimizer.weights);
-  model.notes = notes_of(recipe, passes.loss, model, imported);
+  model.notes = notes_of(recipe, passes.loss, model, imported, options.purpose);
   model.notes.preset = report.preset;
   model.notes.largest_tensors = largest_values(std::move(lowered.values));
   check(model);

@@ -50,6 +50,11 @@ constexpr DefaultInput kDefaultInputs[] = {
 DataFeed::DataFeed(const Dataset& dataset, const Program& program, const FeedOptions& options) : dataset_(dataset) {
   Problems problems;
   std::vector<InputPlace> inputs = data_inputs(program, problems);
+  std::erase_if(inputs, [&](const InputPlace& place) {
+    if (!options.zeros.contains(place.buffer->name.text)) return false;
+    constants_.push_back({place.input, std::vector<std::byte>(static_cast<size_t>(place.buffer->type.byte_count()))});
+    return true;
+  });
   if (inputs.empty()) throw Error("program '" + program.name + "' has no data inputs");
   if (dataset.tokens) {
     bind_tokens(*dataset.tokens, std::move(inputs), options.tokens);

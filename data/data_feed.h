@@ -35,6 +35,7 @@ struct StepInputs {
 struct FeedOptions {
   std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
   TokenObjective tokens{};
+  std::set<std::string> zeros{};  // inputs that hold zeros and take no data
   std::set<std::string> labels{};  // inputs of labels, whose bytes are numbers and no pixels
 };
 

@@ -56,7 +56,7 @@ void preprocess(Pipeline& p) {
 }
 
 void attach_the_loss(Pipeline& p) {
-  if (p.options.purpose == TrainingPipelineOptions::typing) return;
+  if (!has_loss(p.options.purpose)) return;
   p.at("forward") = attach_loss(p.at("forward"), p.options.loss, &p.result.remarks);
 }
 
@@ -88,6 +88,10 @@ void split_evaluation(Pipeline& p) {
   const Graph forward = std::move(p.at("forward"));
   p.result.arenas = plan_arenas(forward, p.options.optimizer.no_decay);
   p.result.graphs.clear();
+  if (p.options.purpose == TrainingPipelineOptions::predicting) {
+    p.result.graphs.push_back(inference(forward));
+    return;
+  }
   const bool evaluation_alone = p.options.loss.model_outputs == LossOptions::kept_for_evaluation;
   p.result.graphs.push_back((evaluation_alone ? without_model_outputs(forward) : forward).named("train"));
   if (p.options.purpose == TrainingPipelineOptions::compiling) p.result.graphs.push_back(inference(forward));
@@ -104,6 +108,7 @@ void expand(Pipeline& p) {
 }
 
 void differentiate_training(Pipeline& p) {
+  if (p.options.purpose == TrainingPipelineOptions::predicting) return;
   const OptimizerOptions& optimizer = p.options.optimizer;
   p.at("train") = differentiate(p.at("train"), {.scaling = optimizer.scaling, .accumulation = optimizer.accumulation});
 }
@@ -113,6 +118,10 @@ void bind_to_arenas(Pipeline& p) {
 }
 
 void add_updates(Pipeline& p) {
+  if (p.options.purpose == TrainingPipelineOptions::predicting) {
+    p.result.arena_states = arena_states(p.at("evaluate"), p.result.arenas);
+    return;
+  }
   const OptimizerOptions& optimizer = p.options.optimizer;
   const Graph differentiated = p.at("train");
   p.at("train") = add_update(differentiated, optimizer, p.result.arenas);

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/losses.h"
@@ -19,6 +20,30 @@ struct LossNote {
   std::optional<int64_t> ignored = {};  // label
   std::optional<LabelBounds> bounds = {};
   friend bool operator==(const LossNote&, const LossNote&) = default;
+};
+
+// What the numbers of an output are, one of them or one for each class or label.
+enum class OutputMeaning : uint8_t {
+  logits,               // of classes, of which one holds
+  probabilities,        // the same behind a softmax
+  log_probabilities,    // and its logarithm
+  label_logits,         // of labels, each of which holds or not; above 0 it does
+  label_probabilities,  // the same behind a sigmoid; above 0.5 it does
+  values,               // what is predicted itself
+};
+std::string_view name(OutputMeaning meaning);
+std::optional<OutputMeaning> parse_meaning(std::string_view name);
+
+// An output that labels are compared with: one for each loss that reads some.
+struct JudgedOutput {
+  std::string loss = {};  // of several, its name; empty: there is one
+  std::string output = {}, labels = {};
+  OutputMeaning meaning = OutputMeaning::values;
+  int64_t class_axis = 1;               // of classes and labels; beyond the output's axes: there is one label
+  std::optional<int64_t> ignored = {};  // label
+  bool squared = false;                 // the loss is the mean squared error
+  bool smoothed = false;                // the loss is not the cross-entropy of the labels alone
+  friend bool operator==(const JudgedOutput&, const JudgedOutput&) = default;
 };
 
 struct StepNotes {
@@ -36,6 +61,7 @@ struct StepNotes {
   std::optional<LabelBounds> label_bounds = {};
   std::map<std::string, int64_t> table_rows = {};  // by input whose values choose rows of a table
   std::vector<LossNote> losses = {};               // where there are several
+  std::vector<JudgedOutput> judged = {};           // by the losses, in their order
   std::string preset;                              // of autocast, with its version: "torch 2.11"
   std::string missing_constants;  // of a step whose constants are zeros because their data was missing: what is missing
   std::string largest_tensors;    // in scratch, for the error of a device whose memory is too small

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
+#include "base/error.h"
 #include "program/json_text.h"
 
 namespace halfstep {
@@ -25,6 +26,7 @@ constexpr auto kFields = std::tuple{std::pair{"compiler", &StepNotes::compiler},
                                     std::pair{"label_bounds", &StepNotes::label_bounds},
                                     std::pair{"table_rows", &StepNotes::table_rows},
                                     std::pair{"losses", &StepNotes::losses},
+                                    std::pair{"judged", &StepNotes::judged},
                                     std::pair{"preset", &StepNotes::preset},
                                     std::pair{"missing_constants", &StepNotes::missing_constants},
                                     std::pair{"largest_tensors", &StepNotes::largest_tensors}};
@@ -58,6 +60,20 @@ Json written(const std::vector<LossNote>& losses) {
   }
   return json;
 }
+Json written(const std::vector<JudgedOutput>& outputs) {
+  Json json = Json::array();
+  for (const JudgedOutput& one : outputs) {
+    json.push_back({{"output", one.output},
+                    {"labels", one.labels},
+                    {"meaning", name(one.meaning)},
+                    {"class_axis", one.class_axis}});
+    if (!one.loss.empty()) json.back()["loss"] = one.loss;
+    if (one.ignored) json.back()["ignored"] = *one.ignored;
+    if (one.squared) json.back()["squared"] = true;
+    if (one.smoothed) json.back()["smoothed"] = true;
+  }
+  return json;
+}
 
 void read(const Json& json, std::string& value) { value = line_of(json); }
 void read(const Json& json, int64_t& value) { value = json.get<int64_t>(); }
@@ -84,8 +100,34 @@ void read(const Json& json, LossNote& loss) {
 void read(const Json& json, std::vector<LossNote>& losses) {
   for (const Json& entry : json.get_ref<const Json::array_t&>()) read(entry, losses.emplace_back());
 }
+void read(const Json& json, bool& value) { value = json.get<bool>(); }
+void read(const Json& json, std::vector<JudgedOutput>& outputs) {
+  for (const Json& entry : json.get_ref<const Json::array_t&>()) {
+    JudgedOutput& one = outputs.emplace_back();
+    read(entry.at("output"), one.output), read(entry.at("labels"), one.labels);
+    const std::string meaning = line_of(entry.at("meaning"));
+    const std::optional<OutputMeaning> known = parse_meaning(meaning);
+    if (!known) throw Error("an output's meaning is '" + meaning + "', which no version of this one writes");
+    one.meaning = *known;
+    one.class_axis = count_in(entry, "class_axis");
+    if (entry.contains("loss")) read(entry.at("loss"), one.loss);
+    if (entry.contains("ignored")) read(entry.at("ignored"), one.ignored);
+    if (entry.contains("squared")) read(entry.at("squared"), one.squared);
+    if (entry.contains("smoothed")) read(entry.at("smoothed"), one.smoothed);
+  }
+}
+
+constexpr std::string_view kMeanings[] = {"logits",       "probabilities",       "log_probabilities",
+                                          "label_logits", "label_probabilities", "values"};
 
 }  // namespace
+
+std::string_view name(OutputMeaning meaning) { return kMeanings[static_cast<size_t>(meaning)]; }
+std::optional<OutputMeaning> parse_meaning(std::string_view name) {
+  for (size_t i = 0; i < std::size(kMeanings); ++i)
+    if (kMeanings[i] == name) return static_cast<OutputMeaning>(i);
+  return std::nullopt;
+}
 
 Json json_of(const StepNotes& notes) {
   static const StepNotes untold;

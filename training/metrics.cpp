@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "training/measure_json.h"
 
 namespace halfstep {
 namespace {
@@ -73,6 +74,7 @@ void MetricsFile::epoch_finished(const EpochRow& row) {
     put(line, "test_accuracy", row.test->accuracy);
     put(line, "test_losses", row.test->losses);
     put(line, "test_", row.test->tokens);
+    put_measures(line, row.test->measures, "test_");
   }
   put(line, "loss_scale", row.loss_scale);
   line["skipped"] = row.skipped;

@@ -361,6 +361,12 @@ std::vector<RecipeKey> all_keys() {
                            "schedules linear and cosine: the step of the last rate; 0: that of all epochs", 0),
       key<&R::seed>(kRun, "seed", "NUMBER", "of data order, dropout and fresh weights", 0),
       key<&R::shuffle>(kRun, "shuffle", "true|false", "samples in a new order each epoch; false: in the files' order"),
+      key<&R::measures>(
+          kRun, "measures", "NAME,...",
+          "of evaluation, beside loss and accuracy: f1, auc, confusion, ... (docs/measures.md); of several "
+          "losses one's as LOSS.NAME"),
+      key<&R::per_class>(kRun, "per_class", "true|false", "measures also of each class by itself"),
+      key<&R::class_names>(kRun, "class_names", "PATH", "a text file with the name of a class in each line"),
       key<&R::grad_scaler>(kRun, "grad_scaler", "PATH",
                            "start from the state of PyTorch's GradScaler: its state_dict() as JSON; a resumed run has "
                            "its own"),
@@ -376,6 +382,7 @@ std::vector<RecipeKey> all_keys() {
       key<&R::checkpoint_every>(kRun, "checkpoint_every", "NUMBER", "steps between checkpoints; 0: one an epoch", 0),
       key<&R::keep>(kRun, "keep", "NUMBER", "checkpoints that stay; 0: all", 0),
       key<&R::metrics_every>(kRun, "metrics_every", "NUMBER", "one step in so many goes to metrics.jsonl", 0),
+      key<&R::tensorboard>(kRun, "tensorboard", "true|false", "also write event files for TensorBoard into out"),
   };
   const std::vector<RecipeKey> of_losses = keys_of_losses();
   const auto outputs = std::ranges::find(table, "keep_outputs", &RecipeKey::name);

@@ -82,6 +82,9 @@ struct Recipe {
   int64_t warmup_steps = 0, step_epochs = 1, decay_steps = 0;
   int64_t seed = 0;
   bool shuffle = true;
+  std::vector<std::string> measures;
+  bool per_class = false, tensorboard = false;
+  std::string class_names;
   std::string device = "auto", architecture, attention = "library";
   std::optional<ByteSize> memory_budget;
   int64_t threads = 0, autotune = 8;

@@ -38,6 +38,11 @@ Data open_data(const Recipe& recipe) {
   return data;
 }
 
+void predict_given_data(Recipe& recipe) {
+  recipe.test_data.clear();
+  recipe.test_fraction = 0;
+}
+
 Dataset open_evaluation_data(const Recipe& recipe) {
   if (recipe.test_data.empty() && recipe.data.empty())
     throw Error("no data is given: name it with --test_data or --data");
@@ -67,6 +72,13 @@ FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
   if (recipe.special_tokens.size() != 2 || recipe.special_tokens[0] > recipe.special_tokens[1])
     throw Error("special_tokens: FIRST,LAST expected, such as 0,103");
   tokens.first_special = recipe.special_tokens[0], tokens.last_special = recipe.special_tokens[1];
+  return options;
+}
+
+MeasureOptions measure_options(const Recipe& recipe) {
+  MeasureOptions options{.names = recipe.measures, .per_class = recipe.per_class};
+  if (!recipe.class_names.empty() && !recipe.measures.empty())
+    options.class_names = read_class_names(recipe.class_names, 0);
   return options;
 }
 
@@ -153,6 +165,7 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
                    .keep = static_cast<int>(r.keep)};
   o.resume = r.resume;
   o.signals = &signals;
+  o.measures = measure_options(r);
   return o;
 }
 

@@ -21,8 +21,13 @@ struct Data {
 };
 // What the recipe calls data and test_data, or splits off by test_fraction.
 Data open_data(const Recipe& recipe);
+// For predictions of the data that a command names: what a recipe holds out does not stand in its place.
+void predict_given_data(Recipe& recipe);
 // The held-out set, or all of the data where none is named.
 Dataset open_evaluation_data(const Recipe& recipe);
+
+// What evaluations measure; Error where the names of classes cannot be read.
+MeasureOptions measure_options(const Recipe& recipe);
 
 // How data is fed to the programs of `model`, and what its values are checked against.
 FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model);

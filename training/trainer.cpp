@@ -26,7 +26,10 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 class HeadwayWatch {
  public:
   explicit HeadwayWatch(const TrainOptions& options)
-      : min_scale_(options.min_scale), limit_(options.overflow_limit), skip_limit_(options.skip_limit) {}
+      : min_scale_(options.min_scale),
+        limit_(options.overflow_limit),
+        skip_limit_(options.skip_limit),
+        resumed_(!options.resume.empty()) {}
 
   // What is wrong; nullopt: nothing.
   std::optional<std::string> see(const StepRow& row) {
@@ -51,9 +54,10 @@ class HeadwayWatch {
                          of_the_last(bad_losses_), remedy());
     return std::nullopt;
   }
-  // At the end of a run.
+  // At the end of a run. A resumed one may have nothing but the steps that a grown scale costs; its weights are
+  // trained.
   std::optional<std::string> see_end(const StepRow& last) const {
-    if (steps_ == 0 || skipped_ < steps_) return std::nullopt;
+    if (resumed_ || steps_ == 0 || skipped_ < steps_) return std::nullopt;
     return fmt::format(
         "training has changed nothing: in each of its {} steps, up to step {}, gradients were not finite and the "
         "update "
@@ -74,6 +78,7 @@ class HeadwayWatch {
 
   double min_scale_;
   int64_t limit_, skip_limit_;
+  bool resumed_;
   int64_t overflows_ = 0, skips_ = 0;
   int64_t bad_losses_ = 0;
   int64_t steps_ = 0, skipped_ = 0, sound_ = 0;  // of this run
@@ -106,7 +111,11 @@ class Training {
     train_.feed.check(options.ranges);
     if (test_set != nullptr) {
       const int evaluate = program_index(executor.model(), "evaluate");
-      DataFeed(*test_set, executor.model().programs[static_cast<size_t>(evaluate)], options.feed).check(options.ranges);
+      const Program& program = executor.model().programs[static_cast<size_t>(evaluate)];
+      const DataFeed feed(*test_set, program, options.feed);
+      feed.check(options.ranges);
+      // What is wrong with them should not show after an epoch.
+      Measures(options.measures, program, executor.model().notes, feed.samples());
     }
     check_accumulation();
     if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.feed);
@@ -210,7 +219,7 @@ class Training {
   void finish_epoch() {
     EpochRow row = epoch_row();
     if (test_set_ != nullptr && !signalled())
-      row.test = evaluate(executor_, *test_set_, {options_.feed, {}, state_.seed, options_.signals});
+      row.test = evaluate(executor_, *test_set_, {options_.feed, {}, state_.seed, options_.signals, options_.measures});
     const bool cut_short = signalled() && (!row.test || row.test->interrupted);
     if (!cut_short) {
       observer_.epoch_finished(row);

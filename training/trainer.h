@@ -12,6 +12,7 @@
 #include "training/checkpoint.h"
 #include "training/grad_scaler.h"
 #include "training/learning_rate.h"
+#include "training/measures.h"
 #include "training/trainer_events.h"
 
 namespace halfstep {
@@ -42,6 +43,7 @@ struct TrainOptions {
   CheckpointPolicy checkpoints;
   std::filesystem::path resume;          // a checkpoint or a directory of them; empty: start anew
   const SignalGuard* signals = nullptr;  // checked after each step
+  MeasureOptions measures{};             // of the evaluations
 };
 
 // Training makes no headway: its gradients keep overflowing at the floor of the loss scale, its loss is not finite, or
@@ -76,6 +78,7 @@ struct EvaluateOptions {
   ValueRanges ranges{};
   uint64_t seed = 0;
   const SignalGuard* signals = nullptr;
+  MeasureOptions measures{};
 };
 
 // Runs program "evaluate" over all samples in order. The last batch is filled up with its last sample; only real rows

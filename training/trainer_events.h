@@ -9,6 +9,7 @@
 #include "data/token_feed.h"
 #include "runtime/executor.h"
 #include "training/loss_sums.h"
+#include "training/measures.h"
 
 namespace halfstep {
 
@@ -34,6 +35,7 @@ struct Evaluation {
   std::optional<double> accuracy{};
   std::vector<LossRow> losses{};
   std::optional<TokenMeasures> tokens{};
+  MeasureReport measures{};
   double seconds = 0;
   bool interrupted = false;  // by a signal: the values are over fewer samples than the set has
 };

@@ -277,6 +277,18 @@ typedef struct halfstep_api {
   halfstep_status* (*loss_at)(const halfstep_step* step, size_t index, halfstep_loss* loss);
   /* `count` values, exactly as loss_count says, of the steps that `loss` tells of: wait for the device. */
   halfstep_status* (*read_losses)(halfstep_step* step, double* values, size_t count);
+
+  /* Measures of evaluation over several batches, named as in recipes: "f1,auc"; NULL or "": the recipe's.
+   * begin_measures forgets what was added. measure_tensors runs a batch as evaluate_tensors does and adds its first
+   * `rows` samples (0: all); it waits. What reads the model's outputs wants a step that was compiled with the measure
+   * or keep_outputs. */
+  halfstep_status* (*begin_measures)(halfstep_step* step, const char* names);
+  halfstep_status* (*measure_tensors)(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count,
+                                      void* stream, size_t rows);
+  /* What they say so far: "loss", with classes "accuracy", of several losses "loss.NAME" and "accuracy.NAME", then the
+   * measures. NaN: it is not defined. A name is the step's until the next of these four calls. */
+  halfstep_status* (*measure_count)(halfstep_step* step, size_t* count);
+  halfstep_status* (*measure_at)(halfstep_step* step, size_t index, const char** name, double* value);
 } halfstep_api;
 
 typedef struct halfstep_compiler_api {

@@ -120,7 +120,11 @@ int64_t LoadedStep::submit(const std::string& program, const Batch& batch, int64
       else
         std::memcpy(to.data(), input.data, to.size());
     } else if (buffer.name == kStepLearningRate) {
-      store(to, static_cast<float>(learning_rate_));
+      const std::vector<double> shares =
+          rate_shares(executor_->model().notes, executor_->model().notes.learning_rate, state_.epoch + 1);
+      for (size_t i = 0; i < to.size() / sizeof(float); ++i)
+        store(to.subspan(i * sizeof(float), sizeof(float)),
+              static_cast<float>(learning_rate_ * (shares.empty() ? 1 : shares[i])));
     } else if (buffer.name == kStepIteration) {
       store(to, static_cast<int32_t>(iteration));
     } else if (buffer.name == kStepSeed) {

@@ -24,8 +24,10 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
   if (session.report && options.timing == CommandOptions::time_passes)
     print_err("{}", pass_times_table(*session.report));
   if (!options.checkpoint.empty())
-    write_weights(*session.executor, read_checkpoint_weights(options.checkpoint),
-                  "checkpoint '" + options.checkpoint + "'");
+    write_weights(
+        *session.executor,
+        read_checkpoint_weights(options.checkpoint, recipe.ema_weights ? WeightsKind::average : WeightsKind::last),
+        "checkpoint '" + options.checkpoint + "'");
   const SignalGuard signals;
   const CompiledModel& model = session.executor->model();
   if (options.format == Format::text)

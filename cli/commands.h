@@ -21,13 +21,19 @@ struct CommandOptions {
   Format format = Format::text;
   CompileOptions compile;
   enum Timing : uint8_t { quiet, time_passes } timing = quiet;
-  enum Detail : uint8_t { summary, all } detail = summary;  // inspect: a row per IR node; bench: a row per call
+  // all: inspect: a row per IR node; bench: a row per call. explained: bench: calls beside estimates.
+  enum Detail : uint8_t { summary, all, explained } detail = summary;
   std::string target;      // compile: the directory; export, gradients, predict, report: the file
   std::string sign;        // compile: a private key
   std::string cubins;      // compile: architectures
   std::string checkpoint;  // eval, predict, export, gradients: weights to use
   enum Exported : uint8_t { model, mixed_model, training_graph, training_info, training_operators } exported = model;
+  std::vector<std::string> outputs;                            // export: that the model keeps; none: all
   enum Trace : uint8_t { untraced, traced } trace = untraced;  // train: every stage
+  enum Trace : uint8_t { untraced, traced } trace = untraced;  // train: every stage
+  enum Verbosity : uint8_t { usual_run, quiet_run, verbose_run } verbosity = usual_run;  // train
+  enum Config : uint8_t { used, printed } config = used;                                 // the recipe that holds
+  std::string shell;                                                                     // completion
   InspectOptions inspect;
   std::vector<std::string> sides;        // diff: two
   std::string diff_model;                // of sides that are presets and policies

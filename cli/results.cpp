@@ -23,6 +23,7 @@ void put(nlohmann::json& object, const char* key, const std::vector<LossRow>& lo
   for (const LossRow& row : losses) {
     nlohmann::json& entry = object[key][row.name] = {{"loss", row.loss}, {"weight", row.weight}};
     if (row.accuracy) entry["accuracy"] = *row.accuracy;
+    if (row.loss_scale) entry["loss_scale"] = *row.loss_scale;
   }
 }
 
@@ -37,8 +38,9 @@ void put(nlohmann::json& object, const MeasureReport& report, const std::string&
 std::string losses_text(const std::vector<LossRow>& losses) {
   std::string text;
   for (const LossRow& row : losses)
-    text += fmt::format("{}{} {:.4f}{}", text.empty() ? "" : ", ", row.name, row.loss,
-                        row.accuracy ? fmt::format(" ({:.2f} %)", *row.accuracy * 100) : "");
+    text += fmt::format("{}{} {:.4f}{}{}", text.empty() ? "" : ", ", row.name, row.loss,
+                        row.accuracy ? fmt::format(" ({:.2f} %)", *row.accuracy * 100) : "",
+                        row.loss_scale ? fmt::format(" at scale {:g}", *row.loss_scale) : "");
   return text;
 }
 
@@ -51,6 +53,11 @@ nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefi
 std::string tokens_text(const TokenMeasures& tokens) {
   return fmt::format("perplexity {:.2f}{}", tokens.perplexity,
                      tokens.bits_per_byte ? fmt::format(", {:.4f} bits a byte", *tokens.bits_per_byte) : "");
+}
+
+std::string best_text(const BestEpoch& best) {
+  return fmt::format("  best        epoch {}, {} {:.4f}{}\n", best.epoch, best.measure, best.value,
+                     best.checkpoint.empty() ? "" : ": " + best.checkpoint.string());
 }
 
 nlohmann::json train_json(const TrainReport& report) {
@@ -72,12 +79,19 @@ nlohmann::json train_json(const TrainReport& report) {
     if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
     epochs.push_back(std::move(row));
   }
-  return {{"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
-          {"steps", report.steps},
-          {"seconds", report.seconds},
-          {"checkpoint", report.checkpoint.string()},
-          {"counters", counters_json(report.counters)},
-          {"epochs", epochs}};
+  nlohmann::json json{{"reason", name(report.reason)},
+                      {"steps", report.steps},
+                      {"seconds", report.seconds},
+                      {"checkpoint", report.checkpoint.string()},
+                      {"counters", counters_json(report.counters)},
+                      {"epochs", epochs}};
+  if (report.best)
+    json["best"] = {{"measure", report.best->measure},
+                    {"value", report.best->value},
+                    {"epoch", report.best->epoch},
+                    {"step", report.best->step},
+                    {"checkpoint", report.best->checkpoint.string()}};
+  return json;
 }
 
 std::string evaluation_text(const Evaluation& e, size_t columns) {

@@ -29,6 +29,7 @@
 #include "program/initial_state.h"
 #include "runtime/cuda_probe.h"
 #include "training/measures.h"
+#include "training/notes.h"
 #include "training/run_setup.h"
 
 namespace halfstep {
@@ -143,13 +144,17 @@ void note_losses(StepNotes& notes, const Recipe& recipe, const LossOptions& loss
   notes.classes = class_count(model, loss);
   if (recipe.classes > 0) notes.label_classes = recipe.classes;
   notes.ignored_label = loss.ignore_index;
-  if (const std::string labels = label_input(loss); loss.terms.empty() && !labels.empty()) notes.label_input = labels;
+  if (const std::string labels = label_input(loss); loss.terms.empty() && !labels.empty()) {
+    notes.label_input = labels;
+    notes.label_bounds = label_bounds(loss);
+  }
   for (const LossTerm& term : named_terms(model, loss))
     notes.losses.push_back({.name = term.name,
                             .labels = label_input(term.loss),
                             .weight = term.weight,
                             .classes = class_count(model, term.loss).value_or(0),
-                            .ignored = term.loss.ignore_index});
+                            .ignored = term.loss.ignore_index,
+                            .bounds = label_bounds(term.loss)});
   notes.judged = judged_outputs(model, loss);
 }
 
@@ -307,8 +312,9 @@ LossScaling loss_scaling(const Recipe& r) {
           .spares = r.consecutive_hysteresis ? LossScaling::after_each_step : LossScaling::after_growth};
 }
 
-ImportedModel import_graph(const Recipe& recipe) {
+ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics) {
   ImportOptions options = import_options(recipe);
+  options.statistics = statistics;
   options.weights = InitialWeights::none;
   return import_with(recipe, options);
 }
@@ -339,32 +345,69 @@ AttentionForm attention_form(const std::string& name) {
                                    : AttentionForm::expanded;
 }
 
-LossKind loss_kind(const std::string& name) {
-  return name == "mean_squared_error" ? LossKind::mean_squared_error
-         : name == "from_graph"       ? LossKind::from_graph
-                                      : LossKind::softmax_cross_entropy;
-}
-
-std::vector<LossTerm> loss_terms(const Recipe& recipe) {
-  std::vector<LossTerm> terms;
+void check_losses(const Recipe& recipe) {
   Problems problems;
-  for (const RecipeLoss& loss : recipe.losses) {
-    // What a batch's share of the labels is, each loss would need its own gradients to say.
-    if (loss.ignore_index && recipe.accumulation > 1)
-      problems.add(fmt::format(
-          "losses: ignore_index of loss {} and accumulation {}: of several losses, labels that do not count "
-          "are only weighed within one batch: leave one of them out",
-          terms.size() + 1, recipe.accumulation));
-    LossTerm& term = terms.emplace_back();
-    term.name = loss.name, term.weight = loss.weight;
-    term.loss.kind = loss_kind(loss.kind), term.loss.output = loss.output, term.loss.labels = loss.labels;
-    term.loss.class_axis = loss.class_axis, term.loss.ignore_index = loss.ignore_index;
-    term.loss.label_smoothing = loss.label_smoothing;
-  }
   if (!recipe.losses.empty() && recipe.objective == "masked_token")
     problems.add("objective masked_token: there are several losses, and it has one: leave [[loss]] out");
+  if (recipe.objective != "labels" && recipe.losses.empty() && find_loss(recipe.loss)->labels != LossFunction::classes)
+    problems.add(
+        fmt::format("objective {}: its labels are tokens, which loss {} does not take: softmax_cross_entropy does",
+                    recipe.objective, recipe.loss));
   problems.throw_if_any();
-  return terms;
+}
+
+// Whether the mean is over labels that count alone, or by their weights.
+bool weighs_labels(const OutputLoss& loss) {
+  const LossFunction& function = function_of(loss);
+  return (loss.ignore_index && function.reads("ignore_index")) ||
+         (loss.parameters.contains("class_weights") && function.labels == LossFunction::classes);
+}
+
+// Of several losses: a backward each where they have a scale each, and where accumulated batches are to be weighed by
+// labels, of which each loss has its own.
+void separate_losses(const Recipe& recipe, LossScaling& scaling) {
+  const bool each = recipe.loss_scales == "each" && scaling.mode == LossScaleMode::dynamic;
+  const bool weighs = recipe.accumulation > 1 && std::ranges::any_of(recipe.losses, [](const LossTerm& term) {
+                        return term.weight != 0 && weighs_labels(term.loss);
+                      });
+  if (!each && !weighs) return;
+  for (const LossTerm& term : recipe.losses) scaling.losses.push_back(term.weight);
+  if (std::ranges::all_of(scaling.losses, [](double weight) { return weight == 0; })) scaling.losses.clear();
+  if (each && !scaling.losses.empty()) scaling.scales = LossScaling::of_each;
+}
+
+std::vector<ParameterGroup> parameter_groups(const Recipe& recipe) {
+  const std::string_view rest = find_optimizer(recipe.optimizer)->rest;
+  std::vector<ParameterGroup> groups;
+  Problems problems;
+  for (const RecipeGroup& group : recipe.groups) {
+    ParameterGroup& added = groups.emplace_back();
+    added.patterns = group.parameters, added.weight_decay = group.weight_decay;
+    if (group.learning_rate) added.rate = ParameterGroup::own;
+    if (group.learning_rate && recipe.learning_rate == 0)
+      problems.add(
+          fmt::format("group {}: learning_rate {} beside one of 0 for the rest, which schedules are a share of: "
+                      "give the rest one, or freeze it",
+                      groups.size(), *group.learning_rate));
+    added.rest = !group.optimizer.empty() && group.optimizer == rest;
+    if (!group.optimizer.empty() && group.optimizer != rest && group.optimizer != recipe.optimizer)
+      problems.add(fmt::format("group {}: optimizer '{}': {}", groups.size(), group.optimizer,
+                               rest.empty() ? "'" + recipe.optimizer + "' is that of all parameters: leave it out"
+                                            : fmt::format("'{}' or '{}' expected", recipe.optimizer, rest)));
+  }
+  problems.throw_if_any();
+  return groups;
+}
+
+// What runs are told of the rates of a layout, where these are not simply the recipe's.
+std::vector<RateNote> rate_notes(const Recipe& recipe, const ArenaLayout& layout) {
+  if (layout.rates == std::vector<ArenaRate>{{}}) return {};
+  std::vector<RateNote> notes;
+  for (const ArenaRate& rate : layout.rates) {
+    notes.push_back({.from_epoch = rate.from_epoch});
+    if (rate.group) notes.back().learning_rate = recipe.groups[*rate.group].learning_rate;
+  }
+  return notes;
 }
 
 }  // namespace
@@ -378,18 +421,15 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
     p.input = image_input(model);
     o.preprocessing.push_back(std::move(p));
   }
-  o.loss.kind = loss_kind(r.loss);
-  o.loss.terms = loss_terms(r);
-  o.loss.output = r.output;
-  o.loss.class_axis = r.class_axis;
-  o.loss.ignore_index = r.ignore_index;
+  check_losses(r);
+  static_cast<OutputLoss&>(o.loss) = one_loss(r);
+  o.loss.terms = r.losses;
   if (r.objective == "masked_token") {
     if (r.ignore_index && *r.ignore_index != kUncounted)
       throw Error(fmt::format("ignore_index: objective masked_token labels what it does not hide {}: leave it out",
                               kUncounted));
     o.loss.ignore_index = kUncounted;
   }
-  o.loss.label_smoothing = r.label_smoothing;
   o.autocast.low = low_type(r.precision);
   PrecisionPolicy policy = precision_policy(r);
   const Preset& preset = preset_of(policy);
@@ -404,10 +444,16 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
   opt.name = r.optimizer, opt.parameters = r.optimizer_parameters;
   opt.no_decay = r.no_decay;
   opt.weight_decay = r.weight_decay;
+  opt.groups = parameter_groups(r);
+  for (const UnfreezeRule& rule : r.unfreeze) opt.unfreeze.emplace_back(rule.pattern, rule.epoch);
   if (r.clip_norm > 0) opt.clip_norm = r.clip_norm;
+  if (r.clip_value > 0) opt.clip_value = r.clip_value;
+  if (r.clip_adaptive > 0) opt.clip_adaptive = r.clip_adaptive;
+  if (r.ema > 0) opt.ema = r.ema;
   opt.scaling = loss_scaling(r);
   if (preset.loss_scale == Preset::one && r.loss_scale == "auto")
     opt.scaling = {.mode = LossScaleMode::fixed, .initial = 1};
+  separate_losses(r, opt.scaling);
   if (preset.masters == Preset::rounded) opt.weights = o.autocast.low;
   opt.accumulation = r.accumulation;
   return o;
@@ -481,6 +527,8 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.arenas = options.arenas;
   passes.purpose = options.purpose;
   passes.taps = options.taps;
+  // Taps are of the sum's gradients.
+  if (passes.taps) passes.optimizer.scaling.losses.clear(), passes.optimizer.scaling.scales = LossScaling::shared;
   if (device == DeviceKind::cuda) passes.attention = attention_form(recipe.attention);
   if (recipe.classes > 0 && has_loss(options.purpose))
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
@@ -537,6 +585,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   model.state.merge(graphs.initial_states);
   fill_initial_state(model, graphs.arenas, imported, passes.optimizer.weights);
   model.notes = notes_of(recipe, passes.loss, model, imported, options.purpose);
+  model.notes.rates = rate_notes(recipe, graphs.arenas);
   model.notes.preset = report.preset;
   model.notes.largest_tensors = largest_values(std::move(lowered.values));
   check(model);

@@ -66,7 +66,7 @@ LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe);
 // What the step does about gradients that are not finite.
 LossScaling loss_scaling(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.
-ImportedModel import_graph(const Recipe& recipe);
+ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics = ImportOptions::of_batches);
 TrainingPipelineOptions pipeline_options(const Recipe& recipe, const ImportedModel& model);
 // Compiles programs "train", "accumulate" (with accumulation), "gradients" (where asked for) and "evaluate" for
 // `target` "cpu" or "cuda"; for predictions "evaluate" alone, of the model's outputs without a loss.

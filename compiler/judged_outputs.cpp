@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/losses.h"
 #include "ir/op.h"
 
 namespace halfstep {
@@ -40,17 +41,34 @@ bool is_pair_of_sigmoid(const Graph& model, const Node& node) {
          });
 }
 
+OutputMeaning meaning_of(const LossFunction& loss) {
+  switch (loss.labels) {
+    case LossFunction::classes:
+      return loss.scores == LossFunction::class_log_likelihood ? OutputMeaning::log_probabilities
+                                                               : OutputMeaning::logits;
+    case LossFunction::yes_or_no:
+      return OutputMeaning::label_logits;
+    default:
+      return OutputMeaning::values;
+  }
+}
+
 JudgedOutput judged(const Graph& model, const OutputLoss& loss, const std::string& name) {
   const NamedValue& output = output_of(model, loss);
   JudgedOutput judged{.loss = name, .output = output.name.text, .labels = label_input(loss), .ignored = {}};
   LossOptions alone;
   static_cast<OutputLoss&>(alone) = loss;
   const std::optional<int64_t> axis = axis_of_classes(model, alone);
-  judged.meaning = meaning_of_output(model, output.value, axis ? OutputMeaning::logits : OutputMeaning::values);
-  judged.class_axis = axis.value_or(1);
+  const LossFunction& function = function_of(loss);
+  judged.meaning = meaning_of_output(model, output.value, meaning_of(function));
+  const int64_t rank = std::ssize(model.type(output.value).shape), chosen = loss.class_axis.value_or(1);
+  judged.class_axis = axis.value_or(chosen < 0 ? chosen + rank : chosen);
   judged.ignored = loss.ignore_index;
-  judged.squared = loss.kind == LossKind::mean_squared_error;
-  judged.smoothed = loss.label_smoothing != 0;
+  judged.squared = function.name == "mean_squared_error";
+  judged.smoothed = std::ranges::any_of(function.keys, [&](std::string_view key) {
+    return loss.parameters.contains(key) &&
+           (!find_loss_key(key)->value || value_of(loss, key) != *find_loss_key(key)->value);
+  });
   return judged;
 }
 

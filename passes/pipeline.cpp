@@ -86,7 +86,7 @@ Graph without_model_outputs(const Graph& graph) {
 // From here the training step and evaluation go their own ways, over the same arenas.
 void split_evaluation(Pipeline& p) {
   const Graph forward = std::move(p.at("forward"));
-  p.result.arenas = plan_arenas(forward, p.options.optimizer.no_decay);
+  p.result.arenas = plan_arenas(forward, arena_order(p.options.optimizer));
   p.result.graphs.clear();
   if (p.options.purpose == TrainingPipelineOptions::predicting) {
     p.result.graphs.push_back(inference(forward));
@@ -130,7 +130,8 @@ void add_updates(Pipeline& p) {
   p.result.arena_states = arena_states(p.at("train"), p.result.arenas);
   if (p.options.programs == TrainingPipelineOptions::training_and_gradients) {
     p.result.graphs.push_back(add_gradients(differentiated, optimizer, p.result.arenas));
-    if (optimizer.accumulation == 1) p.result.arena_states.push_back(kGradientArena);
+    if (std::ranges::find(p.result.arena_states, Name(kGradientArena)) == p.result.arena_states.end())
+      p.result.arena_states.push_back(kGradientArena);
   }
   p.result.initial_states = initial_states(optimizer);
 }

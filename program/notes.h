@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/losses.h"
+
 namespace halfstep {
 
 // One of several losses, whose weighted sum is the step's; its measures are those of base/name.h's of_loss.
@@ -16,6 +18,7 @@ struct LossNote {
   double weight = 1;
   int64_t classes = 0;                  // that its labels choose from; 0: they are none
   std::optional<int64_t> ignored = {};  // label
+  std::optional<LabelBounds> bounds = {};
   friend bool operator==(const LossNote&, const LossNote&) = default;
 };
 
@@ -43,6 +46,14 @@ struct JudgedOutput {
   friend bool operator==(const JudgedOutput&, const JudgedOutput&) = default;
 };
 
+// Of parameters that share a learning rate: its full value where it is their own, and the epoch, from 1, before which
+// it is 0.
+struct RateNote {
+  std::optional<double> learning_rate = {};
+  int64_t from_epoch = 1;
+  friend bool operator==(const RateNote&, const RateNote&) = default;
+};
+
 struct StepNotes {
   std::string compiler;                       // its version
   std::string host;                           // host_fingerprint() of the machine that compiled it; see save_compiled
@@ -55,9 +66,11 @@ struct StepNotes {
   std::optional<int64_t> classes = {};        // of the model's output
   std::optional<int64_t> label_classes = {};  // where the recipe says that labels have fewer
   std::optional<int64_t> ignored_label = {};
+  std::optional<LabelBounds> label_bounds = {};
   std::map<std::string, int64_t> table_rows = {};  // by input whose values choose rows of a table
   std::vector<LossNote> losses = {};               // where there are several
   std::vector<JudgedOutput> judged = {};           // by the losses, in their order
+  std::vector<RateNote> rates = {};                // one for each of the step's, where they differ from the recipe's
   std::string preset;                              // of autocast, with its version: "torch 2.11"
   std::string missing_constants;  // of a step whose constants are zeros because their data was missing: what is missing
   std::string largest_tensors;    // in scratch, for the error of a device whose memory is too small

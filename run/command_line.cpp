@@ -41,6 +41,8 @@ std::string help_text() {
       fmt::format("halfstep-run {} trains, evaluates and predicts with compiled steps\n\n{}", version(), kUsage);
   for (const RecipeKey& key : recipe_keys())
     if (is_of_runs(key)) text += fmt::format("  {:<36} {}\n", "--" + key.name + " " + key.unit, key.help);
+  for (const auto& [alias, key] : key_aliases())
+    if (is_of_runs(*find_key(std::string(key)))) text += fmt::format("  {:<36} --{}\n", "--" + std::string(alias), key);
   return text + kExitCodes;
 }
 
@@ -104,6 +106,7 @@ class Options {
         return;
       }
     }
+    name = key_of_option(name);
     const RecipeKey* key = find_key(name);
     if (key == nullptr || name == "model") {
       for (const RecipeKey& k : recipe_keys())

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/file_lock.h"
 #include "cli/measure_report.h"
 #include "cli/output.h"
 #include "cli/predict_report.h"
@@ -15,6 +14,7 @@
 #include "training/confusion.h"
 #include "training/metrics.h"
 #include "training/predict.h"
+#include "training/run_directory.h"
 #include "training/run_setup.h"
 #include "training/tensorboard.h"
 
@@ -41,8 +41,10 @@ LoadedRun load(const RunCommand& command) {
   if (command.format == Format::text)
     for (const std::string& remark : run.executor->remarks()) print_err("halfstep-run: note: {}\n", remark);
   if (!command.checkpoint.empty())
-    write_weights(*run.executor, read_checkpoint_weights(command.checkpoint),
-                  "checkpoint '" + command.checkpoint + "'");
+    write_weights(
+        *run.executor,
+        read_checkpoint_weights(command.checkpoint, run.recipe.ema_weights ? WeightsKind::average : WeightsKind::last),
+        "checkpoint '" + command.checkpoint + "'");
   return run;
 }
 
@@ -56,13 +58,19 @@ TrainReport train_or_name_checkpoint(Executor& executor, const Data& data, const
 }
 
 ExitCode run_train(const RunCommand& command) {
-  const LoadedRun run = load(command);
+  LoadedRun run = load(command);
+  const RunDirectory directory = take_run_directory(run.recipe);
+  run.recipe.out = directory.path.string();
   const Recipe& recipe = run.recipe;
-  const std::unique_ptr<FileLock> lock = take_output_directory(recipe);
+  if (command.format == Format::text && !directory.remark.empty())
+    print_err("halfstep-run: note: {}\n", directory.remark);
   const Data data = open_data(recipe);
   const std::filesystem::path metrics_file = std::filesystem::path(recipe.out) / "metrics.jsonl";
   MetricsFile metrics(metrics_file, recipe.metrics_every);
-  TerminalObserver terminal(recipe.epochs);
+  const MemoryReport memory = run.executor->memory();
+  TerminalObserver terminal({.epochs = recipe.epochs,
+                             .max_steps = recipe.max_steps,
+                             .memory_bytes = memory.state_bytes + memory.scratch_bytes + memory.workspace_bytes});
   ConfusionPictures pictures(recipe.out);
   std::vector<TrainObserver*> observers{&metrics, &pictures};
   if (command.format == Format::text) observers.push_back(&terminal);
@@ -84,6 +92,7 @@ ExitCode run_train(const RunCommand& command) {
   if (command.format == Format::text)
     print_out("  checkpoint  {}\n  metrics     {}\n",
               report.checkpoint.empty() ? recipe.resume : report.checkpoint.string(), metrics_file.string());
+  if (command.format == Format::text && report.best) print_out("{}", best_text(*report.best));
   return ExitCode::success;
 }
 

@@ -146,17 +146,35 @@ constexpr MeasureRow kRows[] = {
     {"confusion", kOfClasses | kOfLabels, kCounts | kConfusion,
      "the matrix of counts, a row for each label and a column for each guess; also as `confusion.svg` in `out`",
      "scikit-learn `confusion_matrix`", confusion},
-    {"mae", kOfValues, 0, "mean of the distances of outputs to their targets, over all elements",
-     "scikit-learn `mean_absolute_error`", mae},
-    {"rmse", kOfValues, 0, "root of the mean of (output - target)^2 over all elements",
-     "torchmetrics `MeanSquaredError(squared=False)`; scikit-learn `root_mean_squared_error` of one output", rmse},
+    {"mae",
+     kOfValues,
+     0,
+     "mean of the distances of outputs to their targets, over all elements",
+     "scikit-learn `mean_absolute_error`",
+     mae,
+     {},
+     MeasureRow::smaller},
+    {"rmse",
+     kOfValues,
+     0,
+     "root of the mean of (output - target)^2 over all elements",
+     "torchmetrics `MeanSquaredError(squared=False)`; scikit-learn `root_mean_squared_error` of one output",
+     rmse,
+     {},
+     MeasureRow::smaller},
     {"r2", kOfValues, kColumns,
      "1 - sum of (output - target)^2 / sum of (target - its mean)^2 of each element of a sample by itself, and the "
      "mean "
      "of these; where all targets are equal 1 if all outputs are right, else 0; of one sample not defined",
      "scikit-learn `r2_score`", r2},
-    {"perplexity", kOfClasses, kMeanLoss, "exp(loss), the loss being the mean cross-entropy in nats",
-     "torchmetrics `Perplexity`", perplexity},
+    {"perplexity",
+     kOfClasses,
+     kMeanLoss,
+     "exp(loss), the loss being the mean cross-entropy in nats",
+     "torchmetrics `Perplexity`",
+     perplexity,
+     {},
+     MeasureRow::smaller},
 };
 #undef HALFSTEP_AVERAGES
 
@@ -276,6 +294,8 @@ std::vector<Asked> ask_all(const std::vector<std::string>& names, std::span<cons
 }  // namespace
 
 std::span<const MeasureRow> measure_rows() { return kRows; }
+
+const MeasureRow& measure_row(const std::string& name) { return *parse(name).row; }
 
 std::optional<double> MeasureReport::find(std::string_view name) const {
   const auto found = std::ranges::find(values, name, &MeasureValue::name);

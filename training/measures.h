@@ -32,8 +32,11 @@ struct MeasureRow {
   std::string_view definition, source;
   MeasureResult (*result)(const Tally& tally, int64_t number);
   std::string_view column = {};  // its name where it stands beside a class; empty: classes have none by themselves
+  enum Better : uint8_t { larger, smaller } better = larger;
 };
 std::span<const MeasureRow> measure_rows();
+// Of a name in the recipe: "f1", "top5", "box.mae". Error where there is none such.
+const MeasureRow& measure_row(const std::string& name);
 
 struct MeasureOptions {
   std::vector<std::string> names = {};  // "f1", "box.mae" of the loss 'box'

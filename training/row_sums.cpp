@@ -20,7 +20,8 @@ void add_rows(LossSums& sums, const NamedTensors& outputs, int64_t rows, const a
     sums.correct = sums.correct.value_or(0) + sum_rows(correct->second, rows);
   const auto counted = outputs.find(named(kRowCounted));
   const double labels = counted == outputs.end() ? static_cast<double>(rows) : sum_rows(counted->second, rows);
-  sums.counted += labels, sums.judged += labels;
+  const auto weighed = outputs.find(named(kRowWeighed));
+  sums.counted += weighed == outputs.end() ? labels : sum_rows(weighed->second, rows), sums.judged += labels;
 }
 
 // The mean loss of each judged output.

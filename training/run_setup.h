@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 
-#include "base/file_lock.h"
 #include "data/data_feed.h"
 #include "runtime/executor.h"
 #include "training/recipe.h"
@@ -43,10 +42,8 @@ void expect_device(DeviceKind device);
 // Error where constants of the step were missing as it was compiled, and zeros stand for them.
 void refuse_missing_constants(const CompiledModel& model);
 ExecutorOptions executor_options(const Recipe& recipe);
+// Reads the schedule's file, if it has one.
+LearningRateSchedule schedule_of(const Recipe& recipe);
 TrainOptions train_options(const Recipe& recipe, const CompiledModel& model, const SignalGuard& signals);
-
-// Makes the output directory this run's alone, until the lock ends. A new run beside the checkpoints of another would
-// be taken for its end, or remove it.
-std::unique_ptr<FileLock> take_output_directory(const Recipe& recipe);
 
 }  // namespace halfstep

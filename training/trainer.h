@@ -10,6 +10,7 @@
 #include "data/data_feed.h"
 #include "runtime/signals.h"
 #include "training/checkpoint.h"
+#include "training/epoch_rules.h"
 #include "training/grad_scaler.h"
 #include "training/learning_rate.h"
 #include "training/measures.h"
@@ -32,10 +33,17 @@ struct TrainOptions {
   uint64_t seed = 0;         // a resumed run keeps the one it began with
   SampleOrder order = SampleOrder::shuffled;
   LearningRateSchedule schedule;
+  // Whether the schedule goes on with a step that was skipped; if not, it stands still kSkipDelay steps later.
+  enum Skipped : uint8_t { hold_the_schedule, advance_the_schedule } skipped = hold_the_schedule;
+  // Of the schedule plateau, and of what is kept and when training ends. No measure: the loss, of held-out data where
+  // there is some; `best` needs none without patience.
+  PlateauRule plateau{};
+  BestRule best{};
+  WeightsKind evaluated = WeightsKind::average;
   FeedOptions feed{};
-  ValueRanges ranges{};                          // what labels, tokens and ids are checked against
-  std::optional<GradScalerState> grad_scaler{};  // where a run that does not resume begins; absent: as compiled
-  double min_scale = 1;                          // the graph's floor of the loss scale
+  ValueRanges ranges{};                      // what labels, tokens and ids are checked against
+  std::optional<GradScalers> grad_scaler{};  // where a run that does not resume begins; absent: as compiled
+  double min_scale = 1;                      // the graph's floor of the loss scale
   // Steps in a row that may overflow at the floor, or have a loss that is not finite. Where the graph does not check
   // its gradients (no output "overflow") the first such loss has ruined the weights.
   int64_t overflow_limit = 50;

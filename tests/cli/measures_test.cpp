@@ -1,6 +1,7 @@
 // Measures of evaluation through the executables: in what a run prints, in its files, after compile.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "data/npy.h"
@@ -69,6 +70,29 @@ TEST_F(MeasuresRun, OfValuesAreTakenOfTheTargets) {
               1e-5 * e["loss"].get<double>());
   EXPECT_LT(e["r2"].get<double>(), 1);
   EXPECT_GT(e["mae"].get<double>(), 0);
+}
+
+TEST_F(MeasuresRun, OfLabelsThatHoldOrNotAreThoseOfThePredictions) {
+  data({4}, 60);
+  Tensor labels(TensorType{DType::f32, {60, 3}});
+  for (int64_t i = 0; i < 180; ++i) labels.set(i, i % 5 < 2 ? 1 : 0);
+  write_npz(path("d.npz"), {{"x", read_npy(*open_data_file(path("x.npy")))}, {"labels", labels}});
+  const Arguments keys =
+      Arguments{"m.onnx", "--loss", "bce_with_logits", "--data", "d.npz", "--precision", "fp32"} + keys_;
+  const json e = json::parse(succeed(Arguments{"eval", "--measures", "f1_micro,auc,accuracy", "--json"} + keys));
+  succeed(Arguments{"predict", "-o", "p.npy"} + keys);
+  succeed(Arguments{"predict", "--probabilities", "-o", "q.npy"} + keys);
+  const Tensor logits = read_npy(*open_data_file(path("p.npy"))), shares = read_npy(*open_data_file(path("q.npy")));
+  double right = 0, guessed = 0, held = 0, agree = 0;
+  for (int64_t i = 0; i < 180; ++i) {
+    const bool guess = logits.at(i) > 0, holds = labels.at(i) > 0.5;
+    right += guess && holds, guessed += guess, held += holds, agree += guess == holds;
+    EXPECT_NEAR(shares.at(i), 1 / (1 + std::exp(-logits.at(i))), 1e-6);
+  }
+  EXPECT_NEAR(e["f1_micro"].get<double>(), 2 * right / (guessed + held), 1e-12);
+  EXPECT_NEAR(e["accuracy"].get<double>(), agree / 180, 1e-6);
+  EXPECT_TRUE(e["auc"].get<double>() > 0 && e["auc"].get<double>() < 1);
+  fail(1, Arguments{"eval", "--measures", "confusion"} + keys, {"output 'logits' has 3 labels that hold or not"});
 }
 
 TEST_F(MeasuresRun, RefuseBeforeTheFirstStep) {

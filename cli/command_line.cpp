@@ -333,7 +333,7 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
         ->add_option("--top", options.top,
                      "of each sample so many classes with the highest scores, in place of all outputs")
         ->type_name("NUMBER")
-        ->check(CLI::PositiveNumber);
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
     command->add_flag_callback(
         "--probabilities", [&options] { options.scores = PredictOptions::probabilities; },
         "the softmax, or sigmoid, of outputs that are logits, by the loss");

@@ -1,5 +1,8 @@
 #include "compiler/judged_outputs.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -11,10 +14,14 @@ namespace {
 
 const NamedValue& output_of(const Graph& model, const OutputLoss& loss) {
   if (loss.output.empty() && model.outputs().size() > 1) throw Error("loss: name the output");
-  const auto found = std::ranges::find_if(
-      model.outputs(), [&](const NamedValue& o) { return loss.output.empty() || o.name == Name(loss.output); });
-  if (found == model.outputs().end()) throw Error("loss: no output '" + loss.output + "'");
-  return *found;
+  std::vector<std::string> names;
+  for (const NamedValue& output : model.outputs()) {
+    if (loss.output.empty() || output.name == Name(loss.output)) return output;
+    names.push_back(output.name.text);
+  }
+  const std::string near = nearest(loss.output, names);
+  throw Error(fmt::format("output: the model has none named '{}'{}; its outputs are: {}", loss.output,
+                          near.empty() ? "" : ", did you mean '" + near + "'?", fmt::join(names, ", ")));
 }
 
 // The node that computes the numbers: what only moves or converts them is passed.
@@ -88,6 +95,7 @@ std::vector<JudgedOutput> judged_outputs(const Graph& model, const LossOptions& 
 }
 
 std::vector<JudgedOutput> judged_where_known(const Graph& model, const LossOptions& loss) {
+  if (!loss.output.empty()) output_of(model, loss);  // a name that is none is no matter of the loss
   try {
     return judged_outputs(model, loss);
   } catch (const Error&) {

@@ -165,8 +165,9 @@ TEST(Measures, RefuseByName) {
   const auto refused = [&](const MeasureOptions& options, const std::string& why) {
     EXPECT_THAT([&] { e.measure(options, 2); }, testing::ThrowsMessage<Error>(HasSubstr(why))) << why;
   };
-  refused({.names = {"f2"}}, "no measure 'f2', did you mean 'f1'?");
+  refused({.names = {"f2"}}, "no measure 'f2', did you mean 'f1'. There are: accuracy, top5");
   refused({.names = {"top"}}, "no measure 'top'");
+  refused({.names = {"top3"}}, "'top3' of the 3 classes of output 'y' is always 1: at most top2");
   refused({.names = {"top0"}}, "at least top1 expected");
   refused({.names = {"mae", "r2"}}, "'mae' is none of output 'y', which holds classes\nmeasures: 'r2'");
   refused({.names = {"box.f1"}}, "there is no loss 'box'");

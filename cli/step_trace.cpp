@@ -129,7 +129,7 @@ void run_first_samples(const Recipe& recipe, Executor& executor, const Dataset& 
 }
 
 double first_loss_scale(const Recipe& recipe, Executor& executor) {
-  if (executor.model().state.contains(kLossScaleState)) return executor.read_state(kLossScaleState).at(0);
+  if (has_loss_scale(executor.model())) return read_grad_scalers(executor).begin()->second.scale;
   return recipe.loss_scale == "fixed" ? recipe.initial_scale : 1;
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,14 +27,17 @@ struct Normalization {
 
 // The host's values for a program's step inputs, where it has them.
 struct StepInputs {
-  double learning_rate = 0;  // f32[]
-  int64_t iteration = 0;     // i32[]
-  uint64_t seed = 0;         // i64[]
+  double learning_rate = 0;               // f32[], or f32[n] of parameters whose rates differ
+  std::span<const double> rate_shares{};  // of it for each of these; empty: all have it
+  int64_t iteration = 0;                  // i32[]
+  uint64_t seed = 0;                      // i64[]
 };
 
 struct FeedOptions {
   std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
   TokenObjective tokens{};
+  std::set<std::string> zeros{};   // inputs that hold zeros and take no data
+  std::set<std::string> labels{};  // inputs of labels, whose bytes are numbers and no pixels
 };
 
 // Binds the arrays or the tokens of a data set to the inputs of one program and fills batches. The data set must
@@ -94,6 +98,7 @@ class DataFeed {
   std::vector<Constant> constants_;
   std::vector<std::string> remarks_;
   std::optional<size_t> learning_rate_, iteration_, seed_;  // their places among the program's inputs
+  size_t rates_ = 1;                                        // elements of the learning rate
   int64_t batch_ = 0;
 };
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/printable.h"
 #include "training/learning_rate.h"
+#include "training/recipe_groups.h"
 #include "training/recipe_losses.h"
 
 namespace halfstep {
@@ -81,7 +82,9 @@ void read(std::map<std::string, double>& to, const std::string& text) {
   }
 }
 
-void read(std::vector<RecipeLoss>& to, const std::string& text) { to = read_losses(text); }
+void read(std::vector<LossTerm>& to, const std::string& text) { to = read_losses(text); }
+void read(std::vector<RecipeGroup>& to, const std::string& text) { to = read_groups(text); }
+void read(std::vector<UnfreezeRule>& to, const std::string& text) { to = read_unfreeze(text); }
 
 std::string write(const std::string& v) { return v; }
 std::string write(int64_t v) { return std::to_string(v); }
@@ -111,7 +114,9 @@ std::string write(const std::map<std::string, double>& v) {
   return text;
 }
 
-std::string write(const std::vector<RecipeLoss>& v) { return write_losses(v); }
+std::string write(const std::vector<LossTerm>& v) { return write_losses(v); }
+std::string write(const std::vector<RecipeGroup>& v) { return write_groups(v); }
+std::string write(const std::vector<UnfreezeRule>& v) { return write_unfreeze(v); }
 
 // Words separated by | in `choices`.
 void expect_choice(const std::string& choices, const std::string& text) {
@@ -126,6 +131,7 @@ void expect_choice(const std::string& choices, const std::string& text) {
 constexpr double kNone = std::numeric_limits<double>::infinity();
 // Loss scales are f32, and so are their reciprocals.
 constexpr double kLeastScale = 0x1p-126, kMostScale = 0x1p126;
+constexpr double kMostEma = 0.9999999;       // in f32 below 1
 constexpr double kMostHysteresis = 1 << 30;  // counted in 32 bits
 
 struct Group {
@@ -166,13 +172,14 @@ std::string names_of(const auto& rows) {
 }
 
 RecipeKey parameter_key(const HyperParameter& parameter) {
-  const bool number = parameter.kind == HyperParameter::number;
+  const bool number = parameter.kind != HyperParameter::yes_or_no, whole = parameter.kind == HyperParameter::whole;
   const std::string name(parameter.name);
   const auto set = [=](Recipe& r, const std::string& text) {
     bool yes = false;
+    int64_t count = 0;
     double value = 0;
-    number ? read(value, text) : read(yes, text);
-    r.optimizer_parameters[name] = number ? value : yes;
+    whole ? read(count, text) : number ? read(value, text) : read(yes, text);
+    r.optimizer_parameters[name] = whole ? static_cast<double>(count) : number ? value : yes;
   };
   const auto get = [=](const Recipe& r) {
     const OptimizerRow* row = find_optimizer(r.optimizer);
@@ -187,12 +194,63 @@ RecipeKey parameter_key(const HyperParameter& parameter) {
 // One for each parameter of the optimizers, which may share it.
 std::vector<RecipeKey> parameter_keys() {
   std::vector<RecipeKey> keys;
+  std::map<std::string, std::vector<std::pair<std::string, std::string>>> defaults;  // by key: of rows with that value
   for (const OptimizerRow& row : optimizers())
     for (const HyperParameter& parameter : row.parameters) {
-      auto key = std::ranges::find(keys, parameter.name, &RecipeKey::name);
-      if (key == keys.end()) key = keys.insert(key, parameter_key(parameter));
-      key->help += (key->help.empty() ? "" : ", ") + std::string(row.name);
+      const std::string name(parameter.name);
+      if (std::ranges::find(keys, name, &RecipeKey::name) == keys.end()) keys.push_back(parameter_key(parameter));
+      const bool number = parameter.kind != HyperParameter::yes_or_no;
+      const std::string value = number ? write(parameter.value) : write(parameter.value != 0);
+      auto& rows = defaults[name];
+      auto same = std::ranges::find(rows, value, &std::pair<std::string, std::string>::second);
+      if (same == rows.end()) same = rows.insert(same, {"", value});
+      same->first += (same->first.empty() ? "" : ", ") + std::string(row.name);
     }
+  for (RecipeKey& key : keys)
+    for (const auto& [rows, value] : defaults.at(key.name))
+      key.help += fmt::format("{}{} [{}]", key.help.empty() ? "" : "; ", rows, value);
+  return keys;
+}
+
+// Takes aliases too, and gives the row's name.
+RecipeKey loss_key() {
+  RecipeKey k = key<&Recipe::loss>(kStep, "loss", loss_names("|"), "what is minimised");
+  k.set = [](Recipe& r, const std::string& text) { r.loss = find_loss(text)->name; };
+  return k;
+}
+
+// "sgd, adam": the losses that read a key.
+std::string readers_of(const LossKey& key) {
+  std::string names;
+  for (const LossFunction& row : loss_functions())
+    if (row.reads(key.name)) names += (names.empty() ? "" : ", ") + std::string(row.name);
+  return names;
+}
+
+RecipeKey key_of_losses(const LossKey& key) {
+  const std::string name(key.name);
+  const auto set = [=](Recipe& r, const std::string& text) {
+    OutputLoss loss = one_loss(r);
+    set_loss_key(loss, key, text, ',');
+    r.class_axis = loss.class_axis, r.ignore_index = loss.ignore_index;
+    r.loss_parameters = std::move(loss.parameters);
+  };
+  const auto get = [=](const Recipe& r) {
+    const OutputLoss loss = one_loss(r);
+    const std::string given = get_loss_key(loss, key, ',');
+    if (!given.empty() || !r.losses.empty() || !key.value || !function_of(loss).reads(name)) return given;
+    return key.kind == LossKey::yes_or_no ? write(*key.value != 0) : write(*key.value);
+  };
+  const char* unit = key.kind == LossKey::list        ? "NUMBER,..."
+                     : key.kind == LossKey::yes_or_no ? "true|false"
+                                                      : "NUMBER";
+  return {name,      kStep.name, kStep.scope, unit, fmt::format("{} ({})", key.meaning, readers_of(key)),
+          key.least, key.most,   set,         get};
+}
+
+std::vector<RecipeKey> keys_of_losses() {
+  std::vector<RecipeKey> keys;
+  for (const LossKey& key : loss_keys()) keys.push_back(key_of_losses(key));
   return keys;
 }
 
@@ -241,17 +299,15 @@ std::vector<RecipeKey> all_keys() {
 
       key<&R::batch>(kStep, "batch", "NUMBER", "samples in a batch", 1),
       key<&R::accumulation>(kStep, "accumulation", "NUMBER", "batches whose gradients make one optimizer step", 1),
-      key<&R::loss>(kStep, "loss", "softmax_cross_entropy|mean_squared_error|from_graph", "what is minimised"),
+      loss_key(),
       key<&R::output>(kStep, "output", "NAME", "the output the loss is attached to; default: the only one"),
       key<&R::losses>(kStep, "losses", "KEY=VALUE,...;...",
-                      "several, whose weighted sum is minimised: name, kind, output, labels, weight, ignore_index, "
-                      "class_axis, label_smoothing; in recipes a [[loss]] each"),
+                      "several, whose weighted sum is minimised: name, kind, output, labels, weight, and the keys of "
+                      "one loss, lists as 1:2:3; in recipes a [[loss]] each"),
+      key<&R::loss_scales>(kStep, "loss_scales", "shared|each",
+                           "of several losses: one scale and one backward for their sum, or for each its own"),
       key<&R::keep_outputs>(kStep, "keep_outputs", "true|false",
                             "evaluation also gives the model's outputs, for predictions through the API"),
-      key<&R::ignore_index>(kStep, "ignore_index", "NUMBER", "the label that does not count"),
-      key<&R::class_axis>(kStep, "class_axis", "NUMBER",
-                          "of the output; default: 1, the last of [N, S, V] where the model takes token ids"),
-      key<&R::label_smoothing>(kStep, "label_smoothing", "NUMBER", "share of a label spread over all classes", 0, 1),
       key<&R::objective>(kStep, "objective", "labels|next_token|masked_token",
                          "where labels come from: the data, or one stream of tokens"),
       key<&R::ids>(kStep, "ids", "NAME", "the input that takes the tokens; default: the only one that can"),
@@ -264,7 +320,16 @@ std::vector<RecipeKey> all_keys() {
       key<&R::weight_decay>(kStep, "weight_decay", "NUMBER", "all optimizers", 0),
       key<&R::no_decay>(kStep, "no_decay", "PATTERN,...",
                         "parameters without weight decay; vectors: those of one axis (biases, norms)"),
+      key<&R::groups>(kStep, "groups", "KEY=VALUE,...;...",
+                      "parameters (PATTERN|PATTERN) with a learning_rate, a weight_decay, or the optimizer of muon's "
+                      "rest; in recipes a [[group]] each"),
+      key<&R::unfreeze>(kStep, "unfreeze", "PATTERN=EPOCH,...", "parameters that stay as they are before that epoch"),
       key<&R::clip_norm>(kStep, "clip_norm", "NUMBER", "largest global gradient norm; 0: no limit", 0),
+      key<&R::clip_value>(kStep, "clip_value", "NUMBER", "largest element of a gradient; 0: no limit", 0),
+      key<&R::clip_adaptive>(kStep, "clip_adaptive", "NUMBER",
+                             "largest norm of a gradient as a share of its weights', for each output; 0: no limit", 0),
+      key<&R::ema>(kStep, "ema", "NUMBER", "decay of a running mean of the weights, such as 0.999; 0: none", 0,
+                   kMostEma),
 
       key<&R::precision>(kPrecision, "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
       preset_key(),
@@ -323,12 +388,48 @@ std::vector<RecipeKey> all_keys() {
       key<&R::schedule>(kRun, "schedule", names_of(learning_rate_schedules()), "how the rate changes"),
       key<&R::warmup_steps>(kRun, "warmup_steps", "NUMBER", "steps over which the rate rises", 0),
       key<&R::step_epochs>(kRun, "step_epochs", "NUMBER", "schedule step: epochs between changes", 1),
-      key<&R::gamma>(kRun, "gamma", "NUMBER", "schedule step: factor at each change", 0),
-      key<&R::final_rate>(kRun, "final_rate", "NUMBER", "schedules linear and cosine: the last rate", 0),
+      key<&R::milestones>(kRun, "milestones", "NUMBER,...", "schedule multistep: epochs after which it changes"),
+      key<&R::gamma>(kRun, "gamma", "NUMBER", "schedules step, multistep, exponential and plateau: factor at a change",
+                     0),
+      key<&R::final_rate>(kRun, "final_rate", "NUMBER",
+                          "schedules linear, cosine, cosine_restarts and polynomial: the last rate; plateau: the least",
+                          0),
       key<&R::decay_steps>(kRun, "decay_steps", "NUMBER",
-                           "schedules linear and cosine: the step of the last rate; 0: that of all epochs", 0),
+                           "schedules linear, cosine, polynomial and one_cycle: the step of the last rate; 0: that of "
+                           "all epochs",
+                           0),
+      key<&R::power>(kRun, "power", "NUMBER", "schedule polynomial: of the share of steps that is left", 0),
+      key<&R::restart_epochs>(kRun, "restart_epochs", "NUMBER", "schedule cosine_restarts: epochs to the first restart",
+                              1),
+      key<&R::restart_factor>(kRun, "restart_factor", "NUMBER",
+                              "schedule cosine_restarts: how many times as long each next period is", 1),
+      key<&R::rise_fraction>(kRun, "rise_fraction", "NUMBER", "schedule one_cycle: share of the steps that rise", 0, 1),
+      key<&R::rise_factor>(kRun, "rise_factor", "NUMBER",
+                           "schedule one_cycle: the full rate is so many times the first", 1),
+      key<&R::fall_factor>(kRun, "fall_factor", "NUMBER",
+                           "schedule one_cycle: the first rate is so many times the last", 1),
+      key<&R::three_phases>(kRun, "three_phases", "true|false",
+                            "schedule one_cycle: falls as long as it rose, and then on to the last rate"),
+      key<&R::plateau_measure>(kRun, "plateau_measure", "MEASURE",
+                               "schedule plateau: what has to improve; default: the held-out loss, or the training's"),
+      key<&R::plateau_patience>(kRun, "plateau_patience", "NUMBER",
+                                "schedule plateau: epochs without improvement that are borne", 0),
+      key<&R::plateau_threshold>(kRun, "plateau_threshold", "NUMBER",
+                                 "schedule plateau: the share by which it has to improve", 0),
+      key<&R::plateau_cooldown>(kRun, "plateau_cooldown", "NUMBER",
+                                "schedule plateau: epochs after a change that do not count", 0),
+      key<&R::schedule_file>(kRun, "schedule_file", "PATH",
+                             "schedule file: a rate a line, or a line STEP,RATE where it changes"),
+      key<&R::skipped_steps_count>(kRun, "skipped_steps_count", "true|false",
+                                   "the schedule goes on with steps that were skipped too"),
       key<&R::seed>(kRun, "seed", "NUMBER", "of data order, dropout and fresh weights", 0),
       key<&R::shuffle>(kRun, "shuffle", "true|false", "samples in a new order each epoch; false: in the files' order"),
+      key<&R::measures>(
+          kRun, "measures", "NAME,...",
+          "of evaluation, beside loss and accuracy: f1, auc, confusion, ... (docs/measures.md); of several "
+          "losses one's as LOSS.NAME"),
+      key<&R::per_class>(kRun, "per_class", "true|false", "measures also of each class by itself"),
+      key<&R::class_names>(kRun, "class_names", "PATH", "a text file with the name of a class in each line"),
       key<&R::grad_scaler>(kRun, "grad_scaler", "PATH",
                            "start from the state of PyTorch's GradScaler: its state_dict() as JSON; a resumed run has "
                            "its own"),
@@ -341,11 +442,22 @@ std::vector<RecipeKey> all_keys() {
       key<&R::out>(kRun, "out", "PATH", "directory for checkpoints, metrics and the trained model"),
       key<&R::resume>(kRun, "resume", "PATH", "a checkpoint, or a directory of them, to continue from"),
       key<&R::trust>(kRun, "trust", "PATH", "a public key (Ed25519, PEM): a compiled step must be signed with it"),
-      key<&R::class_names>(kRun, "class_names", "PATH", "a text file with the name of a class in each line"),
       key<&R::checkpoint_every>(kRun, "checkpoint_every", "NUMBER", "steps between checkpoints; 0: one an epoch", 0),
       key<&R::keep>(kRun, "keep", "NUMBER", "checkpoints that stay; 0: all", 0),
+      key<&R::best>(kRun, "best", "MEASURE",
+                    "keep the checkpoint after the epoch that is best by this measure, such as test_accuracy"),
+      key<&R::patience>(kRun, "patience", "NUMBER",
+                        "epochs without improvement of `best` after which training ends; 0: no limit", 0),
+      key<&R::min_delta>(kRun, "min_delta", "NUMBER", "patience: what counts as an improvement is larger", 0),
+      key<&R::overwrite>(kRun, "overwrite", "true|false", "remove what another run left in `out`"),
+      key<&R::ema_weights>(kRun, "ema_weights", "true|false",
+                           "evaluate and export the mean of the weights where there is one"),
       key<&R::metrics_every>(kRun, "metrics_every", "NUMBER", "one step in so many goes to metrics.jsonl", 0),
+      key<&R::tensorboard>(kRun, "tensorboard", "true|false", "also write event files for TensorBoard into out"),
   };
+  const std::vector<RecipeKey> of_losses = keys_of_losses();
+  const auto outputs = std::ranges::find(table, "keep_outputs", &RecipeKey::name);
+  table.insert(outputs + 1, of_losses.begin(), of_losses.end());
   const std::vector<RecipeKey> parameters = parameter_keys();
   const auto optimizer = std::ranges::find(table, "optimizer", &RecipeKey::name);
   table.insert(optimizer + 1, parameters.begin(), parameters.end());
@@ -373,7 +485,31 @@ void expect_within(const RecipeKey& k, const std::string& text) {
 
 }  // namespace
 
+OutputLoss one_loss(const Recipe& recipe) {
+  return {.kind = recipe.loss,
+          .output = recipe.output,
+          .labels = {},
+          .class_axis = recipe.class_axis,
+          .ignore_index = recipe.ignore_index,
+          .parameters = recipe.loss_parameters};
+}
+
 std::span<const RecipeKey> recipe_keys() { return keys(); }
+
+std::span<const std::pair<std::string_view, std::string_view>> key_aliases() {
+  static constexpr std::pair<std::string_view, std::string_view> kAliases[] = {{"lr", "learning_rate"},
+                                                                               {"wd", "weight_decay"},
+                                                                               {"bs", "batch"},
+                                                                               {"batch_size", "batch"},
+                                                                               {"warmup", "warmup_steps"}};
+  return kAliases;
+}
+
+std::string key_of_option(const std::string& option) {
+  for (const auto& [alias, name] : key_aliases())
+    if (option == alias) return std::string(name);
+  return option;
+}
 
 const RecipeKey* find_key(const std::string& name) {
   for (const RecipeKey& k : keys())

@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 
-#include "base/file_lock.h"
 #include "data/data_feed.h"
 #include "runtime/executor.h"
 #include "training/recipe.h"
@@ -21,8 +20,13 @@ struct Data {
 };
 // What the recipe calls data and test_data, or splits off by test_fraction.
 Data open_data(const Recipe& recipe);
+// For predictions of the data that a command names: what a recipe holds out does not stand in its place.
+void predict_given_data(Recipe& recipe);
 // The held-out set, or all of the data where none is named.
 Dataset open_evaluation_data(const Recipe& recipe);
+
+// What evaluations measure; Error where the names of classes cannot be read.
+MeasureOptions measure_options(const Recipe& recipe);
 
 // How data is fed to the programs of `model`, and what its values are checked against.
 FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model);
@@ -38,10 +42,8 @@ void expect_device(DeviceKind device);
 // Error where constants of the step were missing as it was compiled, and zeros stand for them.
 void refuse_missing_constants(const CompiledModel& model);
 ExecutorOptions executor_options(const Recipe& recipe);
+// Reads the schedule's file, if it has one.
+LearningRateSchedule schedule_of(const Recipe& recipe);
 TrainOptions train_options(const Recipe& recipe, const CompiledModel& model, const SignalGuard& signals);
-
-// Makes the output directory this run's alone, until the lock ends. A new run beside the checkpoints of another would
-// be taken for its end, or remove it.
-std::unique_ptr<FileLock> take_output_directory(const Recipe& recipe);
 
 }  // namespace halfstep

@@ -3,7 +3,9 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
+#include <set>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -53,6 +55,42 @@ Graph store_parameters_as_read(const Graph& graph) {
   });
 }
 
+void collect_names(const onnx::GraphProto& graph, std::vector<std::string>& names) {
+  for (const onnx::TensorProto& tensor : graph.initializer()) names.push_back(tensor.name());
+  for (const onnx::NodeProto& node : graph.node())
+    for (const onnx::AttributeProto& attribute : node.attribute())
+      if (attribute.has_g()) collect_names(attribute.g(), names);
+}
+
+// Patterns of what is to be trained, none of whose initializers became a parameter.
+void refuse_untrained(const Graph& graph, const onnx::GraphProto& file, const std::map<std::string, Tie>& ties,
+                      const ImportOptions& options) {
+  std::set<std::string> trained;
+  for (const Node& node : graph.nodes())
+    if (node.op->name == "parameter") trained.insert(leaf_name(node).text);
+  std::vector<std::string> names;
+  if (!options.train.empty()) collect_names(file, names);
+  Problems problems;
+  for (const std::string& pattern : options.train) {
+    std::vector<std::string> untrained;
+    bool reaches = false;
+    for (const std::string& name : names) {
+      if (fnmatch(pattern.c_str(), name.c_str(), 0) != 0) continue;
+      const auto tie = ties.find(name);
+      const bool is_trained = trained.contains(name) || (tie != ties.end() && trained.contains(tie->second.to)) ||
+                              std::ranges::any_of(options.freeze, [&](const std::string& frozen) {
+                                return fnmatch(frozen.c_str(), name.c_str(), 0) == 0;
+                              });
+      reaches |= is_trained;
+      if (!is_trained) untrained.push_back(name);
+    }
+    if (!reaches && !untrained.empty())
+      problems.add("train: " + list_tensors(untrained) +
+                   " cannot be trained: what reads it takes it as a constant, or no output depends on it");
+  }
+  problems.throw_if_any();
+}
+
 Graph with_written_statistics(const Graph& graph, Importer& importer, std::vector<std::string>& remarks) {
   WrittenStatistics statistics;
   Graph result = keep_written_statistics(graph, statistics);
@@ -64,13 +102,6 @@ Graph with_written_statistics(const Graph& graph, Importer& importer, std::vecto
   all.insert(all.end(), statistics.variances.begin(), statistics.variances.end());
   remarks.push_back("batch norms written out with running statistics keep them as they are: " + list_tensors(all));
   return result;
-}
-
-void collect_names(const onnx::GraphProto& graph, std::vector<std::string>& names) {
-  for (const onnx::TensorProto& tensor : graph.initializer()) names.push_back(tensor.name());
-  for (const onnx::NodeProto& node : graph.node())
-    for (const onnx::AttributeProto& attribute : node.attribute())
-      if (attribute.has_g()) collect_names(attribute.g(), names);
 }
 
 void check_patterns(const onnx::GraphProto& graph, const ImportOptions& options, Problems& problems) {
@@ -133,7 +164,10 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
                      sizes_differ(shapes) ? &recording : nullptr, repeated});
   ImportedModel result;
   const Graph graph = importer.run();
-  if (options.mode == ImportMode::training) refuse_single_values(graph);
+  if (options.mode == ImportMode::training) {
+    if (options.statistics == ImportOptions::of_batches) refuse_single_values(graph);
+    refuse_untrained(graph, model.graph(), ties, options);
+  }
   result.remarks = file.remarks();
   result.remarks.insert(result.remarks.end(), importer.remarks().begin(), importer.remarks().end());
   result.graph = store_parameters_as_read(

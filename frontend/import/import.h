@@ -42,6 +42,8 @@ struct ImportOptions {
   // Where the other outputs cannot be read, this one is read alone.
   std::string output = {};
   ImportMode mode = ImportMode::training;
+  // Whether the graph is run with its batch norms' own statistics alone: then one value a channel is enough.
+  enum Statistics : uint8_t { of_batches, running_alone } statistics = of_batches;
   InitialWeights weights = InitialWeights::from_file;
   // Whether the weights are read by the import, or one after the other by whoever wants them: a large model is then
   // never held as a whole.

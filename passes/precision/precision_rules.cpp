@@ -104,6 +104,9 @@ class Classes {
         else
           beaten_by[i] = met.back();
       }
+      // What is computed between the model's output and its loss is f32, whatever rules say of such operators.
+      if (node.origin.phase == Phase::loss && node.op->kernel == KernelKind::pointwise)
+        c = {.precision = Precision::full, .source = "", .reason = "computes the loss"};
       result.of.push_back(std::move(c));
     }
     for (size_t i = 0; i < matchers_.size(); ++i) {

@@ -264,6 +264,17 @@ TEST(Scalars, TheUserDecides) {
                              testing::HasSubstr("train: no initializer is called 'gamma'")));
 }
 
+TEST(Scalars, WhatIsReadAsAConstantCannotBeTrained) {
+  TestModel model;
+  model.input("x", {2, 3}).weight("w", ramp({3, 3}, 0, 0.1)).weight("filler", Tensor::scalar(DType::f32, 0.5));
+  model.weight("pads", Tensor({DType::i64, {4}}));
+  model.node("MatMul", {"x", "w"}, {"h"}).node("Pad", {"h", "pads", "filler"}, {"y"}, {}, "pad").output("y");
+  EXPECT_THAT(import_error(model, {.train = {"fil*"}}),
+              testing::HasSubstr("train: 'filler' cannot be trained: what reads it takes it as a constant"));
+  import_model(model.file(), {.train = {"w"}});
+  import_model(model.file(), {.train = {"*"}});
+}
+
 // ---- Constant nodes ----
 
 TEST(ConstantNodes, WeightsAmongThemAreParameters) {

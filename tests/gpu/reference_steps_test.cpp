@@ -10,6 +10,9 @@ class TorchStepsOnTheGpu : public GpuTest {};
 TEST_F(TorchStepsOnTheGpu, TwentyStepsOfEveryOptimizer) {
   expect_recorded_trajectories(compiled_for(DeviceKind::cuda));
 }
+TEST_F(TorchStepsOnTheGpu, TwentyStepsOfEveryOtherOptimizer) {
+  expect_recorded_optimizers(compiled_for(DeviceKind::cuda), 5e-6);
+}
 TEST_F(TorchStepsOnTheGpu, EveryLossScaleTrace) { expect_recorded_loss_scales(compiled_for(DeviceKind::cuda)); }
 TEST_F(TorchStepsOnTheGpu, SeveralWeightedLosses) { expect_recorded_several_losses(compiled_for(DeviceKind::cuda)); }
 TEST_F(TorchStepsOnTheGpu, LossScalesFollowTorchAndDeepSpeed) {

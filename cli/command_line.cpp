@@ -92,7 +92,7 @@ constexpr Command kCommands[] = {
      kModelOrStep,
      "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
      "  halfstep export model.onnx --precision fp16 -o mixed.onnx               in mixed precision, with casts\n",
-     "model step precision target", "learning_rate seed trust ema_weights"},
+     "model step precision target", "learning_rate seed trust ema_weights class_names"},
     {"doctor", "what precision does to a training, tensor by tensor, and the fewest changes that repair it", kModel,
      "  halfstep doctor models/lenet.toml --steps 20              fp32 and AMP side by side on the recipe's data\n"
      "  halfstep doctor model.onnx --check './evaluate.sh {policy}'   the fewest nodes in fp32 with which it "

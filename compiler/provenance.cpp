@@ -11,6 +11,7 @@
 #include "base/printable.h"
 #include "base/sha256.h"
 #include "base/version.h"
+#include "training/measures.h"
 
 namespace halfstep {
 namespace {
@@ -60,14 +61,6 @@ std::string without_places(const std::string& paths) {
   return result;
 }
 
-// A name in each line.
-std::vector<std::string> names_of_classes(const std::string& path) {
-  constexpr int64_t kLargest = int64_t{1} << 24;
-  std::vector<std::string> names = lines_of(read_file(path, kLargest));
-  if (names.size() > 1 && names.back().empty()) names.pop_back();
-  return names;
-}
-
 std::string recipe_text(Recipe recipe) {
   for (std::string* path : {&recipe.model, &recipe.data, &recipe.test_data, &recipe.class_names})
     *path = without_places(*path);
@@ -87,7 +80,7 @@ std::map<std::string, std::string> provenance(const Recipe& recipe, std::optiona
                                               {"halfstep.recipe", recipe_text(recipe)}};
   if (!recipe.data.empty()) metadata["halfstep.data"] = describe_data(recipe.data);
   if (!recipe.class_names.empty())
-    metadata["class_names"] = nlohmann::json(names_of_classes(recipe.class_names))
+    metadata["class_names"] = nlohmann::json(read_class_names(recipe.class_names, 0))
                                   .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   if (steps) metadata["halfstep.steps"] = std::to_string(*steps);
   return metadata;

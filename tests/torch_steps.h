@@ -145,7 +145,7 @@ inline void expect_recorded_optimizers(const MakeTrainingStep& make_step, double
     OptimizerOptions options = recorded_row(trajectory);
     options.scaling = {.initial = 64, .interval = 4};
     LossOptions loss;
-    loss.kind = LossKind::from_graph, loss.output = "sum";
+    loss.kind = "from_graph", loss.output = "sum";
     const std::unique_ptr<TrainingStep> step = make_step(model, loss, options, initial);
     const auto compare = [&](const nlohmann::json& expected, const FileTensors& found) {
       ASSERT_EQ(found.size(), expected.size());

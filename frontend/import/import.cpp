@@ -64,23 +64,20 @@ void collect_names(const onnx::GraphProto& graph, std::vector<std::string>& name
 
 // Patterns of what is to be trained, none of whose initializers became a parameter.
 void refuse_untrained(const Graph& graph, const onnx::GraphProto& file, const std::map<std::string, Tie>& ties,
-                      const ImportOptions& options) {
+                      const std::vector<std::string>& patterns) {
   std::set<std::string> trained;
   for (const Node& node : graph.nodes())
     if (node.op->name == "parameter") trained.insert(leaf_name(node).text);
   std::vector<std::string> names;
-  if (!options.train.empty()) collect_names(file, names);
+  if (!patterns.empty()) collect_names(file, names);
   Problems problems;
-  for (const std::string& pattern : options.train) {
+  for (const std::string& pattern : patterns) {
     std::vector<std::string> untrained;
     bool reaches = false;
     for (const std::string& name : names) {
       if (fnmatch(pattern.c_str(), name.c_str(), 0) != 0) continue;
       const auto tie = ties.find(name);
-      const bool is_trained = trained.contains(name) || (tie != ties.end() && trained.contains(tie->second.to)) ||
-                              std::ranges::any_of(options.freeze, [&](const std::string& frozen) {
-                                return fnmatch(frozen.c_str(), name.c_str(), 0) == 0;
-                              });
+      const bool is_trained = trained.contains(name) || (tie != ties.end() && trained.contains(tie->second.to));
       reaches |= is_trained;
       if (!is_trained) untrained.push_back(name);
     }
@@ -166,7 +163,7 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
   const Graph graph = importer.run();
   if (options.mode == ImportMode::training) {
     if (options.statistics == ImportOptions::of_batches) refuse_single_values(graph);
-    refuse_untrained(graph, model.graph(), ties, options);
+    refuse_untrained(graph, model.graph(), ties, options.train);
   }
   result.remarks = file.remarks();
   result.remarks.insert(result.remarks.end(), importer.remarks().begin(), importer.remarks().end());

@@ -91,14 +91,14 @@ Json manifest_of(const Checkpoint& checkpoint) {
         {{"loss", sums.loss}, {"counted", sums.counted}, {"correct", json_of(sums.correct)}, {"judged", sums.judged}});
   if (s.skipped != SkippedSteps()) manifest["schedule"] = {{"skipped", s.skipped.counted}, {"later", s.skipped.later}};
   if (const PlateauState& p = s.plateau; p != PlateauState())
-    manifest["plateau"] = {
-        {"best", json_of(p.best)}, {"bad_epochs", p.bad_epochs}, {"cooldown", p.cooldown}, {"rate", json_of(p.rate)}};
+    manifest["plateau"] = {{"measure", p.measure},
+                           {"best", json_of(p.best)},
+                           {"bad_epochs", p.bad_epochs},
+                           {"cooldown", p.cooldown},
+                           {"rate", json_of(p.rate)}};
   if (const BestState& b = s.best; b != BestState())
-    manifest["best"] = {{"value", json_of(b.value)},
-                        {"epoch", b.epoch},
-                        {"step", b.step},
-                        {"improved", json_of(b.improved)},
-                        {"waited", b.waited}};
+    manifest["best"] = {{"measure", b.measure}, {"value", json_of(b.value)},       {"epoch", b.epoch},
+                        {"step", b.step},       {"improved", json_of(b.improved)}, {"waited", b.waited}};
   // The values themselves are tensors of slots.safetensors; here they are for the reader.
   for (const auto& [key, slot] :
        {std::pair{"loss_scale", "loss_scale.scale"}, {"loss_scale_tracker", "loss_scale.tracker"}})
@@ -143,14 +143,16 @@ void read_rules(const Json& manifest, TrainState& s) {
   }
   if (manifest.contains("plateau")) {
     const Json& plateau = manifest.at("plateau");
-    s.plateau = {.best = finite_in(plateau, "best"),
+    s.plateau = {.measure = plateau.at("measure"),
+                 .best = finite_in(plateau, "best"),
                  .bad_epochs = bounded_count_in(plateau, "bad_epochs"),
                  .cooldown = bounded_count_in(plateau, "cooldown"),
                  .rate = finite_in(plateau, "rate")};
   }
   if (manifest.contains("best")) {
     const Json& best = manifest.at("best");
-    s.best = {.value = finite_in(best, "value"),
+    s.best = {.measure = best.at("measure"),
+              .value = finite_in(best, "value"),
               .epoch = bounded_count_in(best, "epoch"),
               .step = bounded_count_in(best, "step"),
               .improved = finite_in(best, "improved"),

@@ -59,7 +59,7 @@ TrainReport train_or_name_checkpoint(Executor& executor, const Data& data, const
 
 ExitCode run_train(const RunCommand& command) {
   LoadedRun run = load(command);
-  const RunDirectory directory = take_run_directory(run.recipe);
+  const RunDirectory directory = take_run_directory(run.recipe, RunWrites::records);
   run.recipe.out = directory.path.string();
   const Recipe& recipe = run.recipe;
   if (command.format == Format::text && !directory.remark.empty())

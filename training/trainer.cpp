@@ -111,6 +111,7 @@ class Training {
         plateau_(options.plateau),
         best_(options.best) {
     check(options.schedule);
+    rate_shares(executor.model().notes, options.schedule.learning_rate, 1);
     train_.feed.check(options.ranges);
     if (test_set != nullptr) {
       const int evaluate = program_index(executor.model(), "evaluate");
@@ -161,7 +162,7 @@ class Training {
                       .value = *best.value,
                       .epoch = best.epoch,
                       .step = best.step,
-                      .checkpoint = checkpoint_of_step(options_.checkpoints.directory, best.step)};
+                      .checkpoint = checkpoint_of_best()};
     report_.seconds = seconds_since(start);
     report_.counters = executor_.counters();
     report_.memory = executor_.memory();
@@ -178,6 +179,18 @@ class Training {
     int64_t position = 0;  // which end before this one
     int64_t iteration = 0;
   };
+
+  // It lies in another run's directory where this one goes on from that, and has found no better one.
+  fs::path checkpoint_of_best() const {
+    fs::path before = options_.resume.lexically_normal();
+    if (!before.empty() && !before.has_filename()) before = before.parent_path();
+    const fs::path beside = before.has_parent_path() ? before.parent_path() : fs::path(".");
+    for (const fs::path& directory : {options_.checkpoints.directory, before, before.empty() ? before : beside})
+      if (const fs::path found = directory.empty() ? fs::path() : checkpoint_of_step(directory, state_.best.step);
+          !found.empty())
+        return found;
+    return {};
+  }
 
   bool has_waited_enough() const { return best_.patience > 0 && state_.best.waited >= best_.patience; }
 

@@ -75,7 +75,7 @@ struct BestEpoch {
   std::string measure{};
   double value = 0;
   int64_t epoch = 0, step = 0;
-  std::filesystem::path checkpoint{};  // empty: it is another run's, or there is none
+  std::filesystem::path checkpoint{};  // empty: there is none, or none any more
 };
 
 struct TrainReport {

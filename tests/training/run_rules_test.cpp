@@ -178,6 +178,18 @@ TEST(Measures, ThatAnEpochHasNotStopARunAfterItsCheckpoint) {
   EXPECT_EQ(report.epochs.front().epoch, 1);
 }
 
+TEST(Groups, WithRatesOfTheirOwnNeedOneToBeSharesOf) {
+  CompiledModel model = fake_model();
+  model.notes.rates = {{.learning_rate = 0.5}};
+  FakeExecutor executor(model);
+  Rates recorded;
+  TrainOptions o = options(1);
+  o.schedule.learning_rate = 0;
+  EXPECT_THAT([&] { train(executor, samples(), nullptr, o, recorded); },
+              ThrowsMessage<Error>(HasSubstr("learning_rate: 0 beside a group's own of 0.5")));
+  EXPECT_TRUE(recorded.rates.empty());
+}
+
 // The model of fake_model with a running mean of its weights.
 CompiledModel averaged_model() {
   CompiledModel model = fake_model();

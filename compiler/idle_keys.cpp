@@ -61,7 +61,14 @@ const std::vector<IdleKeys>& rows() {
       {{"per_class"},
        [](const Recipe& r) { return r.measures.empty(); },
        [](const Recipe&) { return std::string("no measures are given"); }},
-      {{"learning_rate", "warmup_steps"},
+      {{"learning_rate"},
+       // Groups' own rates are shares of it.
+       [](const Recipe& r) {
+         return r.schedule == "file" &&
+                std::ranges::none_of(r.groups, [](const RecipeGroup& g) { return g.learning_rate.has_value(); });
+       },
+       [](const Recipe&) { return std::string("schedule is file"); }},
+      {{"warmup_steps"},
        [](const Recipe& r) { return r.schedule == "file"; },
        [](const Recipe&) { return std::string("schedule is file"); }},
       {{"skipped_steps_count"},

@@ -62,6 +62,9 @@ JudgedOutput judged(const Graph& model, const OutputLoss& loss, const std::strin
   const LossFunction& function = function_of(loss);
   judged.meaning = meaning_of_output(model, output.value, meaning_of(function));
   const int64_t rank = std::ssize(model.type(output.value).shape), chosen = loss.class_axis.value_or(1);
+  if (loss.class_axis && (chosen < -rank || chosen >= rank))
+    throw Error(fmt::format("class_axis: {}, but output '{}' has {} axes: from {} to {} expected", chosen,
+                            output.name.text, rank, -rank, rank - 1));
   judged.class_axis = axis.value_or(chosen < 0 ? chosen + rank : chosen);
   judged.ignored = loss.ignore_index;
   judged.squared = function.name == "mean_squared_error";

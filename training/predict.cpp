@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <numeric>
+#include <set>
 
 #include "base/error.h"
 #include "training/measure_tally.h"
@@ -212,6 +213,11 @@ std::optional<Predicted> predict(Executor& executor, Dataset dataset, const Pred
   const auto names = [](const RowArray& array) { return !array.elements.empty() || !array.value_names.empty(); };
   for (const Column& column : columns)
     predicted.arrays.insert(predicted.arrays.end(), column.arrays().begin(), column.arrays().end());
+  std::set<std::string_view> given;
+  for (const RowArray& array : predicted.arrays)
+    if (!given.insert(array.name).second)
+      throw Error(fmt::format("top: '{}' is an output's name and that of another one's classes or scores: leave it out",
+                              array.name));
   if (!options.class_names.empty() && std::ranges::none_of(predicted.arrays, names))
     predicted.remarks.emplace_back("class_names is not used: no output is known to hold a class for each sample");
 

@@ -13,8 +13,6 @@ namespace halfstep {
 // Error naming each group by its number from 1, and all that is unknown or no value of its key.
 std::vector<RecipeGroup> read_groups(const std::string& text);
 std::string write_groups(const std::vector<RecipeGroup>& groups);
-// One group of read_groups's text. Error where a value holds what separates them.
-std::string group_text(const std::vector<std::pair<std::string, std::string>>& keys);
 
 // Between the patterns of a group.
 inline constexpr char kBetweenPatterns = '|';

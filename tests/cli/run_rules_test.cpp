@@ -157,6 +157,17 @@ TEST_F(Runs, TheBestEpochIsExportedFromTheDirectoryThatTheRunBeganIn) {
   EXPECT_THAT(gone.err, HasSubstr("note: the checkpoint of epoch 1, the best by loss, is not there"));
 }
 
+TEST_F(Runs, AScheduleFileIsNamedWithoutItsPlaceAndReadsTheRateThatGroupsAreSharesOf) {
+  write("rates", std::string("0,0.05\n"));
+  const Arguments given{"--schedule", "file", "--schedule_file", path("rates").string(), "--learning_rate", "0.1"};
+  const Finished alone = run(training(given + Arguments{"--out", "run"}));
+  EXPECT_THAT(alone.err, HasSubstr("learning_rate has no effect: schedule is file"));
+  EXPECT_THAT(read("run/m.trained.onnx"), AllOf(HasSubstr("rates"), Not(HasSubstr(path("rates").string()))));
+  const Finished groups = run(training(given + Arguments{"--groups", "parameters=w2,learning_rate=0.5"}));
+  EXPECT_EQ(groups.exit_code, 0);
+  EXPECT_THAT(groups.err, Not(HasSubstr("learning_rate has no effect")));
+}
+
 TEST_F(Runs, PatienceEndsTraining) {
   const Finished done = run(
       training({"--epochs", "50", "--learning_rate", "0", "--shuffle", "false", "--dropout", "0", "--patience", "2"}));

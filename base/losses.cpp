@@ -212,7 +212,7 @@ std::optional<LabelBounds> label_bounds(const OutputLoss& loss) {
 }
 
 void check_parameters(const OutputLoss& loss) {
-  constexpr double kLeastWeight = 1e-10, kLeastBeta = 1e-10;
+  constexpr double kLeastWeight = 1e-10;
   Problems problems;
   for (const auto& [name, values] : loss.parameters) {
     const LossKey* key = find_loss_key(name);
@@ -224,7 +224,7 @@ void check_parameters(const OutputLoss& loss) {
       problems.add(name + ": all are 0, so that there is nothing to train on");
   }
   const LossFunction& row = function_of(loss);
-  if (row.reads("beta") && value_of(loss, "beta") != 0 && value_of(loss, "beta") < kLeastBeta)
+  if (const double beta = row.reads("beta") ? value_of(loss, "beta") : 0; beta != 0 && beta < kLeastWeight)
     problems.add("beta: 0, or at least 1e-10 expected");
   if (row.reads("label_smoothing") && value_of(loss, "label_smoothing") != 0 && value_of(loss, "focal_gamma") != 0)
     problems.add(

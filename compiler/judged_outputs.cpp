@@ -61,11 +61,15 @@ JudgedOutput judged(const Graph& model, const OutputLoss& loss, const std::strin
   const std::optional<int64_t> axis = axis_of_classes(model, alone);
   const LossFunction& function = function_of(loss);
   judged.meaning = meaning_of_output(model, output.value, meaning_of(function));
-  const int64_t rank = std::ssize(model.type(output.value).shape), chosen = loss.class_axis.value_or(1);
-  if (loss.class_axis && (chosen < -rank || chosen >= rank))
-    throw Error(fmt::format("class_axis: {}, but output '{}' has {} axes: from {} to {} expected", chosen,
-                            output.name.text, rank, -rank, rank - 1));
-  judged.class_axis = axis.value_or(chosen < 0 ? chosen + rank : chosen);
+  // Of [N, H, W] without an axis each number is a label of its own.
+  const int64_t rank = std::ssize(model.type(output.value).shape);
+  const int64_t chosen = loss.class_axis.value_or(rank == 3 ? rank : 1),
+                from_front = chosen < 0 ? chosen + rank : chosen;
+  if (loss.class_axis && function.labels == LossFunction::yes_or_no && (from_front < 1 || from_front >= rank))
+    throw Error(
+        fmt::format("loss: class_axis {} of output '{}', which is {}: an axis from 1 to {}, or from -1 to {} expected",
+                    chosen, output.name.text, to_string(model.type(output.value)), rank - 1, 1 - rank));
+  judged.class_axis = axis.value_or(std::max<int64_t>(1, from_front));
   judged.ignored = loss.ignore_index;
   judged.squared = function.name == "mean_squared_error";
   judged.smoothed = std::ranges::any_of(function.keys, [&](std::string_view key) {

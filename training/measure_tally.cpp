@@ -91,9 +91,11 @@ void take_classes(Tally& tally, OutputMeaning meaning, const Scores& scores, int
   for (int64_t c = 0; c < scores.count; ++c) tally.scores[static_cast<size_t>(c)].push_back(scores[c]);
 }
 
+// NaN stands for a label that does not count.
 void take_labels(Tally& tally, double threshold, const Scores& scores, std::span<const double> truth, int64_t sample) {
   if (scores.highest() < 0) return count_nan(tally, sample);
   for (size_t c = 0; c < truth.size(); ++c) {
+    if (std::isnan(truth[c])) continue;
     const double score = scores[static_cast<int64_t>(c)];
     const bool holds = truth[c] > 0.5, guessed = score > threshold;
     if (tally.form == Tally::classes) {
@@ -209,8 +211,8 @@ void add_batch(Tally& tally, const JudgedOutput& judged, const JudgedShape& shap
     }
     for (int64_t c = 0; c < shape.classes; ++c) {
       const double label = label_at((group * shape.classes + c) * shape.inner + inner);
-      if (judged.ignored && label == static_cast<double>(*judged.ignored)) return;
-      truth[static_cast<size_t>(c)] = label;
+      const bool counts = !judged.ignored || label != static_cast<double>(*judged.ignored);
+      truth[static_cast<size_t>(c)] = counts ? label : kNaN;
     }
     take_labels(tally, threshold, {at, shape.classes}, truth, from);
   };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -78,6 +79,7 @@ class Report {
   void add_leaves() {
     const Graph& graph = imported_.graph;
     const auto users = graph.users();
+    const std::map<std::string, double> decays = weight_decays();
     std::set<NodeId> updated;
     for (const StateUpdate& update : graph.updates()) updated.insert(update.state.node);
     for (NodeId id = 0; id < graph.size(); ++id) {
@@ -98,16 +100,25 @@ class Report {
       } else if (row.state == ParameterRow::statistic) {
         row.why = "of the batches";
       }
-      if (parameter && recipe_.weight_decay != 0) row.decayed = !is_exempt(row);
+      if (const auto decay = decays.find(row.name); decay != decays.end()) row.decayed = decay->second != 0;
       add_start(row);
       result_.rows.push_back(std::move(row));
     }
   }
 
-  // As the optimizer lays them out (plan_arenas).
-  bool is_exempt(const ParameterRow& row) const {
-    const bool vector = row.shape.size() <= 1 && std::ranges::count(recipe_.no_decay, kVectors) > 0;
-    return vector || !matching(recipe_.no_decay, row.name).empty();
+  // Of each parameter, as the optimizer lays them out; empty where none decays.
+  std::map<std::string, double> weight_decays() const {
+    const TrainingPipelineOptions options = pipeline_options(recipe_, imported_);
+    Graph graph = imported_.graph;
+    try {
+      graph = attach_loss(graph, options.loss);
+    } catch (const Error&) {  // there is no loss yet: no parameter is known to be without one
+    }
+    const ArenaLayout layout = plan_arenas(graph, arena_order(options.optimizer));
+    std::map<std::string, double> decays;
+    if (std::ranges::any_of(layout.segments, [](const ArenaSegment& s) { return s.weight_decay != 0; }))
+      for (const ArenaSlice& slice : layout.slices) decays[slice.name] = layout.segments[slice.segment].weight_decay;
+    return decays;
   }
 
   void add_start(ParameterRow& row) {

@@ -75,8 +75,8 @@ size_t first_match(const Node& parameter, const std::vector<Row>& rows, const Pa
   return found;
 }
 
-// By node, whether the loss is computed of it. Others have no gradient, and no decay either: a head without a loss
-// stays.
+// By node, whether the loss is computed of it by way of floating values. Others have no gradient, and no decay either:
+// a head without a loss stays, and so does what is only compared.
 std::vector<char> reach_the_loss(const Graph& graph) {
   std::vector<char> reached(static_cast<size_t>(graph.size()), 0);
   const Value loss = graph.output(kLoss);
@@ -84,7 +84,8 @@ std::vector<char> reach_the_loss(const Graph& graph) {
   reached[static_cast<size_t>(loss.node)] = 1;
   for (NodeId id = graph.size(); id-- > 0;)
     for (const Value operand : graph.node(id).operands)
-      if (operand && reached[static_cast<size_t>(id)]) reached[static_cast<size_t>(operand.node)] = 1;
+      if (operand && reached[static_cast<size_t>(id)] && is_floating(graph.type(operand).dtype))
+        reached[static_cast<size_t>(operand.node)] = 1;
   return reached;
 }
 

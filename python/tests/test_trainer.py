@@ -103,6 +103,17 @@ def test_a_row_counts_by_the_labels_that_count():
     assert sums.metrics("") == {"loss": pytest.approx(2.5 / 1.5), "accuracy": pytest.approx(0.5 / 1.5)}
 
 
+def test_labels_that_weigh_as_their_classes():
+    sums = halfstep._trainer._Sums()
+    sums.add({"loss": np.array([1.0, 4.0]), "weighed": np.array([2.0, 0.5]), "correct": np.array([1.0, 0.0])})
+    assert sums.metrics("") == {"loss": pytest.approx(5 / 2.5), "accuracy": pytest.approx(0.5)}
+
+
+def test_lists_of_a_loss():
+    losses = [{"output": "a", "class_weights": [1, 2.5]}, {"output": "b", "kind": "mse"}]
+    assert halfstep._options.pairs({"losses": losses}) == [("losses", "output=a,class_weights=1:2.5;output=b,kind=mse")]
+
+
 def test_losses_that_hold_separators_are_refused(tmp_path):
     for losses, problem in (([{"output": "cls,weight=0.25"}], "holds ',' or ';'"), ([{}], "loss 1: it is empty")):
         with pytest.raises(halfstep.Error, match=problem):

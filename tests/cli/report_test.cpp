@@ -58,7 +58,8 @@ TEST_F(Report, OfALongRunHasAFewPoints) {
   EXPECT_GT(curve.size(), 500u);
   for (size_t i = 0; i + 1 < curve.size(); ++i) {
     EXPECT_NEAR(curve[i][1].get<double>(), 0.5, 1e-12) << "the mean of a stretch";
-    EXPECT_EQ(curve[i][2], 0), EXPECT_EQ(curve[i][3], 1);
+    EXPECT_EQ(curve[i][2], 0);
+    EXPECT_EQ(curve[i][3], 1);
   }
 }
 

@@ -62,6 +62,21 @@ TEST(Tables, MasksAreConstants) {
   EXPECT_TRUE(parameter("shift", filled({4}, [](int64_t, int64_t c) { return c > 2 ? -150 : 0; })));
 }
 
+TEST(Tables, OnesAndZerosThatChooseAreConstants) {
+  const auto triangle = [](int64_t row, int64_t column) { return column <= row ? 1 : 0; };
+  for (const char* name : {"mask", "attn.bias", "slice_2"})
+    EXPECT_FALSE(parameter(name, filled({1, 1, 4, 4}, triangle), {2, 1, 4, 4})) << name;
+  EXPECT_FALSE(parameter("weight_mask", filled({4, 4}, [](int64_t r, int64_t c) { return (r * 7 + c * 3) % 5 < 3; })));
+  EXPECT_FALSE(parameter("mul_1", filled({4, 4}, [](int64_t r, int64_t c) { return c > r ? 1e4 : 0; })));
+  EXPECT_FALSE(parameter("bias", filled({4, 4}, [](int64_t r, int64_t c) { return c > r ? -1e9 : 0; })));
+  EXPECT_FALSE(
+      parameter("two", filled({4, 4}, [](int64_t r, int64_t c) { return c > r ? -1e4 * static_cast<double>(c) : 0; })));
+  EXPECT_TRUE(parameter("w", filled({4, 4}, [](int64_t r, int64_t c) { return r == c; }))) << "an identity";
+  EXPECT_TRUE(parameter("b", filled({2, 4}, [](int64_t, int64_t c) { return c > 1; }), {2, 2, 4})) << "forget gates";
+  EXPECT_TRUE(parameter("w", filled({4, 4}, [](auto, auto) { return 1; })));
+  EXPECT_TRUE(parameter("position.bias", ramp({4, 4}, 0, 0.1)));
+}
+
 // As states they would be read in half precision, which turns a row of them into infinities.
 TEST(Tables, FrozenMasksAreConstantsToo) {
   TestModel model;

@@ -160,6 +160,19 @@ TEST(Measures, TellOfWhatHasNoValue) {
   EXPECT_TRUE(std::isnan(*e.measure({.names = {"f1"}}, 4).find("f1"))) << "no label counts";
 }
 
+// Its sample's other labels count.
+TEST(Measures, AnIgnoredLabelIsLeftOutAlone) {
+  Evaluated e{.judged = {.output = "y", .labels = "labels", .meaning = OutputMeaning::label_logits, .ignored = -1},
+              .shape = {2, 3},
+              .label_shape = {2, 3},
+              .outputs = {1, -1, 1, 1, 1, -1},
+              .labels = {1, -1, 0, -1, 1, 0},
+              .label_type = DType::i64};
+  const MeasureReport report = e.measure({.names = {"precision_micro", "recall_micro", "auc"}}, 2);
+  EXPECT_NEAR(*report.find("precision_micro"), 2.0 / 3, 1e-12);
+  EXPECT_EQ(report.find("recall_micro"), 1);
+}
+
 TEST(Measures, RefuseByName) {
   const Evaluated e = guesses({{0, 0}, {1, 1}});
   const auto refused = [&](const MeasureOptions& options, const std::string& why) {

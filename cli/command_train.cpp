@@ -185,7 +185,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   }
   narration.stage(4, recipe.precision == "fp32" ? "training" : "training with AMP");
   if (!precision.empty() && !traced)
-    narration.say(precision_table(precision) + "\n  " + precision_summary(precision) + "\n\n");
+    narration.say(precision_table(precision, output_width()) + "\n  " + precision_summary(precision) + "\n\n");
   std::optional<SignalGuard> signals(std::in_place);
   LossRecorder losses;
   const TrainReport report = run_recorded(executor, data, recipe, options, *signals, losses);

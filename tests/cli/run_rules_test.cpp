@@ -116,9 +116,9 @@ TEST_F(Runs, NoFileOfTheUsersIsOverwritten) {
 
 TEST_F(Runs, TheBestEpochIsKeptAndExported) {
   // Rates that ruin what the first epoch has learned.
-  write("rates", std::string("0,0.05\n8,3\n"));
-  const std::string out = succeed(training({"--epochs", "4", "--keep", "1", "--best", "loss", "--schedule", "file",
-                                            "--schedule_file", "rates", "--out", "run"}));
+  write("rates", std::string("0,0.3\n8,100\n"));
+  const std::string out = succeed(training({"--precision", "fp32", "--keep", "1", "--best", "loss", "--schedule",
+                                            "file", "--schedule_file", "rates", "--out", "run"}));
   std::vector<std::string> kept;
   for (const CheckpointEntry& entry : list_checkpoints(path("run/checkpoints"))) kept.push_back(entry.path.filename());
   const TrainState last = read_checkpoint(newest("run")).train;

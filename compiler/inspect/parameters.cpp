@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -13,6 +14,7 @@
 #include "compiler/compile.h"
 #include "frontend/diagnose/diagnostics.h"
 #include "ir/op.h"
+#include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
 
 namespace halfstep {
@@ -59,6 +61,7 @@ class Report {
 
   ParameterReport run() {
     import_model();
+    find_updates();
     add_leaves();
     add_others();
     return std::move(result_);
@@ -98,16 +101,25 @@ class Report {
       } else if (row.state == ParameterRow::statistic) {
         row.why = "of the batches";
       }
-      if (parameter && recipe_.weight_decay != 0) row.decayed = !is_exempt(row);
+      if (parameter) add_update(row);
       add_start(row);
       result_.rows.push_back(std::move(row));
     }
   }
 
-  // As the optimizer lays them out (plan_arenas).
-  bool is_exempt(const ParameterRow& row) const {
-    const bool vector = row.shape.size() <= 1 && std::ranges::count(recipe_.no_decay, kVectors) > 0;
-    return vector || !matching(recipe_.no_decay, row.name).empty();
+  void find_updates() {
+    layout_ = plan_arenas(imported_.graph, arena_order(pipeline_options(recipe_, imported_).optimizer));
+    for (const ArenaSlice& slice : layout_.slices) segments_.emplace(slice.name, &layout_.segments[slice.segment]);
+  }
+
+  void add_update(ParameterRow& row) const {
+    const auto segment = segments_.find(row.name);
+    if (segment == segments_.end()) return;
+    const ArenaRate& rate = layout_.rates[segment->second->rate];
+    row.decay = segment->second->weight_decay;
+    row.rate =
+        rate.group ? recipe_.groups[*rate.group].learning_rate.value_or(recipe_.learning_rate) : recipe_.learning_rate;
+    row.from_epoch = rate.from_epoch;
   }
 
   void add_start(ParameterRow& row) {
@@ -138,6 +150,8 @@ class Report {
   const Recipe& recipe_;
   const OnnxModel model_;
   ImportedModel imported_;
+  ArenaLayout layout_;
+  std::map<std::string, const ArenaSegment*> segments_;  // by parameter
   std::set<std::string> known_;
   ParameterReport result_;
 };

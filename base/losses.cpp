@@ -224,6 +224,8 @@ void check_parameters(const OutputLoss& loss) {
       problems.add(name + ": all are 0, so that there is nothing to train on");
   }
   const LossFunction& row = function_of(loss);
+  if (const double beta = row.reads("beta") ? value_of(loss, "beta") : 0; beta != 0 && beta < kLeastWeight)
+    problems.add("beta: 0, or at least 1e-10 expected");
   if (row.reads("label_smoothing") && value_of(loss, "label_smoothing") != 0 && value_of(loss, "focal_gamma") != 0)
     problems.add(
         "label_smoothing and focal_gamma: a label that is spread has no probability to focus on: leave one out");

@@ -278,9 +278,10 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   command->add_flag_callback("--json", [&options] { options.format = Format::json; }, "print JSON, also for errors");
   if (row.operand) {
     command->add_option("model", line.model_or_recipe, row.operand)->required()->type_name("PATH");
-    command->add_flag_callback(
-        "--print-config", [&options] { options.config = CommandOptions::printed; },
-        "print the keys that hold, as a recipe, and do nothing else");
+    if (name != "report")
+      command->add_flag_callback(
+          "--print-config", [&options] { options.config = CommandOptions::printed; },
+          "print the keys that hold, as a recipe, and do nothing else");
   }
   if (name == "completion")
     command->add_option("shell", options.shell, "bash, zsh or fish")
@@ -333,7 +334,7 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
         ->add_option("--top", options.top,
                      "of each sample so many classes with the highest scores, in place of all outputs")
         ->type_name("NUMBER")
-        ->check(CLI::PositiveNumber);
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
     command->add_flag_callback(
         "--probabilities", [&options] { options.scores = PredictOptions::probabilities; },
         "the softmax, or sigmoid, of outputs that are logits, by the loss");

@@ -17,11 +17,12 @@ ExitCode run_predict(const Recipe& given, const CommandOptions& options) {
     throw Error(fmt::format("-o '{}': a file that ends in {} expected", options.target, row_format_endings()));
   Job job = open_job(given);
   Recipe& recipe = job.recipe;
+  const WeightsKind weights = recipe.ema_weights ? WeightsKind::average : WeightsKind::last;
   CompileOptions compile = options.compile;
   compile.purpose = TrainingPipelineOptions::predicting;
   if (!options.checkpoint.empty() && !job.compiled) {
     if (recipe.init == "from_file") recipe.init = "absent";
-    compile.weights = read_checkpoint_weights(options.checkpoint);
+    compile.weights = read_checkpoint_weights(options.checkpoint, weights);
     compile.weights_from = "checkpoint '" + options.checkpoint + "'";
   }
   const bool was_compiled = job.compiled.has_value();
@@ -33,7 +34,7 @@ ExitCode run_predict(const Recipe& given, const CommandOptions& options) {
       for (const std::string& remark : session.report->remarks) print_err("halfstep: note: {}\n", remark);
   }
   if (!options.checkpoint.empty() && was_compiled)
-    write_weights(*session.executor, read_checkpoint_weights(options.checkpoint),
+    write_weights(*session.executor, read_checkpoint_weights(options.checkpoint, weights),
                   "checkpoint '" + options.checkpoint + "'");
   if (options.format == Format::text && !was_compiled && recipe.precision != "fp32" &&
       !given.given.contains("precision"))

@@ -17,7 +17,7 @@ namespace halfstep {
 namespace {
 
 constexpr std::chrono::seconds kLogInterval(10);
-constexpr size_t kBar = 24, kShortestBar = 8;
+constexpr size_t kBar = 24, kShortestBar = 5;
 
 std::string percent(const std::optional<double>& value) { return value ? fmt::format("{:.2f} %", *value * 100) : "-"; }
 
@@ -40,7 +40,7 @@ struct Part {
 
 std::vector<Part> parts_of(const Progress& p, const RunLength& length, const std::optional<double>& seconds_left) {
   std::vector<Part> parts{{fmt::format("loss {:.4f}", p.last.loss), 0}};
-  if (p.last.accuracy) parts.push_back({fmt::format("acc {:.1f} %", *p.last.accuracy * 100), 3});
+  if (p.last.accuracy) parts.push_back({fmt::format("acc {:5.1f} %", *p.last.accuracy * 100), 3});
   if (p.last.loss_scale) parts.push_back({fmt::format("scale {:g}", *p.last.loss_scale), 5});
   if (p.skipped > 0) parts.push_back({fmt::format("{} skipped", p.skipped), 4});
   parts.push_back({rate_text(p.last), 2});
@@ -68,7 +68,9 @@ std::string duration_text(double seconds) {
 ProgressLine progress_line(const Progress& p, int64_t epoch, const RunLength& length,
                            const std::optional<double>& seconds_left, size_t columns) {
   const std::string before = fmt::format("  epoch {}/{} ", epoch, length.epochs);
-  const std::string steps = fmt::format(" {}/{}", p.step_in_epoch, p.steps_per_epoch);
+  // As wide at every step, so that nothing moves.
+  const std::string all = std::to_string(p.steps_per_epoch);
+  const std::string steps = fmt::format(" {:>{}}/{}", p.step_in_epoch, all.size(), all);
   std::vector<Part> parts = parts_of(p, length, seconds_left);
   const auto rest = [&] { return before.size() + steps.size() + width_of(parts); };
   while (parts.size() > 1 && rest() + kShortestBar > columns)

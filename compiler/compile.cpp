@@ -16,6 +16,7 @@
 #include "codegen/lower/lower.h"
 #include "compiler/checkpoint_weights.h"
 #include "compiler/judged_outputs.h"
+#include "compiler/parameter_groups.h"
 #include "compiler/policy.h"
 #include "data/token_feed.h"
 #include "frontend/import/import_model.h"
@@ -296,40 +297,6 @@ void separate_losses(const Recipe& recipe, LossScaling& scaling) {
   for (const LossTerm& term : recipe.losses) scaling.losses.push_back(term.weight);
   if (std::ranges::all_of(scaling.losses, [](double weight) { return weight == 0; })) scaling.losses.clear();
   if (each && !scaling.losses.empty()) scaling.scales = LossScaling::of_each;
-}
-
-std::vector<ParameterGroup> parameter_groups(const Recipe& recipe) {
-  const std::string_view rest = find_optimizer(recipe.optimizer)->rest;
-  std::vector<ParameterGroup> groups;
-  Problems problems;
-  for (const RecipeGroup& group : recipe.groups) {
-    ParameterGroup& added = groups.emplace_back();
-    added.patterns = group.parameters, added.weight_decay = group.weight_decay;
-    if (group.learning_rate) added.rate = ParameterGroup::own;
-    if (group.learning_rate && recipe.learning_rate == 0)
-      problems.add(
-          fmt::format("group {}: learning_rate {} beside one of 0 for the rest, which schedules are a share of: "
-                      "give the rest one, or freeze it",
-                      groups.size(), *group.learning_rate));
-    added.rest = !group.optimizer.empty() && group.optimizer == rest;
-    if (!group.optimizer.empty() && group.optimizer != rest && group.optimizer != recipe.optimizer)
-      problems.add(fmt::format("group {}: optimizer '{}': {}", groups.size(), group.optimizer,
-                               rest.empty() ? "'" + recipe.optimizer + "' is that of all parameters: leave it out"
-                                            : fmt::format("'{}' or '{}' expected", recipe.optimizer, rest)));
-  }
-  problems.throw_if_any();
-  return groups;
-}
-
-// What runs are told of the rates of a layout, where these are not simply the recipe's.
-std::vector<RateNote> rate_notes(const Recipe& recipe, const ArenaLayout& layout) {
-  if (layout.rates == std::vector<ArenaRate>{{}}) return {};
-  std::vector<RateNote> notes;
-  for (const ArenaRate& rate : layout.rates) {
-    notes.push_back({.from_epoch = rate.from_epoch});
-    if (rate.group) notes.back().learning_rate = recipe.groups[*rate.group].learning_rate;
-  }
-  return notes;
 }
 
 // By node: the weight, input or node behind each operand.

@@ -1,5 +1,8 @@
 #include "compiler/judged_outputs.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -11,10 +14,14 @@ namespace {
 
 const NamedValue& output_of(const Graph& model, const OutputLoss& loss) {
   if (loss.output.empty() && model.outputs().size() > 1) throw Error("loss: name the output");
-  const auto found = std::ranges::find_if(
-      model.outputs(), [&](const NamedValue& o) { return loss.output.empty() || o.name == Name(loss.output); });
-  if (found == model.outputs().end()) throw Error("loss: no output '" + loss.output + "'");
-  return *found;
+  std::vector<std::string> names;
+  for (const NamedValue& output : model.outputs()) {
+    if (loss.output.empty() || output.name == Name(loss.output)) return output;
+    names.push_back(output.name.text);
+  }
+  const std::string near = nearest(loss.output, names);
+  throw Error(fmt::format("output: the model has none named '{}'{}; its outputs are: {}", loss.output,
+                          near.empty() ? "" : ", did you mean '" + near + "'?", fmt::join(names, ", ")));
 }
 
 // The node that computes the numbers: what only moves or converts them is passed.
@@ -54,8 +61,15 @@ JudgedOutput judged(const Graph& model, const OutputLoss& loss, const std::strin
   const std::optional<int64_t> axis = axis_of_classes(model, alone);
   const LossFunction& function = function_of(loss);
   judged.meaning = meaning_of_output(model, output.value, meaning_of(function));
-  const int64_t rank = std::ssize(model.type(output.value).shape), chosen = loss.class_axis.value_or(1);
-  judged.class_axis = axis.value_or(chosen < 0 ? chosen + rank : chosen);
+  // Of [N, H, W] without an axis each number is a label of its own.
+  const int64_t rank = std::ssize(model.type(output.value).shape);
+  const int64_t chosen = loss.class_axis.value_or(rank == 3 ? rank : 1),
+                from_front = chosen < 0 ? chosen + rank : chosen;
+  if (loss.class_axis && function.labels == LossFunction::yes_or_no && (from_front < 1 || from_front >= rank))
+    throw Error(
+        fmt::format("loss: class_axis {} of output '{}', which is {}: an axis from 1 to {}, or from -1 to {} expected",
+                    chosen, output.name.text, to_string(model.type(output.value)), rank - 1, 1 - rank));
+  judged.class_axis = axis.value_or(std::max<int64_t>(1, from_front));
   judged.ignored = loss.ignore_index;
   judged.squared = function.name == "mean_squared_error";
   judged.smoothed = std::ranges::any_of(function.keys, [&](std::string_view key) {
@@ -88,6 +102,7 @@ std::vector<JudgedOutput> judged_outputs(const Graph& model, const LossOptions& 
 }
 
 std::vector<JudgedOutput> judged_where_known(const Graph& model, const LossOptions& loss) {
+  if (!loss.output.empty()) output_of(model, loss);  // a name that is none is no matter of the loss
   try {
     return judged_outputs(model, loss);
   } catch (const Error&) {

@@ -12,6 +12,7 @@ namespace halfstep {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr int64_t kPositionsAtOnce = 64;
 
 bool is_of_classes(OutputMeaning meaning) {
   return meaning == OutputMeaning::logits || meaning == OutputMeaning::probabilities ||
@@ -22,22 +23,20 @@ int64_t product(std::span<const int64_t> sizes) {
   return TensorType{DType::u8, {sizes.begin(), sizes.end()}}.element_count();
 }
 
-// One position's scores, `stride` apart.
+// One position's scores.
 struct Scores {
   const float* first;
-  int64_t count, stride;
-  double operator[](int64_t c) const { return static_cast<double>(first[c * stride]); }
-  bool has_nan() const {
-    for (int64_t c = 0; c < count; ++c)
-      if (std::isnan((*this)[c])) return true;
-    return false;
-  }
-  // The first of the highest, as the loss's guess.
+  int64_t count;
+  double operator[](int64_t c) const { return static_cast<double>(first[c]); }
+  // The first of the highest, as the loss's guess; -1 where one is NaN.
   int64_t highest() const {
     int64_t best = 0;
-    for (int64_t c = 1; c < count; ++c)
-      if ((*this)[c] > (*this)[best]) best = c;
-    return best;
+    bool nan = false;
+    for (int64_t c = 0; c < count; ++c) {
+      nan |= first[c] != first[c];
+      best = first[c] > first[best] ? c : best;
+    }
+    return nan ? -1 : best;
   }
   // How many come before `label`: those with a higher score, and of equal ones those of lower classes.
   int64_t rank(int64_t label) const {
@@ -82,8 +81,9 @@ void take_classes(Tally& tally, OutputMeaning meaning, const Scores& scores, int
                 ", the output has " + std::to_string(scores.count) + " classes");
   // Nor has a softmax over infinity a value.
   const bool softmax = (tally.parts & kScores) && meaning == OutputMeaning::logits;
-  if (scores.has_nan() || (softmax && std::isinf(scores[scores.highest()]))) return count_nan(tally, sample);
-  count(tally, static_cast<size_t>(label), static_cast<size_t>(scores.highest()));
+  const int64_t guess = scores.highest();
+  if (guess < 0 || (softmax && std::isinf(scores[guess]))) return count_nan(tally, sample);
+  count(tally, static_cast<size_t>(label), static_cast<size_t>(guess));
   for (auto& [k, hits] : tally.hits) hits += scores.rank(label) < k;
   if (!(tally.parts & kScores)) return;
   tally.truth.push_back(static_cast<int32_t>(label));
@@ -91,9 +91,11 @@ void take_classes(Tally& tally, OutputMeaning meaning, const Scores& scores, int
   for (int64_t c = 0; c < scores.count; ++c) tally.scores[static_cast<size_t>(c)].push_back(scores[c]);
 }
 
+// NaN stands for a label that does not count.
 void take_labels(Tally& tally, double threshold, const Scores& scores, std::span<const double> truth, int64_t sample) {
-  if (scores.has_nan()) return count_nan(tally, sample);
+  if (scores.highest() < 0) return count_nan(tally, sample);
   for (size_t c = 0; c < truth.size(); ++c) {
+    if (std::isnan(truth[c])) continue;
     const double score = scores[static_cast<int64_t>(c)];
     const bool holds = truth[c] > 0.5, guessed = score > threshold;
     if (tally.form == Tally::classes) {
@@ -197,28 +199,40 @@ void add_batch(Tally& tally, const JudgedOutput& judged, const JudgedShape& shap
   const bool of_classes = is_of_classes(judged.meaning);
   const double threshold = judged.meaning == OutputMeaning::label_probabilities ? 0.5 : 0;
   std::vector<double> truth(static_cast<size_t>(shape.classes));
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t outer = 0; outer < shape.outer; ++outer)
-      for (int64_t inner = 0; inner < shape.inner; ++inner) {
-        const int64_t group = row * shape.outer + outer, first = group * shape.classes * shape.inner + inner;
-        const Scores at{scores.data() + first, shape.classes, shape.inner};
-        const auto label_at = [&](int64_t index) {
-          return load_as_double(type, labels.data() + static_cast<size_t>(index) * label_bytes);
-        };
-        if (of_classes) {
-          const auto label = static_cast<int64_t>(label_at(group * shape.inner + inner));
-          if (judged.ignored == label) continue;
-          take_classes(tally, judged.meaning, at, label, sample + row);
-          continue;
-        }
-        bool ignored = false;
-        for (int64_t c = 0; c < shape.classes; ++c) {
-          const double label = label_at(first + c * shape.inner);
-          ignored = ignored || (judged.ignored && label == static_cast<double>(*judged.ignored));
-          truth[static_cast<size_t>(c)] = label;
-        }
-        if (!ignored) take_labels(tally, threshold, at, truth, sample + row);
-      }
+  const auto label_at = [&](int64_t index) {
+    return load_as_double(type, labels.data() + static_cast<size_t>(index) * label_bytes);
+  };
+  const auto take = [&](int64_t group, int64_t inner, const float* at) {
+    const int64_t from = sample + group / shape.outer;
+    if (of_classes) {
+      const auto label = static_cast<int64_t>(label_at(group * shape.inner + inner));
+      if (judged.ignored != label) take_classes(tally, judged.meaning, {at, shape.classes}, label, from);
+      return;
+    }
+    for (int64_t c = 0; c < shape.classes; ++c) {
+      const double label = label_at((group * shape.classes + c) * shape.inner + inner);
+      const bool counts = !judged.ignored || label != static_cast<double>(*judged.ignored);
+      truth[static_cast<size_t>(c)] = counts ? label : kNaN;
+    }
+    take_labels(tally, threshold, {at, shape.classes}, truth, from);
+  };
+  // Where classes lie a plane apart, those of some positions are put side by side first.
+  const int64_t most = std::min<int64_t>(shape.inner, kPositionsAtOnce);
+  std::vector<float> side_by_side(static_cast<size_t>(shape.inner > 1 ? most * shape.classes : 0));
+  for (int64_t group = 0; group < rows * shape.outer; ++group) {
+    const float* const first = scores.data() + group * shape.classes * shape.inner;
+    if (shape.inner == 1) {
+      take(group, 0, first);
+      continue;
+    }
+    for (int64_t begin = 0; begin < shape.inner; begin += most) {
+      const int64_t count = std::min(most, shape.inner - begin);
+      for (int64_t c = 0; c < shape.classes; ++c)
+        for (int64_t i = 0; i < count; ++i)
+          side_by_side[static_cast<size_t>(i * shape.classes + c)] = first[c * shape.inner + begin + i];
+      for (int64_t i = 0; i < count; ++i) take(group, begin + i, side_by_side.data() + i * shape.classes);
+    }
+  }
 }
 
 double area_under_curve(std::span<const double> scores, const std::vector<bool>& holds) {

@@ -131,18 +131,18 @@ constexpr MeasureRow kRows[] = {
     HALFSTEP_AVERAGES(precision, "right guesses / guesses", "scikit-learn `precision_score`"),
     HALFSTEP_AVERAGES(recall, "right guesses / labels", "scikit-learn `recall_score`"),
     HALFSTEP_AVERAGES(f1, "2 right guesses / (guesses + labels)", "scikit-learn `f1_score`"),
-    {"iou", kOfBoth, kCounts,
-     "mean of right guesses / (guesses or labels) over the classes that have a label or a guess, of labels that hold "
-     "or "
-     "not over all; labels are positions: pixels of a segmentation",
-     "scikit-learn `jaccard_score`, `average=\"macro\"`; torchmetrics `JaccardIndex`", of_counts<iou, Average::macro>,
-     "iou"},
     {"auc", kOfBoth, kScores,
      "area under the ROC curve, exactly: the share of pairs of a sample of the class and one of none whose scores are "
      "in "
      "that order, equal ones counting half; of several classes one against the rest, by the softmax, and the mean over "
      "those that have both",
      "scikit-learn `roc_auc_score`, `multi_class=\"ovr\"`; torchmetrics `AUROC`", auc, "auc"},
+    {"iou", kOfBoth, kCounts,
+     "mean of right guesses / (guesses or labels) over the classes that have a label or a guess, of labels that hold "
+     "or "
+     "not over all; labels are positions: pixels of a segmentation",
+     "scikit-learn `jaccard_score`, `average=\"macro\"`; torchmetrics `JaccardIndex`", of_counts<iou, Average::macro>,
+     "iou"},
     {"confusion", kOfClasses | kOfLabels, kCounts | kConfusion,
      "the matrix of counts, a row for each label and a column for each guess; also as `confusion.svg` in `out`",
      "scikit-learn `confusion_matrix`", confusion},
@@ -218,8 +218,8 @@ ParsedName parse(const std::string& text) {
   if (found == std::end(kRows) || name == "top") {
     const std::vector<std::string> names = known_names();
     const std::string near = nearest(name, names);
-    throw Error(fmt::format("measures: no measure '{}'{}; there are {}", name,
-                            near.empty() ? "" : ", did you mean '" + near + "'?", fmt::join(names, ", ")));
+    throw Error(fmt::format("measures: no measure '{}'{}. There are: {}", name,
+                            near.empty() ? "" : ", did you mean '" + near + "'", fmt::join(names, ", ")));
   }
   parsed.row = found;
   return parsed;
@@ -396,8 +396,13 @@ void Measures::bind(Judged& judged, const Program& evaluate, int64_t samples) co
              names = static_cast<int64_t>(options_.class_names.size());
   if (names > 0 && told > 0 && names != told)
     throw Error(fmt::format("class_names: {} names are given, output '{}' has {} classes", names, note.output, told));
-  for (const Asked& asked : judged.asked)
-    if (asked.row->parts == kHits) judged.tally.hits[asked.number] = 0;
+  for (const Asked& asked : judged.asked) {
+    if (asked.row->parts != kHits) continue;
+    if (asked.number >= judged.shape.classes)
+      throw Error(fmt::format("measures: '{}' of the {} classes of output '{}' is always 1: at most top{}", asked.name,
+                              judged.shape.classes, note.output, judged.shape.classes - 1));
+    judged.tally.hits[asked.number] = 0;
+  }
 }
 
 Measures::Labels Measures::labels(std::span<const std::span<std::byte>> staging) const {

@@ -46,8 +46,8 @@ std::vector<std::string> files_of_others(const fs::path& out, const Recipe& reci
   if (is_there(metrics) && fs::is_regular_file(metrics) && !is_empty_file(metrics) &&
       !begins_with(metrics, "{\"kind\":"))
     names.push_back("metrics.jsonl");
-  if (const fs::path trained = out / trained_file(recipe).filename(); is_there(trained) && !is_runs)
-    names.push_back(trained.filename().string());
+  for (const fs::path& name : {trained_file(recipe).filename(), fs::path("precision.json"), fs::path("confusion.svg")})
+    if (is_there(out / name) && !is_runs) names.push_back(name.string());
   return names;
 }
 

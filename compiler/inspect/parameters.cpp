@@ -14,6 +14,7 @@
 #include "compiler/compile.h"
 #include "frontend/diagnose/diagnostics.h"
 #include "ir/op.h"
+#include "passes/model/attach_loss.h"
 #include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
 
@@ -108,7 +109,13 @@ class Report {
   }
 
   void find_updates() {
-    layout_ = plan_arenas(imported_.graph, arena_order(pipeline_options(recipe_, imported_).optimizer));
+    const TrainingPipelineOptions options = pipeline_options(recipe_, imported_);
+    Graph graph = imported_.graph;
+    try {
+      graph = attach_loss(graph, options.loss);
+    } catch (const Error&) {  // there is no loss yet: no parameter is known to be without one
+    }
+    layout_ = plan_arenas(graph, arena_order(options.optimizer));
     for (const ArenaSlice& slice : layout_.slices) segments_.emplace(slice.name, &layout_.segments[slice.segment]);
   }
 

@@ -11,6 +11,7 @@
 #include "frontend/export/onnx_builder.h"
 #include "frontend/import/import_model.h"
 #include "frontend/onnx/model_proto.h"
+#include "frontend/onnx/validate.h"
 
 namespace halfstep {
 namespace {
@@ -107,7 +108,9 @@ CutModel choose_outputs(OnnxModel& model, const std::vector<std::string>& names,
   GraphProto& graph = *edited.mutable_graph();
   std::set<std::string> needed(names.begin(), names.end()), read_before;
   std::vector<char> kept(static_cast<size_t>(graph.node_size()));
-  for (int i = graph.node_size(); i-- > 0;) {
+  const std::vector<int> order = order_nodes(graph.node()).order;  // files need not have one
+  for (auto at = order.rbegin(); at != order.rend(); ++at) {
+    const int i = *at;
     const NodeProto& node = graph.node(i);
     add_reads(node, read_before);
     if (std::ranges::none_of(node.output(), [&](const std::string& result) { return needed.contains(result); }))

@@ -183,6 +183,12 @@ class Head {
       fail(fmt::format("the weight '{}' of '{}' is shared with '{}': a head of other classes needs a weight of its own",
                        weight_->name(), found_.node, other == readers.end() ? found_.node : *other));
     }
+    for (const std::string& moved : weight_way_)
+      if (readers_.contains(moved) && readers_.at(moved).size() > 1)
+        fail(fmt::format(
+            "the weight '{}' of '{}' is read more than once by way of '{}': a head of other classes needs a "
+            "weight of its own",
+            weight_->name(), found_.node, moved));
     for (const auto& [name, tie] : find_ties(graph_, model_.reader()))
       if (name == weight_->name() || tie.to == weight_->name())
         fail(fmt::format("the weight '{}' of '{}' is tied to '{}': a head of other classes needs a weight of its own",

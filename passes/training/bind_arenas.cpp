@@ -75,6 +75,20 @@ size_t first_match(const Node& parameter, const std::vector<Row>& rows, const Pa
   return found;
 }
 
+// By node, whether the loss is computed of it by way of floating values. Others have no gradient, and no decay either:
+// a head without a loss stays, and so does what is only compared.
+std::vector<char> reach_the_loss(const Graph& graph) {
+  std::vector<char> reached(static_cast<size_t>(graph.size()), 0);
+  const Value loss = graph.output(kLoss);
+  if (!loss) return std::vector<char>(reached.size(), 1);
+  reached[static_cast<size_t>(loss.node)] = 1;
+  for (NodeId id = graph.size(); id-- > 0;)
+    for (const Value operand : graph.node(id).operands)
+      if (operand && reached[static_cast<size_t>(id)] && is_floating(graph.type(operand).dtype))
+        reached[static_cast<size_t>(operand.node)] = 1;
+  return reached;
+}
+
 // Patterns that no parameter has, each with the key that holds it.
 class Patterns {
  public:
@@ -114,6 +128,7 @@ ArenaLayout plan_arenas(const Graph& graph, const ArenaOrder& order) {
   std::set<std::string> used_decay, used_groups, used_unfreeze;
   std::map<Place, std::vector<const Node*>> by_place;
   const std::vector<Reading> read = readings(graph);
+  const std::vector<char> reached = reach_the_loss(graph);
   const auto reading = [&](const Node& node) { return read[static_cast<size_t>(&node - graph.nodes().data())]; };
   for (const Node& node : graph.nodes()) {
     if (!is(node, "parameter")) continue;
@@ -127,7 +142,8 @@ ArenaLayout plan_arenas(const Graph& graph, const ArenaOrder& order) {
     place.unfreeze = unfreeze == order.unfreeze.size() ? 0 : unfreeze + 1;
     place.exempt = first_match(
                        node, order.no_decay, [](const std::string& p) { return std::vector{p}; }, used_decay) <
-                   order.no_decay.size();
+                       order.no_decay.size() ||
+                   !reached[static_cast<size_t>(&node - graph.nodes().data())];
     place.others =
         order.apart == OptimizerRow::matrices && (node.results[0].shape.size() != 2 || reading(node).chosen_from ||
                                                   (place.group > 0 && order.groups[place.group - 1].rest));

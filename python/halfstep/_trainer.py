@@ -100,9 +100,13 @@ class Trainer:
         "accuracy.NAME". ``measures`` names more, as recipes do: "f1,auc"."""
         if measures:
             self.step.begin_measures(measures if isinstance(measures, str) else ",".join(measures))
+            samples = 0
             for batch in data:
                 rows, arrays = self._filled(self.named(batch))
                 self.step.measure_batch(arrays, rows)
+                samples += rows
+            if samples == 0:
+                raise Error("the data has no sample that counts")
             return self.step.measures
         weights = self.step.loss_weights
         suffixes = [f".{i}" for i in range(len(weights))] or [""]

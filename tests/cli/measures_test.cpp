@@ -1,6 +1,7 @@
 // Measures of evaluation through the executables: in what a run prints, in its files, after compile.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "data/npy.h"
@@ -71,11 +72,34 @@ TEST_F(MeasuresRun, OfValuesAreTakenOfTheTargets) {
   EXPECT_GT(e["mae"].get<double>(), 0);
 }
 
+TEST_F(MeasuresRun, OfLabelsThatHoldOrNotAreThoseOfThePredictions) {
+  data({4}, 60);
+  Tensor labels(TensorType{DType::f32, {60, 3}});
+  for (int64_t i = 0; i < 180; ++i) labels.set(i, i % 5 < 2 ? 1 : 0);
+  write_npz(path("d.npz"), {{"x", read_npy(*open_data_file(path("x.npy")))}, {"labels", labels}});
+  const Arguments keys =
+      Arguments{"m.onnx", "--loss", "bce_with_logits", "--data", "d.npz", "--precision", "fp32"} + keys_;
+  const json e = json::parse(succeed(Arguments{"eval", "--measures", "f1_micro,auc,accuracy", "--json"} + keys));
+  succeed(Arguments{"predict", "-o", "p.npy"} + keys);
+  succeed(Arguments{"predict", "--probabilities", "-o", "q.npy"} + keys);
+  const Tensor logits = read_npy(*open_data_file(path("p.npy"))), shares = read_npy(*open_data_file(path("q.npy")));
+  double right = 0, guessed = 0, held = 0, agree = 0;
+  for (int64_t i = 0; i < 180; ++i) {
+    const bool guess = logits.at(i) > 0, holds = labels.at(i) > 0.5;
+    right += guess && holds, guessed += guess, held += holds, agree += guess == holds;
+    EXPECT_NEAR(shares.at(i), 1 / (1 + std::exp(-logits.at(i))), 1e-6);
+  }
+  EXPECT_NEAR(e["f1_micro"].get<double>(), 2 * right / (guessed + held), 1e-12);
+  EXPECT_NEAR(e["accuracy"].get<double>(), agree / 180, 1e-6);
+  EXPECT_TRUE(e["auc"].get<double>() > 0 && e["auc"].get<double>() < 1);
+  fail(1, Arguments{"eval", "--measures", "confusion"} + keys, {"output 'logits' has 3 labels that hold or not"});
+}
+
 TEST_F(MeasuresRun, RefuseBeforeTheFirstStep) {
   const Arguments given = data({4}, 60) + Arguments{"--test_data", "x=x.npy,labels=y.npy"};
   const Arguments train = Arguments{"train", "m.onnx", "--out", "run"} + keys_ + given;
-  fail(1, train + Arguments{"--measures", "f2"}, {"no measure 'f2', did you mean 'f1'?"});
-  fail(1, train + Arguments{"--measures", "mae,iuo"}, {"'mae' is none of output 'logits'", "did you mean 'iou'?"});
+  fail(1, train + Arguments{"--measures", "f2"}, {"no measure 'f2', did you mean 'f1'"});
+  fail(1, train + Arguments{"--measures", "mae,iuo"}, {"'mae' is none of output 'logits'", "did you mean 'iou'"});
   fail(1, train + Arguments{"--measures", "f1", "--class_names", "none"}, {"cannot open 'none'"});
   EXPECT_FALSE(std::filesystem::exists(path("run/checkpoints/step-000000001")));
 }

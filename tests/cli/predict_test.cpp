@@ -103,6 +103,8 @@ TEST_F(Predict, RefusesByName) {
        {"top: no output is known to hold classes"});
   fail(1, Arguments{"predict", "m.onnx", "-o", "p.csv"} + keys_, {"no data is given"});
   fail(1, Arguments{"predict", "m.onnx", "--data", "labels=y.npy", "-o", "p.csv"} + keys_, {"labels alone"});
+  fail(1, model + Arguments{"-o", "p.csv", "--output", "logit"},
+       {"output: the model has none named 'logit', did you mean 'logits'?"});
   fail(1, model + Arguments{"-o", "none/p.csv"}, {"cannot write 'none/p.csv'"});
   EXPECT_FALSE(std::filesystem::exists(path("p.csv")));
 }

@@ -102,10 +102,10 @@ TEST(ProgressLine, TellsAllWhereThereIsRoomAndLeavesOutWhatTellsLeast) {
   const RunLength length{.epochs = 5, .memory_bytes = 1 << 20};
   const auto line = [&](size_t columns) { return progress_line(progress(625, 3), 2, length, 125, columns).text(); };
   EXPECT_EQ(line(140),
-            "  epoch 2/5 ████████░░░░░░░░░░░░░░░░ 625/1875  loss 0.1235  acc 91.2 %  scale 65536  3 skipped  9850 "
+            "  epoch 2/5 ████████░░░░░░░░░░░░░░░░  625/1875  loss 0.1235  acc  91.2 %  scale 65536  3 skipped  9850 "
             "samples/s  1.0 MiB  ETA 2:05");
-  EXPECT_EQ(line(79), "  epoch 2/5 ███░░░░░░ 625/1875  loss 0.1235  acc 91.2 %  9850 samples/s  ETA 2:05");
-  EXPECT_EQ(line(50), "  epoch 2/5 ███░░░░░░░░ 625/1875  loss 0.1235");
+  EXPECT_EQ(line(79), "  epoch 2/5 █░░░░  625/1875  loss 0.1235  acc  91.2 %  9850 samples/s  ETA 2:05");
+  EXPECT_EQ(line(50), "  epoch 2/5 █░░░░  625/1875  loss 0.1235  ETA 2:05");
   for (size_t columns = 20; columns < 160; ++columns) EXPECT_LE(columns_of(line(columns)), columns) << columns;
 }
 

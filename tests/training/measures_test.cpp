@@ -160,13 +160,27 @@ TEST(Measures, TellOfWhatHasNoValue) {
   EXPECT_TRUE(std::isnan(*e.measure({.names = {"f1"}}, 4).find("f1"))) << "no label counts";
 }
 
+// Its sample's other labels count.
+TEST(Measures, AnIgnoredLabelIsLeftOutAlone) {
+  Evaluated e{.judged = {.output = "y", .labels = "labels", .meaning = OutputMeaning::label_logits, .ignored = -1},
+              .shape = {2, 3},
+              .label_shape = {2, 3},
+              .outputs = {1, -1, 1, 1, 1, -1},
+              .labels = {1, -1, 0, -1, 1, 0},
+              .label_type = DType::i64};
+  const MeasureReport report = e.measure({.names = {"precision_micro", "recall_micro", "auc"}}, 2);
+  EXPECT_NEAR(*report.find("precision_micro"), 2.0 / 3, 1e-12);
+  EXPECT_EQ(report.find("recall_micro"), 1);
+}
+
 TEST(Measures, RefuseByName) {
   const Evaluated e = guesses({{0, 0}, {1, 1}});
   const auto refused = [&](const MeasureOptions& options, const std::string& why) {
     EXPECT_THAT([&] { e.measure(options, 2); }, testing::ThrowsMessage<Error>(HasSubstr(why))) << why;
   };
-  refused({.names = {"f2"}}, "no measure 'f2', did you mean 'f1'?");
+  refused({.names = {"f2"}}, "no measure 'f2', did you mean 'f1'. There are: accuracy, top5");
   refused({.names = {"top"}}, "no measure 'top'");
+  refused({.names = {"top3"}}, "'top3' of the 3 classes of output 'y' is always 1: at most top2");
   refused({.names = {"top0"}}, "at least top1 expected");
   refused({.names = {"mae", "r2"}}, "'mae' is none of output 'y', which holds classes\nmeasures: 'r2'");
   refused({.names = {"box.f1"}}, "there is no loss 'box'");

@@ -25,8 +25,9 @@ void check_pattern(const Inspection& inspection, const std::string& pattern) {
     names.push_back(node.origin.name);
   }
   const std::string near = nearest(pattern, names);
-  throw Error(fmt::format("--nodes: no node is called '{}'{}", pattern,
-                          near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
+  throw Error(fmt::format(
+      "--nodes: no node is called '{}'{}", pattern,
+      near.empty() ? ": halfstep inspect without --nodes lists them" : fmt::format("; did you mean '{}'?", near)));
 }
 
 // What would end it only after all its work.
@@ -55,7 +56,7 @@ ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
     if (options.format == Format::json)
       print_out("{}\n", json_text(parameters_json(recipe, report)));
     else
-      print_out("{}", parameters_text(report, output_width()));
+      print_out("{}", parameters_text(recipe, report, output_width()));
     return ExitCode::success;
   }
   check_files(options.inspect);

@@ -61,7 +61,7 @@ constexpr Command kCommands[] = {
     {"inspect", "precision of every node, and the reason", kModel,
      "  halfstep inspect models/lenet.onnx\n"
      "  halfstep inspect models/lenet.toml --deny 'node_linear*'  the same with two layers kept in fp32\n",
-     "model step precision target"},
+     "model step precision target", "learning_rate seed"},
     {"diff", "which nodes two assignments of precision give different types, and why", nullptr,
      "  halfstep diff torch halfstep --model models/lenet.onnx    two presets\n"
      "  halfstep diff before.json models/lenet.toml               what inspect --json wrote, and a recipe as it is "
@@ -420,7 +420,7 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
     text = unexpected(command, command.remaining().front());
   else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("model"))
     text += std::string(": ") + command_named(command.get_name()).operand;
-  else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("sides"))
+  else if (text.starts_with("sides"))
     text = std::string("two sides are compared: ") + kSide;
   else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("--target"))
     text = "the file to write is missing: name it with -o";

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/tensor.h"
 #include "cli/table.h"
@@ -36,12 +37,17 @@ std::string readers_text(const ParameterRow& row) {
 
 }  // namespace
 
-std::string parameters_text(const ParameterReport& report, size_t columns) {
+std::string parameters_text(const Recipe& recipe, const ParameterReport& report, size_t columns) {
   constexpr size_t kWide = 110;  // columns with room for what reads a parameter, and means
   const bool wide = columns == 0 || columns >= kWide;
-  const bool decays = std::ranges::any_of(report.rows, [](const ParameterRow& row) { return row.decayed.has_value(); });
+  const auto any = [&](auto&& holds) { return std::ranges::any_of(report.rows, holds); };
+  const bool decays = any([](const ParameterRow& row) { return row.decay.value_or(0) != 0; });
+  const std::optional<double> usual = recipe.learning_rate;
+  const bool rates =
+      any([&](const ParameterRow& row) { return row.rate && (row.rate != usual || row.from_epoch > 1); });
   std::vector<std::string> header{"parameter", "shape", "values", "training"};
   if (decays) header.emplace_back("decay");
+  if (rates) header.emplace_back("rate");
   header.emplace_back("starts");
   if (wide) header.emplace_back("mean");
   header.emplace_back("deviation");
@@ -52,7 +58,11 @@ std::string parameters_text(const ParameterReport& report, size_t columns) {
     const auto number = [&](double v) { return row.values ? fmt::format("{:.3g}", v) : std::string("-"); };
     const ParameterRow::Values v = row.values.value_or(ParameterRow::Values());
     std::vector<std::string> cells{row.name, to_string(row.shape), count_text(row.count), std::string(name(row.state))};
-    if (decays) cells.emplace_back(!row.decayed ? "-" : *row.decayed ? "yes" : "no");
+    if (decays) cells.push_back(row.decay ? fmt::format("{:g}", *row.decay) : "-");
+    if (rates)
+      cells.push_back(!row.rate            ? "-"
+                      : row.from_epoch > 1 ? fmt::format("{:g} from epoch {}", *row.rate, row.from_epoch)
+                                           : fmt::format("{:g}", *row.rate));
     cells.push_back(row.starts);
     if (wide) cells.push_back(number(v.mean));
     cells.push_back(number(v.deviation));
@@ -65,6 +75,11 @@ std::string parameters_text(const ParameterReport& report, size_t columns) {
     text += fmt::format("  {:<10}  {} values in {} tensor{}{}\n", name(state), count_text(total.values), total.tensors,
                         total.tensors == 1 ? "" : "s",
                         state == ParameterRow::constant ? ", not listed; --json has their names" : "");
+  std::map<std::string, int64_t> reasons;
+  for (const ParameterRow& row : report.rows)
+    if (row.state == ParameterRow::frozen || row.state == ParameterRow::tied) ++reasons[row.why];
+  for (const auto& [why, count] : reasons)
+    text += fmt::format("  {:<10}  {} tensor{}: {}\n", "why", count, count == 1 ? "" : "s", why);
   if (!report.values_unknown.empty())
     text += fmt::format("  {:<10}  not looked at: {}\n", "values", report.values_unknown);
   for (const std::string& remark : report.remarks) text += fmt::format("  {:<10}  {}\n", "note", remark);
@@ -80,7 +95,9 @@ json parameters_json(const Recipe& recipe, const ParameterReport& report) {
               {"state", name(row.state)},
               {"why", row.why},
               {"readers", row.readers},
-              {"decayed", row.decayed ? json(*row.decayed) : json()},
+              {"decay", row.decay ? json(*row.decay) : json()},
+              {"learning_rate", row.rate ? json(*row.rate) : json()},
+              {"from_epoch", row.from_epoch},
               {"starts", row.starts}};
     if (row.values)
       item.update({{"mean", row.values->mean},

@@ -9,7 +9,7 @@
 namespace halfstep {
 
 // A row for each parameter, and totals, for lines of `columns`; 0: of any length.
-std::string parameters_text(const ParameterReport& report, size_t columns);
+std::string parameters_text(const Recipe& recipe, const ParameterReport& report, size_t columns);
 // docs/schemas/parameters.schema.json.
 nlohmann::json parameters_json(const Recipe& recipe, const ParameterReport& report);
 

@@ -23,7 +23,7 @@ SHAPES = ROOT / "models/shapes"
 COMMON = ["--resize_head", "3", "--scale", "0.00392157", "--precision", "fp32", "--shuffle", "false", "--batch", "12", "--max_steps", "10", "--epochs", "2",
           "--momentum", "0.9", "--device", "cpu", "--seed", "5"]
 RUNS = {"head_alone": ["--freeze", "*", "--train", "head.*", "--learning_rate", "0.05"],
-        "all": ["--learning_rate", "0.01"],
+        "all": ["--learning_rate", "0.001"],
         "statistics_move": ["--freeze", "features.*.weight,features.*.bias", "--learning_rate", "0.05"]}
 
 

@@ -216,13 +216,14 @@ def policy_text(rules):
 
 
 def export_with(halfstep, plain, mixed, precision, rules):
-    """Exports; rules of what is no slot of autocast's (integers, what was folded away) are left out of them."""
+    """Exports; rules of what is no slot of autocast's (integers, what was folded away or is unused) are left out of them."""
     while True:
         policy = pathlib.Path(str(mixed) + ".toml")
         policy.write_text(policy_text(rules))
         done = subprocess.run([halfstep, "export", plain, "--precision", precision, "--policy", policy, "-o", mixed, "--json"], capture_output=True, text=True)
         bad = {int(line.split(".toml:")[1].split(":")[0]) for line in done.stderr.splitlines() + done.stdout.splitlines() if "is no slot of what it matches" in line}
-        kept = [rule for i, rule in enumerate(rules) if 2 + 4 * i not in bad]
+        unused = [line.split("'")[1] for line in done.stderr.splitlines() + done.stdout.splitlines() if "matches no node of the model" in line]
+        kept = [rule for i, rule in enumerate(rules) if 2 + 4 * i not in bad and rule[0] not in unused]
         if done.returncode == 0 or len(kept) == len(rules):
             policy.unlink()
             return done, rules
@@ -250,6 +251,8 @@ def check_slots(mixed, inferred, precision, rules):
         if f"{'result' if slot == 'result' else 'operand ' + slot} " not in reason:
             continue  # a later rule, or one of a part of another
         value = node.output[0] if slot == "result" else node.input[int(slot)]
+        if value in makers and makers[value].op_type in ("If", "Loop", "Scan"):
+            continue  # whose results have no known type, and are read as they are
         is_low = types.get(value) == low
         if slot == "result":
             after = [n for n in readers.get(value, []) if n.op_type == "Cast"]

@@ -29,8 +29,23 @@ bool is_compiled_directory(const std::string& path) {
   return std::filesystem::is_regular_file(std::filesystem::path(path) / "manifest.json", unreadable);
 }
 
+namespace {
+
+// With what is also wrong with the model, which is looked at later.
+[[noreturn]] void refuse_without_data(const Recipe& recipe) {
+  std::vector<std::string> problems;
+  if (recipe.model.empty())
+    problems.emplace_back("no model is given: name an ONNX file, or a recipe with the key 'model'");
+  else if (std::error_code unreadable; !std::filesystem::exists(recipe.model, unreadable))
+    problems.push_back("cannot open '" + recipe.model + "': No such file or directory");
+  problems.emplace_back("no training data is given: name it with --data or in the recipe");
+  throw Error(std::move(problems));
+}
+
+}  // namespace
+
 Data open_data(const Recipe& recipe) {
-  if (recipe.data.empty()) throw Error("no training data is given: name it with --data or in the recipe");
+  if (recipe.data.empty()) refuse_without_data(recipe);
   Data data{open_set(recipe, recipe.data, Split::train), open_test_data(recipe)};
   if (recipe.test_fraction == 0) return data;
   if (data.test) throw Error("test_fraction: held-out data is named already: leave one of them out");

@@ -14,6 +14,8 @@
 #include "compiler/compile.h"
 #include "frontend/diagnose/diagnostics.h"
 #include "ir/op.h"
+#include "passes/model/attach_loss.h"
+#include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
 
 namespace halfstep {
@@ -60,6 +62,7 @@ class Report {
 
   ParameterReport run() {
     import_model();
+    find_updates();
     add_leaves();
     add_others();
     return std::move(result_);
@@ -79,7 +82,6 @@ class Report {
   void add_leaves() {
     const Graph& graph = imported_.graph;
     const auto users = graph.users();
-    const std::map<std::string, double> decays = weight_decays();
     std::set<NodeId> updated;
     for (const StateUpdate& update : graph.updates()) updated.insert(update.state.node);
     for (NodeId id = 0; id < graph.size(); ++id) {
@@ -100,25 +102,31 @@ class Report {
       } else if (row.state == ParameterRow::statistic) {
         row.why = "of the batches";
       }
-      if (const auto decay = decays.find(row.name); decay != decays.end()) row.decayed = decay->second != 0;
+      if (parameter) add_update(row);
       add_start(row);
       result_.rows.push_back(std::move(row));
     }
   }
 
-  // Of each parameter, as the optimizer lays them out; empty where none decays.
-  std::map<std::string, double> weight_decays() const {
+  void find_updates() {
     const TrainingPipelineOptions options = pipeline_options(recipe_, imported_);
     Graph graph = imported_.graph;
     try {
       graph = attach_loss(graph, options.loss);
     } catch (const Error&) {  // there is no loss yet: no parameter is known to be without one
     }
-    const ArenaLayout layout = plan_arenas(graph, arena_order(options.optimizer));
-    std::map<std::string, double> decays;
-    if (std::ranges::any_of(layout.segments, [](const ArenaSegment& s) { return s.weight_decay != 0; }))
-      for (const ArenaSlice& slice : layout.slices) decays[slice.name] = layout.segments[slice.segment].weight_decay;
-    return decays;
+    layout_ = plan_arenas(graph, arena_order(options.optimizer));
+    for (const ArenaSlice& slice : layout_.slices) segments_.emplace(slice.name, &layout_.segments[slice.segment]);
+  }
+
+  void add_update(ParameterRow& row) const {
+    const auto segment = segments_.find(row.name);
+    if (segment == segments_.end()) return;
+    const ArenaRate& rate = layout_.rates[segment->second->rate];
+    row.decay = segment->second->weight_decay;
+    row.rate =
+        rate.group ? recipe_.groups[*rate.group].learning_rate.value_or(recipe_.learning_rate) : recipe_.learning_rate;
+    row.from_epoch = rate.from_epoch;
   }
 
   void add_start(ParameterRow& row) {
@@ -149,6 +157,8 @@ class Report {
   const Recipe& recipe_;
   const OnnxModel model_;
   ImportedModel imported_;
+  ArenaLayout layout_;
+  std::map<std::string, const ArenaSegment*> segments_;  // by parameter
   std::set<std::string> known_;
   ParameterReport result_;
 };

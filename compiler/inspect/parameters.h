@@ -20,10 +20,11 @@ struct ParameterRow {
     constant,   // a table, a number of a formula, or read by nothing
     tied,       // repeats another, and is trained as that
   } state = trained;
-  std::string why;                   // "freeze 'backbone.*'"; of trained ones empty
-  std::vector<std::string> readers;  // nodes
-  std::optional<bool> decayed;       // by weight_decay; absent: it is not trained, or nothing decays
-  std::string starts;                // "file", "normal 0.02", "uniform ±0.051", "absent"
+  std::string why;                    // "freeze 'backbone.*'"; of trained ones empty
+  std::vector<std::string> readers;   // nodes
+  std::optional<double> decay, rate;  // weight decay and full learning rate; absent: it is not trained
+  int64_t from_epoch = 1;             // before it the rate is 0
+  std::string starts;                 // "file", "normal 0.02", "uniform ±0.051", "absent"
   struct Values {
     double mean = 0, deviation = 0, least = 0, largest = 0;
   };

@@ -112,7 +112,7 @@ void check_patterns(const onnx::GraphProto& graph, const ImportOptions& options,
         continue;
       const std::string near = nearest(pattern, names);
       problems.add(std::string(key) + ": no initializer is called '" + pattern + "'" +
-                   (near.empty() ? "" : "; did you mean '" + near + "'?"));
+                   (near.empty() ? ": halfstep inspect --parameters lists them" : "; did you mean '" + near + "'?"));
     }
   };
   check("freeze", options.freeze);

@@ -69,7 +69,7 @@ class Autocast {
       for (size_t i = 0; low_ && i < read.size(); ++i)  // statistics and weights of norms, computed low
         if (read[i] && !is(node, "cast") && spec_of(*node.op, i).cast == OperandSpec::keep && is_low(b.dtype(read[i])))
           read[i] = b.cast(read[i], graph_.type(node.operands[i]).dtype);
-      if (plan.inside) plan_slots(id, indices, plan);
+      if (plan.inside && !for_states_[static_cast<size_t>(id)]) plan_slots(id, indices, plan);
       for (size_t i : plan.rounded) read[i] = b.cast(operands[i], *low_);
       if (plan.inside)
         for (size_t i : indices) read[i] = b.cast(read[i], *plan.inside);

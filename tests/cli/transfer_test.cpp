@@ -54,20 +54,34 @@ TEST_F(Transfer, ParametersSayWhatIsTrainedAndWhy) {
   EXPECT_EQ(w["state"], "trained");
   EXPECT_EQ(w["shape"], (Shape{4, 1, 3, 3}));
   EXPECT_EQ(w["readers"], json({"conv"}));
-  EXPECT_EQ(w["decayed"], true);
+  EXPECT_EQ(w["decay"], 0.1);
+  EXPECT_EQ(w["learning_rate"], 0.01);
   EXPECT_EQ(w["starts"], "file");
   EXPECT_EQ(scale["state"], "frozen");
   EXPECT_EQ(scale["why"], "freeze 'bn.scale'");
-  EXPECT_EQ(scale["decayed"], json());
+  EXPECT_EQ(scale["decay"], json());
   EXPECT_NEAR(scale["mean"].get<double>(), 1.15, 1e-6);
-  EXPECT_EQ(bias["decayed"], false);
+  EXPECT_EQ(bias["decay"], 0);
   EXPECT_EQ(mean["state"], "statistic");
   EXPECT_EQ(report["totals"]["trained"]["values"], 36 + 48 + 4);
   EXPECT_THAT(succeed({"inspect", "c.onnx", "--parameters", "--freeze", "bn.*"}),
               HasSubstr("4 tensors: freeze 'bn.*'"));
   const std::string text = succeed({"inspect", "c.onnx", "--parameters"});
   EXPECT_THAT(text,
-              AllOf(HasSubstr("fc.weight"), HasSubstr("trained"), HasSubstr("88 values in"), Not(HasSubstr("decay"))));
+              AllOf(HasSubstr("fc.weight"), HasSubstr("trained"), HasSubstr("92 values in 4 tensors"), Not(HasSubstr("decay"))));
+}
+
+TEST_F(Transfer, ParametersHaveTheRatesOfTheirGroups) {
+  const Arguments rates{
+      "--groups", "parameters=w2|b2,learning_rate=0.5,weight_decay=0", "--unfreeze", "w1=3", "--weight_decay", "0.1"};
+  const json report = parameters(rates);
+  EXPECT_EQ(row_of(report, "w2")["learning_rate"], 0.5);
+  EXPECT_EQ(row_of(report, "w2")["decay"], 0);
+  EXPECT_EQ(row_of(report, "w1")["learning_rate"], 0.01);
+  EXPECT_EQ(row_of(report, "w1")["from_epoch"], 3);
+  EXPECT_EQ(row_of(report, "b1")["from_epoch"], 1);
+  EXPECT_THAT(succeed(Arguments{"inspect", "m.onnx", "--parameters"} + rates),
+              AllOf(HasSubstr("0.01 from epoch 3"), HasSubstr("decay")));
 }
 
 TEST_F(Transfer, AHeadGetsOtherClassesAndTheTrainedModelHasThem) {

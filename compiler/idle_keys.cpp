@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/optimizers.h"
@@ -31,9 +32,22 @@ const std::vector<IdleKeys>& rows() {
       {{"label_smoothing", "class_axis", "ignore_index"},
        [](const Recipe& r) { return r.losses.empty() && r.loss != "softmax_cross_entropy"; },
        [](const Recipe& r) { return "loss is " + r.loss; }},
-      {{"ids", "test_fraction"},
+      {{"ids"},
        [](const Recipe& r) { return r.objective == "labels"; },
        [](const Recipe&) { return std::string("objective is labels"); }},
+      {{"sampling", "stratify", "augment"},
+       [](const Recipe& r) { return r.objective != "labels"; },
+       [](const Recipe& r) { return "objective is " + r.objective; }},
+      {{"stratify"},
+       [](const Recipe& r) { return r.objective == "labels" && r.test_fraction == 0 && r.folds == 0; },
+       [](const Recipe&) { return std::string("neither test_fraction nor folds is given"); }},
+      {{"fold"}, [](const Recipe& r) { return r.folds == 0; }, [](const Recipe&) { return std::string("folds is 0"); }},
+      {{"crop_scale"},
+       [](const Recipe& r) { return std::ranges::find(r.augment, "crop") == r.augment.end(); },
+       [](const Recipe&) { return std::string("augment has no crop"); }},
+      {{"resize"},
+       [](const Recipe& r) { return r.image_fit == "stretch"; },
+       [](const Recipe&) { return std::string("image_fit is stretch"); }},
       {{"mask_token", "mask_probability", "special_tokens"},
        [](const Recipe& r) { return r.objective != "masked_token"; },
        [](const Recipe& r) { return "objective is " + r.objective; }},

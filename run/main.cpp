@@ -43,6 +43,11 @@ LoadedRun load(const RunCommand& command) {
   return run;
 }
 
+void print_remarks(const Dataset& data, const RunCommand& command) {
+  if (command.format == Format::text)
+    for (const std::string& remark : data.remarks) print_err("halfstep-run: note: {}\n", remark);
+}
+
 TrainReport train_or_name_checkpoint(Executor& executor, const Data& data, const TrainOptions& options,
                                      TrainObserver& observer) try {
   return train(executor, data.train, data.test ? &*data.test : nullptr, options, observer);
@@ -57,6 +62,7 @@ ExitCode run_train(const RunCommand& command) {
   const Recipe& recipe = run.recipe;
   const std::unique_ptr<FileLock> lock = take_output_directory(recipe);
   const Data data = open_data(recipe);
+  print_remarks(data.train, command);
   const std::filesystem::path metrics_file = std::filesystem::path(recipe.out) / "metrics.jsonl";
   MetricsFile metrics(metrics_file, recipe.metrics_every);
   TerminalObserver terminal(recipe.epochs);
@@ -88,7 +94,8 @@ EvaluateOptions evaluate_options(const LoadedRun& run, const SignalGuard& signal
 
 ExitCode run_eval(const RunCommand& command) {
   const LoadedRun run = load(command);
-  const Dataset data = open_evaluation_data(run.recipe);
+  const Dataset data = open_evaluation_data(run.recipe, command.checkpoint);
+  print_remarks(data, command);
   const SignalGuard signals;
   const Evaluation evaluation = evaluate(*run.executor, data, evaluate_options(run, signals));
   if (evaluation.interrupted) return stopped_by(signals.received());
@@ -102,8 +109,9 @@ ExitCode run_eval(const RunCommand& command) {
 ExitCode run_predict(const RunCommand& command) {
   const LoadedRun run = load(command);
   const SignalGuard signals;
-  const std::optional<FileTensors> outputs =
-      predict(*run.executor, open_evaluation_data(run.recipe), evaluate_options(run, signals));
+  Dataset data = open_evaluation_data(run.recipe, command.checkpoint);
+  print_remarks(data, command);
+  const std::optional<FileTensors> outputs = predict(*run.executor, std::move(data), evaluate_options(run, signals));
   if (!outputs) return stopped_by(signals.received());
   if (command.output.ends_with(".npz")) {
     write_npz(command.output, *outputs);

@@ -94,6 +94,7 @@ Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOp
   const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)], options.feed);
   feed.check(options.ranges);
   const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.seed, 0);
+  feed.announce({order});
   RowSums sums(executor);
   bool interrupted = false;
   int64_t batches = 0;

@@ -17,7 +17,8 @@ void put_labels(Dataset& dataset, const CompiledModel& model, const Program& pro
   };
   if (std::ranges::none_of(program.buffers, is_label)) return;
   std::erase_if(dataset.arrays, [&](const NamedArray& array) { return labels.contains(array.name); });
-  if (dataset.arrays.empty()) throw Error("the data has labels alone: give the model's inputs too");
+  if (dataset.arrays.empty() && !dataset.images && !dataset.texts)
+    throw Error("the data has labels alone: give the model's inputs too");
   const int64_t samples = dataset.size();
   for (const Buffer& input : program.buffers) {
     TensorType type = input.type;
@@ -59,6 +60,7 @@ std::optional<FileTensors> predict(Executor& executor, Dataset dataset, const Ev
   inputs.labels.clear(), inputs.labels_of.clear();
   feed.check(inputs);
   const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.seed, 0);
+  feed.announce({order});
   FileTensors outputs = empty_outputs(program, feed.batch(), static_cast<int64_t>(order.size()));
 
   std::deque<int64_t> rows_in_flight;

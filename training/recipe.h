@@ -14,6 +14,7 @@
 
 #include "base/optimizers.h"
 #include "base/tensor.h"
+#include "data/data_options.h"
 #include "program/program.h"
 
 namespace halfstep {
@@ -32,10 +33,9 @@ struct RecipeLoss {
   friend bool operator==(const RecipeLoss&, const RecipeLoss&) = default;
 };
 
-struct Recipe {
+struct Recipe : DataOptions {
   // The model and its data.
   std::string model, data, test_data;
-  double test_fraction = 0;
   std::string init = "from_file";
   bool bn_insert = false, restore_parameters = false;
   std::vector<std::string> bn_after;

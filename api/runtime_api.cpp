@@ -230,6 +230,23 @@ halfstep_status* read_losses(halfstep_step* step, double* values, size_t count) 
   });
 }
 
+halfstep_status* begin_measures(halfstep_step* step, const char* names) {
+  return guarded([&] { loaded(step).begin_measures(names == nullptr ? "" : names); });
+}
+halfstep_status* measure_tensors(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count, void* stream,
+                                 size_t rows) {
+  return guarded([&] { loaded(step).measure(given_span(inputs, input_count, "inputs"), stream, rows); });
+}
+halfstep_status* measure_count(halfstep_step* step, size_t* count) {
+  return guarded([&] { given(count, "count") = loaded(step).measured().size(); });
+}
+halfstep_status* measure_at(halfstep_step* step, size_t index, const char** name, double* value) {
+  return guarded([&] {
+    const MeasureValue& found = element(loaded(step).measured(), index, "measure");
+    given(name, "name") = found.name.c_str(), given(value, "value") = found.value;
+  });
+}
+
 constexpr halfstep_api kApi{.version = version,
                             .status_code = status_code,
                             .status_message = status_message,
@@ -269,7 +286,11 @@ constexpr halfstep_api kApi{.version = version,
                             .write_grad_scaler = write_grad_scaler,
                             .loss_count = loss_count,
                             .loss_at = loss_at,
-                            .read_losses = read_losses};
+                            .read_losses = read_losses,
+                            .begin_measures = begin_measures,
+                            .measure_tensors = measure_tensors,
+                            .measure_count = measure_count,
+                            .measure_at = measure_at};
 
 }  // namespace
 }  // namespace halfstep

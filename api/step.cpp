@@ -10,6 +10,8 @@
 #include "program/signature.h"
 #include "runtime/cuda_probe.h"
 #include "training/notes.h"
+#include "training/recipe.h"
+#include "training/recipe_losses.h"
 #include "training/trainer.h"
 
 namespace halfstep {
@@ -84,14 +86,16 @@ const ProgramValues& LoadedStep::values(halfstep_program program, halfstep_direc
   return values_[static_cast<size_t>(program)][static_cast<size_t>(direction)];
 }
 
-LoadedStep::Batch LoadedStep::bind(const ProgramValues& values, std::span<const halfstep_tensor> inputs, void* stream) {
+LoadedStep::Batch LoadedStep::bind(const ProgramValues& values, std::span<const halfstep_tensor> inputs, void* stream,
+                                   const std::vector<std::string>& read) {
   if (stream != nullptr && executor_->model().device != DeviceKind::cuda)
     throw ArgumentError("stream: the step runs on the CPU, which has none: give NULL");
   Batch batch{values, bind_inputs(values, inputs, place()), {}, stream};
   batch.read_back.reserve(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     BoundInput& input = batch.inputs[i];
-    if (!input.on_device || !is_checked(values[i], ranges_)) continue;
+    const bool is_read = std::ranges::find(read, values[i].buffer.text) != read.end();
+    if (!input.on_device || !(is_read || is_checked(values[i], ranges_))) continue;
     Tensor& copy = batch.read_back.emplace_back(values[i].type);
     executor_->copy_from_device(copy.data, input.data, stream);
     input = {copy.data.data(), false};
@@ -100,7 +104,8 @@ LoadedStep::Batch LoadedStep::bind(const ProgramValues& values, std::span<const 
   return batch;
 }
 
-int64_t LoadedStep::submit(const std::string& program, const Batch& batch, int64_t iteration) {
+int64_t LoadedStep::submit(const std::string& program, const Batch& batch, int64_t iteration,
+                           const std::function<void(Staging)>& staged) {
   const int index = program_index(executor_->model(), program);
   const std::vector<std::span<std::byte>> staging = executor_->begin_step(index);
   size_t place = 0;
@@ -115,7 +120,11 @@ int64_t LoadedStep::submit(const std::string& program, const Batch& batch, int64
       else
         std::memcpy(to.data(), input.data, to.size());
     } else if (buffer.name == kStepLearningRate) {
-      store(to, static_cast<float>(learning_rate_));
+      const std::vector<double> shares =
+          rate_shares(executor_->model().notes, executor_->model().notes.learning_rate, state_.epoch + 1);
+      for (size_t i = 0; i < to.size() / sizeof(float); ++i)
+        store(to.subspan(i * sizeof(float), sizeof(float)),
+              static_cast<float>(learning_rate_ * (shares.empty() ? 1 : shares[i])));
     } else if (buffer.name == kStepIteration) {
       store(to, static_cast<int32_t>(iteration));
     } else if (buffer.name == kStepSeed) {
@@ -125,6 +134,7 @@ int64_t LoadedStep::submit(const std::string& program, const Batch& batch, int64
     }
     ++place;
   }
+  if (staged) staged(staging);
   return executor_->submit();
 }
 
@@ -248,6 +258,43 @@ void LoadedStep::run(halfstep_program program, std::span<const halfstep_tensor> 
     else
       std::memcpy(output.data, result.data.data(), result.data.size());
   }
+}
+
+void LoadedStep::begin_measures(const std::string& names) {
+  const CompiledModel& model = executor_->model();
+  MeasureOptions options;
+  options.names = names.empty() ? recipe_of_step(model, directory_).measures : split(names, ',');
+  const Program& program = model.programs[static_cast<size_t>(program_index(model, "evaluate"))];
+  measures_.emplace(model.notes, Measures(options, program, model.notes, 0));
+  measured_.clear();
+}
+
+void LoadedStep::measure(std::span<const halfstep_tensor> inputs, void* stream, size_t rows) {
+  if (!measures_) throw ArgumentError("there are no measures yet: call begin_measures first");
+  if (rows > static_cast<size_t>(batch_))
+    throw ArgumentError("rows " + std::to_string(rows) + ": the step has a batch of " + std::to_string(batch_));
+  const Batch batch =
+      bind(values(HALFSTEP_EVALUATE, HALFSTEP_INPUT), inputs, stream, measures_->measures().label_inputs());
+  Measures::Labels labels;
+  const auto keep_labels = [&](Staging staging) { labels = measures_->measures().labels(staging); };
+  const NamedTensors results = wait_for(submit("evaluate", batch, 0, keep_labels));
+  measured_.clear();
+  measures_->add(results, labels, rows == 0 ? batch_ : static_cast<int64_t>(rows));
+}
+
+const std::vector<MeasureValue>& LoadedStep::measured() {
+  if (!measures_) throw ArgumentError("there are no measures yet: call begin_measures first");
+  if (!measured_.empty()) return measured_;
+  const Evaluation evaluation = measures_->evaluation();
+  measured_ = {{"loss", evaluation.loss}};
+  if (evaluation.accuracy) measured_.push_back({"accuracy", *evaluation.accuracy});
+  for (const LossRow& row : evaluation.losses) {
+    measured_.push_back({"loss." + row.name, row.loss});
+    if (row.accuracy) measured_.push_back({"accuracy." + row.name, *row.accuracy});
+  }
+  for (const MeasureValue& measure : evaluation.measures.values)
+    if (measure.name != "accuracy" || !evaluation.accuracy) measured_.push_back(measure);
+  return measured_;
 }
 
 void LoadedStep::set_epochs(int64_t epochs, int64_t samples) {

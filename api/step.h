@@ -3,6 +3,7 @@
 
 #include <array>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "runtime/executor.h"
 #include "training/checkpoint.h"
 #include "training/grad_scaler.h"
+#include "training/row_sums.h"
 #include "training/step_sums.h"
 
 namespace halfstep {
@@ -61,6 +63,12 @@ class LoadedStep {
     run(program, inputs, stream, std::span<const BoundOutput>(bind(wanted)));
   }
 
+  // Measures over batches of program "evaluate", as recipes name them.
+  void begin_measures(const std::string& names);
+  void measure(std::span<const halfstep_tensor> inputs, void* stream, size_t rows);
+  // What they say so far, the loss first; stays until the next of these calls.
+  const std::vector<MeasureValue>& measured();
+
   // The parts of the flat buffer of parameters.
   const std::vector<halfstep_parameter>& parameters() const { return parameters_; }
   size_t parameter_elements() const;
@@ -86,9 +94,13 @@ class LoadedStep {
     std::vector<Tensor> read_back;  // from the device, to be checked
     void* stream = nullptr;
   };
-  Batch bind(const ProgramValues& values, std::span<const halfstep_tensor> inputs, void* stream);
+  // `read`: inputs that the host reads, wherever they lie, beside those that are checked.
+  Batch bind(const ProgramValues& values, std::span<const halfstep_tensor> inputs, void* stream,
+             const std::vector<std::string>& read = {});
   // The program's host values and the caller's data; starts it and returns its ticket.
-  int64_t submit(const std::string& program, const Batch& batch, int64_t iteration);
+  using Staging = std::span<const std::span<std::byte>>;
+  int64_t submit(const std::string& program, const Batch& batch, int64_t iteration,
+                 const std::function<void(Staging)>& staged = {});
   // Throws ArgumentError where there are none.
   const ProgramValues& outputs_of(halfstep_program program) const;
   void run(halfstep_program program, std::span<const halfstep_tensor> inputs, void* stream,
@@ -114,6 +126,8 @@ class LoadedStep {
   std::optional<Finished> finished_;  // the last optimizer step
   int64_t finished_steps_ = 0;
   std::deque<Finished> untold_;
+  std::optional<RowSums> measures_;
+  std::vector<MeasureValue> measured_;
   std::vector<WeightTensor> weights_;
   std::vector<halfstep_parameter> parameters_;
 };

@@ -185,9 +185,11 @@ std::vector<BoundOutput> bind_outputs(const ProgramValues& values, std::span<con
 }
 
 bool is_checked(const ProgramValue& value, const ValueRanges& ranges) {
-  return value.type.dtype == DType::boolean ||
-         (!is_floating(value.type.dtype) && !value.type.shape.empty() &&
-          (value.name == ranges.labels || ranges.labels_of.contains(value.name) || ranges.rows.contains(value.name)));
+  if (value.type.dtype == DType::boolean) return true;
+  const std::optional<LabelRange> labels = label_range(ranges, value.name);
+  if (value.type.shape.empty()) return false;
+  return (labels && labels->bounds) || (!is_floating(value.type.dtype) &&
+                                        (labels || value.name == ranges.labels || ranges.rows.contains(value.name)));
 }
 
 void check_values(const ProgramValues& values, std::span<const BoundInput> inputs, const ValueRanges& ranges) {

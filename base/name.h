@@ -73,7 +73,8 @@ struct OwnName {
 
 inline constexpr OwnName kLoss{Role::measure, "loss"}, kCorrect{Role::measure, "correct"},
     kCounted{Role::measure, "counted"}, kRowLoss{Role::measure, "row_loss"}, kRowCorrect{Role::measure, "row_correct"},
-    kRowCounted{Role::measure, "row_counted"}, kOverflow{Role::measure, "overflow"},
+    kRowCounted{Role::measure, "row_counted"}, kWeighed{Role::measure, "weighed"},
+    kRowWeighed{Role::measure, "row_weighed"}, kOverflow{Role::measure, "overflow"},
     kUsedLossScale{Role::measure, "loss_scale"};
 inline constexpr OwnName kStepLearningRate{Role::step_input, "learning_rate"},
     kStepIteration{Role::step_input, "iteration"}, kStepSeed{Role::step_input, "seed"};

@@ -4,10 +4,12 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/report.h"
 #include "cli/table.h"
+#include "compiler/inspect/call_estimate.h"
 #include "compiler/session.h"
 #include "training/random_inputs.h"
 #include "training/trainer.h"
@@ -38,7 +40,8 @@ Measurement measure(Executor& executor, const Recipe& recipe, const CommandOptio
       options.repeats > 0 ? options.repeats : static_cast<int>(std::clamp(kMilliseconds / estimate, 10.0, 1000.0));
   const std::vector<double> ms = executor.time_steps(program, repeats);
   Measurement m{percentile(ms, 0.5), percentile(ms, 0.9), repeats, {}};
-  if (options.detail == CommandOptions::all) m.calls = executor.profile(program, std::max(3, repeats / 10));
+  if (options.detail != CommandOptions::summary || !options.trace_file.empty())
+    m.calls = executor.profile(program, std::max(3, repeats / 10));
   return m;
 }
 
@@ -51,6 +54,95 @@ nlohmann::json calls_json(const std::vector<StepTime>& calls) {
                     {"bytes", c.bytes},
                     {"flops", c.flops}});
   return rows;
+}
+
+// Kernels, that traffic bounds, below this share of it are listed.
+constexpr double kWellUsed = 0.85;
+constexpr size_t kMostGroups = 30;
+
+bool is_slow_kernel(const CallGroup& group) {
+  return group.bound == CallEstimate::traffic && group.call.starts_with("kernel") && group.share() < kWellUsed;
+}
+
+struct Explanation {
+  Machine machine;
+  std::vector<CallGroup> groups;
+  double measured = 0, predicted = 0;  // us, of all calls, one after the other
+
+  Explanation(const CompiledModel& model, const std::vector<StepTime>& times)
+      : machine(machine_of(model.device)), groups(compare_with_estimate(*model.find("train"), times, machine)) {
+    for (const CallGroup& group : groups) measured += group.microseconds, predicted += group.predicted;
+  }
+};
+
+std::string explanation_text(const Explanation& e) {
+  std::string text = fmt::format(
+      "\n  predicted   {:.3f} ms of {:.3f} that all calls take one after the other ({:.0f}%), reckoned as {}:\n"
+      "              {:.3g} GB/s, {:.3g} TFLOP/s in low types, {:.3g} in f32, {:.1f} us a launch\n\n",
+      e.predicted / 1e3, e.measured / 1e3, 100 * e.predicted / e.measured, e.machine.name,
+      e.machine.bytes_per_second / 1e9, e.machine.low_rate / 1e12, e.machine.full_rate / 1e12,
+      e.machine.launch_seconds * 1e6);
+  Table table({"us lost", "us", "predicted", "share", "bound by", "calls", "call", "node"});
+  double slow = 0, slow_predicted = 0;
+  size_t slow_kernels = 0;
+  for (size_t i = 0; i < e.groups.size(); ++i) {
+    const CallGroup& g = e.groups[i];
+    if (is_slow_kernel(g)) ++slow_kernels, slow += g.microseconds, slow_predicted += g.predicted;
+    if (i < kMostGroups)
+      table.add({fmt::format("{:.1f}", g.microseconds - g.predicted), fmt::format("{:.1f}", g.microseconds),
+                 fmt::format("{:.1f}", g.predicted), fmt::format("{:.0f}%", 100 * g.share()),
+                 std::string(name(g.bound)), std::to_string(g.calls), g.call, g.origin});
+  }
+  text += table.text("  ", output_width());
+  if (e.groups.size() > kMostGroups)
+    text += fmt::format("  and {} more, which lose less each; --json has all\n", e.groups.size() - kMostGroups);
+  return text + fmt::format(
+                    "\n  {} kinds of kernels move less than {:.0f}% of the bandwidth: {:.1f} us, at all of it {:.1f}\n",
+                    slow_kernels, 100 * kWellUsed, slow, slow_predicted);
+}
+
+nlohmann::json explanation_json(const Explanation& e) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const CallGroup& g : e.groups)
+    rows.push_back({{"node", g.origin},
+                    {"call", g.call},
+                    {"calls", g.calls},
+                    {"microseconds", g.microseconds},
+                    {"predicted", g.predicted},
+                    {"bound", name(g.bound)},
+                    {"below_bandwidth", is_slow_kernel(g)}});
+  return {{"machine",
+           {{"name", e.machine.name},
+            {"bytes_per_second", e.machine.bytes_per_second},
+            {"low_flops_per_second", e.machine.low_rate},
+            {"full_flops_per_second", e.machine.full_rate},
+            {"launch_seconds", e.machine.launch_seconds}}},
+          {"microseconds", e.measured},
+          {"predicted", e.predicted},
+          {"calls", rows}};
+}
+
+// Of Chrome's trace event format, which Perfetto opens: one call after the other, each as long as it takes by itself.
+nlohmann::json trace_of(const std::vector<StepTime>& calls, const std::string& model, const CompiledModel& compiled) {
+  nlohmann::json events = nlohmann::json::array();
+  const auto name_track = [&](const char* what, int thread, const std::string& text) {
+    events.push_back({{"ph", "M"}, {"name", what}, {"pid", 1}, {"tid", thread}, {"args", {{"name", text}}}});
+  };
+  name_track("process_name", 0, fmt::format("{} on {}", model, compiled.architecture));
+  name_track("thread_name", 1, "step, call by call");
+  double start = 0;
+  for (const StepTime& call : calls) {
+    events.push_back({{"ph", "X"},
+                      {"name", call.origin.empty() ? call.call : call.origin},
+                      {"cat", call.origin.find("(backward)") == std::string::npos ? "forward" : "backward"},
+                      {"pid", 1},
+                      {"tid", 1},
+                      {"ts", start},
+                      {"dur", call.microseconds},
+                      {"args", {{"call", call.call}, {"bytes", call.bytes}, {"flops", call.flops}}}});
+    start += call.microseconds;
+  }
+  return {{"traceEvents", events}, {"displayTimeUnit", "ns"}};
 }
 
 // The same step with taps, beside its time without; 0: not asked for.
@@ -99,6 +191,8 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
   const size_t calls = model.find("train")->steps.size();
   if (session.report && options.timing == CommandOptions::time_passes)
     print_err("{}", pass_times_table(*session.report));
+  if (!options.trace_file.empty())
+    write_file_atomically(options.trace_file, json_text(trace_of(m.calls, given.model, model)) + "\n");
   if (options.format == Format::json) {
     nlohmann::json json{{"model", given.model},
                         {"device", name(model.device)},
@@ -119,6 +213,7 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
       json["compile_seconds"] = session.report->seconds, json["compile"] = compile_json(*session.report);
     if (tapped > 0) json["tapped_ms"] = tapped, json["taps_cost"] = tapped / m.median_ms;
     if (!m.calls.empty()) json["profile"] = calls_json(m.calls);
+    if (options.detail == CommandOptions::explained) json["explained"] = explanation_json(Explanation(model, m.calls));
     print_out("{}\n", json_text(json));
     return ExitCode::success;
   }
@@ -144,7 +239,10 @@ ExitCode run_bench(const Recipe& given, const CommandOptions& options) {
         fmt::format("kernels {:.3f}, libraries {:.3f}, graphs {:.3f}", start.kernels / 1e3, start.libraries / 1e3,
                     start.graphs / 1e3));
   if (session.report) row("compile", fmt::format("{:.3f} s", session.report->seconds), "passes and kernels");
-  if (!m.calls.empty()) print_out("\n{}", calls_table(m.calls));
+  if (options.detail == CommandOptions::all) print_out("\n{}", calls_table(m.calls));
+  if (options.detail == CommandOptions::explained) print_out("{}", explanation_text(Explanation(model, m.calls)));
+  if (!options.trace_file.empty())
+    print_err("halfstep: the trace is '{}': open it in https://ui.perfetto.dev\n", options.trace_file);
   return ExitCode::success;
 }
 

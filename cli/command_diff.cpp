@@ -61,11 +61,13 @@ json side_json(const Assignment& side) { return {{"assignment", side.title}, {"m
 
 json types_json(const AssignedNode& node) {
   const auto type = [](const std::string& name) { return name.empty() ? json() : json(name); };
-  return {{"operand", type(node.operand)},
-          {"accumulator", type(node.accumulator)},
-          {"result", type(node.result)},
-          {"reason", node.reason},
-          {"rule", node.rule}};
+  json types{{"operand", type(node.operand)},
+             {"accumulator", type(node.accumulator)},
+             {"result", type(node.result)},
+             {"reason", node.reason},
+             {"rule", node.rule}};
+  if (!node.slots.empty()) types["slots"] = node.slots;
+  return types;
 }
 
 json names_json(const std::vector<const AssignedNode*>& nodes) {
@@ -88,8 +90,15 @@ json diff_json(const Assignment& first, const Assignment& second, const Assignme
           {"only_second", names_json(found.only_second)}};
 }
 
-// "f16 -> f32", or where operand, accumulator and result are not of one type all three.
+std::string types_of_slots(const AssignedNode& node) {
+  std::string text;
+  for (const auto& [slot, type] : node.slots) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", slot, type);
+  return text;
+}
+
+// "f16 to f32", or where operand, accumulator and result are not of one type all three; of rules of single slots each.
 std::string types_text(const AssignedNode& node) {
+  if (!node.slots.empty()) return types_of_slots(node);
   if (node.result.empty()) return "-";
   if (node.operand == node.result)
     return node.accumulator.empty() || node.accumulator == "f32"

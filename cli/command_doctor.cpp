@@ -15,6 +15,7 @@
 #include "cli/doctor_report.h"
 #include "cli/output.h"
 #include "cli/page/doctor_page.h"
+#include "cli/page/embed.h"
 #include "compiler/doctor.h"
 #include "compiler/policy.h"
 #include "compiler/policy_text.h"
@@ -143,6 +144,8 @@ void check_request(const Recipe& recipe, const CommandOptions& options) {
     else if (::access(folder.c_str(), W_OK) != 0)
       problems.add(fmt::format("'{}' cannot be written: its folder is write-protected", file));
   }
+  if (const std::string& page = options.inspect.html; !page.empty())
+    if (const auto refusal = refusal_of_page(page)) problems.add(*refusal);
   problems.throw_if_any();
 }
 

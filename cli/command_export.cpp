@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
 
@@ -22,6 +23,10 @@ namespace {
 void export_step(const Recipe& given, const CommandOptions& options) {
   if (is_compiled_directory(given.model))
     throw Error("'" + given.model + "' is a compiled step: name the ONNX file or the recipe for --training-graph");
+  if (!options.outputs.empty())
+    throw Error(
+        "--outputs cuts a model for inference: leave it out of --training-graph, --training-info and "
+        "--training-operators, which have the loss");
   if (options.exported == CommandOptions::training_operators) {
     if (!options.checkpoint.empty())
       throw Error("--training-operators takes the model's own weights: leave out --checkpoint, or export twice");
@@ -45,15 +50,44 @@ void export_step(const Recipe& given, const CommandOptions& options) {
     for (const std::string& remark : graph.remarks) print_err("halfstep: {}\n", remark);
 }
 
+void tell(const CutModel& cut, const CommandOptions& options) {
+  if (options.outputs.empty() || options.format == Format::json) return;
+  const auto names = [](const std::vector<std::string>& list) {
+    return printable(fmt::format("{}", fmt::join(list, ", ")));
+  };
+  print_err("halfstep: {} nodes lead to none of the outputs and are left out{}{}\n", cut.nodes,
+            cut.outputs.empty() ? "" : "; outputs that went: " + names(cut.outputs),
+            cut.inputs.empty() ? "" : "; inputs that went: " + names(cut.inputs));
+}
+void put(nlohmann::json& json, const CutModel& cut, const CommandOptions& options) {
+  if (!options.outputs.empty()) json["cut"] = {{"nodes", cut.nodes}, {"inputs", cut.inputs}, {"outputs", cut.outputs}};
+}
+
+// Of a checkpoint, for engines that infer.
+FileTensors exported_weights(const Recipe& recipe, const ModelState& state) {
+  if (!recipe.ema_weights || !has_average(state)) return state.weights;
+  print_err("halfstep: note: the weights are their running mean (ema); --ema_weights false takes the last ones\n");
+  return weights_of(state, WeightsKind::average);
+}
+
 void export_weights(const Recipe& given, const CommandOptions& options) {
-  if (options.checkpoint.empty()) throw Error("no checkpoint is given: name it with --checkpoint");
+  if (options.checkpoint.empty() && options.outputs.empty())
+    throw Error("no checkpoint is given: name it with --checkpoint");
   const Recipe recipe = open_job(given).recipe;
-  const Checkpoint checkpoint = read_checkpoint(options.checkpoint);
-  const Recipe run = recipe_of_run(options.checkpoint).value_or(recipe);
-  export_model(onnx_model_of(recipe), checkpoint.model.weights, options.target,
-               {.metadata = provenance(run, checkpoint.train.step)});
-  if (options.format == Format::json)
-    print_out("{}\n", json_text({{"model", recipe.model}, {"trained_model", options.target}}));
+  FileTensors weights;
+  Recipe run = recipe;
+  std::optional<int64_t> step;
+  if (!options.checkpoint.empty()) {
+    Checkpoint checkpoint = read_checkpoint(options.checkpoint);
+    weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
+    run = recipe_of_run(options.checkpoint).value_or(recipe);
+  }
+  const CutModel cut = export_cut(recipe, weights, options.target, provenance(run, step), options.outputs);
+  tell(cut, options);
+  if (options.format != Format::json) return;
+  nlohmann::json json{{"model", recipe.model}, {"trained_model", options.target}};
+  put(json, cut, options);
+  print_out("{}\n", json_text(json));
 }
 
 void export_low(const Recipe& given, const CommandOptions& options) {
@@ -62,9 +96,10 @@ void export_low(const Recipe& given, const CommandOptions& options) {
   std::optional<int64_t> step;
   if (!options.checkpoint.empty()) {
     Checkpoint checkpoint = read_checkpoint(options.checkpoint);
-    weights = std::move(checkpoint.model.weights), step = checkpoint.train.step;
+    weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
   }
-  const MixedExport made = export_mixed(recipe, weights, options.target, provenance(recipe, step));
+  const MixedExport made = export_mixed(recipe, weights, options.target, provenance(recipe, step), options.outputs);
+  tell(made.cut, options);
   nlohmann::json lost = nlohmann::json::object();
   for (const auto& [name, count] : made.lost_weights) {
     lost[name] = count;
@@ -72,17 +107,19 @@ void export_low(const Recipe& given, const CommandOptions& options) {
         "halfstep: note: {} values of weight '{}' become 0 or infinite in {}: keep its readers in fp32, or take bf16\n",
         count, printable(name), recipe.precision);
   }
+  nlohmann::json json{{"model", recipe.model},
+                      {"lost_weights", lost},
+                      {"mixed_model", options.target},
+                      {"precision", recipe.precision},
+                      {"preset", made.inspection.preset},
+                      {"low_nodes", made.low_nodes},
+                      {"casts", made.casts},
+                      {"low_weights", made.low_weights},
+                      {"weight_bytes", made.weight_bytes},
+                      {"weight_bytes_fp32", made.weight_bytes_before}};
+  put(json, made.cut, options);
   if (options.format == Format::json)
-    print_out("{}\n", json_text({{"model", recipe.model},
-                                 {"lost_weights", lost},
-                                 {"mixed_model", options.target},
-                                 {"precision", recipe.precision},
-                                 {"preset", made.inspection.preset},
-                                 {"low_nodes", made.low_nodes},
-                                 {"casts", made.casts},
-                                 {"low_weights", made.low_weights},
-                                 {"weight_bytes", made.weight_bytes},
-                                 {"weight_bytes_fp32", made.weight_bytes_before}}));
+    print_out("{}\n", json_text(json));
   else
     print_err("halfstep: {} nodes in {} by preset {}, {} casts; weights {} of {}\n", made.low_nodes, recipe.precision,
               made.inspection.preset, made.casts, bytes_text(made.weight_bytes), bytes_text(made.weight_bytes_before));

@@ -36,11 +36,17 @@ NamedTensors run_first_batch(Executor& executor, const Dataset& dataset, const R
   return executor.poll(Wait::yes)->outputs;
 }
 
+// Scale and overflow, of each loss too.
+bool is_of_scaling(const Name& name) {
+  const auto is = [&](const OwnName& own) { return name == own || is_of_a_loss(name, own); };
+  return is(kOverflow) || is(kUsedLossScale);
+}
+
 // "loss" and what else the loss counts, "outputs/NAME" and "gradients/PARAMETER".
 FileTensors named_results(NamedTensors outputs, FileTensors slots) {
   FileTensors named;
   for (auto& [name, value] : outputs)
-    if (name != kOverflow && name != kUsedLossScale) named[path_of(name)] = std::move(value);
+    if (!is_of_scaling(name)) named[path_of(name)] = std::move(value);
   for (auto& [name, value] : slots)
     if (name.starts_with(kGradients)) named[name] = std::move(value);
   return named;

@@ -8,7 +8,9 @@
 #include "cli/commands.h"
 #include "cli/inspect_report.h"
 #include "cli/output.h"
+#include "cli/page/embed.h"
 #include "cli/page/page.h"
+#include "cli/parameters_report.h"
 #include "cli/report.h"
 #include "compiler/inspect/inspection_json.h"
 #include "compiler/inspect/overlays.h"
@@ -27,9 +29,14 @@ void check_pattern(const Inspection& inspection, const std::string& pattern) {
                           near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
 }
 
-void write_files(const Inspection& inspection, const InspectOptions& options) {
+// What would end it only after all its work.
+void check_files(const InspectOptions& options) {
   if (!options.evidence.empty() && options.html.empty())
     throw UsageError("--evidence is for the page: name it with --html");
+  if (const auto refusal = options.html.empty() ? std::nullopt : refusal_of_page(options.html)) throw Error(*refusal);
+}
+
+void write_files(const Inspection& inspection, const InspectOptions& options) {
   if (!options.html.empty()) {
     const nlohmann::json evidence =
         options.evidence.empty() ? nlohmann::json::object() : read_evidence(options.evidence);
@@ -43,6 +50,15 @@ void write_files(const Inspection& inspection, const InspectOptions& options) {
 }  // namespace
 
 ExitCode run_inspect(const Recipe& recipe, const CommandOptions& options) {
+  if (options.inspect.subject == InspectOptions::parameters) {
+    const ParameterReport report = parameter_report(recipe);
+    if (options.format == Format::json)
+      print_out("{}\n", json_text(parameters_json(recipe, report)));
+    else
+      print_out("{}", parameters_text(report, output_width()));
+    return ExitCode::success;
+  }
+  check_files(options.inspect);
   const Inspection inspection = inspect(recipe, options.compile);
   if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(inspection.report));
   write_files(inspection, options.inspect);

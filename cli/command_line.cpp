@@ -4,12 +4,15 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/version.h"
+#include "cli/command_texts.h"
 #include "cli/output.h"
 #include "training/grad_scaler.h"
+#include "training/run_setup.h"
 
 namespace halfstep {
 namespace {
@@ -35,7 +38,14 @@ struct Command {
   const char* help;
   const char* operand;  // nullptr: none
   const char* examples;
+  // Groups of the recipe's keys that it reads, and single keys of others; what it does not read it takes all the same,
+  // so that one list of options serves several commands.
+  const char* groups = "";
+  const char* keys = "";
 };
+constexpr const char* kEveryGroup = "model data step precision target run";
+constexpr const char* kOfEvaluation = "seed threads autotune tf32 trust ema_weights measures per_class class_names";
+constexpr const char* kShells[] = {"bash", "zsh", "fish"};
 constexpr const char* kModel = "an ONNX file or a recipe (.toml)";
 constexpr const char* kModelOrStep = "an ONNX file, a recipe (.toml), or a directory that `compile` made";
 constexpr const char* kSide =
@@ -46,38 +56,61 @@ constexpr Command kCommands[] = {
      "  halfstep info --json\n"},
     {"check", "every problem that keeps a model from training, at once", kModel,
      "  halfstep check models/lenet.onnx\n"
-     "  halfstep check model.onnx --init                          its weights are not there yet\n"},
+     "  halfstep check model.onnx --init                          its weights are not there yet\n",
+     "model step precision", "device"},
     {"inspect", "precision of every node, and the reason", kModel,
      "  halfstep inspect models/lenet.onnx\n"
-     "  halfstep inspect models/lenet.toml --deny 'node_linear*'  the same with two layers kept in fp32\n"},
+     "  halfstep inspect models/lenet.toml --deny 'node_linear*'  the same with two layers kept in fp32\n",
+     "model step precision target"},
     {"diff", "which nodes two assignments of precision give different types, and why", nullptr,
      "  halfstep diff torch halfstep --model models/lenet.onnx    two presets\n"
      "  halfstep diff before.json models/lenet.toml               what inspect --json wrote, and a recipe as it is "
-     "now\n"},
+     "now\n",
+     "model step precision target"},
     {"compile", "compile the training step into a directory", kModel,
      "  halfstep compile models/lenet.toml -o lenet.step          then: halfstep train lenet.step\n"
-     "  halfstep compile models/lenet.onnx --stop-after autocast  print the graph after a pass\n"},
+     "  halfstep compile models/lenet.onnx --stop-after autocast  print the graph after a pass\n",
+     kEveryGroup},
     {"train", "train a model", kModelOrStep,
      "  halfstep train models/lenet.toml --epochs 5               as a recipe says, with one key changed\n"
-     "  halfstep train models/lenet.toml --resume halfstep-out/checkpoints\n"},
+     "  halfstep train models/lenet.toml --resume halfstep-out/checkpoints\n",
+     kEveryGroup},
     {"eval", "loss and accuracy over a data set", kModelOrStep,
      "  halfstep eval models/lenet.toml                           the weights of the model's file\n"
-     "  halfstep eval models/lenet.toml --checkpoint halfstep-out/checkpoints\n"},
+     "  halfstep eval models/lenet.toml --checkpoint halfstep-out/checkpoints\n",
+     "model data step precision target", kOfEvaluation},
     {"gradients", "one batch's loss, outputs and gradients, for comparison with another framework", kModel,
      "  halfstep gradients model.onnx --data batch.npz --batch 8 -o gradients.safetensors\n"
      "  halfstep gradients model.onnx --data batch.npz --batch 8 --precision fp32 --dropout 0.1 -o "
-     "with_dropout.safetensors\n"},
+     "with_dropout.safetensors\n",
+     "model data step precision target", "seed shuffle threads autotune tf32 trust"},
+    {"predict", "outputs of a data set as a file: .npz, .npy, .csv or .jsonl", kModelOrStep,
+     "  halfstep predict model.onnx --data images=new.npy --precision fp32 -o outputs.npz\n"
+     "  halfstep predict recipe.toml --checkpoint DIR --data new.npz --top 5 --probabilities -o top.csv\n",
+     "model data step precision target", "seed threads autotune tf32 trust class_names"},
     {"export", "put trained weights back into the ONNX model, write it in mixed precision, or its training step as one",
      kModelOrStep,
      "  halfstep export models/lenet.onnx --checkpoint halfstep-out/checkpoints -o trained.onnx\n"
-     "  halfstep export model.onnx --precision fp16 -o mixed.onnx               in mixed precision, with casts\n"},
+     "  halfstep export model.onnx --precision fp16 -o mixed.onnx               in mixed precision, with casts\n",
+     "model step precision target", "learning_rate seed trust ema_weights class_names"},
     {"doctor", "what precision does to a training, tensor by tensor, and the fewest changes that repair it", kModel,
      "  halfstep doctor models/lenet.toml --steps 20              fp32 and AMP side by side on the recipe's data\n"
      "  halfstep doctor model.onnx --check './evaluate.sh {policy}'   the fewest nodes in fp32 with which it "
-     "succeeds\n"},
+     "succeeds\n",
+     kEveryGroup},
+    {"report", "what a run left, as one HTML page", "the run's output directory",
+     "  halfstep report halfstep-out                    writes halfstep-out/report.html\n"
+     "  halfstep report run -o report.html              curves, epochs, confusion, precision, configuration\n"},
     {"bench", "step time, throughput, memory and compile time", kModelOrStep,
      "  halfstep bench models/lenet.toml\n"
-     "  halfstep bench models/resnet18.toml --batch 32 --calls    with a row for each call of the step\n"},
+     "  halfstep bench models/resnet18.toml --batch 32 --calls    with a row for each call of the step\n",
+     "model step precision target", "learning_rate seed threads autotune tf32 trust"},
+    {"completion", "what a shell completes of these commands, as a script for it", nullptr,
+     "  source <(halfstep completion bash)                        in ~/.bashrc, where no package has installed it\n"
+     "  halfstep completion fish > ~/.config/fish/completions/halfstep.fish\n"},
+    {"man", "the manual page, in troff", nullptr,
+     "  halfstep man | man -l -                                   read it\n"
+     "  halfstep man > halfstep.1\n"},
 };
 
 const Command& command_named(const std::string& name) {
@@ -102,25 +135,37 @@ class ExamplesFirst final : public CLI::Formatter {
   }
 };
 
+// Of an optimizer, by its recipe key; nullptr: it is none.
+const HyperParameter* find_parameter(std::string_view name) {
+  for (const OptimizerRow& row : optimizers())
+    if (const HyperParameter* found = row.find(name)) return found;
+  return nullptr;
+}
+
 const RecipeKey* recipe_key(std::string name) {
   std::ranges::replace(name, '-', '_');
   const auto found = std::ranges::find(recipe_keys(), name, &RecipeKey::name);
   return found == recipe_keys().end() ? nullptr : &*found;
 }
 
-// Keys may be written with dashes: --learning-rate.
+// Keys may be written with dashes, and some as the field has them: --learning-rate, --lr.
 std::string canonical_argument(const std::string& argument) {
   if (!argument.starts_with("--")) return argument;
   const size_t end = std::min(argument.find('='), argument.size());
-  const RecipeKey* key = recipe_key(argument.substr(2, end - 2));
+  std::string name = argument.substr(2, end - 2);
+  std::ranges::replace(name, '-', '_');
+  const RecipeKey* key = recipe_key(key_of_option(name));
   return key ? "--" + key->name + argument.substr(end) : argument;
 }
 
 // What an option means without a value; what follows it may be the model.
 std::string value_if_alone(const std::string& option, const std::string& next) {
-  if (option == "--init") return next == "from_file" || next == "absent" || next == "fresh" ? "" : "absent";
+  // A value that is misspelt is none that stands behind it.
+  if (option == "--init") return nearest(next, {"from_file", "absent", "fresh"}).empty() ? "absent" : "";
   const RecipeKey* key = option.starts_with("--") ? recipe_key(option.substr(2)) : nullptr;
-  return key && key->unit == "true|false" && next != "true" && next != "false" ? "true" : "";
+  if (!key || key->unit != "true|false") return "";
+  static const std::vector<std::string> kMeant{"true", "false", "True", "False", "yes", "no", "on", "off", "1", "0"};
+  return std::ranges::find(kMeant, next) == kMeant.end() ? "true" : "";
 }
 
 std::vector<std::string> canonical_arguments(int argc, const char* const* argv) {
@@ -133,16 +178,38 @@ std::vector<std::string> canonical_arguments(int argc, const char* const* argv) 
   return arguments;
 }
 
-void add_recipe_keys(CLI::App& command, CommandLine& line) {
+bool names(std::string_view list, std::string_view word) {
+  return (" " + std::string(list) + " ").find(" " + std::string(word) + " ") != std::string::npos;
+}
+
+void add_recipe_keys(CLI::App& command, CommandLine& line, const Command& row) {
+  static const Recipe usual;
   for (const RecipeKey& key : recipe_keys()) {
     if (key.name == "model") continue;
+    std::string spellings = "--" + key.name;
+    for (const auto& [alias, name] : key_aliases())
+      if (name == key.name && alias != "batch_size") spellings += ",--" + std::string(alias);
+    // Of an optimizer's parameters each row has its own.
+    const std::string value = find_parameter(key.name) == nullptr ? key.get(usual) : "";
     CLI::Option* option = command.add_option_function<std::string>(
-        "--" + key.name, [&line, name = key.name](const std::string& value) { line.keys.emplace_back(name, value); },
-        key.help);
-    option->type_name(key.unit)->group(key.scope == RecipeKey::compiled ? key.group + " (fixed when a step is compiled)"
-                                                                        : key.group);
+        spellings, [&line, name = key.name](const std::string& given) { line.keys.emplace_back(name, given); },
+        key.help + (value.empty() ? "" : " [" + value + "]"));
+    const bool is_read = names(row.groups, key.group) || names(row.keys, key.name);
+    option->type_name(key.unit)->group(!is_read ? ""
+                                       : key.scope == RecipeKey::compiled
+                                           ? key.group + " (fixed when a step is compiled)"
+                                           : key.group);
     key.unit.ends_with(",...") ? option->join(',') : option->take_last();  // a list may be given piece by piece
   }
+}
+
+std::string positive(const std::string& text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  if (whole && value > 0) return "";
+  return whole ? fmt::format("at least 1 expected, found {}", value)
+               : fmt::format("a whole number expected, found '{}'", text);
 }
 
 void add_compiler_options(CLI::App& command, CommandOptions& options) {
@@ -161,6 +228,9 @@ void add_inspect_options(CLI::App& command, CommandOptions& options) {
   InspectOptions& inspect = options.inspect;
   command.add_flag_callback(
       "--all", [&options] { options.detail = CommandOptions::all; }, "a row for each node of the IR");
+  command.add_flag_callback(
+      "--parameters", [&inspect] { inspect.subject = InspectOptions::parameters; },
+      "a row for each parameter: shape, whether it is trained and decayed, where it starts");
   command.add_option("--nodes", inspect.nodes, "only rows of nodes whose names match this (* ? [])")
       ->type_name("PATTERN");
   command
@@ -185,10 +255,10 @@ void add_inspect_files(CLI::App& command, InspectOptions& inspect) {
 void add_doctor_options(CLI::App& command, CommandOptions& options) {
   command.add_option("--steps", options.steps, "steps that are compared; default 20")
       ->type_name("NUMBER")
-      ->check(CLI::PositiveNumber);
+      ->check(positive);
   command.add_option("--random", options.random_steps, "so many steps on random inputs, without data")
       ->type_name("NUMBER")
-      ->check(CLI::PositiveNumber);
+      ->check(positive);
   command.add_option("-o,--target", options.target, "the policy file to write; default doctor.policy.toml")
       ->type_name("FILE");
   command
@@ -206,7 +276,23 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   const std::string name = row.name;
   CLI::App* command = app.add_subcommand(name, row.help);
   command->add_flag_callback("--json", [&options] { options.format = Format::json; }, "print JSON, also for errors");
-  if (row.operand) command->add_option("model", line.model_or_recipe, row.operand)->required()->type_name("PATH");
+  if (row.operand) {
+    command->add_option("model", line.model_or_recipe, row.operand)->required()->type_name("PATH");
+    if (name != "report")
+      command->add_flag_callback(
+          "--print-config", [&options] { options.config = CommandOptions::printed; },
+          "print the keys that hold, as a recipe, and do nothing else");
+  }
+  if (name == "completion")
+    command->add_option("shell", options.shell, "bash, zsh or fish")
+        ->required()
+        ->check(CLI::IsMember(std::vector<std::string>(std::begin(kShells), std::end(kShells))));
+  if (name == "train") {
+    command->add_flag_callback(
+        "--quiet", [&options] { options.verbosity = CommandOptions::quiet_run; }, "print only what the run ends with");
+    command->add_flag_callback(
+        "--verbose", [&options] { options.verbosity = CommandOptions::verbose_run; }, "a line for each step");
+  }
   if (name == "compile") {
     command->add_option("-o,--target", options.target, "the directory to write")->type_name("DIR");
     command->add_option("--sign", options.sign, "sign it with this private key (Ed25519, PEM), for runs with --trust")
@@ -231,10 +317,29 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
     command->add_flag_callback(
         "--training-operators", [&options] { options.exported = CommandOptions::training_operators; },
         "write the model with loss, Gradient and optimizer as operators (ai.onnx.preview.training): train reads them");
+    command
+        ->add_option("--outputs", options.outputs,
+                     "only these values as outputs, without what leads to none of them: a loss in the graph and its "
+                     "labels; without a checkpoint the file's own weights")
+        ->delimiter(',')
+        ->type_name("NAME,...");
   }
   if (name == "gradients")
     command->add_option("-o,--target", options.target, "the safetensors file to write")->required()->type_name("FILE");
-  if (name == "eval" || name == "export" || name == "gradients")
+  if (name == "predict") {
+    command->add_option("-o,--target", options.target, "the file to write: " + row_format_endings())
+        ->required()
+        ->type_name("FILE");
+    command
+        ->add_option("--top", options.top,
+                     "of each sample so many classes with the highest scores, in place of all outputs")
+        ->type_name("NUMBER")
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+    command->add_flag_callback(
+        "--probabilities", [&options] { options.scores = PredictOptions::probabilities; },
+        "the softmax, or sigmoid, of outputs that are logits, by the loss");
+  }
+  if (name == "eval" || name == "predict" || name == "export" || name == "gradients")
     command->add_option("--checkpoint", options.checkpoint, "a checkpoint, or a directory of them: its newest")
         ->type_name("PATH");
   if (name == "train")
@@ -259,17 +364,25 @@ void add_command(CLI::App& app, CommandLine& line, const Command& row) {
   if (name == "bench") {
     command->add_option("--repeats", options.repeats, "steps that are timed; default: some seconds' worth")
         ->type_name("NUMBER")
-        ->check(CLI::PositiveNumber);
+        ->check(positive);
     command->add_flag_callback(
         "--calls", [&options] { options.detail = CommandOptions::all; }, "a row for each call of the step");
+    command->add_flag_callback(
+        "--explain", [&options] { options.detail = CommandOptions::explained; },
+        "calls beside what their bytes, operations and launches should take; what loses most first");
+    command->add_option("--trace", options.trace_file, "write the calls' times as a trace for Perfetto")
+        ->type_name("FILE");
   }
   if (name == "diff") {
     command->add_option("sides", options.sides, kSide)->required()->expected(2)->type_name("A B");
     command->add_option("--model", options.diff_model, "the model that presets and policies are looked at with")
         ->type_name("PATH");
   }
-  if (!row.operand && name != "diff") return;
-  add_recipe_keys(*command, line);
+  if (name == "report")
+    command->add_option("-o,--target", options.target, "the page to write; default report.html there")
+        ->type_name("FILE");
+  if ((!row.operand && name != "diff") || name == "report") return;
+  add_recipe_keys(*command, line, row);
   add_compiler_options(*command, options);
 }
 
@@ -307,6 +420,10 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
     text = unexpected(command, command.remaining().front());
   else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("model"))
     text += std::string(": ") + command_named(command.get_name()).operand;
+  else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("sides"))
+    text = std::string("two sides are compared: ") + kSide;
+  else if (dynamic_cast<const CLI::RequiredError*>(&error) && text.starts_with("--target"))
+    text = "the file to write is missing: name it with -o";
   return fmt::format("{}\nsee {} --help", text, place);
 }
 
@@ -334,6 +451,10 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv)
     return std::nullopt;
   }
   line.command = app.get_subcommands().front()->get_name();
+  if (line.command == "completion" || line.command == "man") {
+    write_out(line.command == "man" ? manual_page(app, kFooter) : completion_script(app, line.options.shell));
+    return std::nullopt;
+  }
   if (line.model_or_recipe.ends_with(".toml")) line.options.recipe_file = line.model_or_recipe;
   // The weights of a run go back into the model as it was, unless a type is asked for.
   const bool has_type = std::ranges::any_of(line.keys, [](const auto& key) { return key.first == "precision"; });
@@ -355,6 +476,11 @@ Recipe recipe_of(const CommandLine& line) {
       problems.add(std::string("--") + e.what());
     }
   problems.throw_if_any();
+  // The data of the command line, not what a recipe held out.
+  const auto is_given = [&](const char* key) {
+    return std::ranges::any_of(line.keys, [&](const auto& k) { return k.first == key; });
+  };
+  if (line.command == "predict" && is_given("data") && !is_given("test_data")) predict_given_data(recipe);
   take_batch_from_shape(recipe);
   take_grad_scaler(recipe);
   return recipe;

@@ -7,9 +7,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/file_lock.h"
 #include "cli/commands.h"
 #include "cli/loss_curve.h"
+#include "cli/measure_report.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/report.h"
@@ -22,8 +22,11 @@
 #include "compiler/session.h"
 #include "frontend/export/export.h"
 #include "training/checkpoint.h"
+#include "training/confusion.h"
 #include "training/grad_scaler.h"
 #include "training/metrics.h"
+#include "training/run_directory.h"
+#include "training/tensorboard.h"
 #include "training/trainer.h"
 
 namespace halfstep {
@@ -49,7 +52,7 @@ fs::path export_trained(const Recipe& recipe, const FileTensors& weights, int64_
     narration.note(fmt::format("'{}' is not there, so no trained ONNX file is written", recipe.model));
     return {};
   }
-  const fs::path trained = fs::path(recipe.out) / (fs::path(recipe.model).stem().string() + ".trained.onnx");
+  const fs::path trained = trained_file(recipe);
   export_model(onnx_model_of(recipe), weights, trained, {.metadata = provenance(recipe, steps)});
   return trained;
 }
@@ -61,20 +64,48 @@ void begin_as_training(Executor& executor, const Recipe& recipe) {
   if (!recipe.resume.empty())
     load_checkpoint(recipe.resume, executor);
   else if (!recipe.grad_scaler.empty())
-    write_grad_scaler(executor, read_grad_scaler(recipe.grad_scaler), "grad_scaler");
+    write_grad_scalers(executor, read_grad_scalers(recipe.grad_scaler), "grad_scaler");
 }
 
 // A run with its records: the recipe that held, metrics, checkpoints, progress.
-TrainReport run_recorded(Executor& executor, const Data& data, const Recipe& recipe, Format format,
+TrainReport run_recorded(Executor& executor, const Data& data, const Recipe& recipe, const CommandOptions& options,
                          const SignalGuard& signals, LossRecorder& losses) {
   const fs::path out = recipe.out;
-  write_file_atomically(out / "recipe.toml", to_toml(recipe));
+  write_file_atomically(out / "recipe.toml", std::string(kRunRecipeMark) + to_toml(recipe));
   MetricsFile metrics(out / "metrics.jsonl", recipe.metrics_every);
-  TerminalObserver terminal(recipe.epochs);
-  std::vector<TrainObserver*> observers{&metrics, &losses};
-  if (format == Format::text) observers.push_back(&terminal);
+  const MemoryReport memory = executor.memory();
+  const bool verbose = options.verbosity == CommandOptions::verbose_run;
+  TerminalObserver terminal({.epochs = recipe.epochs,
+                             .max_steps = recipe.max_steps,
+                             .memory_bytes = memory.state_bytes + memory.scratch_bytes + memory.workspace_bytes},
+                            verbose ? TerminalObserver::each : TerminalObserver::summed);
+  ConfusionPictures pictures(out);
+  std::vector<TrainObserver*> observers{&metrics, &losses, &pictures};
+  if (options.format == Format::text && options.verbosity != CommandOptions::quiet_run) observers.push_back(&terminal);
+  std::optional<TensorBoard> board;
+  if (recipe.tensorboard) observers.push_back(&board.emplace(out, recipe, executor));
   ObserverList observer(observers);
   return train_or_explain(executor, data, recipe, train_options(recipe, executor.model(), signals), observer);
+}
+
+// What a run ends with: the weights of its best epoch where it has kept them, and their mean where there is one.
+struct Trained {
+  ModelState state;
+  int64_t step = 0;
+  std::string what;  // where these are not simply the last ones
+};
+Trained trained_state(Executor& executor, const Recipe& recipe, const TrainReport& report) {
+  Trained result{read_model_state(executor), report.steps, {}};
+  if (const auto& best = report.best; best && !best->checkpoint.empty() && best->step != report.steps) {
+    result.state = read_checkpoint(best->checkpoint).model, result.step = best->step;
+    result.what = fmt::format("its weights are those of epoch {}, the best by {} ({:.4f})", best->epoch, best->measure,
+                              best->value);
+  }
+  if (recipe.ema_weights && has_average(result.state)) {
+    result.what += (result.what.empty() ? "its weights are" : ", as") + std::string(" their running mean (ema)");
+    result.state.weights = weights_of(result.state, WeightsKind::average);
+  }
+  return result;
 }
 
 // null: the step was skipped, or its loss is no finite number.
@@ -84,20 +115,33 @@ nlohmann::json losses_json(const std::vector<double>& losses) {
   return list;
 }
 
-std::string files_text(const TrainReport& report, const Recipe& recipe, const fs::path& trained) {
+std::string files_text(const TrainReport& report, const Recipe& recipe, const fs::path& trained,
+                       const std::string& weights) {
   const std::string checkpoint = report.checkpoint.empty() ? recipe.resume : report.checkpoint.string();
   std::string text = fmt::format("  checkpoint     {}\n", checkpoint);
   if (!trained.empty()) text += fmt::format("  trained model  {}\n", trained.string());
+  if (!trained.empty() && !weights.empty()) text += fmt::format("                 {}\n", weights);
   return text + fmt::format("  metrics        {}\n", (fs::path(recipe.out) / "metrics.jsonl").string());
+}
+
+// The training is done: what keeps a sample from being followed is no error of it.
+std::optional<Trace> followed_sample(const Recipe& recipe, const ModelState& state, const Dataset& test,
+                                     const Narration& narration) try {
+  return trace_prediction(recipe, state, test, 0);
+} catch (const Error& e) {
+  narration.note(std::string("no sample is followed layer by layer, which takes a batch of 1: ") + e.what());
+  return std::nullopt;
 }
 
 }  // namespace
 
 ExitCode run_train(const Recipe& given, const CommandOptions& options) {
-  const Narration narration(options.format);
+  const Narration narration(options.format, options.verbosity);
   Job job = open_job(given);
+  const RunDirectory directory = take_run_directory(job.recipe);
+  job.recipe.out = directory.path.string();
   const Recipe& recipe = job.recipe;
-  const std::unique_ptr<FileLock> lock = take_output_directory(recipe);
+  if (!directory.remark.empty()) narration.note(directory.remark);
   narration.stage(1, "data");
   const Data data = open_data(recipe);
   narration.say(data_text(data));
@@ -118,6 +162,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
       rest > 0 && rest < feed.samples())
     narration.note(fmt::format("{} of {} samples do not fill a step of {} and are left out of each epoch{}", rest,
                                feed.samples(), step, recipe.shuffle ? ", others each time" : ""));
+  if (!recipe.measures.empty() && !data.test)
+    narration.note("measures are of held-out data, and there is none: name it with test_data");
   nlohmann::json json;
   std::vector<NodeRow> precision;
   if (const std::optional<CompileReport>& compiled = session.report) {
@@ -126,6 +172,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     if (options.timing == CommandOptions::time_passes) print_err("{}", pass_times_table(*compiled));
     precision = by_onnx_node(*compiled);
     json["compile"] = compile_json(*compiled), json["precision"] = precision_json(precision);
+    // For the run's report.
+    write_file_atomically(fs::path(recipe.out) / "precision.json", json_text(json) + "\n");
   }
 
   const bool traced = options.trace == CommandOptions::traced;
@@ -140,7 +188,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     narration.say(precision_table(precision) + "\n  " + precision_summary(precision) + "\n\n");
   std::optional<SignalGuard> signals(std::in_place);
   LossRecorder losses;
-  const TrainReport report = run_recorded(executor, data, recipe, options.format, *signals, losses);
+  const TrainReport report = run_recorded(executor, data, recipe, options, *signals, losses);
   json.update(train_json(report));
   if (traced) {
     narration.say("\n  the loss of each step\n" + loss_curve(losses.losses(), losses.first_step(), output_width()));
@@ -155,14 +203,18 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   signals.reset();
 
   narration.stage(5, "metrics");
-  if (report.epochs.empty())
+  if (report.reason == StopReason::no_improvement)
+    narration.note(fmt::format("training ended after step {}: patience {} is reached without an improvement",
+                               report.steps, recipe.patience));
+  else if (report.epochs.empty())
     narration.note("the checkpoint is at the end of the run already; give more --epochs to go on");
-  const ModelState state = read_model_state(executor);
+  const Trained result = trained_state(executor, recipe, report);
+  const ModelState& state = result.state;
   if (const std::string ruined = non_finite_weights(state); !ruined.empty())
     throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");
-  const fs::path trained = export_trained(recipe, state.weights, report.steps, narration);
+  const fs::path trained = export_trained(recipe, state.weights, result.step, narration);
   const bool predicts = (traced || options.format == Format::text) && data.test && !data.test->tokens;
-  const auto prediction = predicts ? trace_prediction(recipe, state, *data.test, 0) : std::nullopt;
+  const auto prediction = predicts ? followed_sample(recipe, state, *data.test, narration) : std::nullopt;
   if (options.format == Format::json) {
     if (traced && prediction) json["trace"]["prediction"] = trace_json(*prediction);
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();
@@ -171,12 +223,15 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   }
   if (prediction) narration.say("  test sample 0, layer by layer:\n" + trace_table(*prediction, output_width()) + "\n");
   narration.say(fmt::format("  step {} reached in {:.1f} s\n", report.steps, report.seconds));
-  narration.say(counters_text(report, executor.model().device) + "\n" + files_text(report, recipe, trained));
+  narration.say(counters_text(report, executor.model().device) + "\n");
+  narration.tell(files_text(report, recipe, trained, result.what));
   if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->accuracy)
-    narration.say(fmt::format("test accuracy {:.4f}\n", *report.epochs.back().test->accuracy));
+    narration.tell(fmt::format("test accuracy {:.4f}\n", *report.epochs.back().test->accuracy));
+  if (!report.epochs.empty() && report.epochs.back().test)
+    narration.tell(class_tables_text(report.epochs.back().test->measures, output_width()));
   if (!report.epochs.empty() && report.epochs.back().test && report.epochs.back().test->tokens)
-    narration.say(fmt::format("test loss {:.4f}, {}\n", report.epochs.back().test->loss,
-                              tokens_text(*report.epochs.back().test->tokens)));
+    narration.tell(fmt::format("test loss {:.4f}, {}\n", report.epochs.back().test->loss,
+                               tokens_text(*report.epochs.back().test->tokens)));
   return ExitCode::success;
 }
 

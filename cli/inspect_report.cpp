@@ -165,6 +165,7 @@ std::string totals_text(const Inspection& inspection) {
   row("assignment", fmt::format("{}, preset {}{}, at batch {}", inspection.precision, inspection.preset,
                                 inspection.policy.empty() ? "" : ", policy " + inspection.policy, inspection.batch));
   row("", precision_summary(inspection.nodes));
+  for (const std::string& remark : inspection.report.remarks) row("note", remark);
   if (!inspection.step_unknown.empty()) {
     row("step", "none, and so no costs: " + inspection.step_unknown);
     return text;

@@ -1,4 +1,5 @@
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "cli/command_diff.h"
 #include "cli/command_line.h"
@@ -11,16 +12,31 @@
 namespace halfstep {
 namespace {
 
+// Of a compiled step with the keys it was compiled with.
+void print_config(const Recipe& given, Format format) {
+  const Recipe recipe = open_job(given).recipe;
+  if (format == Format::text) return write_out(to_toml(recipe));
+  nlohmann::json json;
+  for (const RecipeKey& key : recipe_keys())
+    if (const std::string value = key.get(recipe); !value.empty()) json[key.name] = value;
+  print_out("{}\n", json_text(json));
+}
+
 ExitCode run(const CommandLine& line) {
   if (line.command == "info") return run_info(line.options);
   if (line.command == "diff") return run_diff(line);
+  if (line.command == "report") return run_report(line.model_or_recipe, line.options);
   using Run = ExitCode (*)(const Recipe&, const CommandOptions&);
   const std::map<std::string, Run> commands{
-      {"check", run_check}, {"inspect", run_inspect},     {"compile", run_compile},
-      {"train", run_train}, {"eval", run_eval},           {"export", run_export},
-      {"bench", run_bench}, {"gradients", run_gradients}, {"doctor", run_doctor}};
+      {"check", run_check},   {"inspect", run_inspect}, {"compile", run_compile}, {"train", run_train},
+      {"eval", run_eval},     {"export", run_export},   {"bench", run_bench},     {"gradients", run_gradients},
+      {"doctor", run_doctor}, {"predict", run_predict}};
   const Recipe given = recipe_of(line);
-  const bool needs_loss = line.command != "check" && line.command != "inspect";
+  if (line.options.config == CommandOptions::printed) {
+    print_config(given, line.options.format);
+    return ExitCode::success;
+  }
+  const bool needs_loss = line.command != "check" && line.command != "inspect" && line.command != "predict";
   const Recipe recipe = needs_loss ? over_training_of_file(given) : over_training_of_file(given, std::nothrow);
   // Beside a compiled step's own keys, which are not known yet, they may have one.
   if (line.options.format == Format::text && !is_compiled_directory(recipe.model))

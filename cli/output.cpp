@@ -50,6 +50,34 @@ size_t output_width() {
   return width <= 0 ? 0 : static_cast<size_t>(std::clamp(width, kNarrowest, kWidest));
 }
 
+namespace {
+
+winsize error_size() {
+  winsize size{};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0) size = {};
+  return size;
+}
+
+}  // namespace
+
+size_t error_width() {
+  constexpr unsigned short kUsual = 80, kNarrowest = 20;
+  const unsigned short width = error_size().ws_col;
+  return std::max(kNarrowest, width > 0 ? width : kUsual);
+}
+
+size_t error_height() {
+  constexpr unsigned short kUsual = 24;
+  const unsigned short height = error_size().ws_row;
+  return height > 0 ? height : kUsual;
+}
+
+bool wants_colour() {
+  const char *none = ::getenv("NO_COLOR"), *terminal = ::getenv("TERM");
+  const bool is_dumb = terminal == nullptr || std::strcmp(terminal, "dumb") == 0;
+  return ::isatty(STDERR_FILENO) != 0 && !is_dumb && (none == nullptr || *none == '\0');
+}
+
 void open_standard_descriptors() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
     // The lowest free number is this one.

@@ -35,6 +35,12 @@ void open_standard_descriptors();
 // Columns of the terminal that stdout is, or of COLUMNS where that is set; 0: as many as a line has.
 size_t output_width();
 
+// Columns and lines of the terminal that stderr is; 80 and 24 where it does not say.
+size_t error_width();
+size_t error_height();
+// Whether colours help: stderr is a terminal that has them, and NO_COLOR (no-color.org) is not set.
+bool wants_colour();
+
 // Writes out what is buffered. Error where anything for stdout was lost: a full disk, a reader that has gone.
 void finish_output();
 

@@ -4,7 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/measure_report.h"
 #include "cli/table.h"
+#include "training/measure_json.h"
 
 namespace halfstep {
 namespace {
@@ -21,7 +23,14 @@ void put(nlohmann::json& object, const char* key, const std::vector<LossRow>& lo
   for (const LossRow& row : losses) {
     nlohmann::json& entry = object[key][row.name] = {{"loss", row.loss}, {"weight", row.weight}};
     if (row.accuracy) entry["accuracy"] = *row.accuracy;
+    if (row.loss_scale) entry["loss_scale"] = *row.loss_scale;
   }
+}
+
+void put(nlohmann::json& object, const MeasureReport& report, const std::string& prefix) {
+  nlohmann::ordered_json measures;
+  put_measures(measures, report, prefix);
+  for (const auto& [key, value] : measures.items()) object[key] = nlohmann::json(value);
 }
 
 }  // namespace
@@ -29,8 +38,9 @@ void put(nlohmann::json& object, const char* key, const std::vector<LossRow>& lo
 std::string losses_text(const std::vector<LossRow>& losses) {
   std::string text;
   for (const LossRow& row : losses)
-    text += fmt::format("{}{} {:.4f}{}", text.empty() ? "" : ", ", row.name, row.loss,
-                        row.accuracy ? fmt::format(" ({:.2f} %)", *row.accuracy * 100) : "");
+    text += fmt::format("{}{} {:.4f}{}{}", text.empty() ? "" : ", ", row.name, row.loss,
+                        row.accuracy ? fmt::format(" ({:.2f} %)", *row.accuracy * 100) : "",
+                        row.loss_scale ? fmt::format(" at scale {:g}", *row.loss_scale) : "");
   return text;
 }
 
@@ -43,6 +53,11 @@ nlohmann::json tokens_json(const TokenMeasures& tokens, const std::string& prefi
 std::string tokens_text(const TokenMeasures& tokens) {
   return fmt::format("perplexity {:.2f}{}", tokens.perplexity,
                      tokens.bits_per_byte ? fmt::format(", {:.4f} bits a byte", *tokens.bits_per_byte) : "");
+}
+
+std::string best_text(const BestEpoch& best) {
+  return fmt::format("  best        epoch {}, {} {:.4f}{}\n", best.epoch, best.measure, best.value,
+                     best.checkpoint.empty() ? "" : ": " + best.checkpoint.string());
 }
 
 nlohmann::json train_json(const TrainReport& report) {
@@ -60,22 +75,31 @@ nlohmann::json train_json(const TrainReport& report) {
     if (e.test && e.test->accuracy) row["test_accuracy"] = *e.test->accuracy;
     if (e.tokens) row.update(tokens_json(*e.tokens, ""));
     if (e.test && e.test->tokens) row.update(tokens_json(*e.test->tokens, "test_"));
+    if (e.test) put(row, e.test->measures, "test_");
     if (e.loss_scale) row["loss_scale"] = *e.loss_scale;
     epochs.push_back(std::move(row));
   }
-  return {{"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
-          {"steps", report.steps},
-          {"seconds", report.seconds},
-          {"checkpoint", report.checkpoint.string()},
-          {"counters", counters_json(report.counters)},
-          {"epochs", epochs}};
+  nlohmann::json json{{"reason", name(report.reason)},
+                      {"steps", report.steps},
+                      {"seconds", report.seconds},
+                      {"checkpoint", report.checkpoint.string()},
+                      {"counters", counters_json(report.counters)},
+                      {"epochs", epochs}};
+  if (report.best)
+    json["best"] = {{"measure", report.best->measure},
+                    {"value", report.best->value},
+                    {"epoch", report.best->epoch},
+                    {"step", report.best->step},
+                    {"checkpoint", report.best->checkpoint.string()}};
+  return json;
 }
 
-std::string evaluation_text(const Evaluation& e) {
+std::string evaluation_text(const Evaluation& e, size_t columns) {
   return fmt::format("{} samples in {:.1f} s: loss {:.4f}{}{}{}\n", count_text(e.samples), e.seconds, e.loss,
                      e.accuracy ? fmt::format(", accuracy {:.4f}", *e.accuracy) : "",
                      e.tokens ? ", " + tokens_text(*e.tokens) : "",
-                     e.losses.empty() ? "" : "; " + losses_text(e.losses));
+                     e.losses.empty() ? "" : "; " + losses_text(e.losses)) +
+         wrapped(measures_text(e.measures), columns) + class_tables_text(e.measures, columns);
 }
 
 nlohmann::json evaluation_json(const Evaluation& e) {
@@ -83,6 +107,7 @@ nlohmann::json evaluation_json(const Evaluation& e) {
   if (e.accuracy) json["accuracy"] = *e.accuracy;
   put(json, "losses", e.losses);
   if (e.tokens) json.update(tokens_json(*e.tokens, ""));
+  put(json, e.measures, "");
   return json;
 }
 

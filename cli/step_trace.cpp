@@ -14,6 +14,7 @@
 #include "cli/report.h"
 #include "cli/table.h"
 #include "compiler/inspect/inspection_json.h"
+#include "compiler/precision_rows.h"
 #include "compiler/replay.h"
 #include "ir/op.h"
 #include "training/run_setup.h"
@@ -123,21 +124,31 @@ void run_first_samples(const Recipe& recipe, Executor& executor, const Dataset& 
     layers.see_gradient(training.graph().node(id), results[0]);
   });
   trace.run = std::move(layers).rows();
+  const OnnxNodeIndex nodes(forward.onnx_nodes());
+  for (LayerRun& row : trace.run) row.type.shape = nodes.shape_in_file(row.node, row.type.shape);
 }
 
 double first_loss_scale(const Recipe& recipe, Executor& executor) {
-  if (executor.model().state.contains(kLossScaleState)) return executor.read_state(kLossScaleState).at(0);
+  if (has_loss_scale(executor.model())) return read_grad_scalers(executor).begin()->second.scale;
   return recipe.loss_scale == "fixed" ? recipe.initial_scale : 1;
 }
 
-std::string shape_text(const InspectedNode& node) {
-  return node.results.empty() ? "-" : to_string(node.results.front().type.shape);
+// As the file has it, whatever the axes' order in the graph.
+const Shape& shape_in_file(const Inspection& inspection, const std::string& name, const Shape& otherwise) {
+  const auto known = inspection.file_shapes.find(name);
+  return known == inspection.file_shapes.end() ? otherwise : known->second;
 }
 
-std::string operands_text(const InspectedNode& node) {
+std::string shape_text(const Inspection& inspection, const InspectedNode& node) {
+  return node.results.empty() ? "-"
+                              : to_string(shape_in_file(inspection, node.origin.name, node.results.front().type.shape));
+}
+
+std::string operands_text(const Inspection& inspection, const InspectedNode& node) {
   std::string text;
   for (const InspectedValue& v : node.operands)
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", v.name, to_string(v.type.shape));
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", v.name,
+                        to_string(shape_in_file(inspection, v.name, v.type.shape)));
   return text.empty() ? "-" : text;
 }
 
@@ -145,7 +156,8 @@ std::string imported_table(const Inspection& inspection, size_t columns) {
   Table table({"node", "operator", "reads", "shape"});
   for (const InspectedNode& node : inspection.nodes)
     if (node.fate != Fate::constant)
-      table.add({node.origin.name, node.op, node.typed ? operands_text(node) : node.reason, shape_text(node)});
+      table.add({node.origin.name, node.op, node.typed ? operands_text(inspection, node) : node.reason,
+                 shape_text(inspection, node)});
   return table.text("  ", columns);
 }
 

@@ -19,6 +19,7 @@ namespace {
 void add_row(std::vector<TraceRow>& rows, const OnnxNodeIndex& nodes, const Node& node,
              const InterpretedTensor& value) {
   TraceRow row{node.origin.name, nodes.operator_of(node.origin, node.op->name), value.type, 0, 0, 0};
+  row.type.shape = nodes.shape_in_file(row.node, row.type.shape);
   row.mean = std::accumulate(value.values.begin(), value.values.end(), 0.0) / static_cast<double>(value.values.size());
   const auto [low, high] = std::ranges::minmax(value.values);
   row.low = low, row.high = high;
@@ -32,12 +33,14 @@ void add_row(std::vector<TraceRow>& rows, const OnnxNodeIndex& nodes, const Node
 
 // The output whose classes are predicted, and the labels beside it.
 struct Classes {
-  std::string output, labels = "labels";
+  std::string output, labels;  // "": there are none
 };
 Classes classes_of(const Recipe& recipe) {
-  for (const RecipeLoss& loss : recipe.losses)
-    if (loss.kind == "softmax_cross_entropy") return {loss.output, loss.labels.empty() ? "labels" : loss.labels};
-  return {.output = recipe.output};
+  const auto with = [](const OutputLoss& loss) { return function_of(loss).labels == LossFunction::classes; };
+  for (const LossTerm& term : recipe.losses)
+    if (with(term.loss)) return {term.loss.output, label_input(term.loss)};
+  const OutputLoss loss = one_loss(recipe);
+  return recipe.losses.empty() && with(loss) ? Classes{loss.output, label_input(loss)} : Classes{};
 }
 
 void predict(const InterpretedTensor& logits, Trace& trace) {
@@ -62,7 +65,7 @@ std::optional<Trace> trace_prediction(const Recipe& recipe, const ModelState& st
   const auto observe = [&](NodeId id, const std::vector<InterpretedTensor>& results) {
     const Node& node = replay.graph().node(id);
     const InterpretedTensor& value = results[0];
-    if (node.op->name == "input" && leaf_name(node) == Name(classes.labels))
+    if (node.op->name == "input" && leaf_name(node) == Name(classes.labels) && value.values.size() == 1)
       trace.label = static_cast<int64_t>(value.values[0]);
     if (node.op->kernel != KernelKind::leaf && node.origin.phase == Phase::forward && !node.origin.name.empty() &&
         !value.values.empty())

@@ -21,7 +21,7 @@ struct TraceRow {
 
 struct Trace {
   std::vector<TraceRow> rows;
-  std::optional<int64_t> label, predicted;  // absent where there are no classes
+  std::optional<int64_t> label, predicted;  // absent where a sample has not one label of a class
   double probability = 0;                   // of the prediction
 };
 

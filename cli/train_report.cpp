@@ -10,8 +10,11 @@ namespace halfstep {
 void Narration::stage(int number, const std::string& title) const { say(fmt::format("\n[{}/5] {}\n", number, title)); }
 
 void Narration::say(const std::string& text) const {
-  if (format_ == Format::json) return;
-  print_out("{}", text);
+  if (verbosity_ != CommandOptions::quiet_run) tell(text);
+}
+
+void Narration::tell(const std::string& text) const {
+  if (format_ == Format::text) print_out("{}", text);
 }
 
 void Narration::note(const std::string& text) const {

@@ -13,13 +13,16 @@ namespace halfstep {
 // In JSON mode only the object at the end is printed: stdout holds nothing else, and stderr at most an error.
 class Narration {
  public:
-  explicit Narration(Format format) : format_(format) {}
+  explicit Narration(Format format, CommandOptions::Verbosity verbosity = CommandOptions::usual_run)
+      : format_(format), verbosity_(verbosity) {}
   void stage(int number, const std::string& title) const;
-  void say(const std::string& text) const;   // on stdout
+  void say(const std::string& text) const;   // on stdout, unless the run is quiet
+  void tell(const std::string& text) const;  // on stdout: what the run ends with
   void note(const std::string& text) const;  // on stderr
 
  private:
   Format format_;
+  CommandOptions::Verbosity verbosity_;
 };
 
 std::string data_text(const Data& data);

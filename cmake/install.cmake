@@ -33,6 +33,23 @@ set_target_properties(halfstep_cli halfstep_run PROPERTIES INSTALL_RPATH "$ORIGI
 install(TARGETS halfstep_run RUNTIME DESTINATION bin COMPONENT runtime)
 install(TARGETS halfstep_cli RUNTIME DESTINATION bin COMPONENT tools)
 
+# What shells complete, and the manual page: written by the executable from its own tables.
+set(texts ${CMAKE_BINARY_DIR}/texts)
+function(halfstep_text file)
+  add_custom_command(OUTPUT ${texts}/${file} COMMAND ${CMAKE_COMMAND} -E make_directory ${texts}
+    COMMAND $<TARGET_FILE:halfstep_cli> ${ARGN} > ${texts}/${file} DEPENDS halfstep_cli VERBATIM)
+endfunction()
+halfstep_text(halfstep completion bash)
+halfstep_text(_halfstep completion zsh)
+halfstep_text(halfstep.fish completion fish)
+halfstep_text(halfstep.1 man)
+add_custom_target(halfstep_texts ALL
+  DEPENDS ${texts}/halfstep ${texts}/_halfstep ${texts}/halfstep.fish ${texts}/halfstep.1)
+install(FILES ${texts}/halfstep DESTINATION share/bash-completion/completions COMPONENT tools)
+install(FILES ${texts}/_halfstep DESTINATION share/zsh/vendor-completions COMPONENT tools)
+install(FILES ${texts}/halfstep.fish DESTINATION share/fish/vendor_completions.d COMPONENT tools)
+install(FILES ${texts}/halfstep.1 DESTINATION share/man/man1 COMPONENT tools)
+
 install(FILES include/halfstep/halfstep.h include/halfstep/halfstep.hpp DESTINATION include/halfstep COMPONENT dev)
 set(package_dir lib/cmake/halfstep)
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/halfstepConfigVersion.cmake COMPATIBILITY SameMinorVersion)

@@ -14,18 +14,19 @@
 #include "base/version.h"
 #include "codegen/emit/module.h"
 #include "codegen/lower/lower.h"
+#include "compiler/checkpoint_weights.h"
+#include "compiler/judged_outputs.h"
+#include "compiler/parameter_groups.h"
 #include "compiler/policy.h"
 #include "data/token_feed.h"
-#include "frontend/export/restore_parameters.h"
 #include "frontend/import/import_model.h"
 #include "frontend/import/operator_names.h"
-#include "frontend/onnx/foreign_training.h"
-#include "frontend/repairs/folded_batch_norm.h"
-#include "frontend/repairs/read_model.h"
 #include "ir/op.h"
 #include "ir/text.h"
 #include "program/initial_state.h"
 #include "runtime/cuda_probe.h"
+#include "training/measures.h"
+#include "training/notes.h"
 #include "training/run_setup.h"
 
 namespace halfstep {
@@ -136,8 +137,26 @@ std::map<std::string, int64_t> table_rows(const Graph& model) {
   return rows;
 }
 
+void note_losses(StepNotes& notes, const Recipe& recipe, const LossOptions& loss, const Graph& model) {
+  notes.classes = class_count(model, loss);
+  if (recipe.classes > 0) notes.label_classes = recipe.classes;
+  notes.ignored_label = loss.ignore_index;
+  if (const std::string labels = label_input(loss); loss.terms.empty() && !labels.empty()) {
+    notes.label_input = labels;
+    notes.label_bounds = label_bounds(loss);
+  }
+  for (const LossTerm& term : named_terms(model, loss))
+    notes.losses.push_back({.name = term.name,
+                            .labels = label_input(term.loss),
+                            .weight = term.weight,
+                            .classes = class_count(model, term.loss).value_or(0),
+                            .ignored = term.loss.ignore_index,
+                            .bounds = label_bounds(term.loss)});
+  notes.judged = judged_outputs(model, loss);
+}
+
 StepNotes notes_of(const Recipe& recipe, const LossOptions& loss, const CompiledModel& model,
-                   const ImportedModel& imported) {
+                   const ImportedModel& imported, TrainingPipelineOptions::Purpose purpose) {
   Recipe settled = recipe;
   settled.device = name(model.device), settled.architecture = model.architecture;
   settled.resume.clear(), settled.trust.clear(), settled.grad_scaler.clear();
@@ -145,16 +164,10 @@ StepNotes notes_of(const Recipe& recipe, const LossOptions& loss, const Compiled
   notes.compiler = version();
   notes.recipe = notes_of(settled);
   notes.accumulation = recipe.accumulation, notes.seed = recipe.seed, notes.learning_rate = recipe.learning_rate;
-  notes.classes = class_count(imported.graph, loss);
-  if (recipe.classes > 0) notes.label_classes = recipe.classes;
-  notes.ignored_label = loss.ignore_index;
-  if (const std::string labels = label_input(loss); loss.terms.empty() && !labels.empty()) notes.label_input = labels;
-  for (const LossTerm& term : named_terms(imported.graph, loss))
-    notes.losses.push_back({.name = term.name,
-                            .labels = label_input(term.loss),
-                            .weight = term.weight,
-                            .classes = class_count(imported.graph, term.loss).value_or(0),
-                            .ignored = term.loss.ignore_index});
+  if (has_loss(purpose))
+    note_losses(notes, recipe, loss, imported.graph);
+  else
+    notes.judged = judged_where_known(imported.graph, loss);
   notes.table_rows = table_rows(imported.graph);
   for (const std::string& remark : imported.remarks)
     if (remark.starts_with("WARNING: the data of the constant")) notes.missing_constants = remark;
@@ -181,15 +194,6 @@ int64_t state_bytes(std::span<const Program> programs) {
   return sum;
 }
 
-const std::string& model_path(const Recipe& recipe) {
-  if (recipe.model.empty()) throw Error("no model is given: name an ONNX file, or a recipe with the key 'model'");
-  if (std::error_code unreadable; std::filesystem::is_directory(recipe.model, unreadable)) {
-    if (const std::optional<std::string> advice = advice_on_artefacts(recipe.model)) throw Error(*advice);
-    throw Error("'" + recipe.model + "' is a directory: name an ONNX file or a recipe");
-  }
-  return recipe.model;
-}
-
 }  // namespace
 
 Tensor gather_parameters(const ArenaLayout& arenas, const Graph& imported,
@@ -210,64 +214,6 @@ DeviceKind choose_device(const Recipe& recipe) {
   if (recipe.device == "cpu") return DeviceKind::cpu;
   if (recipe.device == "cuda") return DeviceKind::cuda;
   return probe_cuda(0).available ? DeviceKind::cuda : DeviceKind::cpu;
-}
-
-std::string batch_norm_remark(const Recipe& recipe, const OnnxModel& model) {
-  if (!recipe.bn_insert || recipe.bn_epsilon) return "";
-  return fmt::format(
-      "batch norms come back with epsilon {:g}: files do not keep it; where the model's is another (0.001 "
-      "in Keras, MobileNetV3 and some EfficientNets) give it with bn_epsilon",
-      assumed_epsilon(model, {}));
-}
-
-OnnxModel onnx_model_of(const Recipe& recipe) {
-  OnnxModel model = read_model(model_path(recipe));
-  if (recipe.restore_parameters) model = restore_parameters(std::move(model));
-  if (!recipe.bn_insert) return model;
-  return insert_batch_norms(std::move(model), {.after = recipe.bn_after, .epsilon = recipe.bn_epsilon});
-}
-
-ImportOptions import_options(const Recipe& recipe) {
-  ImportOptions options;
-  options.batch = recipe.batch;
-  options.freeze = recipe.freeze;
-  options.train = recipe.train;
-  options.seed = static_cast<uint64_t>(recipe.seed);
-  options.dropout = recipe.dropout;
-  options.weights = recipe.init == "fresh"    ? InitialWeights::fresh
-                    : recipe.init == "absent" ? InitialWeights::fresh_where_absent
-                                              : InitialWeights::from_file;
-  options.shapes = recipe.shapes;
-  options.values = recipe.values;
-  options.output = recipe.output;
-  const ImportBudget ample;
-  options.budget = {.nodes = recipe.max_nodes.value_or(ample.nodes),
-                    .iterations = recipe.max_iterations.value_or(ample.iterations),
-                    .folded_bytes = recipe.max_folded_bytes.value_or(ample.folded_bytes),
-                    .folded_operations = recipe.max_folded_operations.value_or(ample.folded_operations)};
-  return options;
-}
-
-namespace {
-
-ImportedModel import_with(const Recipe& recipe, const ImportOptions& options) {
-  const OnnxModel model = onnx_model_of(recipe);
-  ImportedModel imported = import_model(model, options);
-  if (const std::string remark = batch_norm_remark(recipe, model); !remark.empty()) imported.remarks.push_back(remark);
-  if (carries_training_step(model))
-    imported.remarks.push_back(
-        "the file carries a training step of its own (TrainingInfoProto): where loss or optimizer are named, and of a "
-        "step that is no operators, it is not read; of an inference graph dropouts may be gone and batch norms frozen");
-  return imported;
-}
-
-}  // namespace
-
-ImportedModel import_for(const Recipe& recipe, MissingConstants constants, ImportOptions::Reading reading) {
-  ImportOptions options = import_options(recipe);
-  options.constants = constants;
-  options.reading = reading;
-  return import_with(recipe, options);
 }
 
 Recipe portable(Recipe recipe, DeviceKind device) {
@@ -296,12 +242,6 @@ LossScaling loss_scaling(const Recipe& r) {
           .spares = r.consecutive_hysteresis ? LossScaling::after_each_step : LossScaling::after_growth};
 }
 
-ImportedModel import_graph(const Recipe& recipe) {
-  ImportOptions options = import_options(recipe);
-  options.weights = InitialWeights::none;
-  return import_with(recipe, options);
-}
-
 namespace {
 
 // The floating input; of several the one of the highest rank.
@@ -328,32 +268,51 @@ AttentionForm attention_form(const std::string& name) {
                                    : AttentionForm::expanded;
 }
 
-LossKind loss_kind(const std::string& name) {
-  return name == "mean_squared_error" ? LossKind::mean_squared_error
-         : name == "from_graph"       ? LossKind::from_graph
-                                      : LossKind::softmax_cross_entropy;
-}
-
-std::vector<LossTerm> loss_terms(const Recipe& recipe) {
-  std::vector<LossTerm> terms;
+void check_losses(const Recipe& recipe) {
   Problems problems;
-  for (const RecipeLoss& loss : recipe.losses) {
-    // What a batch's share of the labels is, each loss would need its own gradients to say.
-    if (loss.ignore_index && recipe.accumulation > 1)
-      problems.add(fmt::format(
-          "losses: ignore_index of loss {} and accumulation {}: of several losses, labels that do not count "
-          "are only weighed within one batch: leave one of them out",
-          terms.size() + 1, recipe.accumulation));
-    LossTerm& term = terms.emplace_back();
-    term.name = loss.name, term.weight = loss.weight;
-    term.loss.kind = loss_kind(loss.kind), term.loss.output = loss.output, term.loss.labels = loss.labels;
-    term.loss.class_axis = loss.class_axis, term.loss.ignore_index = loss.ignore_index;
-    term.loss.label_smoothing = loss.label_smoothing;
-  }
   if (!recipe.losses.empty() && recipe.objective == "masked_token")
     problems.add("objective masked_token: there are several losses, and it has one: leave [[loss]] out");
+  if (recipe.objective != "labels" && recipe.losses.empty() && find_loss(recipe.loss)->labels != LossFunction::classes)
+    problems.add(
+        fmt::format("objective {}: its labels are tokens, which loss {} does not take: softmax_cross_entropy does",
+                    recipe.objective, recipe.loss));
   problems.throw_if_any();
-  return terms;
+}
+
+// Whether the mean is over labels that count alone, or by their weights.
+bool weighs_labels(const OutputLoss& loss) {
+  const LossFunction& function = function_of(loss);
+  return (loss.ignore_index && function.reads("ignore_index")) ||
+         (loss.parameters.contains("class_weights") && function.labels == LossFunction::classes);
+}
+
+// Of several losses: a backward each where they have a scale each, and where accumulated batches are to be weighed by
+// labels, of which each loss has its own.
+void separate_losses(const Recipe& recipe, LossScaling& scaling) {
+  const bool each = recipe.loss_scales == "each" && scaling.mode == LossScaleMode::dynamic;
+  const bool weighs = recipe.accumulation > 1 && std::ranges::any_of(recipe.losses, [](const LossTerm& term) {
+                        return term.weight != 0 && weighs_labels(term.loss);
+                      });
+  if (!each && !weighs) return;
+  for (const LossTerm& term : recipe.losses) scaling.losses.push_back(term.weight);
+  if (std::ranges::all_of(scaling.losses, [](double weight) { return weight == 0; })) scaling.losses.clear();
+  if (each && !scaling.losses.empty()) scaling.scales = LossScaling::of_each;
+}
+
+// By node: the weight, input or node behind each operand.
+std::map<std::string, std::vector<std::string>> operand_sources(const std::vector<FileNode>& nodes) {
+  std::unordered_map<std::string_view, std::string_view> makers;
+  for (const FileNode& node : nodes)
+    for (const std::string& result : node.results) makers.emplace(result, node.name);
+  std::map<std::string, std::vector<std::string>> sources;
+  for (const FileNode& node : nodes) {
+    std::vector<std::string>& of_node = sources[node.name];
+    for (const std::string& operand : node.operands) {
+      const auto maker = makers.find(operand);
+      of_node.emplace_back(maker == makers.end() ? operand : maker->second);
+    }
+  }
+  return sources;
 }
 
 }  // namespace
@@ -367,18 +326,15 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
     p.input = image_input(model);
     o.preprocessing.push_back(std::move(p));
   }
-  o.loss.kind = loss_kind(r.loss);
-  o.loss.terms = loss_terms(r);
-  o.loss.output = r.output;
-  o.loss.class_axis = r.class_axis;
-  o.loss.ignore_index = r.ignore_index;
+  check_losses(r);
+  static_cast<OutputLoss&>(o.loss) = one_loss(r);
+  o.loss.terms = r.losses;
   if (r.objective == "masked_token") {
     if (r.ignore_index && *r.ignore_index != kUncounted)
       throw Error(fmt::format("ignore_index: objective masked_token labels what it does not hide {}: leave it out",
                               kUncounted));
     o.loss.ignore_index = kUncounted;
   }
-  o.loss.label_smoothing = r.label_smoothing;
   o.autocast.low = low_type(r.precision);
   PrecisionPolicy policy = precision_policy(r);
   const Preset& preset = preset_of(policy);
@@ -389,14 +345,21 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
   for (const FileNode& node : imported.file_nodes)
     if (!node.module.empty()) o.autocast.sources.scopes.emplace(node.name, node.module);
   o.autocast.sources.part_of = parts_at_import(imported);
+  o.autocast.sources.operands = operand_sources(imported.file_nodes);
   OptimizerOptions& opt = o.optimizer;
   opt.name = r.optimizer, opt.parameters = r.optimizer_parameters;
   opt.no_decay = r.no_decay;
   opt.weight_decay = r.weight_decay;
+  opt.groups = parameter_groups(r);
+  for (const UnfreezeRule& rule : r.unfreeze) opt.unfreeze.emplace_back(rule.pattern, rule.epoch);
   if (r.clip_norm > 0) opt.clip_norm = r.clip_norm;
+  if (r.clip_value > 0) opt.clip_value = r.clip_value;
+  if (r.clip_adaptive > 0) opt.clip_adaptive = r.clip_adaptive;
+  if (r.ema > 0) opt.ema = r.ema;
   opt.scaling = loss_scaling(r);
   if (preset.loss_scale == Preset::one && r.loss_scale == "auto")
     opt.scaling = {.mode = LossScaleMode::fixed, .initial = 1};
+  separate_losses(r, opt.scaling);
   if (preset.masters == Preset::rounded) opt.weights = o.autocast.low;
   opt.accumulation = r.accumulation;
   return o;
@@ -406,6 +369,7 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   const Clock::time_point start = Clock::now();
   ImportedModel imported = options.stop_after.empty() ? import_for(recipe, options.constants, ImportOptions::on_demand)
                                                       : import_graph(recipe);
+  if (options.weights) take_weights(imported, *options.weights, options.weights_from);
   const double import_seconds = seconds_since(start);
   CompiledTraining result = compile_imported(recipe, std::move(imported), device, options);
   result.report.times.insert(result.report.times.begin(), {"import", import_seconds});
@@ -463,11 +427,16 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.dump = options.dump;
   passes.programs = options.programs;
   passes.loss.model_outputs = options.model_outputs;
+  if (options.model_outputs == LossOptions::dropped && options.purpose == TrainingPipelineOptions::compiling &&
+      !recipe.measures.empty() && need_outputs(recipe.measures, judged_outputs(imported.graph, passes.loss)))
+    passes.loss.model_outputs = LossOptions::kept_for_evaluation;
   passes.arenas = options.arenas;
   passes.purpose = options.purpose;
   passes.taps = options.taps;
+  // Taps are of the sum's gradients.
+  if (passes.taps) passes.optimizer.scaling.losses.clear(), passes.optimizer.scaling.scales = LossScaling::shared;
   if (device == DeviceKind::cuda) passes.attention = attention_form(recipe.attention);
-  if (recipe.classes > 0 && options.purpose != TrainingPipelineOptions::typing)
+  if (recipe.classes > 0 && has_loss(options.purpose))
     if (const std::optional<int64_t> logits = class_count(imported.graph, passes.loss)) check_classes(recipe, *logits);
   PipelineResult graphs = run_training_pipeline(imported.graph, passes);
   result.taps = std::move(graphs.taps);
@@ -521,7 +490,8 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   }
   model.state.merge(graphs.initial_states);
   fill_initial_state(model, graphs.arenas, imported, passes.optimizer.weights);
-  model.notes = notes_of(recipe, passes.loss, model, imported);
+  model.notes = notes_of(recipe, passes.loss, model, imported, options.purpose);
+  model.notes.rates = rate_notes(recipe, graphs.arenas);
   model.notes.preset = report.preset;
   model.notes.largest_tensors = largest_values(std::move(lowered.values));
   check(model);

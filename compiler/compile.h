@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ struct CompileOptions {
   std::optional<TapOptions> taps;  // beside the step's own results: what its tensors hold
   MissingConstants constants = MissingConstants::refused;
   TrainingPipelineOptions::Purpose purpose = TrainingPipelineOptions::compiling;
+  std::optional<FileTensors> weights{};  // in the place of the file's, from
+  std::string weights_from{};
 };
 
 struct CompileReport {
@@ -63,10 +66,10 @@ LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe);
 // What the step does about gradients that are not finite.
 LossScaling loss_scaling(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.
-ImportedModel import_graph(const Recipe& recipe);
+ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics = ImportOptions::of_batches);
 TrainingPipelineOptions pipeline_options(const Recipe& recipe, const ImportedModel& model);
 // Compiles programs "train", "accumulate" (with accumulation), "gradients" (where asked for) and "evaluate" for
-// `target` "cpu" or "cuda".
+// `target` "cpu" or "cuda"; for predictions "evaluate" alone, of the model's outputs without a loss.
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options = {});
 // The same of a model that was imported as the recipe wants it.
 CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, DeviceKind device,

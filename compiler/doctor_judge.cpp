@@ -82,7 +82,8 @@ std::string_view name(Symptom::Kind kind) {
 
 double noise_of(DType low) { return low == DType::f16 ? 0.04 : 0.25; }
 
-Difference Judge::difference(const TensorReading& low, const TensorReading& full, double floor) const {
+// `noise`: of a sum whose terms are rounded; what of it is lost to zeros is no more than that.
+Difference Judge::difference(const TensorReading& low, const TensorReading& full, double floor, double noise) const {
   Difference d;
   const size_t count = std::min(low.samples.size(), full.samples.size());
   double off = 0, all = 0, lost = 0;
@@ -99,7 +100,8 @@ Difference Judge::difference(const TensorReading& low, const TensorReading& full
   if (std::isfinite(full.first.largest) && !std::isfinite(low.first.largest)) return {.error = kInfinity};
   const double faintest = floor * floor * static_cast<double>(count);
   d.error = off == 0 ? 0 : std::sqrt(off / std::max(all, std::max(faintest, 1e-300)));
-  d.lost = all > 0 ? lost / all : 0;
+  const bool is_noise = lost <= noise * noise * static_cast<double>(count);
+  d.lost = all > 0 && !is_noise ? lost / all : 0;
   return d;
 }
 
@@ -145,8 +147,9 @@ std::vector<Difference> Judge::differences(const RunOfSteps& full, const RunOfSt
     const TapCounts& c = t.first;
     const bool is_subnormal = halfstep::is_low(t.tap.type.dtype) && c.underflow + c.subnormal >= 0.25 * not_zero(c);
     const bool faint = is_gradient(t.tap.kind) && !is_subnormal;
-    const double floor = std::max(faint ? kFaint * strongest : 0, noise_of_sum(full, t.tap) / noise_of(low_));
-    found.push_back(difference(t, *other->second, floor));
+    const double noise = noise_of_sum(full, t.tap);
+    const double floor = std::max(faint ? kFaint * strongest : 0, noise / noise_of(low_));
+    found.push_back(difference(t, *other->second, floor, noise));
     const auto wide = spread.find({t.tap.kind, t.tap.node});
     found.back().allowed = std::max(noise_of(low_), wide == spread.end() ? 0 : kSpreads * wide->second);
   }

@@ -26,7 +26,7 @@ class Judge {
 
  private:
   double noise_of_sum(const RunOfSteps& full, const Tap& tap) const;
-  Difference difference(const TensorReading& low, const TensorReading& full, double floor) const;
+  Difference difference(const TensorReading& low, const TensorReading& full, double floor, double noise) const;
   bool is_off(const Difference& d) const;
   Symptom of_tensor(const Examination& e, size_t tensor) const;
   Symptom finding(const Examination& e, size_t tensor) const;

@@ -8,7 +8,9 @@
 
 #include "base/error.h"
 #include "runtime/executor.h"
+#include "training/notes.h"
 #include "training/random_inputs.h"
+#include "training/run_setup.h"
 #include "training/step_sums.h"
 #include "training/trainer.h"
 
@@ -97,22 +99,21 @@ class Runner {
         order_ = feed_->order(recipe_.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored,
                               static_cast<uint64_t>(recipe_.seed), epoch_ = epoch);
       const auto first = static_cast<size_t>(step % per_epoch * batch);
+      const std::vector<double> shares =
+          rate_shares(executor_.model().notes, recipe_.learning_rate, step / per_epoch + 1);
       feed_->fill(std::span(order_).subspan(first, static_cast<size_t>(batch)),
-                  {.learning_rate = rate, .iteration = step, .seed = static_cast<uint64_t>(recipe_.seed)}, staging);
+                  {.learning_rate = rate,
+                   .rate_shares = shares,
+                   .iteration = step,
+                   .seed = static_cast<uint64_t>(recipe_.seed)},
+                  staging);
     }
     executor_.submit();
   }
 
   // The rate of the whole training's schedule.
   double rate_of(int64_t step) const {
-    const LearningRateSchedule schedule{.kind = recipe_.schedule,
-                                        .learning_rate = recipe_.learning_rate,
-                                        .warmup_steps = recipe_.warmup_steps,
-                                        .step_epochs = recipe_.step_epochs,
-                                        .gamma = recipe_.gamma,
-                                        .final_rate = recipe_.final_rate,
-                                        .decay_steps = recipe_.decay_steps};
-    return learning_rate(schedule, {feed_->samples() / feed_->batch(), recipe_.epochs}, step);
+    return learning_rate(schedule_of(recipe_), {feed_->samples() / feed_->batch(), recipe_.epochs}, step);
   }
 
   TapCounts counts(const NamedTensors& outputs, size_t tap) const {

@@ -1,6 +1,7 @@
 #include "compiler/file_training.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
@@ -59,6 +60,7 @@ void take_keys(Recipe& recipe, const TrainingOperators& file) {
   take(recipe, "output", file.output);
   if (file.class_axis) take(recipe, "class_axis", std::to_string(*file.class_axis));
   if (file.ignore_index) take(recipe, "ignore_index", std::to_string(*file.ignore_index));
+  if (!file.class_weights.empty()) take(recipe, "class_weights", fmt::format("{}", fmt::join(file.class_weights, ",")));
   take(recipe, "optimizer", file.optimizer);
   const OptimizerRow* const row = find_optimizer(file.optimizer);
   for (const auto& [parameter, value] : file.parameters) {
@@ -79,8 +81,18 @@ void refuse_other_keys(const Recipe& recipe) {
     if (!holds) problems.add(fmt::format("{}: training operators do not say it: {}", key, remedy));
   };
   expect(recipe.losses.empty(), "losses", "write --training-graph or --training-info, or train with one");
-  expect(recipe.label_smoothing == 0, "label_smoothing", "leave it out");
+  for (const auto& [key, values] : recipe.loss_parameters)
+    expect(key == "class_weights" || !find_loss(recipe.loss)->reads(key) || values == std::vector{0.0}, key,
+           "leave it out");
+  expect(recipe.loss == "softmax_cross_entropy" || recipe.loss == "nll" || recipe.loss == "mean_squared_error" ||
+             recipe.loss == "from_graph",
+         "loss", "take softmax_cross_entropy, nll, mean_squared_error or from_graph, or write --training-info");
   expect(recipe.clip_norm == 0, "clip_norm", "leave it out");
+  expect(recipe.clip_value == 0, "clip_value", "leave it out");
+  expect(recipe.clip_adaptive == 0, "clip_adaptive", "leave it out");
+  expect(recipe.groups.empty(), "groups", "leave it out");
+  expect(recipe.unfreeze.empty(), "unfreeze", "give it to the run");
+  expect(recipe.ema == 0, "ema", "give it to the run");
   expect(recipe.accumulation == 1, "accumulation", "give it to the run");
   expect(!recipe.dropout, "dropout", "give it to the run");
   expect(recipe.schedule == "constant" && recipe.warmup_steps == 0, "schedule", "give it to the run");
@@ -130,15 +142,18 @@ void export_with_training(const Recipe& recipe, const std::filesystem::path& pat
   if (training.output.empty() && imported.outputs.size() == 1) training.output = imported.outputs.front();
   training.class_axis = axis_of_classes(imported.graph, options.loss);
   training.ignore_index = recipe.ignore_index;
+  if (const auto weights = recipe.loss_parameters.find("class_weights");
+      weights != recipe.loss_parameters.end() && find_loss(recipe.loss)->labels == LossFunction::classes)
+    for (const double weight : weights->second) training.class_weights.push_back(fmt::format("{}", weight));
   training.optimizer = recipe.optimizer;
   for (const HyperParameter& parameter : find_optimizer(recipe.optimizer)->parameters)
     training.parameters[std::string(parameter.name)] = find_key(std::string(parameter.name))->get(recipe);
   training.weight_decay = fmt::format("{}", recipe.weight_decay);
   training.learning_rate = fmt::format("{}", recipe.learning_rate);
-  const ArenaLayout arenas = plan_arenas(imported.graph, recipe.no_decay);
+  const ArenaLayout arenas = plan_arenas(imported.graph, {.weight_decay = 1, .no_decay = recipe.no_decay});
   for (const ArenaSlice& slice : arenas.slices) {
     training.trained.push_back(slice.name);
-    if (slice.offset >= arenas.decayed) training.no_decay.push_back(slice.name);
+    if (arenas.segments[slice.segment].weight_decay == 0) training.no_decay.push_back(slice.name);
   }
   size_t rank = 0;
   for (const NamedValue& output : imported.graph.outputs())

@@ -176,7 +176,8 @@ std::string explain_non_finite(const Recipe& recipe, const ModelState& state, co
   ModelState scaled = state;
   const double loss_scale = step.loss_scale.value_or(scaling.mode == LossScaleMode::none ? 1 : scaling.initial);
   const auto set_scale = [&](double scale) {
-    if (const auto slot = scaled.slots.find("loss_scale.scale"); slot != scaled.slots.end()) slot->second.set(0, scale);
+    for (auto& [name, slot] : scaled.slots)  // of each loss, where they have their own
+      if (name.starts_with(kLossScaleState.text)) slot.set(0, scale);
     if (scaling.mode == LossScaleMode::fixed) replayed.loss_scale = "fixed", replayed.initial_scale = scale;
   };
   // The mean over fewer samples would make cotangents larger than they were.

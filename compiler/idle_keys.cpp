@@ -7,6 +7,7 @@
 
 #include "base/optimizers.h"
 #include "training/learning_rate.h"
+#include "training/recipe_losses.h"
 
 namespace halfstep {
 namespace {
@@ -24,14 +25,17 @@ bool scales_nothing(const Recipe& r) {
 const std::vector<IdleKeys>& rows() {
   static const std::vector<IdleKeys> table{
       {{"no_decay"},
-       [](const Recipe& r) { return r.weight_decay == 0; },
+       [](const Recipe& r) {
+         return r.weight_decay == 0 &&
+                std::ranges::none_of(r.groups, [](const RecipeGroup& g) { return g.weight_decay.value_or(0) > 0; });
+       },
        [](const Recipe&) { return std::string("weight_decay is 0"); }},
-      {{"loss", "output", "label_smoothing", "class_axis", "ignore_index", "classes"},
+      {{"loss", "output", "classes"},
        [](const Recipe& r) { return !r.losses.empty(); },
        [](const Recipe&) { return std::string("each of the losses has its own"); }},
-      {{"label_smoothing", "class_axis", "ignore_index"},
-       [](const Recipe& r) { return r.losses.empty() && r.loss != "softmax_cross_entropy"; },
-       [](const Recipe& r) { return "loss is " + r.loss; }},
+      {{"loss_scales"},
+       [](const Recipe& r) { return r.losses.empty(); },
+       [](const Recipe&) { return std::string("there is one loss"); }},
       {{"ids"},
        [](const Recipe& r) { return r.objective == "labels"; },
        [](const Recipe&) { return std::string("objective is labels"); }},
@@ -51,6 +55,9 @@ const std::vector<IdleKeys>& rows() {
       {{"mask_token", "mask_probability", "special_tokens"},
        [](const Recipe& r) { return r.objective != "masked_token"; },
        [](const Recipe& r) { return "objective is " + r.objective; }},
+      {{"loss_scales"},
+       [](const Recipe& r) { return !r.losses.empty() && (scales_nothing(r) || r.loss_scale == "fixed"); },
+       [](const Recipe&) { return std::string("the loss scale does not move"); }},
       {{"initial_scale", "growth_factor", "backoff_factor", "growth_interval", "min_scale", "hysteresis"},
        scales_nothing,
        [](const Recipe& r) { return fmt::format("in {} the loss is not scaled", r.precision); }},
@@ -64,9 +71,27 @@ const std::vector<IdleKeys>& rows() {
         "op_types_to_include", "data_max", "init_max", "max_depth_of_reduction", "calibration_data"},
        [](const Recipe& r) { return r.precision == "fp32"; },
        [](const Recipe&) { return std::string("precision is fp32"); }},
+      {{"per_class"},
+       [](const Recipe& r) { return r.measures.empty(); },
+       [](const Recipe&) { return std::string("no measures are given"); }},
+      {{"learning_rate", "warmup_steps"},
+       [](const Recipe& r) { return r.schedule == "file"; },
+       [](const Recipe&) { return std::string("schedule is file"); }},
+      {{"skipped_steps_count"},
+       [](const Recipe& r) { return r.schedule == "constant" && r.warmup_steps == 0; },
+       [](const Recipe&) { return std::string("the rate is constant"); }},
+      {{"min_delta"},
+       [](const Recipe& r) { return r.patience == 0; },
+       [](const Recipe&) { return std::string("patience is 0"); }},
       {{"bn_after", "bn_epsilon"},
        [](const Recipe& r) { return !r.bn_insert; },
        [](const Recipe&) { return std::string("bn_insert is false"); }},
+      {{"init_std"},
+       [](const Recipe& r) { return r.init_scheme == "pytorch" || r.init_scheme == "xavier"; },
+       [](const Recipe& r) { return "init_scheme is " + r.init_scheme; }},
+      {{"init_scheme", "init_std"},
+       [](const Recipe& r) { return r.init == "from_file" && r.fresh.empty() && r.resize_head == 0; },
+       [](const Recipe&) { return std::string("no weight starts fresh: init is from_file"); }},
       {{"tf32", "autotune"},
        [](const Recipe& r) { return r.device == "cpu"; },
        [](const Recipe&) { return std::string("device is cpu"); }},
@@ -96,17 +121,20 @@ void add_idle_schedule_keys(const Recipe& recipe, std::vector<std::string>& sent
         sentences.push_back(fmt::format("{} has no effect: schedule is {}", name, chosen.name));
 }
 
-// Of one of several losses.
+// Keys of losses that theirs does not read.
 void add_idle_keys_of_losses(const Recipe& recipe, std::vector<std::string>& sentences) {
+  for (const LossKey& key : loss_keys()) {
+    if (!recipe.given.contains(std::string(key.name))) continue;
+    if (!recipe.losses.empty())
+      sentences.push_back(fmt::format("{} has no effect: each of the losses has its own", key.name));
+    else if (!find_loss(recipe.loss)->reads(key.name))
+      sentences.push_back(fmt::format("{} has no effect: loss is {}", key.name, recipe.loss));
+  }
   for (size_t i = 0; i < recipe.losses.size(); ++i) {
-    const RecipeLoss& loss = recipe.losses[i];
-    const auto add = [&](bool given, const char* key) {
-      if (given && loss.kind != "softmax_cross_entropy")
-        sentences.push_back(fmt::format("{} of loss {} has no effect: its kind is {}", key, i + 1, loss.kind));
-    };
-    add(loss.label_smoothing != 0, "label_smoothing");
-    add(loss.class_axis.has_value(), "class_axis");
-    add(loss.ignore_index.has_value(), "ignore_index");
+    const OutputLoss& loss = recipe.losses[i].loss;
+    for (const LossKey& key : loss_keys())
+      if (!get_loss_key(loss, key, kListSeparator).empty() && !function_of(loss).reads(key.name))
+        sentences.push_back(fmt::format("{} of loss {} has no effect: its kind is {}", key.name, i + 1, loss.kind));
   }
 }
 

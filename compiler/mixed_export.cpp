@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "compiler/compile.h"
 #include "frontend/export/export.h"
 
 namespace halfstep {
@@ -43,23 +44,33 @@ MixedPrecision mixed_precision_of(const Inspection& inspection) {
     const FileNode& file = inspection.report.file_nodes[*node.file_node];
     if (file.results.empty()) continue;
     const bool is_written_out = node.fate == Fate::part || (wholes.contains(*node.origin.name) && !is_movement(node));
-    const bool is_in_low = is_low(node.operand) && (is_contraction(node) || (is_low(node.result) && !is_written_out));
-    mixed.nodes[file.results.front()] = {is_in_low ? mixed.low : DType::f32, node.reason};
+    bool is_in_low = is_low(node.operand) && (is_contraction(node) || (is_low(node.result) && !is_written_out));
+    NodeAssignment assigned{.reason = node.reason};
+    // One that reads or writes f32 somewhere computes in it, and what is low beside it is rounded.
+    for (const auto& [slot, type] : node.slots) {
+      is_in_low &= is_low(type);
+      if (is_low(type) && slot == "result") assigned.rounds_result = true;
+      if (is_low(type) && slot != "result") assigned.rounded_operands.push_back(std::stoul(slot));
+    }
+    assigned.type = is_in_low ? mixed.low : DType::f32;
+    mixed.nodes[file.results.front()] = std::move(assigned);
   }
   return mixed;
 }
 
 MixedExport export_mixed(const Recipe& recipe, const FileTensors& trained, const std::filesystem::path& path,
-                         const std::map<std::string, std::string>& metadata) {
+                         const std::map<std::string, std::string>& metadata, const std::vector<std::string>& outputs) {
   CompileOptions types;
   types.purpose = TrainingPipelineOptions::typing;
   MixedExport result{.inspection = inspect(at_sizes_of_file(recipe), types)};
   if (!result.inspection.low) {
-    export_model(inference_model(onnx_model_of(recipe), trained), path, {.metadata = metadata});
+    result.cut = export_cut(recipe, trained, path, metadata, outputs);
     return result;
   }
   const MixedPrecision assignment = mixed_precision_of(result.inspection);
-  MixedModel mixed = mixed_precision(inference_model(onnx_model_of(recipe), trained), assignment);
+  OnnxModel whole = inference_model(onnx_model_of(recipe), trained);
+  if (!outputs.empty()) result.cut = choose_outputs(whole, outputs, import_options(recipe));
+  MixedModel mixed = mixed_precision(std::move(whole), assignment);
   result.low_nodes = mixed.low_nodes, result.casts = mixed.casts, result.low_weights = mixed.low_weights;
   result.weight_bytes = mixed.weight_bytes, result.weight_bytes_before = mixed.weight_bytes_before;
   result.lost_weights = std::move(mixed.lost_weights);
@@ -68,6 +79,15 @@ MixedExport export_mixed(const Recipe& recipe, const FileTensors& trained, const
   options.metadata["halfstep.precision"] = recipe.precision;
   export_model(std::move(mixed.model), path, options);
   return result;
+}
+
+CutModel export_cut(const Recipe& recipe, const FileTensors& trained, const std::filesystem::path& path,
+                    const std::map<std::string, std::string>& metadata, const std::vector<std::string>& outputs) {
+  OnnxModel model = inference_model(onnx_model_of(recipe), trained);
+  CutModel cut;
+  if (!outputs.empty()) cut = choose_outputs(model, outputs, import_options(recipe));
+  export_model(std::move(model), path, {.metadata = metadata});
+  return cut;
 }
 
 }  // namespace halfstep

@@ -7,6 +7,7 @@
 
 #include "base/tensor.h"
 #include "compiler/inspect/inspection.h"
+#include "frontend/export/choose_outputs.h"
 #include "frontend/export/mixed_precision.h"
 
 namespace halfstep {
@@ -21,10 +22,15 @@ struct MixedExport {
   int64_t low_nodes = 0, casts = 0, low_weights = 0;
   int64_t weight_bytes = 0, weight_bytes_before = 0;
   std::vector<std::pair<std::string, int64_t>> lost_weights = {};
+  CutModel cut = {};
 };
-// Writes the recipe's model as one of inference, with the weights of `trained` where there are some; in fp32 without
-// casts. Error as export_model.
+// Writes the recipe's model as one of inference, with the weights of `trained` where there are some, cut to `outputs`
+// where some are named (choose_outputs); in fp32 without casts. Error as export_model.
 MixedExport export_mixed(const Recipe& recipe, const FileTensors& trained, const std::filesystem::path& path,
-                         const std::map<std::string, std::string>& metadata);
+                         const std::map<std::string, std::string>& metadata,
+                         const std::vector<std::string>& outputs = {});
+// The same in the types of the file.
+CutModel export_cut(const Recipe& recipe, const FileTensors& trained, const std::filesystem::path& path,
+                    const std::map<std::string, std::string>& metadata, const std::vector<std::string>& outputs);
 
 }  // namespace halfstep

@@ -127,13 +127,12 @@ class Reader {
 
   void extend(PrecisionPolicy& policy, const fs::path& path, const std::string& name, toml::source_index line) {
     if (const Preset* preset = preset_or_null(name)) {
-      // Of two presets the rows of both count; how types spread is the last one's.
-      if (!policy.preset.empty() && policy.preset != preset->name) {
-        const std::vector<PrecisionRule> rows = preset_rules(find_preset(policy.preset));
-        policy.rules.insert(policy.rules.begin(), rows.begin(), rows.end());
-        const std::vector<PrecisionRule> further = preset_rules(*preset);
-        policy.rules.insert(policy.rules.end(), further.begin(), further.end());
-      }
+      if (!policy.preset.empty() && policy.preset != preset->name)
+        return add(
+            path, line,
+            fmt::format("extends: preset '{}' beside '{}', which {}: a policy begins from one preset; leave one out",
+                        preset->name, policy.preset, preset_from_));
+      preset_from_ = fmt::format("'{}', line {}, extends", path.string(), line);
       policy.preset = preset->name;
       return;
     }
@@ -210,6 +209,7 @@ class Reader {
 
   Problems problems_;
   std::vector<fs::path> files_;
+  std::string preset_from_;     // what names the preset
   std::vector<fs::path> open_;  // files being read, each extended by the one before
 };
 

@@ -95,10 +95,13 @@ class OnnxRows {
         continue;
       }
       PrecisionRow& of_node = rows[at->second];
+      std::map<std::string, DType> slots = std::move(of_node.slots);
+      slots.insert(row.slots.begin(), row.slots.end());
       if (rank(op(row.op), row.result) < rank(op(of_node.op), of_node.result))
         of_node = row;
       else if (op(of_node.op).kernel == KernelKind::reduction && is_floating(row.result))
         of_node.result = row.result;  // a mean's product, the logarithm of a sum
+      of_node.slots = std::move(slots);
     }
     return rows;
   }
@@ -209,6 +212,14 @@ OnnxNodeIndex::OnnxNodeIndex(const std::vector<OnnxNode>& nodes) : nodes_(nodes)
 std::string OnnxNodeIndex::operator_of(const Origin& origin, std::string_view ir_op) const {
   if (const auto found = positions_.find(*origin.name); found != positions_.end()) return nodes_[found->second].op;
   return origin.phase == Phase::forward ? "preprocessing" : std::string(ir_op);
+}
+
+Shape OnnxNodeIndex::shape_in_file(const std::string& node, const Shape& shape) const {
+  const auto found = positions_.find(node);
+  if (found == positions_.end() || !nodes_[found->second].shape) return shape;
+  const Shape& known = *nodes_[found->second].shape;
+  const bool same = TensorType{DType::f32, known}.element_count() == TensorType{DType::f32, shape}.element_count();
+  return same ? known : shape;
 }
 
 size_t OnnxNodeIndex::position_of(const Origin& origin) const {

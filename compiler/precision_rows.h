@@ -19,6 +19,8 @@ class OnnxNodeIndex {
 
   // The ONNX operator of the node that `origin` names, or what stands for it where we added it ourselves.
   std::string operator_of(const Origin& origin, std::string_view ir_op) const;
+  // As ONNX has the node's first value, where it has as many elements as `shape`, else `shape`.
+  Shape shape_in_file(const std::string& node, const Shape& shape) const;
   // For rows in the model's order, which passes do not keep: preprocessing is first, the loss last.
   size_t position_of(const Origin& origin) const;
 

@@ -7,8 +7,11 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "base/printable.h"
 #include "base/sha256.h"
 #include "base/version.h"
+#include "training/measures.h"
 
 namespace halfstep {
 namespace {
@@ -59,7 +62,8 @@ std::string without_places(const std::string& paths) {
 }
 
 std::string recipe_text(Recipe recipe) {
-  for (std::string* path : {&recipe.model, &recipe.data, &recipe.test_data}) *path = without_places(*path);
+  for (std::string* path : {&recipe.model, &recipe.data, &recipe.test_data, &recipe.class_names})
+    *path = without_places(*path);
   recipe.resume.clear();
   recipe.out = Recipe().out;  // runs that differ in their place alone write the same model
   std::string text = to_toml(recipe);
@@ -75,6 +79,9 @@ std::map<std::string, std::string> provenance(const Recipe& recipe, std::optiona
                                               {"halfstep.precision", recipe.precision},
                                               {"halfstep.recipe", recipe_text(recipe)}};
   if (!recipe.data.empty()) metadata["halfstep.data"] = describe_data(recipe.data);
+  if (!recipe.class_names.empty())
+    metadata["class_names"] = nlohmann::json(read_class_names(recipe.class_names, 0))
+                                  .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   if (steps) metadata["halfstep.steps"] = std::to_string(*steps);
   return metadata;
 }

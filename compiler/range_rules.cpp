@@ -20,11 +20,20 @@ constexpr double kDataMax = 512;  // AutoCast's own
 bool is_input(const Node& node) { return node.op->leaf == Leaf::input; }
 bool computes(const Node& node) { return node.op->leaf == Leaf::none && !node.operands.empty(); }
 
+// NaN where one of them is.
 double largest(std::span<const double> values) {
   double most = 0;
-  for (double v : values)
-    if (!(std::abs(v) <= most)) most = std::isnan(v) ? INFINITY : std::abs(v);
+  for (double v : values) {
+    if (std::isnan(v)) return v;
+    most = std::max(most, std::abs(v));
+  }
   return most;
+}
+
+// NaN is beyond every limit.
+bool is_beyond(double magnitude, double most) { return !(magnitude <= most); }
+std::string beyond_text(double magnitude, double most) {
+  return std::isnan(magnitude) ? "NaN" : fmt::format("{:g}, more than {:g}", magnitude, most);
 }
 
 double largest(const Tensor& tensor) {
@@ -116,13 +125,28 @@ void add_weights(const ImportedModel& model, double most, Rules& rules) {
     for (Value operand : node.operands) {
       if (!operand || !is_floating(graph.type(operand).dtype)) continue;
       const Value v = unmoved(graph, operand);
-      if (const double most_of = range(v); most_of > most) {
+      if (const double most_of = range(v); is_beyond(most_of, most)) {
         const Node& leaf = graph.node(v);
         const std::string name = is_leaf(*leaf.op) ? "'" + leaf.attributes.text("name") + "'" : "a constant";
-        rules.add(node, "init_max", fmt::format("{} reaches {:g}, more than {:g}", name, most_of, most));
+        rules.add(node, "init_max", fmt::format("{} reaches {}", name, beyond_text(most_of, most)));
       }
     }
   }
+}
+
+// "sample 3, element 17, and 4 more"; empty: there is none.
+std::string first_nan(const Tensor& tensor) {
+  if (!is_floating(tensor.type.dtype)) return "";
+  const Tensor values = tensor.cast(DType::f64);
+  const std::span<const double> all = values.as<double>();
+  const auto is_nan = [](double v) { return std::isnan(v); };
+  const auto first = std::ranges::find_if(all, is_nan);
+  if (first == all.end()) return "";
+  const int64_t at = first - all.begin(), more = std::ranges::count_if(all, is_nan) - 1;
+  const int64_t samples = tensor.type.shape.empty() ? 1 : tensor.type.shape[0];
+  const int64_t size = std::max<int64_t>(1, static_cast<int64_t>(all.size()) / std::max<int64_t>(1, samples));
+  return fmt::format("sample {}, element {}{}", at / size, at % size,
+                     more > 0 ? fmt::format(", and {} more", more) : "");
 }
 
 // The arrays as the model's inputs. Every problem at once.
@@ -146,6 +170,8 @@ NamedTensors inputs_from(const Graph& graph, FileTensors arrays, const std::stri
     if (array->second.type.shape != type.shape || (is_floating(array->second.type.dtype) && !is_floating(type.dtype)))
       problems.add(fmt::format("calibration data '{}': '{}' is {}, the model's input {}", path, name,
                                to_string(array->second.type), to_string(type)));
+    else if (const std::string nan = first_nan(array->second); !nan.empty())
+      problems.add(fmt::format("calibration data '{}': '{}' holds NaN ({}): leave such samples out", path, name, nan));
     else
       inputs.emplace(leaf_name(node), array->second.cast(type.dtype));
   }
@@ -192,7 +218,8 @@ void add_values(const Recipe& recipe, Rules& rules) {
                if (graph.node(id).op->leaf == Leaf::none || is_input(graph.node(id)))
                  for (const InterpretedTensor& r : results)
                    if (is_floating(r.type.dtype))
-                     ranges[static_cast<size_t>(id)] = std::max(ranges[static_cast<size_t>(id)], largest(r.values));
+                     if (double& range = ranges[static_cast<size_t>(id)]; !std::isnan(range))
+                       if (const double of_result = largest(r.values); is_beyond(of_result, range)) range = of_result;
              }});
   const std::vector<std::vector<NodeId>> users = graph.users();
   const auto same = [&](const Node& a, NodeId b) {
@@ -202,13 +229,12 @@ void add_values(const Recipe& recipe, Rules& rules) {
     const Node& node = graph.node(id);
     if (!computes(node)) continue;
     for (Value v : node.operands)
-      if (v && !same(node, v.node) && ranges[static_cast<size_t>(v.node)] > most)
-        rules.add(node, "data_max",
-                  fmt::format("it reads {:g}, more than {:g}", ranges[static_cast<size_t>(v.node)], most));
+      if (v && !same(node, v.node) && is_beyond(ranges[static_cast<size_t>(v.node)], most))
+        rules.add(node, "data_max", fmt::format("it reads {}", beyond_text(ranges[static_cast<size_t>(v.node)], most)));
     const std::vector<NodeId>& readers = users[static_cast<size_t>(id)];
     const bool leaves_node = readers.empty() || !std::ranges::all_of(readers, [&](NodeId r) { return same(node, r); });
-    if (leaves_node && ranges[static_cast<size_t>(id)] > most)
-      rules.add(node, "data_max", fmt::format("it writes {:g}, more than {:g}", ranges[static_cast<size_t>(id)], most));
+    if (leaves_node && is_beyond(ranges[static_cast<size_t>(id)], most))
+      rules.add(node, "data_max", fmt::format("it writes {}", beyond_text(ranges[static_cast<size_t>(id)], most)));
   }
 }
 

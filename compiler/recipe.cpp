@@ -8,19 +8,20 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "training/recipe_groups.h"
 #include "training/recipe_losses.h"
 
 namespace halfstep {
 namespace {
 
-std::string toml_text(const toml::node& node) {
+std::string toml_text(const toml::node& node, char separator = ',') {
   if (const auto* s = node.as_string()) return s->get();
   if (const auto* i = node.as_integer()) return std::to_string(i->get());
   if (const auto* d = node.as_floating_point()) return fmt::format("{}", d->get());
   if (const auto* b = node.as_boolean()) return b->get() ? "true" : "false";
   if (const auto* a = node.as_array()) {
     std::string text;
-    for (const toml::node& element : *a) text += (text.empty() ? "" : ",") + toml_text(element);
+    for (const toml::node& element : *a) text += (text.empty() ? "" : std::string(1, separator)) + toml_text(element);
     return text;
   }
   throw Error("a number, text, truth value or list expected");
@@ -31,10 +32,32 @@ std::string losses_text(const toml::array& tables) {
   std::string text;
   for (size_t number = 1; const toml::node& node : tables) {
     std::vector<std::pair<std::string, std::string>> keys;
-    for (const auto& [name, value] : *node.as_table()) keys.emplace_back(std::string(name.str()), toml_text(value));
+    for (const auto& [name, value] : *node.as_table())
+      keys.emplace_back(std::string(name.str()), toml_text(value, kListSeparator));
     if (keys.empty()) throw Error(fmt::format("loss {}: it is empty", number));
     ++number;
     text += (text.empty() ? "" : ";") + loss_text(keys);
+  }
+  return text;
+}
+
+// [[group]] tables as the value of key `groups`.
+std::string groups_text(const toml::array& tables) {
+  std::string text;
+  for (size_t number = 1; const toml::node& node : tables) {
+    std::vector<std::pair<std::string, std::string>> keys;
+    for (const auto& [name, value] : *node.as_table()) {
+      std::string all;
+      if (const auto* list = value.as_array())
+        for (const toml::node& one : *list)
+          all += (all.empty() ? "" : std::string(1, kBetweenPatterns)) + toml_text(one);
+      else
+        all = toml_text(value);
+      keys.emplace_back(std::string(name.str()), std::move(all));
+    }
+    if (keys.empty()) throw Error(fmt::format("group {}: it is empty", number));
+    ++number;
+    text += (text.empty() ? "" : ";") + group_text(keys);
   }
   return text;
 }
@@ -66,9 +89,10 @@ void read_recipe_text(Recipe& recipe, const std::string& text, const std::string
   std::ranges::stable_sort(entries, {}, &Entry::line);
   Problems problems;
   for (const Entry& entry : entries) try {
-      const toml::array* tables = entry.name == "loss" ? entry.node->as_array() : nullptr;
+      const bool is_loss = entry.name == "loss";
+      const toml::array* tables = is_loss || entry.name == "group" ? entry.node->as_array() : nullptr;
       if (tables && tables->is_homogeneous(toml::node_type::table)) {
-        set_key(recipe, "losses", losses_text(*tables));
+        set_key(recipe, is_loss ? "losses" : "groups", is_loss ? losses_text(*tables) : groups_text(*tables));
         continue;
       }
       const RecipeKey* k = find_key(entry.name);

@@ -81,7 +81,8 @@ std::vector<char> needed_nodes(const Graph& graph, const ModelState& state) {
 
 Replay::Replay(const Recipe& recipe, int64_t batch, const std::string& pass, const std::string& graph) : batch_(batch) {
   const Recipe replayed = at_batch(recipe, batch);
-  ImportedModel imported = import_graph(replayed);
+  ImportedModel imported =
+      import_graph(replayed, graph == "evaluate" ? ImportOptions::running_alone : ImportOptions::of_batches);
   TrainingPipelineOptions options = pipeline_options(replayed, imported);
   options.stop_after = pass;
   const PipelineResult passes = run_training_pipeline(imported.graph, options);

@@ -1,5 +1,7 @@
 #include "data/data.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -33,22 +35,28 @@ void check_finite(const NamedArray& array) {
 }
 
 struct Bounds {
-  int64_t least, end;  // values are in [least, end)
+  double least, most;
   std::optional<int64_t> ignored;
   std::string what, remedy;
+
+  bool hold(double v) const { return (v >= least && v <= most) || (ignored && v == static_cast<double>(*ignored)); }
+  std::string text() const {
+    if (std::isinf(least)) return fmt::format("at most {:g}", most);
+    return fmt::format("{:.17g} to {:.17g}", least, most);
+  }
 };
 
 void check_values(const NamedArray& array, const Bounds& bounds) {
-  const auto value = [&](int64_t i) { return static_cast<int64_t>(array.values.at(i)); };
   int64_t first = 0, count = 0;
   for (int64_t i = array.values.type.element_count(); i-- > 0;)
-    if (const int64_t v = value(i); (v < bounds.least || v >= bounds.end) && v != bounds.ignored) first = i, ++count;
+    if (!bounds.hold(array.values.at(i))) first = i, ++count;
   if (count == 0) return;
   const int64_t per_sample = array.values.type.element_count() / array.values.type.shape[0];
-  throw Error("data array '" + array.name + "': sample " + std::to_string(first / per_sample) + " has " + bounds.what +
-              " " + std::to_string(value(first)) + ", expected " + std::to_string(bounds.least) + " to " +
-              std::to_string(bounds.end - 1) + " (" + std::to_string(count) +
-              (per_sample == 1 ? " such samples" : " such " + bounds.what + "s") + "): " + bounds.remedy);
+  throw Error(fmt::format(
+      "data array '{}': sample {} has {} {}, expected {} ({}): {}", array.name, first / per_sample, bounds.what,
+      array.values.at(first), bounds.text(),
+      per_sample == 1 ? fmt::format("{} such samples", count) : fmt::format("{} such {}s", count, bounds.what),
+      bounds.remedy));
 }
 
 }  // namespace
@@ -129,12 +137,17 @@ void check_ranges(const Dataset& dataset, const ValueRanges& ranges) {
     return;
   }
   for (const NamedArray& array : dataset.arrays) {
-    if (is_floating(array.values.type.dtype)) continue;
-    if (const auto rows = ranges.rows.find(array.name); rows != ranges.rows.end())
-      check_values(array, {-rows->second, rows->second, std::nullopt, "value",
-                           "the model's table has that many rows: was the data made for another vocabulary?"});
-    else if (const std::optional<LabelRange> labels = label_range(ranges, array.name))
-      check_values(array, {0, labels->classes, labels->ignored, "label",
+    const bool whole = !is_floating(array.values.type.dtype);
+    const std::optional<LabelRange> labels = label_range(ranges, array.name);
+    if (const auto rows = ranges.rows.find(array.name); whole && rows != ranges.rows.end())
+      check_values(array, {-static_cast<double>(rows->second), static_cast<double>(rows->second - 1), std::nullopt,
+                           "value", "the model's table has that many rows: was the data made for another vocabulary?"});
+    else if (labels && labels->bounds)
+      check_values(array, {labels->bounds->least, labels->bounds->most, labels->ignored, "label",
+                           "its loss takes no other: repair the labels, or choose a loss that does (of classes "
+                           "numbered from 0 it is softmax_cross_entropy)"});
+    else if (labels && whole)
+      check_values(array, {0, static_cast<double>(labels->classes - 1), labels->ignored, "label",
                            "repair the labels, or give the label that does not count as ignore_index"});
   }
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/losses.h"
 #include "base/tensor.h"
 #include "data/data_facts.h"
 #include "data/data_options.h"
@@ -61,16 +62,17 @@ bool teaches(const std::string& specification);
 Dataset open_tokens(const std::string& path, const std::string& tokenizer = "");
 
 struct LabelRange {
-  int64_t classes = 0;                  // labels are in [0, classes)
-  std::optional<int64_t> ignored = {};  // is a valid label as well
+  int64_t classes = 0;                     // labels are in [0, classes)
+  std::optional<int64_t> ignored = {};     // is a valid label as well
+  std::optional<LabelBounds> bounds = {};  // of labels that are no classes
 };
 
-// What the values of integer arrays may be.
+// What the values of arrays of labels and indices may be.
 struct ValueRanges {
   std::string labels = "labels";                     // the array that holds them
   int64_t classes = 0;                               // labels and tokens are in [0, classes); 0: they are not checked
   std::optional<int64_t> ignored = {};               // is a valid label as well
-  std::map<std::string, LabelRange> labels_of = {};  // by array, where several losses have labels
+  std::map<std::string, LabelRange> labels_of = {};  // by array, of several losses and of labels with bounds
   std::map<std::string, int64_t> rows = {};  // by array, of the table that its values choose from: in [-rows, rows)
 };
 

@@ -57,9 +57,14 @@ constexpr DefaultInput kDefaultInputs[] = {
 }  // namespace
 
 DataFeed::DataFeed(const Dataset& dataset, const Program& program, const FeedOptions& options)
-    : dataset_(dataset), labels_(options.labels), remarks_(dataset.remarks) {
+    : dataset_(dataset), class_arrays_(options.class_arrays), remarks_(dataset.remarks) {
   Problems problems;
   std::vector<InputPlace> inputs = data_inputs(program, problems);
+  std::erase_if(inputs, [&](const InputPlace& place) {
+    if (!options.zeros.contains(place.buffer->name.text)) return false;
+    constants_.push_back({place.input, std::vector<std::byte>(static_cast<size_t>(place.buffer->type.byte_count()))});
+    return true;
+  });
   if (inputs.empty()) throw Error("program '" + program.name + "' has no data inputs");
   if (dataset.tokens) {
     bind_tokens(*dataset.tokens, std::move(inputs), options.tokens);
@@ -80,7 +85,9 @@ std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& 
   };
   for (const Buffer& buffer : program.buffers) {
     if (buffer.kind != BufferKind::input) continue;
-    if (buffer.name == kStepLearningRate) {
+    if (buffer.name == kStepLearningRate && buffer.type.dtype == DType::f32 && buffer.type.shape.size() == 1) {
+      learning_rate_ = place, rates_ = static_cast<size_t>(buffer.type.shape[0]);
+    } else if (buffer.name == kStepLearningRate) {
       reserve(buffer, DType::f32, learning_rate_);
     } else if (buffer.name == kStepIteration) {
       reserve(buffer, DType::i32, iteration_);
@@ -284,7 +291,7 @@ int64_t DataFeed::samples() const { return tokens_ ? tokens_->samples() : datase
 
 std::vector<int64_t> DataFeed::order(SampleOrder order, uint64_t seed, int64_t epoch) const {
   if (order == SampleOrder::balanced) {
-    const std::optional<ClassLabels> labels = class_labels(dataset_, labels_);
+    const std::optional<ClassLabels> labels = class_labels(dataset_, class_arrays_);
     if (!labels)
       throw Error("sampling: balanced needs an array of one class a sample, and the data has none: leave it out");
     return balanced_order(seed, epoch, labels->of_sample);
@@ -366,7 +373,8 @@ void DataFeed::bind(const Buffer& input, size_t index, const Part& part, const F
   if (fit.kind == SampleFit::none) problems.add(where + misfit(input, part.name(), type));
   if (fit.kind == SampleFit::transposed) binding.columns = fit.columns;
   if (const std::string remark = describe(fit, input, part.name(), type); !remark.empty()) remarks_.push_back(remark);
-  const bool scaled = options.normalization.contains(input.name.text), of_table = !part.array->columns.empty();
+  const bool scaled = options.normalization.contains(input.name.text) || options.labels.contains(input.name.text);
+  const bool of_table = !part.array->columns.empty();
   if (of_table && !is_floating(input.type.dtype)) {
     const Tensor integers = fit.kind == SampleFit::none ? Tensor() : picked_integers(binding);
     if (integers.type.shape.empty() && fit.kind != SampleFit::none)
@@ -488,7 +496,13 @@ void DataFeed::fill(std::span<const int64_t> samples, const StepInputs& step,
   }
   if (tokens_) tokens_->fill(samples, step.seed, step.iteration, staging);
   for (const Constant& constant : constants_) std::ranges::copy(constant.bytes, staging[constant.input].begin());
-  if (learning_rate_) store(staging[*learning_rate_], static_cast<float>(step.learning_rate));
+  if (learning_rate_) {
+    const std::span<const double> shares = step.rate_shares;
+    require(shares.empty() || shares.size() == rates_, "a share of the learning rate for each of the step's");
+    for (size_t i = 0; i < rates_; ++i)
+      store(staging[*learning_rate_].subspan(i * sizeof(float), sizeof(float)),
+            static_cast<float>(step.learning_rate * (shares.empty() ? 1 : shares[i])));
+  }
   if (iteration_) store(staging[*iteration_], static_cast<int32_t>(step.iteration));
   if (seed_) store(staging[*seed_], static_cast<int64_t>(step.seed));
 }

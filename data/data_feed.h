@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,9 +28,10 @@ struct Normalization {
 
 // The host's values for a program's step inputs, where it has them.
 struct StepInputs {
-  double learning_rate = 0;  // f32[]
-  int64_t iteration = 0;     // i32[]
-  uint64_t seed = 0;         // i64[]
+  double learning_rate = 0;               // f32[], or f32[n] of parameters whose rates differ
+  std::span<const double> rate_shares{};  // of it for each of these; empty: all have it
+  int64_t iteration = 0;                  // i32[]
+  uint64_t seed = 0;                      // i64[]
   // Changes image arrays by chance, by (seed, iteration, place in the batch).
   enum Use : uint8_t { looked_at, trained_on } use = looked_at;
 };
@@ -37,7 +39,9 @@ struct StepInputs {
 struct FeedOptions {
   std::map<std::string, Normalization> normalization{};  // by input name, for floating inputs
   TokenObjective tokens{};
-  std::vector<std::string> labels{};  // arrays that may hold the classes of SampleOrder::balanced
+  std::set<std::string> zeros{};            // inputs that hold zeros and take no data
+  std::set<std::string> labels{};           // inputs of labels, whose bytes are numbers and no pixels
+  std::vector<std::string> class_arrays{};  // arrays that may hold the classes of SampleOrder::balanced
   // Of arrays that hold images as bytes, as their input takes them; folders and shards have their own.
   std::vector<std::string> augment{};
   double crop_scale = 1;
@@ -123,7 +127,7 @@ class DataFeed {
   static Tensor picked_integers(const Binding& binding);
 
   const Dataset& dataset_;
-  std::vector<std::string> labels_;
+  std::vector<std::string> class_arrays_;
   std::vector<Binding> bindings_;
   std::optional<TokenFeed> tokens_;
   std::optional<TextFeed> texts_;
@@ -134,6 +138,7 @@ class DataFeed {
   std::vector<Constant> constants_;
   std::vector<std::string> remarks_;
   std::optional<size_t> learning_rate_, iteration_, seed_;  // their places among the program's inputs
+  size_t rates_ = 1;                                        // elements of the learning rate
   int64_t batch_ = 0;
 };
 

@@ -2,6 +2,8 @@
 
 #include <zlib.h>
 
+#include <cerrno>
+#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -37,47 +39,139 @@ void append_member(std::string& to, uint32_t crc, uint32_t bytes, const std::str
          uint16_t{0});
 }
 
+void check_size(const std::filesystem::path& path, size_t all, const std::string& name) {
+  constexpr size_t kMost = std::numeric_limits<uint32_t>::max();
+  if (all > kMost || name.size() > 1 << 15)
+    throw Error("'" + path.string() + "': its arrays take more than 4 GiB: write one of them as .npy");
+}
+
+// One member after the other, then the directory.
+class NpzWriter {
+ public:
+  explicit NpzWriter(FileSink& sink) : sink_(sink) {}
+
+  // `crc` is of header and elements; `write` gives the elements.
+  void add(const std::string& array, const TensorType& type, uint32_t crc, const std::function<void()>& write) {
+    const std::string name = array + ".npy", head = header(type);
+    const auto bytes = static_cast<uint32_t>(head.size() + static_cast<size_t>(type.byte_count()));
+    std::string local("PK\x03\x04", 4);
+    append_member(local, crc, bytes, name);
+    local += name + head;
+    sink_.write(local);
+    write();
+    directory_ += std::string("PK\x01\x02\x14\x00", 6);
+    append_member(directory_, crc, bytes, name);
+    append(directory_, uint16_t{0}, uint16_t{0}, uint16_t{0}, uint32_t{0}, offset_);  // comment, disk, attributes
+    directory_ += name;
+    offset_ += static_cast<uint32_t>(local.size() + static_cast<size_t>(type.byte_count()));
+    ++count_;
+  }
+  void finish() {
+    std::string end("PK\x05\x06\x00\x00\x00\x00", 8);
+    append(end, count_, count_, static_cast<uint32_t>(directory_.size()), offset_, uint16_t{0});
+    sink_.write(directory_ + end);
+  }
+
+ private:
+  FileSink& sink_;
+  std::string directory_;
+  uint32_t offset_ = 0;
+  uint16_t count_ = 0;
+};
+
+uint32_t crc_of(uint32_t crc, std::span<const std::byte> bytes) {
+  return static_cast<uint32_t>(crc32_z(crc, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+}
+
 }  // namespace
 
 void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+  write_npy(path, tensor.type, [&](FileSink& sink) { sink.write(std::span(tensor.data)); });
+}
+
+void write_npy(const std::filesystem::path& path, const TensorType& type, const std::function<void(FileSink&)>& fill) {
   write_file_atomically(path, [&](FileSink& sink) {
-    sink.write(header(tensor.type));
-    sink.write(std::span(tensor.data));
+    sink.write(header(type));
+    fill(sink);
   });
 }
 
 void write_npz(const std::filesystem::path& path, const FileTensors& tensors) {
-  constexpr size_t kMost = std::numeric_limits<uint32_t>::max();
   size_t all = 0;
   for (const auto& [name, tensor] : tensors) {
     all += tensor.data.size() + 2 * name.size() + 1024;
-    if (all > kMost || name.size() > 1 << 15)
-      throw Error("'" + path.string() + "': its arrays take more than 4 GiB: write one of them as .npy");
+    check_size(path, all, name);
   }
   write_file_atomically(path, [&](FileSink& sink) {
-    std::string directory;
-    uint32_t offset = 0;
-    uint16_t count = 0;
+    NpzWriter writer(sink);
     for (const auto& [array, tensor] : tensors) {
-      const std::string name = array + ".npy", head = header(tensor.type);
-      uLong crc = crc32_z(0, reinterpret_cast<const Bytef*>(head.data()), head.size());
-      crc = crc32_z(crc, reinterpret_cast<const Bytef*>(tensor.data.data()), tensor.data.size());
-      const auto bytes = static_cast<uint32_t>(head.size() + tensor.data.size());
-      std::string local("PK\x03\x04", 4);
-      append_member(local, static_cast<uint32_t>(crc), bytes, name);
-      local += name + head;
-      sink.write(local);
-      sink.write(std::span(tensor.data));
-      directory += std::string("PK\x01\x02\x14\x00", 6);
-      append_member(directory, static_cast<uint32_t>(crc), bytes, name);
-      append(directory, uint16_t{0}, uint16_t{0}, uint16_t{0}, uint32_t{0}, offset);  // comment, disk, attributes
-      directory += name;
-      offset += static_cast<uint32_t>(local.size() + tensor.data.size());
-      ++count;
+      const std::string head = header(tensor.type);
+      const uint32_t crc = crc_of(crc_of(0, std::as_bytes(std::span(head))), tensor.data);
+      writer.add(array, tensor.type, crc, [&] { sink.write(std::span(tensor.data)); });
     }
-    std::string end("PK\x05\x06\x00\x00\x00\x00", 8);
-    append(end, count, count, static_cast<uint32_t>(directory.size()), offset, uint16_t{0});
-    sink.write(directory + end);
+    writer.finish();
+  });
+}
+
+struct NpzSpool::Piece {
+  std::string name;
+  TensorType type;
+  std::string head;
+  uint32_t crc = 0;
+  std::FILE* file = nullptr;
+  std::filesystem::path path;
+
+  ~Piece() {
+    if (file != nullptr) std::fclose(file);
+  }
+};
+
+NpzSpool::NpzSpool(const std::filesystem::path& path, std::vector<std::pair<std::string, TensorType>> members)
+    : path_(path) {
+  size_t all = 0;
+  for (auto& [name, type] : members) {
+    all += static_cast<size_t>(type.byte_count()) + 2 * name.size() + 1024;
+    check_size(path, all, name);
+    auto piece = std::make_unique<Piece>();
+    piece->name = name, piece->type = type, piece->head = header(type);
+    piece->crc = crc_of(0, std::as_bytes(std::span(piece->head)));
+    pieces_.push_back(std::move(piece));
+  }
+  directory_ = create_directory_beside(path);
+}
+
+NpzSpool::~NpzSpool() {
+  pieces_.clear();
+  std::error_code ignored;
+  std::filesystem::remove_all(directory_, ignored);
+}
+
+void NpzSpool::add(size_t member, std::span<const std::byte> bytes) {
+  Piece& piece = *pieces_[member];
+  const auto failed = [&] { return Error("cannot write '" + path_.string() + "': " + std::strerror(errno)); };
+  if (piece.file == nullptr) {
+    piece.path = directory_ / std::to_string(member);
+    piece.file = std::fopen(piece.path.c_str(), "w+be");
+    if (piece.file == nullptr) throw failed();
+  }
+  if (std::fwrite(bytes.data(), 1, bytes.size(), piece.file) != bytes.size()) throw failed();
+  piece.crc = crc_of(piece.crc, bytes);
+}
+
+void NpzSpool::finish() {
+  write_file_atomically(path_, [&](FileSink& sink) {
+    NpzWriter writer(sink);
+    for (const auto& piece : pieces_)
+      writer.add(piece->name, piece->type, piece->crc, [&] {
+        if (piece->file == nullptr) return;
+        std::vector<std::byte> part(1 << 20);
+        if (std::fflush(piece->file) != 0 || std::fseek(piece->file, 0, SEEK_SET) != 0)
+          throw Error("cannot write '" + path_.string() + "': " + std::strerror(errno));
+        for (size_t count; (count = std::fread(part.data(), 1, part.size(), piece->file)) > 0;)
+          sink.write(std::span(part).first(count));
+        if (std::ferror(piece->file)) throw Error("cannot read a part of '" + path_.string() + "' again");
+      });
+    writer.finish();
   });
 }
 

@@ -77,7 +77,12 @@ std::string misfit(const Buffer& input, const std::string& what, const TensorTyp
   const Shape wanted = sample_shape(input.type), found = sample_shape(array);
   std::string text = to_string(input.type) + " takes samples of " + to_string(wanted) + ", those of " + what + " " +
                      to_string(array) + " are " + to_string(found);
-  if (input.name == Name("labels")) return text + ": class_axis chooses the output's axis that labels do not have";
+  if (input.name == Name("labels"))
+    return text + (is_floating(input.type.dtype)
+                       ? ": its loss takes a label of 0 or 1 for each number of the output; of one class for a sample, "
+                         "softmax_cross_entropy"
+                       : ": class_axis chooses the output's axis that labels do not have; labels of 0 and 1 for each "
+                         "class are bce_with_logits's");
   return text + (element_count(wanted) == element_count(found) ? ": transpose the array"
                                                                : ": store the array in the input's shape, or give the "
                                                                  "input another with shape");

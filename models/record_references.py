@@ -1,7 +1,8 @@
 """Records what PyTorch computes, for the whole-model tests: tests/references/*.json.
 
 usage: python3 record_references.py OUT_DIR [NAME ...]
-       NAME: mlp lenet resnet18 squeezenet1_1 sgd_adam grad_scaler recurrent several_losses; default: all
+       NAME: mlp lenet resnet18 squeezenet1_1 sgd_adam grad_scaler recurrent several_losses losses loss_scales;
+             default: all
        The fp16 runs and grad_scaler need a CUDA device.
 
 No weights are stored: parameters and images are philox.tensor(name, shape, low, high), where a parameter's name is its
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 
 import philox
+import record_losses
 import zoo
 
 F = torch.nn.functional
@@ -277,6 +279,34 @@ def record_several_losses():
     return result
 
 
+def record_loss_scales():
+    """Forty steps of one weight under two losses with a GradScaler each, their gradients 1 or infinite.
+
+    Each loss is differentiated with respect to its own copy of the weight, so that its scaler unscales and checks it; the
+    weight takes both gradients unless one is not finite, as Apex skips a step if one of its num_losses overflows.
+    """
+    weights, interval, rng = [0.5, 2.0], 3, np.random.default_rng(3)
+    result = dict(torch=torch.__version__, weights=weights, scale=1024.0, growth_interval=interval, steps=[])
+    weight = torch.zeros(1)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=interval) for _ in weights]
+    for _ in range(40):
+        overflows = [bool(v) for v in rng.random(2) < (0.15, 0.3)]
+        gradients = []
+        for factor, overflow, scaler in zip(weights, overflows, scalers):
+            copy = torch.nn.Parameter(weight.clone())
+            optimizer = torch.optim.SGD([copy], lr=1.0)
+            scaler.scale(factor * (copy * (float("inf") if overflow else 1.0)).sum()).backward()
+            scaler.unscale_(optimizer)
+            gradients.append(copy.grad)
+            scaler.update()
+        if not any(overflows):
+            weight = weight - sum(gradients)
+        states = [scaler.state_dict() for scaler in scalers]
+        result["steps"].append(dict(overflows=overflows, scales=[state["scale"] for state in states],
+                                    trackers=[state["_growth_tracker"] for state in states], weight=weight.item()))
+    return result
+
+
 def record_recurrent():
     """Outputs and gradients of two-directional layers with initial states, operands and gradients as ONNX has them.
 
@@ -319,7 +349,7 @@ def main():
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     others = dict(sgd_adam=record_optimizers, grad_scaler=record_grad_scaler, recurrent=record_recurrent,
-                  several_losses=record_several_losses)
+                  several_losses=record_several_losses, losses=lambda: record_losses.record(tidy), loss_scales=record_loss_scales)
     for name in sys.argv[2:] or ["mlp", "lenet", "resnet18", "squeezenet1_1", *others]:
         write(out / f"{name}.json", others[name]() if name in others else record_model(name))
 

@@ -56,7 +56,7 @@ void preprocess(Pipeline& p) {
 }
 
 void attach_the_loss(Pipeline& p) {
-  if (p.options.purpose == TrainingPipelineOptions::typing) return;
+  if (!has_loss(p.options.purpose)) return;
   p.at("forward") = attach_loss(p.at("forward"), p.options.loss, &p.result.remarks);
 }
 
@@ -86,8 +86,12 @@ Graph without_model_outputs(const Graph& graph) {
 // From here the training step and evaluation go their own ways, over the same arenas.
 void split_evaluation(Pipeline& p) {
   const Graph forward = std::move(p.at("forward"));
-  p.result.arenas = plan_arenas(forward, p.options.optimizer.no_decay);
+  p.result.arenas = plan_arenas(forward, arena_order(p.options.optimizer));
   p.result.graphs.clear();
+  if (p.options.purpose == TrainingPipelineOptions::predicting) {
+    p.result.graphs.push_back(inference(forward));
+    return;
+  }
   const bool evaluation_alone = p.options.loss.model_outputs == LossOptions::kept_for_evaluation;
   p.result.graphs.push_back((evaluation_alone ? without_model_outputs(forward) : forward).named("train"));
   if (p.options.purpose == TrainingPipelineOptions::compiling) p.result.graphs.push_back(inference(forward));
@@ -104,6 +108,7 @@ void expand(Pipeline& p) {
 }
 
 void differentiate_training(Pipeline& p) {
+  if (p.options.purpose == TrainingPipelineOptions::predicting) return;
   const OptimizerOptions& optimizer = p.options.optimizer;
   p.at("train") = differentiate(p.at("train"), {.scaling = optimizer.scaling, .accumulation = optimizer.accumulation});
 }
@@ -113,6 +118,10 @@ void bind_to_arenas(Pipeline& p) {
 }
 
 void add_updates(Pipeline& p) {
+  if (p.options.purpose == TrainingPipelineOptions::predicting) {
+    p.result.arena_states = arena_states(p.at("evaluate"), p.result.arenas);
+    return;
+  }
   const OptimizerOptions& optimizer = p.options.optimizer;
   const Graph differentiated = p.at("train");
   p.at("train") = add_update(differentiated, optimizer, p.result.arenas);
@@ -121,7 +130,8 @@ void add_updates(Pipeline& p) {
   p.result.arena_states = arena_states(p.at("train"), p.result.arenas);
   if (p.options.programs == TrainingPipelineOptions::training_and_gradients) {
     p.result.graphs.push_back(add_gradients(differentiated, optimizer, p.result.arenas));
-    if (optimizer.accumulation == 1) p.result.arena_states.push_back(kGradientArena);
+    if (std::ranges::find(p.result.arena_states, Name(kGradientArena)) == p.result.arena_states.end())
+      p.result.arena_states.push_back(kGradientArena);
   }
   p.result.initial_states = initial_states(optimizer);
 }

@@ -41,12 +41,17 @@ struct TrainingPipelineOptions {
   // How weights and slots lie: what this machine runs has arenas, what other engines run (export) a state for each.
   enum Arenas : uint8_t { kept, taken_apart } arenas = kept;
   // To see whether a model trains no report on precision is made, and nothing of evaluation. For the types of the
-  // model's own nodes (with a stop before evaluation is split off) there is no loss.
-  enum Purpose : uint8_t { compiling, checking, typing } purpose = compiling;
+  // model's own nodes (with a stop before evaluation is split off) there is no loss, and for predictions neither, nor
+  // anything but evaluation.
+  enum Purpose : uint8_t { compiling, checking, typing, predicting } purpose = compiling;
   std::optional<TapOptions> taps;  // of "train": what doctor reads
   std::string stop_after;          // a pass of the table; empty: run all
   std::filesystem::path dump;      // a directory for "05_autocast.forward.ir", ... of what changed; empty: none
 };
+
+inline bool has_loss(TrainingPipelineOptions::Purpose purpose) {
+  return purpose != TrainingPipelineOptions::typing && purpose != TrainingPipelineOptions::predicting;
+}
 
 struct PassTime {
   std::string pass;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/error.h"
 #include "base/version.h"
@@ -15,7 +16,7 @@ namespace {
 constexpr const char* kUsage = R"(usage:
   halfstep-run train DIR [--KEY VALUE ...] [--json]
   halfstep-run eval DIR [--checkpoint PATH] [--KEY VALUE ...] [--json]
-  halfstep-run predict DIR -o FILE.npz|FILE.npy [--checkpoint PATH] [--KEY VALUE ...]
+  halfstep-run predict DIR -o FILE [--checkpoint PATH] [--top N] [--probabilities] [--KEY VALUE ...] [--json]
 
 examples:
   halfstep-run train lenet.step --data /usr/share/datasets/fashion-mnist --epochs 5 --out run
@@ -23,7 +24,8 @@ examples:
 
 DIR is a directory that `halfstep compile` made. It holds native code: run none that you would not run as a program.
 Data and checkpoints may come from anyone. PATH of --checkpoint is one, or a directory of them: its newest. predict
-takes a step that was compiled with --keep_outputs true; its data needs no labels.
+takes a step that was compiled with --keep_outputs true, and data without labels; FILE ends in .npz, .npy, .csv or
+.jsonl. --top: of each sample the N classes with the highest scores; --probabilities: of logits.
 
 keys, with defaults as the step was compiled:
 )";
@@ -39,6 +41,8 @@ std::string help_text() {
       fmt::format("halfstep-run {} trains, evaluates and predicts with compiled steps\n\n{}", version(), kUsage);
   for (const RecipeKey& key : recipe_keys())
     if (is_of_runs(key)) text += fmt::format("  {:<36} {}\n", "--" + key.name + " " + key.unit, key.help);
+  for (const auto& [alias, key] : key_aliases())
+    if (is_of_runs(*find_key(std::string(key)))) text += fmt::format("  {:<36} --{}\n", "--" + std::string(alias), key);
   return text + kExitCodes;
 }
 
@@ -62,7 +66,8 @@ class Options {
  public:
   explicit Options(RunCommand& command) : command_(command) {
     if (command.kind != RunCommand::train) others_.emplace_back("checkpoint", &command.checkpoint);
-    if (command.kind == RunCommand::predict) others_.emplace_back("output", &command.output);
+    if (command.kind == RunCommand::predict)
+      others_.emplace_back("output", &command.output), others_.emplace_back("top", &top_);
   }
 
   void read(const std::vector<std::string>& arguments) {
@@ -70,6 +75,8 @@ class Options {
       const std::string& argument = arguments[i];
       if (argument == "--json") {
         command_.format = Format::json;
+      } else if (argument == "--probabilities" && command_.kind == RunCommand::predict) {
+        command_.scores = PredictOptions::probabilities;
       } else if (!argument.starts_with('-')) {
         if (!command_.given.model.empty()) refuse("'" + argument + "' is one argument too many");
         command_.given.model = argument;
@@ -81,6 +88,10 @@ class Options {
       }
     }
     problems_.throw_if_any();
+    if (top_.empty()) return;
+    const auto [end, failed] = std::from_chars(top_.data(), top_.data() + top_.size(), command_.top);
+    if (failed != std::errc() || end != top_.data() + top_.size() || command_.top < 1)
+      refuse("--top '" + top_ + "': a whole number of at least 1 expected");
   }
 
  private:
@@ -95,6 +106,7 @@ class Options {
         return;
       }
     }
+    name = key_of_option(name);
     const RecipeKey* key = find_key(name);
     if (key == nullptr || name == "model") {
       for (const RecipeKey& k : recipe_keys())
@@ -109,6 +121,7 @@ class Options {
   }
 
   RunCommand& command_;
+  std::string top_;
   std::vector<std::pair<std::string, std::string*>> others_;
   Problems problems_;
 };
@@ -131,8 +144,8 @@ std::optional<RunCommand> parse_run_command(int argc, const char* const* argv) {
   command.kind = kind_of(arguments.front());
   Options(command).read({arguments.begin() + 1, arguments.end()});
   if (command.given.model.empty()) refuse("DIR is missing: a directory that `halfstep compile` made");
-  if (command.kind == RunCommand::predict && !command.output.ends_with(".npy") && !command.output.ends_with(".npz"))
-    refuse("-o is missing: FILE.npz, or FILE.npy for a model of one output");
+  if (command.kind == RunCommand::predict && row_format(command.output) == nullptr)
+    refuse("-o is missing, or no file that ends in " + row_format_endings());
   return command;
 }
 

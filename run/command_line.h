@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/guarded.h"
+#include "training/predict.h"
 #include "training/recipe.h"
 
 namespace halfstep {
@@ -15,6 +16,8 @@ struct RunCommand {
   Format format = Format::text;
   std::string checkpoint;  // eval, predict: weights to use; empty: those of the step
   std::string output;      // predict: the file to write
+  int64_t top = 0;         // predict: see PredictOptions
+  PredictOptions::Scores scores = PredictOptions::as_given;
 };
 
 // nullopt: help or the version was asked for, and printed. Throws UsageError for what it cannot understand, Error for

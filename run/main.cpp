@@ -3,17 +3,20 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/file_lock.h"
+#include "cli/measure_report.h"
 #include "cli/output.h"
+#include "cli/predict_report.h"
 #include "cli/progress.h"
 #include "cli/results.h"
-#include "data/npy_write.h"
 #include "program/signature.h"
 #include "run/command_line.h"
 #include "runtime/signals.h"
+#include "training/confusion.h"
 #include "training/metrics.h"
 #include "training/predict.h"
+#include "training/run_directory.h"
 #include "training/run_setup.h"
+#include "training/tensorboard.h"
 
 namespace halfstep {
 namespace {
@@ -38,8 +41,10 @@ LoadedRun load(const RunCommand& command) {
   if (command.format == Format::text)
     for (const std::string& remark : run.executor->remarks()) print_err("halfstep-run: note: {}\n", remark);
   if (!command.checkpoint.empty())
-    write_weights(*run.executor, read_checkpoint_weights(command.checkpoint),
-                  "checkpoint '" + command.checkpoint + "'");
+    write_weights(
+        *run.executor,
+        read_checkpoint_weights(command.checkpoint, run.recipe.ema_weights ? WeightsKind::average : WeightsKind::last),
+        "checkpoint '" + command.checkpoint + "'");
   return run;
 }
 
@@ -58,16 +63,25 @@ TrainReport train_or_name_checkpoint(Executor& executor, const Data& data, const
 }
 
 ExitCode run_train(const RunCommand& command) {
-  const LoadedRun run = load(command);
+  LoadedRun run = load(command);
+  const RunDirectory directory = take_run_directory(run.recipe);
+  run.recipe.out = directory.path.string();
   const Recipe& recipe = run.recipe;
-  const std::unique_ptr<FileLock> lock = take_output_directory(recipe);
+  if (command.format == Format::text && !directory.remark.empty())
+    print_err("halfstep-run: note: {}\n", directory.remark);
   const Data data = open_data(recipe);
   print_remarks(data.train, command);
   const std::filesystem::path metrics_file = std::filesystem::path(recipe.out) / "metrics.jsonl";
   MetricsFile metrics(metrics_file, recipe.metrics_every);
-  TerminalObserver terminal(recipe.epochs);
-  std::vector<TrainObserver*> observers{&metrics};
+  const MemoryReport memory = run.executor->memory();
+  TerminalObserver terminal({.epochs = recipe.epochs,
+                             .max_steps = recipe.max_steps,
+                             .memory_bytes = memory.state_bytes + memory.scratch_bytes + memory.workspace_bytes});
+  ConfusionPictures pictures(recipe.out);
+  std::vector<TrainObserver*> observers{&metrics, &pictures};
   if (command.format == Format::text) observers.push_back(&terminal);
+  std::optional<TensorBoard> board;
+  if (recipe.tensorboard) observers.push_back(&board.emplace(recipe.out, recipe, *run.executor));
   ObserverList observer(observers);
   const SignalGuard signals;
   const TrainReport report =
@@ -79,9 +93,12 @@ ExitCode run_train(const RunCommand& command) {
                 report.checkpoint.string());
     return stopped_by(signals.received());
   }
+  if (command.format == Format::text && !report.epochs.empty() && report.epochs.back().test)
+    print_out("{}", class_tables_text(report.epochs.back().test->measures, output_width()));
   if (command.format == Format::text)
     print_out("  checkpoint  {}\n  metrics     {}\n",
               report.checkpoint.empty() ? recipe.resume : report.checkpoint.string(), metrics_file.string());
+  if (command.format == Format::text && report.best) print_out("{}", best_text(*report.best));
   return ExitCode::success;
 }
 
@@ -89,7 +106,8 @@ EvaluateOptions evaluate_options(const LoadedRun& run, const SignalGuard& signal
   return {.feed = feed_options(run.recipe, run.executor->model()),
           .ranges = value_ranges(run.recipe, run.executor->model()),
           .seed = static_cast<uint64_t>(run.recipe.seed),
-          .signals = &signals};
+          .signals = &signals,
+          .measures = measure_options(run.recipe)};
 }
 
 ExitCode run_eval(const RunCommand& command) {
@@ -102,25 +120,27 @@ ExitCode run_eval(const RunCommand& command) {
   if (command.format == Format::json)
     print_out("{}\n", json_text(evaluation_json(evaluation)));
   else
-    print_out("{}", evaluation_text(evaluation));
+    print_out("{}", evaluation_text(evaluation, output_width()));
+  if (command.format == Format::text)
+    for (const std::string& remark : evaluation.measures.remarks) print_err("halfstep-run: note: {}\n", remark);
+  if (!command.given.given.contains("out")) return ExitCode::success;
+  const ConfusionFiles pictures = confusions_in(run.recipe.out, evaluation.measures);
+  if (command.format == Format::text) print_err("{}", confusion_files_text("halfstep-run", pictures));
   return ExitCode::success;
 }
 
 ExitCode run_predict(const RunCommand& command) {
-  const LoadedRun run = load(command);
+  LoadedRun run = load(command);
+  const std::set<std::string>& given = command.given.given;
+  if (given.contains("data") && !given.contains("test_data")) predict_given_data(run.recipe);
   const SignalGuard signals;
   Dataset data = open_evaluation_data(run.recipe, command.checkpoint);
-  print_remarks(data, command);
-  const std::optional<FileTensors> outputs = predict(*run.executor, std::move(data), evaluate_options(run, signals));
-  if (!outputs) return stopped_by(signals.received());
-  if (command.output.ends_with(".npz")) {
-    write_npz(command.output, *outputs);
-  } else {
-    if (outputs->size() > 1)
-      throw Error("the model has " + std::to_string(outputs->size()) + " outputs: write an .npz");
-    write_npy(command.output, outputs->begin()->second);
-  }
-  for (const auto& [name, tensor] : *outputs) print_err("halfstep-run: {} {}\n", name, to_string(tensor.type));
+  PredictOptions options{
+      .evaluate = evaluate_options(run, signals), .top = command.top, .scores = command.scores, .class_names = {}};
+  if (!run.recipe.class_names.empty()) options.class_names = read_class_names(run.recipe.class_names, 0);
+  const std::optional<Predicted> predicted = predict(*run.executor, std::move(data), options, command.output);
+  if (!predicted) return stopped_by(signals.received());
+  report_prediction(*predicted, "halfstep-run", command.output, run.recipe.precision, command.format);
   return ExitCode::success;
 }
 

@@ -20,6 +20,12 @@ class CompiledStep : public TrainingStep {
   }
   double scalar_state(const Name& name) override { return executor_->read_state(name).at(0); }
   FileTensors parameters() override { return read_model_state(*executor_).weights; }
+  FileTensors average() override {
+    FileTensors result;
+    for (auto& [name, value] : read_model_state(*executor_).slots)
+      if (name.starts_with("ema/")) result.emplace(name.substr(4), value);
+    return result;
+  }
 
  private:
   std::unique_ptr<Executor> executor_;

@@ -60,7 +60,7 @@ class ScaledStep {
  public:
   ScaledStep(const MakeTrainingStep& make_step, const LossScaling& scaling) {
     LossOptions from_graph;
-    from_graph.kind = LossKind::from_graph;
+    from_graph.kind = "from_graph";
     OptimizerOptions options;
     options.scaling = scaling;
     const Graph model = parse_graph(R"(

@@ -83,7 +83,7 @@ inline TrainingCurve train_faint_model(DeviceKind device, std::optional<DType> l
       output "loss" = %6
     })");
   TrainingPipelineOptions options;
-  options.loss.kind = LossKind::from_graph;
+  options.loss.kind = "from_graph";
   options.autocast.low = low;
   options.optimizer.scaling = scaling;
   const std::unique_ptr<Executor> executor = compile_step(model, options, device);

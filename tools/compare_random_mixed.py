@@ -6,7 +6,8 @@ needs numpy, onnx, onnxruntime
 
 A seed makes a model of 3 to 25 operators out of some seventy kinds (contractions, norms, reductions, pointwise, movements,
 windows, recurrences, branches), with shared weights, constants as nodes, and inner values as outputs. Each is written by
-`halfstep export --precision`, must pass onnx.checker with full and strict shape inference, keep its inputs and outputs, and
+`halfstep export --precision`, every other one under a policy with rules of single slots (an operand or the result of a node, in the low
+type or fp32), which the written file must show; it must pass onnx.checker with full and strict shape inference, keep its inputs and outputs, and
 compute what fp32 does but for its roundings (of bf16, which ONNX Runtime's CPU has no kernels for, by nodes in fp32 whose results
 are rounded):
 
@@ -199,6 +200,68 @@ def signature(model):
     return [(e.name, e.type.tensor_type.elem_type, [d.dim_value for d in e.type.tensor_type.shape.dim]) for e in [*model.graph.input, *model.graph.output]]
 
 
+def slot_rules(model, generator):
+    """Rules of single slots: (node, "result" or operand, low or fp32) of nodes that read or give floating values."""
+    candidates = [n for n in model.graph.node if n.name and n.op_type not in ("Constant", "If", "Loop", "Scan")]
+    rules = []
+    for node in candidates:
+        if generator.random() < 0.3:
+            slot = "result" if generator.random() < 0.4 else str(int(generator.integers(len(node.input))))
+            rules.append((node.name, slot, ["low", "fp32"][int(generator.integers(2))]))
+    return rules
+
+
+def policy_text(rules):
+    return "version = 1\n" + "".join(f'[[rule]]\nnode = "{n}"\ntensor = "{s}"\nprecision = "{p}"\n' for n, s, p in rules)
+
+
+def export_with(halfstep, plain, mixed, precision, rules):
+    """Exports; rules of what is no slot of autocast's (integers, what was folded away) are left out of them."""
+    while True:
+        policy = pathlib.Path(str(mixed) + ".toml")
+        policy.write_text(policy_text(rules))
+        done = subprocess.run([halfstep, "export", plain, "--precision", precision, "--policy", policy, "-o", mixed, "--json"], capture_output=True, text=True)
+        bad = {int(line.split(".toml:")[1].split(":")[0]) for line in done.stderr.splitlines() + done.stdout.splitlines() if "is no slot of what it matches" in line}
+        kept = [rule for i, rule in enumerate(rules) if 2 + 4 * i not in bad]
+        if done.returncode == 0 or len(kept) == len(rules):
+            policy.unlink()
+            return done, rules
+        rules = kept
+
+
+def check_slots(mixed, inferred, precision, rules):
+    """What the file must show of each rule, by types alone. The number that it shows."""
+    low, types = LOW[precision], {}
+    for v in [*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input]:
+        types[v.name] = v.type.tensor_type.elem_type
+    for t in mixed.graph.initializer:
+        types[t.name] = t.data_type
+    makers = {name: n for n in mixed.graph.node for name in n.output}
+    readers = {}
+    for n in mixed.graph.node:
+        for name in n.input:
+            readers.setdefault(name, []).append(n)
+    shown = 0
+    for name, slot, kind in rules:
+        node = next((n for n in mixed.graph.node if n.name == name), None)
+        if node is None:
+            continue
+        reason = {p.key: p.value for p in node.metadata_props}.get("halfstep.reason", "")
+        if f"{'result' if slot == 'result' else 'operand ' + slot} " not in reason:
+            continue  # a later rule, or one of a part of another
+        value = node.output[0] if slot == "result" else node.input[int(slot)]
+        is_low = types.get(value) == low
+        if slot == "result":
+            after = [n for n in readers.get(value, []) if n.op_type == "Cast"]
+            is_low = is_low or bool(after) and len(after) == len(readers[value]) and all(types.get(n.output[0]) == low for n in after)
+        elif value in makers and makers[value].op_type == "Cast":
+            is_low = is_low or types.get(makers[value].input[0]) == low
+        if slot == "result" and kind == "fp32" and types.get(value) == low or kind == "low" and not is_low:
+            raise RuntimeError(f"rule {name} {slot} {kind} is not in the file: {reason}")
+        shown += 1
+    return shown
+
+
 def examine(halfstep, seed, precision, directory):
     """The number of low nodes and casts, the nearest to its bound that an output came; a text: why there is no such model."""
     generator = np.random.default_rng(seed)
@@ -214,7 +277,8 @@ def examine(halfstep, seed, precision, directory):
         return "no fp32"
     plain_path, mixed_path = directory / f"{seed}.onnx", directory / f"{seed}.{precision}.onnx"
     onnx.save(model, plain_path)
-    done = subprocess.run([halfstep, "export", plain_path, "--precision", precision, "-o", mixed_path, "--json"], capture_output=True, text=True)
+    rules = slot_rules(model, np.random.default_rng([seed, 1])) if seed // 2 % 2 else []
+    done, rules = export_with(halfstep, plain_path, mixed_path, precision, rules)
     if done.returncode:
         raise RuntimeError("export: " + (done.stderr or done.stdout).strip()[-400:])
     said = json.loads(done.stdout)
@@ -223,6 +287,7 @@ def examine(halfstep, seed, precision, directory):
     inferred = onnx.shape_inference.infer_shapes(mixed, check_type=True, strict_mode=True, data_prop=True)
     if signature(mixed) != signature(model):
         raise RuntimeError(f"inputs and outputs are {signature(mixed)}, were {signature(model)}")
+    shown = check_slots(mixed, inferred, precision, rules)
     bounds = allowed(mixed, model, precision, inferred, feed, exact, generator)
     nearest = 0.0
     runnable = mixed if precision == "fp16" else in_fp32(mixed, inferred)  # ONNX Runtime's CPU has no kernels for bf16
@@ -232,7 +297,7 @@ def examine(halfstep, seed, precision, directory):
             raise RuntimeError(f"output '{name}' is {distance:.3g} apart from fp32, {bounds[name]:.3g} allowed; its size {np.linalg.norm(exact[name]):.3g}")
         nearest = max(nearest, distance / bounds[name])
     plain_path.unlink(), mixed_path.unlink()
-    return said["low_nodes"], said["casts"], nearest
+    return said["low_nodes"], said["casts"], nearest, shown
 
 
 def work(task):
@@ -257,7 +322,7 @@ def main():
         directory = arguments.keep or pathlib.Path(name)
         directory.mkdir(parents=True, exist_ok=True)
         tasks = [(arguments.halfstep, seed, turns[seed % len(turns)], str(directory)) for seed in range(arguments.first, arguments.first + arguments.count)]
-        agree, failed, low, casts, nearest = 0, 0, 0, 0, 0.0
+        agree, failed, low, casts, nearest, slots = 0, 0, 0, 0, 0.0, 0
         left_out = {"too large": 0, "no fp32": 0}
         with multiprocessing.Pool(arguments.jobs) as pool:
             for seed, precision, found, problem in pool.imap_unordered(work, tasks, chunksize=8):
@@ -267,9 +332,9 @@ def main():
                 elif isinstance(found, str):
                     left_out[found] += 1
                 else:
-                    agree, low, casts, nearest = agree + 1, low + found[0], casts + found[1], max(nearest, found[2])
+                    agree, low, casts, nearest, slots = agree + 1, low + found[0], casts + found[1], max(nearest, found[2]), slots + found[3]
     print(f"compare_random_mixed: {agree} of {agree + failed} models agree ({left_out['too large']} seeds gave values beyond {LARGEST:g} too soon, "
-          f"{left_out['no fp32']} models that ONNX Runtime refuses in fp32); {low} low nodes, {casts} casts; the nearest to its bound is at {100 * nearest:.0f}%")
+          f"{left_out['no fp32']} models that ONNX Runtime refuses in fp32); {low} low nodes, {casts} casts, {slots} rules of single slots; the nearest to its bound is at {100 * nearest:.0f}%")
     sys.exit(1 if failed or agree == 0 else 0)
 
 

@@ -91,6 +91,16 @@ Json manifest_of(const Checkpoint& checkpoint) {
   for (const LossSums& sums : s.totals.losses)
     manifest["epoch_totals"]["losses"].push_back(
         {{"loss", sums.loss}, {"counted", sums.counted}, {"correct", json_of(sums.correct)}, {"judged", sums.judged}});
+  if (s.skipped != SkippedSteps()) manifest["schedule"] = {{"skipped", s.skipped.counted}, {"later", s.skipped.later}};
+  if (const PlateauState& p = s.plateau; p != PlateauState())
+    manifest["plateau"] = {
+        {"best", json_of(p.best)}, {"bad_epochs", p.bad_epochs}, {"cooldown", p.cooldown}, {"rate", json_of(p.rate)}};
+  if (const BestState& b = s.best; b != BestState())
+    manifest["best"] = {{"value", json_of(b.value)},
+                        {"epoch", b.epoch},
+                        {"step", b.step},
+                        {"improved", json_of(b.improved)},
+                        {"waited", b.waited}};
   // The values themselves are tensors of slots.safetensors; here they are for the reader.
   for (const auto& [key, slot] :
        {std::pair{"loss_scale", "loss_scale.scale"}, {"loss_scale_tracker", "loss_scale.tracker"}})
@@ -115,6 +125,39 @@ int64_t bounded_count_in(const Json& object, const char* key) try {
   return count;
 } catch (const Error& e) {
   throw Error("manifest.json: " + std::string(e.what()));
+}
+
+std::optional<double> finite_in(const Json& object, const char* key) {
+  const std::optional<double> value = optional_number(object.at(key));
+  if (value && !std::isfinite(*value))
+    throw Error("manifest.json: '" + std::string(key) + "': a finite number expected");
+  return value;
+}
+
+// What only some runs have.
+void read_rules(const Json& manifest, TrainState& s) {
+  if (manifest.contains("schedule")) {
+    const Json& schedule = manifest.at("schedule");
+    s.skipped = {.counted = bounded_count_in(schedule, "skipped"), .later = counts_in(schedule, "later")};
+    if (s.skipped.counted > s.step || !std::ranges::is_sorted(s.skipped.later) ||
+        (!s.skipped.later.empty() && s.skipped.later.back() >= s.step))
+      throw Error("manifest.json: 'schedule': skipped steps before step " + std::to_string(s.step) + " expected");
+  }
+  if (manifest.contains("plateau")) {
+    const Json& plateau = manifest.at("plateau");
+    s.plateau = {.best = finite_in(plateau, "best"),
+                 .bad_epochs = bounded_count_in(plateau, "bad_epochs"),
+                 .cooldown = bounded_count_in(plateau, "cooldown"),
+                 .rate = finite_in(plateau, "rate")};
+  }
+  if (manifest.contains("best")) {
+    const Json& best = manifest.at("best");
+    s.best = {.value = finite_in(best, "value"),
+              .epoch = bounded_count_in(best, "epoch"),
+              .step = bounded_count_in(best, "step"),
+              .improved = finite_in(best, "improved"),
+              .waited = bounded_count_in(best, "waited")};
+  }
 }
 
 // What the checksum covers may be anyone's all the same.
@@ -149,6 +192,7 @@ TrainState state_of(const Json& manifest) {
          .counted = sums.at("counted"),
          .correct = optional_number(sums.at("correct")),
          .judged = sums.value("judged", sums.at("counted").get<double>())});
+  read_rules(manifest, s);
   return s;
 }
 
@@ -299,8 +343,8 @@ fs::path save_checkpoint(const fs::path& directory, Executor& executor, const Tr
       prepare_checkpoint_directory(partial);
       for (const TensorFile& file : kTensorFiles)
         write_safetensors(partial / file.name, checkpoint.model.*file.tensors);
-      if (const auto scaler = grad_scaler_of(executor.model(), checkpoint.model.slots))
-        write_file_atomically(partial / "grad_scaler.json", to_json(*scaler));
+      if (const auto scalers = grad_scalers_of(executor.model(), checkpoint.model.slots))
+        write_file_atomically(partial / "grad_scaler.json", to_json(*scalers));
       write_file_atomically(partial / "manifest.json", manifest.dump(1) + "\n");
       put_in_place(partial, final_path, replaced);
       for (const fs::path& old : {partial, replaced}) fs::remove_all(old, ignored);
@@ -310,7 +354,8 @@ fs::path save_checkpoint(const fs::path& directory, Executor& executor, const Tr
     }
   const std::vector<CheckpointEntry> entries = list_checkpoints(directory);
   for (size_t i = static_cast<size_t>(keep); keep > 0 && i < entries.size(); ++i)
-    if (entries[i].path != final_path) remove_checkpoint(directory, entries[i].path);
+    if (entries[i].path != final_path && !(state.best.value && entries[i].step == state.best.step))
+      remove_checkpoint(directory, entries[i].path);
   return final_path;
 }
 
@@ -355,6 +400,14 @@ DataFacts read_data_facts(const fs::path& path) {
   }
 }
 
-FileTensors read_checkpoint_weights(const fs::path& path) { return read_checkpoint(path).model.weights; }
+FileTensors read_checkpoint_weights(const fs::path& path, WeightsKind kind) {
+  return weights_of(read_checkpoint(path).model, kind);
+}
+
+fs::path checkpoint_of_step(const fs::path& directory, int64_t step) {
+  const fs::path path = directory / directory_name(step);
+  std::error_code unreadable;
+  return fs::is_directory(path, unreadable) ? path : fs::path();
+}
 
 }  // namespace halfstep

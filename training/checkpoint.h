@@ -10,6 +10,7 @@
 
 #include "data/data_facts.h"
 #include "training/checkpoint_state.h"
+#include "training/epoch_rules.h"
 #include "training/loss_sums.h"
 
 namespace halfstep {
@@ -28,6 +29,15 @@ struct EpochTotals {
   friend bool operator==(const EpochTotals&, const EpochTotals&) = default;
 };
 
+// Skipped steps that the schedule has not counted. What the device skipped is known here only later: a step counts as
+// skipped kSkipDelay steps after it, whenever its result came.
+struct SkippedSteps {
+  int64_t counted = 0;
+  std::vector<int64_t> later{};  // numbers from 0 of those that are yet to count, ascending
+  friend bool operator==(const SkippedSteps&, const SkippedSteps&) = default;
+};
+inline constexpr int64_t kSkipDelay = 8;  // more steps than an executor has in flight
+
 // The host's part of a run: with the executor's state, all that the next step depends on.
 struct TrainState {
   int64_t step = 0;       // optimizer steps finished, skipped ones included
@@ -38,6 +48,9 @@ struct TrainState {
   int64_t samples = 0;    // of the training set
   DataFacts data{};       // what the run learned of it
   EpochTotals totals{};
+  SkippedSteps skipped{};
+  PlateauState plateau{};
+  BestState best{};
   friend bool operator==(const TrainState&, const TrainState&) = default;
 };
 
@@ -52,10 +65,10 @@ void prepare_checkpoint_directory(const std::filesystem::path& directory);
 // run that writes here.
 void recover_checkpoints(const std::filesystem::path& directory);
 
-// Writes to a temporary name in `directory`, syncs, renames; then removes all but the newest `keep` (0: keeps all). One
-// of the same step changes places with it; where it is the same already, nothing is written. Returns the checkpoint's
-// path. On an Error (full disk, say) the older ones are untouched. At every moment of it a run may die: the checkpoint
-// that stood here or the new one is found when resuming.
+// Writes to a temporary name in `directory`, syncs, renames; then removes all but the newest `keep` (0: keeps all) and
+// that of the state's best epoch. One of the same step changes places with it; where it is the same already, nothing is
+// written. Returns the checkpoint's path. On an Error (full disk, say) the older ones are untouched. At every moment of
+// it a run may die: the checkpoint that stood here or the new one is found when resuming.
 std::filesystem::path save_checkpoint(const std::filesystem::path& directory, Executor& executor,
                                       const TrainState& state, int keep);
 
@@ -78,6 +91,8 @@ TrainState load_checkpoint(const std::filesystem::path& path, Executor& executor
 DataFacts read_data_facts(const std::filesystem::path& path);
 
 // For export and evaluation: parameters and non-trainable tensors in the ONNX layout.
-FileTensors read_checkpoint_weights(const std::filesystem::path& path);
+FileTensors read_checkpoint_weights(const std::filesystem::path& path, WeightsKind kind = WeightsKind::last);
+// That after `step` in `directory`; empty: it is not there.
+std::filesystem::path checkpoint_of_step(const std::filesystem::path& directory, int64_t step);
 
 }  // namespace halfstep

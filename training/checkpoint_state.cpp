@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/optimizers.h"
 #include "program/initial_state.h"
 
 namespace halfstep {
@@ -87,7 +88,9 @@ class Restore {
   Restore(const CompiledModel& model, const std::string& where) : model_(model), where_(where) {}
 
   void take(const StateBuffer& buffer, const FileTensors& tensors) {
-    if (buffer.kind == Kind::parameters || buffer.kind == Kind::slot_arena) {
+    if ((buffer.name == kAverageArena || buffer.name == kAverageCount) && !holds_average(tensors)) {
+      contents_.emplace(buffer.name, Tensor(buffer.type));  // a run may begin it later: the next step does
+    } else if (buffer.kind == Kind::parameters || buffer.kind == Kind::slot_arena) {
       Tensor arena(buffer.type);
       for (const ParameterSlice& slice : model_.parameters)
         if (const Tensor* t = find(tensors, slot_name(buffer, slice), {buffer.type.dtype, onnx_shape(slice)}))
@@ -99,13 +102,13 @@ class Restore {
     } else if (is_left_out(buffer, tensors)) {
       contents_.emplace(buffer.name, model_.state.at(buffer.name));
     } else if (const Tensor* t = find(tensors, buffer.name.text, buffer.type)) {
-      contents_.emplace(buffer.name, buffer.name == kLossScaleHysteresis ? at_most_the_models(*t) : *t);
+      contents_.emplace(buffer.name, is_hysteresis(buffer.name) ? at_most_the_models(buffer.name, *t) : *t);
     }
   }
 
   void refuse_unused(const FileTensors& tensors) {
     for (const auto& [name, unused] : tensors)
-      if (!used_.contains(name) && name != kLossScaleHysteresis.text)
+      if (!used_.contains(name) && !is_hysteresis({Role::slot, name}) && !is_of_average(name))
         problems_.add(where_ + ": it holds '" + name +
                       "', which this model does not have: was it another model or optimizer?");
   }
@@ -116,15 +119,25 @@ class Restore {
   }
 
  private:
+  static bool is_hysteresis(const Name& name) {
+    return name == kLossScaleHysteresis || is_of_a_loss(name, kLossScaleHysteresis);
+  }
+  // A run may go on with the running mean of weights, and without.
+  static bool is_of_average(const std::string& name) {
+    return name == kAverageCount.text || name.starts_with(std::string(kAverageArena.text) + "/");
+  }
+  static bool holds_average(const FileTensors& tensors) {
+    return std::ranges::any_of(tensors, [](const auto& entry) { return is_of_average(entry.first); });
+  }
+
   // A run may go on with hysteresis, and without.
   bool is_left_out(const StateBuffer& buffer, const FileTensors& tensors) const {
-    return buffer.name == kLossScaleHysteresis && !tensors.contains(buffer.name.text) &&
-           model_.state.contains(buffer.name);
+    return is_hysteresis(buffer.name) && !tensors.contains(buffer.name.text) && model_.state.contains(buffer.name);
   }
 
   // A run that goes on may spare fewer overflows.
-  Tensor at_most_the_models(const Tensor& left) const {
-    const auto most = model_.state.find(kLossScaleHysteresis);
+  Tensor at_most_the_models(const Name& state, const Tensor& left) const {
+    const auto most = model_.state.find(state);
     return most != model_.state.end() && most->second.at(0) < left.at(0) ? most->second : left;
   }
 
@@ -172,6 +185,41 @@ std::vector<WeightTensor> weights_of(const CompiledModel& model) {
   std::ranges::sort(fixed, {}, &WeightTensor::name);
   trainable.insert(trainable.end(), fixed.begin(), fixed.end());
   return trainable;
+}
+
+bool has_average(const ModelState& state) {
+  const auto updates = state.slots.find(std::string(kAverageCount.text));
+  return updates != state.slots.end() && updates->second.at(0) > 0;
+}
+
+FileTensors weights_of(ModelState state, WeightsKind kind) {
+  if (kind == WeightsKind::last || !has_average(state)) return std::move(state.weights);
+  for (auto& [name, weight] : state.weights)
+    if (const auto mean = state.slots.find(fmt::format("{}/{}", kAverageArena.text, name));
+        mean != state.slots.end() && mean->second.type == weight.type)
+      weight = std::move(mean->second);
+  return std::move(state.weights);
+}
+
+void with_average(Executor& executor, const std::function<void()>& run) {
+  const CompiledModel& model = executor.model();
+  if (!is_arena(model, kAverageArena) || executor.read_state(kAverageCount).at(0) == 0) return run();
+  const auto put = [&](const Tensor& weights) {
+    for (const StateBuffer& buffer : state_buffers(model))
+      if (buffer.kind == Kind::parameters)
+        executor.write_state(buffer.name, weights);
+      else if (buffer.kind == Kind::low_copy && buffer.base == kParameterArena)
+        executor.write_state(buffer.name, weights.cast(buffer.type.dtype));
+  };
+  const Tensor weights = executor.read_state(kParameterArena);
+  put(executor.read_state(kAverageArena));
+  try {
+    run();
+  } catch (...) {
+    put(weights);
+    throw;
+  }
+  put(weights);
 }
 
 FileTensors read_weights(Executor& executor) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,11 @@ struct WeightTensor {
 };
 std::vector<WeightTensor> weights_of(const CompiledModel& model);
 
+// The weights as the last step left them, or their running mean (recipe key ema) where there is one.
+enum class WeightsKind : uint8_t { last, average };
+bool has_average(const ModelState& state);
+FileTensors weights_of(ModelState state, WeightsKind kind);
+
 // ModelState::weights alone. Waits for the device.
 FileTensors read_weights(Executor& executor);
 
@@ -34,6 +40,10 @@ ModelState read_model_state(Executor& executor);
 // Replaces all of the state and rebuilds the low copies. Throws Error, every problem listed and each line beginning
 // with `where`, before anything is written: a tensor is missing, is left over, or has another type or shape.
 void write_model_state(Executor& executor, const ModelState& state, const std::string& where);
+
+// Calls `run` with the running mean in the weights' place, where the model has one and a step has made it; the weights
+// are then what they were, bit for bit. Waits for the device.
+void with_average(Executor& executor, const std::function<void()>& run);
 
 // The same for the weights alone; slots keep what they hold.
 void write_weights(Executor& executor, const FileTensors& weights, const std::string& where);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -18,18 +19,26 @@ struct GradScalerState {
   friend bool operator==(const GradScalerState&, const GradScalerState&) = default;
 };
 
+// By the losses' names, where each has its own scale; "": that of all. As JSON an object of the five keys, or one such
+// object for each name.
+using GradScalers = std::map<std::string, GradScalerState>;
+
 // What json.dump(scaler.state_dict(), file) wrote. Error naming the file and all that is missing, unknown or out of
 // range.
-GradScalerState read_grad_scaler(const std::filesystem::path& path);
-// scaler.load_state_dict(json.loads(text)) takes it.
-std::string to_json(const GradScalerState& state);
+GradScalers read_grad_scalers(const std::filesystem::path& path);
+// scaler.load_state_dict(json.loads(text)) takes it, or one for each loss.
+std::string to_json(const GradScalers& states);
 
+bool has_loss_scale(const CompiledModel& model);  // a dynamic one
 // Of a step whose slots hold these; nullopt: its loss scale is not dynamic.
-std::optional<GradScalerState> grad_scaler_of(const CompiledModel& model, const FileTensors& slots);
+std::optional<GradScalers> grad_scalers_of(const CompiledModel& model, const FileTensors& slots);
 // Waits for the device. Error where the loss scale is not dynamic.
-GradScalerState read_grad_scaler(Executor& executor);
+GradScalers read_grad_scalers(Executor& executor);
+GradScalerState read_grad_scaler(Executor& executor);  // Error also where each loss has its own
 // Sets scale and tracker. The factors and the interval are part of the step: Error, each line beginning with `where`,
-// if they differ, if the scale is below the step's floor, or if the loss scale is not dynamic.
+// if they differ, if the scale is below the step's floor, or if the loss scale is not dynamic. One state for all is
+// taken by the scale of each loss; states of each go to a step whose losses have these names and a scale each.
+void write_grad_scalers(Executor& executor, const GradScalers& states, const std::string& where);
 void write_grad_scaler(Executor& executor, const GradScalerState& state, const std::string& where);
 
 // Gives the keys of the loss scale the values of the file that `grad_scaler` names. Error where one was given and

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace halfstep {
@@ -18,7 +21,16 @@ struct LearningRateSchedule {
   int64_t step_epochs = 1;
   double gamma = 0.1;
   double final_rate = 0;
-  int64_t decay_steps = 0;  // where `final_rate` is reached; 0: after all epochs
+  int64_t decay_steps = 0;            // where `final_rate` is reached; 0: after all epochs
+  std::vector<int64_t> milestones{};  // epochs, ascending
+  int64_t restart_epochs = 1, restart_factor = 1;
+  double power = 1;
+  double rise_fraction = 0.3, rise_factor = 25, fall_factor = 1e4;
+  enum Phases : uint8_t { two, three } phases = two;
+  // From a step on, up to the next: of a file.
+  std::vector<std::pair<int64_t, double>> points{};
+  // What epochs have made of the full rate: of plateau.
+  std::optional<double> reduced{};
 };
 
 struct TrainingLength {
@@ -38,6 +50,10 @@ struct ScheduleRow {
 
 std::span<const ScheduleRow> learning_rate_schedules();
 const ScheduleRow* find_schedule(std::string_view name);  // nullptr: there is none
+
+// A rate a line, of the steps one after the other, or lines STEP,RATE, each of which holds until the next; lines
+// after '#' and empty ones do not count. Error naming the line.
+std::vector<std::pair<int64_t, double>> read_schedule_file(const std::filesystem::path& path);
 
 // Throws Error listing the values that make no sense.
 void check(const LearningRateSchedule& schedule);

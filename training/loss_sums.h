@@ -13,7 +13,7 @@ namespace halfstep {
 
 struct LossSums {
   double loss = 0;     // over the labels that count
-  double counted = 0;  // how many these are; samples, where all labels count
+  double counted = 0;  // how many these are, or what they weigh; samples, where all labels count
   std::optional<double> correct{};
   double judged = 0;  // labels that could be correct: `counted`, and those of skipped steps
 
@@ -38,11 +38,13 @@ struct LossRow {
   std::string name;
   double weight = 1, loss = 0;
   std::optional<double> accuracy{};
+  std::optional<double> loss_scale{};  // its own, where each loss has one
+  bool overflowed = false;             // at that scale
 };
 inline std::vector<LossRow> loss_rows(const std::vector<LossNote>& notes, std::span<const LossSums> sums) {
   std::vector<LossRow> rows;
   for (size_t i = 0; i < notes.size() && i < sums.size(); ++i)
-    rows.push_back({notes[i].name, notes[i].weight, sums[i].mean(), sums[i].accuracy()});
+    rows.push_back({notes[i].name, notes[i].weight, sums[i].mean(), sums[i].accuracy(), {}, false});
   return rows;
 }
 // The weighted sum, and the accuracy of the first that has one.

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "training/measure_json.h"
 
 namespace halfstep {
 namespace {
@@ -29,6 +30,8 @@ void put(Json& object, const char* key, const std::vector<LossRow>& losses) {
   for (const LossRow& row : losses) {
     object[key][row.name]["loss"] = row.loss;
     put(object[key][row.name], "accuracy", row.accuracy);
+    put(object[key][row.name], "loss_scale", row.loss_scale);
+    if (row.overflowed) object[key][row.name]["overflow"] = true;
   }
 }
 
@@ -71,6 +74,7 @@ void MetricsFile::epoch_finished(const EpochRow& row) {
     put(line, "test_accuracy", row.test->accuracy);
     put(line, "test_losses", row.test->losses);
     put(line, "test_", row.test->tokens);
+    put_measures(line, row.test->measures, "test_");
   }
   put(line, "loss_scale", row.loss_scale);
   line["skipped"] = row.skipped;
@@ -84,10 +88,7 @@ void MetricsFile::epoch_finished(const EpochRow& row) {
 void MetricsFile::finished(const TrainReport& report) {
   const ExecutorCounters& c = report.counters;
   const MemoryReport& m = report.memory;
-  Json line{{"kind", "end"},
-            {"reason", report.reason == StopReason::completed ? "completed" : "interrupted"},
-            {"step", report.steps},
-            {"seconds", report.seconds}};
+  Json line{{"kind", "end"}, {"reason", name(report.reason)}, {"step", report.steps}, {"seconds", report.seconds}};
   line["counters"] = {{"steps", c.steps},
                       {"graph_launches", c.graph_launches},
                       {"stream_synchronisations", c.stream_synchronisations},

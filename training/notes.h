@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "data/data.h"
 #include "data/token_feed.h"
@@ -17,10 +18,13 @@ inline ValueRanges noted_ranges(const StepNotes& notes) {
   ranges.classes = notes.label_classes.value_or(notes.classes.value_or(0));
   ranges.ignored = notes.ignored_label;
   ranges.rows = notes.table_rows;
+  if (notes.label_bounds && notes.label_input)
+    ranges.labels_of[*notes.label_input] = {.ignored = notes.ignored_label, .bounds = notes.label_bounds};
   // Two losses may read the same labels.
   for (const LossNote& loss : notes.losses) {
-    if (loss.classes == 0) continue;
-    const auto [entry, fresh] = ranges.labels_of.try_emplace(loss.labels, LabelRange{loss.classes, loss.ignored});
+    if (loss.classes == 0 && !loss.bounds) continue;
+    const auto [entry, fresh] =
+        ranges.labels_of.try_emplace(loss.labels, LabelRange{loss.classes, loss.ignored, loss.bounds});
     LabelRange& both = entry->second;
     if (!fresh) both.classes = std::min(both.classes, loss.classes);
     if (both.ignored != loss.ignored) both.ignored.reset();
@@ -29,6 +33,15 @@ inline ValueRanges noted_ranges(const StepNotes& notes) {
   if (const auto tokens = ranges.labels_of.find(kTokenLabels); tokens != ranges.labels_of.end() && ranges.classes == 0)
     ranges.classes = tokens->second.classes;
   return ranges;
+}
+
+// What of the learning rate each of the step's rates has in an epoch, counted from 1; `full` is that of the recipe,
+// which schedules change. Empty: all have it.
+inline std::vector<double> rate_shares(const StepNotes& notes, double full, int64_t epoch) {
+  std::vector<double> shares;
+  for (const RateNote& rate : notes.rates)
+    shares.push_back(epoch < rate.from_epoch ? 0 : rate.learning_rate ? *rate.learning_rate / full : 1);
+  return shares;
 }
 
 // The inputs that the losses added to the model's.

@@ -1,6 +1,8 @@
 #include "training/random_inputs.h"
 
+#include <algorithm>
 #include <cstring>
+#include <optional>
 #include <random>
 
 #include "base/error.h"
@@ -12,8 +14,22 @@ namespace {
 // Values of an integer input are below it.
 int64_t bound_of(const ValueRanges& ranges, const CompiledModel& model, const std::string& input) {
   if (const auto rows = ranges.rows.find(input); rows != ranges.rows.end()) return rows->second;
-  if (const auto labels = ranges.labels_of.find(input); labels != ranges.labels_of.end()) return labels->second.classes;
+  if (const auto labels = ranges.labels_of.find(input); labels != ranges.labels_of.end())
+    return std::max<int64_t>(labels->second.classes, 1);
   return model.notes.label_input == input && ranges.classes > 0 ? ranges.classes : 2;
+}
+
+// Of labels with bounds.
+std::optional<LabelBounds> bounds_of(const ValueRanges& ranges, const std::string& input) {
+  const auto labels = ranges.labels_of.find(input);
+  return labels == ranges.labels_of.end() ? std::nullopt : labels->second.bounds;
+}
+
+Tensor random_tensor(const TensorType& type, const LabelBounds& bounds, std::mt19937_64& random) {
+  Tensor tensor(type);
+  std::uniform_real_distribution<double> within(std::max(bounds.least, bounds.most - 10), bounds.most);
+  for (int64_t i = 0; i < type.element_count(); ++i) tensor.set(i, within(random));
+  return tensor;
 }
 
 Tensor random_tensor(const TensorType& type, int64_t bound, std::mt19937_64& random) {
@@ -37,7 +53,9 @@ void fill_random(const CompiledModel& model, const Program& program, double lear
     if (buffer.kind != BufferKind::input) continue;
     Tensor value(buffer.type);
     if (buffer.name == kStepLearningRate)
-      value.set(0, learning_rate);
+      for (int64_t i = 0; i < buffer.type.element_count(); ++i) value.set(i, learning_rate);
+    else if (const auto bounds = bounds_of(ranges, buffer.name.text); bounds && !buffer.name.is(Role::step_input))
+      value = random_tensor(buffer.type, *bounds, random);
     else if (!buffer.name.is(Role::step_input))
       value = random_tensor(buffer.type, bound_of(ranges, model, buffer.name.text), random);
     const std::span<std::byte> to = staging[input++];

@@ -3,115 +3,26 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <limits>
 
 #include "base/error.h"
 #include "base/printable.h"
 #include "training/learning_rate.h"
+#include "training/recipe_groups.h"
 #include "training/recipe_losses.h"
+#include "training/recipe_values.h"
 
 namespace halfstep {
 namespace {
 
-// Reading and writing one value of each kind.
-void read(std::string& to, const std::string& text) { to = text; }
-
-void read(int64_t& to, const std::string& text) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
-  if (error != std::errc() || end != text.data() + text.size())
-    throw Error("a whole number expected, found '" + text + "'");
-}
-
-void read(double& to, const std::string& text) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(to))
-    throw Error("a number expected, found '" + text + "'");
-}
-
-void read(bool& to, const std::string& text) {
-  if (text != "true" && text != "false") throw Error("true or false expected, found '" + text + "'");
-  to = text == "true";
-}
-
-// 6GiB, 1.5GiB, 500MiB, 1073741824
-void read(ByteSize& to, const std::string& text) {
-  constexpr std::string_view kUnits[] = {"TiB", "GiB", "MiB", "KiB"};
-  double factor = 0x1p40, number = 0;
-  std::string digits = text;
-  for (const std::string_view unit : kUnits) {
-    if (digits.ends_with(unit)) break;
-    factor /= 1024;
-  }
-  if (factor > 1) digits.resize(digits.size() - 3);
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-  if (error != std::errc() || end != digits.data() + digits.size() ||
-      !(number * factor >= 1 && number * factor < 0x1p62))
-    throw Error("a size expected as 6GiB, 1.5GiB, 500MiB or a number of bytes, found '" + text + "'");
-  to.bytes = static_cast<int64_t>(number * factor);
-}
-
-template <typename T>
-void read(std::optional<T>& to, const std::string& text) {
-  read(to.emplace(), text);
-}
-
-template <typename T>
-void read(std::vector<T>& to, const std::string& text) {
-  to.clear();
-  for (const std::string& part : split(text, ',')) read(to.emplace_back(), part);
-}
-
-// x=64,3,224,224;y=64,10 or 64,3,224,224 for the only input.
-void read(std::map<std::string, Shape>& to, const std::string& text) {
-  for (const std::string& part : split(text, ';')) {
-    const size_t equals = part.find('=');
-    read(to[equals == std::string::npos ? "" : part.substr(0, equals)],
-         part.substr(equals == std::string::npos ? 0 : equals + 1));
-  }
-}
-
-// sr=16000,threshold=0.5
-void read(std::map<std::string, double>& to, const std::string& text) {
-  for (const std::string& part : split(text, ',')) {
-    const size_t equals = part.rfind('=');
-    if (equals == std::string::npos || equals == 0) throw Error("NAME=NUMBER expected, found '" + part + "'");
-    read(to[part.substr(0, equals)], part.substr(equals + 1));
-  }
-}
-
-void read(std::vector<RecipeLoss>& to, const std::string& text) { to = read_losses(text); }
-
-std::string write(const std::string& v) { return v; }
-std::string write(int64_t v) { return std::to_string(v); }
-std::string write(double v) { return fmt::format("{}", v); }
-std::string write(ByteSize v) { return std::to_string(v.bytes); }
-std::string write(bool v) { return v ? "true" : "false"; }
-template <typename T>
-std::string write(const std::optional<T>& v) {
-  return v ? write(*v) : "";
-}
-template <typename T>
-std::string write(const std::vector<T>& v) {
-  std::string text;
-  for (const T& part : v) text += (text.empty() ? "" : ",") + write(part);
-  return text;
-}
-std::string write(const std::map<std::string, Shape>& v) {
-  std::string text;
-  for (const auto& [name, shape] : v)
-    text += (text.empty() ? "" : ";") + (name.empty() ? "" : name + "=") + write(shape);
-  return text;
-}
-
-std::string write(const std::map<std::string, double>& v) {
-  std::string text;
-  for (const auto& [name, number] : v) text += (text.empty() ? "" : ",") + name + "=" + write(number);
-  return text;
-}
-
-std::string write(const std::vector<RecipeLoss>& v) { return write_losses(v); }
+using recipe_values::read;
+using recipe_values::write;
+void read(std::vector<LossTerm>& to, const std::string& text) { to = read_losses(text); }
+void read(std::vector<RecipeGroup>& to, const std::string& text) { to = read_groups(text); }
+void read(std::vector<UnfreezeRule>& to, const std::string& text) { to = read_unfreeze(text); }
+std::string write(const std::vector<LossTerm>& v) { return write_losses(v); }
+std::string write(const std::vector<RecipeGroup>& v) { return write_groups(v); }
+std::string write(const std::vector<UnfreezeRule>& v) { return write_unfreeze(v); }
 
 // Words separated by | in `choices`.
 void expect_choice(const std::string& choices, const std::string& text) {
@@ -126,6 +37,7 @@ void expect_choice(const std::string& choices, const std::string& text) {
 constexpr double kNone = std::numeric_limits<double>::infinity();
 // Loss scales are f32, and so are their reciprocals.
 constexpr double kLeastScale = 0x1p-126, kMostScale = 0x1p126;
+constexpr double kMostEma = 0.9999999;       // in f32 below 1
 constexpr double kMostHysteresis = 1 << 30;  // counted in 32 bits
 
 struct Group {
@@ -166,13 +78,14 @@ std::string names_of(const auto& rows) {
 }
 
 RecipeKey parameter_key(const HyperParameter& parameter) {
-  const bool number = parameter.kind == HyperParameter::number;
+  const bool number = parameter.kind != HyperParameter::yes_or_no, whole = parameter.kind == HyperParameter::whole;
   const std::string name(parameter.name);
   const auto set = [=](Recipe& r, const std::string& text) {
     bool yes = false;
+    int64_t count = 0;
     double value = 0;
-    number ? read(value, text) : read(yes, text);
-    r.optimizer_parameters[name] = number ? value : yes;
+    whole ? read(count, text) : number ? read(value, text) : read(yes, text);
+    r.optimizer_parameters[name] = whole ? static_cast<double>(count) : number ? value : yes;
   };
   const auto get = [=](const Recipe& r) {
     const OptimizerRow* row = find_optimizer(r.optimizer);
@@ -187,12 +100,63 @@ RecipeKey parameter_key(const HyperParameter& parameter) {
 // One for each parameter of the optimizers, which may share it.
 std::vector<RecipeKey> parameter_keys() {
   std::vector<RecipeKey> keys;
+  std::map<std::string, std::vector<std::pair<std::string, std::string>>> defaults;  // by key: of rows with that value
   for (const OptimizerRow& row : optimizers())
     for (const HyperParameter& parameter : row.parameters) {
-      auto key = std::ranges::find(keys, parameter.name, &RecipeKey::name);
-      if (key == keys.end()) key = keys.insert(key, parameter_key(parameter));
-      key->help += (key->help.empty() ? "" : ", ") + std::string(row.name);
+      const std::string name(parameter.name);
+      if (std::ranges::find(keys, name, &RecipeKey::name) == keys.end()) keys.push_back(parameter_key(parameter));
+      const bool number = parameter.kind != HyperParameter::yes_or_no;
+      const std::string value = number ? write(parameter.value) : write(parameter.value != 0);
+      auto& rows = defaults[name];
+      auto same = std::ranges::find(rows, value, &std::pair<std::string, std::string>::second);
+      if (same == rows.end()) same = rows.insert(same, {"", value});
+      same->first += (same->first.empty() ? "" : ", ") + std::string(row.name);
     }
+  for (RecipeKey& key : keys)
+    for (const auto& [rows, value] : defaults.at(key.name))
+      key.help += fmt::format("{}{} [{}]", key.help.empty() ? "" : "; ", rows, value);
+  return keys;
+}
+
+// Takes aliases too, and gives the row's name.
+RecipeKey loss_key() {
+  RecipeKey k = key<&Recipe::loss>(kStep, "loss", loss_names("|"), "what is minimised");
+  k.set = [](Recipe& r, const std::string& text) { r.loss = find_loss(text)->name; };
+  return k;
+}
+
+// "sgd, adam": the losses that read a key.
+std::string readers_of(const LossKey& key) {
+  std::string names;
+  for (const LossFunction& row : loss_functions())
+    if (row.reads(key.name)) names += (names.empty() ? "" : ", ") + std::string(row.name);
+  return names;
+}
+
+RecipeKey key_of_losses(const LossKey& key) {
+  const std::string name(key.name);
+  const auto set = [=](Recipe& r, const std::string& text) {
+    OutputLoss loss = one_loss(r);
+    set_loss_key(loss, key, text, ',');
+    r.class_axis = loss.class_axis, r.ignore_index = loss.ignore_index;
+    r.loss_parameters = std::move(loss.parameters);
+  };
+  const auto get = [=](const Recipe& r) {
+    const OutputLoss loss = one_loss(r);
+    const std::string given = get_loss_key(loss, key, ',');
+    if (!given.empty() || !r.losses.empty() || !key.value || !function_of(loss).reads(name)) return given;
+    return key.kind == LossKey::yes_or_no ? write(*key.value != 0) : write(*key.value);
+  };
+  const char* unit = key.kind == LossKey::list        ? "NUMBER,..."
+                     : key.kind == LossKey::yes_or_no ? "true|false"
+                                                      : "NUMBER";
+  return {name,      kStep.name, kStep.scope, unit, fmt::format("{} ({})", key.meaning, readers_of(key)),
+          key.least, key.most,   set,         get};
+}
+
+std::vector<RecipeKey> keys_of_losses() {
+  std::vector<RecipeKey> keys;
+  for (const LossKey& key : loss_keys()) keys.push_back(key_of_losses(key));
   return keys;
 }
 
@@ -214,7 +178,15 @@ std::vector<RecipeKey> all_keys() {
       key<&R::values>(kModel, "set", "NAME=NUMBER,...", "inputs that are constants: every element has this value"),
       key<&R::freeze>(kModel, "freeze", "PATTERN,...", "patterns of parameters that are not trained"),
       key<&R::train>(kModel, "train", "PATTERN,...",
-                     "patterns of constants that are trained though they look like none"),
+                     "patterns of what is trained though freeze names it, or it looks like a constant"),
+      key<&R::fresh>(kModel, "fresh", "PATTERN,...", "patterns of parameters that start fresh; others as init says"),
+      key<&R::resize_head>(kModel, "resize_head", "NUMBER",
+                           "classes of a new last layer, which starts fresh, in the place of the file's; 0: the file's",
+                           0),
+      key<&R::init_scheme>(kModel, "init_scheme", "auto|pytorch|xavier|normal",
+                           "how fresh weights are drawn; auto: normal where the model has attention, else as PyTorch's "
+                           "layers"),
+      key<&R::init_std>(kModel, "init_std", "NUMBER", "standard deviation of scheme normal", 0),
       key<&R::max_nodes>(kModel, "max_nodes", "NUMBER", "of the model, with functions inlined and loops unrolled", 1),
       key<&R::max_iterations>(kModel, "max_iterations", "NUMBER", "of all loops of the model together", 1),
       key<&R::max_folded_bytes>(kModel, "max_folded_bytes", "NUMBER",
@@ -274,17 +246,15 @@ std::vector<RecipeKey> all_keys() {
 
       key<&R::batch>(kStep, "batch", "NUMBER", "samples in a batch", 1),
       key<&R::accumulation>(kStep, "accumulation", "NUMBER", "batches whose gradients make one optimizer step", 1),
-      key<&R::loss>(kStep, "loss", "softmax_cross_entropy|mean_squared_error|from_graph", "what is minimised"),
+      loss_key(),
       key<&R::output>(kStep, "output", "NAME", "the output the loss is attached to; default: the only one"),
       key<&R::losses>(kStep, "losses", "KEY=VALUE,...;...",
-                      "several, whose weighted sum is minimised: name, kind, output, labels, weight, ignore_index, "
-                      "class_axis, label_smoothing; in recipes a [[loss]] each"),
+                      "several, whose weighted sum is minimised: name, kind, output, labels, weight, and the keys of "
+                      "one loss, lists as 1:2:3; in recipes a [[loss]] each"),
+      key<&R::loss_scales>(kStep, "loss_scales", "shared|each",
+                           "of several losses: one scale and one backward for their sum, or for each its own"),
       key<&R::keep_outputs>(kStep, "keep_outputs", "true|false",
                             "evaluation also gives the model's outputs, for predictions through the API"),
-      key<&R::ignore_index>(kStep, "ignore_index", "NUMBER", "the label that does not count"),
-      key<&R::class_axis>(kStep, "class_axis", "NUMBER",
-                          "of the output; default: 1, the last of [N, S, V] where the model takes token ids"),
-      key<&R::label_smoothing>(kStep, "label_smoothing", "NUMBER", "share of a label spread over all classes", 0, 1),
       key<&R::objective>(kStep, "objective", "labels|next_token|masked_token",
                          "where labels come from: the data, or one stream of tokens"),
       key<&R::ids>(kStep, "ids", "NAME", "the input that takes the tokens; default: the only one that can"),
@@ -297,7 +267,16 @@ std::vector<RecipeKey> all_keys() {
       key<&R::weight_decay>(kStep, "weight_decay", "NUMBER", "all optimizers", 0),
       key<&R::no_decay>(kStep, "no_decay", "PATTERN,...",
                         "parameters without weight decay; vectors: those of one axis (biases, norms)"),
+      key<&R::groups>(kStep, "groups", "KEY=VALUE,...;...",
+                      "parameters (PATTERN|PATTERN) with a learning_rate, a weight_decay, or the optimizer of muon's "
+                      "rest; in recipes a [[group]] each"),
+      key<&R::unfreeze>(kStep, "unfreeze", "PATTERN=EPOCH,...", "parameters that stay as they are before that epoch"),
       key<&R::clip_norm>(kStep, "clip_norm", "NUMBER", "largest global gradient norm; 0: no limit", 0),
+      key<&R::clip_value>(kStep, "clip_value", "NUMBER", "largest element of a gradient; 0: no limit", 0),
+      key<&R::clip_adaptive>(kStep, "clip_adaptive", "NUMBER",
+                             "largest norm of a gradient as a share of its weights', for each output; 0: no limit", 0),
+      key<&R::ema>(kStep, "ema", "NUMBER", "decay of a running mean of the weights, such as 0.999; 0: none", 0,
+                   kMostEma),
 
       key<&R::precision>(kPrecision, "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
       preset_key(),
@@ -356,12 +335,48 @@ std::vector<RecipeKey> all_keys() {
       key<&R::schedule>(kRun, "schedule", names_of(learning_rate_schedules()), "how the rate changes"),
       key<&R::warmup_steps>(kRun, "warmup_steps", "NUMBER", "steps over which the rate rises", 0),
       key<&R::step_epochs>(kRun, "step_epochs", "NUMBER", "schedule step: epochs between changes", 1),
-      key<&R::gamma>(kRun, "gamma", "NUMBER", "schedule step: factor at each change", 0),
-      key<&R::final_rate>(kRun, "final_rate", "NUMBER", "schedules linear and cosine: the last rate", 0),
+      key<&R::milestones>(kRun, "milestones", "NUMBER,...", "schedule multistep: epochs after which it changes"),
+      key<&R::gamma>(kRun, "gamma", "NUMBER", "schedules step, multistep, exponential and plateau: factor at a change",
+                     0),
+      key<&R::final_rate>(kRun, "final_rate", "NUMBER",
+                          "schedules linear, cosine, cosine_restarts and polynomial: the last rate; plateau: the least",
+                          0),
       key<&R::decay_steps>(kRun, "decay_steps", "NUMBER",
-                           "schedules linear and cosine: the step of the last rate; 0: that of all epochs", 0),
+                           "schedules linear, cosine, polynomial and one_cycle: the step of the last rate; 0: that of "
+                           "all epochs",
+                           0),
+      key<&R::power>(kRun, "power", "NUMBER", "schedule polynomial: of the share of steps that is left", 0),
+      key<&R::restart_epochs>(kRun, "restart_epochs", "NUMBER", "schedule cosine_restarts: epochs to the first restart",
+                              1),
+      key<&R::restart_factor>(kRun, "restart_factor", "NUMBER",
+                              "schedule cosine_restarts: how many times as long each next period is", 1),
+      key<&R::rise_fraction>(kRun, "rise_fraction", "NUMBER", "schedule one_cycle: share of the steps that rise", 0, 1),
+      key<&R::rise_factor>(kRun, "rise_factor", "NUMBER",
+                           "schedule one_cycle: the full rate is so many times the first", 1),
+      key<&R::fall_factor>(kRun, "fall_factor", "NUMBER",
+                           "schedule one_cycle: the first rate is so many times the last", 1),
+      key<&R::three_phases>(kRun, "three_phases", "true|false",
+                            "schedule one_cycle: falls as long as it rose, and then on to the last rate"),
+      key<&R::plateau_measure>(kRun, "plateau_measure", "MEASURE",
+                               "schedule plateau: what has to improve; default: the held-out loss, or the training's"),
+      key<&R::plateau_patience>(kRun, "plateau_patience", "NUMBER",
+                                "schedule plateau: epochs without improvement that are borne", 0),
+      key<&R::plateau_threshold>(kRun, "plateau_threshold", "NUMBER",
+                                 "schedule plateau: the share by which it has to improve", 0),
+      key<&R::plateau_cooldown>(kRun, "plateau_cooldown", "NUMBER",
+                                "schedule plateau: epochs after a change that do not count", 0),
+      key<&R::schedule_file>(kRun, "schedule_file", "PATH",
+                             "schedule file: a rate a line, or a line STEP,RATE where it changes"),
+      key<&R::skipped_steps_count>(kRun, "skipped_steps_count", "true|false",
+                                   "the schedule goes on with steps that were skipped too"),
       key<&R::seed>(kRun, "seed", "NUMBER", "of data order, dropout and fresh weights", 0),
       key<&R::shuffle>(kRun, "shuffle", "true|false", "samples in a new order each epoch; false: in the files' order"),
+      key<&R::measures>(
+          kRun, "measures", "NAME,...",
+          "of evaluation, beside loss and accuracy: f1, auc, confusion, ... (docs/measures.md); of several "
+          "losses one's as LOSS.NAME"),
+      key<&R::per_class>(kRun, "per_class", "true|false", "measures also of each class by itself"),
+      key<&R::class_names>(kRun, "class_names", "PATH", "a text file with the name of a class in each line"),
       key<&R::grad_scaler>(kRun, "grad_scaler", "PATH",
                            "start from the state of PyTorch's GradScaler: its state_dict() as JSON; a resumed run has "
                            "its own"),
@@ -376,8 +391,20 @@ std::vector<RecipeKey> all_keys() {
       key<&R::trust>(kRun, "trust", "PATH", "a public key (Ed25519, PEM): a compiled step must be signed with it"),
       key<&R::checkpoint_every>(kRun, "checkpoint_every", "NUMBER", "steps between checkpoints; 0: one an epoch", 0),
       key<&R::keep>(kRun, "keep", "NUMBER", "checkpoints that stay; 0: all", 0),
+      key<&R::best>(kRun, "best", "MEASURE",
+                    "keep the checkpoint after the epoch that is best by this measure, such as test_accuracy"),
+      key<&R::patience>(kRun, "patience", "NUMBER",
+                        "epochs without improvement of `best` after which training ends; 0: no limit", 0),
+      key<&R::min_delta>(kRun, "min_delta", "NUMBER", "patience: what counts as an improvement is larger", 0),
+      key<&R::overwrite>(kRun, "overwrite", "true|false", "remove what another run left in `out`"),
+      key<&R::ema_weights>(kRun, "ema_weights", "true|false",
+                           "evaluate and export the mean of the weights where there is one"),
       key<&R::metrics_every>(kRun, "metrics_every", "NUMBER", "one step in so many goes to metrics.jsonl", 0),
+      key<&R::tensorboard>(kRun, "tensorboard", "true|false", "also write event files for TensorBoard into out"),
   };
+  const std::vector<RecipeKey> of_losses = keys_of_losses();
+  const auto outputs = std::ranges::find(table, "keep_outputs", &RecipeKey::name);
+  table.insert(outputs + 1, of_losses.begin(), of_losses.end());
   const std::vector<RecipeKey> parameters = parameter_keys();
   const auto optimizer = std::ranges::find(table, "optimizer", &RecipeKey::name);
   table.insert(optimizer + 1, parameters.begin(), parameters.end());
@@ -405,7 +432,31 @@ void expect_within(const RecipeKey& k, const std::string& text) {
 
 }  // namespace
 
+OutputLoss one_loss(const Recipe& recipe) {
+  return {.kind = recipe.loss,
+          .output = recipe.output,
+          .labels = {},
+          .class_axis = recipe.class_axis,
+          .ignore_index = recipe.ignore_index,
+          .parameters = recipe.loss_parameters};
+}
+
 std::span<const RecipeKey> recipe_keys() { return keys(); }
+
+std::span<const std::pair<std::string_view, std::string_view>> key_aliases() {
+  static constexpr std::pair<std::string_view, std::string_view> kAliases[] = {{"lr", "learning_rate"},
+                                                                               {"wd", "weight_decay"},
+                                                                               {"bs", "batch"},
+                                                                               {"batch_size", "batch"},
+                                                                               {"warmup", "warmup_steps"}};
+  return kAliases;
+}
+
+std::string key_of_option(const std::string& option) {
+  for (const auto& [alias, name] : key_aliases())
+    if (option == alias) return std::string(name);
+  return option;
+}
 
 const RecipeKey* find_key(const std::string& name) {
   for (const RecipeKey& k : keys())

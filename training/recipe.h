@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/losses.h"
 #include "base/optimizers.h"
 #include "base/tensor.h"
 #include "data/data_options.h"
@@ -24,13 +25,19 @@ struct ByteSize {
   friend bool operator==(const ByteSize&, const ByteSize&) = default;
 };
 
-// One of several losses.
-struct RecipeLoss {
-  std::string name, kind = "softmax_cross_entropy", output, labels;  // empty name: the output's
-  double weight = 1;
-  std::optional<int64_t> ignore_index = {}, class_axis = {};
-  double label_smoothing = 0;
-  friend bool operator==(const RecipeLoss&, const RecipeLoss&) = default;
+// Parameters that are trained otherwise than the rest.
+struct RecipeGroup {
+  std::vector<std::string> parameters;  // patterns
+  std::optional<double> learning_rate = {}, weight_decay = {};
+  std::string optimizer = {};  // of a pair, the one for the rest
+  friend bool operator==(const RecipeGroup&, const RecipeGroup&) = default;
+};
+
+// Weights that stay as they are before an epoch, counted from 1.
+struct UnfreezeRule {
+  std::string pattern = {};
+  int64_t epoch = 1;
+  friend bool operator==(const UnfreezeRule&, const UnfreezeRule&) = default;
 };
 
 struct Recipe : DataOptions {
@@ -42,7 +49,10 @@ struct Recipe : DataOptions {
   std::optional<double> bn_epsilon;
   std::map<std::string, Shape> shapes;
   std::map<std::string, double> values;  // of inputs that are constants
-  std::vector<std::string> freeze, train;
+  std::vector<std::string> freeze, train, fresh;
+  int64_t resize_head = 0;  // classes of the last layer; 0: as in the file
+  std::string init_scheme = "auto";
+  double init_std = 0.02;
   // What a model file may make the import do; the defaults are those of ImportBudget.
   std::optional<int64_t> max_nodes, max_iterations, max_folded_bytes, max_folded_operations;
   int64_t classes = 0;
@@ -54,10 +64,11 @@ struct Recipe : DataOptions {
   int64_t batch = 32;
   int64_t accumulation = 1;
   std::string loss = "softmax_cross_entropy", output;
-  std::vector<RecipeLoss> losses;  // several; empty: the one above
+  std::vector<LossTerm> losses;  // several; empty: the one above
   bool keep_outputs = false;
   std::optional<int64_t> ignore_index, class_axis;
-  double label_smoothing = 0;
+  LossParameters loss_parameters;      // where they are given
+  std::string loss_scales = "shared";  // of several losses
   // What token data is turned into.
   std::string objective = "labels", ids;
   std::optional<int64_t> mask_token;
@@ -66,8 +77,10 @@ struct Recipe : DataOptions {
   std::optional<double> dropout;
   std::string optimizer = "sgd";
   HyperParameters optimizer_parameters;  // where they are given
-  double weight_decay = 0, clip_norm = 0;
+  double weight_decay = 0, clip_norm = 0, clip_value = 0, clip_adaptive = 0, ema = 0;
   std::vector<std::string> no_decay;
+  std::vector<RecipeGroup> groups;
+  std::vector<UnfreezeRule> unfreeze;
 
   // Precision.
   std::string precision = "fp16", preset = "halfstep", policy, loss_scale = "auto";
@@ -87,17 +100,35 @@ struct Recipe : DataOptions {
   std::string schedule = "constant";
   double learning_rate = 0.01, gamma = 0.1, final_rate = 0;
   int64_t warmup_steps = 0, step_epochs = 1, decay_steps = 0;
+  std::vector<int64_t> milestones;
+  int64_t restart_epochs = 1, restart_factor = 1;
+  double power = 1, rise_fraction = 0.3, rise_factor = 25, fall_factor = 1e4;
+  bool three_phases = false;
+  int64_t plateau_patience = 10, plateau_cooldown = 0;
+  double plateau_threshold = 1e-4;
+  std::string plateau_measure, schedule_file;
+  bool skipped_steps_count = false;
   int64_t seed = 0;
   bool shuffle = true;
+  std::vector<std::string> measures;
+  bool per_class = false, tensorboard = false;
+  std::string class_names;
   std::string device = "auto", architecture, attention = "library";
   std::optional<ByteSize> memory_budget;
   int64_t threads = 0, autotune = 8;
   bool tf32 = false;
   std::string out = "halfstep-out", resume, trust;
   int64_t checkpoint_every = 0, keep = 3, metrics_every = 1;
+  std::string best;
+  int64_t patience = 0;
+  double min_delta = 0;
+  bool overwrite = false, ema_weights = true;
 
   std::set<std::string> given;  // keys that were set, by a file or an option
 };
+
+// The one loss, where there are not several.
+OutputLoss one_loss(const Recipe& recipe);
 
 // One row per key: the only place that knows it.
 struct RecipeKey {
@@ -112,7 +143,10 @@ struct RecipeKey {
   std::function<std::string(const Recipe&)> get;
 };
 std::span<const RecipeKey> recipe_keys();
-const RecipeKey* find_key(const std::string& name);  // nullptr: there is none
+// What the field also calls a key on a command line: lr is learning_rate. A name without one stays as it is.
+std::string key_of_option(const std::string& option);
+std::span<const std::pair<std::string_view, std::string_view>> key_aliases();  // alias, key
+const RecipeKey* find_key(const std::string& name);                            // nullptr: there is none
 
 // Sets one key; Error names the key, suggests the nearest one if it is unknown.
 void set_key(Recipe& recipe, const std::string& key, const std::string& value);

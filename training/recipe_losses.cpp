@@ -1,6 +1,7 @@
 #include "training/recipe_losses.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -12,8 +13,6 @@
 
 namespace halfstep {
 namespace {
-
-constexpr const char* kKinds[] = {"softmax_cross_entropy", "mean_squared_error", "from_graph"};
 
 template <typename T>
 T number(const std::string& text, const char* what) {
@@ -29,56 +28,60 @@ void set_text(std::string& to, const std::string& text) {
   to = text;
 }
 
-struct LossKey {
+// What each of several losses has beside the keys of one.
+struct TermKey {
   const char* name;
-  void (*set)(RecipeLoss&, const std::string&);
-  std::string (*get)(const RecipeLoss&);  // "": as it is anyway
+  void (*set)(LossTerm&, const std::string&);
+  std::string (*get)(const LossTerm&);  // "": as it is anyway
 };
-constexpr LossKey kKeys[] = {
-    {"name", [](RecipeLoss& l, const std::string& v) { set_text(l.name, v); },
-     [](const RecipeLoss& l) { return l.name; }},
+constexpr TermKey kTermKeys[] = {
+    {"name", [](LossTerm& l, const std::string& v) { set_text(l.name, v); }, [](const LossTerm& l) { return l.name; }},
     {"kind",
-     [](RecipeLoss& l, const std::string& v) {
-       if (std::ranges::find(kKinds, v) == std::end(kKinds))
-         throw Error(fmt::format("{}, {} or {} expected, found '{}'", kKinds[0], kKinds[1], kKinds[2], v));
-       l.kind = v;
+     [](LossTerm& l, const std::string& v) {
+       const LossFunction* row = find_loss(v);
+       if (!row) {
+         const std::string near = nearest(v, split(loss_names("|"), '|'));
+         throw Error(fmt::format("one of {} expected, found '{}'{}", loss_names(", "), v,
+                                 near.empty() ? "" : "; did you mean '" + near + "'?"));
+       }
+       l.loss.kind = row->name;
      },
-     [](const RecipeLoss& l) { return l.kind; }},
-    {"output", [](RecipeLoss& l, const std::string& v) { set_text(l.output, v); },
-     [](const RecipeLoss& l) { return l.output; }},
-    {"labels", [](RecipeLoss& l, const std::string& v) { set_text(l.labels, v); },
-     [](const RecipeLoss& l) { return l.labels; }},
+     [](const LossTerm& l) { return l.loss.kind; }},
+    {"output", [](LossTerm& l, const std::string& v) { set_text(l.loss.output, v); },
+     [](const LossTerm& l) { return l.loss.output; }},
+    {"labels", [](LossTerm& l, const std::string& v) { set_text(l.loss.labels, v); },
+     [](const LossTerm& l) { return l.loss.labels; }},
     {"weight",
-     [](RecipeLoss& l, const std::string& v) {
+     [](LossTerm& l, const std::string& v) {
        l.weight = number<double>(v, "a number");
        // The step multiplies by it in f32.
        const double size = std::abs(l.weight);
        if (size != 0 && (size > std::numeric_limits<float>::max() || size < std::numeric_limits<float>::min()))
          throw Error(fmt::format("0, or a number that an f32 holds expected, found {}", v));
      },
-     [](const RecipeLoss& l) { return fmt::format("{}", l.weight); }},
-    {"ignore_index", [](RecipeLoss& l, const std::string& v) { l.ignore_index = number<int64_t>(v, "a whole number"); },
-     [](const RecipeLoss& l) { return l.ignore_index ? std::to_string(*l.ignore_index) : ""; }},
-    {"class_axis", [](RecipeLoss& l, const std::string& v) { l.class_axis = number<int64_t>(v, "a whole number"); },
-     [](const RecipeLoss& l) { return l.class_axis ? std::to_string(*l.class_axis) : ""; }},
-    {"label_smoothing",
-     [](RecipeLoss& l, const std::string& v) {
-       l.label_smoothing = number<double>(v, "a number");
-       if (l.label_smoothing < 0 || l.label_smoothing > 1)
-         throw Error(fmt::format("a number from 0 to 1 expected, found {}", v));
-     },
-     [](const RecipeLoss& l) { return l.label_smoothing == 0 ? "" : fmt::format("{}", l.label_smoothing); }}};
+     [](const LossTerm& l) { return fmt::format("{}", l.weight); }}};
 
-void set(RecipeLoss& loss, const std::string& name, const std::string& value) {
-  const auto key = std::ranges::find(kKeys, name, &LossKey::name);
-  if (key == std::end(kKeys)) {
+double value_within(const LossKey& key, const std::string& text) {
+  const double value = number<double>(text, "a number");
+  if (value < key.least || value > key.most)
+    throw Error(std::isinf(key.most)
+                    ? fmt::format("at least {:g} expected, found {}", key.least, text)
+                    : fmt::format("a number from {:g} to {:g} expected, found {}", key.least, key.most, text));
+  return value;
+}
+
+void set(LossTerm& term, const std::string& name, const std::string& value) {
+  const auto of_terms = std::ranges::find(kTermKeys, name, &TermKey::name);
+  const LossKey* of_losses = find_loss_key(name);
+  if (of_terms == std::end(kTermKeys) && !of_losses) {
     std::vector<std::string> names;
-    for (const LossKey& k : kKeys) names.emplace_back(k.name);
+    for (const TermKey& k : kTermKeys) names.emplace_back(k.name);
+    for (const LossKey& k : loss_keys()) names.emplace_back(k.name);
     const std::string near = nearest(name, names);
     throw Error(fmt::format("no key '{}'{}", name, near.empty() ? "" : "; did you mean '" + near + "'?"));
   }
   try {
-    key->set(loss, value);
+    of_losses ? set_loss_key(term.loss, *of_losses, value, kListSeparator) : of_terms->set(term, value);
   } catch (const Error& e) {
     throw Error(name + ": " + e.what());
   }
@@ -97,8 +100,39 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
-std::vector<RecipeLoss> read_losses(const std::string& text) {
-  std::vector<RecipeLoss> losses;
+void set_loss_key(OutputLoss& loss, const LossKey& key, const std::string& text, char separator) {
+  std::vector<double> values;
+  switch (key.kind) {
+    case LossKey::whole:
+      (key.name == "class_axis" ? loss.class_axis : loss.ignore_index) = number<int64_t>(text, "a whole number");
+      return;
+    case LossKey::yes_or_no:
+      if (text != "true" && text != "false") throw Error(fmt::format("true or false expected, found '{}'", text));
+      values = {text == "true" ? 1.0 : 0.0};
+      break;
+    case LossKey::list:
+      for (const std::string& part : split(text, separator)) values.push_back(value_within(key, part));
+      if (values.empty()) throw Error("one number or more expected, found ''");
+      break;
+    case LossKey::number:
+      values = {value_within(key, text)};
+  }
+  loss.parameters[std::string(key.name)] = std::move(values);
+}
+
+std::string get_loss_key(const OutputLoss& loss, const LossKey& key, char separator) {
+  if (key.kind == LossKey::whole) {
+    const std::optional<int64_t>& value = key.name == "class_axis" ? loss.class_axis : loss.ignore_index;
+    return value ? std::to_string(*value) : "";
+  }
+  const auto given = loss.parameters.find(key.name);
+  if (given == loss.parameters.end()) return "";
+  if (key.kind == LossKey::yes_or_no) return given->second.front() != 0 ? "true" : "false";
+  return fmt::format("{}", fmt::join(given->second, std::string_view(&separator, 1)));
+}
+
+std::vector<LossTerm> read_losses(const std::string& text) {
+  std::vector<LossTerm> losses;
   Problems problems;
   for (const std::string& one : split(text, ';')) {
     losses.emplace_back();
@@ -115,12 +149,15 @@ std::vector<RecipeLoss> read_losses(const std::string& text) {
   return losses;
 }
 
-std::string write_losses(const std::vector<RecipeLoss>& losses) {
+std::string write_losses(const std::vector<LossTerm>& losses) {
   std::string text;
-  for (const RecipeLoss& loss : losses) {
+  for (const LossTerm& term : losses) {
     std::vector<std::pair<std::string, std::string>> keys;
-    for (const LossKey& key : kKeys)
-      if (std::string value = key.get(loss); !value.empty()) keys.emplace_back(key.name, std::move(value));
+    for (const TermKey& key : kTermKeys)
+      if (std::string value = key.get(term); !value.empty()) keys.emplace_back(key.name, std::move(value));
+    for (const LossKey& key : loss_keys())
+      if (std::string value = get_loss_key(term.loss, key, kListSeparator); !value.empty())
+        keys.emplace_back(key.name, std::move(value));
     text += (text.empty() ? "" : ";") + loss_text(keys);
   }
   return text;

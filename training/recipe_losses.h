@@ -1,4 +1,5 @@
-// Several losses as one text: "output=class,labels=y,weight=0.5;kind=mean_squared_error,output=box,labels=b".
+// The keys of losses, and several losses as one text:
+// "output=class,labels=y,weight=0.5;kind=mean_squared_error,output=box,labels=b".
 #pragma once
 
 #include <string>
@@ -10,8 +11,14 @@
 namespace halfstep {
 
 // Error naming each loss by its number from 1, and all that is unknown or no value of its key.
-std::vector<RecipeLoss> read_losses(const std::string& text);
-std::string write_losses(const std::vector<RecipeLoss>& losses);
+std::vector<LossTerm> read_losses(const std::string& text);
+std::string write_losses(const std::vector<LossTerm>& losses);
+// One key of a loss; `separator` stands between the values of a list. "": it is not given. Error "<what was expected
+// and found>".
+void set_loss_key(OutputLoss& loss, const LossKey& key, const std::string& text, char separator);
+std::string get_loss_key(const OutputLoss& loss, const LossKey& key, char separator);
+// Between the values of a list of one of several losses: "class_weights=1:2:3".
+inline constexpr char kListSeparator = ':';
 // One loss of read_losses's text. Error where a value holds what separates them.
 std::string loss_text(const std::vector<std::pair<std::string, std::string>>& keys);
 // The parts of a text; of an empty one none.

@@ -28,8 +28,8 @@ bool splits(const Recipe& recipe) { return recipe.test_fraction > 0 || recipe.fo
 // Arrays that may hold one class a sample.
 std::vector<std::string> label_arrays(const Recipe& recipe) {
   std::vector<std::string> names;
-  for (const RecipeLoss& loss : recipe.losses)
-    if (!loss.labels.empty()) names.push_back(loss.labels);
+  for (const LossTerm& loss : recipe.losses)
+    if (const std::string name = label_input(loss.loss); !name.empty()) names.push_back(name);
   names.emplace_back("labels");
   return names;
 }
@@ -107,6 +107,12 @@ Data open_data(const Recipe& recipe) {
   return data;
 }
 
+void predict_given_data(Recipe& recipe) {
+  recipe.test_data.clear();
+  recipe.test_fraction = 0;
+  recipe.folds = 0;
+}
+
 Dataset open_evaluation_data(const Recipe& recipe, const std::filesystem::path& checkpoint) {
   if (recipe.test_data.empty() && recipe.data.empty())
     throw Error("no data is given: name it with --test_data or --data");
@@ -140,12 +146,13 @@ Dataset open_evaluation_data(const Recipe& recipe, const std::filesystem::path& 
 
 FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
   FeedOptions options;
+  options.labels = label_inputs(model.notes);
   TokenObjective& tokens = options.tokens;
   tokens.kind = recipe.objective == "next_token"     ? Objective::next_token
                 : recipe.objective == "masked_token" ? Objective::masked_token
                                                      : Objective::labels;
   tokens.ids = recipe.ids;
-  options.labels = label_arrays(recipe);
+  options.class_arrays = label_arrays(recipe);
   options.augment = recipe.augment, options.crop_scale = recipe.crop_scale;
   // What the graph makes 0.
   for (size_t c = 0; c < options.cutout_fill.size() && !recipe.mean.empty(); ++c) {
@@ -166,6 +173,13 @@ FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
   if (recipe.special_tokens.size() != 2 || recipe.special_tokens[0] > recipe.special_tokens[1])
     throw Error("special_tokens: FIRST,LAST expected, such as 0,103");
   tokens.first_special = recipe.special_tokens[0], tokens.last_special = recipe.special_tokens[1];
+  return options;
+}
+
+MeasureOptions measure_options(const Recipe& recipe) {
+  MeasureOptions options{.names = recipe.measures, .per_class = recipe.per_class};
+  if (!recipe.class_names.empty() && !recipe.measures.empty())
+    options.class_names = read_class_names(recipe.class_names, 0);
   return options;
 }
 
@@ -210,20 +224,15 @@ ExecutorOptions executor_options(const Recipe& recipe) {
           .autotune = static_cast<int>(recipe.autotune)};
 }
 
-std::unique_ptr<FileLock> take_output_directory(const Recipe& recipe) {
-  const std::filesystem::path out = recipe.out;
-  std::error_code failed;
-  std::filesystem::create_directories(out, failed);
-  if (failed) throw Error("cannot create output directory '" + out.string() + "': " + failed.message());
-  auto lock = std::make_unique<FileLock>(out / ".lock", fmt::format("output directory '{}'", out.string()));
-  const std::filesystem::path checkpoints = out / "checkpoints";
-  if (std::filesystem::exists(checkpoints, failed)) recover_checkpoints(checkpoints);
-  if (recipe.resume.empty() && std::filesystem::exists(checkpoints, failed) && !list_checkpoints(checkpoints).empty())
-    throw Error(
-        fmt::format("output directory '{0}' holds the checkpoints of another run: go on with that by --resume "
-                    "{0}/checkpoints, or choose another directory with --out",
-                    out.string()));
-  return lock;
+LearningRateSchedule schedule_of(const Recipe& r) {
+  LearningRateSchedule s;
+  s.kind = r.schedule, s.learning_rate = r.learning_rate, s.warmup_steps = r.warmup_steps;
+  s.step_epochs = r.step_epochs, s.gamma = r.gamma, s.final_rate = r.final_rate, s.decay_steps = r.decay_steps;
+  s.milestones = r.milestones, s.restart_epochs = r.restart_epochs, s.restart_factor = r.restart_factor;
+  s.power = r.power, s.rise_fraction = r.rise_fraction, s.rise_factor = r.rise_factor, s.fall_factor = r.fall_factor;
+  s.phases = r.three_phases ? LearningRateSchedule::three : LearningRateSchedule::two;
+  if (r.schedule == "file" && !r.schedule_file.empty()) s.points = read_schedule_file(r.schedule_file);
+  return s;
 }
 
 SampleOrder order_of(const Recipe& recipe) {
@@ -239,27 +248,29 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
   o.epochs = r.epochs, o.max_steps = r.max_steps, o.accumulation = r.accumulation;
   o.seed = static_cast<uint64_t>(r.seed);
   o.order = order_of(r);
-  o.schedule = {.kind = r.schedule,
-                .learning_rate = r.learning_rate,
-                .warmup_steps = r.warmup_steps,
-                .step_epochs = r.step_epochs,
-                .gamma = r.gamma,
-                .final_rate = r.final_rate,
-                .decay_steps = r.decay_steps};
+  o.schedule = schedule_of(r);
+  o.skipped = r.skipped_steps_count ? TrainOptions::advance_the_schedule : TrainOptions::hold_the_schedule;
+  o.plateau = {.measure = r.plateau_measure,
+               .patience = r.plateau_patience,
+               .cooldown = r.plateau_cooldown,
+               .threshold = r.plateau_threshold};
+  o.best = {.measure = r.best, .patience = r.patience, .min_delta = r.min_delta};
+  o.evaluated = r.ema_weights ? WeightsKind::average : WeightsKind::last;
   o.feed = feed_options(r, model);
   o.ranges = value_ranges(r, model);
   std::optional<double> fixed = fixed_scale(r);
   // A preset without loss scaling: nothing of it is in the step.
-  if (!fixed && r.loss_scale == "auto" && !model.state.contains({Role::slot, "loss_scale.scale"})) fixed = 1;
+  if (!fixed && r.loss_scale == "auto" && !has_loss_scale(model)) fixed = 1;
   o.min_scale = fixed.value_or(r.min_scale);  // a fixed scale has nowhere to go
   o.skip_limit = r.skip_limit;
-  if (!r.grad_scaler.empty() && r.resume.empty()) o.grad_scaler = read_grad_scaler(r.grad_scaler);
+  if (!r.grad_scaler.empty() && r.resume.empty()) o.grad_scaler = read_grad_scalers(r.grad_scaler);
   o.overflow_limit = fixed == 1.0 ? 1 : r.overflow_limit;  // without a scale it is no matter of range
   o.checkpoints = {.directory = std::filesystem::path(r.out) / "checkpoints",
                    .every_steps = r.checkpoint_every,
                    .keep = static_cast<int>(r.keep)};
   o.resume = r.resume;
   o.signals = &signals;
+  o.measures = measure_options(r);
   return o;
 }
 

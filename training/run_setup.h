@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 
-#include "base/file_lock.h"
 #include "data/data_feed.h"
 #include "runtime/executor.h"
 #include "training/recipe.h"
@@ -22,9 +21,14 @@ struct Data {
 // What the recipe calls data and test_data, or splits off by test_fraction or folds. A run that resumes sees its data
 // as it began: Error where that contradicts the recipe.
 Data open_data(const Recipe& recipe);
+// For predictions of the data that a command names: what a recipe holds out does not stand in its place.
+void predict_given_data(Recipe& recipe);
 // The held-out set, or all of the data where none is named; as the run saw it that wrote `checkpoint`, or, empty, as
 // one would that trained on the recipe's data.
 Dataset open_evaluation_data(const Recipe& recipe, const std::filesystem::path& checkpoint = {});
+
+// What evaluations measure; Error where the names of classes cannot be read.
+MeasureOptions measure_options(const Recipe& recipe);
 
 // How data is fed to the programs of `model`, and what its values are checked against.
 FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model);
@@ -40,10 +44,8 @@ void expect_device(DeviceKind device);
 // Error where constants of the step were missing as it was compiled, and zeros stand for them.
 void refuse_missing_constants(const CompiledModel& model);
 ExecutorOptions executor_options(const Recipe& recipe);
+// Reads the schedule's file, if it has one.
+LearningRateSchedule schedule_of(const Recipe& recipe);
 TrainOptions train_options(const Recipe& recipe, const CompiledModel& model, const SignalGuard& signals);
-
-// Makes the output directory this run's alone, until the lock ends. A new run beside the checkpoints of another would
-// be taken for its end, or remove it.
-std::unique_ptr<FileLock> take_output_directory(const Recipe& recipe);
 
 }  // namespace halfstep

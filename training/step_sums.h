@@ -35,8 +35,9 @@ struct StepSums : LossSums {
   static void add(LossSums& sums, const NamedTensors& outputs, int64_t batch, const auto& named) {
     if (const std::optional<double> c = scalar_output(outputs, named(kCorrect)))
       sums.correct = sums.correct.value_or(0) + *c;
-    const double counted = scalar_output(outputs, named(kCounted)).value_or(static_cast<double>(batch));
-    sums.counted += counted, sums.judged += counted;
+    const double judged = scalar_output(outputs, named(kCounted)).value_or(static_cast<double>(batch));
+    const double counted = scalar_output(outputs, named(kWeighed)).value_or(judged);
+    sums.counted += counted, sums.judged += judged;
     sums.loss += scalar_output(outputs, named(kLoss)).value_or(0) * counted;
   }
 };

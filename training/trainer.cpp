@@ -11,6 +11,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "training/notes.h"
 #include "training/step_sums.h"
 
 namespace halfstep {
@@ -26,7 +27,10 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 class HeadwayWatch {
  public:
   explicit HeadwayWatch(const TrainOptions& options)
-      : min_scale_(options.min_scale), limit_(options.overflow_limit), skip_limit_(options.skip_limit) {}
+      : min_scale_(options.min_scale),
+        limit_(options.overflow_limit),
+        skip_limit_(options.skip_limit),
+        resumed_(!options.resume.empty()) {}
 
   // What is wrong; nullopt: nothing.
   std::optional<std::string> see(const StepRow& row) {
@@ -51,9 +55,10 @@ class HeadwayWatch {
                          of_the_last(bad_losses_), remedy());
     return std::nullopt;
   }
-  // At the end of a run.
+  // At the end of a run. A resumed one may have nothing but the steps that a grown scale costs; its weights are
+  // trained.
   std::optional<std::string> see_end(const StepRow& last) const {
-    if (steps_ == 0 || skipped_ < steps_) return std::nullopt;
+    if (resumed_ || steps_ == 0 || skipped_ < steps_) return std::nullopt;
     return fmt::format(
         "training has changed nothing: in each of its {} steps, up to step {}, gradients were not finite and the "
         "update "
@@ -74,6 +79,7 @@ class HeadwayWatch {
 
   double min_scale_;
   int64_t limit_, skip_limit_;
+  bool resumed_;
   int64_t overflows_ = 0, skips_ = 0;
   int64_t bad_losses_ = 0;
   int64_t steps_ = 0, skipped_ = 0, sound_ = 0;  // of this run
@@ -101,12 +107,18 @@ class Training {
         options_(options),
         observer_(observer),
         train_(executor.model(), "train", train_set, options.feed),
-        headway_(options) {
+        headway_(options),
+        plateau_(options.plateau),
+        best_(options.best) {
     check(options.schedule);
     train_.feed.check(options.ranges);
     if (test_set != nullptr) {
       const int evaluate = program_index(executor.model(), "evaluate");
-      DataFeed(*test_set, executor.model().programs[static_cast<size_t>(evaluate)], options.feed).check(options.ranges);
+      const Program& program = executor.model().programs[static_cast<size_t>(evaluate)];
+      const DataFeed feed(*test_set, program, options.feed);
+      feed.check(options.ranges);
+      // What is wrong with them should not show after an epoch.
+      Measures(options.measures, program, executor.model().notes, feed.samples());
     }
     check_accumulation();
     if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.feed);
@@ -126,19 +138,30 @@ class Training {
       prepare_checkpoint_directory(directory);
       recover_checkpoints(directory);
     }
+    const std::string usual = test_set != nullptr ? "test_loss" : "loss";
+    if (plateau_.measure.empty()) plateau_.measure = usual;
+    if (best_.measure.empty() && best_.patience > 0) best_.measure = usual;
+    check_rules(train_set);
     if (!options.resume.empty())
       resume();
     else if (options.grad_scaler)
-      write_grad_scaler(executor, *options.grad_scaler, "grad_scaler");
+      write_grad_scalers(executor, *options.grad_scaler, "grad_scaler");
   }
 
   TrainReport run() {
     const Clock::time_point start = Clock::now();
+    if (has_waited_enough()) report_.reason = StopReason::no_improvement;
     while (report_.reason == StopReason::completed && state_.epoch < options_.epochs && !at_step_limit()) run_epoch();
-    if (report_.reason == StopReason::completed)
+    if (report_.reason != StopReason::interrupted)
       if (const std::optional<std::string> problem = headway_.see_end(last_row_))
         throw stuck(*problem, last_submitted_);
     report_.steps = state_.step;
+    if (const BestState& best = state_.best; best.value && !best_.measure.empty())
+      report_.best = {.measure = best_.measure,
+                      .value = *best.value,
+                      .epoch = best.epoch,
+                      .step = best.step,
+                      .checkpoint = checkpoint_of_step(options_.checkpoints.directory, best.step)};
     report_.seconds = seconds_since(start);
     report_.counters = executor_.counters();
     report_.memory = executor_.memory();
@@ -155,6 +178,34 @@ class Training {
     int64_t position = 0;  // which end before this one
     int64_t iteration = 0;
   };
+
+  bool has_waited_enough() const { return best_.patience > 0 && state_.best.waited >= best_.patience; }
+
+  // Measures that this run will not have.
+  void check_rules(const Dataset& train_set) const {
+    const Program& program = executor_.model().programs[static_cast<size_t>(train_.program)];
+    Problems problems;
+    const auto check = [&](const char* key, const std::string& measure) {
+      if (measure.empty()) return;
+      check_measure(key, measure, options_.measures.names);
+      if (measure.starts_with("test_") && test_set_ == nullptr)
+        problems.add(fmt::format("{}: {} is of held-out data, and there is none: name test_data, or take {}", key,
+                                 measure, measure.substr(5)));
+      const bool counts = std::ranges::any_of(program.buffers, [](const Buffer& b) {
+        return b.kind == BufferKind::output && (b.name == kCorrect || is_of_a_loss(b.name, kCorrect));
+      });
+      if (std::ranges::find(options_.measures.names, measure.substr(measure.find('_') + 1)) !=
+          options_.measures.names.end())
+        return;
+      if (measure.ends_with("accuracy") && !counts)
+        problems.add(fmt::format("{}: {} is of classes, and the loss has none: take loss", key, measure));
+      if ((measure.ends_with("perplexity") || measure.ends_with("bits_per_byte")) && !train_set.tokens)
+        problems.add(fmt::format("{}: {} is of tokens, and the data are none: take loss", key, measure));
+    };
+    check("best", best_.measure);
+    if (options_.schedule.kind == "plateau") check("plateau_measure", plateau_.measure);
+    problems.throw_if_any();
+  }
 
   // The divisor of the gradients is part of the programs.
   void check_accumulation() const {
@@ -213,34 +264,70 @@ class Training {
   // An epoch cut short by a signal, also in its evaluation, has no row: its state stays open and resuming completes it.
   void finish_epoch() {
     EpochRow row = epoch_row();
-    if (test_set_ != nullptr && !signalled())
-      row.test = evaluate(executor_, *test_set_, {options_.feed, {}, state_.seed, options_.signals});
+    if (test_set_ != nullptr && !signalled()) {
+      const auto run = [&] {
+        row.test =
+            evaluate(executor_, *test_set_, {options_.feed, {}, state_.seed, options_.signals, options_.measures});
+      };
+      options_.evaluated == WeightsKind::average ? with_average(executor_, run) : run();
+    }
     const bool cut_short = signalled() && (!row.test || row.test->interrupted);
     if (!cut_short) {
       observer_.epoch_finished(row);
       report_.epochs.push_back(row);
       if (epoch_ended()) {
+        follow_rules(row);
         ++state_.epoch;
         state_.position = 0;
         state_.totals = {};
       }
     }
     save();
+    if (has_waited_enough()) report_.reason = StopReason::no_improvement;
     if (signalled() && (cut_short || state_.epoch < options_.epochs)) report_.reason = StopReason::interrupted;
+  }
+
+  void follow_rules(const EpochRow& row) {
+    const auto measured = [&](const char* key, const std::string& measure) {
+      const std::optional<double> value = measure_of(row, measure);
+      if (!value) throw Error(fmt::format("{}: epoch {} has no {}: take another measure", key, row.epoch, measure));
+      return *value;
+    };
+    if (options_.schedule.kind == "plateau")
+      state_.plateau =
+          after_epoch(state_.plateau, plateau_, options_.schedule, measured("plateau_measure", plateau_.measure));
+    if (const BestRule& rule = best_; !rule.measure.empty())
+      state_.best = after_epoch(state_.best, rule, measured("best", rule.measure), row.epoch, row.step);
+  }
+
+  // The schedule's step: without those that were skipped long enough ago.
+  int64_t schedule_step() {
+    if (options_.skipped == TrainOptions::advance_the_schedule) return state_.step;
+    if (!in_flight_.empty() && in_flight_.front().row.step + kSkipDelay <= state_.step + 1) collect(Wait::yes);
+    SkippedSteps& s = state_.skipped;
+    while (!s.later.empty() && s.later.front() + kSkipDelay <= state_.step) s.later.erase(s.later.begin()), ++s.counted;
+    return state_.step - s.counted;
   }
 
   void submit_step(std::span<const int64_t> order) {
     const TrainingLength length{steps_per_epoch(), options_.epochs};
-    const double rate = learning_rate(options_.schedule, length, state_.step);
+    LearningRateSchedule schedule = options_.schedule;
+    schedule.reduced = state_.plateau.rate;
+    const double rate = learning_rate(schedule, length, schedule_step());
+    const std::vector<double> shares =
+        rate_shares(executor_.model().notes, options_.schedule.learning_rate, state_.epoch + 1);
     const int64_t batch = train_.feed.batch();
     for (int64_t i = 0; i < options_.accumulation; ++i) {
       const bool ends_step = i + 1 == options_.accumulation;
       const Stage& stage = ends_step ? train_ : *accumulate_;
       const std::vector<std::span<std::byte>> staging = executor_.begin_step(stage.program);
-      stage.feed.fill(
-          order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
-          {.learning_rate = rate, .iteration = state_.iteration, .seed = state_.seed, .use = StepInputs::trained_on},
-          staging);
+      stage.feed.fill(order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
+                      {.learning_rate = rate,
+                       .rate_shares = shares,
+                       .iteration = state_.iteration,
+                       .seed = state_.seed,
+                       .use = StepInputs::trained_on},
+                      staging);
       InFlight submitted{.ticket = executor_.submit(),
                          .ends_step = ends_step,
                          .row = {},
@@ -279,12 +366,16 @@ class Training {
     row.skipped = scalar_output(outputs, kOverflow).value_or(0) != 0;
     EpochTotals& totals = state_.totals;
     row.loss = sums.mean_loss();
-    totals.counted += sums.counted;
+    totals.counted += sums.judged;
     if (sums.correct) {
-      if (sums.counted > 0) row.accuracy = *sums.correct / sums.counted;
+      row.accuracy = sums.accuracy();
       totals.correct = totals.correct.value_or(0) + *sums.correct;
     }
     row.losses = loss_rows(notes(), sums.each);
+    for (size_t i = 0; i < row.losses.size(); ++i) {
+      row.losses[i].loss_scale = scalar_output(outputs, of_loss(kUsedLossScale, i));
+      row.losses[i].overflowed = scalar_output(outputs, of_loss(kOverflow, i)).value_or(0) != 0;
+    }
     if (!row.accuracy) row.accuracy = first_accuracy(row.losses);
     epoch_samples_ += step_samples_;
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(seconds_since(epoch_start_), 1e-9);
@@ -294,6 +385,7 @@ class Training {
     totals.samples += step_samples_;
     totals.losses.resize(sums.each.size());
     if (row.skipped) {
+      if (options_.skipped == TrainOptions::hold_the_schedule) state_.skipped.later.push_back(row.step - 1);
       ++totals.skipped;
       for (size_t i = 0; i < sums.each.size(); ++i) totals.losses[i].add_accuracy(sums.each[i]);
     } else {
@@ -330,6 +422,8 @@ class Training {
     row.loss = totals.loss_labels > 0 || totals.skipped == totals.steps ? totals.loss / totals.loss_labels : 0;
     if (totals.correct && totals.counted > 0) row.accuracy = *totals.correct / totals.counted;
     row.losses = loss_rows(notes(), totals.losses);
+    for (size_t i = 0; i < row.losses.size() && i < last_row_.losses.size(); ++i)
+      row.losses[i].loss_scale = last_row_.losses[i].loss_scale;
     if (totals.skipped == totals.steps)
       for (LossRow& loss : row.losses) loss.loss = std::numeric_limits<double>::quiet_NaN();
     if (!row.losses.empty()) row.loss = total_loss(row.losses), row.accuracy = first_accuracy(row.losses);
@@ -348,7 +442,7 @@ class Training {
     const Clock::time_point now = Clock::now();
     if (now - last_progress_ < kProgressInterval || last_row_.step == 0) return;
     last_progress_ = now;
-    observer_.progressed({last_row_, state_.totals.steps, steps_per_epoch()});
+    observer_.progressed({last_row_, state_.totals.steps, steps_per_epoch(), state_.totals.skipped});
   }
 
   void save() {
@@ -366,6 +460,8 @@ class Training {
   Stage train_;
   std::optional<Stage> accumulate_;
   HeadwayWatch headway_;
+  PlateauRule plateau_;
+  BestRule best_;
   int64_t step_samples_ = 0;
   TrainState state_;
   TrainReport report_;

@@ -10,8 +10,10 @@
 #include "data/data_feed.h"
 #include "runtime/signals.h"
 #include "training/checkpoint.h"
+#include "training/epoch_rules.h"
 #include "training/grad_scaler.h"
 #include "training/learning_rate.h"
+#include "training/measures.h"
 #include "training/trainer_events.h"
 
 namespace halfstep {
@@ -31,10 +33,17 @@ struct TrainOptions {
   uint64_t seed = 0;         // a resumed run keeps the one it began with
   SampleOrder order = SampleOrder::shuffled;
   LearningRateSchedule schedule;
+  // Whether the schedule goes on with a step that was skipped; if not, it stands still kSkipDelay steps later.
+  enum Skipped : uint8_t { hold_the_schedule, advance_the_schedule } skipped = hold_the_schedule;
+  // Of the schedule plateau, and of what is kept and when training ends. No measure: the loss, of held-out data where
+  // there is some; `best` needs none without patience.
+  PlateauRule plateau{};
+  BestRule best{};
+  WeightsKind evaluated = WeightsKind::average;
   FeedOptions feed{};
-  ValueRanges ranges{};                          // what labels, tokens and ids are checked against
-  std::optional<GradScalerState> grad_scaler{};  // where a run that does not resume begins; absent: as compiled
-  double min_scale = 1;                          // the graph's floor of the loss scale
+  ValueRanges ranges{};                      // what labels, tokens and ids are checked against
+  std::optional<GradScalers> grad_scaler{};  // where a run that does not resume begins; absent: as compiled
+  double min_scale = 1;                      // the graph's floor of the loss scale
   // Steps in a row that may overflow at the floor, or have a loss that is not finite. Where the graph does not check
   // its gradients (no output "overflow") the first such loss has ruined the weights.
   int64_t overflow_limit = 50;
@@ -42,6 +51,7 @@ struct TrainOptions {
   CheckpointPolicy checkpoints;
   std::filesystem::path resume;          // a checkpoint or a directory of them; empty: start anew
   const SignalGuard* signals = nullptr;  // checked after each step
+  MeasureOptions measures{};             // of the evaluations
 };
 
 // Training makes no headway: its gradients keep overflowing at the floor of the loss scale, its loss is not finite, or
@@ -76,6 +86,7 @@ struct EvaluateOptions {
   ValueRanges ranges{};
   uint64_t seed = 0;
   const SignalGuard* signals = nullptr;
+  MeasureOptions measures{};
 };
 
 // Runs program "evaluate" over all samples in order. The last batch is filled up with its last sample; only real rows

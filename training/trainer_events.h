@@ -4,11 +4,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/token_feed.h"
 #include "runtime/executor.h"
 #include "training/loss_sums.h"
+#include "training/measures.h"
 
 namespace halfstep {
 
@@ -34,6 +37,7 @@ struct Evaluation {
   std::optional<double> accuracy{};
   std::vector<LossRow> losses{};
   std::optional<TokenMeasures> tokens{};
+  MeasureReport measures{};
   double seconds = 0;
   bool interrupted = false;  // by a signal: the values are over fewer samples than the set has
 };
@@ -57,15 +61,30 @@ struct Progress {
   StepRow last;  // newest step whose result is here
   int64_t step_in_epoch = 0;
   int64_t steps_per_epoch = 0;
+  int64_t skipped = 0;  // in the epoch
 };
 
-enum class StopReason : uint8_t { completed, interrupted };
+enum class StopReason : uint8_t { completed, interrupted, no_improvement };
+inline constexpr std::string_view name(StopReason reason) {
+  return reason == StopReason::completed     ? "completed"
+         : reason == StopReason::interrupted ? "interrupted"
+                                             : "no improvement";
+}
+
+// The epoch that was best by the measure of recipe key `best`.
+struct BestEpoch {
+  std::string measure{};
+  double value = 0;
+  int64_t epoch = 0, step = 0;
+  std::filesystem::path checkpoint{};  // empty: it is another run's, or there is none
+};
 
 struct TrainReport {
   StopReason reason = StopReason::completed;
   int64_t steps = 0;
   std::vector<EpochRow> epochs{};
   std::filesystem::path checkpoint{};  // the last one written; empty: none
+  std::optional<BestEpoch> best{};
   double seconds = 0;
   ExecutorCounters counters{};
   MemoryReport memory{};

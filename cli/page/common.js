@@ -1,5 +1,5 @@
 "use strict";
-// What the pages of inspect and doctor share. Names come from the file: they are only ever set as text.
+// What the pages share. Names come from the file: they are only ever set as text.
 const data = JSON.parse(document.getElementById("data").textContent);
 
 function bytes_text(bytes) {
@@ -60,5 +60,5 @@ function set_theme(theme) {
 set_theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 at("theme").addEventListener("click", () => set_theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 document.addEventListener("keydown", (event) => {
-  if (event.key === "/" && document.activeElement !== at("search")) event.preventDefault(), at("search").focus();
+  if (event.key === "/" && at("search") && document.activeElement !== at("search")) event.preventDefault(), at("search").focus();
 });

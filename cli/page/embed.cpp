@@ -1,5 +1,9 @@
 #include "cli/page/embed.h"
 
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -33,6 +37,19 @@ std::string page_of(std::string_view html, const std::string& css, const std::st
   put(page, "/*JS*/", js);
   put(page, "/*DATA*/", embedded_json(data));
   return page;
+}
+
+std::optional<std::string> refusal_of_page(const std::string& path) {
+  constexpr std::string_view kMark = "<meta name=\"generator\" content=\"halfstep\">";
+  constexpr size_t kBegin = 512;  // in which every page has it
+  std::error_code unknown;
+  if (!std::filesystem::is_regular_file(path, unknown)) return std::nullopt;
+  std::string begin(kBegin, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(begin.data(), kBegin);
+  if (file.gcount() == 0 || begin.find(kMark) != std::string::npos) return std::nullopt;
+  return fmt::format("'{}' is there, is no page of halfstep's and would be written over: name another file with --html",
+                     path);
 }
 
 }  // namespace halfstep

@@ -43,7 +43,7 @@ class Reader {
       if (!node.is_object()) fail("an element of 'nodes' is no object");
       assignment.nodes.push_back({text(node, "node"), text(node, "operator"), text(node, "operand"),
                                   text(node, "accumulator"), text(node, "result"), text(node, "reason"),
-                                  text(node, "rule")});
+                                  text(node, "rule"), slots_of(node)});
     }
     return assignment;
   }
@@ -59,6 +59,14 @@ class Reader {
     return object[key].is_null() ? "" : line_of(object[key]);
   }
 
+  std::map<std::string, std::string> slots_of(const json& node) const {
+    std::map<std::string, std::string> slots;
+    if (!node.contains("slots")) return slots;
+    if (!node["slots"].is_object()) fail("'slots' of a node is no object");
+    for (const auto& [slot, type] : node["slots"].items()) slots.emplace(slot, text(node["slots"], slot.c_str()));
+    return slots;
+  }
+
   const std::filesystem::path& path_;
 };
 
@@ -66,11 +74,18 @@ class Reader {
 
 Assignment assignment_of(const Inspection& inspection) {
   Assignment assignment{title_of(inspection.precision, inspection.preset, inspection.policy), inspection.model, {}};
-  for (const InspectedNode& node : inspection.nodes)
+  for (const InspectedNode& node : inspection.nodes) {
     assignment.nodes.push_back({node.origin.name, node.op, node.typed ? std::string(name(node.operand)) : "",
                                 node.accumulator ? std::string(name(*node.accumulator)) : "",
                                 node.typed ? std::string(name(node.result)) : "", node.reason, node.rule});
+    for (const auto& [slot, type] : node.slots) assignment.nodes.back().slots.emplace(slot, name(type));
+  }
   return assignment;
+}
+
+const std::string& AssignedNode::of_slot(const std::string& slot) const {
+  const auto found = slots.find(slot);
+  return found != slots.end() ? found->second : slot == "result" ? result : operand;
 }
 
 Assignment read_assignment(const std::filesystem::path& path) { return Reader(path).read(); }
@@ -80,6 +95,10 @@ AssignmentDiff diff(const Assignment& first, const Assignment& second) {
     return std::pair(std::string_view(node.name), std::string_view(node.op));
   };
   const auto types = [](const AssignedNode& node) { return std::tie(node.operand, node.accumulator, node.result); };
+  const auto same_slots = [](const AssignedNode& a, const AssignedNode& b) {
+    const auto same = [&](const auto& slot) { return a.of_slot(slot.first) == b.of_slot(slot.first); };
+    return std::ranges::all_of(a.slots, same) && std::ranges::all_of(b.slots, same);
+  };
   std::multimap<std::pair<std::string_view, std::string_view>, const AssignedNode*> others;
   for (const AssignedNode& node : second.nodes) others.emplace(key(node), &node);
   AssignmentDiff result;
@@ -89,7 +108,7 @@ AssignmentDiff diff(const Assignment& first, const Assignment& second) {
       result.only_first.push_back(&node);
       continue;
     }
-    if (types(node) == types(*other->second))
+    if (types(node) == types(*other->second) && same_slots(node, *other->second))
       ++result.same;
     else
       result.changed.emplace_back(&node, other->second);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,10 @@ struct AssignedNode {
   std::string name, op;
   std::string operand, accumulator, result;  // names of types; empty: it computes nothing
   std::string reason, rule;
+  std::map<std::string, std::string> slots = {};  // PrecisionRow::slots
+
+  // The type of one that neither has as a slot is the node's own.
+  const std::string& of_slot(const std::string& slot) const;
 };
 
 struct Assignment {
@@ -33,7 +38,7 @@ struct AssignmentDiff {
   bool is_empty() const { return changed.empty() && only_first.empty() && only_second.empty(); }
 };
 // Of assignments that outlive it. Nodes are the same where names and operators are; changed where they read, compute or
-// write another type.
+// write another type, of one operand too.
 AssignmentDiff diff(const Assignment& first, const Assignment& second);
 
 }  // namespace halfstep

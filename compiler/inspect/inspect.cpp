@@ -83,13 +83,18 @@ class Inspector {
         result_.step_unknown = e.what();
       }
     const FusedCalls calls = fused_calls(step);
-    const StepCost cost = by_first_name(step_cost(calls, result_.machine));
+    StepCost cost = step_cost(calls, result_.machine);
+    for (const auto& [key, bytes] : kept_bytes(compute_in_readers(fuse(step)))) {
+      cost.nodes[key].kept_bytes += bytes;
+      cost.total.kept_bytes += bytes;
+    }
+    cost = by_first_name(cost);
     const SourceNames forward_names(forward_, main_nodes(forward_), nullptr);
     const SourceNames step_names(calls.graph, main_nodes(calls.graph), &arenas_);
     add_nodes(cost, forward_names);
     add_later(calls.graph, cost, step_names);
     add_casts({forward_, forward_names, calls, step_names, {}});
-    add_totals(step, calls, cost);
+    add_totals(calls, cost);
     return std::move(result_);
   }
 
@@ -107,6 +112,10 @@ class Inspector {
     if (result_.low && result_.weights_unknown.empty())
       result_.weights = weight_ranges(imported_, *result_.low, result_.weights_unknown);
     imported_.weight_readers.clear();
+    for (const Node& node : imported_.graph.nodes())
+      if (is_leaf(*node.op)) result_.file_shapes[node.attributes.text("name")] = shape_in_file(node);
+    for (const OnnxNode& node : imported_.nodes)
+      if (node.shape) result_.file_shapes.emplace(node.name, *node.shape);
     result_.graph_name = imported_.graph_name;
   }
 
@@ -339,18 +348,19 @@ class Inspector {
     result_.casts = inspect_casts(sources, result_.totals.casts_in_kernels);
   }
 
-  void add_totals(const Graph& step, const FusedCalls& calls, const StepCost& cost) {
+  void add_totals(const FusedCalls& calls, const StepCost& cost) {
     InspectionTotals& t = result_.totals;
     t.flops = cost.total.flops, t.low_flops = cost.total.low_flops, t.microseconds = cost.total.microseconds;
     t.calls = static_cast<int64_t>(calls.calls.size()), t.bytes = static_cast<int64_t>(cost.total.bytes);
     for (const InspectedCast& cast : result_.casts) t.cast_bytes += cast.bytes, t.cast_moved += cast.moved;
-    t.kept_bytes = kept_bytes(compute_in_readers(fuse(step)));
+    t.kept_bytes = cost.total.kept_bytes;
     t.kept_bytes_fp32 = t.kept_bytes, t.microseconds_fp32 = t.microseconds;
     if (!result_.low || !result_.step_unknown.empty()) return;
     Recipe fp32 = recipe_;
     fp32.precision = "fp32";
     const Graph wide = training_step(fp32);
-    t.kept_bytes_fp32 = kept_bytes(compute_in_readers(fuse(wide)));
+    t.kept_bytes_fp32 = 0;
+    for (const auto& [key, bytes] : kept_bytes(compute_in_readers(fuse(wide)))) t.kept_bytes_fp32 += bytes;
     t.microseconds_fp32 = step_cost(fused_calls(wide), result_.machine).total.microseconds;
   }
 

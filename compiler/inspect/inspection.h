@@ -1,6 +1,7 @@
 // What `inspect` says of a training step: the precision of every node and why, every cast, and what they cost.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -86,6 +87,7 @@ struct Inspection {
   InspectionTotals totals;
   std::string step_unknown;  // why there is no training step, and so no backward, cost and totals
   CompileReport report;
+  std::map<std::string, Shape> file_shapes;  // as ONNX has them: of inputs, weights, and nodes' first values
 };
 
 // Error as the compiler's.

@@ -24,14 +24,16 @@ json values_json(const std::vector<InspectedValue>& values) {
 }
 
 json row_json(const PrecisionRow& row, bool typed) {
-  return {{"node", row.origin.name},
-          {"phase", name(row.origin.phase)},
-          {"operator", row.op},
-          {"operand", type_or_null(typed, row.operand)},
-          {"accumulator", row.accumulator ? json(name(*row.accumulator)) : json()},
-          {"result", type_or_null(typed, row.result)},
-          {"reason", row.reason},
-          {"rule", row.rule}};
+  json json_row{{"node", row.origin.name},
+                {"phase", name(row.origin.phase)},
+                {"operator", row.op},
+                {"operand", type_or_null(typed, row.operand)},
+                {"accumulator", row.accumulator ? json(name(*row.accumulator)) : json()},
+                {"result", type_or_null(typed, row.result)},
+                {"reason", row.reason},
+                {"rule", row.rule}};
+  for (const auto& [slot, type] : row.slots) json_row["slots"][slot] = name(type);
+  return json_row;
 }
 
 json node_json(const InspectedNode& node) {

@@ -24,11 +24,6 @@ bool computes_low(const Graph& graph, const Node& node) {
   return false;
 }
 
-Value storage(const Graph& graph, Value v) {
-  while (is_view(graph, graph.node(v))) v = graph.node(v).operands[0];
-  return v;
-}
-
 // Of a table only the rows that are chosen are read.
 int64_t bytes_read(const Graph& graph, const FusedCall& call, Value v) {
   const int64_t whole = graph.type(v).byte_count();
@@ -52,24 +47,26 @@ int64_t bytes_written(const Graph& graph, Value v) {
   return graph.type(v).byte_count();
 }
 
+// Of the node that computes it, in a kernel too.
+const Origin& origin_of(const Graph& fused, Value v) {
+  const Node& node = fused.node(v);
+  if (node.op->kernel != KernelKind::fused) return node.origin;
+  const Graph& body = node.attributes.region("body");
+  Value made = body.outputs()[static_cast<size_t>(v.result)].value;
+  while (body.node(made).origin.name.empty() && !body.node(made).operands.empty()) made = body.node(made).operands[0];
+  return body.node(made).origin.name.empty() ? node.origin : body.node(made).origin;
+}
+
 class Costs {
  public:
   Costs(const FusedCalls& calls, const Machine& machine) : calls_(calls), graph_(calls.graph), machine_(machine) {}
 
   StepCost run() {
-    for (const FusedCall& call : calls_.calls)
-      if (is_late(call))
-        for (Value v : call.reads) late_reads_.push_back(storage(graph_, v));
-    std::ranges::sort(late_reads_);
     for (const FusedCall& call : calls_.calls) add(call);
     return std::move(cost_);
   }
 
  private:
-  bool is_late(const FusedCall& call) const {
-    return std::ranges::any_of(call.nodes, [&](NodeId id) { return graph_.node(id).origin.phase >= Phase::backward; });
-  }
-
   void add(const FusedCall& call) {
     std::map<StepCost::Key, double> shares;
     double flops = 0, low_flops = 0, all = 0, bytes = 0;
@@ -99,17 +96,11 @@ class Costs {
     }
     NodeCost& total = cost_.total;
     total.flops += flops, total.low_flops += low_flops, total.bytes += bytes, total.microseconds += microseconds;
-    for (Value v : call.writes) {
-      const Origin& maker = graph_.node(v).origin;
-      if (maker.phase < Phase::backward && std::ranges::binary_search(late_reads_, v))
-        cost_.nodes[{*maker.name, maker.phase}].kept_bytes += graph_.type(v).byte_count();
-    }
   }
 
   const FusedCalls& calls_;
   const Graph& graph_;
   const Machine& machine_;
-  std::vector<Value> late_reads_;
   StepCost cost_;
 };
 
@@ -129,15 +120,17 @@ Machine machine_of(DeviceKind device) {
 
 StepCost step_cost(const FusedCalls& calls, const Machine& machine) { return Costs(calls, machine).run(); }
 
-int64_t kept_bytes(const Graph& fused) {
+std::map<StepCost::Key, int64_t> kept_bytes(const Graph& fused) {
   const CallMemory memory(fused);
-  int64_t sum = 0;
+  std::map<StepCost::Key, int64_t> kept;
   for (const StoredValue& value : memory.values()) {
     const bool late = std::ranges::any_of(
         value.readers, [&](NodeId reader) { return fused.node(reader).origin.phase >= Phase::backward; });
-    if (late && fused.node(value.value).origin.phase < Phase::backward) sum += value.bytes;
+    if (!late || fused.node(value.value).origin.phase >= Phase::backward) continue;
+    const Origin& origin = origin_of(fused, value.value);
+    kept[{*origin.name, origin.phase}] += value.bytes;
   }
-  return sum;
+  return kept;
 }
 
 }  // namespace halfstep

@@ -254,6 +254,18 @@ class Inspection {
 
 }  // namespace
 
+std::vector<StoredTensor> floating_initializers(const OnnxModel& model) {
+  const std::map<std::string, Tie> ties = find_ties(model.proto().graph(), model.reader());
+  std::vector<StoredTensor> result;
+  for (const onnx::TensorProto& tensor : model.proto().graph().initializer()) {
+    const std::optional<DType> type = element_type(tensor.data_type());
+    if (!type || !is_floating(*type)) continue;
+    const auto tie = ties.find(tensor.name());
+    result.push_back({tensor.name(), type_of(tensor).shape, tie == ties.end() ? "" : tie->second.to});
+  }
+  return result;
+}
+
 Diagnostics check_model(const OnnxModel& model, const ImportOptions& options) {
   Inspection inspection(model);
   Diagnostics& result = inspection.result();

@@ -28,6 +28,14 @@ struct Diagnostics {
   WeightCount trainable, frozen, statistics;  // parameters; the same by --freeze; what training updates otherwise
 };
 
+// A floating initializer of the main graph.
+struct StoredTensor {
+  std::string name;
+  Shape shape;
+  std::string tied_to;  // the one that it repeats; empty: none
+};
+std::vector<StoredTensor> floating_initializers(const OnnxModel& model);
+
 Diagnostics check_model(const OnnxModel& model, const ImportOptions& options = {});
 
 }  // namespace halfstep

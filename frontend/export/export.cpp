@@ -92,6 +92,8 @@ class Exporter {
     const auto tie = ties_.find(tensor.name());
     const auto found = trained_.find(tie == ties_.end() ? tensor.name() : tie->second.to);
     if (found == trained_.end()) {
+      if (model_.fresh().contains(tensor.name()))
+        throw Error("tensor '" + tensor.name() + "' of the new head has no values yet: name a run's with --checkpoint");
       if (tensor.data_location() == TensorProto::EXTERNAL) set_data(tensor, reader_.read_bytes(tensor));
       return;
     }

@@ -1,5 +1,7 @@
 #include "frontend/export/mixed_precision.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -130,7 +132,8 @@ class Mixer {
     return copy;
   }
 
-  void add_cast(const std::string& from, const std::string& to, DType type, const std::string& of) {
+  void add_cast(const std::string& from, const std::string& to, DType type, const std::string& of,
+                const std::string& reason = "") {
     NodeProto& cast = *graph_->add_node();
     cast.set_op_type("Cast");
     cast.set_name(unique(of + "_to_" + std::string(name(type)), node_names_));
@@ -138,6 +141,7 @@ class Mixer {
     cast.add_output(to);
     onnx::AttributeProto& attribute = *cast.add_attribute();
     attribute.set_name("to"), attribute.set_type(onnx::AttributeProto::INT), attribute.set_i(type_in_file(type));
+    if (!reason.empty()) set_metadata(cast, "halfstep.reason", reason);
     ++result_.casts;
   }
 
@@ -165,19 +169,27 @@ class Mixer {
   }
   bool is_constant(const std::string& name) const { return weights_.contains(name) || constants_.contains(name); }
 
-  Type choose(const NodeProto& node, const TypeRow& row, const NodeAssignment* assigned) const {
+  // `why`: where it stays f32 whatever is assigned.
+  Type choose(const NodeProto& node, const TypeRow& row, const NodeAssignment* assigned, std::string& why) const {
     bool all_low = true, any_low = false;
+    const auto stays = [&](const std::string& reason) {
+      if (assigned && is_low(assigned->type)) why = "stays f32: " + reason;
+      return Type::f32;
+    };
     for (int i = 0; i < node.input_size(); ++i) {
       const std::string& operand = node.input(i);
       if (operand.empty() || row.operand(static_cast<size_t>(i)) != 'T') continue;
       const Type type = type_of_value(operand);
-      if (type == Type::unknown) return Type::f32;
+      if (type == Type::unknown) return stays(fmt::format("the type of '{}' is not known", operand));
       if (!is_constant(operand)) all_low &= type == Type::low, any_low |= type == Type::low;
-      if (!is_contraction(node.op_type()) && type == Type::f32 && rounds(operand)) return Type::f32;
+      if (!is_contraction(node.op_type()) && type == Type::f32 && rounds(operand))
+        return stays(fmt::format("{} does not hold the constant '{}'", halfstep::name(low_), operand));
     }
-    if (!(low_ == DType::f16 ? row.f16 : row.bf16)) return Type::f32;
+    if (!(low_ == DType::f16 ? row.f16 : row.bf16))
+      return stays(fmt::format("{} of opset {} has no {}", node.op_type(), opset_, halfstep::name(low_)));
     // Before version 15 the statistics of a batch norm have the type of its data.
-    if (node.op_type() == "BatchNormalization" && opset_ < 15) return Type::f32;
+    if (node.op_type() == "BatchNormalization" && opset_ < 15)
+      return stays(fmt::format("the statistics of a batch norm of opset {} have the type of its data", opset_));
     if (assigned) return is_low(assigned->type) ? Type::low : Type::f32;
     return all_low && any_low ? Type::low : Type::f32;
   }
@@ -199,24 +211,31 @@ class Mixer {
                              ? find_type_row(node.op_type(), opset_)
                              : nullptr;
     if (!row) return keep(node);
-    if (const Type kind = kind_of(node, *row); kind != Type::f32) return append(node, kind, row, nullptr);
+    if (const Type kind = kind_of(node, *row); kind != Type::f32) return append(node, kind, row, nullptr, "");
     const auto found = node.output().empty() ? assignment_.nodes.end() : assignment_.nodes.find(node.output(0));
     const NodeAssignment* assigned = found == assignment_.nodes.end() ? nullptr : &found->second;
-    const Type type = choose(node, *row, assigned);
+    std::string why = assigned ? assigned->reason : "";
+    const Type type = choose(node, *row, assigned, why);
     for (int i = 0; i < node.input_size(); ++i) {
       const std::string operand = node.input(i);
       const Type has = type_of_value(operand);
       if (operand.empty() || (has != Type::f32 && has != Type::low)) continue;
       const char letter = row->operand(static_cast<size_t>(i));
       const bool follows = letter == 'T' || (letter == 'U' && !is_constant(operand));
-      *node.mutable_input(i) = in_type(operand, follows ? type : Type::f32);
+      const bool rounded =
+          type == Type::f32 && assigned && std::ranges::count(assigned->rounded_operands, static_cast<size_t>(i)) > 0;
+      if (follows && rounded && can_round()) *node.mutable_input(i) = in_type(operand, Type::low);
+      *node.mutable_input(i) = in_type(node.input(i), follows ? type : Type::f32);
     }
     static const std::set<std::string> movements{"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"};
     if (type == Type::f32 && movements.contains(node.op_type()) && node.output_size() == 1 &&
         (is_constant(node.input(0)) || moved_weights_.contains(node.input(0))) && !kept_.contains(node.output(0)))
       moved_weights_[node.output(0)] = node;
-    append(node, type, row, assigned);
+    append(node, type, row, assigned, why);
   }
+
+  // Whether there is a Cast to the low type.
+  bool can_round() const { return low_ == DType::f16 || opset_ >= 13; }
 
   // What computes as it did: it reads f32.
   void keep(NodeProto& node) {
@@ -265,8 +284,9 @@ class Mixer {
     tensor.set_name(name);
   }
 
-  void append(NodeProto& node, Type type, const TypeRow* row, const NodeAssignment* assigned) {
+  void append(NodeProto& node, Type type, const TypeRow* row, const NodeAssignment* assigned, const std::string& why) {
     std::vector<std::pair<std::string, std::string>> restored;  // results under names that must stay f32
+    std::vector<std::pair<std::string, std::string>> rounded;   // f32 results, and the name of the low ones
     bool computes = false;
     for (int i = 0; i < node.output_size(); ++i) {
       const std::string output = node.output(i);
@@ -282,15 +302,29 @@ class Mixer {
         restored.emplace_back(inner, output);
         continue;
       }
+      if (i == 0 && letter == 'T' && type == Type::f32 && assigned && assigned->rounds_result && can_round()) {
+        const std::string wide = unique(output + "_f32", names_);
+        *node.mutable_output(i) = wide;
+        std::string low = output;
+        if (kept_.contains(output)) {
+          low = unique(output + "_" + std::string(name(low_)), names_);
+          types_[output] = Type::f32, copies_[{output, Type::low}] = low;
+          restored.emplace_back(low, output);
+        }
+        types_[wide] = Type::f32, types_[low] = Type::low;
+        rounded.emplace_back(wide, low);
+        continue;
+      }
       const bool is_norm = node.op_type().ends_with("Normalization");  // beside whose result statistics stand
       types_[output] = is_typed ? type : is_norm ? Type::f32 : Type::other;
     }
     if (computes && (type == Type::low || type == Type::f32)) {
       set_metadata(node, "halfstep.precision", std::string(name(type == Type::low ? low_ : DType::f32)));
-      if (assigned && !assigned->reason.empty()) set_metadata(node, "halfstep.reason", assigned->reason);
+      if (!why.empty()) set_metadata(node, "halfstep.reason", why);
       result_.low_nodes += type == Type::low;
     }
     graph_->add_node()->Swap(&node);
+    for (const auto& [from, to] : rounded) add_cast(from, to, low_, to, why);
     for (const auto& [from, to] : restored) add_cast(from, to, DType::f32, to);
   }
 

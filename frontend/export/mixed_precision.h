@@ -15,6 +15,9 @@ namespace halfstep {
 struct NodeAssignment {
   DType type = DType::f32;  // that it computes in
   std::string reason;       // empty: none is written
+  // Of a node in f32: operands, by index, that are rounded to the low type first; whether its first result is.
+  std::vector<size_t> rounded_operands = {};
+  bool rounds_result = false;
 };
 
 struct MixedPrecision {
@@ -34,7 +37,7 @@ struct MixedModel {
 // `model` is one of inference. Its inputs and outputs keep their types. What stays f32 whatever is assigned: nodes with
 // branches or bodies and what those read, operators of other domains, what the operator's version in the file has no
 // low type for, and nodes beside small constants that the low type would round. Nodes have metadata halfstep.precision
-// and halfstep.reason.
+// and halfstep.reason, which is that of f32 where it is not what was assigned.
 MixedModel mixed_precision(OnnxModel model, const MixedPrecision& assignment);
 
 }  // namespace halfstep

@@ -97,7 +97,7 @@ class Writer {
   }
 
   void write_loss(size_t rank) {
-    if (training_.loss == "softmax_cross_entropy") {
+    if (training_.loss == "softmax_cross_entropy" || training_.loss == "nll") {
       std::string scores = training_.output;
       if (const int64_t axis = training_.class_axis.value_or(1); axis != 1) {
         onnx::NodeProto& transpose = node("Transpose", {scores});
@@ -109,7 +109,15 @@ class Writer {
         scores = result(transpose, "step.scores");
       }
       labels_ = input("labels", onnx::TensorProto::INT64, rank - 1);
-      onnx::NodeProto& loss = node("SoftmaxCrossEntropyLoss", {scores, labels_});
+      std::vector<std::string> operands{scores, labels_};
+      if (!training_.class_weights.empty()) {
+        std::vector<double> weights;
+        for (const std::string& weight : training_.class_weights) weights.push_back(number("class_weights", weight));
+        const TensorType type{DType::f32, {static_cast<int64_t>(weights.size())}};
+        operands.push_back(initializer("step.class_weights", Tensor::from_values(type, weights)));
+      }
+      const bool of_logits = training_.loss == "softmax_cross_entropy";
+      onnx::NodeProto& loss = node(of_logits ? "SoftmaxCrossEntropyLoss" : "NegativeLogLikelihoodLoss", operands);
       set(loss, "reduction", std::string("mean"));
       if (training_.ignore_index) set(loss, "ignore_index", *training_.ignore_index);
       loss_ = result(loss, "loss");
@@ -248,8 +256,8 @@ void export_training_operators(OnnxModel original, const TrainingOperators& trai
   int64_t opset = 0;
   for (const auto& import : model.opset_import())
     if (canonical_domain(import.domain()).empty()) opset = import.version();
-  if (training.loss == "softmax_cross_entropy" && opset < kCrossEntropyOpset)
-    throw Error("the model's operator set is version " + std::to_string(opset) + ", and SoftmaxCrossEntropyLoss of " +
+  if ((training.loss == "softmax_cross_entropy" || training.loss == "nll") && opset < kCrossEntropyOpset)
+    throw Error("the model's operator set is version " + std::to_string(opset) + ", and the loss of classes of " +
                 std::to_string(kCrossEntropyOpset) + ": export the model at a newer one");
   if (model.training_info_size() > 0) throw Error("the model carries a training step already");
   model.set_ir_version(std::max<int64_t>(model.ir_version(), kTrainingIrVersion));

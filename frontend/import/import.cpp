@@ -3,7 +3,9 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
+#include <set>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -53,6 +55,39 @@ Graph store_parameters_as_read(const Graph& graph) {
   });
 }
 
+void collect_names(const onnx::GraphProto& graph, std::vector<std::string>& names) {
+  for (const onnx::TensorProto& tensor : graph.initializer()) names.push_back(tensor.name());
+  for (const onnx::NodeProto& node : graph.node())
+    for (const onnx::AttributeProto& attribute : node.attribute())
+      if (attribute.has_g()) collect_names(attribute.g(), names);
+}
+
+// Patterns of what is to be trained, none of whose initializers became a parameter.
+void refuse_untrained(const Graph& graph, const onnx::GraphProto& file, const std::map<std::string, Tie>& ties,
+                      const std::vector<std::string>& patterns) {
+  std::set<std::string> trained;
+  for (const Node& node : graph.nodes())
+    if (node.op->name == "parameter") trained.insert(leaf_name(node).text);
+  std::vector<std::string> names;
+  if (!patterns.empty()) collect_names(file, names);
+  Problems problems;
+  for (const std::string& pattern : patterns) {
+    std::vector<std::string> untrained;
+    bool reaches = false;
+    for (const std::string& name : names) {
+      if (fnmatch(pattern.c_str(), name.c_str(), 0) != 0) continue;
+      const auto tie = ties.find(name);
+      const bool is_trained = trained.contains(name) || (tie != ties.end() && trained.contains(tie->second.to));
+      reaches |= is_trained;
+      if (!is_trained) untrained.push_back(name);
+    }
+    if (!reaches && !untrained.empty())
+      problems.add("train: " + list_tensors(untrained) +
+                   " cannot be trained: what reads it takes it as a constant, or no output depends on it");
+  }
+  problems.throw_if_any();
+}
+
 Graph with_written_statistics(const Graph& graph, Importer& importer, std::vector<std::string>& remarks) {
   WrittenStatistics statistics;
   Graph result = keep_written_statistics(graph, statistics);
@@ -66,15 +101,8 @@ Graph with_written_statistics(const Graph& graph, Importer& importer, std::vecto
   return result;
 }
 
-void collect_names(const onnx::GraphProto& graph, std::vector<std::string>& names) {
-  for (const onnx::TensorProto& tensor : graph.initializer()) names.push_back(tensor.name());
-  for (const onnx::NodeProto& node : graph.node())
-    for (const onnx::AttributeProto& attribute : node.attribute())
-      if (attribute.has_g()) collect_names(attribute.g(), names);
-}
-
 void check_patterns(const onnx::GraphProto& graph, const ImportOptions& options, Problems& problems) {
-  if (options.freeze.empty() && options.train.empty()) return;
+  if (options.freeze.empty() && options.train.empty() && options.fresh.empty()) return;
   std::vector<std::string> names;
   collect_names(graph, names);
   const auto check = [&](const char* key, const std::vector<std::string>& patterns) {
@@ -89,6 +117,7 @@ void check_patterns(const onnx::GraphProto& graph, const ImportOptions& options,
   };
   check("freeze", options.freeze);
   check("train", options.train);
+  check("fresh", options.fresh);
 }
 
 // The statistics of one value say nothing: every result is the shift, and no gradient passes.
@@ -124,15 +153,20 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
                                 .shapes = shapes,
                                 .ties = ties,
                                 .scalars = scalars.weights,
-                                .order = order};
+                                .order = order,
+                                .unfilled = file.fresh()};
   const RepeatedLeaves repeated = options.mode == ImportMode::training ? find_repeated(inputs) : RepeatedLeaves();
   const Recording recording = sizes_differ(shapes) ? record(inputs) : Recording();
-  Importer importer({model, reader, options, shapes, ties, scalars.weights, order,
+  Importer importer({model, reader, options, shapes, ties, scalars.weights, order, file.fresh(),
                      sizes_differ(shapes) ? &recording : nullptr, repeated});
   ImportedModel result;
   const Graph graph = importer.run();
-  if (options.mode == ImportMode::training) refuse_single_values(graph);
-  result.remarks = importer.remarks();
+  if (options.mode == ImportMode::training) {
+    if (options.statistics == ImportOptions::of_batches) refuse_single_values(graph);
+    refuse_untrained(graph, model.graph(), ties, options.train);
+  }
+  result.remarks = file.remarks();
+  result.remarks.insert(result.remarks.end(), importer.remarks().begin(), importer.remarks().end());
   result.graph = store_parameters_as_read(
       options.mode == ImportMode::training ? with_written_statistics(graph, importer, result.remarks) : graph);
   const auto nodes = result.graph.nodes();
@@ -143,7 +177,8 @@ ImportedModel import_outputs(OnnxModel file, const ImportOptions& options) {
                 "' has nothing to train: none of its outputs depends on a floating-point initializer" +
                 (options.freeze.empty() ? "" : " that is not frozen"));
   if (options.weights != InitialWeights::none) {
-    result.weight_readers = weight_readers(result.graph, file.share(), importer, reader, options, result.remarks);
+    result.weight_readers = weight_readers(result.graph, file.share(), importer, reader, options, file.fresh(),
+                                           result.fresh, result.remarks);
     if (options.reading == ImportOptions::at_once) {
       result.weights = read_all(result.weight_readers);
       result.weight_readers.clear();
@@ -234,6 +269,15 @@ std::map<std::string, std::string> parts_at_import(const ImportedModel& model) {
     if (whole[i] && *whole[i] != node.name) parts.emplace(node.name, *whole[i]);
   }
   return parts;
+}
+
+Shape shape_in_file(const Node& leaf) {
+  Shape shape = leaf.results[0].shape;
+  const Attribute* permutation = leaf.attributes.find("permutation");
+  if (!permutation) return shape;
+  const Ints& axes = std::get<Ints>(*permutation);
+  for (size_t i = 0; i < axes.size(); ++i) shape[static_cast<size_t>(axes[i])] = leaf.results[0].shape[i];
+  return shape;
 }
 
 FileTensors in_onnx_layout(const Graph& graph, const FileTensors& stored) {

@@ -9,6 +9,7 @@
 
 #include "base/tensor.h"
 #include "frontend/import/budget.h"
+#include "frontend/import/initial_scheme.h"
 #include "frontend/onnx/onnx_model.h"
 #include "ir/graph.h"
 
@@ -41,16 +42,21 @@ struct ImportOptions {
   // Where the other outputs cannot be read, this one is read alone.
   std::string output = {};
   ImportMode mode = ImportMode::training;
+  // Whether the graph is run with its batch norms' own statistics alone: then one value a channel is enough.
+  enum Statistics : uint8_t { of_batches, running_alone } statistics = of_batches;
   InitialWeights weights = InitialWeights::from_file;
   // Whether the weights are read by the import, or one after the other by whoever wants them: a large model is then
   // never held as a whole.
   enum Reading : uint8_t { at_once, on_demand } reading = at_once;
   MissingConstants constants = MissingConstants::refused;
   ImportBudget budget = {};
-  uint64_t seed = 0;                     // of fresh weights
-  std::optional<double> dropout = {};    // replaces the ratio of every dropout
-  std::vector<std::string> train = {};   // of those that would else be taken for no weights
-  std::vector<std::string> freeze = {};  // patterns (* ? []) of initializer names that training leaves as they are
+  uint64_t seed = 0;                    // of fresh weights
+  std::optional<double> dropout = {};   // replaces the ratio of every dropout
+  std::vector<std::string> train = {};  // of those that would else be taken for no weights, or be frozen
+  // Patterns (* ? []) of initializer names that training leaves as they are; `train` wins.
+  std::vector<std::string> freeze = {};
+  std::vector<std::string> fresh = {};  // of weights that start fresh whatever `weights` says
+  InitialScheme scheme = {};            // of fresh weights
 };
 
 struct OnnxNode {
@@ -62,6 +68,7 @@ struct OnnxNode {
   std::optional<DType> folded = {};  // of a node whose results are constants: their type
   std::optional<DType> drawn = {};   // of one that draws random numbers: the type that it names
   std::string result = {};           // the first value it gives, of a node of the main graph
+  std::optional<Shape> shape = {};   // of its first value, as ONNX has it
 };
 
 struct ImportedModel {
@@ -71,10 +78,11 @@ struct ImportedModel {
   FileTensors weights;
   // on_demand: in the place of `weights`, what reads each. Throws Error naming the tensor.
   std::map<std::string, std::function<Tensor()>> weight_readers;
-  std::vector<std::string> inputs;   // the data inputs, in the file's order
-  std::vector<std::string> outputs;  // in the file's order
-  std::vector<OnnxNode> nodes;       // in the order of computation, those of inlined functions too
-  std::vector<FileNode> file_nodes;  // of the main graph as the file has it
+  std::map<std::string, Initializer> fresh;  // of those that start fresh: how they are drawn
+  std::vector<std::string> inputs;           // the data inputs, in the file's order
+  std::vector<std::string> outputs;          // in the file's order
+  std::vector<OnnxNode> nodes;               // in the order of computation, those of inlined functions too
+  std::vector<FileNode> file_nodes;          // of the main graph as the file has it
   std::string graph_name;
   // What the import decided or noticed and its user should know, one sentence each.
   std::vector<std::string> remarks;
@@ -87,6 +95,8 @@ ImportedModel import_model(const OnnxFile& file, const ImportOptions& options = 
 // values, or else of the first behind them that is one of the graph's.
 std::map<std::string, std::string> parts_at_import(const ImportedModel& model);
 
+// Of a leaf, whose axes may be permuted, as its initializer has it.
+Shape shape_in_file(const Node& leaf);
 // Stored tensors of `graph` in the layout of their ONNX initializers, for export.
 FileTensors in_onnx_layout(const Graph& graph, const FileTensors& stored);
 

@@ -94,7 +94,9 @@ Initializer Importer::initializer_of(const std::string& leaf, const Shape& shape
   return found == fresh_initializers_.end() ? default_rule(shape) : found->second;
 }
 
-bool Importer::is_frozen(const std::string& name) const { return matches_any(inputs_.options.freeze, name); }
+bool Importer::is_frozen(const std::string& name) const {
+  return matches_any(inputs_.options.freeze, name) && !is_trained(name);
+}
 bool Importer::is_trained(const std::string& name) const { return matches_any(inputs_.options.train, name); }
 
 void Importer::bind_initializers(const onnx::GraphProto& graph, Scope& scope) {
@@ -142,7 +144,7 @@ Value Importer::read(const Binding& binding) {
   if (!is_floating(type.dtype) || narrow || is_number || type.element_count() == 0)
     return builder_.constant(read_constant(tensor));
   // A frozen table is a constant too: its values decide how precisely it is read.
-  if (trained) {
+  if (trained || inputs_.unfilled.contains(tensor.name())) {
     tables_.erase(tensor.name());
   } else if (tables_.contains(tensor.name()) ||
              (!initializers_.contains(tensor.name()) && is_table(tensor, inputs_.reader))) {
@@ -159,7 +161,8 @@ Value Importer::read(const Binding& binding) {
 void Importer::keep_if_folded(const onnx::TensorProto& tensor) {
   const TensorType type = type_of(tensor);
   if (is_floating(type.dtype) && !type.shape.empty() && is_exporters_name(tensor.name()) &&
-      !is_trained(tensor.name()) && !initializers_.contains(tensor.name()) && !inputs_.reader.missing_file(tensor))
+      !is_trained(tensor.name()) && !inputs_.unfilled.contains(tensor.name()) &&
+      !initializers_.contains(tensor.name()) && !inputs_.reader.missing_file(tensor))
     tables_.insert(tensor.name());
 }
 
@@ -362,6 +365,8 @@ void Importer::record_reads(const onnx::NodeProto& node, size_t reader, const Sc
 // Results that are the operands' own values, or were computed by a node before.
 void Importer::record_results(const std::vector<Binding>& results, size_t maker) {
   std::optional<DType> type;
+  if (!results.empty() && results[0].kind == Binding::value && results[0].as_value)
+    nodes_[maker].shape = builder_.type(results[0].as_value).shape;
   for (const Binding& result : results) {
     if (result.kind != Binding::value || !result.as_value) continue;
     const auto [first, added] = makers_.emplace(key_of(result.as_value), maker);

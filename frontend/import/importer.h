@@ -36,11 +36,12 @@ class Importer {
     const ImportOptions& options;
     const std::map<std::string, Dimensions>& shapes;  // of every data input
     const std::map<std::string, Tie>& ties;
-    const std::set<std::string>& scalars;  // initializers [] that are weights
-    const std::vector<int>& order;         // of the main graph's nodes: those that are needed
-    const Recording* recorded = nullptr;   // of the import at the exported sizes, if these are others
-    RepeatedLeaves repeated = {};          // known from the start
-    bool recording_only = false;           // only `recording()` is asked for
+    const std::set<std::string>& scalars;   // initializers [] that are weights
+    const std::vector<int>& order;          // of the main graph's nodes: those that are needed
+    const std::set<std::string>& unfilled;  // initializers without values, which tell nothing
+    const Recording* recorded = nullptr;    // of the import at the exported sizes, if these are others
+    RepeatedLeaves repeated = {};           // known from the start
+    bool recording_only = false;            // only `recording()` is asked for
   };
 
   explicit Importer(const Inputs& inputs);

@@ -65,8 +65,8 @@ Group draw(Initializer::Kind kind, uint64_t seed, uint64_t name, int64_t group) 
 
 }  // namespace
 
-Initializer fan_in_uniform(int64_t fan_in) {
-  return {Initializer::uniform, fan_in > 0 ? 1 / std::sqrt(static_cast<double>(fan_in)) : 0};
+Initializer fan_in_uniform(int64_t fan_in, Initializer::Role role, int64_t fan_out) {
+  return {Initializer::uniform, fan_in > 0 ? 1 / std::sqrt(static_cast<double>(fan_in)) : 0, role, fan_in, fan_out};
 }
 
 Initializer default_rule(const Shape& shape) {

@@ -33,7 +33,7 @@ RepeatedLeaves along_every_axis(RepeatedLeaves leaves, const onnx::GraphProto& g
 Recording record(const Importer::Inputs& inputs) {
   const InputShapes exported = as_exported(inputs.shapes);
   Importer::Inputs recorded{inputs.model, inputs.reader,  inputs.options, exported,
-                            inputs.ties,  inputs.scalars, inputs.order};
+                            inputs.ties,  inputs.scalars, inputs.order,   inputs.unfilled};
   recorded.recording_only = true;
   Importer importer(recorded);
   importer.run();
@@ -57,8 +57,8 @@ RepeatedLeaves find_repeated(const Importer::Inputs& inputs) {
     if (!dimensions.empty() && exported_sizes(dimensions)[0] == batch) dimensions[0] = {{batch, batch + 1}};
   try {
     const Recording recording = record(inputs);
-    Importer importer(
-        {inputs.model, inputs.reader, inputs.options, other, inputs.ties, inputs.scalars, inputs.order, &recording});
+    Importer importer({inputs.model, inputs.reader, inputs.options, other, inputs.ties, inputs.scalars, inputs.order,
+                       inputs.unfilled, &recording});
     importer.run();
     return along_every_axis(importer.repeated_leaves(), inputs.model.graph(), inputs.reader);
   } catch (const Error&) {

@@ -1,5 +1,7 @@
 #include "frontend/import/weight_readers.h"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 #include <optional>
 #include <set>
@@ -61,11 +63,10 @@ std::string list_tensors(const std::vector<std::string>& names) {
   return (names.size() == 1 ? "tensor " : std::to_string(names.size()) + " tensors ") + list;
 }
 
-std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph,
-                                                              const std::shared_ptr<const onnx::ModelProto>& model,
-                                                              const Importer& importer, const TensorReader& reader,
-                                                              const ImportOptions& options,
-                                                              std::vector<std::string>& remarks) {
+std::map<std::string, std::function<Tensor()>> weight_readers(
+    const Graph& graph, const std::shared_ptr<const onnx::ModelProto>& model, const Importer& importer,
+    const TensorReader& reader, const ImportOptions& options, const std::set<std::string>& unfilled,
+    std::map<std::string, Initializer>& drawn, std::vector<std::string>& remarks) {
   std::map<std::string, std::function<Tensor()>> readers;
   Problems problems;
   MissingFiles missing;
@@ -76,6 +77,11 @@ std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph
     else
       add_problems(constants, "put the file beside the model: these are constants, which --init cannot make", problems);
   }
+  const InitialRules rules(graph, options.scheme);
+  const auto is_named = [&](const std::string& name) {
+    return std::ranges::any_of(options.fresh,
+                               [&](const std::string& p) { return fnmatch(p.c_str(), name.c_str(), 0) == 0; });
+  };
   int64_t made = 0;
   for (const Node& node : graph.nodes()) {
     if (!is_weight(node)) continue;
@@ -83,26 +89,29 @@ std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph
     const onnx::TensorProto* tensor = importer.initializer(name);
     require(tensor != nullptr, "every weight leaf comes from an initializer");
     try {
+      const bool asked = is_named(name) || unfilled.contains(name);
       const std::optional<std::string> absent =
-          options.weights == InitialWeights::fresh ? std::nullopt : reader.missing_file(*tensor);
+          options.weights == InitialWeights::fresh || asked ? std::nullopt : reader.missing_file(*tensor);
       if (absent && options.weights == InitialWeights::from_file) {
         missing[*absent].push_back(name);
         continue;
       }
       // No initializer tells where a single number starts.
       const bool kept = tensor->dims().empty() && !reader.missing_file(*tensor);
-      const bool fresh = (options.weights == InitialWeights::fresh && !kept) || absent;
+      const bool fresh = ((options.weights == InitialWeights::fresh || asked) && !kept) || absent;
+      if (is_named(name) && kept)
+        remarks.push_back("fresh: '" + name + "' is a single number, which keeps the file's value");
       made += fresh;
       const TensorType type = leaf_type(*tensor, importer.repeated_leaves());
       const Attribute* permutation = node.attributes.find("permutation");
-      readers[name] = WeightReader{
-          .model = model,
-          .initializer = tensor,
-          .reader = reader,
-          .type = type,
-          .initial = fresh ? std::optional(importer.initializer_of(tensor->name(), type.shape)) : std::nullopt,
-          .seed = options.seed,
-          .permutation = permutation ? std::get<Ints>(*permutation) : Ints()};
+      if (fresh) drawn[name] = rules(name, importer.initializer_of(tensor->name(), type.shape));
+      readers[name] = WeightReader{.model = model,
+                                   .initializer = tensor,
+                                   .reader = reader,
+                                   .type = type,
+                                   .initial = fresh ? std::optional(drawn.at(name)) : std::nullopt,
+                                   .seed = options.seed,
+                                   .permutation = permutation ? std::get<Ints>(*permutation) : Ints()};
     } catch (const Error& error) {
       problems.add(error.what());
     }
@@ -110,7 +119,8 @@ std::map<std::string, std::function<Tensor()>> weight_readers(const Graph& graph
   add_problems(missing, "put the file beside the model, or start from fresh weights with --init", problems);
   problems.throw_if_any();
   if (made > 0)
-    remarks.push_back(std::to_string(made) + " tensors start fresh, from seed " + std::to_string(options.seed));
+    remarks.push_back(std::to_string(made) + " tensors start fresh, from seed " + std::to_string(options.seed) +
+                      (rules.kind() == InitialScheme::pytorch ? "" : ", by scheme " + rules.text()));
   return readers;
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cctype>
 #include <limits>
+#include <string_view>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -20,6 +22,26 @@ bool looks_like_text(const std::string& bytes) {
     const auto u = static_cast<unsigned char>(c);
     return std::isprint(u) || std::isspace(u) || u >= 0x80;
   });
+}
+
+// What a file of another kind begins with, and what to do with it.
+std::string other_format(const std::string& bytes) {
+  using namespace std::string_view_literals;
+  constexpr std::pair<std::string_view, std::string_view> kFormats[] = {
+      {"PK\x03\x04"sv,
+       "a zip archive, as torch.save and Keras write: export the model to ONNX (torch.onnx.export, tf2onnx)"},
+      {"\x80\x02"sv, "a Python pickle, as torch.save writes: export the model with torch.onnx.export"},
+      {"\x89HDF"sv, "an HDF5 file, as Keras writes: export the model with tf2onnx"},
+      {"\x89PNG"sv, "an image: the model comes first, images are data"},
+      {"\xff\xd8\xff"sv, "an image: the model comes first, images are data"},
+      {"\x93NUMPY"sv, "a NumPy array: the model comes first, arrays are data"},
+      {"\x1f\x8b"sv, "compressed with gzip: decompress it first"}};
+  for (const auto& [begin, what] : kFormats)
+    if (bytes.starts_with(begin)) return std::string(what);
+  // safetensors: the length of a JSON header, and the header.
+  if (bytes.size() > 9 && bytes[8] == '{' && bytes[5] == 0 && bytes[6] == 0 && bytes[7] == 0)
+    return "a safetensors file, which holds weights and no graph: export the model to ONNX";
+  return "";
 }
 
 }  // namespace
@@ -41,6 +63,7 @@ onnx::ModelProto parse_model(const OnnxFile& file) {
   if (bytes.starts_with("version https://git-lfs"))
     throw Error(place + ": this is a Git LFS pointer, not the model; fetch it with 'git lfs pull'");
   if (looks_like_text(bytes)) throw Error(place + ": this is a text file; a binary ONNX model is expected");
+  if (const std::string other = other_format(bytes); !other.empty()) throw Error(place + ": this is " + other);
   onnx::ModelProto model;
   google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()),
                                                 static_cast<int>(bytes.size()));

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,11 @@ class OnnxModel {
   onnx::ModelProto& edit();
   const std::vector<FileNode>& file_nodes() const { return *file_nodes_; }
   const std::string& graph_name() const;
+  // Initializers that a repair left without values: they start fresh. What repairs say to the user.
+  const std::set<std::string>& fresh() const { return fresh_; }
+  void set_fresh(const std::string& initializer) { fresh_.insert(initializer); }
+  const std::vector<std::string>& remarks() const { return remarks_; }
+  void add_remark(std::string remark) { remarks_.push_back(std::move(remark)); }
   // For pointers into the messages that outlive this object.
   std::shared_ptr<const onnx::ModelProto> share() const { return proto_; }
   TensorReader reader() const;
@@ -47,6 +53,8 @@ class OnnxModel {
   std::filesystem::path directory_;
   std::shared_ptr<onnx::ModelProto> proto_;
   std::shared_ptr<const std::vector<FileNode>> file_nodes_;
+  std::set<std::string> fresh_;
+  std::vector<std::string> remarks_;
 };
 
 }  // namespace halfstep

@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kLargestTable = int64_t{1} << 24;  // elements; what is larger is not looked into
 constexpr double kHidden = -1e30;                    // a score this low means that a key is not seen
 constexpr double kUsuallyHidden = -100;              // so does this one, if it is the only one
+constexpr double kRarelyTrained = 1e4;               // beside zeros such numbers, of either sign, are no weights
 constexpr int64_t kFewestRows = 4;                   // any two rows may be a cosine's
 constexpr double kTolerance = 1e-4;                  // of the amplitude
 
@@ -34,20 +35,45 @@ bool is_constant(const Tensor& tensor) {
   return true;
 }
 
+// 0 where a score stays and far from it where it is hidden, whatever the shape: queries are not always as many as keys.
 bool is_mask(const Tensor& tensor) {
   const Shape& shape = tensor.type.shape;
-  const bool is_square = shape.back() == shape[shape.size() - 2];
-  if (shape.back() < 2 || (!is_square && shape[shape.size() - 2] != 1)) return false;
+  const bool is_square = shape.size() > 1 && shape.back() == shape[shape.size() - 2] && shape.back() > 1;
   double hidden = 0;
-  bool far = true, alike = true;
+  bool lowest = true, alike = true, large = true, shows = false;
   for (int64_t i = 0; i < tensor.type.element_count(); ++i) {
     const double v = tensor.at(i);
-    if (v == 0) continue;
+    if (v == 0) {
+      shows = true;
+      continue;
+    }
     if (hidden == 0) hidden = v;
-    far &= v <= kHidden, alike &= v == hidden;
-    if (!far && !(alike && hidden <= kUsuallyHidden)) return false;
+    lowest &= v <= kHidden, alike &= v == hidden, large &= std::abs(v) >= kRarelyTrained;
+    if (!large && !(alike && hidden <= kUsuallyHidden)) return false;
   }
-  return hidden != 0 || (is_square && shape.size() == 4 && shape[1] == 1);
+  if (hidden == 0) return is_square && shape.size() == 4 && shape[1] == 1;
+  const bool usual = alike && hidden <= kUsuallyHidden && shape.size() > 1;
+  return lowest || (is_square && usual) || (shows && (usual || large));
+}
+
+// Ones and zeros that choose: triangles, and the masks of pruned weights. What people start weights from has no more
+// than a one in a row (identities), or alike rows (the biases of forget gates).
+bool is_choice(const Tensor& tensor) {
+  const Shape& shape = tensor.type.shape;
+  if (shape.size() < 2 || shape.back() < 2) return false;
+  const int64_t columns = shape.back(), rows = tensor.type.element_count() / columns;
+  bool several = false, differ = false;
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t ones = 0;
+    for (int64_t column = 0; column < columns; ++column) {
+      const double v = tensor.at(row * columns + column);
+      if (v != 0 && v != 1) return false;
+      ones += v == 1;
+      differ |= v != tensor.at(column);
+    }
+    several |= ones > 1;
+  }
+  return several && differ;
 }
 
 // Whether the column holds a multiple of cos(p f) or sin(p f), p the row: v[p + 1] + v[p - 1] = 2 cos(f) v[p].
@@ -148,14 +174,17 @@ bool is_neutral(const onnx::TensorProto& tensor, const Tensor& value) {
 
 bool is_table(const onnx::TensorProto& tensor, const TensorReader& reader) {
   const TensorType type = type_of(tensor);
-  if (is_named_weight(tensor.name()) || type.element_count() == 0 || type.element_count() > kLargestTable ||
-      reader.missing_file(tensor))
+  // A bias is a vector: matrices of that name are masks, as in GPT-2, or tables of positions that are trained.
+  const bool is_named = is_named_weight(tensor.name()), is_matrix = type.shape.size() > 1;
+  if ((is_named && !(is_matrix && tensor.name().ends_with("bias"))) || type.element_count() == 0 ||
+      type.element_count() > kLargestTable || reader.missing_file(tensor))
     return false;
-  if (type.element_count() == 1) return is_numbered(tensor.name());
+  if (type.element_count() == 1) return !is_named && is_numbered(tensor.name());
   const Tensor value = reader.read(tensor);
-  if (type.shape.size() == 1) return is_geometric(value) || is_neutral(tensor, value);
-  return is_mask(value) || holds_waves(value) || holds_linear_biases(value) || holds_coordinates(value) ||
-         (is_named_fill(tensor.name()) && is_constant(value));
+  if (!is_matrix) return is_mask(value) || is_geometric(value) || is_neutral(tensor, value);
+  if (is_mask(value) || is_choice(value)) return true;
+  return !is_named && (holds_waves(value) || holds_linear_biases(value) || holds_coordinates(value) ||
+                       (is_named_fill(tensor.name()) && is_constant(value)));
 }
 
 }  // namespace halfstep

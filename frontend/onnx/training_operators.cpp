@@ -203,20 +203,24 @@ class Reader {
   }
 
   void read_cross_entropy(const NodeProto& node) {
-    if (!operand_name(node, 2).empty()) throw Error("weights of the classes in the loss are not read");
+    if (const std::string weights = operand_name(node, 2); !weights.empty()) read_class_weights(weights);
     if (const std::string reduction = word(node, "reduction", "mean"); reduction != "mean")
       throw Error(fmt::format("reduction of the loss: mean expected, found '{}'", reduction));
     if (const AttributeProto* ignored = find_attribute(node, "ignore_index", AttributeProto::INT))
       found_.ignore_index = ignored->i();
     expect_input(operand_name(node, 1), "labels");
     found_.class_axis = 1;
-    std::string scores = operand_name(node, 0);
+    std::string scores = operand_name(node, 0), loss = "softmax_cross_entropy";
     if (is(node, "NegativeLogLikelihoodLoss")) {
       const NodeProto* logarithm = maker(scores);
       const AttributeProto* axis = logarithm ? find_attribute(*logarithm, "axis", AttributeProto::INT) : nullptr;
-      if (!logarithm || !is(*logarithm, "LogSoftmax") || !axis || axis->i() != 1)
-        throw Error("NegativeLogLikelihoodLoss: of a LogSoftmax over axis 1 in the training step expected");
-      scores = operand_name(*logarithm, 0);
+      if (logarithm && is(*logarithm, "LogSoftmax")) {
+        if (!axis || axis->i() != 1)
+          throw Error("NegativeLogLikelihoodLoss: of a LogSoftmax over axis 1, or of an output of the model expected");
+        scores = operand_name(*logarithm, 0);
+      } else {
+        loss = "nll";
+      }
     }
     if (const NodeProto* transpose = maker(scores); transpose && is(*transpose, "Transpose")) {
       const AttributeProto* order = find_attribute(*transpose, "perm", AttributeProto::INTS);
@@ -230,8 +234,17 @@ class Reader {
       }
       scores = operand_name(*transpose, 0);
     }
-    refuse_probabilities(scores);
-    take_output(scores, "softmax_cross_entropy");
+    if (loss != "nll") refuse_probabilities(scores);
+    take_output(scores, loss);
+  }
+
+  void read_class_weights(const std::string& name) {
+    const TensorProto* tensor = initializer(name);
+    if (!tensor || type_of(*tensor).shape.size() != 1)
+      throw Error(fmt::format("weights of the classes in the loss, '{}': an initializer of one axis expected", name));
+    const Tensor weights = model_.reader().read(*tensor);
+    for (int64_t i = 0; i < weights.type.element_count(); ++i)
+      found_.class_weights.push_back(shortest(static_cast<float>(weights.at(i))));
   }
 
   // Training takes the logits behind such an output, where the file takes a softmax of a softmax.

@@ -28,7 +28,7 @@ int64_t product(const Shape& shape, size_t from, size_t to) {
 
 Value with_channel_bias(NodeContext& c, Value y, int64_t channels, const Initializer& fresh) {
   if (!c.has_operand(2) || is_zero(c, 2)) return y;
-  c.initialise(c.operand(2), fresh);
+  c.initialise(c.operand(2), fan_in_uniform(fresh.fan_in, Initializer::convolution_bias));
   if (c.shape(2) != Shape{channels})
     c.fail("bias " + to_string(Shape{channels}) + " expected, found " + to_string(c.shape(2)));
   return c.b.add(y, c.operand(2));
@@ -69,7 +69,8 @@ std::vector<Value> import_conv_transpose(NodeContext& c) {
     c.fail("kernel_shape " + to_string(c.int_list("kernel_shape")) + " and w " + to_string(w) + " differ");
   const TransposedWindow t = read_transposed_window(c, spatial, window);
   // Counted as for a convolution, along the second axis of the filter.
-  const Initializer fresh = fan_in_uniform(product(w, 1, w.size()));
+  const int64_t reach = product(window, 0, window.size());
+  const Initializer fresh = fan_in_uniform(product(w, 1, w.size()), Initializer::convolution, w[0] * reach);
   c.initialise(c.operand(1), fresh);
   const Value y =
       transposed_convolution(c.b, to_channels_last(c.b, c.operand(0)), to_channels_last(c.b, c.operand(1)), t, groups);
@@ -156,7 +157,8 @@ Value convolution(NodeContext& c) {
                             {"pads_end", w.pads_end},
                             {"dilations", w.dilations},
                             {"groups", c.integer("group", 1)}});
-  const Initializer fresh = fan_in_uniform(product(w_shape, 1, w_shape.size()));
+  const Initializer fresh = fan_in_uniform(product(w_shape, 1, w_shape.size()), Initializer::convolution,
+                                           w_shape[0] * product(window, 0, window.size()));
   c.initialise(c.operand(1), fresh);
   return to_channels_first(c.b, with_channel_bias(c, y, w_shape[0], fresh));
 }
@@ -169,18 +171,19 @@ Value general_product(NodeContext& c) {
     c.fail("two matrices expected, found " + to_string(c.shape(0)) + " and " + to_string(b_shape));
   const Value product =
       c.b.matmul(c.operand(0), c.operand(1), {{"transpose_a", transpose_a}, {"transpose_b", transpose_b}});
-  const Initializer fresh = fan_in_uniform(b_shape[transpose_b ? 1 : 0]);
-  c.initialise(c.operand(1), fresh);
+  const int64_t fan_in = b_shape[transpose_b ? 1 : 0];
+  c.initialise(c.operand(1), fan_in_uniform(fan_in, Initializer::layer, b_shape[transpose_b ? 0 : 1]));
   const Value y = scaled(c.b, product, alpha);
   if (!c.has_operand(2)) return y;
-  c.initialise(c.operand(2), fresh);
+  c.initialise(c.operand(2), fan_in_uniform(fan_in, Initializer::layer_bias));
   return c.b.add(y, c.b.broadcast(scaled(c.b, c.operand(2), beta), c.b.shape(y)));
 }
 
 Value matrix_product(NodeContext& c, Value x, Value y) {
   Builder& b = c.b;
   const size_t x_rank = b.shape(x).size(), y_rank = b.shape(y).size();
-  c.initialise(y, fan_in_uniform(b.shape(y)[y_rank == 1 ? 0 : y_rank - 2]));
+  c.initialise(y, fan_in_uniform(b.shape(y)[y_rank == 1 ? 0 : y_rank - 2], Initializer::layer,
+                                 y_rank == 1 ? 1 : b.shape(y)[y_rank - 1]));
   if (x_rank == 1) x = b.reshape(x, {1, b.shape(x)[0]});
   if (y_rank == 1) y = b.reshape(y, {b.shape(y)[0], 1});
   const Shape xs = b.shape(x), ys = b.shape(y);

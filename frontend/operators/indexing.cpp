@@ -74,7 +74,7 @@ std::vector<Value> import_gather(NodeContext& c) {
   const Value indices = c.operand(1);
   if (is_floating(b.dtype(indices))) c.fail("integer indices expected, found " + to_string(b.type(indices)));
   // An embedding table: rows of unit variance, as PyTorch's.
-  c.initialise(c.operand(0), {Initializer::normal, 1});
+  c.initialise(c.operand(0), {Initializer::normal, 1, Initializer::table});
   if (c.is_constant(1)) return {gather_constant(c, axis, c.constant(1, "indices").cast(DType::i64))};
   return {gather(b, c.operand(0), wrapped(c, indices, shape[axis]), axis)};
 }

@@ -93,7 +93,7 @@ std::vector<Value> import_skip_rms_norm(NodeContext& c) {
 
 // ids [batch, length] as rows of a table, which becomes a parameter of unit variance.
 Value embedding(NodeContext& c, size_t table, Value ids) {
-  c.initialise(c.operand(table), {Initializer::normal, 1});
+  c.initialise(c.operand(table), {Initializer::normal, 1, Initializer::table});
   return c.b.call("gather", {c.operand(table), ids}, {{"axis", int64_t{0}}});
 }
 
@@ -109,7 +109,7 @@ std::vector<Value> import_embed_layer_norm(NodeContext& c) {
     const Shape table = c.shape(3);
     if (table.size() != 2 || table[0] < ids[1])
       c.fail("a position for each of " + std::to_string(ids[1]) + " tokens expected, found " + to_string(table));
-    c.initialise(c.operand(3), {Initializer::normal, 1});
+    c.initialise(c.operand(3), {Initializer::normal, 1, Initializer::table});
     sum = b.add(sum, b.slice(c.operand(3), {0, 0}, {ids[1], table[1]}));
   }
   if (c.has_operand(1) && c.has_operand(4)) sum = b.add(sum, embedding(c, 4, c.operand(1)));

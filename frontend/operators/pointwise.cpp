@@ -29,7 +29,7 @@ void initialise_coefficients(NodeContext& c) {
     Node product = c.b.graph().node(other);
     if (product.op->name == "reshape") product = c.b.graph().node(product.operands[0]);
     if (c.op_type() == "Add" && product.op->name == "matmul" && c.shape(i).size() == 1)
-      c.initialise(coefficients, fan_in_uniform(c.b.shape(product.operands[0]).back()));
+      c.initialise(coefficients, fan_in_uniform(c.b.shape(product.operands[0]).back(), Initializer::layer_bias));
   }
 }
 

@@ -153,13 +153,15 @@ double scaled_length(int64_t from, double scale) {
   return std::abs(length - std::round(length)) <= 1e-6 * length ? std::round(length) : length;
 }
 
-void take_scales(NodeContext& c, const std::vector<size_t>& axes, const std::vector<double>& scales, bool cropped,
+// Also of a cropped axis, whatever its region: ONNX Runtime, onnx's shape inference and its reference leave that out of
+// the length that the operator's text gives.
+void take_scales(NodeContext& c, const std::vector<size_t>& axes, const std::vector<double>& scales,
                  std::vector<AxisResize>& resizes) {
   if (scales.size() != axes.size())
     c.fail(std::to_string(scales.size()) + " scales for " + std::to_string(axes.size()) + " axes");
   for (size_t i = 0; i < axes.size(); ++i) {
     AxisResize& a = resizes[axes[i]];
-    a.length = scaled_length(a.from, cropped ? scales[i] * (a.end - a.start) : scales[i]);
+    a.length = scaled_length(a.from, scales[i]);
     if (!(scales[i] > 0) || !(a.length < static_cast<double>(kLongest)))
       c.fail("scale " + std::to_string(scales[i]) + " is out of range");
     a.to = static_cast<int64_t>(a.length);
@@ -242,7 +244,7 @@ std::vector<Value> import_resize(NodeContext& c) {
   }
   if (gives(c, scales, "scales")) {
     c.ignore({"keep_aspect_ratio_policy"});
-    take_scales(c, axes, c.constant(scales, "scales").values(), cropped, resizes);
+    take_scales(c, axes, c.constant(scales, "scales").values(), resizes);
   } else if (c.version >= 11 && gives(c, 3, "sizes")) {
     take_sizes(c, 3, axes, resizes);
   } else {
@@ -255,7 +257,7 @@ std::vector<Value> import_upsample(NodeContext& c) {
   Interpolation f = read_interpolation(c);
   f.coordinates = "asymmetric", f.rounding = "floor";
   std::vector<AxisResize> resizes = unchanged(c.shape(0));
-  take_scales(c, read_axes(c, {}), c.version >= 9 ? c.constant(1, "scales").values() : c.number_list("scales"), false,
+  take_scales(c, read_axes(c, {}), c.version >= 9 ? c.constant(1, "scales").values() : c.number_list("scales"),
               resizes);
   return resize(c, f, resizes);
 }

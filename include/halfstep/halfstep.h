@@ -178,10 +178,11 @@ typedef struct halfstep_api {
   void (*release_step)(halfstep_step* step);
 
   /* What a program takes and gives. HALFSTEP_TRAIN: inputs of train_step; its outputs are read with loss and so on.
-   * HALFSTEP_EVALUATE: outputs "row_loss" f32[batch], with classes "row_correct" f32[batch] and, where not every label
-   * counts, "row_counted" f32[batch]; the model's own as "outputs/NAME". HALFSTEP_PREDICT: the same without labels, and
-   * the model's outputs under their names. The model's outputs are there where the step was compiled with keep_outputs;
-   * those that it computes in f16 or bf16 are given as f32. */
+   * HALFSTEP_EVALUATE: outputs "row_loss" f32[batch], with classes "row_correct" f32[batch], where not every label
+   * counts "row_counted" f32[batch], and where labels weigh as their classes do "row_weighed" f32[batch], which the
+   * mean is over; the model's own as "outputs/NAME". HALFSTEP_PREDICT: the same without labels, and the model's outputs
+   * under their names. The model's outputs are there where the step was compiled with keep_outputs; those that it
+   * computes in f16 or bf16 are given as f32. */
   halfstep_status* (*value_count)(const halfstep_step* step, halfstep_program program, halfstep_direction direction,
                                   size_t* count);
   halfstep_status* (*value_at)(const halfstep_step* step, halfstep_program program, halfstep_direction direction,
@@ -270,11 +271,24 @@ typedef struct halfstep_api {
   halfstep_status* (*write_grad_scaler)(halfstep_step* step, const halfstep_grad_scaler* state);
 
   /* The losses of a step that was compiled with several; 0 of another. `loss` gives their weighted sum; of
-   * HALFSTEP_EVALUATE the outputs of loss number I are "row_loss.I", "row_correct.I" and "row_counted.I". */
+   * HALFSTEP_EVALUATE the outputs of loss number I are "row_loss.I", "row_correct.I", "row_counted.I" and
+   * "row_weighed.I". */
   halfstep_status* (*loss_count)(const halfstep_step* step, size_t* count);
   halfstep_status* (*loss_at)(const halfstep_step* step, size_t index, halfstep_loss* loss);
   /* `count` values, exactly as loss_count says, of the steps that `loss` tells of: wait for the device. */
   halfstep_status* (*read_losses)(halfstep_step* step, double* values, size_t count);
+
+  /* Measures of evaluation over several batches, named as in recipes: "f1,auc"; NULL or "": the recipe's.
+   * begin_measures forgets what was added. measure_tensors runs a batch as evaluate_tensors does and adds its first
+   * `rows` samples (0: all); it waits. What reads the model's outputs wants a step that was compiled with the measure
+   * or keep_outputs. */
+  halfstep_status* (*begin_measures)(halfstep_step* step, const char* names);
+  halfstep_status* (*measure_tensors)(halfstep_step* step, const halfstep_tensor* inputs, size_t input_count,
+                                      void* stream, size_t rows);
+  /* What they say so far: "loss", with classes "accuracy", of several losses "loss.NAME" and "accuracy.NAME", then the
+   * measures. NaN: it is not defined. A name is the step's until the next of these four calls. */
+  halfstep_status* (*measure_count)(halfstep_step* step, size_t* count);
+  halfstep_status* (*measure_at)(halfstep_step* step, size_t index, const char** name, double* value);
 } halfstep_api;
 
 typedef struct halfstep_compiler_api {

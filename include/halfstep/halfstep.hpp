@@ -353,6 +353,24 @@ class Step {
   void predict_tensors(std::span<const Tensor> batch, std::span<const Tensor> results, void* stream = nullptr) {
     run(runtime().predict_tensors, batch, results, stream);
   }
+  // Measures over batches: see begin_measures in halfstep.h.
+  void begin_measures(const std::string& names = "") { check(runtime().begin_measures(handle(), names.c_str())); }
+  void measure_tensors(std::span<const Tensor> batch, size_t rows = 0, void* stream = nullptr) {
+    const std::vector<halfstep_tensor> list = detail::tensors(batch);
+    check(runtime().measure_tensors(handle(), list.data(), list.size(), stream, rows));
+  }
+  std::vector<std::pair<std::string, double>> measures() {
+    size_t count = 0;
+    check(runtime().measure_count(handle(), &count));
+    std::vector<std::pair<std::string, double>> named;
+    for (size_t i = 0; i < count; ++i) {
+      const char* name = nullptr;
+      double value = 0;
+      check(runtime().measure_at(handle(), i, &name, &value));
+      named.emplace_back(name, value);
+    }
+    return named;
+  }
   Device device() const {
     Device device;
     check(runtime().step_device(handle(), &device.type, &device.index));

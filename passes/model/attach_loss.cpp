@@ -4,14 +4,19 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <map>
 #include <set>
+#include <span>
+#include <tuple>
 
 #include "base/error.h"
 #include "ir/builder.h"
+#include "passes/model/logits_behind.h"
 #include "passes/rewrite/rules.h"
+#include "passes/rewrite/term_nodes.h"
 
 namespace halfstep {
 namespace {
@@ -65,8 +70,17 @@ struct Measure {
 
 struct Losses {
   Measure loss;
-  Measure correct;  // absent unless there are classes
+  Measure correct;  // absent unless labels name classes
   Measure counted;  // absent unless labels can be ignored
+  Measure weighed;  // absent unless labels weigh as their classes do
+};
+
+// Of each label, [N, positions...].
+struct Labelled {
+  Value losses;   // 0 where the label is ignored, times `weights`
+  Value right;    // bool; absent: nothing can be right or wrong
+  Value valid;    // bool; absent: every label counts
+  Value weights;  // f32, 0 where the label is ignored; absent: all weigh alike
 };
 
 Value sum_all(Builder& b, Value x) { return b.sum_to(x, {}); }
@@ -75,21 +89,36 @@ Value mean_all(Builder& b, Value x) {
   return b.mul(sum_all(b, x), 1.0 / static_cast<double>(b.type(x).element_count()));
 }
 
-// [N, positions...] -> [N], the mean over the positions.
-Value row_means(Builder& b, Value x) {
+// [N, positions...] -> [N], the sum over the positions.
+Value row_sums(Builder& b, Value x) {
   const Shape shape = b.shape(x);
   if (b.type(x).element_count() == 0)
     throw Error(fmt::format("loss: an output over {} has no value", to_string(shape)));
   const int64_t rows = shape.front(), positions = b.type(x).element_count() / rows;
   if (positions == 1) return b.reshape(x, {rows});
-  const Value sums = b.reduce("reduce_sum", b.reshape(x, {rows, positions}), {1});
-  return b.mul(b.reshape(sums, {rows}), 1.0 / static_cast<double>(positions));
+  return b.reshape(b.reduce("reduce_sum", b.reshape(x, {rows, positions}), {1}), {rows});
+}
+
+Value row_means(Builder& b, Value x) {
+  const Value sums = row_sums(b, x);
+  const int64_t positions = b.type(x).element_count() / b.shape(x).front();
+  return positions == 1 ? sums : b.mul(sums, 1.0 / static_cast<double>(positions));
 }
 
 bool takes_tokens(const Graph& graph) {
   return std::ranges::any_of(graph.nodes(), [](const Node& node) {
     return is(node, "input") && !is_floating(node.results[0].dtype) && node.results[0].shape.size() == 2;
   });
+}
+
+// Where an output has no classes to choose from.
+std::string other_loss(const TensorType& type, const OutputLoss& options) {
+  if (!is_floating(type.dtype)) return "";
+  if (type.shape.empty()) return "; if it is the model's own loss, set loss to from_graph";
+  if (function_of(options).labels != LossFunction::classes || type.shape.size() > 1) return "";
+  return "; of one number a sample, labels 0 and 1 are a matter of loss bce_with_logits, numbers of "
+         "mean_squared_error" +
+         std::string(type.element_count() == 1 ? ", the model's own loss of from_graph" : "");
 }
 
 int64_t class_axis(const Graph& graph, const NamedValue& output, const OutputLoss& options) {
@@ -99,93 +128,188 @@ int64_t class_axis(const Graph& graph, const NamedValue& output, const OutputLos
   const int64_t axis = chosen < 0 ? chosen + rank : chosen;
   if (!is_floating(type.dtype) || axis < 1 || axis >= rank)
     throw Error(fmt::format("loss: output '{}' is {}; logits [N, ...] with classes on axis {} expected{}",
-                            output.name.text, to_string(type), chosen,
-                            is_floating(type.dtype) && type.element_count() == 1
-                                ? "; if it is the model's own loss, set loss to from_graph"
-                                : ""));
+                            output.name.text, to_string(type), chosen, other_loss(type, options)));
+  if (function_of(options).labels == LossFunction::classes && type.shape[static_cast<size_t>(axis)] == 1)
+    throw Error(fmt::format(
+        "loss: output '{}' is {}, and of one class there is nothing to learn: for labels 0 and 1 set loss "
+        "to bce_with_logits, for numbers to mean_squared_error{}",
+        output.name.text, to_string(type), rank > 2 ? ", or choose the axis of the classes with class_axis" : ""));
   return axis;
 }
 
-Losses cross_entropy(Builder& b, References& references, Value logits, int64_t axis, const OutputLoss& options) {
-  logits = b.cast(logits, DType::f32);
-  const Shape shape = b.shape(logits);
-  const int64_t rank = static_cast<int64_t>(shape.size());
-  Ints classes_last;
-  Shape positions;
-  for (int64_t i = 0; i < rank; ++i)
-    if (i != axis) classes_last.push_back(i), positions.push_back(shape[static_cast<size_t>(i)]);
-  classes_last.push_back(axis);
-  const int64_t count = TensorType{DType::u8, positions}.element_count();
-
-  const Value labels = references.take(b, label_input(options), {DType::i64, positions});
-  const Value x = b.reshape(b.transpose(logits, classes_last), {count, shape[static_cast<size_t>(axis)]});
-  const Value flat_labels = b.reshape(labels, {count});
-  Attributes attributes;
-  if (options.ignore_index) attributes.set("ignore_index", *options.ignore_index);
-  if (options.label_smoothing != 0) attributes.set("smoothing", options.label_smoothing);
-  const Value losses = b.reshape(b.call("softmax_cross_entropy", {x, flat_labels}, attributes), positions);
-  const Value guess = b.reshape(b.call("argmax", {x}, {{"axis", int64_t{1}}}), positions);
+// The mean over the labels that count, by their weights.
+Losses measured(Builder& b, const Labelled& l) {
   const auto counts = [&](Value truths) {
     const Value rows = row_means(b, b.cast(truths, DType::f32));
     return Measure{rows, sum_all(b, rows)};
   };
-  const Value right = b.call("eq", {guess, labels});
-  if (!options.ignore_index) return {{row_means(b, losses), mean_all(b, losses)}, counts(right), {}};
-  const Value ignored = b.call("eq", {labels, b.constant_like(labels, static_cast<double>(*options.ignore_index))});
-  const Value valid = b.unary("not", ignored);
-  const Value total = sum_all(b, b.cast(valid, DType::f32));
-  return {{row_means(b, losses), b.div(sum_all(b, losses), b.call("max", {total, b.constant(DType::f32, 1)}))},
-          counts(b.call("and", {right, valid})),
-          counts(valid)};
+  Losses result;
+  result.loss.rows = row_means(b, l.losses);
+  if (l.valid) result.counted = counts(l.valid);
+  if (l.weights) {
+    result.weighed = counts(l.weights);
+    const Value total = sum_all(b, l.weights), one = b.constant(DType::f32, 1);
+    const Value divisor = b.select(b.call("less", {b.constant(DType::f32, 0), total}), total, one);
+    result.loss.total = b.div(sum_all(b, l.losses), divisor);
+  } else if (l.valid) {
+    const Value total = sum_all(b, b.cast(l.valid, DType::f32));
+    result.loss.total = b.div(sum_all(b, l.losses), b.call("max", {total, b.constant(DType::f32, 1)}));
+  } else {
+    result.loss.total = mean_all(b, l.losses);
+  }
+  if (l.right) result.correct = counts(l.valid ? b.call("and", {l.right, l.valid}) : l.right);
+  return result;
 }
 
-// ---- a model that ends in probabilities ----
-
-// The axis that `axis` of the result is of the operand of a movement; absent if there is none.
-std::optional<int64_t> axis_before(const Graph& graph, const Node& movement, int64_t axis) {
-  if (is(movement, "transpose")) return movement.attributes.ints("permutation")[static_cast<size_t>(axis)];
-  if (!is(movement, "reshape")) return std::nullopt;
-  const Shape &from = graph.type(movement.operands[0]).shape, &to = movement.results[0].shape;
-  const auto after = [](const Shape& shape, int64_t i) {
-    return TensorType{DType::u8, {shape.begin() + i + 1, shape.end()}}.element_count();
-  };
-  for (int64_t i = 0; i < static_cast<int64_t>(from.size()); ++i)
-    if (from[static_cast<size_t>(i)] == to[static_cast<size_t>(axis)] && after(from, i) == after(to, axis)) return i;
-  return std::nullopt;
+// Whether labels are none that is ignored; absent where none is.
+Value valid_labels(Builder& b, Value labels, const OutputLoss& options) {
+  if (!options.ignore_index) return {};
+  const Value ignored = b.constant_like(labels, static_cast<double>(*options.ignore_index));
+  return b.unary("not", b.call("eq", {labels, ignored}));
 }
 
-// [1 - p, p] along the axis, where p is a sigmoid: the softmax of [0, its operand].
-Value logits_of_two(Builder& b, const Node& concat, int64_t axis) {
-  if (!is(concat, "concat") || concat.operands.size() != 2 || concat.attributes.integer("axis") != axis) return {};
-  const Node rest = b.graph().node(concat.operands[0]), sigmoid = b.graph().node(concat.operands[1]);
-  if (!is(rest, "sub") || rest.operands[1] != concat.operands[1] || splat(b.graph(), rest.operands[0]) != 1.0 ||
-      !is(sigmoid, "sigmoid"))
-    return {};
-  const Value z = sigmoid.operands[0];
-  return b.call("concat", {b.constant_like(z, 0), z}, {{"axis", axis}});
+Value where(Builder& b, Value condition, Value x) {
+  return condition ? b.select(condition, x, b.constant_like(x, 0)) : x;
 }
 
-// The logits whose softmax, its logarithm, or sigmoids `y` is, with classes along `axis`; absent if it is none.
-Value logits_behind(Builder& b, Value y, int64_t axis) {
-  const Node node = b.graph().node(y);
-  if (is(node, "softmax") || is(node, "log_softmax"))
-    return node.attributes.integer("axis") == axis ? node.operands[0] : Value{};
-  if (is(node, "sigmoid")) return node.operands[0];
-  if (const Value two = logits_of_two(b, node, axis)) return two;
-  const bool casts = is(node, "cast") && is_floating(b.dtype(node.operands[0]));
-  const std::optional<int64_t> before = casts ? axis : axis_before(b.graph(), node, axis);
-  if (!before) return {};
-  const Value inner = logits_behind(b, node.operands[0], *before);
-  return inner ? b.call_all(*node.op, {inner}, node.attributes).front() : Value{};
+// The values of a list, one for each class.
+Value list_of(Builder& b, const OutputLoss& options, const std::string& key, int64_t classes) {
+  const std::vector<double>& values = options.parameters.at(key);
+  if (static_cast<int64_t>(values.size()) != classes)
+    throw Error(
+        fmt::format("loss: {} has {} values, the output {} classes: give one for each", key, values.size(), classes));
+  return b.constant(Tensor::from_values({DType::f32, {classes}}, values));
 }
 
-Losses mean_squared_error(Builder& b, References& references, Value y, const std::string& name,
-                          const OutputLoss& options) {
-  if (b.dtype(y) != DType::f32 || b.shape(y).empty())
-    throw Error(fmt::format("loss: output '{}' is {}; f32 [N, ...] expected", name, to_string(b.type(y))));
-  const Value difference = b.sub(y, references.take(b, label_input(options), b.type(y)));
-  const Value squares = b.mul(difference, difference);
-  return {{row_means(b, squares), mean_all(b, squares)}, {}, {}};
+// Scores as rows, and the labels of the rows.
+struct ClassRows {
+  Value scores, labels, flat_labels;  // [count, classes], [N, positions...], [count]
+  Shape positions;
+  int64_t count, classes;
+};
+
+ClassRows class_rows(Builder& b, References& references, Value scores, int64_t axis, const OutputLoss& options) {
+  scores = b.cast(scores, DType::f32);
+  const Shape shape = b.shape(scores);
+  const int64_t rank = static_cast<int64_t>(shape.size());
+  Ints classes_last;
+  ClassRows r{.scores = {}, .labels = {}, .flat_labels = {}, .positions = {}, .count = 0, .classes = 0};
+  for (int64_t i = 0; i < rank; ++i)
+    if (i != axis) classes_last.push_back(i), r.positions.push_back(shape[static_cast<size_t>(i)]);
+  classes_last.push_back(axis);
+  r.count = TensorType{DType::u8, r.positions}.element_count(), r.classes = shape[static_cast<size_t>(axis)];
+  r.labels = references.take(b, label_input(options), {DType::i64, r.positions});
+  r.scores = b.reshape(b.transpose(scores, classes_last), {r.count, r.classes});
+  r.flat_labels = b.reshape(r.labels, {r.count});
+  return r;
+}
+
+// [count]: of each row its label's score, 0 where the label is no class.
+Value picked(Builder& b, const ClassRows& r) {
+  const Value index = b.call("iota", {}, {{"shape", Shape{r.count, r.classes}}, {"axis", int64_t{1}}});
+  const Value chosen = b.binary("eq", index, b.reshape(r.flat_labels, {r.count, 1}));
+  const Value scores = b.select(chosen, r.scores, b.constant_like(r.scores, 0));
+  return b.reshape(b.reduce("reduce_sum", scores, {1}), {r.count});
+}
+
+// A focal loss: c (1 - p)^gamma, where c = -log p. Its slope at p = 1 is 0 for every gamma.
+Value focal(Builder& b, Value cross_entropy, double gamma) {
+  constexpr double kTiny = 1e-30;
+  const Value rest = b.unary("neg", b.unary("expm1", b.unary("neg", cross_entropy)));
+  const Value held = b.call("max", {rest, b.constant_like(rest, kTiny)});
+  return b.mul(cross_entropy, b.call("pow", {held, b.constant_like(held, gamma)}));
+}
+
+// [count]: what a softmax gives the labels, with their weights where there are some.
+Value cross_entropy(Builder& b, const ClassRows& r, Value weights, const OutputLoss& options) {
+  Attributes attributes;
+  if (options.ignore_index) attributes.set("ignore_index", *options.ignore_index);
+  const double smoothing = value_of(options, "label_smoothing"), gamma = value_of(options, "focal_gamma");
+  if (smoothing != 0 && !weights) attributes.set("smoothing", smoothing);
+  Value losses = b.call("softmax_cross_entropy", {r.scores, r.flat_labels}, attributes);
+  if (gamma != 0) losses = focal(b, losses, gamma);
+  if (!weights) return losses;
+  losses = b.mul(losses, weights);
+  if (smoothing == 0) return losses;
+  // Every class has a share of the label, and its own weight in that.
+  const Value table = list_of(b, options, "class_weights", r.classes);
+  const Value all = b.mul(b.call("log_softmax", {r.scores}, {{"axis", int64_t{1}}}), b.reshape(table, {1, r.classes}));
+  Value spread = b.reshape(b.reduce("reduce_sum", all, {1}), {r.count});
+  spread = where(b, valid_labels(b, r.flat_labels, options), spread);
+  return b.sub(b.mul(losses, 1 - smoothing), b.mul(spread, smoothing / static_cast<double>(r.classes)));
+}
+
+// `scores`: what they are, logits or logarithms of a softmax.
+Losses loss_of_classes(Builder& b, const ClassRows& r, const OutputLoss& options, const LossFunction::Scores scores) {
+  const Value valid = valid_labels(b, r.labels, options);
+  Value weights;  // [count]
+  if (options.parameters.contains("class_weights")) {
+    const Value table = list_of(b, options, "class_weights", r.classes);
+    weights = b.call("gather", {table, r.flat_labels}, {{"axis", int64_t{0}}});
+    weights = where(b, valid ? b.reshape(valid, {r.count}) : Value{}, weights);
+  }
+  Value losses;
+  if (scores == LossFunction::class_logits) {
+    losses = cross_entropy(b, r, weights, options);
+  } else {
+    losses = where(b, valid ? b.reshape(valid, {r.count}) : Value{}, b.unary("neg", picked(b, r)));
+    if (weights) losses = b.mul(losses, weights);
+  }
+  const Value guess = b.reshape(b.call("argmax", {r.scores}, {{"axis", int64_t{1}}}), r.positions);
+  return measured(b, {.losses = b.reshape(losses, r.positions),
+                      .right = b.call("eq", {guess, r.labels}),
+                      .valid = valid,
+                      .weights = weights ? b.reshape(weights, r.positions) : Value{}});
+}
+
+// The terms of a row's formula, of the elements of an output f32.
+class ElementNodes final : public TermNodes<LossContext> {
+ public:
+  // `axis`: of the classes.
+  ElementNodes(Builder& builder, Value output, Value target, const OutputLoss& options, std::optional<int64_t> axis)
+      : TermNodes(builder), output_(output), target_(target), options_(options), axis_(axis) {}
+
+  Term output() override { return term(output_); }
+  Term target() override { return term(target_); }
+  double parameter(std::string_view name) const override { return value_of(options_, name); }
+  bool given(std::string_view name) const override { return options_.parameters.contains(name); }
+  Term by_class(std::string_view name) override {
+    const std::vector<double>& values = options_.parameters.find(name)->second;
+    if (values.size() == 1) return constant(values.front());
+    Shape shape(b_.shape(output_).size(), 1);
+    if (!axis_)
+      throw Error(fmt::format("loss: {} has {} values, and an output without classes takes one", name, values.size()));
+    const auto at = static_cast<size_t>(*axis_);
+    shape[at] = b_.shape(output_)[at];
+    return term(b_.reshape(list_of(b_, options_, std::string(name), shape[at]), shape));
+  }
+
+ private:
+  const Value output_, target_;
+  const OutputLoss& options_;
+  const std::optional<int64_t> axis_;
+};
+
+// Of each element of `y`, which is f32.
+Losses loss_of_elements(Builder& b, References& references, Value y, const OutputLoss& options,
+                        std::optional<int64_t> axis) {
+  const LossFunction& function = function_of(options);
+  Value target = references.take(b, label_input(options), b.type(y));
+  Labelled l{.losses = {}, .right = {}, .valid = {}, .weights = {}};
+  if (function.reads("ignore_index")) l.valid = valid_labels(b, target, options);
+  target = where(b, l.valid, target);
+  ElementNodes nodes(b, y, target, options, axis);
+  const Term loss = function.element(nodes);
+  l.losses = where(b, l.valid, nodes.value(loss));
+  if (function.sample == LossFunction::sum) {
+    const Value rows = row_sums(b, l.losses);
+    return {.loss = {rows, mean_all(b, rows)}, .correct = {}, .counted = {}, .weighed = {}};
+  }
+  if (function.labels == LossFunction::yes_or_no) {
+    const Value is_one = b.call("less", {b.constant_like(target, 0.5), target});
+    l.right = b.call("eq", {b.call("less", {b.constant_like(y, 0), y}), is_one});
+  }
+  return measured(b, l);
 }
 
 // The model computes its loss. A scalar one is every row's loss.
@@ -194,14 +318,19 @@ Losses loss_of_graph(Builder& b, Value loss, const std::string& name) {
   if (!is_floating(type.dtype) || (type.element_count() != 1 && type.shape.size() != 1))
     throw Error(fmt::format("loss: output '{}' is {}; a loss f32[] or f32[N] expected", name, to_string(type)));
   loss = b.cast(loss, DType::f32);
-  if (type.element_count() != 1) return {{loss, mean_all(b, loss)}, {}, {}};
+  if (type.element_count() != 1)
+    return {.loss = {loss, mean_all(b, loss)}, .correct = {}, .counted = {}, .weighed = {}};
   loss = b.reshape(loss, {});
   int64_t batch = 0;
   for (const Node& node : b.graph().nodes())
     if (batch == 0 && is(node, "input") && !node.results[0].shape.empty()) batch = node.results[0].shape.front();
   if (batch == 0) throw Error(fmt::format("loss: output '{}' is a scalar and no input has a batch axis", name));
-  return {{b.broadcast(loss, {batch}), loss}, {}, {}};
+  return {.loss = {b.broadcast(loss, {batch}), loss}, .correct = {}, .counted = {}, .weighed = {}};
 }
+
+constexpr std::array<std::string_view, 3> kProbabilities{"softmax", "log_softmax", "sigmoid"};
+constexpr std::array<std::string_view, 1> kSigmoid{"sigmoid"}, kSoftmax{"softmax"}, kLogSoftmax{"log_softmax"};
+constexpr std::array<std::string_view, 2> kNoLogarithms{"softmax", "sigmoid"};
 
 // One loss on its output.
 class Attach {
@@ -210,29 +339,67 @@ class Attach {
       : graph_(graph), b_(b), map_(map), remarks_(remarks) {}
 
   Losses operator()(const OutputLoss& options) {
+    check_parameters(options);
     const NamedValue& output = chosen_output(graph_, options.output);
-    const std::string& name = output.name.text;
-    switch (options.kind) {
-      case LossKind::softmax_cross_entropy: {
-        const int64_t axis = class_axis(graph_, output, options);
-        return cross_entropy(b_, references_, logits(output, axis), axis, options);
-      }
-      case LossKind::mean_squared_error:
-        return mean_squared_error(b_, references_, map_(output.value), name, options);
-      case LossKind::from_graph:
-        break;
+    const LossFunction& function = function_of(options);
+    switch (function.scores) {
+      case LossFunction::class_logits:
+        return of_classes(output, options, kProbabilities);
+      case LossFunction::class_log_likelihood:
+        return of_classes(output, options, kLogSoftmax);
+      case LossFunction::own_loss:
+        return loss_of_graph(b_, map_(output.value), output.name.text);
+      default:
+        return of_elements(output, options, function);
     }
-    return loss_of_graph(b_, map_(output.value), name);
   }
 
  private:
-  Value logits(const NamedValue& output, int64_t axis) {
-    const Value y = map_(output.value), behind = logits_behind(b_, y, axis);
-    if (behind && remarks_)
+  Losses of_classes(const NamedValue& output, const OutputLoss& options,
+                    std::span<const std::string_view> looked_through) {
+    const int64_t axis = class_axis(graph_, output, options);
+    LossFunction::Scores scores = function_of(options).scores;
+    const Value y = map_(output.value), behind = operand_behind(b_, y, looked_through, axis);
+    if (!behind && scores == LossFunction::class_log_likelihood && operand_behind(b_, y, kNoLogarithms, axis))
+      throw Error(
+          fmt::format("loss: output '{}' holds probabilities, of which {} takes the logarithms: take "
+                      "softmax_cross_entropy, which finds the logits behind them",
+                      output.name.text, options.kind));
+    if (behind) scores = LossFunction::class_logits, tell_logits(output);
+    return loss_of_classes(b_, class_rows(b_, references_, behind ? behind : y, axis, options), options, scores);
+  }
+
+  Losses of_elements(const NamedValue& output, const OutputLoss& options, const LossFunction& function) {
+    Value y = map_(output.value);
+    const std::string& name = output.name.text;
+    if (!is_floating(b_.dtype(y)) || b_.shape(y).empty())
+      throw Error(
+          fmt::format("loss: output '{}' is {}; floating numbers [N, ...] expected", name, to_string(b_.type(y))));
+    if (function.scores == LossFunction::logits) {
+      if (operand_behind(b_, y, kSoftmax, std::nullopt))
+        throw Error(
+            fmt::format("loss: output '{}' is a softmax, of which one class is true: take softmax_cross_entropy; {} is "
+                        "for classes that do not exclude each other",
+                        name, function.name));
+      if (const Value behind = operand_behind(b_, y, kSigmoid, std::nullopt)) y = behind, tell_logits(output);
+    }
+    if (function.scores == LossFunction::log_likelihood && operand_behind(b_, y, kNoLogarithms, std::nullopt))
+      throw Error(
+          fmt::format("loss: output '{}' holds probabilities, of which {} takes the logarithms: let the model end in a "
+                      "LogSoftmax",
+                      name, function.name));
+    const bool has_lists = std::ranges::any_of(
+        options.parameters, [&](const auto& given) { return given.second.size() > 1 && function.reads(given.first); });
+    std::optional<int64_t> axis;
+    if (has_lists && b_.shape(y).size() > 1) axis = class_axis(graph_, output, options);
+    return loss_of_elements(b_, references_, b_.cast(y, DType::f32), options, axis);
+  }
+
+  void tell_logits(const NamedValue& output) {
+    if (remarks_)
       remarks_->push_back(fmt::format(
           "output '{}' holds probabilities (of '{}'): the loss takes the logits behind them, the model keeps them",
           output.name.text, *graph_.node(output.value).origin.name));
-    return behind ? behind : y;
   }
 
   const Graph& graph_;
@@ -243,12 +410,14 @@ class Attach {
 };
 
 void output_measures(Builder& b, const Losses& losses, const std::function<Name(const OwnName&)>& named) {
-  b.output(named(kLoss), losses.loss.total);
-  if (losses.correct.total) b.output(named(kCorrect), losses.correct.total);
-  if (losses.counted.total) b.output(named(kCounted), losses.counted.total);
-  b.output(named(kRowLoss), losses.loss.rows);
-  if (losses.correct.rows) b.output(named(kRowCorrect), losses.correct.rows);
-  if (losses.counted.rows) b.output(named(kRowCounted), losses.counted.rows);
+  const std::tuple<OwnName, OwnName, const Measure&> all[] = {{kLoss, kRowLoss, losses.loss},
+                                                              {kCorrect, kRowCorrect, losses.correct},
+                                                              {kCounted, kRowCounted, losses.counted},
+                                                              {kWeighed, kRowWeighed, losses.weighed}};
+  for (const auto& [total, rows, measure] : all)
+    if (measure.total) b.output(named(total), measure.total);
+  for (const auto& [total, rows, measure] : all)
+    if (measure.rows) b.output(named(rows), measure.rows);
 }
 
 void attach_terms(Builder& b, Attach& attach, const std::vector<LossTerm>& terms) {
@@ -276,12 +445,6 @@ void attach_terms(Builder& b, Attach& attach, const std::vector<LossTerm>& terms
 }
 
 }  // namespace
-
-std::string label_input(const OutputLoss& loss) {
-  if (loss.kind == LossKind::from_graph) return "";
-  if (!loss.labels.empty()) return loss.labels;
-  return loss.kind == LossKind::mean_squared_error ? "targets" : "labels";
-}
 
 std::vector<LossTerm> named_terms(const Graph& graph, const LossOptions& options) {
   std::vector<LossTerm> terms = options.terms;
@@ -319,12 +482,12 @@ Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<st
 }
 
 std::optional<int64_t> axis_of_classes(const Graph& graph, const LossOptions& options) {
-  if (!options.terms.empty() || options.kind != LossKind::softmax_cross_entropy) return std::nullopt;
+  if (!options.terms.empty() || function_of(options).labels != LossFunction::classes) return std::nullopt;
   return class_axis(graph, chosen_output(graph, options.output), options);
 }
 
 std::optional<int64_t> class_count(const Graph& graph, const OutputLoss& loss) {
-  if (loss.kind != LossKind::softmax_cross_entropy) return std::nullopt;
+  if (function_of(loss).labels != LossFunction::classes) return std::nullopt;
   const NamedValue& output = chosen_output(graph, loss.output);
   return graph.type(output.value).shape[static_cast<size_t>(class_axis(graph, output, loss))];
 }

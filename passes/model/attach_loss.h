@@ -20,33 +20,10 @@
 #include <string>
 #include <vector>
 
+#include "base/losses.h"
 #include "ir/graph.h"
 
 namespace halfstep {
-
-enum class LossKind : uint8_t {
-  softmax_cross_entropy,  // input "labels" i64[N, positions...]
-  mean_squared_error,     // input "targets" of the output's type
-  from_graph,             // the output is the loss: f32[], or f32[N] whose mean is taken
-};
-
-// One loss and the output that it is taken of.
-struct OutputLoss {
-  LossKind kind = LossKind::softmax_cross_entropy;
-  std::string output = {};  // empty: the model's only output
-  std::string labels = {};  // the input of labels or targets; empty: "labels", "targets"
-  // Negative: from the end. nullopt: 1, or the last axis of [N, S, V] where the model takes token ids.
-  std::optional<int64_t> class_axis = std::nullopt;
-  std::optional<int64_t> ignore_index = std::nullopt;
-  double label_smoothing = 0;  // of softmax_cross_entropy: this share of a label is spread over all classes
-};
-
-// One of several.
-struct LossTerm {
-  std::string name = {};  // empty: the output's
-  double weight = 1;      // of its mean in the sum; 0: it is only measured
-  OutputLoss loss = {};
-};
 
 struct LossOptions : OutputLoss {
   // A language model's logits are the largest of its values. The training graph drops those kept for evaluation where
@@ -57,8 +34,6 @@ struct LossOptions : OutputLoss {
 
 // The terms with their names. Error if two have one.
 std::vector<LossTerm> named_terms(const Graph& graph, const LossOptions& options);
-// "" where the model computes the loss.
-std::string label_input(const OutputLoss& loss);
 
 // How many classes labels choose from; nullopt: the loss has no classes, or there are several losses. Error as
 // attach_loss's.

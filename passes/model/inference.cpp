@@ -12,7 +12,7 @@ namespace {
 
 // A measure of the whole batch, which may be filled up: evaluation adds up those of its rows.
 bool is_of_batch(const Name& name) {
-  return std::ranges::any_of(std::array{kLoss, kCorrect, kCounted},
+  return std::ranges::any_of(std::array{kLoss, kCorrect, kCounted, kWeighed},
                              [&](const OwnName& own) { return name == own || is_of_a_loss(name, own); });
 }
 

@@ -44,17 +44,20 @@ class Autocast {
         decided_(precision_classes(graph, rules_of(options), options.sources, preset_.operator_rows, options.removed)),
         classes_(decided_.of),
         needs_(graph, classes_, low_.value_or(DType::f16), scope()),
+        sources_(options.sources),
         users_(graph.users()) {
     if (notes_ && low_) notes_->remarks = decided_.remarks;
     if (preset_.propagation == Propagation::colours) colours_ = paint(graph, classes_);
     find_demands();
     if (low_) find_cheapest();
     if (report_) find_constants();
+    for (const auto& [id, slots] : decided_.slots) slotted_.insert(graph.node(id).origin.name);
   }
 
   Graph run() {
     size_t at = 0;
     std::vector<char> is_low_node(static_cast<size_t>(graph_.size()));
+    said_.resize(report_ ? graph_.nodes().size() : 0);
     Graph result = rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) {
       const NodeId id = static_cast<NodeId>(at++);
       if (is_leaf(*node.op) || node.op->operands.empty()) return std::vector<Value>();
@@ -281,6 +284,7 @@ class Autocast {
       return plan;
     }
     plan.inside = operand_type(b, id, operands, indices, plan.reason);
+    if (report_) said_[static_cast<size_t>(id)] = plan.reason;
     if (!c.reason.empty()) plan.reason = c.reason;
     if (!c.source.empty()) plan.reason = c.source + ": " + plan.reason;
     if (!c.source.empty() && c.precision == Precision::follow) plan_mean(id, plan);
@@ -366,7 +370,15 @@ class Autocast {
           return cheaper->second;
         }
         const auto [type, from] = met_type(b, node, operands, indices);
-        if (report_) reason = from->empty() ? "follows its operands" : fmt::format("follows '{}'", *from);
+        if (!report_) return type;
+        // What another part of the same node of the file was given, it was given by a reason of its own.
+        const std::string& maker = graph_.node(from).origin.name;
+        const bool is_own =
+            !maker.empty() && graph_.node(from).origin == node.origin && !is_leaf(*graph_.node(from).op);
+        if (is_own && !said_[static_cast<size_t>(from)].empty())
+          reason = said_[static_cast<size_t>(from)];
+        else
+          reason = maker.empty() || is_own ? "follows its operands" : fmt::format("follows '{}'", maker);
         return type;
       }
     }
@@ -375,7 +387,7 @@ class Autocast {
 
   struct Met {
     DType type;
-    const std::string* from;  // the name of the node that decided, "" if unnamed
+    NodeId from;  // that decided
   };
 
   // The type the operands promote to: the strong ones decide, the widest of them; weak ones join.
@@ -385,7 +397,7 @@ class Autocast {
     const auto join = [&](size_t i) {
       const DType type = b.dtype(operands[i]);
       if (!met || (type != met->type && !(met->type == DType::f32)))
-        met = Met{met ? DType::f32 : type, &*graph_.node(node.operands[i]).origin.name};
+        met = Met{met ? DType::f32 : type, node.operands[i].node};
     };
     for (size_t i : indices)
       if (!needs_.is_weak(node.operands[i]) || promotes(node, i)) join(i);
@@ -428,14 +440,41 @@ class Autocast {
     std::string rule = !c.source.empty() ? c.source
                        : c.has_row       ? fmt::format("{}, row of {}", to_string(preset_), node.op->name)
                                          : fmt::format("{}, no row", to_string(preset_));
-    const DType read = plan.written.value_or(first_read(b, node, operands));
+    const bool has_slots = low_ && !node.origin.name.empty() && slotted_.contains(node.origin.name);
+    const DType read = has_slots ? first_read(b, node, operands) : plan.written.value_or(first_read(b, node, operands));
     const DType written = b.dtype(results.front());
     const bool computes = node.op->kernel != KernelKind::movement && is_floating(read);
     const DType inside = read == DType::f64 ? DType::f64 : DType::f32;
-    return {node.origin,    std::string(node.op->name),
-            read,           computes ? std::optional(inside) : std::nullopt,
-            written,        plan.reason,
-            std::move(rule)};
+    return {node.origin,
+            std::string(node.op->name),
+            read,
+            computes ? std::optional(inside) : std::nullopt,
+            written,
+            plan.reason,
+            std::move(rule),
+            has_slots ? slots(b, id, operands, written, plan) : std::map<std::string, DType>()};
+  }
+
+  // What comes into the node of the file and leaves it there.
+  std::map<std::string, DType> slots(const Builder& b, NodeId id, std::span<const Value> read, DType written,
+                                     const Plan& plan) const {
+    std::map<std::string, DType> types;
+    const Node& node = graph_.node(id);
+    const auto outside = [&](NodeId other) {
+      return graph_.node(other).op->leaf != Leaf::none || graph_.node(other).origin != node.origin;
+    };
+    const std::vector<NodeId>& users = users_[static_cast<size_t>(id)];
+    if (is_castable(written) && (users.empty() || std::ranges::any_of(users, outside)))
+      types.emplace("result", written);
+    if (moves_for_its_own(graph_, id, users)) return types;
+    for (size_t i = 0; i < read.size(); ++i) {
+      if (!read[i] || spec_of(*node.op, i).cast != OperandSpec::castable || !is_castable(b.dtype(read[i])) ||
+          !outside(moved_from(graph_, id, node.operands[i]).node))
+        continue;
+      const bool rounded = std::ranges::find(plan.rounded, i) != plan.rounded.end();
+      types.emplace(std::to_string(place_in_file(graph_, id, i, sources_)), rounded ? *low_ : b.dtype(read[i]));
+    }
+    return types;
   }
 
   const Graph& graph_;
@@ -446,6 +485,9 @@ class Autocast {
   const PrecisionClasses decided_;
   const std::vector<PrecisionClass>& classes_;
   PrecisionNeeds needs_;
+  const SourceNodes& sources_;
+  std::set<std::string> slotted_;  // nodes of the file with rules of single slots
+  std::vector<std::string> said_;  // each node's reason so far
   const std::vector<std::vector<NodeId>> users_;
   std::vector<Colour> colours_;  // empty unless the preset propagates so
   CastProblem problem_;

@@ -12,6 +12,7 @@
 // they are. Other presets propagate otherwise (passes/precision/presets.h).
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,6 +40,8 @@ struct PrecisionRow {
   DType result = DType::f32;
   std::string reason;
   std::string rule = {};  // that stands behind it: "torch 2.11, fp32", "policy.toml:12", "halfstep 1, row of matmul"
+  // Where a rule is about one of them: the type that each slot has, by "result" or the operand's index in the file.
+  std::map<std::string, DType> slots = {};
 };
 using AutocastReport = std::vector<PrecisionRow>;
 

@@ -104,6 +104,9 @@ class Classes {
         else
           beaten_by[i] = met.back();
       }
+      // What is computed between the model's output and its loss is f32, whatever rules say of such operators.
+      if (node.origin.phase == Phase::loss && node.op->kernel == KernelKind::pointwise)
+        c = {.precision = Precision::full, .source = "", .reason = "computes the loss"};
       result.of.push_back(std::move(c));
     }
     for (size_t i = 0; i < matchers_.size(); ++i) {
@@ -234,13 +237,22 @@ class Classes {
       if (gives(at)) add(std::nullopt);
       return;
     }
+    if (moves_for_its_own(graph_, id, users_[static_cast<size_t>(id)])) return;  // its reader has the slot
     for (size_t i = 0; i < node.operands.size(); ++i) {
-      const Value v = node.operands[i];
-      if (!v || inside(v.node)) continue;
+      if (!node.operands[i]) continue;
+      const Value v = moved_from(graph_, id, node.operands[i]);
+      if (inside(v.node)) continue;
       const Node& maker = graph_.node(v);
       const std::string_view own = node.op->operands[std::min(i, node.op->operands.size() - 1)].name;
       const bool leaf_fits = is_leaf(*maker.op) && m.fits_name(wanted, maker.attributes.text("name"));
-      if (wanted == std::to_string(i) || wanted == own || leaf_fits || m.fits_name(wanted, maker.origin.name)) add(i);
+      if (wanted != std::to_string(place_in_file(graph_, id, i, sources_)) && wanted != own && !leaf_fits &&
+          !m.fits_name(wanted, maker.origin.name))
+        continue;
+      add(i);
+      // In f32 nothing rounds it on its way either.
+      if (m.rule->precision == Precision::full)
+        for (Value at = node.operands[i]; at != v; at = graph_.node(at).operands[0])
+          result.slots[at.node].push_back({std::nullopt, m.rule->precision, m.rule->source});
     }
   }
 
@@ -324,6 +336,40 @@ class Classes {
 };
 
 }  // namespace
+
+bool moves_for_its_own(const Graph& graph, NodeId id, const std::vector<NodeId>& users) {
+  const Node& node = graph.node(id);
+  return node.op->kernel == KernelKind::movement && !node.origin.name.empty() && !users.empty() &&
+         std::ranges::all_of(users, [&](NodeId user) { return graph.node(user).origin == node.origin; });
+}
+
+Value moved_from(const Graph& graph, NodeId reader, Value v) {
+  const Origin& origin = graph.node(reader).origin;
+  for (;;) {
+    const Node& maker = graph.node(v);
+    if (origin.name.empty() || maker.op->kernel != KernelKind::movement || maker.origin != origin ||
+        maker.operands.empty())
+      return v;
+    v = maker.operands[0];
+  }
+}
+
+size_t place_in_file(const Graph& graph, NodeId id, size_t operand, const SourceNodes& sources) {
+  const Node& node = graph.node(id);
+  const auto known = sources.operands.find(node.origin.name);
+  if (known == sources.operands.end() || !node.operands[operand]) return operand;
+  const Node& maker = graph.node(moved_from(graph, id, node.operands[operand]));
+  const std::string& name = is_leaf(*maker.op) ? maker.attributes.text("name") : *maker.origin.name;
+  const auto is_it = [&](const std::string& source) {
+    if (source == name) return true;
+    const auto whole = sources.part_of.find(source);
+    return whole != sources.part_of.end() && whole->second == name;
+  };
+  const std::vector<std::string>& sources_of_node = known->second;
+  if (operand < sources_of_node.size() && is_it(sources_of_node[operand])) return operand;
+  const auto found = std::ranges::find_if(sources_of_node, is_it);
+  return found == sources_of_node.end() ? operand : static_cast<size_t>(found - sources_of_node.begin());
+}
 
 PrecisionRule allow_rule(std::string pattern) { return {std::move(pattern), Precision::low, "allow list"}; }
 PrecisionRule deny_rule(std::string pattern) { return {std::move(pattern), Precision::full, "deny list"}; }

@@ -27,8 +27,8 @@ struct PrecisionRule {
   std::string node = {};
   std::string op = {};        // ours, or ONNX's
   std::string subgraph = {};  // a name scope: "encoder/layer.0"
-  // With it the rule is about a slot alone: "result", an operand's index, its name in the operator's row, or that of
-  // the node or weight it comes from.
+  // With it the rule is about a slot alone: "result", an operand's index in the file, its name in the operator's row,
+  // or that of the node or weight it comes from.
   std::string tensor = {};
   std::string reason = {};  // the user's own
   enum NameForm : uint8_t {
@@ -54,6 +54,8 @@ struct SourceNodes {
   std::map<std::string, std::string> operators;     // ONNX operator by node name
   std::map<std::string, std::string> part_of = {};  // of a node that became part of another: that one's name
   std::map<std::string, std::string> scopes = {};   // the modules around a node, where the exporter tells: "encoder.0"
+  // By node name, of each operand: the weight or input that it is, or the node that gives it.
+  std::map<std::string, std::vector<std::string>> operands = {};
 };
 
 // For every node of `before` that bears a name which no node of `after` that computes on data does: the name, and that
@@ -70,9 +72,10 @@ struct PrecisionClass {
   bool has_row = true;      // of a preset without operator rows: whether anything decided
 };
 
-// What rules say of single operands and results of a node.
+// What rules say of single operands and results of a node. One of what only moves an operand for the others of its node
+// of the file (the reshape before a convolution) stands at what reads it.
 struct SlotRule {
-  std::optional<size_t> operand;  // absent: the result
+  std::optional<size_t> operand;  // of our operator; absent: the result
   Precision precision = Precision::follow;
   std::string source;
 };
@@ -87,6 +90,12 @@ struct PrecisionClasses {
 PrecisionClasses precision_classes(const Graph& graph, const std::vector<PrecisionRule>& rules,
                                    const SourceNodes& sources, Preset::OperatorRows operator_rows = Preset::below,
                                    const std::vector<std::string>& removed = {});
+// Where operand `operand` of a node of the graph stands in its node of the file; `operand` where that is not known.
+size_t place_in_file(const Graph& graph, NodeId id, size_t operand, const SourceNodes& sources);
+// Past what moves the operand inside its node of the file; the node whose value it is.
+Value moved_from(const Graph& graph, NodeId reader, Value v);
+// Whether the node only moves an operand for others of its node of the file.
+bool moves_for_its_own(const Graph& graph, NodeId id, const std::vector<NodeId>& users);
 // Whether the text names an operator, ours or ONNX's.
 bool is_operator(const std::string& name, const SourceNodes& sources);
 

@@ -9,7 +9,8 @@
 // bind_arenas. Consumes the gradients; keeps measures "loss", "correct" and "counted", drops the other outputs,
 // and what tap_values reads, and adds "overflow" and "loss_scale" where there is a loss scale. With accumulation a
 // second graph only adds up gradients; where labels can be ignored, also the shares that count, so that all of the step
-// weigh alike.
+// weigh alike. Losses with a backward each are unscaled, weighed and added in f32; each moves its own scale by its own
+// overflows, and a step is skipped if any overflows (Apex's num_losses).
 #pragma once
 
 #include <cstdint>
@@ -27,13 +28,21 @@ struct OptimizerOptions {
   std::string name = "sgd";         // of a row of base/optimizers.h
   HyperParameters parameters = {};  // of the row, where they are not its own values
   double weight_decay = 0;
-  std::vector<std::string> no_decay = {};          // of plan_arenas: parameters without it
-  std::optional<double> clip_norm = std::nullopt;  // of the whole unscaled gradient
+  // Of plan_arenas: parameters without it, with a decay or a rate of their own, trained from an epoch on.
+  std::vector<std::string> no_decay = {};
+  std::vector<ParameterGroup> groups = {};
+  std::vector<std::pair<std::string, int64_t>> unfreeze = {};
+  // Of the unscaled gradient, in this order: of each output's weights by their own norm, of each element, of the whole.
+  std::optional<double> clip_adaptive = std::nullopt, clip_value = std::nullopt, clip_norm = std::nullopt;
+  std::optional<double> ema = std::nullopt;  // the decay of a running mean of the weights
   LossScaling scaling = {};
   int64_t accumulation = 1;  // batches whose mean gradient makes a step
   // Without master weights: after each update they are rounded to this type.
   std::optional<DType> weights = std::nullopt;
 };
+
+// How the parameters lie for it.
+ArenaOrder arena_order(const OptimizerOptions& options);
 
 // The step itself, graph "train". With accumulation it adds slot "gradients" to its own and clears it.
 Graph add_update(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);

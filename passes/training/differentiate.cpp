@@ -4,15 +4,18 @@
 #include "ir/builder.h"
 #include "ir/gradients.h"
 #include "passes/rewrite/rules.h"
+#include "passes/training/counted_labels.h"
 #include "passes/training/tap_values.h"
 
 namespace halfstep {
 namespace {
 
 // Batches weigh alike, or as the share of their labels that count: the update then divides by all shares.
-Value seed(Builder& b, const Origin& loss, Value counted_share, const DifferentiateOptions& options) {
-  OriginScope scope(b, {loss.name, Phase::backward});
-  const Value seed = b.mul(loss_scale(b, options.scaling), 1.0 / static_cast<double>(options.accumulation));
+Value seed(Builder& b, const Origin& origin, Value counted_share, const DifferentiateOptions& options,
+           const LossIndex& loss) {
+  OriginScope scope(b, {origin.name, Phase::backward});
+  Value seed = b.mul(loss_scale(b, options.scaling, loss), 1.0 / static_cast<double>(options.accumulation));
+  if (loss && options.scaling.losses[*loss] != 1) seed = b.mul(seed, options.scaling.losses[*loss]);
   return counted_share ? b.mul(seed, counted_share) : seed;
 }
 
@@ -37,7 +40,7 @@ std::vector<NamedValue> marked_on_the_way(const Graph& graph) {
 Graph differentiate(const Graph& original, const DifferentiateOptions& options) {
   const Graph graph = expand_for_vjp(original);
   const Value loss = graph.output(kLoss);
-  require(loss && graph.type(loss) == TensorType{DType::f32, {}}, "a measure 'loss' f32[] to differentiate");
+  require(loss && graph.type(loss) == TensorType{DType::f32, {}}, "a measure 'loss' f32[]");
   Builder b(graph.name());
   const ValueMap map = copy_nodes(graph, b);
   std::vector<Value> parameters;
@@ -47,23 +50,32 @@ Graph differentiate(const Graph& original, const DifferentiateOptions& options) 
   std::vector<Value> sources = parameters;
   const std::vector<NamedValue> marked = marked_on_the_way(graph);
   for (const NamedValue& o : marked) sources.push_back(map(o.value));
-  Value share;
-  if (const Value counted = graph.output(kCounted); counted && options.accumulation > 1)
-    share = b.mul(map(counted), 1.0 / static_cast<double>(graph.type(graph.output(kRowCounted)).element_count()));
-  const std::vector<Value> found = gradients(b, {.y = map(loss),
-                                                 .cotangent = seed(b, graph.node(loss).origin, share, options),
-                                                 .sources = sources,
-                                                 .y_name = "the loss",
-                                                 .source_name = "a parameter"});
+  const std::vector<LossIndex> losses = backwards(options.scaling);
+  require(marked.empty() || !losses.front(), "taps are of one backward");
+  std::vector<std::vector<Value>> found;
+  for (const LossIndex& index : losses) {
+    const Value y = graph.output(of(kLoss, index));
+    require(y && graph.type(y) == TensorType{DType::f32, {}}, "a measure f32[] of each loss to differentiate");
+    Value share;
+    if (const CountedLabels counted = counted_labels(graph, index); counted.total && options.accumulation > 1)
+      share = b.mul(map(counted.total), 1.0 / static_cast<double>(counted.samples));
+    found.push_back(gradients(b, {.y = map(y),
+                                  .cotangent = seed(b, graph.node(y).origin, share, options, index),
+                                  .sources = sources,
+                                  .y_name = "the loss",
+                                  .source_name = "a parameter"}));
+  }
 
   for (const NamedValue& o : graph.outputs()) b.output(o.name, map(o.value));
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const Value zeros = found[i] ? Value{} : b.broadcast(b.constant(DType::f32, 0), b.shape(parameters[i]));
-    b.output({Role::gradient, b.graph().node(parameters[i]).attributes.text("name")}, found[i] ? found[i] : zeros);
-  }
+  for (size_t k = 0; k < losses.size(); ++k)
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const Value v = found[k][i];
+      const Value zeros = v ? Value{} : b.broadcast(b.constant(DType::f32, 0), b.shape(parameters[i]));
+      b.output(gradient_name(b.graph().node(parameters[i]).attributes.text("name"), losses[k]), v ? v : zeros);
+    }
   for (size_t i = 0; i < marked.size(); ++i)
-    if (const Value gradient = found[parameters.size() + i]) b.output(gradient_tap(marked[i].name), gradient);
+    if (const Value gradient = found.front()[parameters.size() + i]) b.output(gradient_tap(marked[i].name), gradient);
   return std::move(b).finish();
 }
 

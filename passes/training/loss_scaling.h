@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "ir/builder.h"
 
@@ -25,9 +27,23 @@ struct LossScaling {
   // All of them are spared again when the scale grows, or after every step without overflow.
   int64_t hysteresis = 1;
   enum Spares : uint8_t { after_growth, after_each_step } spares = after_growth;
+  // Weights of several losses that have a backward each, whose gradients are unscaled and added in f32; empty: one
+  // backward of their sum. Of weight 0: none.
+  std::vector<double> losses = {};
+  // Their scale: one, or one of each with its own tracker and its own overflows. A step is skipped if any overflows.
+  enum Scales : uint8_t { shared, of_each } scales = shared;
 };
 
+// One of several losses with a backward each; nullopt: the sum of all.
+using LossIndex = std::optional<size_t>;
+// What has a backward.
+std::vector<LossIndex> backwards(const LossScaling& scaling);
+// `own` of the loss.
+Name of(const OwnName& own, const LossIndex& loss);
+// Where differentiate leaves the gradient of a parameter.
+Name gradient_name(const std::string& parameter, const LossIndex& loss);
+
 // The scale of this step, f32[].
-Value loss_scale(Builder& builder, const LossScaling& scaling);
+Value loss_scale(Builder& builder, const LossScaling& scaling, const LossIndex& loss);
 
 }  // namespace halfstep

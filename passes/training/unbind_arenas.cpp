@@ -55,6 +55,7 @@ class Unbinding {
   // Whether the node's value is laid out like the parameters.
   bool is_flat(const Node& node) const {
     if (is_arena(node, layout_)) return true;
+    if (index_limit(node)) return node.results[0].shape == Shape{layout_.size};
     if (is(node, "concat")) return node.results[0].shape == Shape{layout_.size} && node.origin.phase == Phase::update;
     return node.op->kernel == KernelKind::pointwise &&
            std::ranges::any_of(node.operands, [&](Value v) { return v && is_flat_at(v.node); });
@@ -102,19 +103,19 @@ class Unbinding {
       throw InternalError("a slice of the arenas is no operand of their concat");
     }
     if (!is_flat_at(v.node)) return b_.slice(map_(v), {slice.offset}, {slice.offset + slice.size()});
-    if (const std::optional<bool> decayed = is_decayed(node, slice))
-      return piece(node.operands[*decayed ? 1 : 2], slice);
+    if (const std::optional<double> limit = index_limit(node))
+      return piece(node.operands[static_cast<double>(slice.offset) < *limit ? 1 : 2], slice);
     std::vector<Value> operands;
     for (Value operand : node.operands) operands.push_back(piece(operand, slice));
     return b_.call(node.op->name, std::move(operands), node.attributes);
   }
 
-  // Of a choice by an element's index: the limit is the beginning or the end of a slice.
-  std::optional<bool> is_decayed(const Node& node, const ArenaSlice& slice) const {
+  // Of a choice by an element's index: where the second value begins, which is the beginning of a slice.
+  std::optional<double> index_limit(const Node& node) const {
     if (!is(node, "select")) return std::nullopt;
     const Node& condition = graph_.node(node.operands[0]);
     if (!is(condition, "less") || !is(graph_.node(condition.operands[0]), "iota")) return std::nullopt;
-    return slice.offset < layout_.decayed;
+    return splat(graph_, condition.operands[1]);
   }
 
   static Name state_name(const Node& arena, const ArenaSlice& slice) {

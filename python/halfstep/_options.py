@@ -14,7 +14,8 @@ OF_LOADING = ("threads", "autotune", "tf32", "device_index")
 def _loss(number: int, keys: dict[str, Any]) -> str:
     if not keys:
         raise Error(f"losses: loss {number}: it is empty")
-    texts = {key: text(value) for key, value in keys.items()}
+    texts = {key: ":".join(map(text, value)) if isinstance(value, (list, tuple)) else text(value)
+             for key, value in keys.items()}
     for key, value in texts.items():
         if any(separator in part for part in (key, value) for separator in ",;"):
             raise Error(

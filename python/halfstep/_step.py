@@ -159,6 +159,20 @@ class Step:
         """The model's outputs under their names, for one batch."""
         return self._run("predict", dict(arrays or {}, **named), out)
 
+    def begin_measures(self, names: str = "") -> None:
+        """Measures over batches, as recipes name them ("f1,auc"; empty: the recipe's): ``measure_batch`` adds to them,
+        ``measures`` tells them."""
+        self._native.begin_measures(names)
+
+    def measure_batch(self, batch: Mapping[str, Array], rows: int = 0) -> None:
+        """Evaluates a batch, whose first ``rows`` samples count (0: all)."""
+        self._native.measure(dict(batch), rows, self.stream)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """So far: "loss", with classes "accuracy", then the measures; NaN where one is not defined."""
+        return dict(self._native.measures())
+
     def _run(self, program: str, arrays: dict[str, Array], out: Optional[Mapping[str, Array]]) -> dict[str, Array]:
         if out is None:
             out = {v.name: np.empty(v.shape, _NUMPY[v.dtype]) for v in self.outputs(program)}

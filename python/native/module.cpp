@@ -67,6 +67,14 @@ class NativeStep {
     });
   }
 
+  void measure(const nb::dict& batch, size_t rows, uintptr_t stream) {
+    const Arrays inputs(batch, Access::read, stream);
+    with([&](Step& step) {
+      check(runtime().measure_tensors(step.handle(), inputs.tensors().data(), inputs.tensors().size(),
+                                      handle(inputs.stream()), rows));
+    });
+  }
+
   nb::list values(const std::string& program, bool outputs) {
     const Program of = program == "train"      ? Program::train
                        : program == "evaluate" ? Program::evaluate
@@ -170,6 +178,10 @@ NB_MODULE(_native, m) {
       .def_prop_ro("closed", &NativeStep::closed)
       .def("train", &NativeStep::train)
       .def("run", &NativeStep::run)
+      .def("begin_measures",
+           [](NativeStep& s, const std::string& names) { s.with([&](Step& step) { step.begin_measures(names); }); })
+      .def("measure", &NativeStep::measure)
+      .def("measures", [](NativeStep& s) { return s.with([](Step& step) { return step.measures(); }); })
       .def("values", &NativeStep::values)
       .def("parameters", &NativeStep::parameters)
       .def("read_parameters", [](NativeStep& s, nb::handle array) { s.copy_parameters(array, Access::write); })

@@ -65,10 +65,37 @@ def test_evaluation_counts_every_sample_once(step):
     assert whole["loss"] == pytest.approx(float(np.concatenate(rows).mean()), rel=1e-6)
 
 
+def test_evaluation_measures_what_recipes_name(tmp_path):
+    with halfstep.compile(MLP, tmp_path / "step", batch=BATCH, measures=["f1", "auc"], device="cpu", threads=1) as step:
+        x, labels = samples(BATCH + 5)
+        data = [(x[:BATCH], labels[:BATCH]), (x[BATCH:], labels[BATCH:])]
+        trainer = halfstep.Trainer(step)
+        trainer.fit(data[:1], epochs=20)
+        measured = trainer.evaluate(data, measures="f1,auc,top2")
+        assert list(measured) == ["loss", "accuracy", "f1", "auc", "top2"]
+        assert measured["loss"] == pytest.approx(trainer.evaluate(data)["loss"], rel=1e-6)
+        assert 0 < measured["f1"] <= 1 and 0.5 < measured["auc"] <= 1 and measured["top2"] >= measured["accuracy"]
+        with pytest.raises(halfstep.Error, match="no measure 'f2', did you mean 'f1'"):
+            trainer.evaluate(data, measures=["f2"])
+        with pytest.raises(halfstep.Error, match="no sample that counts"):
+            trainer.evaluate([], measures="f1")
+
+
 def test_a_row_counts_by_the_labels_that_count():
     sums = halfstep._trainer._Sums()  # of a row with half of its labels ignored, and of a whole one
     sums.add({"loss": np.array([0.5, 2.0]), "counted": np.array([0.5, 1.0]), "correct": np.array([0.5, 0.0])})
     assert sums.metrics("") == {"loss": pytest.approx(2.5 / 1.5), "accuracy": pytest.approx(0.5 / 1.5)}
+
+
+def test_labels_that_weigh_as_their_classes():
+    sums = halfstep._trainer._Sums()
+    sums.add({"loss": np.array([1.0, 4.0]), "weighed": np.array([2.0, 0.5]), "correct": np.array([1.0, 0.0])})
+    assert sums.metrics("") == {"loss": pytest.approx(5 / 2.5), "accuracy": pytest.approx(0.5)}
+
+
+def test_lists_of_a_loss():
+    losses = [{"output": "a", "class_weights": [1, 2.5]}, {"output": "b", "kind": "mse"}]
+    assert halfstep._options.pairs({"losses": losses}) == [("losses", "output=a,class_weights=1:2.5;output=b,kind=mse")]
 
 
 def test_losses_that_hold_separators_are_refused(tmp_path):

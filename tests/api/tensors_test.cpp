@@ -54,6 +54,32 @@ TEST_F(Tensors, TrainAndEvaluateAsInputsDo) {
   EXPECT_NE(logits, std::vector<float>(24));
 }
 
+TEST_F(Tensors, MeasuresAreThoseOfTheExecutable) {
+  const Arguments keys{"eval", "step", "--json", "--measures", "f1,auc"};
+  const nlohmann::json eval = nlohmann::json::parse(succeed(keys + data({4}, 61)));
+  const StepHandle step = load("step");
+  double value = 0;
+  const char* name = nullptr;
+  refused(api->measure_at(step.get(), 0, &name, &value), HALFSTEP_INVALID_ARGUMENT, {"call begin_measures first"});
+  refused(api->begin_measures(step.get(), "f1,f2"), HALFSTEP_ERROR, {"no measure 'f2'"});
+  ok(api->begin_measures(step.get(), "f1,auc"));
+  const Points points({4}, 8, 64);
+  for (int64_t i = 0; i < points.batches(); ++i) {
+    const std::vector<halfstep_tensor> batch = tensors_of(points.batch(i));
+    ok(api->measure_tensors(step.get(), batch.data(), batch.size(), nullptr, i + 1 == points.batches() ? 5 : 0));
+  }
+  size_t count = 0;
+  ok(api->measure_count(step.get(), &count));
+  ASSERT_EQ(count, 4u);
+  for (size_t i = 0; i < count; ++i) {
+    ok(api->measure_at(step.get(), i, &name, &value));
+    EXPECT_NEAR(value, eval.at(name).get<double>(), 1e-9) << name;
+  }
+  const std::vector<halfstep_tensor> batch = tensors_of(points.batch(0));
+  refused(api->measure_tensors(step.get(), batch.data(), batch.size(), nullptr, 9), HALFSTEP_INVALID_ARGUMENT,
+          {"rows 9: the step has a batch of 8"});
+}
+
 TEST_F(Tensors, FromDlpack) {
   const StepHandle a = load("step"), b = load("step");
   const std::vector<halfstep_input> batch = points_.batch(0);

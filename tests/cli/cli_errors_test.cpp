@@ -143,7 +143,7 @@ TEST_F(CliErrors, ANewRunBesideTheCheckpointsOfAnother) {
   succeed(train(data({4})));
   fail(1, train(data({4})),
        {"output directory 'run' holds the checkpoints of another run",
-        "--resume run/checkpoints, or choose another directory with --out"});
+        "--resume run/checkpoints, choose another directory with --out, or remove that run with --overwrite"});
 }
 
 TEST_F(CliErrors, AStepLargerThanTheMemory) {

@@ -16,10 +16,6 @@ namespace {
 
 using testing::HasSubstr;
 
-std::filesystem::path executable(const std::string& name) {
-  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
-}
-
 // In the child: only calls that are safe after a fork.
 [[noreturn]] void execute(const std::vector<char*>& arguments, const std::string& directory, const std::string& out,
                           const std::string& err, const RunOptions& options) {
@@ -66,6 +62,10 @@ Tensor weights(const Shape& shape, double phase) {
 }
 
 }  // namespace
+
+std::filesystem::path executable(const std::string& name) {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
+}
 
 Arguments operator+(Arguments a, const Arguments& b) {
   a.insert(a.end(), b.begin(), b.end());

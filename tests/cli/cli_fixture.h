@@ -34,6 +34,9 @@ struct Finished {
   std::string out = {}, err = {};
 };
 
+// Beside the test.
+std::filesystem::path executable(const std::string& name);
+
 class Cli : public testing::Test {
  protected:
   // In the directory, so that relative paths are inside it.

@@ -174,6 +174,26 @@ TEST_F(CliOutput, BenchMeasures) {
                     HasSubstr("measured"), ContainsRegex("compile +[0-9.]+ s")));
 }
 
+TEST_F(CliOutput, BenchExplainsWhatCallsTakeBesideWhatTheyShould) {
+  write("m.onnx", tiny_mlp());
+  const json bench = json::parse(succeed({"bench", "m.onnx", "--batch", "4", "--repeats", "5", "--explain", "--json"}));
+  const json& explained = bench["explained"];
+  int64_t calls = 0;
+  double measured = 0, predicted = 0;
+  for (const json& row : explained["calls"]) {
+    calls += row["calls"].get<int64_t>();
+    measured += row["microseconds"].get<double>(), predicted += row["predicted"].get<double>();
+    EXPECT_THAT(row["bound"].get<std::string>(), testing::AnyOf("launch", "bytes", "flops"));
+    EXPECT_GE(row["predicted"].get<double>(),
+              row["calls"].get<double>() * 1e6 * explained["machine"]["launch_seconds"].get<double>());
+  }
+  EXPECT_EQ(calls, bench["calls"]);
+  EXPECT_NEAR(explained["microseconds"].get<double>(), measured, 1e-6 * measured);
+  EXPECT_NEAR(explained["predicted"].get<double>(), predicted, 1e-6 * predicted);
+  EXPECT_THAT(succeed({"bench", "m.onnx", "--repeats", "3", "--explain"}),
+              AllOf(HasSubstr("us lost"), HasSubstr("bound by"), ContainsRegex("predicted +[0-9.]+ ms of")));
+}
+
 TEST_F(CliOutput, TrainingShowsItsStagesOnStdoutAndEndsWithTheAccuracy) {
   write("m.onnx", tiny_mlp());
   const Finished trained =

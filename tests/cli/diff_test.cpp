@@ -32,6 +32,22 @@ TEST_F(Diff, SaysWhichNodesAPolicyChangesAndWhy) {
   EXPECT_THAT(found["second"]["assignment"], HasSubstr("policy policy.toml"));
 }
 
+TEST_F(Diff, ComparesSingleSlots) {
+  write("m.onnx", tiny_mlp());
+  write("wide.toml", "version = 1\n[[rule]]\nnode = \"fc1\"\ntensor = \"1\"\nprecision = \"fp32\"\n");
+  write("same.toml", "version = 1\n[[rule]]\nnode = \"fc1\"\ntensor = \"1\"\nprecision = \"low\"\n");
+  const json found = differences({"m.onnx", "wide.toml"});
+  ASSERT_EQ(found["changed"].size(), 1u);
+  EXPECT_EQ(found["changed"][0]["node"], "fc1");
+  EXPECT_EQ(found["changed"][0]["second"]["slots"],
+            json({{"0", "f32"}, {"1", "f32"}, {"2", "f16"}, {"result", "f16"}}));
+  EXPECT_THAT(run({"diff", "m.onnx", "wide.toml"}).out, HasSubstr("0 f32, 1 f32, 2 f16, result f16"));
+  succeed({"diff", "m.onnx", "same.toml"});
+  write("wide.json", succeed({"inspect", "m.onnx", "--policy", "wide.toml", "--json"}));
+  succeed({"diff", "wide.json", "wide.toml"});
+  EXPECT_EQ(differences({"m.onnx", "wide.json"})["changed"].size(), 1u);
+}
+
 TEST_F(Diff, OfTheSameIsEmptyAndEndsWithZero) {
   write("m.onnx", tiny_mlp());
   EXPECT_THAT(succeed({"diff", "halfstep", "default", "--model", "m.onnx"}), HasSubstr("0 of "));

@@ -4,6 +4,7 @@
 
 #include "tests/cli/cli_fixture.h"
 #include "tests/cli/json_schema.h"
+#include "tests/data/data_files.h"
 
 namespace halfstep::test {
 namespace {
@@ -307,6 +308,54 @@ TEST_F(Inspect, PatternsThatMatchNothingNameTheNearest) {
   write("m.onnx", tiny_mlp());
   fail(1, {"inspect", "m.onnx", "--nodes", "fc3"}, {"no node is called 'fc3'", "did you mean 'fc"});
   fail(2, {"inspect", "m.onnx", "--only", "cast"}, {"cast"});
+}
+
+TEST_F(Inspect, TellsOfRulesThatDecideNothing) {
+  write("m.onnx", tiny_mlp());
+  EXPECT_THAT(succeed({"inspect", "m.onnx", "--allow", "fc1", "--deny", "fc1"}),
+              HasSubstr("allow list: 'fc1' decides nothing: deny list: 'fc1', which says fp32, stands behind it"));
+}
+
+TEST_F(Inspect, APolicyBeginsFromOnePreset) {
+  write("m.onnx", tiny_mlp());
+  write("a.toml", "version = 1\nextends = [\"torch\"]\n");
+  write("b.toml", "version = 1\nextends = [\"a.toml\", \"tensorflow\"]\n");
+  write("c.toml", "version = 1\nextends = [\"a.toml\", \"torch\"]\n");
+  fail(1, {"inspect", "m.onnx", "--policy", "b.toml"},
+       {"policy 'b.toml', line 2: extends: preset 'tensorflow' beside 'torch', which 'a.toml', line 2, extends"});
+  succeed({"inspect", "m.onnx", "--policy", "c.toml"});
+}
+
+TEST_F(Inspect, ThePageIsWrittenOverNoFileOfTheUsers) {
+  write("m.onnx", tiny_mlp());
+  write("notes.html", "<html>mine</html>");
+  for (const Arguments& command : {Arguments{"inspect", "m.onnx"}, Arguments{"doctor", "m.onnx", "--random", "1"}})
+    fail(1, command + Arguments{"--html", "notes.html"}, {"'notes.html' is there, is no page of halfstep's"});
+  fail(1, {"inspect", "m.onnx", "--html", "m.onnx"}, {"'m.onnx' is there"});
+  EXPECT_EQ(read("notes.html"), "<html>mine</html>");
+  succeed({"inspect", "m.onnx", "--html", "page.html"});
+  succeed({"inspect", "m.onnx", "--html", "page.html"});
+}
+
+TEST_F(Inspect, CalibrationDataWithNaNSaysWhere) {
+  write("m.onnx", tiny_mlp());
+  std::string values;
+  for (int i = 0; i < 8; ++i) append(values, i == 6 ? std::numeric_limits<float>::quiet_NaN() : 1.0f);
+  write("c.npz", zip({{"x.npy", npy("<f4", "(2, 4)", values)}}));
+  fail(1, {"inspect", "m.onnx", "--calibration-data", "c.npz"},
+       {"calibration data 'c.npz': 'x' holds NaN (sample 1, element 2)"});
+}
+
+TEST_F(Inspect, WhatCalibrationMakesNaNIsNotCalledLarge) {
+  TestModel m(17);
+  m.input("x", {2, 4}).weight("w", ramp({4, 3}, -1, 0.2));
+  m.node("Sqrt", {"x"}, {"r"}, {}, "root").node("MatMul", {"r", "w"}, {"y"}, {}, "product").output("y");
+  write("m.onnx", m);
+  std::string values;
+  for (int i = 0; i < 8; ++i) append(values, i == 6 ? -1.0f : 1.0f);
+  write("c.npz", zip({{"x.npy", npy("<f4", "(2, 4)", values)}}));
+  const std::string out = succeed({"inspect", "m.onnx", "--calibration-data", "c.npz"});
+  EXPECT_THAT(out, AllOf(HasSubstr("it writes NaN"), HasSubstr("it reads NaN"), Not(HasSubstr("more than"))));
 }
 
 }  // namespace

@@ -65,7 +65,9 @@ class Schema {
     for (const auto& [name, member] : value.items()) {
       if (properties.contains(name))
         check(properties[name], member, at + "/" + name);
-      else if (schema.value("additionalProperties", true) == false)
+      else if (const json others = schema.value("additionalProperties", json(true)); others.is_object())
+        check(others, member, at + "/" + name);
+      else if (others == false)
         problems.push_back(at + ": " + name + " is not in the schema");
     }
   }

@@ -40,6 +40,41 @@ TEST_F(MixedExport, RulesDecideAndFp32HasNoCasts) {
   EXPECT_THAT(operators("plain.onnx"), testing::ElementsAre("Gemm", "Relu", "Gemm"));
 }
 
+// A rule of one slot: what is low beside f32 is rounded, and the node computes in f32.
+TEST_F(MixedExport, RoundsWhatRulesOfSlotsSay) {
+  TestModel m(17);
+  m.input("x", {2, 4}).weight("w", ramp({4, 3}, -1, 0.2));
+  m.node("MatMul", {"x", "w"}, {"y"}, {}, "product").node("Relu", {"y"}, {"z"}, {}, "relu").output("z");
+  write("m.onnx", m);
+  const auto with_rule = [&](const std::string& tensor, const std::string& precision) {
+    write("p.toml", "version = 1\n[[rule]]\nnode = \"product\"\ntensor = \"" + tensor + "\"\nprecision = \"" +
+                        precision + "\"\n");
+    succeed({"export", "m.onnx", "--precision", "fp16", "--policy", "p.toml", "-o", "low.onnx"});
+    succeed({"check", "low.onnx"});
+    return operators("low.onnx");
+  };
+  using testing::ElementsAre;
+  EXPECT_THAT(with_rule("result", "fp32"), ElementsAre("Cast", "Cast", "Cast", "MatMul", "Relu"));
+  EXPECT_THAT(with_rule("0", "fp32"), ElementsAre("MatMul", "Cast", "Relu", "Cast"));
+  EXPECT_THAT(with_rule("w", "low"), ElementsAre("Cast", "MatMul", "Relu", "Cast"));
+  onnx::ModelProto model;
+  with_rule("0", "fp32");
+  ASSERT_TRUE(model.ParseFromString(read("low.onnx")));
+  EXPECT_THAT(model.graph().node(0).ShortDebugString(), HasSubstr("p.toml:2: operand 0 f32"));
+  EXPECT_THAT(model.graph().node(1).ShortDebugString(), HasSubstr("p.toml:2: operand 0 f32"));
+}
+
+TEST_F(MixedExport, SaysWhyANodeStaysWide) {
+  TestModel m(17);
+  m.input("x", {1, 2, 4, 4}).weight("w", ramp({3, 2, 1, 1}, -1, 0.2));
+  m.node("Conv", {"x", "w"}, {"y"}, {}, "conv").output("y");
+  write("m.onnx", m);
+  succeed({"export", "m.onnx", "--precision", "bf16", "-o", "low.onnx"});
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(read("low.onnx")));
+  EXPECT_THAT(model.graph().node(0).ShortDebugString(), HasSubstr("stays f32: Conv of opset 17 has no bf16"));
+}
+
 // It has no loss: none of two outputs is chosen, a reshape holds for the file's batch alone.
 TEST_F(MixedExport, NeedsNoLossAndKeepsTheSizesOfTheFile) {
   TestModel m(17);

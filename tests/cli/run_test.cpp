@@ -82,7 +82,8 @@ TEST_F(Run, RefusesByName) {
   fail_step(1, {"predict", "step", "--data", "x=x.npy", "-o", "p.npz"}, {"compile it again with keep_outputs true"});
   fail_step(2, {"train", "step", "--epoch", "3"}, {"no option '--epoch'; did you mean '--epochs'?"});
   fail_step(2, {"trian", "step"}, {"no command 'trian'; did you mean 'train'?"});
-  fail_step(2, {"predict", "step", "-o", "p.txt"}, {"FILE.npz"});
+  fail_step(2, {"predict", "step", "-o", "p.txt"}, {"no file that ends in .npz, .npy, .csv or .jsonl"});
+  fail_step(2, {"predict", "step", "-o", "p.csv", "--top", "none"}, {"--top 'none': a whole number of at least 1"});
   fail_step(2, {"train"}, {"DIR is missing"});
   fail_step(2, {}, {"a command is missing"});
   EXPECT_THAT(succeed_step({"--help"}), testing::AllOf(HasSubstr("native code"), HasSubstr("--learning_rate NUMBER")));

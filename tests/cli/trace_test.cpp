@@ -98,6 +98,50 @@ TEST_F(TrainTrace, IsOfTheStateThatTrainingBeginsFrom) {
   EXPECT_NE(first.at("trace").at("run")[0].at("mean"), resumed.at("trace").at("run")[0].at("mean"));
 }
 
+// An infinity that a node makes and the NaN that it becomes behind it.
+TEST_F(TrainTrace, ShowsWhereNaNComesFrom) {
+  TestModel bad(17);
+  bad.input("x", {2, 4}).weight("w", ramp({4, 3}, -1, 0.2)).weight("zero", floats({1}, {0}));
+  bad.node("MatMul", {"x", "w"}, {"y"}, {}, "product").node("Exp", {"big"}, {"e"}, {}, "exp");
+  bad.weight("k", floats({1}, {1e4})).node("Mul", {"y", "k"}, {"big"}, {}, "times");
+  bad.node("Mul", {"e", "zero"}, {"n"}, {}, "nothing").node("Add", {"n", "y"}, {"z"}, {}, "sum").output("z");
+  write("bad.onnx", bad);
+  const Arguments arguments =
+      Arguments{"train", "bad.onnx", "--batch", "8", "--max_steps", "1", "--trace", "--freeze", "zero,k"} + data({4});
+  const Finished done = run(arguments + Arguments{"--loss_scale", "none"});
+  const size_t run_stage = done.out.find("trace 5 of 5");
+  ASSERT_NE(run_stage, std::string::npos) << done.err;
+  const auto row = [&](const std::string& node) {
+    const size_t at = done.out.find("\n  " + node + " ", run_stage);
+    return at == std::string::npos ? std::string() : done.out.substr(at + 1, done.out.find('\n', at + 1) - at - 1);
+  };
+  EXPECT_THAT(done.out.substr(run_stage), HasSubstr("NaN, inf"));
+  EXPECT_THAT(row("exp"), HasSubstr("inf      inf"));  // largest and mean
+  EXPECT_THAT(row("nothing"), HasSubstr("nan"));
+  EXPECT_THAT(row("sum"), HasSubstr("nan"));
+  EXPECT_THAT(row("times"), testing::Not(HasSubstr("inf")));
+}
+
+// The graph has images channels-last; the file has not.
+TEST_F(TrainTrace, ShowsShapesAsTheFileHasThem) {
+  TestModel m(17);
+  m.input("x", {2, 1, 6, 8}).weight("w", ramp({5, 1, 3, 3}, -1, 0.05)).weight("fc.weight", ramp({3, 120}, -0.5, 0.002));
+  m.node("Conv", {"x", "w"}, {"c"}, {{"kernel_shape", Ints{3, 3}}}, "conv").node("Relu", {"c"}, {"r"}, {}, "relu");
+  m.node("Flatten", {"r"}, {"f"}, {}, "flatten");
+  m.node("Gemm", {"f", "fc.weight"}, {"logits"}, {{"transB", int64_t{1}}}, "fc").output("logits");
+  write("c.onnx", m);
+  const std::string out =
+      succeed(Arguments{"train", "c.onnx", "--batch", "8", "--max_steps", "1", "--trace"} + data({1, 6, 8}));
+  const size_t imported = out.find("trace 1 of 5"), ran = out.find("trace 5 of 5"),
+               predicted = out.find("layer by layer", ran);
+  ASSERT_NE(predicted, std::string::npos) << out;
+  EXPECT_THAT(out.substr(imported, 2000),
+              testing::AllOf(HasSubstr("x [8,1,6,8], w [5,1,3,3]"), HasSubstr("[8,5,4,6]")));
+  EXPECT_THAT(out.substr(ran, predicted - ran),
+              testing::AllOf(HasSubstr("[8,5,4,6]"), testing::Not(HasSubstr("[8,4,6,5]"))));
+  EXPECT_THAT(out.substr(predicted), HasSubstr("[1,5,4,6]"));
+}
+
 TEST_F(TrainTrace, NeedsTheModelsFile) {
   succeed({"compile", "m.onnx", "--batch", "8", "-o", "step"});
   std::filesystem::remove(path("m.onnx"));

@@ -123,7 +123,8 @@ TEST(Arena, HoldsParametersAsThePassesLayThemOut) {
   const Graph imported = std::move(b).finish();
   for (const Ints& permutation : {Ints{}, Ints{1, 2, 0}, Ints{2, 0, 1}, Ints{2, 1, 0}}) {
     const Tensor wanted = permutation.empty() ? onnx : onnx.transpose(permutation);
-    const ArenaLayout arenas{40, {{"w", wanted.type.shape, permutation, 0}, {"v", {5}, {}, 32}}};
+    ArenaLayout arenas;
+    arenas.size = 40, arenas.slices = {{"w", wanted.type.shape, permutation, 0}, {"v", {5}, {}, 32}};
     const FileTensors weights{{"w", onnx.transpose(Ints{2, 0, 1})}, {"v", plain}};
     const Tensor arena =
         gather_parameters(arenas, imported, [&](const std::string& weight) { return weights.at(weight); });

@@ -80,6 +80,20 @@ TEST_F(Resume, AfterAnInterrupt) {
   expect_equal("whole", "parts");
 }
 
+// The scale grows beyond what fp16 holds after the first step; the second is skipped.
+TEST_F(Resume, WithNothingLeftButASkippedStepEndsWell) {
+  write("m.onnx", tiny_mlp());
+  const Arguments train = Arguments{"train",           "m.onnx", "--batch",         "8",    "--growth_interval", "1",
+                                    "--growth_factor", "1e20",   "--initial_scale", "1",    "--precision",       "fp16",
+                                    "--epochs",        "1",      "--out",           "parts"} +
+                          data({4});
+  succeed(train + Arguments{"--max_steps", "1"});
+  const auto resumed =
+      nlohmann::json::parse(succeed(train + Arguments{"--max_steps", "2", "--resume", "parts/checkpoints", "--json"}));
+  EXPECT_EQ(resumed["steps"], 2);
+  EXPECT_NE(read("parts/metrics.jsonl").find("\"skipped\":true"), std::string::npos);
+}
+
 TEST_F(Resume, ATerminatedRunHasItsOwnExitCode) {
   write("m.onnx", tiny_mlp());
   const Finished stopped =

@@ -34,8 +34,15 @@ TEST(Inspect, EveryNodeOfEveryModelHasOneRow) {
       if (node.fate != Fate::added) found.push_back(node.origin.name);
     EXPECT_EQ(found, expected) << entry.path();
     EXPECT_EQ(report.step_unknown, "") << entry.path();
-    for (const InspectedNode& node : report.nodes)
+    for (const InspectedNode& node : report.nodes) {
       EXPECT_NE(node.reason, "") << entry.path() << ": " << *node.origin.name;
+      EXPECT_EQ(node.reason.find("follows '" + *node.origin.name + "'"), std::string::npos)
+          << entry.path() << ": " << *node.origin.name << " follows itself";
+    }
+    int64_t kept = 0;
+    for (const auto* rows : {&report.nodes, &report.backward, &report.update})
+      for (const InspectedNode& node : *rows) kept += node.cost.kept_bytes;
+    EXPECT_EQ(kept, report.totals.kept_bytes) << entry.path();
     // A minimum cut says what the least is; only recurrent networks, which preset torch leaves in f32, have more casts
     // than it.
     const InspectionTotals& totals = report.totals;

@@ -42,7 +42,7 @@ TestModel model_of(const std::string& op, const FileTensors& operands, const Att
 
 Graph forward_of(const TestModel& model) {
   return attach_loss(import_model(model.file(), {.mode = ImportMode::training}).graph,
-                     {{.kind = LossKind::mean_squared_error, .output = "out"}});
+                     {{.kind = "mean_squared_error", .output = "out"}});
 }
 
 Graph differentiated(const Graph& forward) {

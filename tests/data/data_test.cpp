@@ -270,5 +270,18 @@ TEST_F(Data, LabelsOutOfRangeAreNamed) {
   expect_error([&] { check_ranges({{map}}, {.classes = 7}); }, "sample 1 has label 7, expected 0 to 6 (1 such labels)");
 }
 
+// Of a loss that takes no classes: of every type, and shares of a label too.
+TEST_F(Data, LabelsBeyondTheirBoundsAreNamed) {
+  NamedArray y{"y", Tensor::from_values({DType::f32, {4}}, std::vector<double>{0, 0.5, 1, -1})};
+  const auto ranges = [](const LabelRange& range) { return ValueRanges{.labels_of = {{"y", range}}}; };
+  EXPECT_NO_THROW(check_ranges({{y}}, ranges({.ignored = -1, .bounds = LabelBounds{0, 1}})));
+  expect_error([&] { check_ranges({{y}}, ranges({.bounds = LabelBounds{0, 1}})); },
+               "data array 'y': sample 3 has label -1, expected 0 to 1 (1 such samples)");
+  expect_error([&] { check_ranges({{y}}, ranges({.bounds = LabelBounds{.most = 0}})); },
+               "sample 1 has label 0.5, expected at most 0 (2 such samples)");
+  NamedArray bytes{"y", Tensor::from_values({DType::u8, {2}}, std::vector<double>{1, 2})};
+  expect_error([&] { check_ranges({{bytes}}, ranges({.bounds = LabelBounds{0, 1}})); }, "sample 1 has label 2");
+}
+
 }  // namespace
 }  // namespace halfstep

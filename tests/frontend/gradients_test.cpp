@@ -146,7 +146,7 @@ TEST(ImportedGradients, EqualCentralDifferences) {
     model.node(c.op, operands, {"y"}, c.attributes).output("y");
     const ImportedModel imported = import_model(model.file());
     expect_gradients_in_all_types(
-        choose_layouts(attach_loss(imported.graph, {{.kind = LossKind::mean_squared_error, .output = "y"}})), c.range);
+        choose_layouts(attach_loss(imported.graph, {{.kind = "mean_squared_error", .output = "y"}})), c.range);
   }
 }
 
@@ -156,8 +156,8 @@ TEST(ImportedGradients, PassThroughTheStatisticsOfALayerNorm) {
     model.weight("x", ramp({3, 4})).weight("scale", ramp({4})).weight("shift", ramp({4}));
     model.node("LayerNormalization", {"x", "scale", "shift"}, {"normal", "mean", "inverse"}, {{"epsilon", 0.1}});
     model.node("Mul", read, {"y"}).output("y");
-    expect_gradients_in_all_types(choose_layouts(
-        attach_loss(import_model(model.file()).graph, {{.kind = LossKind::mean_squared_error, .output = "y"}})));
+    expect_gradients_in_all_types(
+        choose_layouts(attach_loss(import_model(model.file()).graph, {{.kind = "mean_squared_error", .output = "y"}})));
   }
 }
 

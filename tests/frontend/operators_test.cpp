@@ -412,6 +412,11 @@ std::vector<Case> cases() {
        {x({1, 4}, {0, 4, 8, 12}), absent(), absent(), known(ints({1}, {2}))},
        {{"mode", std::string("linear")}, {"antialias", int64_t{1}}, {"axes", Ints{-1}}},
        {{2.5, 9.5}}},
+      {"Resize",  // ONNX Runtime's numbers: the region is no part of the length
+       13,
+       {x({1, 4}, {1, 2, 4, 8}), known(floats({4}, {0, 0.2, 1, 0.9})), known(floats({2}, {1, 1.5}))},
+       {{"mode", std::string("linear")}, {"coordinate_transformation_mode", std::string("tf_crop_and_resize")}},
+       {{1.6, 2.04, 2.88, 3.72, 5.12, 6.8}}},
       {"ReverseSequence", 10, {x(ramp({3, 2})), x(ints({2}, {2, 3}))}, {}, {{2, 5, 0, 3, 4, 1}}},
       {"ReverseSequence",
        10,

@@ -53,7 +53,7 @@ TEST(Quantization, TrainsAsIfNothingWereRoundedWithinTheRange) {
     };
     model.node("QuantizeLinear", with("w"), {"q"}).node("DequantizeLinear", with("q"), {"y"}).output("y");
     const Graph forward =
-        attach_loss(import_model(model.file()).graph, {{.kind = LossKind::mean_squared_error, .output = "y"}});
+        attach_loss(import_model(model.file()).graph, {{.kind = "mean_squared_error", .output = "y"}});
     NamedTensors leaves{{"w", floats({3}, {0.26, 0.74, 90})}, {"scale", floats({}, {0.25})}};
     for (const Node& node : forward.nodes())
       if (node.op->name == "input") leaves[node.attributes.text("name")] = Tensor(node.results[0]);

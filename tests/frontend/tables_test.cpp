@@ -15,7 +15,7 @@ namespace {
 Tensor filled(const Shape& shape, const std::function<double(int64_t row, int64_t column)>& element) {
   Tensor tensor(TensorType{DType::f32, shape});
   for (int64_t i = 0; i < tensor.type.element_count(); ++i)
-    tensor.set(i, element(i / shape.back() % shape[shape.size() - 2], i % shape.back()));
+    tensor.set(i, element(shape.size() > 1 ? i / shape.back() % shape[shape.size() - 2] : 0, i % shape.back()));
   return tensor;
 }
 
@@ -54,6 +54,27 @@ TEST(Tables, MasksAreConstants) {
   EXPECT_FALSE(parameter("unsqueeze_11", filled({4, 4}, [&](int64_t r, int64_t c) { return c > r ? -100 : 0; })));
   EXPECT_TRUE(parameter("unsqueeze_12", filled({4, 4}, [&](int64_t r, int64_t c) { return c > r ? -100 - r : 0; })));
   EXPECT_TRUE(parameter("fc2.weight", filled({4, 4}, causal))) << "a broken weight is the user's to see";
+  for (const double hidden : std::initializer_list<double>{-1e4, -1e9, -3.4e38, -INFINITY})
+    for (const Shape& shape : {Shape{3, 4}, Shape{1, 3, 4}, Shape{4}}) {
+      const auto last = [&](int64_t, int64_t column) { return column > 2 ? hidden : 0; };
+      EXPECT_FALSE(parameter("mask", filled(shape, last), {2, 3, 4})) << hidden << " " << to_string(shape);
+    }
+  EXPECT_TRUE(parameter("shift", filled({4}, [](int64_t, int64_t c) { return c > 2 ? -150 : 0; })));
+}
+
+TEST(Tables, OnesAndZerosThatChooseAreConstants) {
+  const auto triangle = [](int64_t row, int64_t column) { return column <= row ? 1 : 0; };
+  for (const char* name : {"mask", "attn.bias", "slice_2"})
+    EXPECT_FALSE(parameter(name, filled({1, 1, 4, 4}, triangle), {2, 1, 4, 4})) << name;
+  EXPECT_FALSE(parameter("weight_mask", filled({4, 4}, [](int64_t r, int64_t c) { return (r * 7 + c * 3) % 5 < 3; })));
+  EXPECT_FALSE(parameter("mul_1", filled({4, 4}, [](int64_t r, int64_t c) { return c > r ? 1e4 : 0; })));
+  EXPECT_FALSE(parameter("bias", filled({4, 4}, [](int64_t r, int64_t c) { return c > r ? -1e9 : 0; })));
+  EXPECT_FALSE(
+      parameter("two", filled({4, 4}, [](int64_t r, int64_t c) { return c > r ? -1e4 * static_cast<double>(c) : 0; })));
+  EXPECT_TRUE(parameter("w", filled({4, 4}, [](int64_t r, int64_t c) { return r == c; }))) << "an identity";
+  EXPECT_TRUE(parameter("b", filled({2, 4}, [](int64_t, int64_t c) { return c > 1; }), {2, 2, 4})) << "forget gates";
+  EXPECT_TRUE(parameter("w", filled({4, 4}, [](auto, auto) { return 1; })));
+  EXPECT_TRUE(parameter("position.bias", ramp({4, 4}, 0, 0.1)));
 }
 
 // As states they would be read in half precision, which turns a row of them into infinities.
@@ -262,6 +283,17 @@ TEST(Scalars, TheUserDecides) {
   EXPECT_THAT(import_error(with_scalar("alpha", 0, "Mul"), {.train = {"gamma"}, .freeze = {"alpa"}}),
               testing::AllOf(testing::HasSubstr("freeze: no initializer is called 'alpa'; did you mean 'alpha'?"),
                              testing::HasSubstr("train: no initializer is called 'gamma'")));
+}
+
+TEST(Scalars, WhatIsReadAsAConstantCannotBeTrained) {
+  TestModel model;
+  model.input("x", {2, 3}).weight("w", ramp({3, 3}, 0, 0.1)).weight("filler", Tensor::scalar(DType::f32, 0.5));
+  model.weight("pads", Tensor({DType::i64, {4}}));
+  model.node("MatMul", {"x", "w"}, {"h"}).node("Pad", {"h", "pads", "filler"}, {"y"}, {}, "pad").output("y");
+  EXPECT_THAT(import_error(model, {.train = {"fil*"}}),
+              testing::HasSubstr("train: 'filler' cannot be trained: what reads it takes it as a constant"));
+  import_model(model.file(), {.train = {"w"}});
+  import_model(model.file(), {.train = {"*"}});
 }
 
 // ---- Constant nodes ----

@@ -153,7 +153,14 @@ std::vector<StepCase> step_cases() {
   TrainingPipelineOptions overflowing = mixed;
   overflowing.autocast.low.reset();
   overflowing.optimizer.scaling.initial = 3e38;
-  return {{"overflowing", overflowing, 1e-6}, {"plain", plain, 1e-6}, {"adamw", adamw, 1e-5}, {"mixed", mixed, 4e-3}};
+  TrainingPipelineOptions lamb = adamw, muon = adamw, adafactor = adamw;
+  lamb.optimizer.name = "lamb", lamb.optimizer.ema = 0.5;
+  muon.optimizer.name = "muon", muon.optimizer.clip_adaptive = 0.1;
+  adafactor.optimizer.name = "adafactor";
+  return {{"lamb", lamb, 1e-5},           {"muon", muon, 1e-5},
+          {"adafactor", adafactor, 1e-5}, {"overflowing", overflowing, 1e-6},
+          {"plain", plain, 1e-6},         {"adamw", adamw, 1e-5},
+          {"mixed", mixed, 4e-3}};
 }
 
 void PrintTo(const StepCase& c, std::ostream* out) { *out << c.name; }

@@ -81,6 +81,8 @@ TEST(TrainingOperatorsFile, ReadBackAsWritten) {
     change(all.back());
   };
   add([](auto& t) { t.ignore_index = -100; });
+  add([](auto& t) { t.class_weights = {"1", "0.3"}; });
+  add([](auto& t) { t.loss = "nll", t.class_weights = {"1", "0.3"}; });
   add([](auto& t) { t.weight_decay = "0.0005"; });
   add([](auto& t) { t.weight_decay = "0.0005", t.no_decay = {"b"}; });
   add([](auto& t) { t.parameters = {{"momentum", "0.8"}, {"dampening", "0.5"}, {"nesterov", "true"}}; });

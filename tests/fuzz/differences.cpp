@@ -19,7 +19,7 @@ constexpr std::string_view kGradient = "gradient/";
 
 Graph with_loss(const Graph& graph) {
   LossOptions options;
-  options.kind = LossKind::from_graph;
+  options.kind = "from_graph";
   options.output = "loss";
   return attach_loss(graph, options);
 }

@@ -29,7 +29,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 TrainingPipelineOptions pipeline_options(std::optional<DType> low) {
   TrainingPipelineOptions options;
-  options.loss.kind = LossKind::from_graph;
+  options.loss.kind = "from_graph";
   options.loss.output = "loss";
   options.autocast.low = low;
   options.optimizer.scaling.mode = low == DType::f16 ? LossScaleMode::fixed : LossScaleMode::none;

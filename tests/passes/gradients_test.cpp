@@ -78,14 +78,14 @@ TEST(Gradients, SharedWeightsConcatSliceAndDropout) {
       %7 = slice(%6) {starts=[0,1], limits=[3,7], steps=[1,2]} @"slice"
       output "y" = %7
     })",
-                         {{.kind = LossKind::mean_squared_error, .output = "y"}});
+                         {{.kind = "mean_squared_error", .output = "y"}});
 }
 
 TEST(Gradients, OfSeveralWeightedLosses) {
   LossOptions options;
   options.terms = {{.name = "", .weight = 0.75, .loss = {.output = "logits"}},
-                   {.name = "", .weight = -2, .loss = {.kind = LossKind::mean_squared_error, .output = "boxes"}},
-                   {.name = "own", .weight = 0.5, .loss = {.kind = LossKind::from_graph, .output = "loss"}},
+                   {.name = "", .weight = -2, .loss = {.kind = "mean_squared_error", .output = "boxes"}},
+                   {.name = "own", .weight = 0.5, .loss = {.kind = "from_graph", .output = "loss"}},
                    {.name = "watched", .weight = 0, .loss = {.output = "logits"}}};
   options.terms[0].loss.ignore_index = 1;
   expect_model_gradients(R"(
@@ -106,6 +106,49 @@ TEST(Gradients, OfSeveralWeightedLosses) {
       output "loss" = %6
     })",
                          options);
+}
+
+// An output with `columns` numbers a sample; labels as every number from 0 to 1.
+void expect_gradients_of(const OutputLoss& loss, const LeafRange& range = {}, const char* columns = "3") {
+  LossOptions options;
+  static_cast<OutputLoss&>(options) = loss;
+  std::string text = R"(
+    graph head {
+      %x = input() {name="x"} : f32[4,5]
+      %w = parameter() {name="w"} : f32[COLUMNS,5]
+      %0 = matmul(%x, %w) {transpose_b=1} @"fc"
+      %1 = LAST
+      output "y" = %1
+    })";
+  const bool logarithms = function_of(loss).scores == LossFunction::log_likelihood;
+  const auto put = [&](const std::string& word, const std::string& by) {
+    text.replace(text.find(word), word.size(), by);
+  };
+  put("COLUMNS", columns);
+  put("LAST", logarithms ? "log_softmax(%0) {axis=1} @\"last\"" : "tanh(%0) @\"last\"");
+  SCOPED_TRACE(loss.kind);
+  expect_gradients_in_all_types(choose_layouts(attach_loss(parse_graph(text), options)), range);
+}
+
+TEST(Gradients, OfEveryLoss) {
+  expect_gradients_of({.kind = "bce_with_logits"});
+  expect_gradients_of({.kind = "bce_with_logits"}, {}, "1");
+  expect_gradients_of(
+      {.kind = "bce_with_logits", .parameters = {{"pos_weight", {2, 0, 0.5}}, {"class_weights", {1, 3, 0.25}}}});
+  expect_gradients_of({.kind = "bce_with_logits", .parameters = {{"focal_gamma", {2}}, {"focal_alpha", {0.25}}}});
+  expect_gradients_of({.kind = "softmax_cross_entropy", .parameters = {{"class_weights", {1, 3, 0.25}}}});
+  expect_gradients_of({.kind = "softmax_cross_entropy",
+                       .ignore_index = 1,
+                       .parameters = {{"class_weights", {1, 3, 0.25}}, {"label_smoothing", {0.25}}}});
+  expect_gradients_of(
+      {.kind = "softmax_cross_entropy", .parameters = {{"class_weights", {1, 3, 0.25}}, {"focal_gamma", {1.5}}}});
+  expect_gradients_of({.kind = "nll", .ignore_index = 0, .parameters = {{"class_weights", {1, 3, 0.25}}}});
+  expect_gradients_of({.kind = "mean_squared_error"});
+  expect_gradients_of({.kind = "l1"});
+  expect_gradients_of({.kind = "huber", .parameters = {{"delta", {0.4}}}});
+  expect_gradients_of({.kind = "smooth_l1", .parameters = {{"beta", {0.4}}}});
+  expect_gradients_of({.kind = "kl_div"}, {0.125, 1});
+  expect_gradients_of({.kind = "kl_div", .parameters = {{"log_target", {1}}}});
 }
 
 TEST(Gradients, IgnoredLabelsHaveNone) {

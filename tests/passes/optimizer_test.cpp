@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "passes/model/attach_loss.h"
@@ -224,6 +225,55 @@ TEST(Optimizer, ClippingFollowsTorch) {
                     });
 }
 
+// ----- order of the arenas -----
+
+TEST(ArenaOrder, WhatReadsAParameterSaysWhereItsOutputsLieAndWhetherItIsATable) {
+  const Graph graph = parse_graph(R"(
+    graph model {
+      %i = input() {name="ids"} : i64[2]
+      %t = parameter() {name="table"} : f32[7,4]
+      %a = parameter() {name="plain"} : f32[4,5]
+      %b = parameter() {name="transposed"} : f32[6,5]
+      %v = parameter() {name="vector"} : f32[6]
+      %c = cast(%a) {to=f16}
+      %x = gather(%t, %i) {axis=0}
+      %h = cast(%x) {to=f16}
+      %0 = matmul(%h, %c)
+      %1 = cast(%0) {to=f32}
+      %2 = matmul(%1, %b) {transpose_b=1}
+      output "y" = %2
+      output "v" = %v
+    })");
+  const ArenaLayout layout = plan_arenas(
+      graph, {.weight_decay = 0.1,
+              .no_decay = {"vectors"},
+              .groups = {{.patterns = {"trans*", "vector"}, .weight_decay = 0.5, .rate = ParameterGroup::own}},
+              .unfreeze = {{"table", 3}},
+              .apart = OptimizerRow::matrices});
+  std::map<std::string, const ArenaSlice*> slices;
+  for (const ArenaSlice& slice : layout.slices) slices[slice.name] = &slice;
+  const auto segment = [&](const char* name) { return layout.segments[slices.at(name)->segment]; };
+  EXPECT_EQ(slices.at("plain")->output_axis, 1);
+  EXPECT_EQ(slices.at("transposed")->output_axis, 0);
+  EXPECT_TRUE(segment("plain").apart && segment("transposed").apart);
+  EXPECT_FALSE(segment("table").apart) << "rows that ids choose are no matrix";
+  EXPECT_FALSE(segment("vector").apart);
+  EXPECT_EQ(segment("plain").weight_decay, 0.1);
+  EXPECT_EQ(segment("transposed").weight_decay, 0.5);
+  EXPECT_EQ(segment("vector").weight_decay, 0) << "no_decay holds in groups too";
+  EXPECT_EQ(layout.rates[segment("plain").rate], ArenaRate());
+  EXPECT_EQ(layout.rates[segment("table").rate], (ArenaRate{.from_epoch = 3}));
+  EXPECT_EQ(layout.rates[segment("transposed").rate], (ArenaRate{.group = 0}));
+  EXPECT_EQ(segment("transposed").rate, segment("vector").rate);
+  for (const ArenaSlice& slice : layout.slices) {
+    EXPECT_LE(slice.offset + slice.size(), layout.segments[slice.segment].end);
+    if (slice.segment > 0) {
+      EXPECT_GE(slice.offset, layout.segments[slice.segment - 1].end);
+    }
+  }
+  EXPECT_EQ(layout.segments.back().end, layout.size);
+}
+
 // ----- loss scale -----
 
 OptimizerOptions everything_on() {
@@ -402,25 +452,26 @@ TEST(Accumulation, FourBatchesMakeOneStepOfTheirMean) {
 }
 
 // Logits of `rows` samples, some labels of which do not count.
-Graph classifier(int64_t rows) {
+Graph classifier(int64_t rows, const LossParameters& parameters) {
   const std::string n = std::to_string(rows);
   LossOptions options;
   options.ignore_index = -1;
+  options.parameters = parameters;
   return attach_loss(parse_graph("graph model {\n  %x = input() {name=\"x\"} : f32[" + n +
                                  ",2]\n  %w = parameter() {name=\"w\"} : f32[3,2]\n"
                                  "  %y = matmul(%x, %w) {transpose_b=1}\n  output \"y\" = %y\n}\n"),
                      options);
 }
 
-TEST(Accumulation, LabelsOfAllItsBatchesWeighAlike) {
+void expect_one_batch_of_all(const LossParameters& parameters) {
   OptimizerOptions options{.parameters = {{"momentum", 0.9}},
                            .clip_norm = 0.25,
                            .scaling = {.initial = 8, .interval = 2},
                            .accumulation = 2};
-  const StepGraphs graphs = training_step(classifier(2), options);
+  const StepGraphs graphs = training_step(classifier(2, parameters), options);
   Stepper accumulated(graphs.train, initial_states(options));
   options.accumulation = 1;
-  const StepGraphs whole_graphs = training_step(classifier(4), options);
+  const StepGraphs whole_graphs = training_step(classifier(4, parameters), options);
   Stepper whole(whole_graphs.train, initial_states(options));
   const auto tensor = [](DType dtype, const Shape& shape, const std::vector<double>& values) {
     return Tensor::from_values({dtype, shape}, values);
@@ -442,6 +493,99 @@ TEST(Accumulation, LabelsOfAllItsBatchesWeighAlike) {
     EXPECT_EQ(accumulated.at(kCountedLabels), 0);
   }
   EXPECT_NE(whole.at(kParameterArena), 0);
+}
+
+TEST(Accumulation, LabelsOfAllItsBatchesWeighAlike) { expect_one_batch_of_all({}); }
+TEST(Accumulation, LabelsOfAllItsBatchesWeighAsTheirClasses) {
+  expect_one_batch_of_all({{"class_weights", {0.5, 3, 1}}});
+}
+
+// Two losses of which each has labels of its own that count.
+TEST(Accumulation, LabelsOfEachLossWeighAlike) {
+  const auto losses = [](int64_t rows) {
+    LossOptions options;
+    options.terms = {{.name = "a", .weight = 0.5, .loss = {.output = "y", .labels = "a", .ignore_index = -1}},
+                     {.name = "b", .weight = 2, .loss = {.output = "y", .labels = "b", .ignore_index = -1}},
+                     {.name = "c", .weight = 1, .loss = {.kind = "mean_squared_error", .output = "y"}}};
+    options.terms[1].loss.parameters["class_weights"] = {1, 0.5, 4};
+    const std::string n = std::to_string(rows);
+    return attach_loss(parse_graph("graph model {\n  %x = input() {name=\"x\"} : f32[" + n +
+                                   ",2]\n  %w = parameter() {name=\"w\"} : f32[3,2]\n"
+                                   "  %y = matmul(%x, %w) {transpose_b=1}\n  output \"y\" = %y\n}\n"),
+                       options);
+  };
+  for (const LossScaling::Scales scales : {LossScaling::shared, LossScaling::of_each}) {
+    OptimizerOptions options{.scaling = {.initial = 8, .losses = {0.5, 2, 1}, .scales = scales}, .accumulation = 2};
+    const StepGraphs graphs = training_step(losses(2), options);
+    Stepper accumulated(graphs.train, initial_states(options));
+    options.accumulation = 1;
+    options.scaling.losses.clear(), options.scaling.scales = LossScaling::shared;
+    const StepGraphs whole_graphs = training_step(losses(4), options);
+    Stepper whole(whole_graphs.train, initial_states(options));
+    const std::vector<double> x{1, 2, 3, -4, -1, 0, 2, 2}, a{0, -1, 1, 2}, b{-1, 2, 0, 1};
+    std::vector<double> c(12);
+    for (size_t i = 0; i < c.size(); ++i) c[i] = 0.25 * static_cast<double>(i);
+    const auto batch = [&](size_t first, size_t rows) {
+      const auto part = [&](DType dtype, const std::vector<double>& values, size_t columns, Shape shape) {
+        const auto begin = values.begin() + static_cast<std::ptrdiff_t>(first * columns);
+        return Tensor::from_values({dtype, std::move(shape)},
+                                   std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(rows * columns)));
+      };
+      const auto n = static_cast<int64_t>(rows);
+      return NamedTensors{{"x", part(DType::f32, x, 2, {n, 2})},
+                          {"a", part(DType::i64, a, 1, {n})},
+                          {"b", part(DType::i64, b, 1, {n})},
+                          {"targets", part(DType::f32, c, 3, {n, 3})},
+                          {kStepLearningRate, Tensor::scalar(DType::f32, 0.5)}};
+    };
+    for (int step = 0; step < 3; ++step) {
+      accumulated.step(batch(0, 2), &graphs.accumulate);
+      accumulated.step(batch(2, 2));
+      whole.step(batch(0, 4));
+      for (int64_t i = 0; i < 6; ++i)
+        EXPECT_NEAR(accumulated.at(kParameterArena, i), whole.at(kParameterArena, i), 1e-5) << step << " " << i;
+    }
+    EXPECT_NE(whole.at(kParameterArena), 0);
+  }
+}
+
+// One loss whose gradients overflow f16 beyond a scale of 32, beside one of gradients of 2^-30.
+double faint_weight(LossScaling::Scales scales) {
+  const Graph model = parse_graph(R"(
+    graph two {
+      %x = input() {name="x"} : f32[1]
+      %w = parameter() {name="loud"} : f32[1]
+      %v = parameter() {name="faint"} : f32[1]
+      %0 = cast(%w) {to=f16}
+      %1 = constant() {value=f16[1](1024)}
+      %2 = mul(%0, %1)
+      %3 = cast(%2) {to=f32}
+      %4 = cast(%v) {to=f16}
+      %5 = cast(%4) {to=f32}
+      %6 = constant() {value=f32[1](9.313225746154785e-10)}
+      %7 = mul(%5, %6)
+      output "a" = %3
+      output "b" = %7
+    })");
+  LossOptions loss;
+  loss.terms = {{.name = "loud", .loss = {.kind = "from_graph", .output = "a"}},
+                {.name = "faint", .loss = {.kind = "from_graph", .output = "b"}}};
+  OptimizerOptions options;
+  if (scales == LossScaling::of_each) options.scaling.losses = {1, 1};
+  options.scaling.scales = scales;
+  const StepGraphs graphs = training_step(attach_loss(model, loss), options);
+  Stepper stepper(graphs.train, initial_states(options));
+  for (int i = 0; i < 20; ++i)
+    stepper.step({{"x", Tensor::from_values({DType::f32, {1}}, std::vector<double>{1})},
+                  {kStepLearningRate, Tensor::scalar(DType::f32, 0x1p30)}});
+  for (const ArenaSlice& slice : graphs.layout.slices)
+    if (slice.name == "faint") return stepper.at(kParameterArena, slice.offset);
+  return 0;
+}
+
+TEST(LossScale, AFaintLossTrainsOnlyAtItsOwn) {
+  EXPECT_EQ(faint_weight(LossScaling::shared), 0) << "the scale of the sum fell to 32, at which its gradients are 0";
+  EXPECT_EQ(faint_weight(LossScaling::of_each), -9) << "-1 a step, but for the eleven in which the loud one overflowed";
 }
 
 TEST(Accumulation, OneBadBatchSkipsTheWholeStep) {

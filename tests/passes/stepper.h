@@ -23,7 +23,7 @@ struct StepGraphs {
 inline StepGraphs training_step(const Graph& forward, const OptimizerOptions& options) {
   const Graph differentiated =
       differentiate(forward, {.scaling = options.scaling, .accumulation = options.accumulation});
-  const ArenaLayout layout = plan_arenas(differentiated);
+  const ArenaLayout layout = plan_arenas(differentiated, arena_order(options));
   const Graph bound = bind_arenas(differentiated, layout);
   return {layout, add_update(bound, options, layout),
           options.accumulation > 1 ? add_accumulation(bound, options, layout) : Graph()};

@@ -121,6 +121,9 @@ LossScaling scaling_of(Options& o) {
   scaling.hysteresis = o.integer("hysteresis", 1);
   scaling.spares = o.choice<LossScaling::Spares>(
       "spares", {{"after_growth", LossScaling::after_growth}, {"after_each_step", LossScaling::after_each_step}});
+  scaling.losses = o.numbers("losses");
+  scaling.scales =
+      o.choice<LossScaling::Scales>("scales", {{"shared", LossScaling::shared}, {"of_each", LossScaling::of_each}});
   return scaling;
 }
 
@@ -132,6 +135,11 @@ OptimizerOptions optimizer_of(Options& o) {
   options.weight_decay = o.number("weight_decay", 0);
   options.no_decay = o.list("no_decay");
   if (const double norm = o.number("clip_norm", 0); norm > 0) options.clip_norm = norm;
+  if (const double most = o.number("clip_value", 0); most > 0) options.clip_value = most;
+  if (const double share = o.number("clip_adaptive", 0); share > 0) options.clip_adaptive = share;
+  if (const double decay = o.number("ema", 0); decay > 0) options.ema = decay;
+  if (const std::vector<std::string> own = o.list("own_rate"); !own.empty())
+    options.groups.push_back({.patterns = own, .rate = ParameterGroup::own});
   options.accumulation = o.integer("accumulation", 1);
   options.scaling = scaling_of(o);
   return options;
@@ -195,6 +203,13 @@ std::string run_autocast(const Graph& graph, Options& o) {
   return text;
 }
 
+std::vector<double> numbers_of(const std::string& text, char separator) {
+  std::vector<double> numbers;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, separator);) numbers.push_back(std::stod(part));
+  return numbers;
+}
+
 // "output=class;labels=y;weight=0.5"
 LossTerm loss_term(const std::string& text) {
   LossTerm term;
@@ -206,7 +221,9 @@ LossTerm loss_term(const std::string& text) {
     else if (key == "ignore_index")
       term.loss.ignore_index = std::stoll(value);
     else if (key == "kind")
-      term.loss.kind = value == "from_graph" ? LossKind::from_graph : LossKind::mean_squared_error;
+      term.loss.kind = value;
+    else if (find_loss_key(key))
+      term.loss.parameters[key] = numbers_of(value, ':');
     else
       (key == "name" ? term.name : key == "labels" ? term.loss.labels : term.loss.output) = value;
   }
@@ -215,15 +232,19 @@ LossTerm loss_term(const std::string& text) {
 
 std::string run_attach_loss(const Graph& graph, Options& o) {
   LossOptions options;
-  options.kind = o.choice<LossKind>("kind", {{"softmax_cross_entropy", LossKind::softmax_cross_entropy},
-                                             {"mean_squared_error", LossKind::mean_squared_error},
-                                             {"from_graph", LossKind::from_graph}});
+  options.kind = o.text("kind", options.kind);
+  for (const LossKey& key : loss_keys())
+    if (const std::string name(key.name); key.kind != LossKey::whole && !o.text(name).empty())
+      options.parameters[name] = o.numbers(name);
   options.output = o.text("output");
   if (const int64_t axis = o.integer("class_axis", 0); axis != 0) options.class_axis = axis;
   if (o.text("model_outputs", "kept") == "dropped") options.model_outputs = LossOptions::dropped;
   if (const std::string ignore = o.text("ignore_index"); !ignore.empty()) options.ignore_index = std::stoll(ignore);
   for (const std::string& text : o.list("terms")) options.terms.push_back(loss_term(text));
-  return print(attach_loss(graph, options));
+  std::vector<std::string> remarks;
+  std::string text = print(attach_loss(graph, options, &remarks));
+  for (const std::string& remark : remarks) text += "// remark: " + remark + "\n";
+  return text;
 }
 
 std::string run_attach_preprocessing(const Graph& graph, Options& o) {
@@ -248,7 +269,7 @@ std::string run_choose_attention(const Graph& graph, Options& o) {
 // On a graph with parameter leaves and gradients: the layout is planned from the leaves.
 std::string run_add_update(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
-  const ArenaLayout layout = plan_arenas(graph, options.no_decay);
+  const ArenaLayout layout = plan_arenas(graph, arena_order(options));
   const Graph bound = bind_arenas(graph, layout);
   const std::string program = o.text("program", "train");
   return print(program == "accumulate"  ? add_accumulation(bound, options, layout)
@@ -259,7 +280,7 @@ std::string run_add_update(const Graph& graph, Options& o) {
 // Of a step as run_add_update makes it.
 std::string run_unbind_arenas(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
-  const ArenaLayout layout = plan_arenas(graph, options.no_decay);
+  const ArenaLayout layout = plan_arenas(graph, arena_order(options));
   return print(unbind_arenas(add_update(bind_arenas(graph, layout), options, layout), layout));
 }
 
@@ -267,7 +288,7 @@ std::string run_unbind_arenas(const Graph& graph, Options& o) {
 std::string run_tap_values(const Graph& graph, Options& o) {
   const OptimizerOptions options = optimizer_of(o);
   const Graph marked = differentiate(mark_taps(graph), {.scaling = options.scaling});
-  const ArenaLayout layout = plan_arenas(marked);
+  const ArenaLayout layout = plan_arenas(marked, arena_order(options));
   std::vector<Tap> taps;
   const TapOptions tapped{.most_counted = o.integer("counted", 0), .samples = o.integer("samples", 0)};
   const Graph result = tap_values(add_update(bind_arenas(marked, layout), options, layout), layout, tapped, taps);

@@ -49,7 +49,7 @@ NamedTensors taken_apart(const NamedTensors& states, const ArenaLayout& layout) 
 
 void expect_same_steps(const OptimizerOptions& options) {
   const Graph differentiated = differentiate(parse_graph(kModel), {.scaling = options.scaling});
-  const ArenaLayout layout = plan_arenas(differentiated, options.no_decay);
+  const ArenaLayout layout = plan_arenas(differentiated, arena_order(options));
   const Graph train = add_update(bind_arenas(differentiated, layout), options, layout);
   const Graph apart = unbind_arenas(train, layout);
   NamedTensors initial = initial_states(options);
@@ -58,10 +58,12 @@ void expect_same_steps(const OptimizerOptions& options) {
     for (int64_t i = 0; i < slice.size(); ++i) arena.set(slice.offset + i, 0.125 * static_cast<double>(i % 7) - 0.25);
   initial[arena_name(DType::f16)] = arena.cast(DType::f16);
   initial[arena_name(DType::f32)] = arena;
+  Tensor rates(TensorType{DType::f32, layout.rates.size() == 1 ? Shape{} : Shape{2}});
+  for (int64_t i = 0; i < rates.type.element_count(); ++i) rates.set(i, i == 0 ? 0.125 : 0.5);
   Stepper bound(train, initial), unbound(apart, taken_apart(initial, layout));
   for (int step = 0; step < 3; ++step) {
     const NamedTensors inputs{{"x", random_tensor({DType::f32, {5, 4}}, static_cast<uint64_t>(step), -1, 1, 2)},
-                              {kStepLearningRate, Tensor::scalar(DType::f32, 0.125)}};
+                              {kStepLearningRate, rates}};
     EXPECT_EQ(bound.step(inputs), unbound.step(inputs));
   }
   const NamedTensors expected = taken_apart(bound.states(), layout), found = unbound.states();
@@ -84,6 +86,18 @@ TEST(UnbindArenas, AdamWithDecayOfSomeAndAClippedNorm) {
   options.clip_norm = 0.5;
   options.scaling.mode = LossScaleMode::none;
   expect_same_steps(options);
+}
+
+TEST(UnbindArenas, OptimizersThatLookAtEachParameterAndRatesOfGroups) {
+  for (const char* name : {"lamb", "lars", "muon", "adafactor"}) {
+    SCOPED_TRACE(name);
+    OptimizerOptions options{.name = name, .weight_decay = 0.1, .no_decay = {"vectors"}};
+    options.scaling.mode = LossScaleMode::none;
+    expect_same_steps(options);
+    options.clip_adaptive = 0.25, options.ema = 0.5;
+    options.groups = {{.patterns = {"b"}, .rate = ParameterGroup::own}};
+    expect_same_steps(options);
+  }
 }
 
 }  // namespace

@@ -32,18 +32,19 @@ class GradScalerFiles : public testing::Test {
 };
 
 TEST_F(GradScalerFiles, OfTorchAreReadAndWritten) {
-  const GradScalerState state = read_grad_scaler(write(kOfTorch));
+  const GradScalerState state = read_grad_scalers(write(kOfTorch)).at("");
   EXPECT_EQ(state, (GradScalerState{8192, 2, 0.5, 2000, 1234}));
-  EXPECT_EQ(nlohmann::json::parse(to_json(state)), nlohmann::json::parse(kOfTorch));
-  EXPECT_TRUE(nlohmann::json::parse(to_json(state)).at("_growth_tracker").is_number_integer());
-  EXPECT_TRUE(nlohmann::json::parse(to_json(state)).at("scale").is_number_float());
+  const auto written = nlohmann::json::parse(to_json(GradScalers{{"", state}}));
+  EXPECT_EQ(written, nlohmann::json::parse(kOfTorch));
+  EXPECT_TRUE(written.at("_growth_tracker").is_number_integer());
+  EXPECT_TRUE(written.at("scale").is_number_float());
 }
 
 TEST_F(GradScalerFiles, ThatAreNoneAreRefused) {
   const auto expect = [&](const std::string& text, const auto& matcher) {
     SCOPED_TRACE(text);
     const auto path = write(text);
-    EXPECT_THAT([&] { read_grad_scaler(path); }, ThrowsMessage<Error>(matcher));
+    EXPECT_THAT([&] { read_grad_scalers(path); }, ThrowsMessage<Error>(matcher));
   };
   expect("{}", HasSubstr("it is empty, the state of a scaler that was not enabled"));
   expect("[1]", HasSubstr("no JSON object"));
@@ -98,7 +99,7 @@ TEST(GradScaler, StandsBesideACheckpoint) {
   FakeExecutor executor;
   write_grad_scaler(executor, {.scale = 256, .growth_tracker = 17}, "grad_scaler");
   const auto path = save_checkpoint(directory.path(), executor, {.step = 3}, 0);
-  EXPECT_EQ(read_grad_scaler(path / "grad_scaler.json"), (GradScalerState{.scale = 256, .growth_tracker = 17}));
+  EXPECT_EQ(read_grad_scalers(path / "grad_scaler.json"), (GradScalers{{"", {.scale = 256, .growth_tracker = 17}}}));
 }
 
 // Old checkpoints have no count of spared overflows; a recipe may begin to have one, and cease to.

@@ -202,7 +202,7 @@ TEST(Trainer, StopsAfterTooManySkippedStepsInARow) {
 
 TEST(Trainer, ARunBeginsWithTheGradScalerGivenAndAResumedOneWithItsOwn) {
   TrainOptions o = options(1);
-  o.grad_scaler = GradScalerState{.scale = 4096, .growth_tracker = 7};
+  o.grad_scaler = GradScalers{{"", {.scale = 4096, .growth_tracker = 7}}};
   FakeExecutor executor;
   Recorder recorder;
   train(executor, samples(), nullptr, o, recorder);

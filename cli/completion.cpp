@@ -1,0 +1,206 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/command_texts.h"
+
+namespace halfstep {
+namespace {
+
+struct Completed {
+  std::vector<std::string> names;  // "--learning_rate", "--lr", "-o"
+  std::string help;
+  std::vector<std::string> choices;
+  enum Value : uint8_t { none, word, file } value = none;
+};
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+// The options that --help lists.
+std::vector<Completed> options_of(const CLI::App& command) {
+  std::vector<Completed> options;
+  for (const CLI::Option* option : command.get_options()) {
+    if (option->get_positional() || option->get_group().empty()) continue;
+    Completed completed{.names = {}, .help = option->get_description(), .choices = {}};
+    for (const std::string& name : option->get_lnames()) completed.names.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) completed.names.push_back("-" + name);
+    const std::string unit = option->get_expected_max() == 0 ? "" : option->get_type_name();
+    if (unit == "PATH" || unit == "FILE" || unit == "DIR")
+      completed.value = Completed::file;
+    else if (!unit.empty())
+      completed.value = Completed::word;
+    const std::string list = unit.substr(0, unit.find(",..."));
+    if (list.find('|') != std::string::npos && list.find_first_of("= ") == std::string::npos)
+      completed.choices = split(list, '|');
+    options.push_back(std::move(completed));
+  }
+  return options;
+}
+
+struct Row {
+  std::string name, help;
+  bool takes_model = false;
+  std::vector<std::string> operands;  // the choices of one that is no model
+  std::vector<Completed> options;
+};
+
+std::vector<Row> rows_of(const CLI::App& app) {
+  std::vector<Row> rows;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    Row row;
+    row.name = command->get_name(), row.help = command->get_description(), row.options = options_of(*command);
+    for (const CLI::Option* option : command->get_options())
+      if (option->get_positional()) row.takes_model |= option->get_type_name() != "TEXT";
+    if (row.name == "completion") row.takes_model = false, row.operands = {"bash", "zsh", "fish"};
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::vector<std::string> names_of(const std::vector<Row>& rows) {
+  std::vector<std::string> names;
+  for (const Row& row : rows) names.push_back(row.name);
+  return names;
+}
+
+std::vector<std::string> names_of(const std::vector<Completed>& options) {
+  std::vector<std::string> names;
+  for (const Completed& option : options) names.insert(names.end(), option.names.begin(), option.names.end());
+  return names;
+}
+
+std::string bash_script(const std::vector<Row>& rows) {
+  // An option means the same in every command that has it.
+  std::map<std::vector<std::string>, std::string> choices;
+  std::map<std::string, bool> files, words;
+  for (const Row& row : rows)
+    for (const Completed& option : row.options)
+      for (const std::string& name : option.names) {
+        if (!option.choices.empty()) choices[option.choices] += (choices[option.choices].empty() ? "" : "|") + name;
+        if (option.choices.empty() && option.value == Completed::file) files[name] = true;
+        if (option.choices.empty() && option.value == Completed::word) words[name] = true;
+      }
+  const auto joined = [](const std::map<std::string, bool>& names) {
+    std::string text;
+    for (const auto& [name, yes] : names) text += (text.empty() ? "" : "|") + name;
+    return text;
+  };
+  std::string text =
+      "# bash completion of halfstep, written by `halfstep completion bash`\n"
+      "_halfstep() {\n"
+      "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}\n"
+      "  COMPREPLY=()\n"
+      "  if ((COMP_CWORD == 1)); then\n";
+  text += fmt::format("    COMPREPLY=($(compgen -W \"{} --help --version\" -- \"$cur\"))\n    return\n  fi\n",
+                      fmt::join(names_of(rows), " "));
+  text += "  case $prev in\n";
+  for (const auto& [values, names] : choices)
+    text +=
+        fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")); return ;;\n", names, fmt::join(values, " "));
+  text += fmt::format("    {}) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n",
+                      joined(files));
+  text += fmt::format("    {}) return ;;\n  esac\n", joined(words));
+  text += "  if [[ $cur == -* ]]; then\n    case $command in\n";
+  for (const Row& row : rows)
+    text += fmt::format("      {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")) ;;\n", row.name,
+                        fmt::join(names_of(row.options), " "));
+  text += "    esac\n    return\n  fi\n  case $command in\n";
+  for (const Row& row : rows)
+    if (!row.operands.empty())
+      text += fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")) ;;\n", row.name,
+                          fmt::join(row.operands, " "));
+  return text +
+         "    *) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\n"
+         "complete -F _halfstep halfstep\n";
+}
+
+// Between single quotes.
+std::string quoted(const std::string& text, const std::string& special) {
+  std::string result;
+  for (const char c : text) {
+    if (c == '\'') {
+      result += "'\\''";
+      continue;
+    }
+    if (special.find(c) != std::string::npos) result += '\\';
+    result += c == '\n' ? ' ' : c;
+  }
+  return result;
+}
+
+std::string zsh_script(const std::vector<Row>& rows) {
+  constexpr const char* kSpecial = "[]:\\";
+  std::string text =
+      "#compdef halfstep\n# zsh completion of halfstep, written by `halfstep completion zsh`\n_halfstep() {\n"
+      "  local -a commands=(\n";
+  for (const Row& row : rows) text += fmt::format("    '{}:{}'\n", row.name, quoted(row.help, kSpecial));
+  text +=
+      "  )\n  if ((CURRENT == 2)); then\n    _describe command commands\n    return\n  fi\n"
+      "  local command=${words[2]}\n  shift words\n  ((CURRENT--))\n  case $command in\n";
+  for (const Row& row : rows) {
+    text += fmt::format("    {})\n      _arguments -S", row.name);
+    for (const Completed& option : row.options)
+      for (const std::string& name : option.names) {
+        const std::string action = !option.choices.empty() ? fmt::format(":value:({})", fmt::join(option.choices, " "))
+                                   : option.value == Completed::file ? ":file:_files"
+                                   : option.value == Completed::word ? ":value:"
+                                                                     : "";
+        text += fmt::format(" \\\n        '{}[{}]{}'", name, quoted(option.help, kSpecial), action);
+      }
+    if (row.takes_model) text += " \\\n        '*:file:_files'";
+    if (!row.operands.empty()) text += fmt::format(" \\\n        '1:shell:({})'", fmt::join(row.operands, " "));
+    text += " ;;\n";
+  }
+  return text + "  esac\n}\n_halfstep \"$@\"\n";
+}
+
+std::string fish_script(const std::vector<Row>& rows) {
+  constexpr const char* kSpecial = "\\";
+  std::string text =
+      "# fish completion of halfstep, written by `halfstep completion fish`\ncomplete -c halfstep -n "
+      "__fish_use_subcommand -f\n";
+  for (const Row& row : rows)
+    text += fmt::format("complete -c halfstep -n __fish_use_subcommand -a {} -d '{}'\n", row.name,
+                        quoted(row.help, kSpecial));
+  for (const Row& row : rows) {
+    const std::string begin = fmt::format("complete -c halfstep -n '__fish_seen_subcommand_from {}'", row.name);
+    if (!row.operands.empty()) text += fmt::format("{} -f -a '{}'\n", begin, fmt::join(row.operands, " "));
+    for (const Completed& option : row.options) {
+      text += begin;
+      for (const std::string& name : option.names)
+        text += name.starts_with("--") ? " -l " + name.substr(2) : " -s " + name.substr(1);
+      if (!option.choices.empty())
+        text += fmt::format(" -x -a '{}'", fmt::join(option.choices, " "));
+      else if (option.value == Completed::file)
+        text += " -r -F";
+      else if (option.value == Completed::word)
+        text += " -x";
+      text += fmt::format(" -d '{}'\n", quoted(option.help, kSpecial));
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string completion_script(const CLI::App& app, const std::string& shell) {
+  const std::vector<Row> rows = rows_of(app);
+  if (shell == "bash") return bash_script(rows);
+  if (shell == "zsh") return zsh_script(rows);
+  require(shell == "fish", "one of the three shells");
+  return fish_script(rows);
+}
+
+}  // namespace halfstep

@@ -29,6 +29,8 @@ std::string data_text(const Data& data) {
                  "tokens " + std::to_string(dataset.tokens->begin) + " to " + std::to_string(dataset.tokens->end) +
                      " of " + dataset.tokens->file->name(),
                  "-"});
+    if (dataset.images) table.add({set, count_text(dataset.size()), "images", "PNG and JPEG files"});
+    if (dataset.texts) table.add({set, count_text(dataset.size()), "texts", "tokens"});
     for (const NamedArray& array : dataset.arrays) {
       TensorType sample = array.values.type;
       sample.shape.erase(sample.shape.begin());

@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "program/json_text.h"
 #include "program/safetensors.h"
+#include "training/data_facts_json.h"
 #include "training/grad_scaler.h"
 
 namespace halfstep {
@@ -86,6 +87,7 @@ Json manifest_of(const Checkpoint& checkpoint) {
                   {"correct", json_of(s.totals.correct)},
                   {"counted", s.totals.counted},
                   {"loss_scale", json_of(s.totals.loss_scale)}}}};
+  if (!s.data.empty()) manifest["data"] = to_json(s.data);
   for (const LossSums& sums : s.totals.losses)
     manifest["epoch_totals"]["losses"].push_back(
         {{"loss", sums.loss}, {"counted", sums.counted}, {"correct", json_of(sums.correct)}, {"judged", sums.judged}});
@@ -173,6 +175,7 @@ TrainState state_of(const Json& manifest) {
   if (s.samples > 0 && s.position > s.samples)
     throw Error("manifest.json: 'position': at most the " + std::to_string(s.samples) + " samples expected, found " +
                 std::to_string(s.position));
+  if (manifest.contains("data")) s.data = data_facts_of(manifest["data"]);
   const Json& totals = manifest.at("epoch_totals");
   s.totals = {
       .steps = bounded_count_in(totals, "steps"),
@@ -385,6 +388,18 @@ TrainState load_checkpoint(const fs::path& path, Executor& executor) {
   const Checkpoint checkpoint = read_checkpoint(path);
   write_model_state(executor, checkpoint.model, "checkpoint '" + path.string() + "'");
   return checkpoint.train;
+}
+
+DataFacts read_data_facts(const fs::path& path) {
+  const fs::path resolved = resolve(path);
+  try {
+    const Json manifest = read_manifest(resolved / "manifest.json");
+    return manifest.contains("data") ? data_facts_of(manifest["data"]) : DataFacts();
+  } catch (const Json::exception& e) {
+    throw Error("checkpoint '" + resolved.string() + "' is corrupt: manifest.json: " + e.what());
+  } catch (const Error&) {
+    return read_checkpoint(path).train.data;  // says what is wrong, and offers another
+  }
 }
 
 FileTensors read_checkpoint_weights(const fs::path& path, WeightsKind kind) {

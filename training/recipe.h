@@ -15,6 +15,7 @@
 #include "base/losses.h"
 #include "base/optimizers.h"
 #include "base/tensor.h"
+#include "data/data_options.h"
 #include "program/program.h"
 
 namespace halfstep {
@@ -39,10 +40,9 @@ struct UnfreezeRule {
   friend bool operator==(const UnfreezeRule&, const UnfreezeRule&) = default;
 };
 
-struct Recipe {
+struct Recipe : DataOptions {
   // The model and its data.
   std::string model, data, test_data;
-  double test_fraction = 0;
   std::string init = "from_file";
   bool bn_insert = false, restore_parameters = false;
   std::vector<std::string> bn_after;

@@ -123,11 +123,13 @@ class Training {
     }
     check_accumulation();
     if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.feed);
+    if (accumulate_) accumulate_->feed.share_images(train_.feed);
     if (accumulate_ && accumulate_->feed.batch() != train_.feed.batch())
       throw Error("programs 'train' and 'accumulate' have different batches: compile the model again");
     step_samples_ = checked_mul(train_.feed.batch(), options.accumulation, "samples of a step");
     state_.seed = options.seed;
     state_.samples = train_.feed.samples();
+    state_.data = train_set.facts;
     if (step_samples_ > state_.samples)
       throw Error(
           fmt::format("one step takes {} samples (batch {}, accumulation {}), but the training set has {}: "
@@ -267,7 +269,9 @@ class Training {
   void run_epoch() {
     observer_.epoch_begun(state_.epoch + 1, steps_per_epoch());
     const std::vector<int64_t> order = samples_of(state_.epoch);
+    train_.feed.announce({{order.begin() + state_.position, order.end()}, state_.seed, state_.epoch, state_.position});
     epoch_start_ = Clock::now();
+    waited_before_ = train_.feed.waited().value_or(0);
     epoch_samples_ = 0;
     while (!epoch_ended() && !at_step_limit() && !signalled()) {
       submit_step(order);
@@ -348,9 +352,13 @@ class Training {
       const bool ends_step = i + 1 == options_.accumulation;
       const Stage& stage = ends_step ? train_ : *accumulate_;
       const std::vector<std::span<std::byte>> staging = executor_.begin_step(stage.program);
-      stage.feed.fill(
-          order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
-          {.learning_rate = rate, .rate_shares = shares, .iteration = state_.iteration, .seed = state_.seed}, staging);
+      stage.feed.fill(order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
+                      {.learning_rate = rate,
+                       .rate_shares = shares,
+                       .iteration = state_.iteration,
+                       .seed = state_.seed,
+                       .use = StepInputs::trained_on},
+                      staging);
       InFlight submitted{.ticket = executor_.submit(),
                          .ends_step = ends_step,
                          .row = {},
@@ -454,6 +462,8 @@ class Training {
     row.skipped = totals.skipped;
     row.seconds = seconds_since(epoch_start_);
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
+    if (const std::optional<double> waited = train_.feed.waited())
+      row.data_wait = (*waited - waited_before_) / std::max(row.seconds, 1e-9);
     if (const auto loss = token_loss(notes(), row.losses, row.loss))
       row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     return row;
@@ -492,6 +502,7 @@ class Training {
   StepRow last_row_;
   InFlight last_submitted_;  // of the same step
   Clock::time_point epoch_start_;
+  double waited_before_ = 0;   // seconds, for images of the epochs before
   int64_t epoch_samples_ = 0;  // in this run
   Clock::time_point last_progress_;
 };

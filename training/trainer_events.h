@@ -53,6 +53,7 @@ struct EpochRow {
   int64_t skipped = 0;
   double samples_per_second = 0;  // training alone
   double seconds = 0;
+  std::optional<double> data_wait{};  // share of the time that training waited for images; absent: there are none
   std::optional<TokenMeasures> tokens{};
 };
 

@@ -99,7 +99,7 @@ TEST_F(MeasuresRun, RefuseBeforeTheFirstStep) {
   const Arguments given = data({4}, 60) + Arguments{"--test_data", "x=x.npy,labels=y.npy"};
   const Arguments train = Arguments{"train", "m.onnx", "--out", "run"} + keys_ + given;
   fail(1, train + Arguments{"--measures", "f2"}, {"no measure 'f2', did you mean 'f1'"});
-  fail(1, train + Arguments{"--measures", "mae,iuo"}, {"'mae' is none of output 'logits'", "did you mean 'iou'"});
+  fail(1, train + Arguments{"--measures", "mae,iouu"}, {"'mae' is none of output 'logits'", "did you mean 'iou'"});
   fail(1, train + Arguments{"--measures", "f1", "--class_names", "none"}, {"cannot open 'none'"});
   EXPECT_FALSE(std::filesystem::exists(path("run/checkpoints/step-000000001")));
 }

@@ -219,9 +219,9 @@ std::optional<Predicted> predict(Executor& executor, Dataset dataset, const Pred
   const auto names = [](const RowArray& array) { return !array.elements.empty() || !array.value_names.empty(); };
   for (const Column& column : columns)
     predicted.arrays.insert(predicted.arrays.end(), column.arrays().begin(), column.arrays().end());
-  std::set<std::string_view> given;
+  std::set<std::string_view> named;
   for (const RowArray& array : predicted.arrays)
-    if (!given.insert(array.name).second)
+    if (!named.insert(array.name).second)
       throw Error(fmt::format("top: '{}' is an output's name and that of another one's classes or scores: leave it out",
                               array.name));
   if (!options.class_names.empty() && std::ranges::none_of(predicted.arrays, names))

@@ -93,7 +93,7 @@ TEST_F(Predict, RefusesByName) {
   data({4}, 5);
   const Arguments model = Arguments{"predict", "m.onnx", "--data", "x=x.npy"} + keys_;
   fail(1, model + Arguments{"-o", "p.txt"}, {"a file that ends in .npz, .npy, .csv or .jsonl expected"});
-  fail(2, model, {"-o", "required"});
+  fail(2, model, {"the file to write is missing: name it with -o"});
   fail(2, model + Arguments{"-o", "p.csv", "--top", "0"}, {"--top"});
   write("names.txt", "cat\ndog\n");
   fail(1, model + Arguments{"-o", "p.csv", "--top", "2", "--class_names", "names.txt"},

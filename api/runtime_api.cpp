@@ -187,6 +187,10 @@ halfstep_status* set_epochs(halfstep_step* step, int64_t epochs, int64_t samples
   return guarded([&] { loaded(step).set_epochs(epochs, samples); });
 }
 
+halfstep_status* epoch_count(const halfstep_step* step, int64_t* count) {
+  return guarded([&] { given(count, "count") = loaded(step).epochs(); });
+}
+
 halfstep_status* read_grad_scaler(halfstep_step* step, halfstep_grad_scaler* state) {
   return guarded([&] {
     const GradScalerState read = loaded(step).grad_scaler();
@@ -290,7 +294,8 @@ constexpr halfstep_api kApi{.version = version,
                             .begin_measures = begin_measures,
                             .measure_tensors = measure_tensors,
                             .measure_count = measure_count,
-                            .measure_at = measure_at};
+                            .measure_at = measure_at,
+                            .epoch_count = epoch_count};
 
 }  // namespace
 }  // namespace halfstep

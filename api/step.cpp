@@ -142,7 +142,7 @@ void LoadedStep::train(std::span<const halfstep_tensor> inputs, void* stream) {
   const Batch batch = bind(values_[HALFSTEP_TRAIN][HALFSTEP_INPUT], inputs, stream);
   const bool ends_step = batches_ + 1 == accumulation_;
   in_flight_.push_back({submit(ends_step ? "train" : "accumulate", batch, state_.iteration), ends_step});
-  state_.samples = 0, state_.epoch = 0;  // nobody knows where this batch stood
+  state_.samples = 0;  // nobody knows where this batch stood
   ++state_.iteration;
   batches_ = ends_step ? 0 : batches_ + 1;
   if (ends_step) ++state_.step;
@@ -301,9 +301,6 @@ void LoadedStep::set_epochs(int64_t epochs, int64_t samples) {
   if (epochs < 0 || samples < 1)
     throw ArgumentError("epochs " + std::to_string(epochs) + " of " + std::to_string(samples) +
                         " samples: at least 0 and at least 1 expected");
-  if (batches_ != 0)
-    throw ArgumentError("an epoch ends between optimizer steps: call train_step " +
-                        std::to_string(accumulation_ - batches_) + " times more");
   state_.epoch = epochs, state_.samples = samples;
 }
 
@@ -319,7 +316,7 @@ void LoadedStep::save(const std::string& directory, int keep) {
 void LoadedStep::load(const std::string& path) {
   collect(Wait::yes);
   const TrainState loaded = load_checkpoint(path, *executor_);
-  state_ = TrainState{.step = loaded.step, .iteration = loaded.iteration, .seed = loaded.seed};
+  state_ = TrainState{.step = loaded.step, .epoch = loaded.epoch, .iteration = loaded.iteration, .seed = loaded.seed};
   batches_ = 0, sums_ = {}, sums_ended_ = true;
   loss_.reset(), finished_.reset();
   finished_steps_ = state_.step, untold_.clear();

@@ -42,6 +42,7 @@ class LoadedStep {
   double loss_scale();
   bool skipped();
   int64_t steps() const { return state_.step; }
+  int64_t epochs() const { return state_.epoch; }
   struct Finished {
     int64_t number = 0;
     double loss = 0, loss_scale = 1;
@@ -117,7 +118,7 @@ class LoadedStep {
   ValueRanges ranges_;
   int64_t accumulation_ = 1, batch_ = 1;
   double learning_rate_ = 0;
-  TrainState state_;     // step, iteration and seed; the order of the samples is the caller's
+  TrainState state_;     // step, epochs, iteration and seed; the order of the samples is the caller's
   int64_t batches_ = 0;  // of the present optimizer step
   std::deque<InFlight> in_flight_;
   StepSums sums_;  // of the last or present optimizer step

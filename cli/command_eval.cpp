@@ -18,7 +18,7 @@ ExitCode run_eval(const Recipe& given, const CommandOptions& options) {
   Job job = open_job(given);
   Recipe& recipe = job.recipe;
   if (!options.checkpoint.empty() && recipe.init == "from_file") recipe.init = "absent";
-  const Dataset data = open_evaluation_data(recipe);
+  const Dataset data = open_evaluation_data(recipe, options.checkpoint);
   const Session session = open_session(job, options.compile);
   if (options.format == Format::text) print_remarks(*session.executor);
   if (session.report && options.timing == CommandOptions::time_passes)

@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -26,7 +24,7 @@ ExitCode run_predict(const Recipe& given, const CommandOptions& options) {
     compile.weights_from = "checkpoint '" + options.checkpoint + "'";
   }
   const bool was_compiled = job.compiled.has_value();
-  Dataset data = open_evaluation_data(recipe);
+  Dataset data = open_evaluation_data(recipe, options.checkpoint);
   const Session session = open_session(job, compile);
   if (options.format == Format::text) {
     print_remarks(*session.executor);

@@ -138,7 +138,7 @@ std::optional<Trace> followed_sample(const Recipe& recipe, const ModelState& sta
 ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const Narration narration(options.format, options.verbosity);
   Job job = open_job(given);
-  const RunDirectory directory = take_run_directory(job.recipe);
+  const RunDirectory directory = take_run_directory(job.recipe, RunWrites::records_and_model);
   job.recipe.out = directory.path.string();
   const Recipe& recipe = job.recipe;
   if (!directory.remark.empty()) narration.note(directory.remark);
@@ -185,7 +185,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   }
   narration.stage(4, recipe.precision == "fp32" ? "training" : "training with AMP");
   if (!precision.empty() && !traced)
-    narration.say(precision_table(precision) + "\n  " + precision_summary(precision) + "\n\n");
+    narration.say(precision_table(precision, output_width()) + "\n  " + precision_summary(precision) + "\n\n");
   std::optional<SignalGuard> signals(std::in_place);
   LossRecorder losses;
   const TrainReport report = run_recorded(executor, data, recipe, options, *signals, losses);
@@ -209,6 +209,11 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   else if (report.epochs.empty())
     narration.note("the checkpoint is at the end of the run already; give more --epochs to go on");
   const Trained result = trained_state(executor, recipe, report);
+  if (const auto& best = report.best; best && best->checkpoint.empty() && best->step != report.steps)
+    narration.note(
+        fmt::format("the checkpoint of epoch {}, the best by {}, is not there: the trained model has the "
+                    "last step's weights",
+                    best->epoch, best->measure));
   const ModelState& state = result.state;
   if (const std::string ruined = non_finite_weights(state); !ruined.empty())
     throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/command_texts.h"
+#include "training/recipe_losses.h"
 
 namespace halfstep {
 namespace {
@@ -17,16 +18,6 @@ struct Completed {
   std::vector<std::string> choices;
   enum Value : uint8_t { none, word, file } value = none;
 };
-
-std::vector<std::string> split(const std::string& text, char separator) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(separator, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
 
 // The options that --help lists.
 std::vector<Completed> options_of(const CLI::App& command) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <vector>
@@ -30,6 +31,20 @@ std::string repeated(std::string_view character, size_t count) {
 std::string rate_text(const StepRow& row) {
   return row.tokens ? fmt::format("{:.0f} tokens/s", row.tokens->per_second)
                     : fmt::format("{:.0f} samples/s", row.samples_per_second);
+}
+
+// Where a terminal is too narrow for the usual rows, they stand closer.
+constexpr size_t kRow[] = {5, 10, 9, 9, 9, 10, 7, 9, 7}, kNarrowRow[] = {5, 10, 9, 9, 8, 8, 5, 9, 7};
+bool is_narrow() {
+  constexpr size_t kUsualRow = 93;
+  return output_width() > 0 && output_width() < kUsualRow;
+}
+std::string epoch_line(const std::array<std::string, std::size(kRow)>& cells) {
+  const bool narrow = is_narrow();
+  std::string line;
+  for (size_t i = 0; i < cells.size(); ++i)
+    line += fmt::format("{}{:>{}}", narrow ? " " : "  ", cells[i], narrow ? kNarrowRow[i] : kRow[i]);
+  return line + "\n";
 }
 
 // What a line says behind the step, and how soon it is left out where there is no room: the largest first.
@@ -166,13 +181,17 @@ void TerminalObserver::epoch_finished(const EpochRow& row) {
   clear();
   std::fflush(stderr);
   if (!header_printed_)
-    print_out("  {:>5}  {:>10}  {:>9}  {:>9}  {:>9}  {:>10}  {:>7}  {:>9}  {:>7}\n", "epoch", "train loss", "train acc",
-              "test loss", "test acc", "loss scale", "skipped", row.tokens ? "tokens/s" : "samples/s", "seconds");
+    print_out("{}", epoch_line({"epoch", "train loss", "train acc", "test loss", "test acc",
+                                is_narrow() ? "scale" : "loss scale", is_narrow() ? "skips" : "skipped",
+                                row.tokens ? "tokens/s" : "samples/s", "seconds"}));
   header_printed_ = true;
-  print_out("  {:>5}  {:>10.4f}  {:>9}  {:>9}  {:>9}  {:>10}  {:>7}  {:>9.0f}  {:>7.1f}\n", row.epoch, row.loss,
-            percent(row.accuracy), row.test ? fmt::format("{:.4f}", row.test->loss) : "-",
-            row.test ? percent(row.test->accuracy) : "-", row.loss_scale ? fmt::format("{:g}", *row.loss_scale) : "-",
-            row.skipped, row.tokens ? row.tokens->per_second : row.samples_per_second, row.seconds);
+  print_out(
+      "{}",
+      epoch_line({fmt::format("{}", row.epoch), fmt::format("{:.4f}", row.loss), percent(row.accuracy),
+                  row.test ? fmt::format("{:.4f}", row.test->loss) : "-", row.test ? percent(row.test->accuracy) : "-",
+                  row.loss_scale ? fmt::format("{:g}", *row.loss_scale) : "-", fmt::format("{}", row.skipped),
+                  fmt::format("{:.0f}", row.tokens ? row.tokens->per_second : row.samples_per_second),
+                  fmt::format("{:.1f}", row.seconds)}));
   if (!row.losses.empty())
     print_out("         {}{}\n", losses_text(row.losses),
               row.test && !row.test->losses.empty() ? "; test " + losses_text(row.test->losses) : "");

@@ -26,6 +26,21 @@ std::string text_if_there(const fs::path& path) {
   return fs::exists(path, unreadable) ? read_file(path, kMostTextBytes) : "";
 }
 
+// std::getline that stops behind kLongestLine.
+bool next_line(std::istream& file, std::string& line) {
+  line.clear();
+  while (line.size() <= kLongestLine) {
+    const std::istream::int_type next = file.rdbuf()->sbumpc();
+    if (next == std::istream::traits_type::eof()) {
+      file.setstate(std::ios::eofbit);
+      return !line.empty();
+    }
+    if (next == '\n') return true;
+    line += static_cast<char>(next);
+  }
+  return true;
+}
+
 Curve* curve_named(RunRecord& run, const std::string& name) {
   const auto found = std::ranges::find(run.curves, name, &std::pair<std::string, Curve>::first);
   if (found != run.curves.end()) return &found->second;
@@ -134,11 +149,10 @@ RunRecord read_run(const fs::path& out) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error("cannot open '" + path.string() + "'");
   int64_t number = 0;
-  for (std::string text; std::getline(file, text);) {
+  for (std::string text; next_line(file, text);) {
     ++number;
     if (text.size() > kLongestLine)
-      throw Error(
-          fmt::format("'{}': line {} has {} bytes, at most {}", path.string(), number, text.size(), kLongestLine));
+      throw Error(fmt::format("'{}': line {} has more than {} bytes", path.string(), number, kLongestLine));
     const json line = parse_json(text);
     if (!line.is_object()) {
       if (file.eof()) break;  // a run that is writing it, or died

@@ -29,6 +29,8 @@ std::string data_text(const Data& data) {
                  "tokens " + std::to_string(dataset.tokens->begin) + " to " + std::to_string(dataset.tokens->end) +
                      " of " + dataset.tokens->file->name(),
                  "-"});
+    if (dataset.images) table.add({set, count_text(dataset.size()), "images", "PNG and JPEG files"});
+    if (dataset.texts) table.add({set, count_text(dataset.size()), "texts", "tokens"});
     for (const NamedArray& array : dataset.arrays) {
       TensorType sample = array.values.type;
       sample.shape.erase(sample.shape.begin());
@@ -62,7 +64,7 @@ std::string tensors_text(const Executor& executor) {
   int64_t values = 0;
   for (const ParameterSlice& p : model.parameters) values += TensorType{DType::f32, p.shape}.element_count();
   return table.text() +
-         fmt::format("  {} trainable values in {} parameters; {} of state, {} of scratch, {} of library workspace\n",
+         fmt::format("  {} trainable values in {} parameters\n  {} of state, {} of scratch, {} of library workspace\n",
                      count_text(values), model.parameters.size(), bytes_text(m.state_bytes),
                      bytes_text(m.scratch_bytes), bytes_text(m.workspace_bytes));
 }
@@ -73,7 +75,7 @@ std::string counters_text(const TrainReport& report, DeviceKind device) {
   table.add({"batches submitted", count_text(c.steps), "training and evaluation"});
   if (device == DeviceKind::cuda) table.add({"graph launches", count_text(c.graph_launches), "one a batch"});
   table.add({"waits inside a step", count_text(c.stream_synchronisations), "the host waited for the device: stays 0"});
-  table.add({"waits for a slot", count_text(c.slot_waits), "every input slot was in flight: the device sets the pace"});
+  table.add({"waits for a slot", count_text(c.slot_waits), "all were in flight: the device sets the pace"});
   table.add({"waits for a result", count_text(c.result_waits), "at the end of an epoch, for a checkpoint"});
   return table.text();
 }

@@ -2,6 +2,8 @@
 
 find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)
+find_package(PNG REQUIRED) # images of data sets
+find_package(JPEG REQUIRED)
 find_package(fmt REQUIRED)
 find_package(mimalloc REQUIRED)
 find_package(nlohmann_json REQUIRED)

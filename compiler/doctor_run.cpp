@@ -38,6 +38,7 @@ class Runner {
   Runner(const Recipe& recipe, Executor& executor, const Batches& batches, const std::vector<Tap>& taps,
          const std::optional<TapOptions>& options)
       : recipe_(recipe),
+        schedule_(batches.data ? schedule_of(recipe) : LearningRateSchedule()),
         executor_(executor),
         batches_(batches),
         taps_(taps),
@@ -113,7 +114,7 @@ class Runner {
 
   // The rate of the whole training's schedule.
   double rate_of(int64_t step) const {
-    return learning_rate(schedule_of(recipe_), {feed_->samples() / feed_->batch(), recipe_.epochs}, step);
+    return learning_rate(schedule_, {feed_->samples() / feed_->batch(), recipe_.epochs}, step);
   }
 
   TapCounts counts(const NamedTensors& outputs, size_t tap) const {
@@ -157,6 +158,7 @@ class Runner {
   }
 
   const Recipe& recipe_;
+  LearningRateSchedule schedule_;
   Executor& executor_;
   const Batches& batches_;
   const std::vector<Tap>& taps_;

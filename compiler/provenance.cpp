@@ -62,7 +62,8 @@ std::string without_places(const std::string& paths) {
 }
 
 std::string recipe_text(Recipe recipe) {
-  for (std::string* path : {&recipe.model, &recipe.data, &recipe.test_data, &recipe.class_names})
+  for (std::string* path : {&recipe.model, &recipe.data, &recipe.test_data, &recipe.class_names, &recipe.schedule_file,
+                            &recipe.policy, &recipe.calibration_data, &recipe.grad_scaler, &recipe.trust})
     *path = without_places(*path);
   recipe.resume.clear();
   recipe.out = Recipe().out;  // runs that differ in their place alone write the same model

@@ -36,7 +36,7 @@ std::string losses_text(const toml::array& tables) {
       keys.emplace_back(std::string(name.str()), toml_text(value, kListSeparator));
     if (keys.empty()) throw Error(fmt::format("loss {}: it is empty", number));
     ++number;
-    text += (text.empty() ? "" : ";") + loss_text(keys);
+    text += (text.empty() ? "" : ";") + keys_text(keys, "losses");
   }
   return text;
 }
@@ -57,7 +57,7 @@ std::string groups_text(const toml::array& tables) {
     }
     if (keys.empty()) throw Error(fmt::format("group {}: it is empty", number));
     ++number;
-    text += (text.empty() ? "" : ";") + group_text(keys);
+    text += (text.empty() ? "" : ";") + keys_text(keys, "groups");
   }
   return text;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <optional>
 
 #include "base/error.h"
@@ -61,8 +62,29 @@ void check_values(const NamedArray& array, const Bounds& bounds) {
 }  // namespace
 
 int64_t Dataset::size() const {
+  if (images) return images->size();
+  if (texts) return texts->size();
   require(!arrays.empty(), "a data set has arrays");
   return arrays.front().values.type.shape.front();
+}
+
+void keep_rows(Dataset& dataset, std::span<const int64_t> rows) {
+  for (NamedArray& array : dataset.arrays) {
+    Tensor& values = array.values;
+    const size_t row_bytes = values.data.size() / static_cast<size_t>(values.type.shape[0]);
+    for (size_t i = 0; i < rows.size(); ++i)
+      if (static_cast<size_t>(rows[i]) != i)
+        std::memmove(values.data.data() + i * row_bytes, values.data.data() + static_cast<size_t>(rows[i]) * row_bytes,
+                     row_bytes);
+    values.type.shape[0] = static_cast<int64_t>(rows.size());
+    values.data.resize(rows.size() * row_bytes);
+  }
+  const auto keep = [&](std::vector<int64_t>& of_set) {
+    for (size_t i = 0; i < rows.size(); ++i) of_set[i] = of_set[static_cast<size_t>(rows[i])];
+    of_set.resize(rows.size());
+  };
+  if (dataset.images) keep(dataset.images->rows);
+  if (dataset.texts) keep(dataset.texts->rows);
 }
 
 Dataset make_dataset(std::vector<NamedArray> arrays) {
@@ -94,20 +116,13 @@ Dataset make_dataset(std::vector<NamedArray> arrays) {
   return {std::move(arrays)};
 }
 
-Dataset open_tokens(const std::string& path) {
+Dataset open_tokens(const std::string& path, const std::string& tokenizer) {
   Dataset dataset;
-  auto file = std::make_shared<const TokenFile>(path);
+  auto file = tokenizer.empty() ? std::make_shared<const TokenFile>(path)
+                                : std::make_shared<const TokenFile>(path, *read_tokenizer(tokenizer));
   const int64_t size = file->size();
   dataset.tokens = TokenSpan{std::move(file), 0, size};
   return dataset;
-}
-
-std::pair<Dataset, Dataset> split_tokens(const Dataset& dataset, double fraction) {
-  if (!dataset.tokens) throw Error("test_fraction: only token files are split: name held-out data with test_data");
-  require(fraction > 0 && fraction < 1, "a fraction is between 0 and 1");
-  const TokenSpan& all = *dataset.tokens;
-  const int64_t cut = all.end - static_cast<int64_t>(static_cast<double>(all.size()) * fraction);
-  return {Dataset{{}, TokenSpan{all.file, all.begin, cut}}, Dataset{{}, TokenSpan{all.file, cut, all.end}}};
 }
 
 std::optional<LabelRange> label_range(const ValueRanges& ranges, const std::string& array) {

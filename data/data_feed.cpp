@@ -1,12 +1,14 @@
 #include "data/data_feed.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string_view>
 #include <utility>
 
 #include "base/parallel.h"
 #include "data/sample_fit.h"
+#include "data/split.h"
 
 namespace halfstep {
 namespace {
@@ -33,6 +35,13 @@ std::string quoted_names(const auto& named, auto name_of) {
   return text;
 }
 
+// Place among the buffers of the program's input of that number.
+size_t buffer_of(const Program& program, size_t input) {
+  for (size_t i = 0; i < program.buffers.size(); ++i)
+    if (program.buffers[i].kind == BufferKind::input && input-- == 0) return i;
+  throw InternalError("a binding is of an input");
+}
+
 // What an input without data holds: `value` of the position along its last axis.
 struct DefaultInput {
   std::string_view name;
@@ -47,7 +56,8 @@ constexpr DefaultInput kDefaultInputs[] = {
 
 }  // namespace
 
-DataFeed::DataFeed(const Dataset& dataset, const Program& program, const FeedOptions& options) : dataset_(dataset) {
+DataFeed::DataFeed(const Dataset& dataset, const Program& program, const FeedOptions& options)
+    : dataset_(dataset), class_arrays_(options.class_arrays), remarks_(dataset.remarks) {
   Problems problems;
   std::vector<InputPlace> inputs = data_inputs(program, problems);
   std::erase_if(inputs, [&](const InputPlace& place) {
@@ -104,22 +114,115 @@ void DataFeed::bind_constants(std::vector<InputPlace>& inputs) {
   });
 }
 
+TensorType DataFeed::Part::type() const {
+  if (picks.empty()) return array->values.type;
+  return {array->values.type.dtype, {array->values.type.shape[0], static_cast<int64_t>(picks.size())}};
+}
+
+std::string DataFeed::Part::name() const {
+  if (picks.empty()) return "data array '" + array->name + "'";
+  constexpr size_t kMost = 5;
+  std::string text = picks.size() == 1 ? "column " : "columns ";
+  for (size_t i = 0; i < std::min(picks.size(), kMost); ++i)
+    text += (i == 0 ? "'" : ", '") + array->columns[static_cast<size_t>(picks[i])] + "'";
+  return picks.size() > kMost ? text + " and " + std::to_string(picks.size() - kMost) + " more" : text;
+}
+
+std::vector<std::pair<InputPlace, DataFeed::Part>> DataFeed::pair_names(std::vector<InputPlace>& inputs,
+                                                                        std::vector<Part>& spare) const {
+  std::vector<std::pair<InputPlace, Part>> pairs;
+  const auto take = [&](const std::string& wanted, Part part) {
+    const auto found = std::ranges::find(inputs, wanted,
+                                         [](const InputPlace& p) -> const std::string& { return p.buffer->name.text; });
+    if (found == inputs.end()) return false;
+    pairs.emplace_back(*found, std::move(part));
+    inputs.erase(found);
+    return true;
+  };
+  for (const NamedArray& array : dataset_.arrays) {
+    if (take(array.name, {&array})) continue;
+    Part rest{&array};
+    for (size_t i = 0; i < array.columns.size(); ++i)
+      if (const auto column = static_cast<int64_t>(i); !take(array.columns[i], {&array, {column}}))
+        rest.picks.push_back(column);
+    if (!array.columns.empty() && rest.picks.empty()) continue;  // each column has its input
+    if (rest.picks.size() == array.columns.size()) rest.picks.clear();
+    spare.push_back(std::move(rest));
+  }
+  return pairs;
+}
+
+void DataFeed::bind_images(const ImageSpan& images, std::vector<InputPlace>& inputs, const FeedOptions& options) {
+  const auto has_sides = [](const InputPlace& place) { return place.buffer->type.shape.size() >= 3; };
+  auto found = std::ranges::find_if(inputs, [](const InputPlace& place) { return takes_images(*place.buffer); });
+  if (found == inputs.end()) found = std::ranges::find_if(inputs, has_sides);  // which says why it does not
+  if (found == inputs.end())
+    throw Error("the data set has images, and no input of the model takes them: " +
+                quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name.text; }) + " is left");
+  const Buffer& buffer = *found->buffer;
+  const ImageInput input = image_input(buffer, images.options);
+  AugmentOptions augment = augment_options(images.options.augment, images.options.crop_scale);
+  augment.fill = options.cutout_fill;
+  batch_ = buffer.type.shape[0];
+  images_input_ = found->input;
+  loader_ = std::make_shared<ImageLoader>(images, input, augment, batch_);
+  const ImageGeometry& g = input.geometry;
+  remarks_.push_back("images go to input '" + buffer.name.text + "' " + to_string(buffer.type) +
+                     (input.channels == 1 ? " in grey" : " in colour") +
+                     (input.channels_last             ? ", channels last"
+                      : buffer.type.shape.size() == 4 ? ", channels first"
+                                                      : "") +
+                     ": " +
+                     (g.stretch ? "stretched to its sides"
+                      : g.resize > 0
+                          ? "the shorter side becomes " + std::to_string(g.resize) + ", and the middle is cut out"
+                          : "as small as they still fill it, and the middle is cut out") +
+                     (images.training && !images.options.augment.empty() ? "; in training changed by chance" : ""));
+  inputs.erase(found);
+}
+
+void DataFeed::bind_texts(const TextSpan& texts, std::vector<InputPlace>& inputs, const FeedOptions& options) {
+  const auto take = [&](const auto& wanted) -> std::optional<InputPlace> {
+    const auto found = std::ranges::find_if(inputs, wanted);
+    if (found == inputs.end()) return std::nullopt;
+    const InputPlace place = *found;
+    inputs.erase(found);
+    return place;
+  };
+  const auto named = [](const std::string& name) {
+    return [name](const InputPlace& place) { return place.buffer->name.text == name; };
+  };
+  const std::string all = quoted_names(inputs, [](const InputPlace& p) { return p.buffer->name.text; });
+  const std::optional<InputPlace> mask = take(named("attention_mask"));
+  std::optional<InputPlace> ids = take(named(options.tokens.ids.empty() ? "input_ids" : options.tokens.ids));
+  if (!ids && options.tokens.ids.empty())
+    ids = take([](const InputPlace& place) {
+      return place.buffer->type.shape.size() == 2 && !is_floating(place.buffer->type.dtype);
+    });
+  if (!ids) throw Error("the data set has texts, and no input of the model takes them: " + all + ": name it with ids");
+  texts_.emplace(texts, *ids, mask);
+  texts_input_ = ids->buffer->name.text;
+  batch_ = ids->buffer->type.shape[0];
+  if (const int64_t cut = texts_->cut(); cut > 0)
+    remarks_.push_back(std::to_string(cut) + " of " + std::to_string(texts.size()) + " texts are longer than input '" +
+                       texts_input_ + "' " + to_string(ids->buffer->type) + ", and are cut");
+  bind_constants(inputs);
+}
+
+void DataFeed::announce(ImageOrder order) const {
+  if (loader_) loader_->announce(std::move(order));
+}
+
+std::optional<double> DataFeed::waited() const { return loader_ ? std::optional(loader_->waited()) : std::nullopt; }
+
 void DataFeed::bind_arrays(const Program& program, std::vector<InputPlace> inputs, const FeedOptions& options,
                            Problems& problems) {
   const auto buffer_name = [](const InputPlace& p) -> const std::string& { return p.buffer->name.text; };
-  std::vector<InputPlace> left;
-  std::vector<const NamedArray*> spare;
-  std::vector<std::pair<InputPlace, const NamedArray*>> pairs;
-  for (const NamedArray& array : dataset_.arrays)
-    if (std::ranges::find(inputs, array.name, buffer_name) == inputs.end()) spare.push_back(&array);
-  for (const InputPlace& input : inputs) {
-    const auto array = std::ranges::find(dataset_.arrays, input.buffer->name.text, &NamedArray::name);
-    if (array == dataset_.arrays.end()) {
-      left.push_back(input);
-    } else {
-      pairs.emplace_back(input, &*array);
-    }
-  }
+  std::vector<InputPlace> left = inputs;
+  std::vector<Part> spare;
+  std::vector<std::pair<InputPlace, Part>> pairs = pair_names(left, spare);
+  if (dataset_.images) bind_images(*dataset_.images, left, options);
+  if (dataset_.texts) bind_texts(*dataset_.texts, left, options);
   if (left.size() > spare.size()) bind_constants(left);
   // By name alone, data of more than this program reads is no mistake.
   if (left.size() > spare.size() || (!left.empty() && left.size() < spare.size()))
@@ -128,19 +231,29 @@ void DataFeed::bind_arrays(const Program& program, std::vector<InputPlace> input
                 quoted_names(dataset_.arrays, [](const NamedArray& a) { return a.name; }) +
                 ": give one array for each input");
   for (const InputPlace& input : left) {
-    auto array = std::ranges::find_if(spare, [&](const NamedArray* a) { return fits(*input.buffer, a->values.type); });
-    if (array == spare.end()) array = spare.begin();  // the binding says what does not fit
-    pairs.emplace_back(input, *array);
-    spare.erase(array);
+    auto part = std::ranges::find_if(spare, [&](const Part& p) { return fits(*input.buffer, p.type()); });
+    if (part == spare.end()) part = spare.begin();  // the binding says what does not fit
+    pairs.emplace_back(input, *part);
+    spare.erase(part);
   }
-  for (const NamedArray* array : spare)
-    remarks_.push_back("data array '" + array->name + "' is not used: program '" + program.name +
-                       "' has no such input");
-  for (const auto& [input, array] : pairs) {
-    bind(*input.buffer, input.input, *array, options, problems);
+  for (const Part& part : spare)
+    remarks_.push_back(part.name() + " is not used: program '" + program.name + "' has no such input");
+  for (const auto& [input, part] : pairs) {
+    bind(*input.buffer, input.input, part, options, problems);
     if (const auto found = options.normalization.find(input.buffer->name.text);
         found != options.normalization.end() && problems.empty())
       normalize(*input.buffer, found->second, bindings_.back(), problems);
+  }
+  if (!options.augment.empty() && !loader_) {
+    augment_ = augment_options(options.augment, options.crop_scale);
+    augment_.fill = options.cutout_fill;
+    for (Binding& binding : bindings_)
+      if (const Buffer& input = program.buffers[buffer_of(program, binding.input)]; takes_images(input))
+        binding.image = image_input(input, {.image_fit = "stretch"});
+    if (std::ranges::none_of(bindings_, [](const Binding& b) { return b.image.has_value(); }))
+      problems.add(
+          "augment: no input takes images as bytes, [batch, channels, height, width] or [batch, height, width, "
+          "channels] with scale: leave it out");
   }
   for (const auto& [input_name, unused] : options.normalization)
     if (std::ranges::find(inputs, input_name, buffer_name) == inputs.end())
@@ -177,6 +290,18 @@ void DataFeed::bind_tokens(const TokenSpan& tokens, std::vector<InputPlace> inpu
 int64_t DataFeed::samples() const { return tokens_ ? tokens_->samples() : dataset_.size(); }
 
 std::vector<int64_t> DataFeed::order(SampleOrder order, uint64_t seed, int64_t epoch) const {
+  if (order == SampleOrder::balanced) {
+    const std::optional<ClassLabels> labels = class_labels(dataset_, class_arrays_);
+    if (!labels)
+      throw Error("sampling: balanced needs an array of one class a sample, and the data has none: leave it out");
+    return balanced_order(seed, epoch, labels->of_sample);
+  }
+  if (dataset_.images && dataset_.images->options.shuffle_buffer > 0 && order == SampleOrder::shuffled) {
+    const ImageSpan& images = *dataset_.images;
+    std::vector<int64_t> groups;
+    for (const int64_t row : images.rows) groups.push_back(images.files->group(row));
+    return grouped_order(seed, epoch, groups, images.options.shuffle_buffer);
+  }
   if (order == SampleOrder::shuffled)
     return tokens_ ? tokens_->shuffled_order(seed, epoch) : epoch_order(seed, epoch, samples());
   return tokens_ ? tokens_->stored_order() : stored_order(samples());
@@ -187,22 +312,44 @@ void DataFeed::check(const ValueRanges& ranges) const {
   for (const NamedArray& array : dataset_.arrays)
     for (const Binding& binding : bindings_) {
       if (binding.array != &array.values) continue;
+      if (!array.columns.empty()) {
+        if (!is_floating(binding.dtype)) check_ranges({{{binding.name, picked_integers(binding)}}}, ranges);
+        continue;
+      }
       if (const std::optional<LabelRange> labels = label_range(ranges, binding.name))
         by_array.labels_of[array.name] = *labels;
       if (const auto rows = ranges.rows.find(binding.name); rows != ranges.rows.end())
         by_array.rows[array.name] = rows->second;
     }
   check_ranges(dataset_, by_array);
+  if (texts_)
+    if (const auto rows = ranges.rows.find(texts_input_); rows != ranges.rows.end()) texts_->check(rows->second);
+}
+
+Tensor DataFeed::picked_integers(const Binding& binding) {
+  constexpr float kMost = 1 << 24;  // above it f32 has no odd numbers
+  const std::span<const float> values = binding.array->as<float>();
+  const int64_t columns = binding.array->type.shape[1], rows = binding.array->type.shape[0];
+  Tensor integers({DType::i64, {rows, binding.elements}});
+  const std::span<int64_t> to = integers.as<int64_t>();
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < binding.elements; ++i) {
+      const int64_t column = binding.picks.empty() ? i : binding.picks[static_cast<size_t>(i)];
+      const float value = values[static_cast<size_t>(row * columns + column)];
+      if (value != std::nearbyint(value) || std::abs(value) > kMost) return {};
+      to[static_cast<size_t>(row * binding.elements + i)] = static_cast<int64_t>(value);
+    }
+  return integers;
 }
 
 std::optional<TokenMeasures> DataFeed::measure(double loss, double samples_per_second) const {
   return tokens_ ? std::optional(tokens_->measure(loss, samples_per_second)) : std::nullopt;
 }
 
-void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, const FeedOptions& options,
+void DataFeed::bind(const Buffer& input, size_t index, const Part& part, const FeedOptions& options,
                     Problems& problems) {
   const std::string where = "input '" + input.name.text + "': ";
-  const TensorType& type = array.values.type;
+  const TensorType type = part.type();
   if (input.type.shape.empty() || input.type.shape[0] < 1) {
     problems.add(where + "it has no batch axis: " + to_string(input.type));
     return;
@@ -213,21 +360,29 @@ void DataFeed::bind(const Buffer& input, size_t index, const NamedArray& array, 
     problems.add(where + "batch " + std::to_string(batch) + ", but other inputs have " + std::to_string(batch_));
   Binding binding{.name = input.name.text,
                   .input = index,
-                  .array = &array.values,
+                  .array = &part.array->values,
                   .dtype = input.type.dtype,
                   .elements = input.type.element_count() / batch,
                   .columns = 0,
+                  .picks = part.picks,
                   .channel_elements = input.type.element_count() / batch,
                   .factor = {},
                   .offset = {},
                   .table = {}};
   const SampleFit fit = fit_sample(input, type);
-  if (fit.kind == SampleFit::none) problems.add(where + misfit(input, array));
+  if (fit.kind == SampleFit::none) problems.add(where + misfit(input, part.name(), type));
   if (fit.kind == SampleFit::transposed) binding.columns = fit.columns;
-  if (const std::string remark = describe(fit, input, array); !remark.empty()) remarks_.push_back(remark);
+  if (const std::string remark = describe(fit, input, part.name(), type); !remark.empty()) remarks_.push_back(remark);
   const bool scaled = options.normalization.contains(input.name.text) || options.labels.contains(input.name.text);
-  if (const std::string problem = conversion_problem(input, array, scaled); !problem.empty())
+  const bool of_table = !part.array->columns.empty();
+  if (of_table && !is_floating(input.type.dtype)) {
+    const Tensor integers = fit.kind == SampleFit::none ? Tensor() : picked_integers(binding);
+    if (integers.type.shape.empty() && fit.kind != SampleFit::none)
+      problems.add(where + "it takes integers up to 2^24 of a table, and " + part.name() +
+                   " holds others: standardize is for columns of measurements");
+  } else if (const std::string problem = conversion_problem(input, *part.array, scaled); !problem.empty()) {
     problems.add(where + problem);
+  }
   bindings_.push_back(std::move(binding));
 }
 
@@ -301,21 +456,43 @@ void DataFeed::fill(std::span<const int64_t> samples, const StepInputs& step,
   for (const Binding& binding : bindings_) {
     const std::span<std::byte> to = staging[binding.input];
     const int64_t to_bytes = binding.elements * size_of(binding.dtype);
-    const int64_t from_bytes = binding.elements * size_of(binding.array->type.dtype);
+    const int64_t from_bytes = binding.array->type.byte_count() / binding.array->type.shape[0];
+    const int64_t element_bytes = size_of(binding.array->type.dtype);
     require(static_cast<int64_t>(to.size()) == to_bytes * batch_, "staging span has the input's size");
     const auto copy_rows = [&](int64_t begin, int64_t end) {
       std::vector<std::byte> turned(static_cast<size_t>(binding.columns > 0 ? from_bytes : 0));
+      std::vector<std::byte> picked(binding.picks.size() * static_cast<size_t>(element_bytes));
       for (int64_t row = begin; row < end; ++row) {
         const int64_t sample = samples[std::min(static_cast<size_t>(row), samples.size() - 1)];
         const std::byte* from = binding.array->data.data() + sample * from_bytes;
+        if (!binding.picks.empty()) {
+          for (size_t i = 0; i < binding.picks.size(); ++i)
+            std::memcpy(picked.data() + i * static_cast<size_t>(element_bytes), from + binding.picks[i] * element_bytes,
+                        static_cast<size_t>(element_bytes));
+          from = picked.data();
+        }
         if (binding.columns > 0) {
-          transpose(from, turned.data(), binding.elements, binding.columns, size_of(binding.array->type.dtype));
+          transpose(from, turned.data(), binding.elements, binding.columns, element_bytes);
           from = turned.data();
         }
         copy_sample(binding, from, to.data() + row * to_bytes);
+        if (binding.image && step.use == StepInputs::trained_on) {
+          const AugmentRandom random(step.seed, 0, step.iteration * batch_ + row);
+          write_pixels(augmented(read_pixels(to.data() + row * to_bytes, *binding.image), binding.image->geometry,
+                                 augment_, random),
+                       *binding.image, to.data() + row * to_bytes);
+        }
       }
     };
     parallel_stretches(batch_, copy_rows, kBytesWorthAThread / std::max<int64_t>(to_bytes, 1));
+  }
+  if (texts_) texts_->fill(samples, staging);
+  if (loader_) {
+    const std::span<std::byte> to = staging[images_input_];
+    const size_t bytes = to.size() / static_cast<size_t>(batch_);
+    loader_->fill(samples, to);
+    for (size_t row = samples.size(); row < static_cast<size_t>(batch_); ++row)
+      std::memcpy(to.data() + row * bytes, to.data() + (samples.size() - 1) * bytes, bytes);
   }
   if (tokens_) tokens_->fill(samples, step.seed, step.iteration, staging);
   for (const Constant& constant : constants_) std::ranges::copy(constant.bytes, staging[constant.input].begin());

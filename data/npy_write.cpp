@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <limits>
 
 #include "base/error.h"
@@ -118,12 +119,7 @@ struct NpzSpool::Piece {
   TensorType type;
   std::string head;
   uint32_t crc = 0;
-  std::FILE* file = nullptr;
-  std::filesystem::path path;
-
-  ~Piece() {
-    if (file != nullptr) std::fclose(file);
-  }
+  std::fstream file;
 };
 
 NpzSpool::NpzSpool(const std::filesystem::path& path, std::vector<std::pair<std::string, TensorType>> members)
@@ -149,12 +145,11 @@ NpzSpool::~NpzSpool() {
 void NpzSpool::add(size_t member, std::span<const std::byte> bytes) {
   Piece& piece = *pieces_[member];
   const auto failed = [&] { return Error("cannot write '" + path_.string() + "': " + std::strerror(errno)); };
-  if (piece.file == nullptr) {
-    piece.path = directory_ / std::to_string(member);
-    piece.file = std::fopen(piece.path.c_str(), "w+be");
-    if (piece.file == nullptr) throw failed();
-  }
-  if (std::fwrite(bytes.data(), 1, bytes.size(), piece.file) != bytes.size()) throw failed();
+  if (!piece.file.is_open())
+    piece.file.open(directory_ / std::to_string(member),
+                    std::ios::in | std::ios::out | std::ios::trunc | std::ios::binary);
+  if (!piece.file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size())))
+    throw failed();
   piece.crc = crc_of(piece.crc, bytes);
 }
 
@@ -163,13 +158,14 @@ void NpzSpool::finish() {
     NpzWriter writer(sink);
     for (const auto& piece : pieces_)
       writer.add(piece->name, piece->type, piece->crc, [&] {
-        if (piece->file == nullptr) return;
-        std::vector<std::byte> part(1 << 20);
-        if (std::fflush(piece->file) != 0 || std::fseek(piece->file, 0, SEEK_SET) != 0)
+        std::fstream& file = piece->file;
+        if (!file.is_open()) return;
+        if (!file.flush() || !file.seekg(0))
           throw Error("cannot write '" + path_.string() + "': " + std::strerror(errno));
-        for (size_t count; (count = std::fread(part.data(), 1, part.size(), piece->file)) > 0;)
-          sink.write(std::span(part).first(count));
-        if (std::ferror(piece->file)) throw Error("cannot read a part of '" + path_.string() + "' again");
+        std::vector<char> part(1 << 20);
+        while (file.read(part.data(), static_cast<std::streamsize>(part.size())) || file.gcount() > 0)
+          sink.write(std::as_bytes(std::span(part).first(static_cast<size_t>(file.gcount()))));
+        if (file.bad()) throw Error("cannot read a part of '" + path_.string() + "' again");
       });
     writer.finish();
   });

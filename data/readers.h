@@ -18,11 +18,20 @@ struct ArrayReader {
 };
 std::span<const ArrayReader> array_readers();
 
+struct DataRequest {
+  std::string specification;
+  Split split = Split::train;
+  DataOptions options{};
+  DataFacts facts{};
+};
+
 // A data set, as `--data` names it.
 struct DatasetReader {
   std::string_view form;  // "one .npz file"
   bool (*takes)(const std::string& specification);
-  Dataset (*open)(const std::string& specification, Split split);
+  Dataset (*open)(const DataRequest& request);
+  bool (*has_test_part)(const std::string& specification) = nullptr;  // null: never
+  bool teaches = false;                                               // facts, from its training part
 };
 // The first that takes a specification opens it.
 std::span<const DatasetReader> dataset_readers();

@@ -73,10 +73,10 @@ bool fits(const Buffer& input, const TensorType& array) {
   return fit_sample(input, array).kind != SampleFit::none && can_convert(array.dtype, input.type.dtype);
 }
 
-std::string misfit(const Buffer& input, const NamedArray& array) {
-  const Shape wanted = sample_shape(input.type), found = sample_shape(array.values.type);
-  std::string text = to_string(input.type) + " takes samples of " + to_string(wanted) + ", those of data array '" +
-                     array.name + "' " + to_string(array.values.type) + " are " + to_string(found);
+std::string misfit(const Buffer& input, const std::string& what, const TensorType& array) {
+  const Shape wanted = sample_shape(input.type), found = sample_shape(array);
+  std::string text = to_string(input.type) + " takes samples of " + to_string(wanted) + ", those of " + what + " " +
+                     to_string(array) + " are " + to_string(found);
   if (input.name == Name("labels"))
     return text + (is_floating(input.type.dtype)
                        ? ": its loss takes a label of 0 or 1 for each number of the output; of one class for a sample, "
@@ -88,9 +88,8 @@ std::string misfit(const Buffer& input, const NamedArray& array) {
                                                                  "input another with shape");
 }
 
-std::string describe(const SampleFit& fit, const Buffer& input, const NamedArray& array) {
-  const std::string change =
-      "samples of data array '" + array.name + "', " + to_string(sample_shape(array.values.type)) + ", are ";
+std::string describe(const SampleFit& fit, const Buffer& input, const std::string& what, const TensorType& array) {
+  const std::string change = "samples of " + what + ", " + to_string(sample_shape(array)) + ", are ";
   const std::string goal = to_string(sample_shape(input.type)) + " of input '" + input.name.text + "'";
   if (fit.kind == SampleFit::transposed) return change + "transposed to " + goal;
   if (fit.kind == SampleFit::flat) return change + "read in their order as " + goal;

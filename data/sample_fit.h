@@ -21,10 +21,10 @@ SampleFit fit_sample(const Buffer& input, const TensorType& array);
 // The array's type can become the input's, and its samples fit.
 bool fits(const Buffer& input, const TensorType& array);
 
-// Both shapes, and what may be wrong.
-std::string misfit(const Buffer& input, const NamedArray& array);
+// Both shapes, and what may be wrong; `what` names the array: "data array 'x'".
+std::string misfit(const Buffer& input, const std::string& what, const TensorType& array);
 // What the user should know of the fit; empty: nothing.
-std::string describe(const SampleFit& fit, const Buffer& input, const NamedArray& array);
+std::string describe(const SampleFit& fit, const Buffer& input, const std::string& what, const TensorType& array);
 // Why the array's values are none of the input; empty: they are. Bytes, which images hold, become floating numbers
 // only where they are `scaled`.
 std::string conversion_problem(const Buffer& input, const NamedArray& array, bool scaled);

@@ -72,7 +72,8 @@ std::vector<int64_t> TokenFeed::shuffled_order(uint64_t seed, int64_t epoch) con
 
 TokenMeasures TokenFeed::measure(double loss, double samples_per_second) const {
   TokenMeasures measures{std::exp(loss), samples_per_second * static_cast<double>(length_), std::nullopt};
-  if (tokens_.file->is_text()) measures.bits_per_byte = loss / std::numbers::ln2;
+  if (const double bytes = tokens_.file->bytes_per_token(); bytes > 0)
+    measures.bits_per_byte = loss / std::numbers::ln2 / bytes;
   return measures;
 }
 

@@ -40,6 +40,19 @@ TokenFile::TokenFile(const std::filesystem::path& path) : file_(path) {
   if (size_ == 0) throw Error("token file " + name() + ": it is empty");
 }
 
+TokenFile::TokenFile(const std::filesystem::path& path, const Tokenizer& tokenizer) : file_(path) {
+  constexpr int64_t kMostBytes = int64_t{1} << 31;
+  if (file_.size() > kMostBytes)
+    throw Error("text file " + name() + ": " + std::to_string(file_.size()) +
+                " bytes are more than are encoded at once: encode it beforehand to a token file (.u16, .u32)");
+  std::string text(static_cast<size_t>(file_.size()), '\0');
+  text.resize(file_.read_at(0, std::as_writable_bytes(std::span(text))));
+  encoded_ = tokenizer.encode(text);
+  size_ = static_cast<int64_t>(encoded_.size());
+  if (size_ == 0) throw Error("text file " + name() + ": it has no tokens");
+  bytes_per_token_ = static_cast<double>(text.size()) / static_cast<double>(size_);
+}
+
 void TokenFile::open_npy(const std::filesystem::path& path) {
   struct TypeCode {
     std::string_view descr;
@@ -82,6 +95,10 @@ int64_t TokenFile::element_bytes() const {
 
 void TokenFile::read(int64_t first, std::span<int64_t> into) const {
   require(first >= 0 && first <= size_ - static_cast<int64_t>(into.size()), "tokens inside the file");
+  if (!encoded_.empty()) {
+    std::copy_n(encoded_.begin() + first, into.size(), into.begin());
+    return;
+  }
   std::vector<std::byte> bytes(std::min(into.size(), kPiece) * static_cast<size_t>(element_bytes()));
   while (!into.empty()) {
     const std::span<int64_t> piece = into.first(std::min(into.size(), kPiece));

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "data/byte_source.h"
+#include "data/tokenizer.h"
 
 namespace halfstep {
 
@@ -13,9 +14,14 @@ class TokenFile {
   // file is text, a token a byte. Throws Error where the file cannot be read or its size does not fit.
   explicit TokenFile(const std::filesystem::path& path);
 
+  // The text file's tokens, all of them kept. Error where it has none, or is larger than 2 GiB.
+  TokenFile(const std::filesystem::path& path, const Tokenizer& tokenizer);
+
   const std::string& name() const { return file_.name(); }  // quoted path
   int64_t size() const { return size_; }                    // tokens
-  bool is_text() const { return text_; }
+  bool is_text() const { return text_; }                    // a token a byte
+  // Of text; 0: the tokens are not known to be of one.
+  double bytes_per_token() const { return text_ ? 1 : bytes_per_token_; }
   // Tokens [first, first + into.size()), which must lie inside the file.
   void read(int64_t first, std::span<int64_t> into) const;
 
@@ -30,6 +36,8 @@ class TokenFile {
   bool text_ = false;
   int64_t offset_ = 0;  // of the first token, in bytes
   int64_t size_ = 0;
+  std::vector<uint32_t> encoded_;  // the tokens, where they are not the file's
+  double bytes_per_token_ = 0;
 };
 
 // A part of a file that a data set is made of.

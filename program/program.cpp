@@ -287,6 +287,10 @@ void check(const CompiledModel& model) {
     check(program);
     expect(names.insert(program.name).second, fmt::format("program '{}' appears twice", program.name));
     for (const Buffer& buffer : program.buffers) {
+      if (buffer.kind == BufferKind::input && buffer.name == kStepLearningRate && !model.notes.rates.empty())
+        expect(buffer.type.element_count() == std::ssize(model.notes.rates),
+               fmt::format("program '{}' takes {} learning rates, the notes have {}", program.name,
+                           buffer.type.element_count(), model.notes.rates.size()));
       if (buffer.kind != BufferKind::state) continue;
       const auto [known, added] = states.emplace(buffer.name, &buffer.type);
       expect(added || *known->second == buffer.type,

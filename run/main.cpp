@@ -48,6 +48,11 @@ LoadedRun load(const RunCommand& command) {
   return run;
 }
 
+void print_remarks(const Dataset& data, const RunCommand& command) {
+  if (command.format == Format::text)
+    for (const std::string& remark : data.remarks) print_err("halfstep-run: note: {}\n", remark);
+}
+
 TrainReport train_or_name_checkpoint(Executor& executor, const Data& data, const TrainOptions& options,
                                      TrainObserver& observer) try {
   return train(executor, data.train, data.test ? &*data.test : nullptr, options, observer);
@@ -59,12 +64,13 @@ TrainReport train_or_name_checkpoint(Executor& executor, const Data& data, const
 
 ExitCode run_train(const RunCommand& command) {
   LoadedRun run = load(command);
-  const RunDirectory directory = take_run_directory(run.recipe);
+  const RunDirectory directory = take_run_directory(run.recipe, RunWrites::records);
   run.recipe.out = directory.path.string();
   const Recipe& recipe = run.recipe;
   if (command.format == Format::text && !directory.remark.empty())
     print_err("halfstep-run: note: {}\n", directory.remark);
   const Data data = open_data(recipe);
+  print_remarks(data.train, command);
   const std::filesystem::path metrics_file = std::filesystem::path(recipe.out) / "metrics.jsonl";
   MetricsFile metrics(metrics_file, recipe.metrics_every);
   const MemoryReport memory = run.executor->memory();
@@ -106,7 +112,8 @@ EvaluateOptions evaluate_options(const LoadedRun& run, const SignalGuard& signal
 
 ExitCode run_eval(const RunCommand& command) {
   const LoadedRun run = load(command);
-  const Dataset data = open_evaluation_data(run.recipe);
+  const Dataset data = open_evaluation_data(run.recipe, command.checkpoint);
+  print_remarks(data, command);
   const SignalGuard signals;
   const Evaluation evaluation = evaluate(*run.executor, data, evaluate_options(run, signals));
   if (evaluation.interrupted) return stopped_by(signals.received());
@@ -127,11 +134,11 @@ ExitCode run_predict(const RunCommand& command) {
   const std::set<std::string>& given = command.given.given;
   if (given.contains("data") && !given.contains("test_data")) predict_given_data(run.recipe);
   const SignalGuard signals;
+  Dataset data = open_evaluation_data(run.recipe, command.checkpoint);
   PredictOptions options{
       .evaluate = evaluate_options(run, signals), .top = command.top, .scores = command.scores, .class_names = {}};
   if (!run.recipe.class_names.empty()) options.class_names = read_class_names(run.recipe.class_names, 0);
-  const std::optional<Predicted> predicted =
-      predict(*run.executor, open_evaluation_data(run.recipe), options, command.output);
+  const std::optional<Predicted> predicted = predict(*run.executor, std::move(data), options, command.output);
   if (!predicted) return stopped_by(signals.received());
   report_prediction(*predicted, "halfstep-run", command.output, run.recipe.precision, command.format);
   return ExitCode::success;

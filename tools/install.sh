@@ -9,6 +9,7 @@ packages=(
   libprotobuf-dev protobuf-compiler libonnx-dev
   libdnnl-dev
   libmimalloc-dev
+  libpng-dev libjpeg62-turbo-dev # images of data sets
   libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
   libgraphviz-dev # inspect's page
   libgtest-dev libgmock-dev

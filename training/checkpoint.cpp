@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "program/json_text.h"
 #include "program/safetensors.h"
+#include "training/data_facts_json.h"
 #include "training/grad_scaler.h"
 
 namespace halfstep {
@@ -86,19 +87,20 @@ Json manifest_of(const Checkpoint& checkpoint) {
                   {"correct", json_of(s.totals.correct)},
                   {"counted", s.totals.counted},
                   {"loss_scale", json_of(s.totals.loss_scale)}}}};
+  if (!s.data.empty()) manifest["data"] = to_json(s.data);
   for (const LossSums& sums : s.totals.losses)
     manifest["epoch_totals"]["losses"].push_back(
         {{"loss", sums.loss}, {"counted", sums.counted}, {"correct", json_of(sums.correct)}, {"judged", sums.judged}});
   if (s.skipped != SkippedSteps()) manifest["schedule"] = {{"skipped", s.skipped.counted}, {"later", s.skipped.later}};
   if (const PlateauState& p = s.plateau; p != PlateauState())
-    manifest["plateau"] = {
-        {"best", json_of(p.best)}, {"bad_epochs", p.bad_epochs}, {"cooldown", p.cooldown}, {"rate", json_of(p.rate)}};
+    manifest["plateau"] = {{"measure", p.measure},
+                           {"best", json_of(p.best)},
+                           {"bad_epochs", p.bad_epochs},
+                           {"cooldown", p.cooldown},
+                           {"rate", json_of(p.rate)}};
   if (const BestState& b = s.best; b != BestState())
-    manifest["best"] = {{"value", json_of(b.value)},
-                        {"epoch", b.epoch},
-                        {"step", b.step},
-                        {"improved", json_of(b.improved)},
-                        {"waited", b.waited}};
+    manifest["best"] = {{"measure", b.measure}, {"value", json_of(b.value)},       {"epoch", b.epoch},
+                        {"step", b.step},       {"improved", json_of(b.improved)}, {"waited", b.waited}};
   // The values themselves are tensors of slots.safetensors; here they are for the reader.
   for (const auto& [key, slot] :
        {std::pair{"loss_scale", "loss_scale.scale"}, {"loss_scale_tracker", "loss_scale.tracker"}})
@@ -143,14 +145,16 @@ void read_rules(const Json& manifest, TrainState& s) {
   }
   if (manifest.contains("plateau")) {
     const Json& plateau = manifest.at("plateau");
-    s.plateau = {.best = finite_in(plateau, "best"),
+    s.plateau = {.measure = plateau.at("measure"),
+                 .best = finite_in(plateau, "best"),
                  .bad_epochs = bounded_count_in(plateau, "bad_epochs"),
                  .cooldown = bounded_count_in(plateau, "cooldown"),
                  .rate = finite_in(plateau, "rate")};
   }
   if (manifest.contains("best")) {
     const Json& best = manifest.at("best");
-    s.best = {.value = finite_in(best, "value"),
+    s.best = {.measure = best.at("measure"),
+              .value = finite_in(best, "value"),
               .epoch = bounded_count_in(best, "epoch"),
               .step = bounded_count_in(best, "step"),
               .improved = finite_in(best, "improved"),
@@ -171,6 +175,7 @@ TrainState state_of(const Json& manifest) {
   if (s.samples > 0 && s.position > s.samples)
     throw Error("manifest.json: 'position': at most the " + std::to_string(s.samples) + " samples expected, found " +
                 std::to_string(s.position));
+  if (manifest.contains("data")) s.data = data_facts_of(manifest["data"]);
   const Json& totals = manifest.at("epoch_totals");
   s.totals = {
       .steps = bounded_count_in(totals, "steps"),
@@ -383,6 +388,18 @@ TrainState load_checkpoint(const fs::path& path, Executor& executor) {
   const Checkpoint checkpoint = read_checkpoint(path);
   write_model_state(executor, checkpoint.model, "checkpoint '" + path.string() + "'");
   return checkpoint.train;
+}
+
+DataFacts read_data_facts(const fs::path& path) {
+  const fs::path resolved = resolve(path);
+  try {
+    const Json manifest = read_manifest(resolved / "manifest.json");
+    return manifest.contains("data") ? data_facts_of(manifest["data"]) : DataFacts();
+  } catch (const Json::exception& e) {
+    throw Error("checkpoint '" + resolved.string() + "' is corrupt: manifest.json: " + e.what());
+  } catch (const Error&) {
+    return read_checkpoint(path).train.data;  // says what is wrong, and offers another
+  }
 }
 
 FileTensors read_checkpoint_weights(const fs::path& path, WeightsKind kind) {

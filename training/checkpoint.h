@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "data/data_facts.h"
 #include "training/checkpoint_state.h"
 #include "training/epoch_rules.h"
 #include "training/loss_sums.h"
@@ -45,6 +46,7 @@ struct TrainState {
   int64_t iteration = 0;  // batches submitted; the counter of the graph's random numbers
   uint64_t seed = 0;      // of the data order and of the graph's random numbers
   int64_t samples = 0;    // of the training set
+  DataFacts data{};       // what the run learned of it
   EpochTotals totals{};
   SkippedSteps skipped{};
   PlateauState plateau{};
@@ -84,6 +86,9 @@ Checkpoint read_checkpoint(const std::filesystem::path& path);
 
 // Reads and writes all of the executor's state; on an Error it is untouched.
 TrainState load_checkpoint(const std::filesystem::path& path, Executor& executor);
+
+// TrainState::data alone, without reading weights.
+DataFacts read_data_facts(const std::filesystem::path& path);
 
 // For export and evaluation: parameters and non-trainable tensors in the ONNX layout.
 FileTensors read_checkpoint_weights(const std::filesystem::path& path, WeightsKind kind = WeightsKind::last);

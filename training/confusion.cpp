@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "training/run_directory.h"
 
 namespace halfstep {
 namespace {
@@ -72,9 +73,9 @@ std::string confusion_svg(const Confusion& confusion, const std::vector<std::str
   }
   const int64_t side = named ? 40 + static_cast<int64_t>(longest) * 7 : 40, size = side + cell * n + 16;
   std::string svg = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {0}\" width=\"{0}\" height=\"{0}\" "
+      "{1} xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {0}\" width=\"{0}\" height=\"{0}\" "
       "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{0}\" height=\"{0}\" fill=\"#fff\"/>\n",
-      size);
+      size, kConfusionMark);
   svg += fmt::format("<text x=\"{}\" y=\"16\" text-anchor=\"middle\">guess</text>\n", side + cell * n / 2);
   svg += fmt::format("<text transform=\"translate(16 {}) rotate(-90)\" text-anchor=\"middle\">label</text>\n",
                      side + cell * n / 2);
@@ -115,6 +116,10 @@ ConfusionFiles write_confusions(const MeasureReport& report, const std::filesyst
     if (confusion.classes > kMostDrawn) {
       files.remarks.push_back(
           fmt::format("'{}' is not drawn: {} classes, at most {}", path.string(), confusion.classes, kMostDrawn));
+      continue;
+    }
+    if (std::error_code unreadable; std::filesystem::exists(path, unreadable) && !begins_with(path, kConfusionMark)) {
+      files.remarks.push_back(fmt::format("'{}' is there and no run drew it: it stays as it is", path.string()));
       continue;
     }
     write_file_atomically(path, confusion_svg(confusion, report.class_names));

@@ -13,7 +13,7 @@ namespace halfstep {
 std::string confusion_svg(const Confusion& confusion, const std::vector<std::string>& class_names);
 
 // `confusion.svg` in `directory`, of several losses `confusion.LOSS.svg`; what was written, and remarks of what is too
-// large for a picture.
+// large for a picture or would be written over a file of the user's.
 struct ConfusionFiles {
   std::vector<std::filesystem::path> written{};
   std::vector<std::string> remarks{};

@@ -60,6 +60,7 @@ Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOp
   const DataFeed feed(dataset, program, options.feed);
   feed.check(options.ranges);
   const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.seed, 0);
+  feed.announce({order});
   RowSums sums(notes, Measures(options.measures, program, notes, static_cast<int64_t>(order.size())));
   Batches running(executor, sums);
   bool interrupted = false;

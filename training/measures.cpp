@@ -421,6 +421,14 @@ std::vector<std::string> Measures::label_inputs() const {
   return names;
 }
 
+std::vector<std::string> Measures::names() const {
+  std::vector<std::string> names;
+  for (const auto& judged : judged_)
+    for (const Asked& asked : judged->asked)
+      if (!(asked.row->parts & kConfusion)) names.push_back(asked.name);
+  return names;
+}
+
 void Measures::add(const NamedTensors& outputs, const Labels& labels, int64_t rows, int64_t sample) {
   for (size_t i = 0; i < judged_.size(); ++i) {
     Judged& judged = *judged_[i];

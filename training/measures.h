@@ -90,6 +90,8 @@ class Measures {
   Labels labels(std::span<const std::span<std::byte>> staging) const;
   // Inputs of the program that hold labels which `add` reads.
   std::vector<std::string> label_inputs() const;
+  // Of the values that `report` will have, of whatever samples.
+  std::vector<std::string> names() const;
   // The first `rows` of a batch whose first sample is number `sample`.
   void add(const NamedTensors& outputs, const Labels& labels, int64_t rows, int64_t sample);
   // `losses` are the means of the judged outputs' losses, in their order.

@@ -81,6 +81,7 @@ void MetricsFile::epoch_finished(const EpochRow& row) {
   line["samples_per_second"] = row.samples_per_second;
   if (row.tokens) line["tokens_per_second"] = row.tokens->per_second;
   line["seconds"] = row.seconds;
+  put(line, "data_wait", row.data_wait);
   write_line(line.dump());
 }
 

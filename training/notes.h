@@ -1,11 +1,15 @@
 // What the notes of a compiled step say of a run's data.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "data/data.h"
 #include "data/token_feed.h"
 #include "program/program.h"
@@ -36,11 +40,17 @@ inline ValueRanges noted_ranges(const StepNotes& notes) {
 }
 
 // What of the learning rate each of the step's rates has in an epoch, counted from 1; `full` is that of the recipe,
-// which schedules change. Empty: all have it.
+// which schedules change. Empty: all have it. Error where rates of their own are no share of it.
 inline std::vector<double> rate_shares(const StepNotes& notes, double full, int64_t epoch) {
   std::vector<double> shares;
-  for (const RateNote& rate : notes.rates)
-    shares.push_back(epoch < rate.from_epoch ? 0 : rate.learning_rate ? *rate.learning_rate / full : 1);
+  for (const RateNote& rate : notes.rates) {
+    const double share = rate.learning_rate ? *rate.learning_rate / full : 1;
+    if (!std::isfinite(share))
+      throw Error(fmt::format(
+          "learning_rate: {} beside a group's own of {}, which the schedule takes as a share of it: give a larger one",
+          full, *rate.learning_rate));
+    shares.push_back(epoch < rate.from_epoch ? 0 : share);
+  }
   return shares;
 }
 

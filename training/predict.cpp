@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <numeric>
+#include <set>
 
 #include "base/error.h"
 #include "training/measure_tally.h"
@@ -38,7 +39,8 @@ void leave_labels_out(Dataset& dataset, FeedOptions& feed, const StepNotes& note
     return all_label_names(notes).contains(array.name) &&
            (added.contains(array.name) || !is_input(program, array.name));
   });
-  if (dataset.arrays.empty()) throw Error("the data has labels alone: give the model's inputs too");
+  if (dataset.arrays.empty() && !dataset.images && !dataset.texts)
+    throw Error("the data has labels alone: give the model's inputs too");
 }
 
 bool is_of_labels(OutputMeaning meaning) {
@@ -194,12 +196,16 @@ std::vector<Column> columns_of(const Program& program, const StepNotes& notes, i
 
 }  // namespace
 
-std::optional<Predicted> predict(Executor& executor, Dataset dataset, const PredictOptions& options,
+std::optional<Predicted> predict(Executor& executor, Dataset dataset, const PredictOptions& given,
                                  const std::filesystem::path& file) {
   if (dataset.tokens) throw Error("predictions are made of arrays: give the token ids as NAME=FILE.npy");
   const int index = program_index(executor.model(), "evaluate");
   const Program& program = executor.model().programs[static_cast<size_t>(index)];
   const StepNotes& notes = executor.model().notes;
+  PredictOptions options = given;
+  // Those that training learned of its data, unless others are given.
+  if (options.class_names.empty() && notes.classes == static_cast<int64_t>(dataset.facts.classes.size()))
+    options.class_names = dataset.facts.classes;
   FeedOptions feeding = options.evaluate.feed;
   leave_labels_out(dataset, feeding, notes, program);
   const DataFeed feed(dataset, program, feeding);
@@ -207,11 +213,17 @@ std::optional<Predicted> predict(Executor& executor, Dataset dataset, const Pred
   inputs.labels.clear(), inputs.labels_of.clear();
   feed.check(inputs);
   const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.evaluate.seed, 0);
+  feed.announce({order});
   std::vector<Column> columns = columns_of(program, notes, feed.batch(), options);
   Predicted predicted{.samples = static_cast<int64_t>(order.size()), .remarks = feed.remarks()};
   const auto names = [](const RowArray& array) { return !array.elements.empty() || !array.value_names.empty(); };
   for (const Column& column : columns)
     predicted.arrays.insert(predicted.arrays.end(), column.arrays().begin(), column.arrays().end());
+  std::set<std::string_view> named;
+  for (const RowArray& array : predicted.arrays)
+    if (!named.insert(array.name).second)
+      throw Error(fmt::format("top: '{}' is an output's name and that of another one's classes or scores: leave it out",
+                              array.name));
   if (!options.class_names.empty() && std::ranges::none_of(predicted.arrays, names))
     predicted.remarks.emplace_back("class_names is not used: no output is known to hold a class for each sample");
 

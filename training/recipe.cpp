@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <limits>
 
 #include "base/error.h"
@@ -12,108 +10,16 @@
 #include "training/learning_rate.h"
 #include "training/recipe_groups.h"
 #include "training/recipe_losses.h"
+#include "training/recipe_values.h"
 
 namespace halfstep {
 namespace {
 
-// Reading and writing one value of each kind.
-void read(std::string& to, const std::string& text) { to = text; }
-
-void read(int64_t& to, const std::string& text) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
-  if (error != std::errc() || end != text.data() + text.size())
-    throw Error("a whole number expected, found '" + text + "'");
-}
-
-void read(double& to, const std::string& text) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(to))
-    throw Error("a number expected, found '" + text + "'");
-}
-
-void read(bool& to, const std::string& text) {
-  if (text != "true" && text != "false") throw Error("true or false expected, found '" + text + "'");
-  to = text == "true";
-}
-
-// 6GiB, 1.5GiB, 500MiB, 1073741824
-void read(ByteSize& to, const std::string& text) {
-  constexpr std::string_view kUnits[] = {"TiB", "GiB", "MiB", "KiB"};
-  double factor = 0x1p40, number = 0;
-  std::string digits = text;
-  for (const std::string_view unit : kUnits) {
-    if (digits.ends_with(unit)) break;
-    factor /= 1024;
-  }
-  if (factor > 1) digits.resize(digits.size() - 3);
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-  if (error != std::errc() || end != digits.data() + digits.size() ||
-      !(number * factor >= 1 && number * factor < 0x1p62))
-    throw Error("a size expected as 6GiB, 1.5GiB, 500MiB or a number of bytes, found '" + text + "'");
-  to.bytes = static_cast<int64_t>(number * factor);
-}
-
-template <typename T>
-void read(std::optional<T>& to, const std::string& text) {
-  read(to.emplace(), text);
-}
-
-template <typename T>
-void read(std::vector<T>& to, const std::string& text) {
-  to.clear();
-  for (const std::string& part : split(text, ',')) read(to.emplace_back(), part);
-}
-
-// x=64,3,224,224;y=64,10 or 64,3,224,224 for the only input.
-void read(std::map<std::string, Shape>& to, const std::string& text) {
-  for (const std::string& part : split(text, ';')) {
-    const size_t equals = part.find('=');
-    read(to[equals == std::string::npos ? "" : part.substr(0, equals)],
-         part.substr(equals == std::string::npos ? 0 : equals + 1));
-  }
-}
-
-// sr=16000,threshold=0.5
-void read(std::map<std::string, double>& to, const std::string& text) {
-  for (const std::string& part : split(text, ',')) {
-    const size_t equals = part.rfind('=');
-    if (equals == std::string::npos || equals == 0) throw Error("NAME=NUMBER expected, found '" + part + "'");
-    read(to[part.substr(0, equals)], part.substr(equals + 1));
-  }
-}
-
+using recipe_values::read;
+using recipe_values::write;
 void read(std::vector<LossTerm>& to, const std::string& text) { to = read_losses(text); }
 void read(std::vector<RecipeGroup>& to, const std::string& text) { to = read_groups(text); }
 void read(std::vector<UnfreezeRule>& to, const std::string& text) { to = read_unfreeze(text); }
-
-std::string write(const std::string& v) { return v; }
-std::string write(int64_t v) { return std::to_string(v); }
-std::string write(double v) { return fmt::format("{}", v); }
-std::string write(ByteSize v) { return std::to_string(v.bytes); }
-std::string write(bool v) { return v ? "true" : "false"; }
-template <typename T>
-std::string write(const std::optional<T>& v) {
-  return v ? write(*v) : "";
-}
-template <typename T>
-std::string write(const std::vector<T>& v) {
-  std::string text;
-  for (const T& part : v) text += (text.empty() ? "" : ",") + write(part);
-  return text;
-}
-std::string write(const std::map<std::string, Shape>& v) {
-  std::string text;
-  for (const auto& [name, shape] : v)
-    text += (text.empty() ? "" : ";") + (name.empty() ? "" : name + "=") + write(shape);
-  return text;
-}
-
-std::string write(const std::map<std::string, double>& v) {
-  std::string text;
-  for (const auto& [name, number] : v) text += (text.empty() ? "" : ",") + name + "=" + write(number);
-  return text;
-}
-
 std::string write(const std::vector<LossTerm>& v) { return write_losses(v); }
 std::string write(const std::vector<RecipeGroup>& v) { return write_groups(v); }
 std::string write(const std::vector<UnfreezeRule>& v) { return write_unfreeze(v); }
@@ -290,11 +196,52 @@ std::vector<RecipeKey> all_keys() {
       key<&R::mean>(kModel, "mean", "NUMBER,...", "subtracted after scaling: one value, or one a channel"),
       key<&R::std>(kModel, "std", "NUMBER,...", "divided by afterwards: one value, or one a channel"),
 
-      key<&R::data>(kData, "data", "PATH",
-                    "training data: IDX directory, NAME=FILE,NAME=FILE or FILE.npz; text or a token file for the token "
-                    "objectives"),
-      key<&R::test_data>(kData, "test_data", "PATH", "held-out data; default: the test part of an IDX directory"),
-      key<&R::test_fraction>(kData, "test_fraction", "NUMBER", "the end of a token file that is held out", 0, 1),
+      key<&R::data>(
+          kData, "data", "PATH",
+          "training data: a folder of images by class, tar shards, IDX directory, NAME=FILE,NAME=FILE, FILE.npz, "
+          "FILE.csv or - (standard input); text or a token file for the token objectives"),
+      key<&R::test_data>(kData, "test_data", "PATH",
+                         "held-out data; default: the test part of a directory that has one"),
+      key<&R::test_fraction>(kData, "test_fraction", "NUMBER",
+                             "share of the data that is held out; of a token stream its end", 0, 1),
+      key<&R::folds>(kData, "folds", "NUMBER", "parts that the data is dealt into, one of which is held out; 0: none",
+                     0),
+      key<&R::fold>(kData, "fold", "NUMBER", "the one that is held out, from 1", 1),
+      key<&R::stratify>(kData, "stratify", "auto|none",
+                        "auto: each class is split by itself, where there is one a sample"),
+      key<&R::sampling>(kData, "sampling", "natural|balanced",
+                        "balanced: each epoch has as many samples of each class"),
+      key<&R::header>(kData, "header", "auto|true|false", "tables: the first line names the columns"),
+      key<&R::delimiter>(kData, "delimiter", "CHARACTER", "tables: between columns, or tab; auto: , ; tab or |"),
+      key<&R::label_column>(kData, "label_column", "NAME,...",
+                            "tables: columns of labels; none: there are none; default: the last"),
+      key<&R::columns>(kData, "columns", "PATTERN,...", "tables: columns that are read; default: all but the labels"),
+      key<&R::drop_columns>(kData, "drop_columns", "PATTERN,...", "tables: columns that are left out"),
+      key<&R::standardize>(kData, "standardize", "PATTERN,...",
+                           "tables: columns that get the training part's mean 0 and deviation 1"),
+      key<&R::bad_rows>(kData, "bad_rows", "stop|skip",
+                        "tables: what rows with missing values or another number of columns do"),
+      key<&R::text_column>(kData, "text_column", "NAME",
+                           "tables: a column of texts, which a tokenizer makes numbers of"),
+      key<&R::image_column>(kData, "image_column", "NAME",
+                            "tables: a column of paths of images, from the table's folder"),
+      key<&R::tokenizer>(kData, "tokenizer", "PATH",
+                         "a tokenizer.json (byte-level BPE or WordPiece) for texts of a table or a text file"),
+      key<&R::resize>(kData, "resize", "NUMBER",
+                      "images: length of the shorter side before the middle is cut out; 0: as small as it fits", 0),
+      key<&R::image_fit>(kData, "image_fit", "crop|stretch", "images: cut the middle out, or change the sides' ratio"),
+      key<&R::augment>(kData, "augment", "NAME,...",
+                       "images, in training: crop, flip, shift, color, cutout, each by chance"),
+      key<&R::crop_scale>(kData, "crop_scale", "NUMBER", "augment's crop: least share of the image's area", 0, 1),
+      key<&R::bad_images>(kData, "bad_images", "stop|skip",
+                          "images that cannot be decoded; skip: all are read before training, and these left out"),
+      key<&R::max_image_pixels>(kData, "max_image_pixels", "NUMBER", "of an image, larger ones are refused", 1),
+      key<&R::shuffle_buffer>(kData, "shuffle_buffer", "NUMBER",
+                              "tar shards: read one after the other, each time in a new order, with so many samples "
+                              "mixed; 0: all are mixed",
+                              0),
+      key<&R::loader_threads>(kData, "loader_threads", "NUMBER",
+                              "that decode images; 0: as many as there are processors", 0),
       key<&R::classes>(kData, "classes", "NUMBER", "labels are below it; default: from the output's shape", 0),
 
       key<&R::batch>(kStep, "batch", "NUMBER", "samples in a batch", 1),
@@ -524,6 +471,7 @@ std::string from_folder(const std::filesystem::path& base, const RecipeKey& key,
     const size_t equals = part.find('=');
     const std::string prefix = equals == std::string::npos ? "" : part.substr(0, equals + 1);
     const std::filesystem::path path = part.substr(prefix.size());
+    if (path == "-") return value;  // standard input
     result +=
         (result.empty() ? "" : ",") + prefix + (path.is_absolute() ? path : (base / path).lexically_normal()).string();
   }

@@ -15,7 +15,9 @@
 #include "base/losses.h"
 #include "base/optimizers.h"
 #include "base/tensor.h"
+#include "data/data_options.h"
 #include "program/program.h"
+#include "training/recipe_groups.h"
 
 namespace halfstep {
 
@@ -24,25 +26,9 @@ struct ByteSize {
   friend bool operator==(const ByteSize&, const ByteSize&) = default;
 };
 
-// Parameters that are trained otherwise than the rest.
-struct RecipeGroup {
-  std::vector<std::string> parameters;  // patterns
-  std::optional<double> learning_rate = {}, weight_decay = {};
-  std::string optimizer = {};  // of a pair, the one for the rest
-  friend bool operator==(const RecipeGroup&, const RecipeGroup&) = default;
-};
-
-// Weights that stay as they are before an epoch, counted from 1.
-struct UnfreezeRule {
-  std::string pattern = {};
-  int64_t epoch = 1;
-  friend bool operator==(const UnfreezeRule&, const UnfreezeRule&) = default;
-};
-
-struct Recipe {
+struct Recipe : DataOptions {
   // The model and its data.
   std::string model, data, test_data;
-  double test_fraction = 0;
   std::string init = "from_file";
   bool bn_insert = false, restore_parameters = false;
   std::vector<std::string> bn_after;
@@ -123,7 +109,6 @@ struct Recipe {
   int64_t patience = 0;
   double min_delta = 0;
   bool overwrite = false, ema_weights = true;
-
   std::set<std::string> given;  // keys that were set, by a file or an option
 };
 
@@ -147,7 +132,6 @@ std::span<const RecipeKey> recipe_keys();
 std::string key_of_option(const std::string& option);
 std::span<const std::pair<std::string_view, std::string_view>> key_aliases();  // alias, key
 const RecipeKey* find_key(const std::string& name);                            // nullptr: there is none
-
 // Sets one key; Error names the key, suggests the nearest one if it is unknown.
 void set_key(Recipe& recipe, const std::string& key, const std::string& value);
 // A shape with a first axis names the batch too. Error if `batch` is given and differs.
@@ -160,8 +144,7 @@ std::map<std::string, std::string> notes_of(const Recipe& recipe);
 // What `step`, a compiled one, was compiled with. Error where its notes do not say, or say what no recipe may.
 Recipe recipe_of_step(const CompiledModel& model, const std::string& step);
 
-// `given` over the recipe a step was compiled with. Error naming every key of `given` that needs another compilation;
-// `step` names the compiled step.
+// `given` over the recipe that `step` was compiled with. Error naming every key of it that needs another compilation.
 Recipe recipe_over_compiled(const Recipe& compiled, const Recipe& given, const std::string& step);
 
 }  // namespace halfstep

@@ -85,17 +85,7 @@ std::string write_groups(const std::vector<RecipeGroup>& groups) {
     if (group.learning_rate) keys.emplace_back("learning_rate", fmt::format("{}", *group.learning_rate));
     if (group.weight_decay) keys.emplace_back("weight_decay", fmt::format("{}", *group.weight_decay));
     if (!group.optimizer.empty()) keys.emplace_back("optimizer", group.optimizer);
-    text += (text.empty() ? "" : ";") + group_text(keys);
-  }
-  return text;
-}
-
-std::string group_text(const std::vector<std::pair<std::string, std::string>>& keys) {
-  std::string text;
-  for (const auto& [name, value] : keys) {
-    if (value.find_first_of(",;") != std::string::npos)
-      throw Error(fmt::format("{}: '{}' holds ',' or ';', which separate groups and their keys", name, value));
-    text += (text.empty() ? "" : ",") + name + "=" + value;
+    text += (text.empty() ? "" : ";") + keys_text(keys, "groups");
   }
   return text;
 }

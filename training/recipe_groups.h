@@ -2,19 +2,31 @@
 // and epochs by pattern: "layer4.*=2,layer3.*=5".
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "training/recipe.h"
-
 namespace halfstep {
+
+// Parameters that are trained otherwise than the rest.
+struct RecipeGroup {
+  std::vector<std::string> parameters;  // patterns
+  std::optional<double> learning_rate = {}, weight_decay = {};
+  std::string optimizer = {};  // of a pair, the one for the rest
+  friend bool operator==(const RecipeGroup&, const RecipeGroup&) = default;
+};
+
+// Weights that stay as they are before an epoch, counted from 1.
+struct UnfreezeRule {
+  std::string pattern = {};
+  int64_t epoch = 1;
+  friend bool operator==(const UnfreezeRule&, const UnfreezeRule&) = default;
+};
 
 // Error naming each group by its number from 1, and all that is unknown or no value of its key.
 std::vector<RecipeGroup> read_groups(const std::string& text);
 std::string write_groups(const std::vector<RecipeGroup>& groups);
-// One group of read_groups's text. Error where a value holds what separates them.
-std::string group_text(const std::vector<std::pair<std::string, std::string>>& keys);
 
 // Between the patterns of a group.
 inline constexpr char kBetweenPatterns = '|';

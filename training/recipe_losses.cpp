@@ -158,16 +158,16 @@ std::string write_losses(const std::vector<LossTerm>& losses) {
     for (const LossKey& key : loss_keys())
       if (std::string value = get_loss_key(term.loss, key, kListSeparator); !value.empty())
         keys.emplace_back(key.name, std::move(value));
-    text += (text.empty() ? "" : ";") + loss_text(keys);
+    text += (text.empty() ? "" : ";") + keys_text(keys, "losses");
   }
   return text;
 }
 
-std::string loss_text(const std::vector<std::pair<std::string, std::string>>& keys) {
+std::string keys_text(const std::vector<std::pair<std::string, std::string>>& keys, std::string_view several) {
   std::string text;
   for (const auto& [name, value] : keys) {
     if (value.find_first_of(",;") != std::string::npos)
-      throw Error(fmt::format("{}: '{}' holds ',' or ';', which separate losses and their keys", name, value));
+      throw Error(fmt::format("{}: '{}' holds ',' or ';', which separate {} and their keys", name, value, several));
     text += (text.empty() ? "" : ",") + name + "=" + value;
   }
   return text;

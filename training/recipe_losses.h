@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,8 +20,8 @@ void set_loss_key(OutputLoss& loss, const LossKey& key, const std::string& text,
 std::string get_loss_key(const OutputLoss& loss, const LossKey& key, char separator);
 // Between the values of a list of one of several losses: "class_weights=1:2:3".
 inline constexpr char kListSeparator = ':';
-// One loss of read_losses's text. Error where a value holds what separates them.
-std::string loss_text(const std::vector<std::pair<std::string, std::string>>& keys);
+// One of `several` ("losses", "groups") in such a text. Error where a value holds what separates them.
+std::string keys_text(const std::vector<std::pair<std::string, std::string>>& keys, std::string_view several);
 // The parts of a text; of an empty one none.
 std::vector<std::string> split(const std::string& text, char separator);
 

@@ -18,13 +18,6 @@ bool is_there(const fs::path& path) {
   return fs::exists(fs::symlink_status(path, unreadable));
 }
 
-bool begins_with(const fs::path& file, std::string_view text) {
-  std::ifstream stream(file, std::ios::binary);
-  std::string begin(text.size(), '\0');
-  stream.read(begin.data(), static_cast<std::streamsize>(begin.size()));
-  return stream.gcount() == static_cast<std::streamsize>(begin.size()) && begin == text;
-}
-
 bool is_empty_file(const fs::path& file) {
   std::error_code failed;
   return fs::is_regular_file(file, failed) && fs::file_size(file, failed) == 0;
@@ -36,27 +29,72 @@ bool has_checkpoints(const fs::path& out) {
   return fs::is_directory(checkpoints, unreadable) && !list_checkpoints(checkpoints).empty();
 }
 
+// What runs write beside checkpoints and event files, and how it is told from the user's.
+struct WrittenFile {
+  std::string_view name, ending;  // no ending: this is all of its name
+  std::string_view mark;          // that it begins with
+  RunWrites by;                   // and by those that write more
+};
+constexpr WrittenFile kWritten[] = {
+    {"recipe.toml", "", kRunRecipeMark, RunWrites::records_and_model},
+    {"precision.json", "", "{\"compile\":{", RunWrites::records_and_model},
+    {"metrics.jsonl", "", "{\"kind\":", RunWrites::records},
+    {"confusion.", "svg", kConfusionMark, RunWrites::records},  // confusion.LOSS.svg, too
+};
+
+const WrittenFile* row_of(const fs::path& file) {
+  const std::string name = file.filename().string();
+  const auto* row = std::ranges::find_if(kWritten, [&](const WrittenFile& one) {
+    return one.ending.empty() ? name == one.name
+                              : name.starts_with(one.name) && name.substr(one.name.size()).ends_with(one.ending);
+  });
+  return row == std::end(kWritten) ? nullptr : &*row;
+}
+
+bool is_a_runs(const fs::path& file, const WrittenFile& row) {
+  return is_empty_file(file) || begins_with(file, row.mark);
+}
+
+bool is_event_file(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name.starts_with("events.out.tfevents.") && name.ends_with(".halfstep");
+}
+
+std::vector<fs::path> files_in(const fs::path& directory) {
+  std::vector<fs::path> files;
+  std::error_code unreadable;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, unreadable)) files.push_back(entry.path());
+  std::ranges::sort(files);
+  return files;
+}
+
+// Nothing tells a trained model from one of the user's but the recipe beside it.
+bool has_recipe(const fs::path& out) { return begins_with(out / "recipe.toml", kRunRecipeMark); }
+
 // Files with names that a run would write and that no run wrote.
-std::vector<std::string> files_of_others(const fs::path& out, const Recipe& recipe) {
-  if (has_checkpoints(out)) return {};  // a run's
+std::vector<std::string> files_of_others(const fs::path& out, const Recipe& recipe, RunWrites writes) {
   std::vector<std::string> names;
-  const fs::path written = out / "recipe.toml", metrics = out / "metrics.jsonl";
-  const bool is_runs = begins_with(written, kRunRecipeMark);
-  if (is_there(written) && !is_runs) names.push_back("recipe.toml");
-  if (is_there(metrics) && fs::is_regular_file(metrics) && !is_empty_file(metrics) &&
-      !begins_with(metrics, "{\"kind\":"))
-    names.push_back("metrics.jsonl");
-  for (const fs::path& name : {trained_file(recipe).filename(), fs::path("precision.json"), fs::path("confusion.svg")})
-    if (is_there(out / name) && !is_runs) names.push_back(name.string());
+  const bool draws = std::ranges::any_of(recipe.measures, [](const auto& name) { return name.ends_with("confusion"); });
+  for (const fs::path& file : files_in(out)) {
+    const WrittenFile* row = row_of(file);
+    std::error_code unreadable;
+    if (row == nullptr || row->by > writes || (row->mark == kConfusionMark && !draws) || fs::is_other(file, unreadable))
+      continue;
+    if (!is_a_runs(file, *row)) names.push_back(file.filename().string());
+  }
+  if (const fs::path trained = out / trained_file(recipe).filename();
+      writes == RunWrites::records_and_model && is_there(trained) && !has_recipe(out))
+    names.push_back(trained.filename().string());
   return names;
 }
 
 bool is_free(const fs::path& out) {
   std::error_code unreadable;
   if (!is_there(out)) return true;
-  if (!fs::is_directory(out, unreadable)) return false;
-  return std::ranges::all_of(fs::directory_iterator(out, unreadable),
-                             [](const fs::directory_entry& entry) { return entry.path().filename() == ".lock"; });
+  const fs::directory_iterator entries(out, unreadable);
+  return !unreadable && std::ranges::all_of(entries, [](const fs::directory_entry& entry) {
+    return entry.path().filename() == ".lock";
+  });
 }
 
 void make(const fs::path& out) {
@@ -75,12 +113,20 @@ void recover(const fs::path& out) {
     recover_checkpoints(checkpoints);
 }
 
-// All but what no run writes.
-void remove_run(const fs::path& out) {
+// What a run wrote, and nothing else; the recipe last, which tells whose the rest is.
+void remove_run(const fs::path& out, const Recipe& recipe) {
   std::error_code failed;
-  for (const CheckpointEntry& entry : list_checkpoints(out / "checkpoints")) fs::remove_all(entry.path, failed);
-  for (const char* name : {"metrics.jsonl", "recipe.toml"})
-    if (!failed) fs::remove(out / name, failed);
+  const auto remove = [&](const fs::path& path) {
+    if (!failed) fs::remove_all(path, failed);
+  };
+  for (const CheckpointEntry& entry : list_checkpoints(out / "checkpoints")) remove(entry.path);
+  for (const fs::path& file : files_in(out / "tensorboard"))
+    if (is_event_file(file)) remove(file);
+  if (has_recipe(out)) remove(out / trained_file(recipe).filename());
+  for (const fs::path& file : files_in(out))
+    if (const WrittenFile* row = row_of(file); row != nullptr && row->mark != kRunRecipeMark && is_a_runs(file, *row))
+      remove(file);
+  if (has_recipe(out)) remove(out / "recipe.toml");
   if (failed) throw Error("overwrite: cannot remove what a run left in '" + out.string() + "': " + failed.message());
 }
 
@@ -93,15 +139,16 @@ fs::path run_of(const fs::path& resume) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
-RunDirectory take_named(const fs::path& out, const Recipe& recipe) {
+RunDirectory take_named(const fs::path& out, const Recipe& recipe, RunWrites writes) {
   make(out);
   RunDirectory taken{out, locked(out), {}};
   recover(out);
-  if (const std::vector<std::string> names = files_of_others(out, recipe); !names.empty()) {
+  if (const std::vector<std::string> names = files_of_others(out, recipe, writes); !names.empty()) {
     std::string list;
     for (const std::string& name : names) list += (list.empty() ? "'" : ", '") + name + "'";
     throw Error(fmt::format(
-        "output directory '{}' holds {}, which no run wrote and this one would: choose another directory with --out",
+        "output directory '{}' holds {}, which no run wrote and this one would: choose another directory with --out, "
+        "or move what is yours",
         out.string(), list));
   }
   if (!recipe.resume.empty() || !has_checkpoints(out)) return taken;
@@ -110,7 +157,7 @@ RunDirectory take_named(const fs::path& out, const Recipe& recipe) {
         fmt::format("output directory '{0}' holds the checkpoints of another run: go on with that by --resume "
                     "{0}/checkpoints, choose another directory with --out, or remove that run with --overwrite",
                     out.string()));
-  remove_run(out);
+  remove_run(out, recipe);
   return taken;
 }
 
@@ -120,11 +167,18 @@ fs::path trained_file(const Recipe& recipe) {
   return fs::path(recipe.out) / (fs::path(recipe.model).stem().string() + ".trained.onnx");
 }
 
-RunDirectory take_run_directory(const Recipe& recipe) {
+bool begins_with(const fs::path& file, std::string_view mark) {
+  std::ifstream stream(file, std::ios::binary);
+  std::string begin(mark.size(), '\0');
+  stream.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  return stream.gcount() == static_cast<std::streamsize>(begin.size()) && begin == mark;
+}
+
+RunDirectory take_run_directory(const Recipe& recipe, RunWrites writes) {
   const fs::path out = recipe.out;
-  if (recipe.given.contains("out")) return take_named(out, recipe);
-  if (const fs::path before = run_of(recipe.resume); !before.empty()) return take_named(before, recipe);
-  if (recipe.overwrite) return take_named(out, recipe);
+  if (recipe.given.contains("out")) return take_named(out, recipe, writes);
+  if (const fs::path before = run_of(recipe.resume); !before.empty()) return take_named(before, recipe, writes);
+  if (recipe.overwrite) return take_named(out, recipe, writes);
   for (int64_t number = 1;; ++number) {
     fs::path path = out;
     if (number > 1) path += "-" + std::to_string(number);

@@ -2,23 +2,77 @@
 
 #include <fmt/format.h>
 
-#include <tuple>
+#include <algorithm>
 
 #include "base/error.h"
+#include "data/split.h"
+#include "data/table.h"
 #include "runtime/cuda_probe.h"
 #include "training/notes.h"
 
 namespace halfstep {
 namespace {
 
-Dataset open_set(const Recipe& recipe, const std::string& specification, Split split) {
-  return recipe.objective == "labels" ? open_dataset(specification, split) : open_tokens(specification);
+Dataset open_set(const Recipe& recipe, const std::string& specification, Split split, const DataFacts& facts) {
+  return recipe.objective == "labels" ? open_dataset(specification, split, recipe, facts)
+                                      : open_tokens(specification, recipe.tokenizer);
 }
 
-std::optional<Dataset> open_test_data(const Recipe& recipe) {
-  if (!recipe.test_data.empty()) return open_set(recipe, recipe.test_data, Split::test);
-  std::error_code unreadable;
-  if (std::filesystem::is_directory(recipe.data, unreadable)) return open_set(recipe, recipe.data, Split::test);
+// The test part of a directory; token files have none.
+bool holds_test_part(const Recipe& recipe) {
+  return recipe.objective == "labels" && !recipe.data.empty() && has_test_part(recipe.data);
+}
+
+bool splits(const Recipe& recipe) { return recipe.test_fraction > 0 || recipe.folds > 0; }
+
+// Arrays that may hold one class a sample.
+std::vector<std::string> label_arrays(const Recipe& recipe) {
+  std::vector<std::string> names;
+  for (const LossTerm& loss : recipe.losses)
+    if (const std::string name = label_input(loss.loss); !name.empty()) names.push_back(name);
+  names.emplace_back("labels");
+  return names;
+}
+
+// As the run began whose facts these are.
+SplitOptions split_options(const Recipe& recipe, const DataFacts& facts) {
+  if (recipe.test_fraction > 0 && recipe.folds > 0)
+    throw Error("test_fraction and folds: both are given, and each says what is held out: leave one of them out");
+  if (recipe.test_fraction >= 1) throw Error("test_fraction: below 1 expected, since something is to be trained on");
+  SplitOptions options{.fraction = recipe.test_fraction,
+                       .folds = recipe.folds,
+                       .fold = recipe.fold,
+                       .seed = facts.split_seed.value_or(static_cast<uint64_t>(recipe.seed)),
+                       .stratified = recipe.stratify == "auto",
+                       .labels = label_arrays(recipe)};
+  if (const std::string is = options.text() + (options.stratified ? "" : ", stratify none");
+      !facts.split.empty() && facts.split != is)
+    throw Error(
+        fmt::format("{}: the checkpoint's run held out {}: give the same, so that no sample is both trained and "
+                    "tested on",
+                    is, facts.split));
+  return options;
+}
+
+Data split(Dataset all, const Recipe& recipe, const DataFacts& facts) {
+  const SplitOptions options = split_options(recipe, facts);
+  auto [train, test] = split_dataset(std::move(all), options);
+  for (DataFacts* f : {&train.facts, &test.facts}) {
+    f->split_seed = options.seed;
+    f->split = options.text() + (options.stratified ? "" : ", stratify none");
+  }
+  return {std::move(train), std::move(test)};
+}
+
+// Named, or the part of a directory that has one, unless the recipe splits what it trains on.
+std::optional<Dataset> open_test_data(const Recipe& recipe, const DataFacts& facts) {
+  if (!recipe.test_data.empty()) {
+    if (splits(recipe))
+      throw Error(fmt::format("{}: held-out data is named already: leave one of them out",
+                              recipe.folds > 0 ? "folds" : "test_fraction"));
+    return open_set(recipe, recipe.test_data, Split::test, facts);
+  }
+  if (!splits(recipe) && holds_test_part(recipe)) return open_set(recipe, recipe.data, Split::test, facts);
   return std::nullopt;
 }
 
@@ -46,24 +100,63 @@ namespace {
 
 Data open_data(const Recipe& recipe) {
   if (recipe.data.empty()) refuse_without_data(recipe);
-  Data data{open_set(recipe, recipe.data, Split::train), open_test_data(recipe)};
-  if (recipe.test_fraction == 0) return data;
-  if (data.test) throw Error("test_fraction: held-out data is named already: leave one of them out");
-  std::tie(data.train, data.test) = split_tokens(data.train, recipe.test_fraction);
+  const DataFacts began = recipe.resume.empty() ? DataFacts() : read_data_facts(recipe.resume);
+  if (!began.split.empty() && !splits(recipe))
+    throw Error(
+        fmt::format("the run of '{}' held out {}: give the same, so that no sample is both trained and tested on",
+                    recipe.resume, began.split));
+  Dataset all = open_set(recipe, recipe.data, Split::train, began);
+  Data data = splits(recipe) && recipe.test_data.empty() ? split(std::move(all), recipe, began)
+                                                         : Data{std::move(all), std::nullopt};
+  if (!recipe.standardize.empty() && began.scalings.empty()) {
+    if (!began.columns.empty())
+      throw Error(fmt::format("standardize: the run of '{}' did not: leave it out", recipe.resume));
+    data.train.facts.scalings = learn_scalings(data.train, recipe.standardize);
+  }
+  if (data.test)
+    data.test->facts = data.train.facts;
+  else
+    data.test = open_test_data(recipe, data.train.facts);
+  apply_scalings(data.train);
+  if (data.test) apply_scalings(*data.test);
   return data;
 }
 
 void predict_given_data(Recipe& recipe) {
   recipe.test_data.clear();
   recipe.test_fraction = 0;
+  recipe.folds = 0;
 }
 
-Dataset open_evaluation_data(const Recipe& recipe) {
+Dataset open_evaluation_data(const Recipe& recipe, const std::filesystem::path& checkpoint) {
   if (recipe.test_data.empty() && recipe.data.empty())
     throw Error("no data is given: name it with --test_data or --data");
-  if (std::optional<Dataset> test = open_test_data(recipe)) return std::move(*test);
-  Dataset all = open_set(recipe, recipe.data, Split::test);
-  return recipe.test_fraction > 0 ? split_tokens(all, recipe.test_fraction).second : all;
+  const bool learns = checkpoint.empty() && recipe.objective == "labels" && !recipe.data.empty() &&
+                      (!recipe.test_data.empty() || splits(recipe) || holds_test_part(recipe)) && teaches(recipe.data);
+  if (learns) {
+    Recipe training = recipe;
+    training.resume.clear();
+    Data data = open_data(training);
+    data.test->remarks.insert(data.test->remarks.begin(), data.train.remarks.begin(), data.train.remarks.end());
+    return std::move(*data.test);
+  }
+  const DataFacts facts = checkpoint.empty() ? DataFacts() : read_data_facts(checkpoint);
+  if (!recipe.standardize.empty() && facts.scalings.empty())
+    throw Error(
+        "standardize: only the training data says by what: name it with data and this with test_data, or give "
+        "a checkpoint of the run that did");
+  std::optional<Dataset> test = open_test_data(recipe, facts);
+  if (!test) test = open_set(recipe, recipe.data, Split::test, facts);
+  if (splits(recipe) && recipe.test_data.empty()) {
+    Data parts = split(std::move(*test), recipe, facts);
+    parts.test->remarks = std::move(parts.train.remarks);
+    test = std::move(parts.test);
+  }
+  if (!test->facts.classes.empty() && checkpoint.empty())
+    test->remarks.emplace_back(
+        "the numbers of the classes are of this data alone: a checkpoint, or data and test_data, say those of the run");
+  apply_scalings(*test);
+  return std::move(*test);
 }
 
 FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
@@ -74,6 +167,14 @@ FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
                 : recipe.objective == "masked_token" ? Objective::masked_token
                                                      : Objective::labels;
   tokens.ids = recipe.ids;
+  options.class_arrays = label_arrays(recipe);
+  options.augment = recipe.augment, options.crop_scale = recipe.crop_scale;
+  // What the graph makes 0.
+  for (size_t c = 0; c < options.cutout_fill.size() && !recipe.mean.empty(); ++c) {
+    const double mean = recipe.mean[recipe.mean.size() == 1 ? 0 : std::min(c, recipe.mean.size() - 1)];
+    options.cutout_fill[c] =
+        static_cast<uint8_t>(std::clamp(mean / recipe.scale.value_or(1.0 / 255) + 0.5, 0.0, 255.0));
+  }
   if (tokens.kind != Objective::masked_token) return options;
   tokens.vocabulary = value_ranges(recipe, model).classes;
   if (!recipe.mask_token)
@@ -149,11 +250,19 @@ LearningRateSchedule schedule_of(const Recipe& r) {
   return s;
 }
 
+SampleOrder order_of(const Recipe& recipe) {
+  if (recipe.sampling == "natural") return recipe.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored;
+  if (!recipe.shuffle)
+    throw Error("sampling: balanced draws its samples in a new order each epoch: leave shuffle = false out");
+  if (recipe.objective != "labels") throw Error("sampling: a stream of tokens has no classes: leave balanced out");
+  return SampleOrder::balanced;
+}
+
 TrainOptions train_options(const Recipe& r, const CompiledModel& model, const SignalGuard& signals) {
   TrainOptions o;
   o.epochs = r.epochs, o.max_steps = r.max_steps, o.accumulation = r.accumulation;
   o.seed = static_cast<uint64_t>(r.seed);
-  o.order = r.shuffle ? SampleOrder::shuffled : SampleOrder::as_stored;
+  o.order = order_of(r);
   o.schedule = schedule_of(r);
   o.skipped = r.skipped_steps_count ? TrainOptions::advance_the_schedule : TrainOptions::hold_the_schedule;
   o.plateau = {.measure = r.plateau_measure,

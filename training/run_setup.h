@@ -18,12 +18,14 @@ struct Data {
   Dataset train;
   std::optional<Dataset> test;
 };
-// What the recipe calls data and test_data, or splits off by test_fraction.
+// What the recipe calls data and test_data, or splits off by test_fraction or folds. A run that resumes sees its data
+// as it began: Error where that contradicts the recipe.
 Data open_data(const Recipe& recipe);
 // For predictions of the data that a command names: what a recipe holds out does not stand in its place.
 void predict_given_data(Recipe& recipe);
-// The held-out set, or all of the data where none is named.
-Dataset open_evaluation_data(const Recipe& recipe);
+// The held-out set, or all of the data where none is named; as the run saw it that wrote `checkpoint`, or, empty, as
+// one would that trained on the recipe's data.
+Dataset open_evaluation_data(const Recipe& recipe, const std::filesystem::path& checkpoint = {});
 
 // What evaluations measure; Error where the names of classes cannot be read.
 MeasureOptions measure_options(const Recipe& recipe);

@@ -111,6 +111,7 @@ class Training {
         plateau_(options.plateau),
         best_(options.best) {
     check(options.schedule);
+    rate_shares(executor.model().notes, options.schedule.learning_rate, 1);
     train_.feed.check(options.ranges);
     if (test_set != nullptr) {
       const int evaluate = program_index(executor.model(), "evaluate");
@@ -118,15 +119,17 @@ class Training {
       const DataFeed feed(*test_set, program, options.feed);
       feed.check(options.ranges);
       // What is wrong with them should not show after an epoch.
-      Measures(options.measures, program, executor.model().notes, feed.samples());
+      held_out_ = Measures(options.measures, program, executor.model().notes, feed.samples()).names();
     }
     check_accumulation();
     if (options.accumulation > 1) accumulate_.emplace(executor.model(), "accumulate", train_set, options.feed);
+    if (accumulate_) accumulate_->feed.share_images(train_.feed);
     if (accumulate_ && accumulate_->feed.batch() != train_.feed.batch())
       throw Error("programs 'train' and 'accumulate' have different batches: compile the model again");
     step_samples_ = checked_mul(train_.feed.batch(), options.accumulation, "samples of a step");
     state_.seed = options.seed;
     state_.samples = train_.feed.samples();
+    state_.data = train_set.facts;
     if (step_samples_ > state_.samples)
       throw Error(
           fmt::format("one step takes {} samples (batch {}, accumulation {}), but the training set has {}: "
@@ -144,6 +147,8 @@ class Training {
       resume();
     else if (options.grad_scaler)
       write_grad_scalers(executor, *options.grad_scaler, "grad_scaler");
+    state_.best = of_rule(state_.best, best_);
+    if (options.schedule.kind == "plateau") state_.plateau = of_rule(state_.plateau, plateau_);
   }
 
   TrainReport run() {
@@ -159,7 +164,7 @@ class Training {
                       .value = *best.value,
                       .epoch = best.epoch,
                       .step = best.step,
-                      .checkpoint = checkpoint_of_step(options_.checkpoints.directory, best.step)};
+                      .checkpoint = checkpoint_of_best()};
     report_.seconds = seconds_since(start);
     report_.counters = executor_.counters();
     report_.memory = executor_.memory();
@@ -177,28 +182,51 @@ class Training {
     int64_t iteration = 0;
   };
 
+  // It lies in another run's directory where this one goes on from that, and has found no better one.
+  fs::path checkpoint_of_best() const {
+    fs::path before = options_.resume.lexically_normal();
+    if (!before.empty() && !before.has_filename()) before = before.parent_path();
+    const fs::path beside = before.has_parent_path() ? before.parent_path() : fs::path(".");
+    for (const fs::path& directory : {options_.checkpoints.directory, before, before.empty() ? before : beside})
+      if (const fs::path found = directory.empty() ? fs::path() : checkpoint_of_step(directory, state_.best.step);
+          !found.empty())
+        return found;
+    return {};
+  }
+
   bool has_waited_enough() const { return best_.patience > 0 && state_.best.waited >= best_.patience; }
+
+  bool has_output(const char* program, const Name& name) const {
+    const std::vector<Buffer>& buffers =
+        executor_.model().programs[static_cast<size_t>(program_index(executor_.model(), program))].buffers;
+    return std::ranges::any_of(buffers,
+                               [&](const Buffer& b) { return b.kind == BufferKind::output && b.name == name; });
+  }
+
+  EpochMeasures measures_of_epochs(const Dataset& train_set) const {
+    EpochMeasures run{.asked = options_.measures.names, .held_out = held_out_, .is_evaluated = test_set_ != nullptr};
+    run.has_classes = has_output("train", kCorrect);
+    run.has_tokens = train_set.tokens && notes().empty();
+    for (size_t i = 0; i < notes().size(); ++i) {
+      run.has_classes |= has_output("train", of_loss(kCorrect, i));
+      run.has_tokens |= train_set.tokens && notes()[i].classes > 0 && notes()[i].labels == kTokenLabels;
+      if (test_set_ != nullptr && has_output("evaluate", of_loss(kRowCorrect, i)))
+        run.held_out.push_back(notes()[i].name + ".accuracy");
+    }
+    run.has_text = run.has_tokens && train_set.tokens->file->is_text();
+    return run;
+  }
 
   // Measures that this run will not have.
   void check_rules(const Dataset& train_set) const {
-    const Program& program = executor_.model().programs[static_cast<size_t>(train_.program)];
+    const EpochMeasures run = measures_of_epochs(train_set);
     Problems problems;
     const auto check = [&](const char* key, const std::string& measure) {
-      if (measure.empty()) return;
-      check_measure(key, measure, options_.measures.names);
-      if (measure.starts_with("test_") && test_set_ == nullptr)
-        problems.add(fmt::format("{}: {} is of held-out data, and there is none: name test_data, or take {}", key,
-                                 measure, measure.substr(5)));
-      const bool counts = std::ranges::any_of(program.buffers, [](const Buffer& b) {
-        return b.kind == BufferKind::output && (b.name == kCorrect || is_of_a_loss(b.name, kCorrect));
-      });
-      if (std::ranges::find(options_.measures.names, measure.substr(measure.find('_') + 1)) !=
-          options_.measures.names.end())
-        return;
-      if (measure.ends_with("accuracy") && !counts)
-        problems.add(fmt::format("{}: {} is of classes, and the loss has none: take loss", key, measure));
-      if ((measure.ends_with("perplexity") || measure.ends_with("bits_per_byte")) && !train_set.tokens)
-        problems.add(fmt::format("{}: {} is of tokens, and the data are none: take loss", key, measure));
+      if (!measure.empty()) try {
+          check_measure(key, measure, run);
+        } catch (const Error& e) {
+          problems.add(e.what());
+        }
     };
     check("best", best_.measure);
     if (options_.schedule.kind == "plateau") check("plateau_measure", plateau_.measure);
@@ -241,7 +269,9 @@ class Training {
   void run_epoch() {
     observer_.epoch_begun(state_.epoch + 1, steps_per_epoch());
     const std::vector<int64_t> order = samples_of(state_.epoch);
+    train_.feed.announce({{order.begin() + state_.position, order.end()}, state_.seed, state_.epoch, state_.position});
     epoch_start_ = Clock::now();
+    waited_before_ = train_.feed.waited().value_or(0);
     epoch_samples_ = 0;
     while (!epoch_ended() && !at_step_limit() && !signalled()) {
       submit_step(order);
@@ -272,7 +302,12 @@ class Training {
       observer_.epoch_finished(row);
       report_.epochs.push_back(row);
       if (epoch_ended()) {
-        follow_rules(row);
+        try {
+          follow_rules(row);
+        } catch (const Error&) {
+          save();  // a run that goes on from it ends this epoch by another measure
+          throw;
+        }
         ++state_.epoch;
         state_.position = 0;
         state_.totals = {};
@@ -289,11 +324,11 @@ class Training {
       if (!value) throw Error(fmt::format("{}: epoch {} has no {}: take another measure", key, row.epoch, measure));
       return *value;
     };
-    if (options_.schedule.kind == "plateau")
-      state_.plateau =
-          after_epoch(state_.plateau, plateau_, options_.schedule, measured("plateau_measure", plateau_.measure));
-    if (const BestRule& rule = best_; !rule.measure.empty())
-      state_.best = after_epoch(state_.best, rule, measured("best", rule.measure), row.epoch, row.step);
+    const bool has_plateau = options_.schedule.kind == "plateau", has_best = !best_.measure.empty();
+    const double of_plateau = has_plateau ? measured("plateau_measure", plateau_.measure) : 0,
+                 of_best = has_best ? measured("best", best_.measure) : 0;
+    if (has_plateau) state_.plateau = after_epoch(state_.plateau, plateau_, options_.schedule, of_plateau);
+    if (has_best) state_.best = after_epoch(state_.best, best_, of_best, row.epoch, row.step);
   }
 
   // The schedule's step: without those that were skipped long enough ago.
@@ -317,9 +352,13 @@ class Training {
       const bool ends_step = i + 1 == options_.accumulation;
       const Stage& stage = ends_step ? train_ : *accumulate_;
       const std::vector<std::span<std::byte>> staging = executor_.begin_step(stage.program);
-      stage.feed.fill(
-          order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
-          {.learning_rate = rate, .rate_shares = shares, .iteration = state_.iteration, .seed = state_.seed}, staging);
+      stage.feed.fill(order.subspan(static_cast<size_t>(state_.position), static_cast<size_t>(batch)),
+                      {.learning_rate = rate,
+                       .rate_shares = shares,
+                       .iteration = state_.iteration,
+                       .seed = state_.seed,
+                       .use = StepInputs::trained_on},
+                      staging);
       InFlight submitted{.ticket = executor_.submit(),
                          .ends_step = ends_step,
                          .row = {},
@@ -423,6 +462,8 @@ class Training {
     row.skipped = totals.skipped;
     row.seconds = seconds_since(epoch_start_);
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
+    if (const std::optional<double> waited = train_.feed.waited())
+      row.data_wait = (*waited - waited_before_) / std::max(row.seconds, 1e-9);
     if (const auto loss = token_loss(notes(), row.losses, row.loss))
       row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     return row;
@@ -452,6 +493,7 @@ class Training {
   HeadwayWatch headway_;
   PlateauRule plateau_;
   BestRule best_;
+  std::vector<std::string> held_out_;  // measures that evaluations tell
   int64_t step_samples_ = 0;
   TrainState state_;
   TrainReport report_;
@@ -460,6 +502,7 @@ class Training {
   StepRow last_row_;
   InFlight last_submitted_;  // of the same step
   Clock::time_point epoch_start_;
+  double waited_before_ = 0;   // seconds, for images of the epochs before
   int64_t epoch_samples_ = 0;  // in this run
   Clock::time_point last_progress_;
 };

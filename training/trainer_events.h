@@ -53,6 +53,7 @@ struct EpochRow {
   int64_t skipped = 0;
   double samples_per_second = 0;  // training alone
   double seconds = 0;
+  std::optional<double> data_wait{};  // share of the time that training waited for images; absent: there are none
   std::optional<TokenMeasures> tokens{};
 };
 
@@ -75,7 +76,7 @@ struct BestEpoch {
   std::string measure{};
   double value = 0;
   int64_t epoch = 0, step = 0;
-  std::filesystem::path checkpoint{};  // empty: it is another run's, or there is none
+  std::filesystem::path checkpoint{};  // empty: there is none, or none any more
 };
 
 struct TrainReport {

@@ -39,7 +39,7 @@ std::string page_of(std::string_view html, const std::string& css, const std::st
   return page;
 }
 
-std::optional<std::string> refusal_of_page(const std::string& path) {
+std::optional<std::string> refusal_of_page(const std::string& path, std::string_view option) {
   constexpr std::string_view kMark = "<meta name=\"generator\" content=\"halfstep\">";
   constexpr size_t kBegin = 512;  // in which every page has it
   std::error_code unknown;
@@ -48,8 +48,8 @@ std::optional<std::string> refusal_of_page(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   file.read(begin.data(), kBegin);
   if (file.gcount() == 0 || begin.find(kMark) != std::string::npos) return std::nullopt;
-  return fmt::format("'{}' is there, is no page of halfstep's and would be written over: name another file with --html",
-                     path);
+  return fmt::format("'{}' is there, is no page of halfstep's and would be written over: name another file with {}",
+                     path, option);
 }
 
 }  // namespace halfstep

@@ -259,9 +259,10 @@ typedef struct halfstep_api {
   halfstep_status* (*next_finished)(halfstep_step* step, int64_t* number, double* loss, double* scale,
                                     int32_t* skipped);
 
-  /* Says that the caller has trained `epochs` whole epochs of `samples` samples, until the next train_step. A
-   * checkpoint written then is one that `halfstep train --resume` goes on from with the next epoch, in its own order;
-   * it refuses those of other moments, whose place in the data nobody knows. */
+  /* Says that the caller has trained `epochs` whole epochs of `samples` samples. A checkpoint written before the next
+   * train_step is one that `halfstep train --resume` goes on from with the next epoch, in its own order; it refuses
+   * those of other moments, whose place in the data nobody knows. The steps that follow are of epoch `epochs` + 1,
+   * which recipe key unfreeze asks for. */
   halfstep_status* (*set_epochs)(halfstep_step* step, int64_t epochs, int64_t samples);
 
   /* The state of the loss scale after the last step: waits for the device. Writing sets the scale and the tracker of
@@ -289,6 +290,9 @@ typedef struct halfstep_api {
    * measures. NaN: it is not defined. A name is the step's until the next of these four calls. */
   halfstep_status* (*measure_count)(halfstep_step* step, size_t* count);
   halfstep_status* (*measure_at)(halfstep_step* step, size_t index, const char** name, double* value);
+
+  /* What set_epochs said last, or the checkpoint that was loaded since; 0 at first. */
+  halfstep_status* (*epoch_count)(const halfstep_step* step, int64_t* count);
 } halfstep_api;
 
 typedef struct halfstep_compiler_api {

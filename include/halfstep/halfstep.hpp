@@ -405,6 +405,11 @@ class Step {
     check(runtime().write_parameters(handle(), values.data(), values.size()));
   }
 
+  int64_t epoch_count() const {
+    int64_t count = 0;
+    check(runtime().epoch_count(handle(), &count));
+    return count;
+  }
   void set_epochs(int64_t epochs, int64_t samples) { check(runtime().set_epochs(handle(), epochs, samples)); }
   void save_checkpoint(const std::string& directory, int32_t keep = 3) {
     check(runtime().save_checkpoint(handle(), directory.c_str(), keep));

@@ -229,8 +229,14 @@ class Step:
         """From a checkpoint, or from the newest of a directory."""
         self._native.restore(os.fspath(path))
 
+    @property
+    def epoch_count(self) -> int:
+        """Whole epochs so far, as ``set_epochs`` or a restored checkpoint said."""
+        return self._native.epoch_count()
+
     def set_epochs(self, epochs: int, samples: int) -> None:
-        """Before ``save``: so many epochs of so many samples are done, for ``halfstep train --resume``."""
+        """So many epochs of so many samples are done: for ``unfreeze``, and before ``save`` for
+        ``halfstep train --resume``. ``Trainer.fit`` says it after each epoch."""
         self._native.set_epochs(epochs, samples)
 
     def export(self, path: Path, model: Optional[Path] = None) -> None:

@@ -81,6 +81,8 @@ class Trainer:
                 raise Error(f"epoch {epoch}: the data gave no batch: give a list or a loader, which can be read again",
                             hint="give a list or a loader, which can be read again")
             self.step.loss  # waits
+            if not self.stop:
+                self.step.set_epochs(self.step.epoch_count + 1, batches * self.step.batch)
             self._tell(losses, all_callbacks)
             taken = [f.loss for f in losses if not f.skipped]
             metrics = {"loss": float(np.mean(taken)) if taken else float("nan"),

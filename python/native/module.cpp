@@ -227,6 +227,7 @@ NB_MODULE(_native, m) {
       .def("learning_rate", [](NativeStep& s) { return s.with([](Step& step) { return step.learning_rate(); }); })
       .def("set_learning_rate",
            [](NativeStep& s, double rate) { s.with([&](Step& step) { step.set_learning_rate(rate); }); })
+      .def("epoch_count", [](NativeStep& s) { return s.with([](Step& step) { return step.epoch_count(); }); })
       .def("set_epochs", [](NativeStep& s, int64_t epochs,
                             int64_t samples) { s.with([&](Step& step) { step.set_epochs(epochs, samples); }); })
       .def("save", [](NativeStep& s, const std::string& directory,

@@ -51,6 +51,22 @@ def test_a_callback_stops_it(step):
     assert step.step_count == 2
 
 
+def test_epochs_count_on_and_unfreeze(tmp_path):
+    with halfstep.compile(MLP, batch=BATCH, threads=1, device="cpu", unfreeze=["*=2"]) as step:
+        trainer, start = halfstep.Trainer(step), step.flat_parameters()
+        trainer.fit(batches(2))
+        assert step.epoch_count == 1
+        np.testing.assert_array_equal(step.flat_parameters(), start)
+        step.save(tmp_path)
+        trainer.fit(batches(2))
+        trained = step.flat_parameters()
+        assert step.epoch_count == 2 and np.any(trained != start)
+        step.restore(tmp_path)
+        assert step.epoch_count == 1
+        trainer.fit(batches(2))
+        np.testing.assert_array_equal(step.flat_parameters(), trained)
+
+
 def test_a_schedule_sets_each_rate(step):
     rates = []
     halfstep.Trainer(step).fit(batches(3), epochs=2, schedule=lambda s: rates.append(s) or 0.01 / (s + 1))

@@ -99,6 +99,7 @@ TEST(ApiVersion, NullIsAStatusAndNoCrash) {
   null(api->predict_tensors(nullptr, nullptr, 0, nullptr, 0, nullptr));
   null(api->next_finished(nullptr, &count, &number, &number, &flag));
   null(api->set_epochs(nullptr, 1, 1));
+  null(api->epoch_count(nullptr, &count));
   null(compiler->check_model(nullptr, nullptr, 0, &strings));
   null(compiler->check_model("x", nullptr, 0, nullptr));
   null(compiler->inspect_model(nullptr, nullptr, 0, &precision));

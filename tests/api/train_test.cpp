@@ -41,8 +41,11 @@ TEST_P(SameSteps, TrainsAsTheExecutableDoes) {
   const bool accumulates =
       std::ranges::find(keys, std::pair<std::string, std::string>("accumulation", "2")) != keys.end();
   ASSERT_EQ(static_cast<int64_t>(rows.size()), 3 * points.batches() / (accumulates ? 2 : 1));
-  int64_t batch = 0;
+  int64_t batch = 0, epochs = 0;
   for (const json& row : rows) {
+    const int64_t before = row["epoch"].get<int64_t>() - 1;
+    if (before > 0) ok(api->epoch_count(step.get(), &epochs));
+    if (before > epochs) ok(api->set_epochs(step.get(), before, 64));
     double loss = 0, scale = 0;
     int32_t skipped = 0;
     if (accumulates) train(step.get(), points.batch(batch++));
@@ -64,6 +67,7 @@ INSTANTIATE_TEST_SUITE_P(Recipes, SameSteps,
                                          Keys{{"precision", "fp16"},
                                               {"initial_scale", "1e9"}},  // the first steps overflow and are skipped
                                          Keys{{"precision", "bf16"}, {"optimizer", "adam"}, {"accumulation", "2"}},
+                                         Keys{{"unfreeze", "w1=2"}, {"groups", "parameters=w2,learning_rate=0.5"}},
                                          Keys{{"precision", "fp32"}, {"classes", "3"}}));
 
 TEST_F(Api, TheStateOfAGradScalerGoesInAndComesOut) {

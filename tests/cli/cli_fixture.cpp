@@ -101,7 +101,8 @@ void Cli::fail(int code, const Arguments& arguments, const Arguments& parts) con
   const Finished finished = run(arguments);
   EXPECT_EQ(finished.exit_code, code) << finished.err;
   for (const std::string& part : parts) EXPECT_THAT(finished.err, HasSubstr(part));
-  EXPECT_THAT(finished.err, testing::StartsWith("halfstep: "));
+  const bool json = std::ranges::find(arguments, "--json") != arguments.end();
+  EXPECT_THAT(finished.err, testing::StartsWith(json ? "{\"error\":" : "halfstep: "));
   EXPECT_THAT(finished.err, testing::Not(HasSubstr("internal error")));
 }
 

@@ -103,7 +103,7 @@ TEST_F(Gradients, WhatIsMissingIsNamed) {
   fail(1, {"gradients", "m.onnx", "-o", "g.safetensors"}, {"no training data is given"});
   fail(1, Arguments{"gradients", "m.onnx", "--batch", "65", "-o", "g.safetensors"} + data({1, 6, 6}),
        {"the data holds 64 samples, the batch takes 65: give --batch 64"});
-  fail(2, {"gradients", "m.onnx"}, {"--target is required"});
+  fail(2, {"gradients", "m.onnx"}, {"the file to write is missing: name it with -o"});
   succeed({"compile", "m.onnx", "-o", "m.step"});
   fail(1, {"gradients", "m.step", "-o", "g.safetensors"}, {"'m.step' is a compiled step", "name the ONNX file"});
 }

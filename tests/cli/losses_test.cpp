@@ -98,6 +98,8 @@ TEST_F(Losses, WhatCannotBeIsRefused) {
   fail(1, train("m.onnx", "i64", {"--loss", "huber", "--delta", "0"}), {"delta: at least 1e-10 expected, found 0"});
   fail(1, train("s.onnx", "i64", {"--loss", "bce"}), {"output 'y' is a softmax", "take softmax_cross_entropy"});
   fail(1, train("m.onnx", "i64", {}), {"labels of 0 and 1 for each class are bce_with_logits's"});
+  fail(1, train("m.onnx", "i64", {"--loss", "bce", "--class_axis", "-5"}),
+       {"loss: class_axis -5 of output 'y'", "from 1 to 1, or from -1 to -1 expected"});
   write("one.npy", npy("<i8", "(64,)", std::string(512, '\0')));
   fail(1, train("m.onnx", "one", {"--loss", "bce"}), {"a label of 0 or 1 for each number of the output"});
   fail(1, train("m.onnx", "i64", {"--objective", "next_token", "--loss", "mse"}), {"its labels are tokens"});

@@ -37,8 +37,8 @@ TEST_F(MeasuresRun, StandInOutputAndFiles) {
   EXPECT_EQ(last_epoch["test_per_class"][1]["class"], "dog");
   EXPECT_THAT(read("run/confusion.svg"), HasSubstr("dog as dog"));
 
-  const Arguments eval = Arguments{"--checkpoint", "run/checkpoints", "--json"} + given + measures;
-  const json evaluated = json::parse(succeed(Arguments{"eval", "m.onnx"} + keys_ + eval));
+  const Arguments eval = Arguments{"--checkpoint", "run/checkpoints"} + given + measures, as_json{"--json"};
+  const json evaluated = json::parse(succeed(Arguments{"eval", "m.onnx"} + keys_ + eval + as_json));
   for (const char* name : {"f1", "auc", "top2", "confusion", "per_class"})
     EXPECT_EQ(evaluated[name], last_epoch[std::string("test_") + name]) << name;
   int64_t right = 0, all = 0;
@@ -51,7 +51,7 @@ TEST_F(MeasuresRun, StandInOutputAndFiles) {
 
   // After compile: with the measures, and refused without what they need.
   succeed(Arguments{"compile", "m.onnx", "-o", "step"} + keys_ + measures);
-  const Finished there = run(Arguments{"eval", "step"} + eval, {.executable = "halfstep-run"});
+  const Finished there = run(Arguments{"eval", "step"} + eval + as_json, {.executable = "halfstep-run"});
   EXPECT_EQ(json::parse(there.out)["auc"], evaluated["auc"]) << there.err;
   succeed(Arguments{"compile", "m.onnx", "-o", "plain"} + keys_);
   fail(1, Arguments{"eval", "plain"} + eval, {"compiled without output 'logits'", "compile it again with these"});
@@ -99,7 +99,8 @@ TEST_F(MeasuresRun, RefuseBeforeTheFirstStep) {
   const Arguments given = data({4}, 60) + Arguments{"--test_data", "x=x.npy,labels=y.npy"};
   const Arguments train = Arguments{"train", "m.onnx", "--out", "run"} + keys_ + given;
   fail(1, train + Arguments{"--measures", "f2"}, {"no measure 'f2', did you mean 'f1'"});
-  fail(1, train + Arguments{"--measures", "mae,iuo"}, {"'mae' is none of output 'logits'", "did you mean 'iou'"});
+  fail(1, train + Arguments{"--measures", "mae,f1_macr"},
+       {"'mae' is none of output 'logits'", "did you mean 'f1_macro'"});
   fail(1, train + Arguments{"--measures", "f1", "--class_names", "none"}, {"cannot open 'none'"});
   EXPECT_FALSE(std::filesystem::exists(path("run/checkpoints/step-000000001")));
 }

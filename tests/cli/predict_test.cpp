@@ -77,6 +77,16 @@ TEST_F(Predict, TopClassesHaveNamesAndProbabilities) {
   EXPECT_EQ(told["arrays"][0]["name"], "logits_class");
 }
 
+TEST_F(Predict, ArraysOfOneNameAreRefused) {
+  TestModel two = tiny_mlp();
+  two.node("Relu", {"h"}, {"logits_class"}).output("logits_class");
+  write("two.onnx", two);
+  data({4}, 8);
+  fail(1,
+       Arguments{"predict", "two.onnx", "--data", "x=x.npy", "--output", "logits", "--top", "1", "-o", "p.npz"} + keys_,
+       {"'logits_class' is an output's name and that of another one's classes or scores"});
+}
+
 TEST_F(Predict, DataOfTheCommandLineIsNotReplacedByARecipesTestData) {
   data({4}, 64);
   std::filesystem::copy(path("x.npy"), path("held.npy"));
@@ -93,7 +103,7 @@ TEST_F(Predict, RefusesByName) {
   data({4}, 5);
   const Arguments model = Arguments{"predict", "m.onnx", "--data", "x=x.npy"} + keys_;
   fail(1, model + Arguments{"-o", "p.txt"}, {"a file that ends in .npz, .npy, .csv or .jsonl expected"});
-  fail(2, model, {"-o", "required"});
+  fail(2, model, {"the file to write is missing: name it with -o"});
   fail(2, model + Arguments{"-o", "p.csv", "--top", "0"}, {"--top"});
   write("names.txt", "cat\ndog\n");
   fail(1, model + Arguments{"-o", "p.csv", "--top", "2", "--class_names", "names.txt"},

@@ -79,6 +79,11 @@ TEST_F(Report, RefusesByName) {
   write("run/precision.json", "[]");
   succeed({"report", "run"});
   EXPECT_TRUE(page_data("run/report.html")["precision"].is_null());
+  succeed({"report", "run"});
+  write("notes.html", "<h1>mine</h1>");
+  fail(1, {"report", "run", "-o", "notes.html"},
+       {"'notes.html' is there, is no page of halfstep's and would be written over: name another file with -o"});
+  EXPECT_EQ(read("notes.html"), "<h1>mine</h1>");
 }
 
 TEST_F(Report, TraceHasACallAfterTheOther) {

@@ -56,13 +56,55 @@ TEST_F(Runs, OverwriteRemovesARunAndNothingElse) {
   EXPECT_EQ(read("run/notes.txt"), "mine");
 }
 
+TEST_F(Runs, OverwriteLeavesNothingThatARunWrote) {
+  const Arguments first{"--out",         "run", "--measures", "confusion", "--test_data", "x=x.npy,labels=y.npy",
+                        "--tensorboard", "true"};
+  succeed(training(first));
+  for (const char* name : {"precision.json", "confusion.svg", "m.trained.onnx", "recipe.toml"})
+    ASSERT_TRUE(std::filesystem::exists(path("run") / name)) << name;
+  write("run/tensorboard/mine", std::string("x"));
+  write("run/recipe.old.toml", std::string("x"));
+  // The step writes no precision.json and draws nothing.
+  succeed({"compile", "m.onnx", "--batch", "8", "--shape", "-1,4", "-o", "step"});
+  const Finished done = run({"train", "step", "--data", "x=x.npy,labels=y.npy", "--out", "run", "--overwrite", "true"},
+                            {.executable = "halfstep-run"});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  std::vector<std::string> left;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path("run")))
+    if (entry.is_regular_file() && entry.path().string().find("/checkpoints/") == std::string::npos)
+      left.push_back(entry.path().filename());
+  EXPECT_THAT(left, testing::UnorderedElementsAre(".lock", "metrics.jsonl", "mine", "recipe.old.toml"));
+}
+
+TEST_F(Runs, OverwriteLeavesARecipeOfTheUsers) {
+  succeed(training({"--out", "run"}));
+  write("run/recipe.toml", std::string("batch = 8\n"));
+  fail(1, training({"--out", "run", "--overwrite"}), {"output directory 'run' holds 'recipe.toml', 'm.trained.onnx'"});
+  EXPECT_EQ(read("run/recipe.toml"), "batch = 8\n");
+  EXPECT_EQ(newest("run").filename(), "step-000000016");
+}
+
+TEST_F(Runs, ACompiledStepTrainsBesideFilesThatItDoesNotWrite) {
+  write("m.onnx", tiny_mlp());
+  data({4}, 64);
+  succeed({"compile", "m.onnx", "--batch", "8", "--shape", "-1,4", "-o", "step"});
+  for (const char* name : {"recipe.toml", "m.trained.onnx", "precision.json"}) write(name, std::string("mine"));
+  const Arguments train{"train", "step", "--data", "x=x.npy,labels=y.npy", "--out", "."};
+  const Finished done = run(train, {.executable = "halfstep-run"});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_EQ(read("recipe.toml"), "mine");
+  write("metrics.jsonl", std::string("mine"));
+  const Finished refused = run(train + Arguments{"--overwrite", "true"}, {.executable = "halfstep-run"});
+  EXPECT_THAT(refused.err, HasSubstr("holds 'metrics.jsonl', which no run wrote and this one would"));
+}
+
 TEST_F(Runs, NoFileOfTheUsersIsOverwritten) {
   std::filesystem::create_directory(path("mine"));
   write("mine/recipe.toml", std::string("batch = 8\n"));
   write("mine/metrics.jsonl", std::string("{\"other\": 1}\n"));
   write("mine/m.trained.onnx", std::string("x"));
   fail(1, training({"--out", "mine"}),
-       {"output directory 'mine' holds 'recipe.toml', 'metrics.jsonl', 'm.trained.onnx', which no run wrote"});
+       {"output directory 'mine' holds 'metrics.jsonl', 'recipe.toml', 'm.trained.onnx', which no run wrote"});
   fail(1, training({"--out", "mine", "--overwrite"}), {"which no run wrote"});
   EXPECT_EQ(read("mine/recipe.toml"), "batch = 8\n");
   // A run that died before its first checkpoint leaves files of its own.
@@ -74,9 +116,9 @@ TEST_F(Runs, NoFileOfTheUsersIsOverwritten) {
 
 TEST_F(Runs, TheBestEpochIsKeptAndExported) {
   // Rates that ruin what the first epoch has learned.
-  write("rates", std::string("0,0.05\n8,3\n"));
-  const std::string out = succeed(training({"--epochs", "4", "--keep", "1", "--best", "loss", "--schedule", "file",
-                                            "--schedule_file", "rates", "--out", "run"}));
+  write("rates", std::string("0,0.3\n8,100\n"));
+  const std::string out = succeed(training({"--precision", "fp32", "--keep", "1", "--best", "loss", "--schedule",
+                                            "file", "--schedule_file", "rates", "--out", "run"}));
   std::vector<std::string> kept;
   for (const CheckpointEntry& entry : list_checkpoints(path("run/checkpoints"))) kept.push_back(entry.path.filename());
   const TrainState last = read_checkpoint(newest("run")).train;
@@ -93,6 +135,37 @@ TEST_F(Runs, TheBestEpochIsKeptAndExported) {
   };
   EXPECT_EQ(evaluation("best.onnx"), evaluation("run/m.trained.onnx"));
   fail(1, training({"--best", "test_acuracy"}), {"best: no measure 'test_acuracy'; did you mean 'test_accuracy'?"});
+}
+
+TEST_F(Runs, TheBestEpochIsExportedFromTheDirectoryThatTheRunBeganIn) {
+  write("rates", std::string("0,0.05\n8,3\n"));
+  const Arguments best = training({"--keep", "1", "--best", "loss", "--schedule", "file", "--schedule_file", "rates"});
+  succeed(best + Arguments{"--epochs", "1", "--out", "a"});
+  const Arguments on = best + Arguments{"--epochs", "3", "--resume", "a/checkpoints"};
+  const TrainState state = read_checkpoint(newest("a")).train;
+  EXPECT_EQ(state.best.measure, "loss");
+  EXPECT_THAT(succeed(on + Arguments{"--out", "b"}), HasSubstr("its weights are those of epoch 1, the best by loss"));
+  succeed({"export", "m.onnx", "--checkpoint", "a/checkpoints", "-o", "best.onnx"});
+  const auto loss = [&](const std::string& model) {
+    return nlohmann::json::parse(succeed(Arguments{"eval", model, "--batch", "8", "--json"} + data({4}, 64)))
+        .at("loss");
+  };
+  EXPECT_EQ(loss("best.onnx"), loss("b/m.trained.onnx"));
+  std::filesystem::remove_all(path("a"));
+  const Finished gone = run(best + Arguments{"--epochs", "4", "--resume", "b/checkpoints"});
+  EXPECT_EQ(gone.exit_code, 0);
+  EXPECT_THAT(gone.err, HasSubstr("note: the checkpoint of epoch 1, the best by loss, is not there"));
+}
+
+TEST_F(Runs, AScheduleFileIsNamedWithoutItsPlaceAndReadsTheRateThatGroupsAreSharesOf) {
+  write("rates", std::string("0,0.05\n"));
+  const Arguments given{"--schedule", "file", "--schedule_file", path("rates").string(), "--learning_rate", "0.1"};
+  const Finished alone = run(training(given + Arguments{"--out", "run"}));
+  EXPECT_THAT(alone.err, HasSubstr("learning_rate has no effect: schedule is file"));
+  EXPECT_THAT(read("run/m.trained.onnx"), AllOf(HasSubstr("rates"), Not(HasSubstr(path("rates").string()))));
+  const Finished groups = run(training(given + Arguments{"--groups", "parameters=w2,learning_rate=0.5"}));
+  EXPECT_EQ(groups.exit_code, 0);
+  EXPECT_THAT(groups.err, Not(HasSubstr("learning_rate has no effect")));
 }
 
 TEST_F(Runs, PatienceEndsTraining) {

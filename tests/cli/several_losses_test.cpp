@@ -174,6 +174,7 @@ TEST_F(SeveralLosses, MayHaveAScaleEach) {
     if (row["kind"] != "step") continue;
     expect_sum(row, "");
     const json& losses = row.at("losses");
+    if (row.at("skipped")) continue;  // then it is that of a loss that overflowed
     EXPECT_EQ(row.at("loss_scale"), std::min(losses.at("class").at("loss_scale").get<double>(),
                                              losses.at("boxes").at("loss_scale").get<double>()));
   }

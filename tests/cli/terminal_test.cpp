@@ -18,6 +18,11 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
 
+size_t columns_of(const std::string& text) {
+  return static_cast<size_t>(
+      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
 class Terminal : public Cli {
  protected:
   Arguments training(int64_t samples = 4000) const {
@@ -39,13 +44,15 @@ TEST_F(Terminal, TrainingFitsEightyColumnsAndLeavesRowsAndACurve) {
   screen.write(shown.bytes);
   const std::vector<std::string> lines = screen.lines();
   EXPECT_TRUE(screen.coloured());
+  const auto wide = [](const std::string& l) { return columns_of(l) > 79; };
   const auto row_of = [&](const std::string& begin) {
     return std::ranges::find_if(lines, [&](const std::string& line) { return line.starts_with(begin); });
   };
-  const auto header = row_of("  epoch  train loss");
+  const auto header = row_of(" epoch train loss");
   ASSERT_NE(header, lines.end());
   for (int epoch = 1; epoch <= 3; ++epoch)
-    EXPECT_THAT(*(header + epoch), StartsWith("      " + std::to_string(epoch) + "  ")) << "rows follow each other";
+    EXPECT_THAT(*(header + epoch), StartsWith("     " + std::to_string(epoch) + " ")) << "rows follow each other";
+  EXPECT_EQ(std::find_if(header, header + 4, wide), header + 4);
   EXPECT_EQ(std::ranges::count_if(lines, [](const std::string& l) { return l.starts_with("  epoch 1/3"); }), 0)
       << "the line of the progress is gone";
 }
@@ -59,7 +66,7 @@ TEST_F(Terminal, TheCurveStandsBelowTheRowsUntilTheNextOne) {
   Screen screen(80, 40);
   screen.write(shown.bytes.substr(0, shown.bytes.find('\r', at)));
   const std::vector<std::string> lines = screen.lines();
-  const auto row = std::ranges::find_if(lines, [](const std::string& l) { return l.starts_with("      1  "); });
+  const auto row = std::ranges::find_if(lines, [](const std::string& l) { return l.starts_with("     1 "); });
   ASSERT_NE(row, lines.end());
   ASSERT_GE(lines.end() - row, 10);
   EXPECT_THAT(*(row + 1), HasSubstr("┤"));
@@ -91,11 +98,6 @@ Progress progress(int64_t step, int64_t skipped) {
   p.last.samples_per_second = 9850.4;
   p.step_in_epoch = step, p.steps_per_epoch = 1875, p.skipped = skipped;
   return p;
-}
-
-size_t columns_of(const std::string& text) {
-  return static_cast<size_t>(
-      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 TEST(ProgressLine, TellsAllWhereThereIsRoomAndLeavesOutWhatTellsLeast) {
@@ -158,7 +160,8 @@ TEST_F(Completion, ScriptsForTheOtherShellsHaveEveryCommand) {
 
 TEST_F(Completion, TheManualPageHasEveryCommandAndEveryKey) {
   const std::string page = succeed({"man"});
-  EXPECT_THAT(page, AllOf(StartsWith(".TH HALFSTEP 1"), HasSubstr(".SS train\n"), HasSubstr("\\fB\\-\\-lr, ")));
+  EXPECT_THAT(page, AllOf(StartsWith(".TH HALFSTEP 1"), HasSubstr(".SS train\n"),
+                          HasSubstr("\\fB\\-\\-learning_rate, \\-\\-lr\\fR")));
   for (const RecipeKey& key : recipe_keys()) {
     if (key.name == "model") continue;
     std::string name = key.name;

@@ -67,8 +67,8 @@ TEST_F(Transfer, ParametersSayWhatIsTrainedAndWhy) {
   EXPECT_THAT(succeed({"inspect", "c.onnx", "--parameters", "--freeze", "bn.*"}),
               HasSubstr("4 tensors: freeze 'bn.*'"));
   const std::string text = succeed({"inspect", "c.onnx", "--parameters"});
-  EXPECT_THAT(text,
-              AllOf(HasSubstr("fc.weight"), HasSubstr("trained"), HasSubstr("92 values in 4 tensors"), Not(HasSubstr("decay"))));
+  EXPECT_THAT(text, AllOf(HasSubstr("fc.weight"), HasSubstr("trained"), HasSubstr("92 values in 4 tensors"),
+                          Not(HasSubstr("decay"))));
 }
 
 TEST_F(Transfer, ParametersHaveTheRatesOfTheirGroups) {

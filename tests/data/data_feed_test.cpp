@@ -253,5 +253,30 @@ TEST(DataFeed, NormalizationThatMakesNoSenseIsRefused) {
               ThrowsMessage<Error>(HasSubstr("'pixels', which is not an input")));
 }
 
+TEST(DataFeed, ArraysOfImagesAreChangedByChanceInTraining) {
+  const Dataset data = make_dataset({array("x", DType::u8, {2, 3, 4, 5}, 1)});
+  const Program p = program_with({input("x", DType::u8, {2, 3, 4, 5})});
+  const DataFeed feed(data, p, {.augment = {"flip"}});
+  const std::vector<double> plain = fill(feed, p, {0, 1})[0].values();
+  EXPECT_THAT(std::vector<double>(plain.begin(), plain.begin() + 5), ElementsAre(1, 2, 3, 4, 5));
+  int flipped = 0;
+  for (int64_t iteration = 0; iteration < 40; ++iteration) {
+    const StepInputs step{.iteration = iteration, .seed = 3, .use = StepInputs::trained_on};
+    const std::vector<double> seen = fill(feed, p, {0, 1}, step)[0].values();
+    EXPECT_EQ(seen, fill(feed, p, {0, 1}, step)[0].values());
+    for (size_t row = 0; row < 24; ++row) {  // each row of each channel as the sample's first
+      const bool turned = seen[row * 5] != plain[row * 5];
+      EXPECT_EQ(turned, seen[row / 12 * 60] != plain[row / 12 * 60]);
+      for (size_t i = 0; i < 5; ++i) ASSERT_EQ(seen[row * 5 + i], plain[row * 5 + (turned ? 4 - i : i)]);
+    }
+    flipped += seen[0] != plain[0];
+  }
+  EXPECT_GT(flipped, 8);
+  EXPECT_LT(flipped, 32);
+  const Dataset points = make_dataset({array("x", DType::f32, {2, 3}, 1)});
+  EXPECT_THAT([&] { DataFeed(points, program_with({input("x", DType::f32, {2, 3})}), {.augment = {"flip"}}); },
+              ThrowsMessage<Error>(HasSubstr("augment: no input takes images as bytes")));
+}
+
 }  // namespace
 }  // namespace halfstep

@@ -100,7 +100,7 @@ TEST_F(Data, FilesThatCannotBeReadAreNamed) {
   expect_error([&] { open_dataset("x=no-such-file,,y=b", Split::train); }, "cannot open data file 'no-such-file'");
   expect_error([&] { open_dataset("x=", Split::train); }, "NAME=FILE expected, 'x=' found");
   const auto text = write(directory_, "note.txt", "hello, this is text");
-  expect_error([&] { open_dataset(text.string(), Split::train); }, "expected a directory with IDX files");
+  expect_error([&] { open_dataset(text.string(), Split::train); }, "a directory with IDX files");
   expect_error([&] { open_dataset("x=" + text.string(), Split::train); }, "an IDX or NPY file expected");
   const auto archive = write(directory_, "a.npz", zip({}));
   expect_error([&] { open_dataset("x=" + archive.string(), Split::train); }, "archive of several arrays");

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "data/data_feed.h"
+#include "data/split.h"
 #include "tests/data/data_files.h"
 
 namespace halfstep {
@@ -94,7 +95,7 @@ TEST_F(Tokens, OutsideTheVocabularyArePlaced) {
   values[69999] = 50257;
   const Dataset data = open_tokens(file("t.u16", bytes_of(values)).string());
   EXPECT_NO_THROW(check_ranges(data, {.classes = 50258}));
-  EXPECT_NO_THROW(check_ranges(split_tokens(data, 0.1).first, {.classes = 2}));
+  EXPECT_NO_THROW(check_ranges(split_dataset(data, {.fraction = 0.1}).first, {.classes = 2}));
   expect_error([&] { check_ranges(data, {.classes = 50257}); },
                "t.u16': token 50257 at position 69999, expected 0 to 50256");
   expect_error(
@@ -110,12 +111,12 @@ TEST_F(Tokens, OutsideTheVocabularyArePlaced) {
 }
 
 TEST_F(Tokens, TheEndIsSplitOff) {
-  const auto [train, test] = split_tokens(counting(100), 0.25);
+  const auto [train, test] = split_dataset(counting(100), {.fraction = 0.25});
   EXPECT_EQ(train.tokens->begin, 0);
   EXPECT_EQ(train.tokens->end, 75);
   EXPECT_EQ(test.tokens->begin, 75);
   EXPECT_EQ(test.tokens->end, 100);
-  expect_error([&] { split_tokens({}, 0.25); }, "only token files are split");
+  expect_error([&] { split_dataset(counting(100), {.folds = 4, .fold = 1}); }, "no samples to deal out");
 }
 
 Buffer input(const std::string& name, DType dtype, Shape shape) {

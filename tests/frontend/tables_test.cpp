@@ -291,7 +291,7 @@ TEST(Scalars, WhatIsReadAsAConstantCannotBeTrained) {
   model.weight("pads", Tensor({DType::i64, {4}}));
   model.node("MatMul", {"x", "w"}, {"h"}).node("Pad", {"h", "pads", "filler"}, {"y"}, {}, "pad").output("y");
   EXPECT_THAT(import_error(model, {.train = {"fil*"}}),
-              testing::HasSubstr("train: 'filler' cannot be trained: what reads it takes it as a constant"));
+              testing::HasSubstr("train: tensor 'filler' cannot be trained: what reads it takes it as a constant"));
   import_model(model.file(), {.train = {"w"}});
   import_model(model.file(), {.train = {"*"}});
 }

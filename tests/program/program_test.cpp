@@ -263,6 +263,11 @@ TEST(CompiledModel, ProgramsMustAgree) {
   m = sample_model();
   m.arenas = {"slots"};
   EXPECT_THAT(error_of([&] { check(m); }), HasSubstr("arena 'slots' is no state of any program"));
+  m = sample_model();
+  m.programs[0].buffers.push_back({kStepLearningRate, BufferKind::input, {DType::f32, {3}}});
+  check(m);
+  m.notes.rates.resize(2);
+  EXPECT_THAT(error_of([&] { check(m); }), HasSubstr("program 'train' takes 3 learning rates, the notes have 2"));
 }
 
 // A model whose arena has a low copy of which nothing is said.

@@ -126,8 +126,8 @@ TEST_F(ScheduleFile, MistakesNameTheirLine) {
 }
 
 TEST(EpochMeasures, AreAlsoThoseThatTheRecipeAsksFor) {
-  const std::vector<std::string> asked{"f1", "mae", "confusion"};
-  check_measure("best", "test_f1", asked);
+  const EpochMeasures run{.asked = {"f1", "mae", "confusion"}, .held_out = {"f1", "mae"}, .is_evaluated = true};
+  check_measure("best", "test_f1", run);
   EXPECT_TRUE(is_better_larger("test_f1"));
   EXPECT_FALSE(is_better_larger("test_mae"));
   EpochRow row;
@@ -135,11 +135,51 @@ TEST(EpochMeasures, AreAlsoThoseThatTheRecipeAsksFor) {
   EXPECT_EQ(measure_of(row, "test_f1"), 0.75);
   EXPECT_EQ(measure_of(row, "test_mae"), std::nullopt);
   const auto refused = [&](const char* name, const char* part) {
-    EXPECT_THAT([&] { check_measure("best", name, asked); }, testing::ThrowsMessage<Error>(testing::HasSubstr(part)));
+    EXPECT_THAT([&] { check_measure("best", name, run); }, ThrowsMessage<Error>(HasSubstr(part)));
   };
   refused("f1", "best: f1 is of held-out data alone: take test_f1");
   refused("test_confusion", "best: test_confusion is a table and no number");
   refused("test_auc", "best: test_auc is taken where key measures names auc");
+}
+
+TEST(EpochMeasures, AreRefusedWhereEpochsWillNotHaveThem) {
+  // What evaluations of two losses, 'class' and 'box', tell.
+  const EpochMeasures several{.asked = {"f1", "perplexity"},
+                              .held_out = {"class.f1", "class.perplexity", "class.accuracy"},
+                              .is_evaluated = true,
+                              .has_classes = true};
+  const auto refused = [](const char* name, const EpochMeasures& run, const char* part) {
+    EXPECT_THAT([&] { check_measure("best", name, run); }, ThrowsMessage<Error>(HasSubstr(part)));
+  };
+  for (const char* name : {"test_class.f1", "test_class.accuracy", "test_accuracy", "accuracy", "test_loss"})
+    check_measure("best", name, several);
+  refused("test_f1", several, "best: test_f1 is one of each loss: take test_class.f1");
+  refused("f1", several, "best: f1 is of held-out data alone: take test_class.f1");
+  refused("perplexity", several, "best: perplexity is of held-out data alone: take test_class.perplexity");
+  refused("test_box.f1", several, "best: no measure 'test_box.f1'");
+  refused("bits_per_byte", {.has_tokens = true}, "is of a text's bytes, and the data are none: take loss");
+  refused("accuracy", {}, "best: accuracy is of classes, and the loss has none: take loss");
+  refused("test_f1", {.asked = {"f1"}}, "best: test_f1 is of held-out data, and there is none");
+  EpochRow row;
+  row.test = Evaluation{.losses = {{.name = "class", .accuracy = 0.75}}};
+  EXPECT_EQ(measure_of(row, "test_class.accuracy"), 0.75);
+}
+
+TEST(EpochRules, WhatIsBestByOneMeasureIsNotByAnother) {
+  const BestRule loss{.measure = "test_loss", .patience = 2}, accuracy{.measure = "test_accuracy"};
+  BestState best = after_epoch({}, accuracy, 0.91, 1, 10);
+  EXPECT_EQ(of_rule(best, accuracy), best);
+  EXPECT_EQ(of_rule(best, {}), best) << "a run that looks at none";
+  best = after_epoch(best, loss, 1.2, 2, 20);
+  EXPECT_EQ(best.value, 1.2);
+  EXPECT_EQ(best.epoch, 2);
+  EXPECT_EQ(best.waited, 0);
+  const LearningRateSchedule schedule{.kind = "plateau", .learning_rate = 1, .gamma = 0.5};
+  PlateauState plateau{.measure = "accuracy", .best = 0.91, .bad_epochs = 3, .rate = 0.5};
+  plateau = after_epoch(plateau, {.measure = "loss"}, schedule, 1.2);
+  EXPECT_EQ(plateau.best, 1.2);
+  EXPECT_EQ(plateau.bad_epochs, 0);
+  EXPECT_EQ(plateau.rate, 0.5) << "which the weights have got used to";
 }
 
 }  // namespace

@@ -66,6 +66,7 @@ class FakeExecutor final : public Executor {
   int64_t lag = 2;                                                         // results that Wait::no holds back
   std::function<void(FakeExecutor&)> before_submit;                        // after the submission was added to the log
   std::function<bool(int64_t)> overflows = [](int64_t) { return false; };  // by number of the train step, from 1
+  std::optional<double> labels_that_count{};                               // of each batch; absent: all
   double loss_override = 0;  // reported instead of the loss where it is not 0
 
   const CompiledModel& model() const override { return model_; }
@@ -120,6 +121,7 @@ class FakeExecutor final : public Executor {
     for (int64_t i = 0; i < 3; ++i) accumulated_ += loss * (i + 1);
     NamedTensors outputs{{kLoss, Tensor::scalar(DType::f32, loss_override != 0 ? loss_override : loss)},
                          {kCorrect, Tensor::scalar(DType::f32, std::floor(loss * 5))}};
+    if (labels_that_count) outputs[kCounted] = Tensor::scalar(DType::f32, *labels_that_count);
     Tensor& mean = state_["bn.running_mean"];
     for (int64_t i = 0; i < 3; ++i) mean.set(i, 0.9 * mean.at(i) + 0.1 * s.inputs.at("x").at(i));
     if (s.program == "accumulate") return outputs;

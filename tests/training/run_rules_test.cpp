@@ -154,6 +154,39 @@ TEST(Measures, ThatARunWillNotHaveAreRefusedBeforeItBegins) {
   refuse("test_loss", "best: test_loss is of held-out data, and there is none: name test_data, or take loss");
   refuse("perplexity", "best: perplexity is of tokens, and the data are none");
   refuse("acc", "best: no measure 'acc'");
+  o.measures.names = {"perplexity"};
+  refuse("perplexity", "best: perplexity is of tokens, and the data are none");
+  o.measures.names = {};
+  EXPECT_TRUE(recorded.rates.empty());
+}
+
+// Where no label of an epoch counts, say.
+TEST(Measures, ThatAnEpochHasNotStopARunAfterItsCheckpoint) {
+  TemporaryDirectory directory;
+  FakeExecutor executor;
+  executor.labels_that_count = 0;
+  Rates recorded;
+  TrainOptions o = options(2);
+  o.checkpoints.directory = directory.path() / "run";
+  o.best.measure = "accuracy";
+  EXPECT_THAT([&] { train(executor, samples(), nullptr, o, recorded); },
+              ThrowsMessage<Error>(HasSubstr("best: epoch 1 has no accuracy: take another measure")));
+  FakeExecutor next;
+  o.best.measure = "loss", o.resume = o.checkpoints.directory;
+  const TrainReport report = train(next, samples(), nullptr, o, recorded);
+  EXPECT_EQ(report.steps, 10);
+  EXPECT_EQ(report.epochs.front().epoch, 1);
+}
+
+TEST(Groups, WithRatesOfTheirOwnNeedOneToBeSharesOf) {
+  CompiledModel model = fake_model();
+  model.notes.rates = {{.learning_rate = 0.5}};
+  FakeExecutor executor(model);
+  Rates recorded;
+  TrainOptions o = options(1);
+  o.schedule.learning_rate = 0;
+  EXPECT_THAT([&] { train(executor, samples(), nullptr, o, recorded); },
+              ThrowsMessage<Error>(HasSubstr("learning_rate: 0 beside a group's own of 0.5")));
   EXPECT_TRUE(recorded.rates.empty());
 }
 

@@ -1,4 +1,5 @@
 // Readers of data, checkpoints, compiled steps, programs, graphs and recipes.
+#include <fmt/format.h>
 #include <zlib.h>
 
 #include <filesystem>
@@ -9,10 +10,12 @@
 #include "base/file.h"
 #include "compiler/recipe.h"
 #include "data/data.h"
+#include "data/image.h"
 #include "data/npy.h"
 #include "ir/text.h"
 #include "program/program.h"
 #include "program/safetensors.h"
+#include "tests/data/image_writing.h"
 #include "tests/training/fake_executor.h"
 #include "tests/untrusted/cases.h"
 #include "training/checkpoint.h"
@@ -51,6 +54,17 @@ std::string idx(uint8_t type, const std::vector<uint8_t>& dims, size_t data) {
   std::string text{'\0', '\0', static_cast<char>(type), static_cast<char>(dims.size())};
   for (uint8_t d : dims) text += std::string{'\0', '\0', '\0', static_cast<char>(d)};
   return text + std::string(data, '\1');
+}
+
+std::string tar(const std::string& name, const std::string& data) {
+  std::string header(512, '\0');
+  header.replace(0, name.size(), name).replace(124, 11, fmt::format("{:011o}", data.size()));
+  header.replace(148, 8, 8, ' ');
+  header[156] = '0';
+  int sum = 0;
+  for (const char c : header) sum += static_cast<uint8_t>(c);
+  header.replace(148, 7, fmt::format("{:06o}", sum) + '\0');
+  return header + data + std::string((512 - data.size() % 512) % 512, '\0');
 }
 
 Program small_program() {
@@ -138,6 +152,17 @@ std::vector<ReaderCase> reader_cases(const std::string& directory) {
       of_file("npy", "case.npy", {npy("<f4", "(2, 3)", 24), npy("<i8", "(2,)", 16), npy("|u1", "(2, 2, 2)", 8, true)},
               dataset("x=")),
       of_file("npz", "case.npz", {npz(npy("<f4", "(2, 3)", 24)), npz(npy("<i8", "(4,)", 32))}, dataset("")),
+      of_file("csv", "case.csv",
+              {"a,b,label\n1,2,x\n3,4.5,y\n", "\"a \"\"q\"\"\";\"b\"\r\n1;0\r\n2;1\r\n", "1\t2\n3\t4\n"}, dataset("")),
+      of_file("tar", "case.tar",
+              {tar("a.png", "x") + tar("a.cls", "1") + std::string(1024, '\0'),
+               tar("b/c.d.jpg", std::string(600, 'y')) + std::string(1024, '\0')},
+              dataset("")),
+      of_file("image", "case.png", {png_file(3, 4, pattern(3, 4, 3)), jpeg_file(9, 9, pattern(9, 9, 3))},
+              [](const fs::path& path) {
+                const std::string bytes = read_file(path);
+                decode_image(std::as_bytes(std::span(bytes)), "case", 3, 1 << 16);
+              }),
       of_file("idx", "case.idx", {idx(8, {2, 3}, 6), idx(13, {4}, 16), idx(12, {}, 4)}, dataset("x=")),
       of_file("tokens", "case.npy", {npy("<i4", "(6,)", 24), npy("<u2", "(6,)", 12)},
               [](const fs::path& path) {

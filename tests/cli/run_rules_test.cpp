@@ -116,7 +116,7 @@ TEST_F(Runs, NoFileOfTheUsersIsOverwritten) {
 
 TEST_F(Runs, TheBestEpochIsKeptAndExported) {
   // Rates that ruin what the first epoch has learned.
-  write("rates", std::string("0,0.3\n8,100\n"));
+  write("rates", std::string("0,0.05\n8,1000\n"));
   const std::string out = succeed(training({"--precision", "fp32", "--keep", "1", "--best", "loss", "--schedule",
                                             "file", "--schedule_file", "rates", "--out", "run"}));
   std::vector<std::string> kept;
@@ -138,8 +138,9 @@ TEST_F(Runs, TheBestEpochIsKeptAndExported) {
 }
 
 TEST_F(Runs, TheBestEpochIsExportedFromTheDirectoryThatTheRunBeganIn) {
-  write("rates", std::string("0,0.05\n8,3\n"));
-  const Arguments best = training({"--keep", "1", "--best", "loss", "--schedule", "file", "--schedule_file", "rates"});
+  write("rates", std::string("0,0.05\n8,1000\n"));
+  const Arguments best = training(
+      {"--precision", "fp32", "--keep", "1", "--best", "loss", "--schedule", "file", "--schedule_file", "rates"});
   succeed(best + Arguments{"--epochs", "1", "--out", "a"});
   const Arguments on = best + Arguments{"--epochs", "3", "--resume", "a/checkpoints"};
   const TrainState state = read_checkpoint(newest("a")).train;

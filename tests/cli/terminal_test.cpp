@@ -58,7 +58,8 @@ TEST_F(Terminal, TrainingFitsEightyColumnsAndLeavesRowsAndACurve) {
 }
 
 TEST_F(Terminal, TheCurveStandsBelowTheRowsUntilTheNextOne) {
-  const OnTerminal shown = on_terminal(training() + Arguments{"--epochs", "2"}, 80, 40);
+  // An epoch takes longer than the progress waits between two lines.
+  const OnTerminal shown = on_terminal(training(200000) + Arguments{"--epochs", "2"}, 80, 40);
   ASSERT_EQ(shown.exit_code, 0);
   // The screen as it is when the second epoch's first line of progress has come.
   const size_t at = shown.bytes.find("epoch 2/2 ");
@@ -70,7 +71,7 @@ TEST_F(Terminal, TheCurveStandsBelowTheRowsUntilTheNextOne) {
   ASSERT_NE(row, lines.end());
   ASSERT_GE(lines.end() - row, 10);
   EXPECT_THAT(*(row + 1), HasSubstr("┤"));
-  EXPECT_THAT(*(row + 9), HasSubstr("step 1000"));
+  EXPECT_THAT(*(row + 9), HasSubstr("step 50000"));
   EXPECT_THAT(lines.back(), StartsWith("  epoch 2/2 "));
 }
 

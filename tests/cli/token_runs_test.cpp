@@ -139,7 +139,7 @@ TEST_F(TokenRuns, WhatMakesNoSenseIsSaid) {
   refuse(masked + Arguments{"1", "--ignore_index", "0"}, {"ignore_index: objective masked_token", "leave it out"});
   refuse({"--ids", "idz"}, {"ids: the model has no input 'idz'; its inputs are 'input_ids'"});
   refuse({"--test_fraction", "0.2", "--test_data", "t.txt"}, {"test_fraction: held-out data is named already"});
-  refuse({"--objective", "labels"}, {"data 't.txt': expected a directory with IDX files"});
+  refuse({"--objective", "labels"}, {"data 't.txt': expected a folder of images by class, a directory with IDX files"});
   refuse({"--loss", "mean_squared_error"}, {"its labels are tokens, which loss mean_squared_error does not take"});
   refuse({"--no_decay", "tabel"}, {"no_decay: no parameter is called 'tabel'; did you mean 'table'?"});
   write("short.txt", "eight by");

@@ -135,6 +135,9 @@ std::vector<std::pair<InputPlace, DataFeed::Part>> DataFeed::pair_names(std::vec
     const auto found = std::ranges::find(inputs, wanted,
                                          [](const InputPlace& p) -> const std::string& { return p.buffer->name.text; });
     if (found == inputs.end()) return false;
+    // An input of several numbers takes the table, whatever one of its columns is called.
+    const TensorType& type = found->buffer->type;
+    if (!part.picks.empty() && !type.shape.empty() && type.element_count() != type.shape[0]) return false;
     pairs.emplace_back(*found, std::move(part));
     inputs.erase(found);
     return true;

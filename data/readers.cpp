@@ -101,9 +101,12 @@ class StandardInput {
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) fail();
       if (got == 0) break;
-      if (std::fwrite(piece.data(), 1, static_cast<size_t>(got), file_) != static_cast<size_t>(got)) fail();
+      for (ssize_t done = 0; done < got;) {
+        const ssize_t wrote = ::write(::fileno(file_), piece.data() + done, static_cast<size_t>(got - done));
+        if (wrote < 0 && errno != EINTR) fail();
+        done += std::max<ssize_t>(wrote, 0);
+      }
     }
-    if (std::fflush(file_) != 0) fail();
   }
   ~StandardInput() {
     if (file_ != nullptr) std::fclose(file_);

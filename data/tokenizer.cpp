@@ -89,13 +89,12 @@ class ReadTokenizer : public Tokenizer {
         if (next[i] < place) place = next[i], token = &added_[i];
       }
       std::string_view before = text.substr(at, place - at);
-      if (token != nullptr && token->strips_left)
-        while (!before.empty() && is_ascii_space(before.back())) before.remove_suffix(1);
+      if (token != nullptr && token->strips_left) before = without_spaces_behind(before);
       if (!before.empty()) encode_part(before, ids);
       if (token == nullptr) break;
       ids.push_back(token->id);
       at = place + token->content.size();
-      while (token->strips_right && at < text.size() && is_ascii_space(text[at])) ++at;
+      if (token->strips_right) at += spaces_before(text.substr(at));
     }
     return ids;
   }
@@ -107,7 +106,30 @@ class ReadTokenizer : public Tokenizer {
   }
 
  private:
-  static bool is_ascii_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+  static bool goes_on(char byte) { return (static_cast<uint8_t>(byte) & 0xc0) == 0x80; }
+  static bool is_one_space(std::string_view character) {
+    const std::u32string code = from_utf8(character);
+    return code.size() == 1 && is_space(code[0]);
+  }
+  static std::string_view without_spaces_behind(std::string_view text) {
+    while (!text.empty()) {
+      size_t begin = text.size() - 1;
+      while (begin > 0 && goes_on(text[begin])) --begin;
+      if (!is_one_space(text.substr(begin))) break;
+      text = text.substr(0, begin);
+    }
+    return text;
+  }
+  static size_t spaces_before(std::string_view text) {
+    size_t end = 0;
+    while (end < text.size()) {
+      size_t next = end + 1;
+      while (next < text.size() && goes_on(text[next])) ++next;
+      if (!is_one_space(text.substr(end, next - end))) break;
+      end = next;
+    }
+    return end;
+  }
 
   void take_processor(const Json& processor) {
     const std::string kind = processor.value("type", "");
@@ -182,7 +204,8 @@ class ByteLevel final : public ReadTokenizer {
         if (space == std::string::npos) throw Error("merge '" + printable(text) + "': two parts expected");
         left = text.substr(0, space), right = text.substr(space + 1);
       }
-      pairs_.add(find(left), find(right), find(left + right));
+      const uint32_t first = find(left), second = find(right);
+      pairs_.add(first, second, find(left + right));
     }
   }
 

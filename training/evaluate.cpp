@@ -43,6 +43,14 @@ class Batches {
   std::deque<InFlight> in_flight_;
 };
 
+// Classes have the names that the data's labels had, unless others are given.
+MeasureOptions with_names(MeasureOptions options, const Dataset& dataset, const StepNotes& notes) {
+  const std::vector<std::string>& learned = dataset.facts.classes;
+  if (options.class_names.empty() && notes.judged.size() == 1 && std::ssize(learned) == notes.classes.value_or(2))
+    options.class_names = learned;
+  return options;
+}
+
 }  // namespace
 
 int program_index(const CompiledModel& model, const std::string& program) {
@@ -61,7 +69,8 @@ Evaluation evaluate(Executor& executor, const Dataset& dataset, const EvaluateOp
   feed.check(options.ranges);
   const std::vector<int64_t> order = feed.order(SampleOrder::as_stored, options.seed, 0);
   feed.announce({order});
-  RowSums sums(notes, Measures(options.measures, program, notes, static_cast<int64_t>(order.size())));
+  RowSums sums(notes, Measures(with_names(options.measures, dataset, notes), program, notes,
+                               static_cast<int64_t>(order.size())));
   Batches running(executor, sums);
   bool interrupted = false;
   int64_t batches = 0;

@@ -80,7 +80,9 @@ TEST_F(Losses, LabelsBeyondItsOwnAreNamed) {
 TEST_F(Losses, AreTakenOfTheLogitsBehindASigmoid) {
   model("m.onnx", 1), model("p.onnx", 1, "Sigmoid"), data(1);
   const json plain = json::parse(succeed(train("m.onnx", "i64", {"--loss", "bce", "--out", "a"})));
-  const Finished looked = run(train("p.onnx", "i64", {"--loss", "bce", "--out", "b"}));
+  Arguments in_words = train("p.onnx", "i64", {"--loss", "bce", "--out", "b"});
+  std::erase(in_words, "--json");
+  const Finished looked = run(in_words);
   EXPECT_EQ(looked.exit_code, 0) << looked.err;
   EXPECT_THAT(looked.err,
               HasSubstr("output 'y' holds probabilities (of 'last'): the loss takes the logits behind them"));
@@ -102,7 +104,8 @@ TEST_F(Losses, WhatCannotBeIsRefused) {
        {"loss: class_axis -5 of output 'y'", "from 1 to 1, or from -1 to -1 expected"});
   write("one.npy", npy("<i8", "(64,)", std::string(512, '\0')));
   fail(1, train("m.onnx", "one", {"--loss", "bce"}), {"a label of 0 or 1 for each number of the output"});
-  fail(1, train("m.onnx", "i64", {"--objective", "next_token", "--loss", "mse"}), {"its labels are tokens"});
+  EXPECT_THAT(run({"check", "m.onnx", "--objective", "next_token", "--loss", "mse"}).out,
+              HasSubstr("its labels are tokens"));
   const Finished idle = run({"check", "m.onnx", "--loss", "l1", "--delta", "2", "--pos_weight", "3"});
   EXPECT_THAT(idle.err + idle.out, testing::AllOf(HasSubstr("delta has no effect: loss is l1"),
                                                   HasSubstr("pos_weight has no effect: loss is l1")));

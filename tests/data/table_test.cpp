@@ -202,6 +202,9 @@ TEST_F(Tables, InputsTakeColumnsByNameAndOneTheRest) {
   EXPECT_NO_THROW(feed.check({.rows = {{"city", 9}}}));
   EXPECT_THAT([&] { feed.check({.rows = {{"city", 8}}}); },
               ThrowsMessage<Error>(AllOf(HasSubstr("'city': sample 1 has value 8"))));
+  // A column is one number: an input of several takes the table, though a column has its name.
+  const Program all{"train", {input("a", DType::f32, {2, 3}), input("labels", DType::i64, {2})}, {}};
+  EXPECT_NO_THROW(DataFeed(data, all, {}));
   const Program wrong{"train", {input("a", DType::i64, {2}), input("x", DType::f32, {2, 3})}, {}};
   const Dataset halves = table("a,b,c,kind\n1.5,7,2,0\n3,8,4,1\n", {.label_column = {"none"}});
   EXPECT_THAT([&] { DataFeed(halves, wrong, {}); },

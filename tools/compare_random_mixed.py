@@ -248,8 +248,9 @@ def check_slots(mixed, inferred, precision, rules):
         if node is None:
             continue
         reason = {p.key: p.value for p in node.metadata_props}.get("halfstep.reason", "")
-        if f"{'result' if slot == 'result' else 'operand ' + slot} " not in reason:
-            continue  # a later rule, or one of a part of another
+        wanted = {"fp16": "f16", "bf16": "bf16"}[precision] if kind == "low" else "f32"
+        if f"{'result' if slot == 'result' else 'operand ' + slot} {wanted}" not in reason:
+            continue  # another rule decided, of this node or of one that was merged with it
         value = node.output[0] if slot == "result" else node.input[int(slot)]
         if value in makers and makers[value].op_type in ("If", "Loop", "Scan"):
             continue  # whose results have no known type, and are read as they are

@@ -115,8 +115,8 @@ TEST_F(Runs, NoFileOfTheUsersIsOverwritten) {
 }
 
 TEST_F(Runs, TheBestEpochIsKeptAndExported) {
-  // Rates that ruin what the first epoch has learned.
-  write("rates", std::string("0,0.05\n8,1000\n"));
+  // One step that ruins what the first epoch has learned, and after which nothing moves.
+  write("rates", std::string("0,0.05\n8,1e4\n9,0\n"));
   const std::string out = succeed(training({"--precision", "fp32", "--keep", "1", "--best", "loss", "--schedule",
                                             "file", "--schedule_file", "rates", "--out", "run"}));
   std::vector<std::string> kept;
@@ -138,7 +138,7 @@ TEST_F(Runs, TheBestEpochIsKeptAndExported) {
 }
 
 TEST_F(Runs, TheBestEpochIsExportedFromTheDirectoryThatTheRunBeganIn) {
-  write("rates", std::string("0,0.05\n8,1000\n"));
+  write("rates", std::string("0,0.05\n8,1e4\n9,0\n"));
   const Arguments best = training(
       {"--precision", "fp32", "--keep", "1", "--best", "loss", "--schedule", "file", "--schedule_file", "rates"});
   succeed(best + Arguments{"--epochs", "1", "--out", "a"});

@@ -63,6 +63,10 @@ void put(nlohmann::json& json, const CutModel& cut, const CommandOptions& option
   if (!options.outputs.empty()) json["cut"] = {{"nodes", cut.nodes}, {"inputs", cut.inputs}, {"outputs", cut.outputs}};
 }
 
+void tell(const DataFacts& facts) {
+  if (const std::string remark = remark_on_columns(facts); !remark.empty()) print_err("halfstep: note: {}\n", remark);
+}
+
 // Of a checkpoint, for engines that infer.
 FileTensors exported_weights(const Recipe& recipe, const ModelState& state) {
   if (!recipe.ema_weights || !has_average(state)) return state.weights;
@@ -77,12 +81,15 @@ void export_weights(const Recipe& given, const CommandOptions& options) {
   FileTensors weights;
   Recipe run = recipe;
   std::optional<int64_t> step;
+  DataFacts facts;
   if (!options.checkpoint.empty()) {
     Checkpoint checkpoint = read_checkpoint(options.checkpoint);
     weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
+    facts = checkpoint.train.data;
+    tell(facts);
     run = recipe_of_run(options.checkpoint).value_or(recipe);
   }
-  const CutModel cut = export_cut(recipe, weights, options.target, provenance(run, step), options.outputs);
+  const CutModel cut = export_cut(recipe, weights, options.target, provenance(run, step, facts), options.outputs);
   tell(cut, options);
   if (options.format != Format::json) return;
   nlohmann::json json{{"model", recipe.model}, {"trained_model", options.target}};
@@ -94,11 +101,15 @@ void export_low(const Recipe& given, const CommandOptions& options) {
   const Recipe recipe = open_job(given).recipe;
   FileTensors weights;
   std::optional<int64_t> step;
+  DataFacts facts;
   if (!options.checkpoint.empty()) {
     Checkpoint checkpoint = read_checkpoint(options.checkpoint);
     weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
+    facts = checkpoint.train.data;
+    tell(facts);
   }
-  const MixedExport made = export_mixed(recipe, weights, options.target, provenance(recipe, step), options.outputs);
+  const MixedExport made =
+      export_mixed(recipe, weights, options.target, provenance(recipe, step, facts), options.outputs);
   tell(made.cut, options);
   nlohmann::json lost = nlohmann::json::object();
   for (const auto& [name, count] : made.lost_weights) {

@@ -47,13 +47,15 @@ TrainReport train_or_explain(Executor& executor, const Data& data, const Recipe&
 }
 
 // The trained ONNX file; empty where the original is gone, as with a compiled step on another machine.
-fs::path export_trained(const Recipe& recipe, const FileTensors& weights, int64_t steps, const Narration& narration) {
+fs::path export_trained(const Recipe& recipe, const FileTensors& weights, int64_t steps, const DataFacts& facts,
+                        const Narration& narration) {
   if (std::error_code unreadable; !fs::exists(recipe.model, unreadable)) {
     narration.note(fmt::format("'{}' is not there, so no trained ONNX file is written", recipe.model));
     return {};
   }
   const fs::path trained = trained_file(recipe);
-  export_model(onnx_model_of(recipe), weights, trained, {.metadata = provenance(recipe, steps)});
+  export_model(onnx_model_of(recipe), weights, trained, {.metadata = provenance(recipe, steps, facts)});
+  if (const std::string remark = remark_on_columns(facts); !remark.empty()) narration.note(remark);
   return trained;
 }
 
@@ -217,7 +219,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const ModelState& state = result.state;
   if (const std::string ruined = non_finite_weights(state); !ruined.empty())
     throw Error(ruined + ": no trained model is written; lower the learning rate and go on from a checkpoint before");
-  const fs::path trained = export_trained(recipe, state.weights, result.step, narration);
+  const fs::path trained = export_trained(recipe, state.weights, result.step, data.train.facts, narration);
   const bool predicts = (traced || options.format == Format::text) && data.test && !data.test->tokens;
   const auto prediction = predicts ? followed_sample(recipe, state, *data.test, narration) : std::nullopt;
   if (options.format == Format::json) {

@@ -11,6 +11,7 @@
 #include "base/printable.h"
 #include "base/sha256.h"
 #include "base/version.h"
+#include "training/data_facts_json.h"
 #include "training/measures.h"
 
 namespace halfstep {
@@ -75,16 +76,27 @@ std::string recipe_text(Recipe recipe) {
 
 }  // namespace
 
-std::map<std::string, std::string> provenance(const Recipe& recipe, std::optional<int64_t> steps) {
+std::map<std::string, std::string> provenance(const Recipe& recipe, std::optional<int64_t> steps,
+                                              const DataFacts& facts) {
   std::map<std::string, std::string> metadata{{"halfstep.version", version()},
                                               {"halfstep.precision", recipe.precision},
                                               {"halfstep.recipe", recipe_text(recipe)}};
   if (!recipe.data.empty()) metadata["halfstep.data"] = describe_data(recipe.data);
-  if (!recipe.class_names.empty())
-    metadata["class_names"] = nlohmann::json(read_class_names(recipe.class_names, 0))
-                                  .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const auto text = [](const nlohmann::json& json) {
+    return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  };
+  const std::vector<std::string> classes =
+      recipe.class_names.empty() ? facts.classes : read_class_names(recipe.class_names, 0);
+  if (!classes.empty()) metadata["class_names"] = text(classes);
+  if (!facts.empty()) metadata["halfstep.data_facts"] = text(to_json(facts));
   if (steps) metadata["halfstep.steps"] = std::to_string(*steps);
   return metadata;
+}
+
+std::string remark_on_columns(const DataFacts& facts) {
+  if (facts.scalings.empty()) return "";
+  return "the model takes its columns as they were standardised, (x - mean) / deviation; halfstep.data_facts in its "
+         "metadata says by what";
 }
 
 std::optional<Recipe> recipe_of_run(const std::string& checkpoint) {

@@ -68,6 +68,12 @@ TEST_F(TableRuns, ATableIsLearnedAndItsClassesAreKept) {
   EXPECT_EQ(state.data.columns, (std::vector<std::string>{"a", "b", "c", "d"}));
   ASSERT_EQ(state.data.scalings.size(), 4u);
   EXPECT_EQ(state.data.split, "test_fraction 0.2");
+  // Another engine has to standardise them alike.
+  const Finished exported = run({"export", "m.onnx", "--checkpoint", "run/checkpoints", "-o", "t.onnx"});
+  EXPECT_EQ(exported.exit_code, 0) << exported.err;
+  EXPECT_THAT(exported.err, HasSubstr("the model takes its columns as they were standardised"));
+  for (const char* file : {"t.onnx", "run/m.trained.onnx"})
+    EXPECT_THAT(read(file), testing::AllOf(HasSubstr("halfstep.data_facts"), HasSubstr("class_names"))) << file;
   // The very samples that were held out, whatever seed the evaluation has, and in the order of the data.
   const Arguments eval{"eval",         "m.onnx",          "--data", "t.csv", "--test_fraction", "0.2",
                        "--checkpoint", "run/checkpoints", "--seed", "77",    "--json"};

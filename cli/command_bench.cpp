@@ -56,7 +56,7 @@ nlohmann::json calls_json(const std::vector<StepTime>& calls) {
   return rows;
 }
 
-// Kernels, that traffic bounds, below this share of it are listed.
+// Kernels bound by traffic that move less than this share of the bandwidth are counted.
 constexpr double kWellUsed = 0.85;
 constexpr size_t kMostGroups = 30;
 

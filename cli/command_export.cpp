@@ -67,29 +67,34 @@ void tell(const DataFacts& facts) {
   if (const std::string remark = remark_on_columns(facts); !remark.empty()) print_err("halfstep: note: {}\n", remark);
 }
 
-// Of a checkpoint, for engines that infer.
-FileTensors exported_weights(const Recipe& recipe, const ModelState& state) {
-  if (!recipe.ema_weights || !has_average(state)) return state.weights;
-  print_err("halfstep: note: the weights are their running mean (ema); --ema_weights false takes the last ones\n");
-  return weights_of(state, WeightsKind::average);
+// Of a checkpoint, for engines that infer; without one the model's own weights stay.
+struct Exported {
+  FileTensors weights = {};
+  std::optional<int64_t> step = {};
+  DataFacts facts = {};
+};
+Exported exported(const Recipe& recipe, const std::string& checkpoint) {
+  if (checkpoint.empty()) return {};
+  Checkpoint read = read_checkpoint(checkpoint);
+  tell(read.train.data);
+  Exported result{.step = read.train.step, .facts = std::move(read.train.data)};
+  if (recipe.ema_weights && has_average(read.model)) {
+    print_err("halfstep: note: the weights are their running mean (ema); --ema_weights false takes the last ones\n");
+    result.weights = weights_of(read.model, WeightsKind::average);
+  } else {
+    result.weights = std::move(read.model.weights);
+  }
+  return result;
 }
 
 void export_weights(const Recipe& given, const CommandOptions& options) {
   if (options.checkpoint.empty() && options.outputs.empty())
     throw Error("no checkpoint is given: name it with --checkpoint");
   const Recipe recipe = open_job(given).recipe;
-  FileTensors weights;
-  Recipe run = recipe;
-  std::optional<int64_t> step;
-  DataFacts facts;
-  if (!options.checkpoint.empty()) {
-    Checkpoint checkpoint = read_checkpoint(options.checkpoint);
-    weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
-    facts = checkpoint.train.data;
-    tell(facts);
-    run = recipe_of_run(options.checkpoint).value_or(recipe);
-  }
-  const CutModel cut = export_cut(recipe, weights, options.target, provenance(run, step, facts), options.outputs);
+  const Exported from = exported(recipe, options.checkpoint);
+  const Recipe run = options.checkpoint.empty() ? recipe : recipe_of_run(options.checkpoint).value_or(recipe);
+  const CutModel cut =
+      export_cut(recipe, from.weights, options.target, provenance(run, from.step, from.facts), options.outputs);
   tell(cut, options);
   if (options.format != Format::json) return;
   nlohmann::json json{{"model", recipe.model}, {"trained_model", options.target}};
@@ -99,17 +104,9 @@ void export_weights(const Recipe& given, const CommandOptions& options) {
 
 void export_low(const Recipe& given, const CommandOptions& options) {
   const Recipe recipe = open_job(given).recipe;
-  FileTensors weights;
-  std::optional<int64_t> step;
-  DataFacts facts;
-  if (!options.checkpoint.empty()) {
-    Checkpoint checkpoint = read_checkpoint(options.checkpoint);
-    weights = exported_weights(recipe, checkpoint.model), step = checkpoint.train.step;
-    facts = checkpoint.train.data;
-    tell(facts);
-  }
+  const Exported from = exported(recipe, options.checkpoint);
   const MixedExport made =
-      export_mixed(recipe, weights, options.target, provenance(recipe, step, facts), options.outputs);
+      export_mixed(recipe, from.weights, options.target, provenance(recipe, from.step, from.facts), options.outputs);
   tell(made.cut, options);
   nlohmann::json lost = nlohmann::json::object();
   for (const auto& [name, count] : made.lost_weights) {

@@ -31,13 +31,14 @@ std::string_view name(CallEstimate::Bound bound) {
 }
 
 CallEstimate estimate_call(const Step& step, const Machine& machine) {
-  const CallCost work = cost(step);
+  const CallCost all = cost(step);
+  const CallWork work{static_cast<double>(all.bytes), all.flops, computes_low(step) ? all.flops : 0};
   const std::pair<double, CallEstimate::Bound> limits[] = {
       {machine.launch_seconds, CallEstimate::launch},
-      {static_cast<double>(work.bytes) / machine.bytes_per_second, CallEstimate::traffic},
-      {work.flops / (computes_low(step) ? machine.low_rate : machine.full_rate), CallEstimate::operations}};
+      {work.bytes / machine.bytes_per_second, CallEstimate::traffic},
+      {computing_seconds(work, machine), CallEstimate::operations}};
   const auto longest = std::ranges::max_element(limits, {}, [](const auto& limit) { return limit.first; });
-  return {longest->second, 1e6 * (machine.launch_seconds + std::max(limits[1].first, limits[2].first))};
+  return {longest->second, call_microseconds(work, machine)};
 }
 
 std::vector<CallGroup> compare_with_estimate(const Program& program, std::span<const StepTime> times,

@@ -86,9 +86,7 @@ class Costs {
     }
     for (Value v : call.reads) bytes += static_cast<double>(bytes_read(graph_, call, v));
     for (Value v : call.writes) bytes += static_cast<double>(bytes_written(graph_, v));
-    const double computing = low_flops / machine_.low_rate + (flops - low_flops) / machine_.full_rate;
-    const double microseconds =
-        1e6 * (machine_.launch_seconds + std::max(bytes / machine_.bytes_per_second, computing));
+    const double microseconds = call_microseconds({bytes, flops, low_flops}, machine_);
     for (auto& [key, share] : shares) {
       const double part = all > 0 ? share / all : 1.0 / static_cast<double>(shares.size());
       NodeCost& of_node = cost_.nodes[key];
@@ -116,6 +114,15 @@ Machine machine_of(DeviceKind device) {
           .low_rate = 3e10 * cores,
           .full_rate = 3e10 * cores,
           .launch_seconds = 5e-6};
+}
+
+double computing_seconds(const CallWork& work, const Machine& machine) {
+  return work.low_flops / machine.low_rate + (work.flops - work.low_flops) / machine.full_rate;
+}
+
+double call_microseconds(const CallWork& work, const Machine& machine) {
+  const double moving = work.bytes / machine.bytes_per_second;
+  return 1e6 * (machine.launch_seconds + std::max(moving, computing_seconds(work, machine)));
 }
 
 StepCost step_cost(const FusedCalls& calls, const Machine& machine) { return Costs(calls, machine).run(); }

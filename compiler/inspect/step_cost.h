@@ -19,6 +19,12 @@ struct Machine {
   double launch_seconds = 0;
 };
 Machine machine_of(DeviceKind device);
+// Of a call with so many operations, some of them on operands of a low type.
+struct CallWork {
+  double bytes = 0, flops = 0, low_flops = 0;
+};
+double computing_seconds(const CallWork& work, const Machine& machine);  // its operations alone
+double call_microseconds(const CallWork& work, const Machine& machine);
 
 struct NodeCost {
   double flops = 0, low_flops = 0;  // the second: on operands of a low type

@@ -88,9 +88,9 @@ const ProgramValues& LoadedStep::values(halfstep_program program, halfstep_direc
 
 LoadedStep::Batch LoadedStep::bind(const ProgramValues& values, std::span<const halfstep_tensor> inputs, void* stream,
                                    const std::vector<std::string>& read) {
+  Batch batch{values, bind_inputs(values, inputs, place()), {}, stream};  // an input that lies elsewhere says more
   if (stream != nullptr && executor_->model().device != DeviceKind::cuda)
     throw ArgumentError("stream: the step runs on the CPU, which has none: give NULL");
-  Batch batch{values, bind_inputs(values, inputs, place()), {}, stream};
   batch.read_back.reserve(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     BoundInput& input = batch.inputs[i];

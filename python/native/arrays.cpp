@@ -131,10 +131,13 @@ nb::object Arrays::capsule_of(nb::handle array) {
       !nb::cast<bool>(array.attr("requires_grad")) && array.attr("layout").is(torch.attr("strided"))) {
     const nb::object to_dlpack = torch.attr("utils").attr("dlpack").attr("to_dlpack");
     if (nb::cast<bool>(array.attr("is_cpu"))) return to_dlpack(array);
-    if (nb::cast<bool>(array.attr("is_cuda")) && stream_ == 0) {
-      const nb::object current = torch.attr("cuda").attr("current_stream")(array.attr("device"));
-      stream_ = nb::cast<uintptr_t>(current.attr("cuda_stream"));
-      if (stream_ == 0) stream_ = kDefaultStream;
+    if (nb::cast<bool>(array.attr("is_cuda")) && (stream_ == 0 || stream_is_torchs_)) {
+      if (stream_ == 0) {
+        const nb::object current = torch.attr("cuda").attr("current_stream")(array.attr("device"));
+        stream_ = nb::cast<uintptr_t>(current.attr("cuda_stream"));
+        if (stream_ == 0) stream_ = kDefaultStream;
+        stream_is_torchs_ = true;  // a tensor on another device is refused whatever its stream
+      }
       return to_dlpack(array);
     }
   }

@@ -35,6 +35,7 @@ class Arrays {
   nanobind::object capsule_of(nanobind::handle array);
 
   uintptr_t stream_;
+  bool stream_is_torchs_ = false;  // its current one, on which its tensors are written
   std::vector<halfstep_tensor> tensors_;
   std::deque<Py_buffer> buffers_;
   std::deque<std::vector<int64_t>> strides_;

@@ -1,7 +1,9 @@
-"""What one train_step call of Python takes beyond the C API's: overhead.py, in an environment with the wheel and a C compiler.
+"""What one train_step call of Python takes beyond the C API's: overhead.py [--device cuda], in an environment with the wheel and
+a C compiler; on a GPU with PyTorch, whose tensors lie there.
 
 The same step of a few microseconds runs in blocks of calls, from C and from Python in turn; the tenth fastest of a hundred
-blocks are compared, which other programs disturbed least."""
+blocks are compared, which other programs disturbed least. Only the calls are timed; on a GPU each waits for the one before."""
+import argparse
 import ctypes
 import subprocess
 import tempfile
@@ -13,44 +15,66 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 LIBRARIES = Path(halfstep.__file__).parent / "lib"
-CALLS, BLOCKS, BATCH = 200, 101, 8
+CALLS, BLOCKS, BATCH, FEATURES = 200, 101, 8, 4
+DLPACK_DEVICES = {"cpu": 1, "cuda": 2}
 
-with tempfile.TemporaryDirectory() as work:
+
+def load_c(work):
     shared = f"{work}/overhead.so"
     subprocess.run(["cc", "-std=c11", "-O2", "-shared", "-fPIC", f"-I{HERE.parents[1] / 'include'}", HERE / "overhead.c",
                     "-o", shared, f"-L{LIBRARIES}", "-l:libhalfstep-runtime.so.0", f"-Wl,-rpath,{LIBRARIES}"], check=True)
-    step = halfstep.compile(HERE / "tiny.onnx", f"{work}/step", batch=BATCH, precision="fp32", device="cpu", threads=1)
     c = ctypes.CDLL(shared)
     c.open_step.restype, c.train.restype = ctypes.c_char_p, ctypes.c_double
-    told = c.open_step(f"{work}/step".encode())
-    assert told == b"", told
-    x = np.ones((BATCH, 4), np.float32)
-    labels = np.zeros(BATCH, np.int64)
-    of_c, of_python, of_torch = [], [], []
-    tensors = None
+    c.train.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int32]
+    return c
+
+
+def tensors_of(device, x, labels):
     try:
         import torch
-
-        tensors = torch.from_numpy(x), torch.from_numpy(labels)
     except ImportError:
-        pass
+        return None
+    return torch.from_numpy(x).to(device), torch.from_numpy(labels).to(device)
 
-    def block(a, b):
+
+def block(step, x, labels, wait):
+    total = 0
+    for _ in range(CALLS):
         start = time.perf_counter_ns()
-        for _ in range(CALLS):
-            step.train_step(x=a, labels=b)
-        return (time.perf_counter_ns() - start) / CALLS
+        step.train_step(x=x, labels=labels)
+        total += time.perf_counter_ns() - start
+        if wait:
+            step.loss
+    return total / CALLS
 
-    for _ in range(BLOCKS):
-        of_c.append(c.train(CALLS, x.ctypes.data_as(ctypes.c_void_p), labels.ctypes.data_as(ctypes.c_void_p),
-                            ctypes.c_int64(BATCH), ctypes.c_int64(4)))
-        of_python.append(block(x, labels))
-        if tensors is not None:
-            of_torch.append(block(*tensors))
-    assert min(of_c) > 0
-    base = sorted(of_c)[BLOCKS // 10]
-    print(f"C: {base / 1e3:.2f} us a call")
-    for name, times in {"NumPy": of_python, "PyTorch": of_torch}.items():
-        if times:
-            own = sorted(times)[BLOCKS // 10]
-            print(f"{name}: {own / 1e3:.2f} us, {(own - base) / 1e3:.2f} more")
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=DLPACK_DEVICES, default="cpu")
+    device = parser.parse_args().device
+    on_gpu = device == "cuda"
+    x, labels = np.ones((BATCH, FEATURES), np.float32), np.zeros(BATCH, np.int64)
+    tensors = tensors_of(device, x, labels)
+    pairs = {} if on_gpu else {"NumPy": (x, labels)}
+    if tensors is not None:
+        pairs["PyTorch"] = tensors
+    addresses = [t.data_ptr() for t in tensors] if on_gpu else [x.ctypes.data, labels.ctypes.data]
+
+    with tempfile.TemporaryDirectory() as work:
+        step = halfstep.compile(HERE / "tiny.onnx", f"{work}/step", batch=BATCH, precision="fp32", device=device,
+                                **({} if on_gpu else {"threads": 1}))
+        c = load_c(work)
+        told = c.open_step(f"{work}/step".encode(), on_gpu)
+        assert told == b"", told
+        times = {name: [] for name in ("C", *pairs)}
+        for _ in range(BLOCKS):
+            times["C"].append(c.train(CALLS, *addresses, BATCH, FEATURES, DLPACK_DEVICES[device]))
+            for name, pair in pairs.items():
+                times[name].append(block(step, *pair, wait=on_gpu))
+        assert min(times["C"]) > 0
+        tenth = {name: sorted(of)[BLOCKS // 10] / 1e3 for name, of in times.items()}
+        for name, microseconds in tenth.items():
+            print(f"{name}: {microseconds:.2f} us a call, {microseconds - tenth['C']:.2f} more than C's")
+
+
+main()

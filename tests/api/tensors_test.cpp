@@ -124,6 +124,9 @@ TEST_F(Tensors, ThatAStepCannotReadAreRefused) {
   int of_none = 0;
   refused(api->train_tensors(step.get(), good.data(), good.size(), &of_none), HALFSTEP_INVALID_ARGUMENT,
           {"stream: the step runs on the CPU"});
+  const std::vector<halfstep_tensor> elsewhere = with([](auto& t) { t.device = HALFSTEP_CUDA; });
+  refused(api->train_tensors(step.get(), elsewhere.data(), elsewhere.size(), &of_none), HALFSTEP_INVALID_ARGUMENT,
+          {"input 'x' lies on cuda:0"});
   // Outputs likewise.
   std::vector<float> rows(8, 7);
   halfstep_tensor output = rows_of(rows);

@@ -426,6 +426,9 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.overlapping_calls = overlapping_calls(device);
   passes.dump = options.dump;
   passes.programs = options.programs;
+  const bool runs = options.purpose == TrainingPipelineOptions::compiling && !options.taps;
+  if (recipe.tensorboard_gradients && runs && options.stop_after.empty())
+    passes.programs = TrainingPipelineOptions::training_and_gradients;
   passes.loss.model_outputs = options.model_outputs;
   if (options.model_outputs == LossOptions::dropped && options.purpose == TrainingPipelineOptions::compiling &&
       !recipe.measures.empty() && need_outputs(recipe.measures, judged_outputs(imported.graph, passes.loss)))

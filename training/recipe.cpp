@@ -277,6 +277,8 @@ std::vector<RecipeKey> all_keys() {
                              "largest norm of a gradient as a share of its weights', for each output; 0: no limit", 0),
       key<&R::ema>(kStep, "ema", "NUMBER", "decay of a running mean of the weights, such as 0.999; 0: none", 0,
                    kMostEma),
+      key<&R::tensorboard_gradients>(kStep, "tensorboard_gradients", "true|false",
+                                     "tensorboard: histograms of the gradients too, of each epoch's last batch"),
 
       key<&R::precision>(kPrecision, "precision", "fp16|bf16|fp32", "the low type of autocast; fp32: none"),
       preset_key(),

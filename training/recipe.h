@@ -97,7 +97,7 @@ struct Recipe : DataOptions {
   int64_t seed = 0;
   bool shuffle = true;
   std::vector<std::string> measures;
-  bool per_class = false, tensorboard = false;
+  bool per_class = false, tensorboard = false, tensorboard_gradients = false;
   std::string class_names;
   std::string device = "auto", architecture, attention = "library";
   std::optional<ByteSize> memory_budget;

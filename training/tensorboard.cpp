@@ -190,9 +190,20 @@ void TensorBoard::epoch_finished(const EpochRow& row) {
       scalars.push_back({"test/" + measure.name, measure.value});
   }
   file_.scalars(row.step, scalars);
-  for (const auto& [name, weight] : read_weights(executor_))
-    if (weight.type.dtype == DType::f32)
-      file_.histogram(row.step, "weights/" + name, spread(weight.as<float>(), kMostBinned));
+  histograms(row.step, "weights/", read_weights(executor_));
+}
+
+void TensorBoard::gradients_read(const EpochRow& row, const FileTensors& gradients) {
+  histograms(row.step, "gradients/", gradients);
+  double square = 0;
+  for (const auto& [name, gradient] : gradients)
+    for (const float value : gradient.as<float>()) square += static_cast<double>(value) * static_cast<double>(value);
+  file_.scalars(row.step, {{"epoch/gradient_norm", std::sqrt(square)}});
+}
+
+void TensorBoard::histograms(int64_t step, const std::string& group, const FileTensors& tensors) {
+  for (const auto& [name, tensor] : tensors)
+    if (tensor.type.dtype == DType::f32) file_.histogram(step, group + name, spread(tensor.as<float>(), kMostBinned));
 }
 
 }  // namespace halfstep

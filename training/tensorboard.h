@@ -42,7 +42,8 @@ class EventFile {
 };
 
 // Scalars of each step that metrics.jsonl has, and of epochs with their evaluation; after each epoch histograms of the
-// weights, of at most kMostBinned values of a tensor, evenly spread; at the beginning the recipe as text.
+// weights, and of the gradients where the run reads them, of at most kMostBinned values of a tensor, evenly spread,
+// with the norm of all gradients as a scalar; at the beginning the recipe as text.
 class TensorBoard final : public TrainObserver {
  public:
   static constexpr size_t kMostBinned = 1 << 18;
@@ -51,8 +52,11 @@ class TensorBoard final : public TrainObserver {
 
   void step_finished(const StepRow& row) override;
   void epoch_finished(const EpochRow& row) override;
+  void gradients_read(const EpochRow& row, const FileTensors& gradients) override;
 
  private:
+  void histograms(int64_t step, const std::string& group, const FileTensors& tensors);
+
   EventFile file_;
   Executor& executor_;
   int64_t every_steps_;

@@ -11,6 +11,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "training/checkpoint_state.h"
 #include "training/notes.h"
 #include "training/step_sums.h"
 
@@ -103,6 +104,7 @@ class Training {
   Training(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,
            TrainObserver& observer)
       : executor_(executor),
+        train_set_(train_set),
         test_set_(test_set),
         options_(options),
         observer_(observer),
@@ -300,6 +302,7 @@ class Training {
     const bool cut_short = signalled() && (!row.test || row.test->interrupted);
     if (!cut_short) {
       observer_.epoch_finished(row);
+      if (options_.gradients && state_.position > 0) observer_.gradients_read(row, gradients_of_last_batch());
       report_.epochs.push_back(row);
       if (epoch_ended()) {
         try {
@@ -316,6 +319,24 @@ class Training {
     save();
     if (has_waited_enough()) report_.reason = StopReason::no_improvement;
     if (signalled() && (cut_short || state_.epoch < options_.epochs)) report_.reason = StopReason::interrupted;
+  }
+
+  // As its step took it, but by the weights after that.
+  FileTensors gradients_of_last_batch() {
+    const Stage stage(executor_.model(), std::string(kGradientsProgram), train_set_, options_.feed);
+    const std::vector<int64_t> order = samples_of(state_.epoch);
+    const int64_t begin = state_.position - stage.feed.batch();
+    const std::vector<int64_t> batch(order.begin() + begin, order.begin() + state_.position);
+    stage.feed.announce({batch, state_.seed, state_.epoch, begin});
+    stage.feed.fill(batch, {.iteration = state_.iteration - 1, .seed = state_.seed, .use = StepInputs::trained_on},
+                    executor_.begin_step(stage.program));
+    executor_.submit();
+    require(executor_.poll(Wait::yes).has_value(), "a submitted batch has a result");
+    FileTensors gradients = read_gradients(executor_);
+    // The next step's sum begins there.
+    if (options_.accumulation > 1)
+      executor_.write_state(kGradientArena, Tensor(executor_.read_state(kGradientArena).type));
+    return gradients;
   }
 
   void follow_rules(const EpochRow& row) {
@@ -485,6 +506,7 @@ class Training {
   }
 
   Executor& executor_;
+  const Dataset& train_set_;
   const Dataset* test_set_;
   const TrainOptions& options_;
   TrainObserver& observer_;

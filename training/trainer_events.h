@@ -98,6 +98,8 @@ class TrainObserver {
   virtual void step_finished(const StepRow&) {}
   virtual void progressed(const Progress&) {}  // at most ten times a second
   virtual void epoch_finished(const EpochRow&) {}
+  // Of the epoch's last batch by the weights after it, where TrainOptions ask for them; right after epoch_finished.
+  virtual void gradients_read(const EpochRow&, const FileTensors& /*gradients*/) {}
   virtual void checkpoint_written(const std::filesystem::path&, int64_t /*step*/) {}
   virtual void finished(const TrainReport&) {}
 };
@@ -118,6 +120,9 @@ class ObserverList final : public TrainObserver {
   }
   void epoch_finished(const EpochRow& row) override {
     for (TrainObserver* o : observers_) o->epoch_finished(row);
+  }
+  void gradients_read(const EpochRow& row, const FileTensors& gradients) override {
+    for (TrainObserver* o : observers_) o->gradients_read(row, gradients);
   }
   void checkpoint_written(const std::filesystem::path& path, int64_t step) override {
     for (TrainObserver* o : observers_) o->checkpoint_written(path, step);

@@ -12,6 +12,7 @@
 #include "cli/command_texts.h"
 #include "cli/output.h"
 #include "training/grad_scaler.h"
+#include "training/recipe_keys.h"
 #include "training/run_setup.h"
 
 namespace halfstep {

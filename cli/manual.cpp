@@ -7,7 +7,7 @@
 
 #include "base/version.h"
 #include "cli/command_texts.h"
-#include "training/recipe.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

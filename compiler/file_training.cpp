@@ -15,6 +15,7 @@
 #include "ir/op.h"
 #include "passes/model/attach_loss.h"
 #include "passes/training/bind_arenas.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/version.h"
 #include "cli/output.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "program/json_text.h"
 #include "training/checkpoint.h"
+#include "training/recipe_keys.h"
 #include "training/run_setup.h"
 
 namespace halfstep {

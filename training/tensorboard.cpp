@@ -13,6 +13,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "training/checkpoint_state.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

@@ -7,7 +7,7 @@
 #include "cli/progress.h"
 #include "tests/cli/cli_fixture.h"
 #include "tests/cli/screen.h"
-#include "training/recipe.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep::test {
 namespace {

@@ -12,6 +12,7 @@
 #include "tests/compiled_graph.h"
 #include "tests/recorded.h"
 #include "training/random_inputs.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "tests/training/fake_executor.h"
 #include "training/checkpoint.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

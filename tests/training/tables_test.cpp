@@ -12,7 +12,7 @@
 #include "base/losses.h"
 #include "base/optimizers.h"
 #include "training/learning_rate.h"
-#include "training/recipe.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

@@ -2,12 +2,14 @@
 
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/commands.h"
+#include "cli/layer_report.h"
 #include "cli/loss_curve.h"
 #include "cli/measure_report.h"
 #include "cli/output.h"
@@ -18,12 +20,14 @@
 #include "cli/trace.h"
 #include "cli/train_report.h"
 #include "compiler/find_non_finite.h"
+#include "compiler/inspect/scopes.h"
 #include "compiler/provenance.h"
 #include "compiler/session.h"
 #include "frontend/export/export.h"
 #include "training/checkpoint.h"
 #include "training/confusion.h"
 #include "training/grad_scaler.h"
+#include "training/layer_times.h"
 #include "training/metrics.h"
 #include "training/run_directory.h"
 #include "training/tensorboard.h"
@@ -126,6 +130,25 @@ std::string files_text(const TrainReport& report, const Recipe& recipe, const fs
   return text + fmt::format("  metrics        {}\n", (fs::path(recipe.out) / "metrics.jsonl").string());
 }
 
+// The training is done: what keeps the step from being timed is no error of it.
+std::vector<LayerTime> timed_layers(Executor& executor, const Recipe& recipe,
+                                    const std::optional<CompileReport>& compiled, const Narration& narration) try {
+  std::vector<LayerTime> layers = time_layers(executor, recipe.learning_rate);
+  std::map<std::string, std::string> modules;
+  if (compiled)
+    for (const FileNode& node : compiled->file_nodes) modules.emplace(node.name, node.module);
+  for (LayerTime& row : layers) {
+    const std::string first = row.layer.substr(0, row.layer.find(" + "));
+    const auto module = modules.find(first);
+    row.scope = scope_of(first, module == modules.end() ? "" : module->second);
+  }
+  write_layer_times(fs::path(recipe.out) / kLayerTimesFile, layers);
+  return layers;
+} catch (const Error& e) {
+  narration.note(std::string("the layers are not timed: ") + e.what());
+  return {};
+}
+
 // The training is done: what keeps a sample from being followed is no error of it.
 std::optional<Trace> followed_sample(const Recipe& recipe, const ModelState& state, const Dataset& test,
                                      const Narration& narration) try {
@@ -222,6 +245,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const fs::path trained = export_trained(recipe, state.weights, result.step, data.train.facts, narration);
   const bool predicts = (traced || options.format == Format::text) && data.test && !data.test->tokens;
   const auto prediction = predicts ? followed_sample(recipe, state, *data.test, narration) : std::nullopt;
+  std::vector<LayerTime> layers;
+  if (recipe.layer_times) layers = timed_layers(executor, recipe, session.report, narration);
   if (options.format == Format::json) {
     if (traced && prediction) json["trace"]["prediction"] = trace_json(*prediction);
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();
@@ -229,6 +254,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     return ExitCode::success;
   }
   if (prediction) narration.say("  test sample 0, layer by layer:\n" + trace_table(*prediction, output_width()) + "\n");
+  if (!layers.empty())
+    narration.say("  a step's calls, each timed by itself:\n" + layers_text(layers, output_width()) + "\n");
   narration.say(fmt::format("  step {} reached in {:.1f} s\n", report.steps, report.seconds));
   narration.say(counters_text(report, executor.model().device) + "\n");
   narration.tell(files_text(report, recipe, trained, result.what));

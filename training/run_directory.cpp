@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "training/checkpoint.h"
+#include "training/layer_times.h"
 
 namespace halfstep {
 namespace {
@@ -39,6 +40,7 @@ constexpr WrittenFile kWritten[] = {
     {"recipe.toml", "", kRunRecipeMark, RunWrites::records_and_model},
     {"precision.json", "", "{\"compile\":{", RunWrites::records_and_model},
     {"metrics.jsonl", "", "{\"kind\":", RunWrites::records},
+    {kLayerTimesFile, "", kLayerTimesMark, RunWrites::records},
     {"confusion.", "svg", kConfusionMark, RunWrites::records},  // confusion.LOSS.svg, too
 };
 

@@ -483,18 +483,24 @@ class Training {
     row.skipped = totals.skipped;
     row.seconds = seconds_since(epoch_start_);
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
-    if (const std::optional<double> waited = train_.feed.waited())
-      row.data_wait = (*waited - waited_before_) / std::max(row.seconds, 1e-9);
+    row.data_wait = data_wait(row.seconds);
     if (const auto loss = token_loss(notes(), row.losses, row.loss))
       row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     return row;
+  }
+
+  // Its share of the epoch's `seconds` so far.
+  std::optional<double> data_wait(double seconds) const {
+    const std::optional<double> waited = train_.feed.waited();
+    return waited ? std::optional((*waited - waited_before_) / std::max(seconds, 1e-9)) : std::nullopt;
   }
 
   void report_progress() {
     const Clock::time_point now = Clock::now();
     if (now - last_progress_ < kProgressInterval || last_row_.step == 0) return;
     last_progress_ = now;
-    observer_.progressed({last_row_, state_.totals.steps, steps_per_epoch(), state_.totals.skipped});
+    observer_.progressed({last_row_, state_.totals.steps, steps_per_epoch(), state_.totals.skipped,
+                          data_wait(seconds_since(epoch_start_))});
   }
 
   void save() {

@@ -61,7 +61,8 @@ struct Progress {
   StepRow last;  // newest step whose result is here
   int64_t step_in_epoch = 0;
   int64_t steps_per_epoch = 0;
-  int64_t skipped = 0;  // in the epoch
+  int64_t skipped = 0;                // in the epoch
+  std::optional<double> data_wait{};  // as EpochRow has it, of the epoch so far
 };
 
 enum class StopReason : uint8_t { completed, interrupted, no_improvement };

@@ -110,6 +110,13 @@ TEST(ProgressLine, TellsAllWhereThereIsRoomAndLeavesOutWhatTellsLeast) {
   EXPECT_EQ(line(79), "  epoch 2/5 █░░░░  625/1875  loss 0.1235  acc  91.2 %  9850 samples/s  ETA 2:05");
   EXPECT_EQ(line(50), "  epoch 2/5 █░░░░  625/1875  loss 0.1235  ETA 2:05");
   for (size_t columns = 20; columns < 160; ++columns) EXPECT_LE(columns_of(line(columns)), columns) << columns;
+  Progress starved = progress(625, 3);
+  starved.data_wait = 0.624;
+  const auto of_starved = [&](size_t columns) { return progress_line(starved, 2, length, 125, columns).text(); };
+  EXPECT_EQ(of_starved(79), "  epoch 2/5 ██░░░░░  625/1875  loss 0.1235  9850 samples/s  wait 62 %  ETA 2:05");
+  EXPECT_THAT(of_starved(140), HasSubstr("9850 samples/s  wait 62 %  1.0 MiB"));
+  starved.data_wait = 0.04;
+  EXPECT_EQ(of_starved(140), line(140)) << "a little of it is not told";
 }
 
 TEST(ProgressLine, Durations) {

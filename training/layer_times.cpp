@@ -15,7 +15,8 @@ struct PhaseEnding {
   double LayerTime::* time;
 };
 // As origins of steps end; those of the forward have none.
-constexpr PhaseEnding kEndings[] = {{"(backward)", &LayerTime::backward}, {"(update)", &LayerTime::update}};
+constexpr PhaseEnding kEndings[] = {
+    {"(loss)", &LayerTime::forward}, {"(backward)", &LayerTime::backward}, {"(update)", &LayerTime::update}};
 
 }  // namespace
 

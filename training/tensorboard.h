@@ -32,6 +32,8 @@ class EventFile {
   // Counts of finite values in equal parts between the least and the greatest.
   void histogram(int64_t step, const std::string& tag, std::span<const float> values);
   void text(int64_t step, const std::string& tag, const std::string& markdown);
+  // Events of this step and later ones in other files of the run, which did not end, count no more.
+  void begins_again(int64_t step);
   const std::string& path() const { return path_; }
 
  private:
@@ -50,6 +52,7 @@ class TensorBoard final : public TrainObserver {
 
   TensorBoard(const std::filesystem::path& out, const Recipe& recipe, Executor& executor);
 
+  void run_begun(int64_t step) override;
   void step_finished(const StepRow& row) override;
   void epoch_finished(const EpochRow& row) override;
   void gradients_read(const EpochRow& row, const FileTensors& gradients) override;

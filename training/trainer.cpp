@@ -155,6 +155,7 @@ class Training {
 
   TrainReport run() {
     const Clock::time_point start = Clock::now();
+    observer_.run_begun(state_.step);
     if (has_waited_enough()) report_.reason = StopReason::no_improvement;
     while (report_.reason == StopReason::completed && state_.epoch < options_.epochs && !at_step_limit()) run_epoch();
     if (report_.reason != StopReason::interrupted)

@@ -95,6 +95,7 @@ struct TrainReport {
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
+  virtual void run_begun(int64_t /*step*/) {}  // goes on after this one; 0: anew
   virtual void epoch_begun(int64_t /*epoch*/, int64_t /*steps_per_epoch*/) {}
   virtual void step_finished(const StepRow&) {}
   virtual void progressed(const Progress&) {}  // at most ten times a second
@@ -110,6 +111,9 @@ class ObserverList final : public TrainObserver {
  public:
   explicit ObserverList(std::vector<TrainObserver*> observers) : observers_(std::move(observers)) {}
 
+  void run_begun(int64_t step) override {
+    for (TrainObserver* o : observers_) o->run_begun(step);
+  }
   void epoch_begun(int64_t epoch, int64_t steps_per_epoch) override {
     for (TrainObserver* o : observers_) o->epoch_begun(epoch, steps_per_epoch);
   }

@@ -153,11 +153,11 @@ function rolled_up(rows, depth) {
 
 // Forward, backward and update of what takes most, on one scale.
 function layer_bars(rows) {
-  const shown = rows.slice(0, kMostBars), high = 22, left = 250, width = 900, right = 64;
+  const shown = rows.slice(0, kMostBars), high = 22, left = 290, width = 940, right = 64;
   const most = Math.max(...shown.map((row) => row.share), 1e-9), svg = drawn("svg", {class: "layers", viewBox: `0 0 ${width} ${shown.length * high + 4}`, role: "img", "aria-label": "share of a step's time by layer"});
   shown.forEach((row, i) => {
     const total = row.forward + row.backward + row.update || 1, y = i * high + 4;
-    const name = drawn("text", {x: left - 8, y: y + 13, "text-anchor": "end"}, shortened(row.layer, 38));
+    const name = drawn("text", {x: left - 8, y: y + 13, "text-anchor": "end"}, shortened(row.layer, 36));
     name.append(drawn("title", {}, row.layer));
     svg.append(name);
     let x = left;

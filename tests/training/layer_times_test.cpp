@@ -13,6 +13,7 @@ TEST(LayerTimes, AreOfNodesAndPhases) {
                                     {"fc1 (backward)", "gemm", 5},
                                     {"fc1 (backward)", "gemm", 4},
                                     {"optimizer (update)", "kernel", 2},
+                                    {"loss (loss)", "kernel", 0.75},
                                     {"(backward)", "kernel", 0.5}};
   const std::vector<LayerTime> layers = by_layer(calls);
   std::string text;
@@ -23,6 +24,7 @@ TEST(LayerTimes, AreOfNodesAndPhases) {
             "fc1 3 3 9 0\n"
             "optimizer 1 0 0 2\n"
             "fc1 + relu1 1 1 0 0\n"
+            "loss 1 0 0 0\n"
             " 1 0 0 0\n");
   const TemporaryDirectory directory;
   write_layer_times(directory.path() / kLayerTimesFile, layers);

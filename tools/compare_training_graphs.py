@@ -2,6 +2,7 @@
 """Runs exported training graphs in ONNX Runtime, beside our own runs of the same steps.
 
 usage: tools/compare_training_graphs.py HALFSTEP [NAME ...] [--precision fp32,fp16,bf16] [--table FILE] [--keep DIR]
+       tools/compare_training_graphs.py HALFSTEP --losses [--precision fp32]
        tools/compare_training_graphs.py --op-graphs DIR
        NAME: a file of models/families without .onnx (lenet, mlp and resnet18 too); default: one form of each family
 needs numpy, onnx, onnxruntime
@@ -12,6 +13,7 @@ the CPU, which gets its own outputs NAME_out back as NAME. Compared are the loss
   loss      largest |ours - theirs| / |ours| over the steps
   weights   |ours - theirs| / |ours| of all weights and running statistics as one vector
   moved     |ours - theirs| / |ours - initial|: the same against how far the steps went
+--losses: the same of mlp with each loss and the keys that change its formula.
 DIR holds what frontend_test wrote with HALFSTEP_OP_GRAPHS=DIR: graphs of a single op of the IR, and what it computes.
 
 A row that is beyond its limit also tells how far ONNX Runtime's losses are from its own when every weight is moved by its
@@ -37,6 +39,29 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIMITS = {"fp32": 1e-5, "fp16": 2.0 ** -11, "bf16": 2.0 ** -8}
 STEPS, SEED = 10, 7
 FORMS = ["raw", "dynamo", "ts17", "dynamo23"]
+
+
+# By what they are compared with.
+LOSSES = {
+    "labels": ["softmax_cross_entropy", "softmax_cross_entropy --class_weights 1,2,1,0.5,1,1,3,1,1,1", "softmax_cross_entropy --label_smoothing 0.1",
+               "softmax_cross_entropy --focal_gamma 2", "nll", "nll --class_weights 1,2,1,0.5,1,1,3,1,1,1"],
+    "yes_or_no": ["bce_with_logits", "bce_with_logits --pos_weight 3", "bce_with_logits --pos_weight 1,2,3,4,5,6,7,8,9,10", "bce_with_logits --class_weights 0.5",
+                  "bce_with_logits --focal_gamma 2 --focal_alpha 0.25", "bce_with_logits --ignore_index 0"],
+    "targets": ["mean_squared_error", "l1", "huber", "huber --delta 0.3", "smooth_l1", "smooth_l1 --beta 0.4", "smooth_l1 --beta 0"],
+    "probabilities": ["kl_div"],
+    "log_probabilities": ["kl_div --log_target true"],
+}
+
+
+def labels_of(kind, shape, classes=10):
+    """What losses of `kind` take beside an output of `shape`."""
+    random = np.random.default_rng(3)
+    if kind == "labels":
+        return {"labels": (3 * np.arange(shape[0])) % classes}
+    if kind == "yes_or_no":
+        return {"labels": random.integers(0, 2, shape).astype(np.float32)}
+    probabilities = random.dirichlet(np.ones(classes), shape[0]).astype(np.float32)
+    return {"targets": {"targets": random.uniform(-1, 1, shape).astype(np.float32), "probabilities": probabilities, "log_probabilities": np.log(probabilities)}[kind]}
 
 
 def models(names):
@@ -134,15 +159,18 @@ def distance(a, b):
     return float(np.sqrt(sum(np.sum((np.float64(x) - y) ** 2) for x, y in zip(a, b))))
 
 
-def compare(halfstep, name, file, reference, precision, directory):
+def compare(halfstep, name, file, reference, precision, directory, loss=None, labels=None):
     reference = reference or reference_of(name)
     arrays = batch_of(reference, file)
+    if labels:
+        del arrays["labels"]
+        arrays.update(labels)
     LEARNING_RATE[0] = reference["sgd"]["lr"]
     np.savez(directory / "batch.npz", **arrays)
     shapes = ["--shape", ";".join(f"{key}=" * bool(key) + ",".join(map(str, spec["shape"]))
                                   for key, spec in reference["inputs"].items())]
     recipe = [file, "--data", directory / "batch.npz", *shapes, "--momentum", reference["sgd"]["momentum"], "--seed", SEED,
-              "--precision", precision, "--ignore_index", reference["labels"]["ignored"], "--init", "absent"]
+              "--precision", precision, "--init", "absent", *(["--loss", *loss.split()] if loss else ["--ignore_index", reference["labels"]["ignored"]])]
     graph = directory / "step.onnx"
     run([halfstep, "export", *recipe, "--learning_rate", LEARNING_RATE[0], "--training-graph", "-o", graph])
     onnx.checker.check_model(str(graph), full_check=True)
@@ -157,7 +185,7 @@ def compare(halfstep, name, file, reference, precision, directory):
     of = lambda tensors: [np.float64(tensors[n]) for n in moving]
     zero = [0.0] * len(moving)
     apart = distance(of(weights), of(states))
-    row = {"model": name, "precision": precision, "nodes": len(onnx.load(graph).graph.node),
+    row = {"model": f"{name}, {loss}" if loss else name, "precision": precision, "nodes": len(onnx.load(graph).graph.node),
            "first": our_losses[0], "last": our_losses[-1],
            "loss": max(abs(a - b) / abs(a) for a, b in zip(our_losses, their_losses)),
            "weights": apart / distance(of(weights), zero),
@@ -229,6 +257,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("halfstep", nargs="?")
     parser.add_argument("--op-graphs")
+    parser.add_argument("--losses", action="store_true")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--precision", default="fp32,fp16,bf16")
     parser.add_argument("--table")
@@ -240,13 +269,16 @@ def main():
         parser.error("the executable is missing")
     halfstep = pathlib.Path(options.halfstep).resolve()
     rows = []
-    for name, file, reference in models(options.names):
+    wanted = [(name, file, reference, None, None) for name, file, reference in models(["mlp"] if options.losses else options.names)]
+    if options.losses:
+        wanted = [(*wanted[0][:3], loss, labels_of(kind, (8, 10))) for kind, losses in LOSSES.items() for loss in losses]
+    for name, file, reference, loss, labels in wanted:
         for precision in options.precision.split(","):
             directory = pathlib.Path(tempfile.mkdtemp(dir=options.keep))
             try:
-                rows.append(compare(halfstep, name, file, reference, precision, directory))
+                rows.append(compare(halfstep, name, file, reference, precision, directory, loss, labels))
             except Exception as error:
-                rows.append({"model": name, "precision": precision, "error": str(error).splitlines()[0][:200]})
+                rows.append({"model": f"{name}, {loss}" if loss else name, "precision": precision, "error": str(error).splitlines()[0][:200]})
             finally:
                 if not options.keep:
                     shutil.rmtree(directory)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "base/error.h"
@@ -69,20 +70,17 @@ std::string shell_function(const std::string& program) {
 
 std::string bash_script(const std::string& program, const std::vector<Row>& rows) {
   // An option means the same in every command that has it.
-  std::map<std::vector<std::string>, std::string> choices;
-  std::map<std::string, bool> files, words;
+  std::map<std::vector<std::string>, std::set<std::string>> choices;
+  std::set<std::string> files, words;
   for (const Row& row : rows)
-    for (const Completed& option : row.options)
-      for (const std::string& name : option.names) {
-        if (!option.choices.empty()) choices[option.choices] += (choices[option.choices].empty() ? "" : "|") + name;
-        if (option.choices.empty() && option.value == Completed::file) files[name] = true;
-        if (option.choices.empty() && option.value == Completed::word) words[name] = true;
-      }
-  const auto joined = [](const std::map<std::string, bool>& names) {
-    std::string text;
-    for (const auto& [name, yes] : names) text += (text.empty() ? "" : "|") + name;
-    return text;
-  };
+    for (const Completed& option : row.options) {
+      if (option.choices.empty() && option.value == Completed::none) continue;
+      std::set<std::string>& names = !option.choices.empty()           ? choices[option.choices]
+                                     : option.value == Completed::file ? files
+                                                                       : words;
+      names.insert(option.names.begin(), option.names.end());
+    }
+  const auto joined = [](const std::set<std::string>& names) { return fmt::format("{}", fmt::join(names, "|")); };
   const std::string function = shell_function(program);
   std::string text =
       fmt::format("# bash completion of {0}, written by `{0} completion bash`\n{1}() {{\n", program, function);
@@ -94,8 +92,8 @@ std::string bash_script(const std::string& program, const std::vector<Row>& rows
                       fmt::join(names_of(rows), " "));
   text += "  case $prev in\n";
   for (const auto& [values, names] : choices)
-    text +=
-        fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")); return ;;\n", names, fmt::join(values, " "));
+    text += fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")); return ;;\n", joined(names),
+                        fmt::join(values, " "));
   text += fmt::format("    {}) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n",
                       joined(files));
   text += fmt::format("    {}) return ;;\n  esac\n", joined(words));

@@ -13,7 +13,8 @@ the CPU, which gets its own outputs NAME_out back as NAME. Compared are the loss
   loss      largest |ours - theirs| / |ours| over the steps
   weights   |ours - theirs| / |ours| of all weights and running statistics as one vector
   moved     |ours - theirs| / |ours - initial|: the same against how far the steps went
---losses: the same of mlp with each loss and the keys that change its formula.
+--losses: the same of mlp with each loss and the keys that change its formula; and in fp32, where --training-operators says
+the loss, the one that ONNX Runtime computes by the operators in that file is the first of our run, or the row does not agree.
 DIR holds what frontend_test wrote with HALFSTEP_OP_GRAPHS=DIR: graphs of a single op of the IR, and what it computes.
 
 A row that is beyond its limit also tells how far ONNX Runtime's losses are from its own when every weight is moved by its
@@ -159,6 +160,30 @@ def distance(a, b):
     return float(np.sqrt(sum(np.sum((np.float64(x) - y) ** 2) for x, y in zip(a, b))))
 
 
+def loss_by_operators(halfstep, recipe, arrays, directory):
+    """Of the first batch, by the loss in the algorithm of the model's TrainingInfoProto; None: it is refused there."""
+    file = directory / "operators.onnx"
+    written = subprocess.run([str(c) for c in (halfstep, "export", *recipe, "--training-operators", "-o", file)], capture_output=True, text=True)
+    if written.returncode:
+        if "training operators do not say it" not in written.stderr:
+            raise RuntimeError(written.stderr.strip().splitlines()[-1])
+        return None
+    model = onnx.load(file)
+    graph, algorithm = model.graph, model.training_info[0].algorithm
+    gradient = next(n for n in algorithm.node if n.op_type == "Gradient")
+    loss = next(a.s.decode() for a in gradient.attribute if a.name == "y")
+    before = list(algorithm.node)[:list(algorithm.node).index(gradient)]
+    graph.node.extend(before)
+    graph.initializer.extend(algorithm.initializer)
+    graph.input.extend(algorithm.input)
+    del graph.output[:], model.training_info[:]
+    graph.output.append(onnx.helper.make_tensor_value_info(loss, onnx.TensorProto.FLOAT, []))
+    for opset in [o for o in model.opset_import if o.domain == "ai.onnx.preview.training"]:
+        model.opset_import.remove(opset)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return float(session.run(None, {i.name: arrays[i.name] for i in session.get_inputs()})[0])
+
+
 def compare(halfstep, name, file, reference, precision, directory, loss=None, labels=None):
     reference = reference or reference_of(name)
     arrays = batch_of(reference, file)
@@ -191,6 +216,9 @@ def compare(halfstep, name, file, reference, precision, directory, loss=None, la
            "weights": apart / distance(of(weights), zero),
            "moved": apart / max(distance(of(weights), of(initial)), 1e-30)}
     row["agrees"] = bool(row["loss"] <= LIMITS[precision] and row["weights"] <= LIMITS[precision])
+    if loss and precision == "fp32" and (by_operators := loss_by_operators(halfstep, recipe, arrays, directory)) is not None:
+        row["operators"] = abs(by_operators - our_losses[0]) / abs(our_losses[0])
+        row["agrees"] &= row["operators"] <= LIMITS["fp32"]
     if not row["agrees"]:
         again, _, _ = theirs(graph, arrays, 1 + 2.0 ** -23)
         row["spread"] = max(abs(a - b) / abs(a) for a, b in zip(their_losses, again))
@@ -206,7 +234,8 @@ def table_of(rows):
             continue
         lines.append(f"| {r['model']} | {r['precision']} | {r['nodes']} | {r['first']:.5f} | {r['last']:.5f} | "
                      f"{r['loss']:.1e} | {r['weights']:.1e} | {r['moved']:.1e} | "
-                     + ("agrees |" if r["agrees"] else f"beyond the limit; from itself {r['spread']:.1e} |"))
+                     + (f"agrees, and so does the loss by operators ({r['operators']:.0e}) |" if r["agrees"] and "operators" in r else
+                        "agrees |" if r["agrees"] else f"beyond the limit; from itself {r['spread']:.1e} |"))
     return "\n".join(lines)
 
 

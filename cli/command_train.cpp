@@ -20,7 +20,7 @@
 #include "cli/trace.h"
 #include "cli/train_report.h"
 #include "compiler/find_non_finite.h"
-#include "compiler/inspect/scopes.h"
+#include "compiler/inspect/inspection.h"
 #include "compiler/provenance.h"
 #include "compiler/session.h"
 #include "frontend/export/export.h"
@@ -130,18 +130,22 @@ std::string files_text(const TrainReport& report, const Recipe& recipe, const fs
   return text + fmt::format("  metrics        {}\n", (fs::path(recipe.out) / "metrics.jsonl").string());
 }
 
+// The modules that the file's nodes stand in, as inspect tells them; none where the file is gone.
+std::map<std::string, std::string> scopes_of_nodes(const Recipe& recipe) {
+  std::map<std::string, std::string> scopes;
+  if (std::error_code unreadable; !fs::exists(recipe.model, unreadable)) return scopes;
+  for (const InspectedNode& node : inspect(recipe, {}).nodes)
+    if (node.origin.phase == Phase::forward) scopes.emplace(node.origin.name, node.scope);
+  return scopes;
+}
+
 // The training is done: what keeps the step from being timed is no error of it.
-std::vector<LayerTime> timed_layers(Executor& executor, const Recipe& recipe,
-                                    const std::optional<CompileReport>& compiled, const Narration& narration) try {
+std::vector<LayerTime> timed_layers(Executor& executor, const Recipe& recipe, const Narration& narration) try {
   std::vector<LayerTime> layers = time_layers(executor, recipe.learning_rate);
-  std::map<std::string, std::string> modules;
-  if (compiled)
-    for (const FileNode& node : compiled->file_nodes) modules.emplace(node.name, node.module);
-  for (LayerTime& row : layers) {
-    const std::string first = row.layer.substr(0, row.layer.find(" + "));
-    const auto module = modules.find(first);
-    row.scope = scope_of(first, module == modules.end() ? "" : module->second);
-  }
+  const std::map<std::string, std::string> scopes = scopes_of_nodes(recipe);
+  for (LayerTime& row : layers)
+    if (const auto scope = scopes.find(row.layer.substr(0, row.layer.find(" + "))); scope != scopes.end())
+      row.scope = scope->second;
   write_layer_times(fs::path(recipe.out) / kLayerTimesFile, layers);
   return layers;
 } catch (const Error& e) {
@@ -246,7 +250,7 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const bool predicts = (traced || options.format == Format::text) && data.test && !data.test->tokens;
   const auto prediction = predicts ? followed_sample(recipe, state, *data.test, narration) : std::nullopt;
   std::vector<LayerTime> layers;
-  if (recipe.layer_times) layers = timed_layers(executor, recipe, session.report, narration);
+  if (recipe.layer_times) layers = timed_layers(executor, recipe, narration);
   if (options.format == Format::json) {
     if (traced && prediction) json["trace"]["prediction"] = trace_json(*prediction);
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();

@@ -7,6 +7,7 @@ Exits with 77 where Python has no numpy.
 
 import json
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
@@ -72,7 +73,11 @@ class Events:
                 data = data[16 + size:]
 
     def take(self, event):
-        step, summary = of(event, 2), of(event, 5)
+        step, summary, session = of(event, 2), of(event, 5), of(event, 7)
+        if session is not None and of(session, 1) == 1:  # it starts again here
+            for kind in self.scalars, self.histograms:
+                for tag, values in kind.items():
+                    kind[tag] = [v for v in values if (v[0] if isinstance(v, tuple) else v.step) < step]
         for value in [v for number, v in fields(summary or b"") if number == 1]:
             tag = of(value, 1).decode()
             if (scalar := of(value, 2)) is not None:
@@ -152,6 +157,15 @@ def main():
             expect(np.isclose(events.scalars["epoch/gradient_norm"][-1][1], norm, rtol=1e-2), "and the norm of all")
             if EventAccumulator:
                 agrees_with_tensorboard(run / "tensorboard", events)
+        # A run that went on to its end, and goes on again from before.
+        run = train(halfstep, model, directory, "whole", "--epochs", "2", "--checkpoint_every", "2", "--keep", "0")
+        shutil.rmtree(run / "checkpoints" / "step-000000008")
+        before = Events(run / "tensorboard").scalars["train/loss"]
+        train(halfstep, model, directory, "whole", "--epochs", "2", "--resume", run / "checkpoints")
+        events = Events(run / "tensorboard")
+        expect(events.scalars["train/loss"] == before and len(list((run / "tensorboard").iterdir())) == 2, "each step is shown once")
+        if EventAccumulator:
+            agrees_with_tensorboard(run / "tensorboard", events)
     print("TensorBoard reads" if EventAccumulator else "without TensorBoard:", len(losses), "steps,", len(weights), "histograms of weights, the gradients and the recipe")
 
 

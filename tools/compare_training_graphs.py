@@ -186,10 +186,9 @@ def loss_by_operators(halfstep, recipe, arrays, directory):
 
 def compare(halfstep, name, file, reference, precision, directory, loss=None, labels=None):
     reference = reference or reference_of(name)
-    arrays = batch_of(reference, file)
-    if labels:
+    arrays = dict(batch_of(reference, file), **(labels or {}))
+    if labels and "labels" not in labels:
         del arrays["labels"]
-        arrays.update(labels)
     LEARNING_RATE[0] = reference["sgd"]["lr"]
     np.savez(directory / "batch.npz", **arrays)
     shapes = ["--shape", ";".join(f"{key}=" * bool(key) + ",".join(map(str, spec["shape"]))
@@ -300,7 +299,9 @@ def main():
     rows = []
     wanted = [(name, file, reference, None, None) for name, file, reference in models(["mlp"] if options.losses else options.names)]
     if options.losses:
-        wanted = [(*wanted[0][:3], loss, labels_of(kind, (8, 10))) for kind, losses in LOSSES.items() for loss in losses]
+        # At the file's own batch, which its operators are of.
+        of_file = dict(reference_of("mlp"), inputs={"": {"shape": [2, 1, 28, 28]}})
+        wanted = [("mlp", ROOT / "models/mlp.onnx", of_file, loss, labels_of(kind, (2, 10))) for kind, losses in LOSSES.items() for loss in losses]
     for name, file, reference, loss, labels in wanted:
         for precision in options.precision.split(","):
             directory = pathlib.Path(tempfile.mkdtemp(dir=options.keep))

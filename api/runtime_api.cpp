@@ -191,24 +191,55 @@ halfstep_status* epoch_count(const halfstep_step* step, int64_t* count) {
   return guarded([&] { given(count, "count") = loaded(step).epochs(); });
 }
 
+halfstep_grad_scaler told(const GradScalerState& s) {
+  return {.scale = s.scale,
+          .growth_factor = s.growth_factor,
+          .backoff_factor = s.backoff_factor,
+          .growth_interval = s.growth_interval,
+          .growth_tracker = s.growth_tracker};
+}
+GradScalerState asked(const halfstep_grad_scaler& s) {
+  return {.scale = s.scale,
+          .growth_factor = s.growth_factor,
+          .backoff_factor = s.backoff_factor,
+          .growth_interval = s.growth_interval,
+          .growth_tracker = s.growth_tracker};
+}
+
 halfstep_status* read_grad_scaler(halfstep_step* step, halfstep_grad_scaler* state) {
   return guarded([&] {
     const GradScalerState read = loaded(step).grad_scaler();
-    given(state, "state") = {.scale = read.scale,
-                             .growth_factor = read.growth_factor,
-                             .backoff_factor = read.backoff_factor,
-                             .growth_interval = read.growth_interval,
-                             .growth_tracker = read.growth_tracker};
+    given(state, "state") = told(read);
   });
 }
 halfstep_status* write_grad_scaler(halfstep_step* step, const halfstep_grad_scaler* state) {
+  return guarded([&] { loaded(step).set_grad_scalers({{"", asked(given(state, "state"))}}); });
+}
+
+halfstep_status* grad_scaler_count(const halfstep_step* step, size_t* count) {
+  return guarded([&] { given(count, "count") = loaded(step).grad_scaler_losses().size(); });
+}
+halfstep_status* read_grad_scalers(halfstep_step* step, halfstep_loss_grad_scaler* states, size_t count) {
   return guarded([&] {
-    const halfstep_grad_scaler& s = given(state, "state");
-    loaded(step).set_grad_scaler({.scale = s.scale,
-                                  .growth_factor = s.growth_factor,
-                                  .backoff_factor = s.backoff_factor,
-                                  .growth_interval = s.growth_interval,
-                                  .growth_tracker = s.growth_tracker});
+    LoadedStep& of = loaded(step);
+    const std::vector<const char*> losses = of.grad_scaler_losses();
+    if (count != losses.size())
+      throw ArgumentError("count " + std::to_string(count) + ": the step has " + std::to_string(losses.size()) +
+                          " loss scales");
+    if (count == 0) return;
+    halfstep_loss_grad_scaler* const to = &given(states, "states");
+    const GradScalers read = of.grad_scalers();
+    for (size_t i = 0; i < count; ++i) to[i] = {losses[i], told(read.at(losses[i]))};
+  });
+}
+halfstep_status* write_grad_scalers(halfstep_step* step, const halfstep_loss_grad_scaler* states, size_t count) {
+  return guarded([&] {
+    LoadedStep& of = loaded(step);
+    GradScalers wanted;
+    for (const halfstep_loss_grad_scaler& one : given_span(states, count, "states"))
+      if (const std::string loss = given_text(one.loss, "loss"); !wanted.emplace(loss, asked(one.state)).second)
+        throw ArgumentError("loss '" + loss + "' is given twice");
+    of.set_grad_scalers(wanted);
   });
 }
 
@@ -295,7 +326,10 @@ constexpr halfstep_api kApi{.version = version,
                             .measure_tensors = measure_tensors,
                             .measure_count = measure_count,
                             .measure_at = measure_at,
-                            .epoch_count = epoch_count};
+                            .epoch_count = epoch_count,
+                            .grad_scaler_count = grad_scaler_count,
+                            .read_grad_scalers = read_grad_scalers,
+                            .write_grad_scalers = write_grad_scalers};
 
 }  // namespace
 }  // namespace halfstep

@@ -213,13 +213,27 @@ GradScalerState LoadedStep::grad_scaler() {
   return read_grad_scaler(*executor_);
 }
 
-void LoadedStep::set_grad_scaler(const GradScalerState& state) {
+std::vector<const char*> LoadedStep::grad_scaler_losses() const {
+  const std::vector<std::string> scaled = losses_with_scale(executor_->model());
+  std::vector<const char*> names;
+  for (const LossNote& loss : losses())
+    if (std::ranges::find(scaled, loss.name) != scaled.end()) names.push_back(loss.name.c_str());
+  if (names.empty() && !scaled.empty()) names.push_back("");
+  return names;
+}
+
+GradScalers LoadedStep::grad_scalers() {
+  collect(Wait::yes);
+  return read_grad_scalers(*executor_);
+}
+
+void LoadedStep::set_grad_scalers(const GradScalers& states) {
   // The sum of the gradients so far is scaled by the loss scale that was.
   if (batches_ != 0)
     throw ArgumentError("a loss scale changes between optimizer steps: call train_step " +
                         std::to_string(accumulation_ - batches_) + " times more");
   collect(Wait::yes);
-  write_grad_scaler(*executor_, state, "grad scaler");
+  write_grad_scalers(*executor_, states, "grad scaler");
 }
 
 void LoadedStep::set_learning_rate(double rate) {

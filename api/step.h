@@ -52,7 +52,10 @@ class LoadedStep {
   std::optional<Finished> next_finished();
 
   GradScalerState grad_scaler();
-  void set_grad_scaler(const GradScalerState& state);
+  // The losses that have a scale of their own, in the order of losses(), or "", of all.
+  std::vector<const char*> grad_scaler_losses() const;
+  GradScalers grad_scalers();
+  void set_grad_scalers(const GradScalers& states);
 
   void set_learning_rate(double rate);
   double learning_rate() const { return learning_rate_; }

@@ -16,11 +16,11 @@
 namespace halfstep {
 namespace {
 
-constexpr std::string_view kGradients = "gradients/";
+constexpr std::string_view kGradients = "gradients/";  // before the names of their parameters
 
 // The first batch of the data, in its order.
 NamedTensors run_first_batch(Executor& executor, const Dataset& dataset, const Recipe& recipe, Format format) {
-  const int program = program_index(executor.model(), "gradients");
+  const int program = program_index(executor.model(), std::string(kGradientsProgram));
   const DataFeed feed(dataset, executor.model().programs[static_cast<size_t>(program)],
                       feed_options(recipe, executor.model()));
   feed.check(value_ranges(recipe, executor.model()));
@@ -43,12 +43,11 @@ bool is_of_scaling(const Name& name) {
 }
 
 // "loss" and what else the loss counts, "outputs/NAME" and "gradients/PARAMETER".
-FileTensors named_results(NamedTensors outputs, FileTensors slots) {
+FileTensors named_results(NamedTensors outputs, FileTensors gradients) {
   FileTensors named;
   for (auto& [name, value] : outputs)
     if (!is_of_scaling(name)) named[path_of(name)] = std::move(value);
-  for (auto& [name, value] : slots)
-    if (name.starts_with(kGradients)) named[name] = std::move(value);
+  for (auto& [name, value] : gradients) named[std::string(kGradients) + name] = std::move(value);
   return named;
 }
 
@@ -83,7 +82,7 @@ ExitCode run_gradients(const Recipe& given, const CommandOptions& options) {
   const double loss = outputs.at(kLoss).at(0);
   const bool overflow = outputs.contains(kOverflow) && outputs.at(kOverflow).at(0) != 0;
   const double scale = outputs.contains(kUsedLossScale) ? outputs.at(kUsedLossScale).at(0) : 1;
-  const FileTensors results = named_results(outputs, read_model_state(executor).slots);
+  const FileTensors results = named_results(outputs, read_gradients(executor));
   write_safetensors(options.target, results,
                     {{"precision", recipe.precision},
                      {"device", std::string(name(executor.model().device))},

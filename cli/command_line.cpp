@@ -9,9 +9,10 @@
 
 #include "base/error.h"
 #include "base/version.h"
-#include "cli/command_texts.h"
+#include "cli/app_texts.h"
 #include "cli/output.h"
 #include "training/grad_scaler.h"
+#include "training/recipe_keys.h"
 #include "training/run_setup.h"
 
 namespace halfstep {
@@ -452,7 +453,8 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv)
   }
   line.command = app.get_subcommands().front()->get_name();
   if (line.command == "completion" || line.command == "man") {
-    write_out(line.command == "man" ? manual_page(app, kFooter) : completion_script(app, line.options.shell));
+    write_out(line.command == "man" ? manual_page(text_of(app, kFooter))
+                                    : completion_script(text_of(app, kFooter), line.options.shell));
     return std::nullopt;
   }
   if (line.model_or_recipe.ends_with(".toml")) line.options.recipe_file = line.model_or_recipe;

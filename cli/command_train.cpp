@@ -2,12 +2,14 @@
 
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/commands.h"
+#include "cli/layer_report.h"
 #include "cli/loss_curve.h"
 #include "cli/measure_report.h"
 #include "cli/output.h"
@@ -18,12 +20,14 @@
 #include "cli/trace.h"
 #include "cli/train_report.h"
 #include "compiler/find_non_finite.h"
+#include "compiler/inspect/inspection.h"
 #include "compiler/provenance.h"
 #include "compiler/session.h"
 #include "frontend/export/export.h"
 #include "training/checkpoint.h"
 #include "training/confusion.h"
 #include "training/grad_scaler.h"
+#include "training/layer_times.h"
 #include "training/metrics.h"
 #include "training/run_directory.h"
 #include "training/tensorboard.h"
@@ -126,6 +130,29 @@ std::string files_text(const TrainReport& report, const Recipe& recipe, const fs
   return text + fmt::format("  metrics        {}\n", (fs::path(recipe.out) / "metrics.jsonl").string());
 }
 
+// The modules that the file's nodes stand in, as inspect tells them; none where the file is gone.
+std::map<std::string, std::string> scopes_of_nodes(const Recipe& recipe) {
+  std::map<std::string, std::string> scopes;
+  if (std::error_code unreadable; !fs::exists(recipe.model, unreadable)) return scopes;
+  for (const InspectedNode& node : inspect(recipe, {}).nodes)
+    if (node.origin.phase == Phase::forward) scopes.emplace(node.origin.name, node.scope);
+  return scopes;
+}
+
+// The training is done: what keeps the step from being timed is no error of it.
+std::vector<LayerTime> timed_layers(Executor& executor, const Recipe& recipe, const Narration& narration) try {
+  std::vector<LayerTime> layers = time_layers(executor, recipe.learning_rate);
+  const std::map<std::string, std::string> scopes = scopes_of_nodes(recipe);
+  for (LayerTime& row : layers)
+    if (const auto scope = scopes.find(row.layer.substr(0, row.layer.find(" + "))); scope != scopes.end())
+      row.scope = scope->second;
+  write_layer_times(fs::path(recipe.out) / kLayerTimesFile, layers);
+  return layers;
+} catch (const Error& e) {
+  narration.note(std::string("the layers are not timed: ") + e.what());
+  return {};
+}
+
 // The training is done: what keeps a sample from being followed is no error of it.
 std::optional<Trace> followed_sample(const Recipe& recipe, const ModelState& state, const Dataset& test,
                                      const Narration& narration) try {
@@ -222,6 +249,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
   const fs::path trained = export_trained(recipe, state.weights, result.step, data.train.facts, narration);
   const bool predicts = (traced || options.format == Format::text) && data.test && !data.test->tokens;
   const auto prediction = predicts ? followed_sample(recipe, state, *data.test, narration) : std::nullopt;
+  std::vector<LayerTime> layers;
+  if (recipe.layer_times) layers = timed_layers(executor, recipe, narration);
   if (options.format == Format::json) {
     if (traced && prediction) json["trace"]["prediction"] = trace_json(*prediction);
     json["trained_model"] = trained.string(), json["metrics"] = (fs::path(recipe.out) / "metrics.jsonl").string();
@@ -229,6 +258,8 @@ ExitCode run_train(const Recipe& given, const CommandOptions& options) {
     return ExitCode::success;
   }
   if (prediction) narration.say("  test sample 0, layer by layer:\n" + trace_table(*prediction, output_width()) + "\n");
+  if (!layers.empty())
+    narration.say("  a step's calls, each timed by itself:\n" + layers_text(layers, output_width()) + "\n");
   narration.say(fmt::format("  step {} reached in {:.1f} s\n", report.steps, report.seconds));
   narration.say(counters_text(report, executor.model().device) + "\n");
   narration.tell(files_text(report, recipe, trained, result.what));

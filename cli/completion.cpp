@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "base/error.h"
@@ -13,48 +14,36 @@ namespace halfstep {
 namespace {
 
 struct Completed {
-  std::vector<std::string> names;  // "--learning_rate", "--lr", "-o"
+  std::vector<std::string> names;
   std::string help;
   std::vector<std::string> choices;
   enum Value : uint8_t { none, word, file } value = none;
 };
 
-// The options that --help lists.
-std::vector<Completed> options_of(const CLI::App& command) {
-  std::vector<Completed> options;
-  for (const CLI::Option* option : command.get_options()) {
-    if (option->get_positional() || option->get_group().empty()) continue;
-    Completed completed{.names = {}, .help = option->get_description(), .choices = {}};
-    for (const std::string& name : option->get_lnames()) completed.names.push_back("--" + name);
-    for (const std::string& name : option->get_snames()) completed.names.push_back("-" + name);
-    const std::string unit = option->get_expected_max() == 0 ? "" : option->get_type_name();
-    if (unit == "PATH" || unit == "FILE" || unit == "DIR")
-      completed.value = Completed::file;
-    else if (!unit.empty())
-      completed.value = Completed::word;
-    const std::string list = unit.substr(0, unit.find(",..."));
-    if (list.find('|') != std::string::npos && list.find_first_of("= ") == std::string::npos)
-      completed.choices = split(list, '|');
-    options.push_back(std::move(completed));
-  }
-  return options;
-}
-
 struct Row {
   std::string name, help;
-  bool takes_model = false;
-  std::vector<std::string> operands;  // the choices of one that is no model
+  bool takes_file = false;
+  std::vector<std::string> operands;
   std::vector<Completed> options;
 };
 
-std::vector<Row> rows_of(const CLI::App& app) {
+Completed completed(const OptionText& option) {
+  Completed result{.names = option.names, .help = option.help, .choices = {}};
+  if (option.unit == "PATH" || option.unit == "FILE" || option.unit == "DIR")
+    result.value = Completed::file;
+  else if (!option.unit.empty())
+    result.value = Completed::word;
+  const std::string list = option.unit.substr(0, option.unit.find(",..."));
+  if (list.find('|') != std::string::npos && list.find_first_of("= ") == std::string::npos)
+    result.choices = split(list, '|');
+  return result;
+}
+
+std::vector<Row> rows_of(const ProgramText& program) {
   std::vector<Row> rows;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    Row row;
-    row.name = command->get_name(), row.help = command->get_description(), row.options = options_of(*command);
-    for (const CLI::Option* option : command->get_options())
-      if (option->get_positional()) row.takes_model |= option->get_type_name() != "TEXT";
-    if (row.name == "completion") row.takes_model = false, row.operands = {"bash", "zsh", "fish"};
+  for (const CommandText& command : program.commands) {
+    Row row{command.name, command.help, command.takes_file, command.operands, {}};
+    for (const OptionText& option : command.options) row.options.push_back(completed(option));
     rows.push_back(std::move(row));
   }
   return rows;
@@ -72,25 +61,30 @@ std::vector<std::string> names_of(const std::vector<Completed>& options) {
   return names;
 }
 
-std::string bash_script(const std::vector<Row>& rows) {
+// In names of a shell's functions.
+std::string shell_function(const std::string& program) {
+  std::string name = "_" + program;
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+std::string bash_script(const std::string& program, const std::vector<Row>& rows) {
   // An option means the same in every command that has it.
-  std::map<std::vector<std::string>, std::string> choices;
-  std::map<std::string, bool> files, words;
+  std::map<std::vector<std::string>, std::set<std::string>> choices;
+  std::set<std::string> files, words;
   for (const Row& row : rows)
-    for (const Completed& option : row.options)
-      for (const std::string& name : option.names) {
-        if (!option.choices.empty()) choices[option.choices] += (choices[option.choices].empty() ? "" : "|") + name;
-        if (option.choices.empty() && option.value == Completed::file) files[name] = true;
-        if (option.choices.empty() && option.value == Completed::word) words[name] = true;
-      }
-  const auto joined = [](const std::map<std::string, bool>& names) {
-    std::string text;
-    for (const auto& [name, yes] : names) text += (text.empty() ? "" : "|") + name;
-    return text;
-  };
+    for (const Completed& option : row.options) {
+      if (option.choices.empty() && option.value == Completed::none) continue;
+      std::set<std::string>& names = !option.choices.empty()           ? choices[option.choices]
+                                     : option.value == Completed::file ? files
+                                                                       : words;
+      names.insert(option.names.begin(), option.names.end());
+    }
+  const auto joined = [](const std::set<std::string>& names) { return fmt::format("{}", fmt::join(names, "|")); };
+  const std::string function = shell_function(program);
   std::string text =
-      "# bash completion of halfstep, written by `halfstep completion bash`\n"
-      "_halfstep() {\n"
+      fmt::format("# bash completion of {0}, written by `{0} completion bash`\n{1}() {{\n", program, function);
+  text +=
       "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}\n"
       "  COMPREPLY=()\n"
       "  if ((COMP_CWORD == 1)); then\n";
@@ -98,8 +92,8 @@ std::string bash_script(const std::vector<Row>& rows) {
                       fmt::join(names_of(rows), " "));
   text += "  case $prev in\n";
   for (const auto& [values, names] : choices)
-    text +=
-        fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")); return ;;\n", names, fmt::join(values, " "));
+    text += fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")); return ;;\n", joined(names),
+                        fmt::join(values, " "));
   text += fmt::format("    {}) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n",
                       joined(files));
   text += fmt::format("    {}) return ;;\n  esac\n", joined(words));
@@ -112,9 +106,8 @@ std::string bash_script(const std::vector<Row>& rows) {
     if (!row.operands.empty())
       text += fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")) ;;\n", row.name,
                           fmt::join(row.operands, " "));
-  return text +
-         "    *) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\n"
-         "complete -F _halfstep halfstep\n";
+  return text + "    *) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\n" +
+         fmt::format("complete -F {} {}\n", function, program);
 }
 
 // Between single quotes.
@@ -131,11 +124,12 @@ std::string quoted(const std::string& text, const std::string& special) {
   return result;
 }
 
-std::string zsh_script(const std::vector<Row>& rows) {
+std::string zsh_script(const std::string& program, const std::vector<Row>& rows) {
   constexpr const char* kSpecial = "[]:\\";
-  std::string text =
-      "#compdef halfstep\n# zsh completion of halfstep, written by `halfstep completion zsh`\n_halfstep() {\n"
-      "  local -a commands=(\n";
+  const std::string function = shell_function(program);
+  std::string text = fmt::format("#compdef {0}\n# zsh completion of {0}, written by `{0} completion zsh`\n{1}() {{\n",
+                                 program, function);
+  text += "  local -a commands=(\n";
   for (const Row& row : rows) text += fmt::format("    '{}:{}'\n", row.name, quoted(row.help, kSpecial));
   text +=
       "  )\n  if ((CURRENT == 2)); then\n    _describe command commands\n    return\n  fi\n"
@@ -150,23 +144,23 @@ std::string zsh_script(const std::vector<Row>& rows) {
                                                                      : "";
         text += fmt::format(" \\\n        '{}[{}]{}'", name, quoted(option.help, kSpecial), action);
       }
-    if (row.takes_model) text += " \\\n        '*:file:_files'";
+    if (row.takes_file) text += " \\\n        '*:file:_files'";
     if (!row.operands.empty()) text += fmt::format(" \\\n        '1:shell:({})'", fmt::join(row.operands, " "));
     text += " ;;\n";
   }
-  return text + "  esac\n}\n_halfstep \"$@\"\n";
+  return text + "  esac\n}\n" + function + " \"$@\"\n";
 }
 
-std::string fish_script(const std::vector<Row>& rows) {
+std::string fish_script(const std::string& program, const std::vector<Row>& rows) {
   constexpr const char* kSpecial = "\\";
-  std::string text =
-      "# fish completion of halfstep, written by `halfstep completion fish`\ncomplete -c halfstep -n "
-      "__fish_use_subcommand -f\n";
+  std::string text = fmt::format(
+      "# fish completion of {0}, written by `{0} completion fish`\ncomplete -c {0} -n __fish_use_subcommand -f\n",
+      program);
   for (const Row& row : rows)
-    text += fmt::format("complete -c halfstep -n __fish_use_subcommand -a {} -d '{}'\n", row.name,
+    text += fmt::format("complete -c {} -n __fish_use_subcommand -a {} -d '{}'\n", program, row.name,
                         quoted(row.help, kSpecial));
   for (const Row& row : rows) {
-    const std::string begin = fmt::format("complete -c halfstep -n '__fish_seen_subcommand_from {}'", row.name);
+    const std::string begin = fmt::format("complete -c {} -n '__fish_seen_subcommand_from {}'", program, row.name);
     if (!row.operands.empty()) text += fmt::format("{} -f -a '{}'\n", begin, fmt::join(row.operands, " "));
     for (const Completed& option : row.options) {
       text += begin;
@@ -186,12 +180,12 @@ std::string fish_script(const std::vector<Row>& rows) {
 
 }  // namespace
 
-std::string completion_script(const CLI::App& app, const std::string& shell) {
-  const std::vector<Row> rows = rows_of(app);
-  if (shell == "bash") return bash_script(rows);
-  if (shell == "zsh") return zsh_script(rows);
+std::string completion_script(const ProgramText& program, const std::string& shell) {
+  const std::vector<Row> rows = rows_of(program);
+  if (shell == "bash") return bash_script(program.name, rows);
+  if (shell == "zsh") return zsh_script(program.name, rows);
   require(shell == "fish", "one of the three shells");
-  return fish_script(rows);
+  return fish_script(program.name, rows);
 }
 
 }  // namespace halfstep

@@ -8,6 +8,7 @@
 #include "compiler/idle_keys.h"
 #include "compiler/session.h"
 #include "runtime/signals.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

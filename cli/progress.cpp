@@ -18,6 +18,8 @@ namespace halfstep {
 namespace {
 
 constexpr std::chrono::seconds kLogInterval(10);
+// A share of the time that training waits for data which is worth telling.
+constexpr double kMuchWaiting = 0.1;
 constexpr size_t kBar = 24, kShortestBar = 5;
 
 std::string percent(const std::optional<double>& value) { return value ? fmt::format("{:.2f} %", *value * 100) : "-"; }
@@ -53,13 +55,16 @@ struct Part {
   int rank;
 };
 
+bool waits_much(const std::optional<double>& share) { return share && *share >= kMuchWaiting; }
+
 std::vector<Part> parts_of(const Progress& p, const RunLength& length, const std::optional<double>& seconds_left) {
   std::vector<Part> parts{{fmt::format("loss {:.4f}", p.last.loss), 0}};
-  if (p.last.accuracy) parts.push_back({fmt::format("acc {:5.1f} %", *p.last.accuracy * 100), 3});
-  if (p.last.loss_scale) parts.push_back({fmt::format("scale {:g}", *p.last.loss_scale), 5});
-  if (p.skipped > 0) parts.push_back({fmt::format("{} skipped", p.skipped), 4});
+  if (p.last.accuracy) parts.push_back({fmt::format("acc {:5.1f} %", *p.last.accuracy * 100), 4});
+  if (p.last.loss_scale) parts.push_back({fmt::format("scale {:g}", *p.last.loss_scale), 6});
+  if (p.skipped > 0) parts.push_back({fmt::format("{} skipped", p.skipped), 5});
   parts.push_back({rate_text(p.last), 2});
-  if (length.memory_bytes > 0) parts.push_back({bytes_text(length.memory_bytes), 6});
+  if (waits_much(p.data_wait)) parts.push_back({fmt::format("wait {:.0f} %", *p.data_wait * 100), 3});
+  if (length.memory_bytes > 0) parts.push_back({bytes_text(length.memory_bytes), 7});
   if (seconds_left) parts.push_back({"ETA " + duration_text(*seconds_left), 1});
   return parts;
 }
@@ -192,6 +197,8 @@ void TerminalObserver::epoch_finished(const EpochRow& row) {
                   row.loss_scale ? fmt::format("{:g}", *row.loss_scale) : "-", fmt::format("{}", row.skipped),
                   fmt::format("{:.0f}", row.tokens ? row.tokens->per_second : row.samples_per_second),
                   fmt::format("{:.1f}", row.seconds)}));
+  if (waits_much(row.data_wait))
+    print_out("         {:.0f} % of the time went by waiting for data\n", *row.data_wait * 100);
   if (!row.losses.empty())
     print_out("         {}{}\n", losses_text(row.losses),
               row.test && !row.test->losses.empty() ? "; test " + losses_text(row.test->losses) : "");

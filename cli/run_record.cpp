@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "program/json_text.h"
+#include "training/layer_times.h"
 
 namespace halfstep {
 namespace {
@@ -92,6 +93,20 @@ bool is_precision(const json& precision) {
          std::ranges::all_of(precision["precision"], [](const json& row) { return row.is_object(); });
 }
 
+// As write_layer_times has it.
+bool is_layers(const json& file) {
+  if (!file.is_object() || !file.contains("layers") || !file["layers"].is_array()) return false;
+  const auto is_row = [](const json& row) {
+    if (!row.is_object()) return false;
+    const auto is = [&](const char* key, auto kind) { return row.contains(key) && (row[key].*kind)(); };
+    for (const char* key : {"calls", "forward", "backward", "update", "share"})
+      if (!is(key, &json::is_number)) return false;
+    return is("layer", &json::is_string) && is("scope", &json::is_string);
+  };
+  return file.contains("microseconds") && file["microseconds"].is_number() &&
+         std::ranges::all_of(file["layers"], is_row);
+}
+
 }  // namespace
 
 void Curve::add(int64_t step, double value) {
@@ -170,14 +185,16 @@ RunRecord read_run(const fs::path& out) {
     throw Error("'" + path.string() + "' has no step and no epoch yet: train first");
   if (const std::string text = text_if_there(out / "precision.json"); !text.empty()) run.precision = parse_json(text);
   if (!is_precision(run.precision)) run.precision = nullptr;
+  if (const std::string text = text_if_there(out / kLayerTimesFile); !text.empty()) run.layers = parse_json(text);
+  if (!is_layers(run.layers)) run.layers = nullptr;
   run.recipe = text_if_there(out / "recipe.toml");
   return run;
 }
 
 json json_of(const RunRecord& run) {
-  json data{{"directory", run.directory}, {"skips", run.skips},      {"skipped", run.skipped},
-            {"epochs", run.epochs},       {"end", run.end},          {"precision", run.precision},
-            {"recipe", run.recipe},       {"curves", json::object()}};
+  json data{{"directory", run.directory}, {"skips", run.skips},       {"skipped", run.skipped},
+            {"epochs", run.epochs},       {"end", run.end},           {"precision", run.precision},
+            {"recipe", run.recipe},       {"curves", json::object()}, {"layers", run.layers}};
   for (const auto& [name, curve] : run.curves)
     if (!curve.empty()) data["curves"][name] = curve.json();
   return data;

@@ -37,6 +37,7 @@ struct RunRecord {
   std::vector<nlohmann::json> epochs;  // lines of metrics.jsonl
   nlohmann::json end;                  // its last line; null: the run has not ended
   nlohmann::json precision;            // null: the step came compiled
+  nlohmann::json layers;               // what layers.json holds; null: the layers were not timed
   std::string recipe;                  // its text; empty: there is none
 };
 

@@ -33,22 +33,28 @@ set_target_properties(halfstep_cli halfstep_run PROPERTIES INSTALL_RPATH "$ORIGI
 install(TARGETS halfstep_run RUNTIME DESTINATION bin COMPONENT runtime)
 install(TARGETS halfstep_cli RUNTIME DESTINATION bin COMPONENT tools)
 
-# What shells complete, and the manual page: written by the executable from its own tables.
-set(texts ${CMAKE_BINARY_DIR}/texts)
-function(halfstep_text file)
-  add_custom_command(OUTPUT ${texts}/${file} COMMAND ${CMAKE_COMMAND} -E make_directory ${texts}
-    COMMAND $<TARGET_FILE:halfstep_cli> ${ARGN} > ${texts}/${file} DEPENDS halfstep_cli VERBATIM)
+# What shells complete, and the manual pages: written by the executables from their own tables.
+# halfstep_texts(TARGET NAME COMPONENT)
+function(halfstep_texts target name component)
+  set(texts ${CMAKE_BINARY_DIR}/texts)
+  set(made)
+  foreach(text "${name}|completion bash|share/bash-completion/completions"
+          "_${name}|completion zsh|share/zsh/vendor-completions"
+          "${name}.fish|completion fish|share/fish/vendor_completions.d" "${name}.1|man|share/man/man1")
+    string(REPLACE "|" ";" text "${text}")
+    list(GET text 0 file)
+    list(GET text 1 arguments)
+    list(GET text 2 destination)
+    separate_arguments(arguments)
+    add_custom_command(OUTPUT ${texts}/${file} COMMAND ${CMAKE_COMMAND} -E make_directory ${texts}
+      COMMAND $<TARGET_FILE:${target}> ${arguments} > ${texts}/${file} DEPENDS ${target} VERBATIM)
+    install(FILES ${texts}/${file} DESTINATION ${destination} COMPONENT ${component})
+    list(APPEND made ${texts}/${file})
+  endforeach()
+  add_custom_target(${target}_texts ALL DEPENDS ${made})
 endfunction()
-halfstep_text(halfstep completion bash)
-halfstep_text(_halfstep completion zsh)
-halfstep_text(halfstep.fish completion fish)
-halfstep_text(halfstep.1 man)
-add_custom_target(halfstep_texts ALL
-  DEPENDS ${texts}/halfstep ${texts}/_halfstep ${texts}/halfstep.fish ${texts}/halfstep.1)
-install(FILES ${texts}/halfstep DESTINATION share/bash-completion/completions COMPONENT tools)
-install(FILES ${texts}/_halfstep DESTINATION share/zsh/vendor-completions COMPONENT tools)
-install(FILES ${texts}/halfstep.fish DESTINATION share/fish/vendor_completions.d COMPONENT tools)
-install(FILES ${texts}/halfstep.1 DESTINATION share/man/man1 COMPONENT tools)
+halfstep_texts(halfstep_cli halfstep tools)
+halfstep_texts(halfstep_run halfstep-run runtime)
 
 install(FILES include/halfstep/halfstep.h include/halfstep/halfstep.hpp DESTINATION include/halfstep COMPONENT dev)
 set(package_dir lib/cmake/halfstep)

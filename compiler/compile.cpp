@@ -24,6 +24,7 @@
 #include "ir/op.h"
 #include "ir/text.h"
 #include "program/initial_state.h"
+#include "program/safetensors.h"
 #include "runtime/cuda_probe.h"
 #include "training/measures.h"
 #include "training/notes.h"
@@ -88,6 +89,16 @@ void fill_initial_state(CompiledModel& model, const ArenaLayout& arenas, const I
   if (kept) model.state[arena_name(DType::f32)] = std::move(arena);
   for (const auto& [name, read] : imported.weight_readers)
     if (states.count(name) && !in_arena.count(name)) model.state[name] = read();
+}
+
+// What checkpoints and compiled steps could not hold, before anything is compiled.
+void check_names(const Graph& model) {
+  for (const Node& node : model.nodes())
+    if (is_leaf(*node.op) && node.op->name != "input" && leaf_name(node) == Name(std::string(kReservedTensorName)))
+      throw Error(
+          fmt::format("tensor '{0}': safetensors files, which checkpoints are, have an entry of that name themselves: "
+                      "give it another in the model",
+                      kReservedTensorName));
 }
 
 // Reads every weight once, before anything is compiled.
@@ -416,6 +427,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   const Clock::time_point start = Clock::now();
   CompiledTraining result;
   CompileReport& report = result.report;
+  check_names(imported.graph);
   check_weights(imported);
   report.remarks = imported.remarks;
   TrainingPipelineOptions passes = pipeline_options(recipe, imported);
@@ -426,6 +438,9 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   passes.overlapping_calls = overlapping_calls(device);
   passes.dump = options.dump;
   passes.programs = options.programs;
+  const bool runs = options.purpose == TrainingPipelineOptions::compiling && !options.taps;
+  if (recipe.tensorboard_gradients && runs && options.stop_after.empty())
+    passes.programs = TrainingPipelineOptions::training_and_gradients;
   passes.loss.model_outputs = options.model_outputs;
   if (options.model_outputs == LossOptions::dropped && options.purpose == TrainingPipelineOptions::compiling &&
       !recipe.measures.empty() && need_outputs(recipe.measures, judged_outputs(imported.graph, passes.loss)))

@@ -13,6 +13,7 @@
 #include "compiler/doctor_judge.h"
 #include "compiler/minimise.h"
 #include "passes/precision/presets.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {

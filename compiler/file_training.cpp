@@ -15,6 +15,7 @@
 #include "ir/op.h"
 #include "passes/model/attach_loss.h"
 #include "passes/training/bind_arenas.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {
@@ -60,7 +61,9 @@ void take_keys(Recipe& recipe, const TrainingOperators& file) {
   take(recipe, "output", file.output);
   if (file.class_axis) take(recipe, "class_axis", std::to_string(*file.class_axis));
   if (file.ignore_index) take(recipe, "ignore_index", std::to_string(*file.ignore_index));
-  if (!file.class_weights.empty()) take(recipe, "class_weights", fmt::format("{}", fmt::join(file.class_weights, ",")));
+  for (const auto& [key, values] : file.loss_parameters)
+    take(recipe, key,
+         find_loss_key(key)->kind == LossKey::yes_or_no ? "true" : fmt::format("{}", fmt::join(values, ",")));
   take(recipe, "optimizer", file.optimizer);
   const OptimizerRow* const row = find_optimizer(file.optimizer);
   for (const auto& [parameter, value] : file.parameters) {
@@ -81,12 +84,12 @@ void refuse_other_keys(const Recipe& recipe) {
     if (!holds) problems.add(fmt::format("{}: training operators do not say it: {}", key, remedy));
   };
   expect(recipe.losses.empty(), "losses", "write --training-graph or --training-info, or train with one");
+  const LossFunction& loss = *find_loss(recipe.loss);
   for (const auto& [key, values] : recipe.loss_parameters)
-    expect(key == "class_weights" || !find_loss(recipe.loss)->reads(key) || values == std::vector{0.0}, key,
+    expect(loss.element != nullptr || key == "class_weights" || !loss.reads(key) || values == std::vector{0.0}, key,
            "leave it out");
-  expect(recipe.loss == "softmax_cross_entropy" || recipe.loss == "nll" || recipe.loss == "mean_squared_error" ||
-             recipe.loss == "from_graph",
-         "loss", "take softmax_cross_entropy, nll, mean_squared_error or from_graph, or write --training-info");
+  expect(!recipe.ignore_index || loss.labels == LossFunction::classes || !loss.reads("ignore_index"), "ignore_index",
+         "leave it out");
   expect(recipe.clip_norm == 0, "clip_norm", "leave it out");
   expect(recipe.clip_value == 0, "clip_value", "leave it out");
   expect(recipe.clip_adaptive == 0, "clip_adaptive", "leave it out");
@@ -141,10 +144,12 @@ void export_with_training(const Recipe& recipe, const std::filesystem::path& pat
   training.output = recipe.output;
   if (training.output.empty() && imported.outputs.size() == 1) training.output = imported.outputs.front();
   training.class_axis = axis_of_classes(imported.graph, options.loss);
+  if (!training.class_axis) training.class_axis = axis_of_lists(imported.graph, options.loss);
   training.ignore_index = recipe.ignore_index;
-  if (const auto weights = recipe.loss_parameters.find("class_weights");
-      weights != recipe.loss_parameters.end() && find_loss(recipe.loss)->labels == LossFunction::classes)
-    for (const double weight : weights->second) training.class_weights.push_back(fmt::format("{}", weight));
+  for (const auto& [key, values] : recipe.loss_parameters)
+    if (find_loss(recipe.loss)->reads(key) &&
+        (find_loss_key(key)->kind == LossKey::list || find_loss(recipe.loss)->element))
+      for (const double value : values) training.loss_parameters[key].push_back(fmt::format("{}", value));
   training.optimizer = recipe.optimizer;
   for (const HyperParameter& parameter : find_optimizer(recipe.optimizer)->parameters)
     training.parameters[std::string(parameter.name)] = find_key(std::string(parameter.name))->get(recipe);

@@ -74,6 +74,9 @@ const std::vector<IdleKeys>& rows() {
       {{"per_class"},
        [](const Recipe& r) { return r.measures.empty(); },
        [](const Recipe&) { return std::string("no measures are given"); }},
+      {{"tensorboard_gradients"},
+       [](const Recipe& r) { return !r.tensorboard; },
+       [](const Recipe&) { return std::string("tensorboard is false"); }},
       {{"learning_rate"},
        // Groups' own rates are shares of it.
        [](const Recipe& r) {

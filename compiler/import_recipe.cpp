@@ -1,6 +1,7 @@
 // What a recipe says of its model, and what the import makes of that.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/error.h"
@@ -47,10 +48,10 @@ OnnxModel onnx_model_of(const Recipe& recipe) {
 namespace {
 
 InitialScheme::Kind init_scheme(const std::string& name) {
-  return name == "pytorch"  ? InitialScheme::pytorch
-         : name == "xavier" ? InitialScheme::xavier
-         : name == "normal" ? InitialScheme::normal
-                            : InitialScheme::automatic;
+  const auto rows = initial_schemes();
+  const auto row = std::ranges::find(rows, name, &InitialSchemeRow::name);
+  require(row != rows.end(), "a recipe names a scheme of the table");
+  return row->kind;
 }
 
 }  // namespace

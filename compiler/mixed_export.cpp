@@ -49,8 +49,11 @@ MixedPrecision mixed_precision_of(const Inspection& inspection) {
     // One that reads or writes f32 somewhere computes in it, and what is low beside it is rounded.
     for (const auto& [slot, type] : node.slots) {
       is_in_low &= is_low(type);
-      if (is_low(type) && slot == "result") assigned.rounds_result = true;
-      if (is_low(type) && slot != "result") assigned.rounded_operands.push_back(std::stoul(slot));
+      if (!is_low(type)) continue;
+      if (slot.operand)
+        assigned.rounded_operands.push_back(*slot.operand);
+      else
+        assigned.rounds_result = true;
     }
     assigned.type = is_in_low ? mixed.low : DType::f32;
     mixed.nodes[file.results.front()] = std::move(assigned);

@@ -95,7 +95,7 @@ class OnnxRows {
         continue;
       }
       PrecisionRow& of_node = rows[at->second];
-      std::map<std::string, DType> slots = std::move(of_node.slots);
+      std::map<FileSlot, DType> slots = std::move(of_node.slots);
       slots.insert(row.slots.begin(), row.slots.end());
       if (rank(op(row.op), row.result) < rank(op(of_node.op), of_node.result))
         of_node = row;

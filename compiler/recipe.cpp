@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "training/recipe_groups.h"
+#include "training/recipe_keys.h"
 #include "training/recipe_losses.h"
 
 namespace halfstep {

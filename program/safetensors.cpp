@@ -21,7 +21,7 @@ using Json = nlohmann::json;
 
 constexpr int64_t kLengthBytes = 8;
 constexpr int64_t kMostHeaderBytes = 100'000'000;
-constexpr const char* kMetadata = "__metadata__";
+constexpr const char* kMetadata = kReservedTensorName.data();
 
 // In the order of DType.
 constexpr std::string_view kTypeNames[kDTypeCount] = {"F16", "BF16", "F32", "F64", "U8", "I8", "I32", "I64", "BOOL"};

@@ -6,10 +6,14 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/tensor.h"
 
 namespace halfstep {
+
+// No tensor can be called so: the format's own entry is.
+inline constexpr std::string_view kReservedTensorName = "__metadata__";
 
 struct Safetensors {
   FileTensors tensors;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/layer_report.h"
 #include "cli/measure_report.h"
 #include "cli/output.h"
 #include "cli/predict_report.h"
@@ -12,6 +13,7 @@
 #include "run/command_line.h"
 #include "runtime/signals.h"
 #include "training/confusion.h"
+#include "training/layer_times.h"
 #include "training/metrics.h"
 #include "training/predict.h"
 #include "training/run_directory.h"
@@ -92,6 +94,11 @@ ExitCode run_train(const RunCommand& command) {
       print_err("halfstep-run: note: stopped by a signal after step {}; go on with --resume {}\n", report.steps,
                 report.checkpoint.string());
     return stopped_by(signals.received());
+  }
+  if (recipe.layer_times) {
+    const std::vector<LayerTime> layers = time_layers(*run.executor, recipe.learning_rate);
+    write_layer_times(std::filesystem::path(recipe.out) / kLayerTimesFile, layers);
+    if (command.format == Format::text) print_out("{}", layers_text(layers, output_width()));
   }
   if (command.format == Format::text && !report.epochs.empty() && report.epochs.back().test)
     print_out("{}", class_tables_text(report.epochs.back().test->measures, output_width()));

@@ -2,6 +2,7 @@
 """Runs exported training graphs in ONNX Runtime, beside our own runs of the same steps.
 
 usage: tools/compare_training_graphs.py HALFSTEP [NAME ...] [--precision fp32,fp16,bf16] [--table FILE] [--keep DIR]
+       tools/compare_training_graphs.py HALFSTEP --losses [--precision fp32]
        tools/compare_training_graphs.py --op-graphs DIR
        NAME: a file of models/families without .onnx (lenet, mlp and resnet18 too); default: one form of each family
 needs numpy, onnx, onnxruntime
@@ -12,6 +13,8 @@ the CPU, which gets its own outputs NAME_out back as NAME. Compared are the loss
   loss      largest |ours - theirs| / |ours| over the steps
   weights   |ours - theirs| / |ours| of all weights and running statistics as one vector
   moved     |ours - theirs| / |ours - initial|: the same against how far the steps went
+--losses: the same of mlp with each loss and the keys that change its formula; and in fp32, where --training-operators says
+the loss, the one that ONNX Runtime computes by the operators in that file is the first of our run, or the row does not agree.
 DIR holds what frontend_test wrote with HALFSTEP_OP_GRAPHS=DIR: graphs of a single op of the IR, and what it computes.
 
 A row that is beyond its limit also tells how far ONNX Runtime's losses are from its own when every weight is moved by its
@@ -37,6 +40,29 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIMITS = {"fp32": 1e-5, "fp16": 2.0 ** -11, "bf16": 2.0 ** -8}
 STEPS, SEED = 10, 7
 FORMS = ["raw", "dynamo", "ts17", "dynamo23"]
+
+
+# By what they are compared with.
+LOSSES = {
+    "labels": ["softmax_cross_entropy", "softmax_cross_entropy --class_weights 1,2,1,0.5,1,1,3,1,1,1", "softmax_cross_entropy --label_smoothing 0.1",
+               "softmax_cross_entropy --focal_gamma 2", "nll", "nll --class_weights 1,2,1,0.5,1,1,3,1,1,1"],
+    "yes_or_no": ["bce_with_logits", "bce_with_logits --pos_weight 3", "bce_with_logits --pos_weight 1,2,3,4,5,6,7,8,9,10", "bce_with_logits --class_weights 0.5",
+                  "bce_with_logits --focal_gamma 2 --focal_alpha 0.25", "bce_with_logits --ignore_index 0"],
+    "targets": ["mean_squared_error", "l1", "huber", "huber --delta 0.3", "smooth_l1", "smooth_l1 --beta 0.4", "smooth_l1 --beta 0"],
+    "probabilities": ["kl_div"],
+    "log_probabilities": ["kl_div --log_target true"],
+}
+
+
+def labels_of(kind, shape, classes=10):
+    """What losses of `kind` take beside an output of `shape`."""
+    random = np.random.default_rng(3)
+    if kind == "labels":
+        return {"labels": (3 * np.arange(shape[0])) % classes}
+    if kind == "yes_or_no":
+        return {"labels": random.integers(0, 2, shape).astype(np.float32)}
+    probabilities = random.dirichlet(np.ones(classes), shape[0]).astype(np.float32)
+    return {"targets": {"targets": random.uniform(-1, 1, shape).astype(np.float32), "probabilities": probabilities, "log_probabilities": np.log(probabilities)}[kind]}
 
 
 def models(names):
@@ -134,15 +160,41 @@ def distance(a, b):
     return float(np.sqrt(sum(np.sum((np.float64(x) - y) ** 2) for x, y in zip(a, b))))
 
 
-def compare(halfstep, name, file, reference, precision, directory):
+def loss_by_operators(halfstep, recipe, arrays, directory):
+    """Of the first batch, by the loss in the algorithm of the model's TrainingInfoProto; None: it is refused there."""
+    file = directory / "operators.onnx"
+    written = subprocess.run([str(c) for c in (halfstep, "export", *recipe, "--training-operators", "-o", file)], capture_output=True, text=True)
+    if written.returncode:
+        if "training operators do not say it" not in written.stderr:
+            raise RuntimeError(written.stderr.strip().splitlines()[-1])
+        return None
+    model = onnx.load(file)
+    graph, algorithm = model.graph, model.training_info[0].algorithm
+    gradient = next(n for n in algorithm.node if n.op_type == "Gradient")
+    loss = next(a.s.decode() for a in gradient.attribute if a.name == "y")
+    before = list(algorithm.node)[:list(algorithm.node).index(gradient)]
+    graph.node.extend(before)
+    graph.initializer.extend(algorithm.initializer)
+    graph.input.extend(algorithm.input)
+    del graph.output[:], model.training_info[:]
+    graph.output.append(onnx.helper.make_tensor_value_info(loss, onnx.TensorProto.FLOAT, []))
+    for opset in [o for o in model.opset_import if o.domain == "ai.onnx.preview.training"]:
+        model.opset_import.remove(opset)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return float(session.run(None, {i.name: arrays[i.name] for i in session.get_inputs()})[0])
+
+
+def compare(halfstep, name, file, reference, precision, directory, loss=None, labels=None):
     reference = reference or reference_of(name)
-    arrays = batch_of(reference, file)
+    arrays = dict(batch_of(reference, file), **(labels or {}))
+    if labels and "labels" not in labels:
+        del arrays["labels"]
     LEARNING_RATE[0] = reference["sgd"]["lr"]
     np.savez(directory / "batch.npz", **arrays)
     shapes = ["--shape", ";".join(f"{key}=" * bool(key) + ",".join(map(str, spec["shape"]))
                                   for key, spec in reference["inputs"].items())]
     recipe = [file, "--data", directory / "batch.npz", *shapes, "--momentum", reference["sgd"]["momentum"], "--seed", SEED,
-              "--precision", precision, "--ignore_index", reference["labels"]["ignored"], "--init", "absent"]
+              "--precision", precision, "--init", "absent", *(["--loss", *loss.split()] if loss else ["--ignore_index", reference["labels"]["ignored"]])]
     graph = directory / "step.onnx"
     run([halfstep, "export", *recipe, "--learning_rate", LEARNING_RATE[0], "--training-graph", "-o", graph])
     onnx.checker.check_model(str(graph), full_check=True)
@@ -157,12 +209,15 @@ def compare(halfstep, name, file, reference, precision, directory):
     of = lambda tensors: [np.float64(tensors[n]) for n in moving]
     zero = [0.0] * len(moving)
     apart = distance(of(weights), of(states))
-    row = {"model": name, "precision": precision, "nodes": len(onnx.load(graph).graph.node),
+    row = {"model": f"{name}, {loss}" if loss else name, "precision": precision, "nodes": len(onnx.load(graph).graph.node),
            "first": our_losses[0], "last": our_losses[-1],
            "loss": max(abs(a - b) / abs(a) for a, b in zip(our_losses, their_losses)),
            "weights": apart / distance(of(weights), zero),
            "moved": apart / max(distance(of(weights), of(initial)), 1e-30)}
     row["agrees"] = bool(row["loss"] <= LIMITS[precision] and row["weights"] <= LIMITS[precision])
+    if loss and precision == "fp32" and (by_operators := loss_by_operators(halfstep, recipe, arrays, directory)) is not None:
+        row["operators"] = abs(by_operators - our_losses[0]) / abs(our_losses[0])
+        row["agrees"] &= row["operators"] <= LIMITS["fp32"]
     if not row["agrees"]:
         again, _, _ = theirs(graph, arrays, 1 + 2.0 ** -23)
         row["spread"] = max(abs(a - b) / abs(a) for a, b in zip(their_losses, again))
@@ -178,7 +233,8 @@ def table_of(rows):
             continue
         lines.append(f"| {r['model']} | {r['precision']} | {r['nodes']} | {r['first']:.5f} | {r['last']:.5f} | "
                      f"{r['loss']:.1e} | {r['weights']:.1e} | {r['moved']:.1e} | "
-                     + ("agrees |" if r["agrees"] else f"beyond the limit; from itself {r['spread']:.1e} |"))
+                     + (f"agrees, and so does the loss by operators ({r['operators']:.0e}) |" if r["agrees"] and "operators" in r else
+                        "agrees |" if r["agrees"] else f"beyond the limit; from itself {r['spread']:.1e} |"))
     return "\n".join(lines)
 
 
@@ -229,6 +285,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("halfstep", nargs="?")
     parser.add_argument("--op-graphs")
+    parser.add_argument("--losses", action="store_true")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--precision", default="fp32,fp16,bf16")
     parser.add_argument("--table")
@@ -240,13 +297,18 @@ def main():
         parser.error("the executable is missing")
     halfstep = pathlib.Path(options.halfstep).resolve()
     rows = []
-    for name, file, reference in models(options.names):
+    wanted = [(name, file, reference, None, None) for name, file, reference in models(["mlp"] if options.losses else options.names)]
+    if options.losses:
+        # At the file's own batch, which its operators are of.
+        of_file = dict(reference_of("mlp"), inputs={"": {"shape": [2, 1, 28, 28]}})
+        wanted = [("mlp", ROOT / "models/mlp.onnx", of_file, loss, labels_of(kind, (2, 10))) for kind, losses in LOSSES.items() for loss in losses]
+    for name, file, reference, loss, labels in wanted:
         for precision in options.precision.split(","):
             directory = pathlib.Path(tempfile.mkdtemp(dir=options.keep))
             try:
-                rows.append(compare(halfstep, name, file, reference, precision, directory))
+                rows.append(compare(halfstep, name, file, reference, precision, directory, loss, labels))
             except Exception as error:
-                rows.append({"model": name, "precision": precision, "error": str(error).splitlines()[0][:200]})
+                rows.append({"model": f"{name}, {loss}" if loss else name, "precision": precision, "error": str(error).splitlines()[0][:200]})
             finally:
                 if not options.keep:
                     shutil.rmtree(directory)

@@ -36,17 +36,20 @@ StateBuffer state_buffer(const CompiledModel& model, const Buffer& buffer) {
   return {buffer.name, buffer.type, kind, base.value_or(Name())};
 }
 
-// Every state buffer once, low copies after their bases.
+// Every state buffer once, low copies after their bases. What a batch's gradients leave for their reader is no state of
+// the model.
 std::vector<StateBuffer> state_buffers(const CompiledModel& model) {
   std::vector<StateBuffer> buffers, copies;
   std::set<Name> seen;
-  for (const Program& program : model.programs)
+  for (const Program& program : model.programs) {
+    if (program.name == kGradientsProgram) continue;
     for (const Buffer& buffer : program.buffers) {
       if (buffer.kind != BufferKind::state || buffer.name.is(Role::transient) || !seen.insert(buffer.name).second)
         continue;
       StateBuffer state = state_buffer(model, buffer);
       (state.kind == Kind::low_copy ? copies : buffers).push_back(std::move(state));
     }
+  }
   buffers.insert(buffers.end(), copies.begin(), copies.end());
   return buffers;
 }
@@ -234,6 +237,14 @@ ModelState read_model_state(Executor& executor) {
   for (const StateBuffer& buffer : state_buffers(executor.model()))
     if (buffer.kind != Kind::low_copy) read_buffer(executor, buffer, is_weight(buffer) ? state.weights : state.slots);
   return state;
+}
+
+FileTensors read_gradients(Executor& executor) {
+  FileTensors gradients;
+  const Tensor arena = executor.read_state(kGradientArena);
+  for (const ParameterSlice& slice : executor.model().parameters)
+    gradients.emplace(slice.name, to_onnx_layout(arena, slice));
+  return gradients;
 }
 
 void write_model_state(Executor& executor, const ModelState& state, const std::string& where) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/executor.h"
@@ -36,6 +37,11 @@ FileTensors read_weights(Executor& executor);
 
 // Low copies ("parameters.f16") are left out: they follow from their base arena. Waits for the device.
 ModelState read_model_state(Executor& executor);
+
+// The program of a step that leaves the gradients of one batch, and changes nothing else; not every step has it.
+inline constexpr std::string_view kGradientsProgram = "gradients";
+// What it left, by parameter in the ONNX layout: unscaled, in f32. Waits for the device.
+FileTensors read_gradients(Executor& executor);
 
 // Replaces all of the state and rebuilds the low copies. Throws Error, every problem listed and each line beginning
 // with `where`, before anything is written: a tensor is missing, is left over, or has another type or shape.

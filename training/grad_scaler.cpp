@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "program/json_text.h"
 #include "training/checkpoint.h"
+#include "training/recipe_keys.h"
 #include "training/run_setup.h"
 
 namespace halfstep {
@@ -175,6 +176,12 @@ void check_state(const CompiledModel& model, const GradScalerState& state, const
 
 bool has_loss_scale(const CompiledModel& model) { return !scales_of(model).empty(); }
 
+std::vector<std::string> losses_with_scale(const CompiledModel& model) {
+  std::vector<std::string> names;
+  for (const Scale& scale : scales_of(model)) names.push_back(scale.loss);
+  return names;
+}
+
 GradScalers read_grad_scalers(const std::filesystem::path& path) {
   constexpr int64_t kMostBytes = 1 << 16;
   const std::string where = "grad_scaler '" + path.string() + "'";
@@ -225,8 +232,7 @@ GradScalerState read_grad_scaler(Executor& executor) {
   const GradScalers states = read_grad_scalers(executor);
   if (!states.contains(""))
     throw Error(
-        "each loss of the step has a scale of its own (loss_scales each): checkpoints hold them, by name, in "
-        "grad_scaler.json");
+        "each loss of the step has a scale of its own (loss_scales each): ask for all of them (read_grad_scalers)");
   return states.at("");
 }
 
@@ -254,10 +260,6 @@ void write_grad_scalers(Executor& executor, const GradScalers& states, const std
     if (const auto full = executor.model().state.find(scale.hysteresis); full != executor.model().state.end())
       executor.write_state(scale.hysteresis, full->second);
   }
-}
-
-void write_grad_scaler(Executor& executor, const GradScalerState& state, const std::string& where) {
-  write_grad_scalers(executor, {{"", state}}, where);
 }
 
 void take_grad_scaler(Recipe& recipe) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "runtime/executor.h"
 #include "training/recipe.h"
@@ -30,6 +31,8 @@ GradScalers read_grad_scalers(const std::filesystem::path& path);
 std::string to_json(const GradScalers& states);
 
 bool has_loss_scale(const CompiledModel& model);  // a dynamic one
+// The names of the losses with a dynamic scale of their own, or "", where all share one; empty: there is none.
+std::vector<std::string> losses_with_scale(const CompiledModel& model);
 // Of a step whose slots hold these; nullopt: its loss scale is not dynamic.
 std::optional<GradScalers> grad_scalers_of(const CompiledModel& model, const FileTensors& slots);
 // Waits for the device. Error where the loss scale is not dynamic.
@@ -39,11 +42,10 @@ GradScalerState read_grad_scaler(Executor& executor);  // Error also where each 
 // if they differ, if the scale is below the step's floor, or if the loss scale is not dynamic. One state for all is
 // taken by the scale of each loss; states of each go to a step whose losses have these names and a scale each.
 void write_grad_scalers(Executor& executor, const GradScalers& states, const std::string& where);
-void write_grad_scaler(Executor& executor, const GradScalerState& state, const std::string& where);
 
 // Gives the keys of the loss scale the values of the file that `grad_scaler` names. Error where one was given and
 // differs. A resumed run takes the factors and the interval of its checkpoint's grad_scaler.json, and does not read the
-// file. Of a compiled step nothing is changed: there write_grad_scaler compares.
+// file. Of a compiled step nothing is changed: there write_grad_scalers compares.
 void take_grad_scaler(Recipe& recipe);
 
 }  // namespace halfstep

@@ -6,9 +6,12 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "program/json_text.h"
 #include "training/measure_json.h"
 
 namespace halfstep {
@@ -35,12 +38,23 @@ void put(Json& object, const char* key, const std::vector<LossRow>& losses) {
   }
 }
 
+// Whether a run that goes on after `step` will tell this again.
+bool is_later(const std::string& line, int64_t step) {
+  const nlohmann::json json = parse_json(line);
+  return json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
+         json["step"].get<int64_t>() > step;
+}
+
 }  // namespace
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t every_steps)
     : path_(path.string()), every_steps_(every_steps) {
+  open();
+}
+
+void MetricsFile::open() {
   // A pipe without a reader must not hang.
-  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
   struct stat info{};
   if (fd_ >= 0 && ::fstat(fd_, &info) == 0 && (S_ISREG(info.st_mode) || S_ISCHR(info.st_mode))) return;
   const std::string reason = fd_ < 0 && errno != ENXIO ? std::strerror(errno) : "it is not a file";
@@ -49,6 +63,26 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t every_steps)
 }
 
 MetricsFile::~MetricsFile() { ::close(fd_); }
+
+void MetricsFile::run_begun(int64_t step) {
+  std::error_code unreadable;
+  if (!std::filesystem::is_regular_file(path_, unreadable)) return;
+  bool stale = false;
+  const auto each_line = [&](const auto& take) {
+    std::ifstream file(path_, std::ios::binary);
+    for (std::string line; std::getline(file, line);)
+      if (file.eof() || is_later(line, step))
+        stale = true;
+      else
+        take(line);
+  };
+  each_line([](const std::string&) {});
+  if (!stale) return;
+  write_file_atomically(path_,
+                        [&](FileSink& sink) { each_line([&](const std::string& line) { sink.write(line + "\n"); }); });
+  ::close(fd_);
+  open();
+}
 
 void MetricsFile::step_finished(const StepRow& row) {
   if (every_steps_ <= 0 || row.step % every_steps_ != 0) return;

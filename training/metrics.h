@@ -17,11 +17,14 @@ class MetricsFile final : public TrainObserver {
   MetricsFile(const MetricsFile&) = delete;
   MetricsFile& operator=(const MetricsFile&) = delete;
 
+  // Takes back what a run told that went further and died: lines of later steps, and a last one that is not whole.
+  void run_begun(int64_t step) override;
   void step_finished(const StepRow& row) override;
   void epoch_finished(const EpochRow& row) override;
   void finished(const TrainReport& report) override;
 
  private:
+  void open();
   // Each line goes to the system in one write: a run that dies leaves whole lines.
   void write_line(std::string line);
 

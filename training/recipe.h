@@ -1,15 +1,11 @@
-// Recipe: everything a step and its runs can be told. compiler/recipe.h reads it from TOML, a compiled step keeps
-// it in its notes.
+// Recipe: everything a step and its runs can be told. Its keys are rows of training/recipe_keys.h; compiler/recipe.h
+// reads it from TOML, a compiled step keeps it in its notes.
 #pragma once
 
-#include <filesystem>
-#include <functional>
 #include <map>
 #include <optional>
 #include <set>
-#include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/losses.h"
@@ -97,7 +93,7 @@ struct Recipe : DataOptions {
   int64_t seed = 0;
   bool shuffle = true;
   std::vector<std::string> measures;
-  bool per_class = false, tensorboard = false;
+  bool per_class = false, tensorboard = false, tensorboard_gradients = false, layer_times = false;
   std::string class_names;
   std::string device = "auto", architecture, attention = "library";
   std::optional<ByteSize> memory_budget;
@@ -115,30 +111,8 @@ struct Recipe : DataOptions {
 // The one loss, where there are not several.
 OutputLoss one_loss(const Recipe& recipe);
 
-// One row per key: the only place that knows it.
-struct RecipeKey {
-  std::string name;  // in TOML and, with -- in front, on the command line
-  std::string group;
-  // compiled: part of the compiled step, so that another value needs another compilation. run: of each run.
-  enum Scope : uint8_t { compiled, run } scope = run;
-  std::string unit;  // what the value looks like: NUMBER, PATH, a|b|c; "NUMBER,...": a list
-  std::string help;
-  double least = 0, most = 0;                            // of a NUMBER
-  std::function<void(Recipe&, const std::string&)> set;  // throws Error "<what was expected and found>"
-  std::function<std::string(const Recipe&)> get;
-};
-std::span<const RecipeKey> recipe_keys();
-// What the field also calls a key on a command line: lr is learning_rate. A name without one stays as it is.
-std::string key_of_option(const std::string& option);
-std::span<const std::pair<std::string_view, std::string_view>> key_aliases();  // alias, key
-const RecipeKey* find_key(const std::string& name);                            // nullptr: there is none
-// Sets one key; Error names the key, suggests the nearest one if it is unknown.
-void set_key(Recipe& recipe, const std::string& key, const std::string& value);
 // A shape with a first axis names the batch too. Error if `batch` is given and differs.
 void take_batch_from_shape(Recipe& recipe);
-// A value as it is seen from elsewhere: its paths, those to read from, are relative to `base`.
-std::string from_folder(const std::filesystem::path& base, const RecipeKey& key, const std::string& value);
-
 // Its keys as the notes of a compiled step keep them, with absolute paths.
 std::map<std::string, std::string> notes_of(const Recipe& recipe);
 // What `step`, a compiled one, was compiled with. Error where its notes do not say, or say what no recipe may.

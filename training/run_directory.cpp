@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 
 #include "base/error.h"
 #include "training/checkpoint.h"
+#include "training/layer_times.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {
@@ -39,6 +42,7 @@ constexpr WrittenFile kWritten[] = {
     {"recipe.toml", "", kRunRecipeMark, RunWrites::records_and_model},
     {"precision.json", "", "{\"compile\":{", RunWrites::records_and_model},
     {"metrics.jsonl", "", "{\"kind\":", RunWrites::records},
+    {kLayerTimesFile, "", kLayerTimesMark, RunWrites::records},
     {"confusion.", "svg", kConfusionMark, RunWrites::records},  // confusion.LOSS.svg, too
 };
 
@@ -51,8 +55,25 @@ const WrittenFile* row_of(const fs::path& file) {
   return row == std::end(kWritten) ? nullptr : &*row;
 }
 
+// Versions before the mark wrote a recipe of all keys, a line each and nothing else. Nobody writes so many by hand.
+bool is_unmarked_recipe(const fs::path& file) {
+  constexpr size_t kFewestKeys = 40;
+  constexpr int64_t kMostBytes = 1 << 20;
+  std::error_code unreadable;
+  if (!fs::is_regular_file(file, unreadable) || fs::file_size(file, unreadable) > kMostBytes) return false;
+  std::ifstream lines(file, std::ios::binary);
+  std::set<std::string> keys;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t equals = line.find(" = ");
+    if (equals == std::string::npos || find_key(line.substr(0, equals)) == nullptr ||
+        !keys.insert(line.substr(0, equals)).second)
+      return false;
+  }
+  return keys.size() >= kFewestKeys;
+}
+
 bool is_a_runs(const fs::path& file, const WrittenFile& row) {
-  return is_empty_file(file) || begins_with(file, row.mark);
+  return is_empty_file(file) || begins_with(file, row.mark) || (row.mark == kRunRecipeMark && is_unmarked_recipe(file));
 }
 
 bool is_event_file(const fs::path& file) {
@@ -69,7 +90,9 @@ std::vector<fs::path> files_in(const fs::path& directory) {
 }
 
 // Nothing tells a trained model from one of the user's but the recipe beside it.
-bool has_recipe(const fs::path& out) { return begins_with(out / "recipe.toml", kRunRecipeMark); }
+bool has_recipe(const fs::path& out) {
+  return begins_with(out / "recipe.toml", kRunRecipeMark) || is_unmarked_recipe(out / "recipe.toml");
+}
 
 // Files with names that a run would write and that no run wrote.
 std::vector<std::string> files_of_others(const fs::path& out, const Recipe& recipe, RunWrites writes) {

@@ -286,6 +286,7 @@ TrainOptions train_options(const Recipe& r, const CompiledModel& model, const Si
   o.resume = r.resume;
   o.signals = &signals;
   o.measures = measure_options(r);
+  o.gradients = r.tensorboard && r.tensorboard_gradients;
   return o;
 }
 

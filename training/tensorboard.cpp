@@ -13,6 +13,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "training/checkpoint_state.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {
@@ -45,7 +46,9 @@ std::string reals(uint32_t field, const std::vector<double>& values) {
 }
 
 // Fields of tensorflow/core/util/event.proto, framework/summary.proto and tensor.proto.
-constexpr uint32_t kWallTime = 1, kStep = 2, kFileVersion = 3, kSummary = 5;
+constexpr uint32_t kWallTime = 1, kStep = 2, kFileVersion = 3, kSummary = 5, kSessionLog = 7;
+constexpr uint32_t kStatus = 1;  // of a session
+constexpr int64_t kStart = 1;
 constexpr uint32_t kValue = 1, kTag = 1, kSimpleValue = 2, kHistogram = 5, kTensor = 8, kMetadata = 9;
 constexpr uint32_t kMin = 1, kMax = 2, kNumber = 3, kSum = 4, kSumOfSquares = 5, kLimits = 6, kCounts = 7;
 constexpr uint32_t kPluginData = 1, kPluginName = 1;
@@ -147,6 +150,8 @@ void EventFile::text(int64_t step, const std::string& name, const std::string& m
               bytes(kSummary, bytes(kValue, bytes(kTag, name) + bytes(kTensor, tensor) + bytes(kMetadata, metadata))));
 }
 
+void EventFile::begins_again(int64_t step) { write_event(step, bytes(kSessionLog, number(kStatus, kStart))); }
+
 // Each record goes to the system in one write: a run that dies leaves whole ones.
 void EventFile::write_event(int64_t step, std::string_view content) {
   const std::string whole = record(real(kWallTime, now()) + number(kStep, step) + std::string(content));
@@ -164,6 +169,10 @@ TensorBoard::TensorBoard(const std::filesystem::path& out, const Recipe& recipe,
   for (const RecipeKey& key : recipe_keys())
     if (const std::string value = key.get(recipe); !value.empty()) text += "    " + key.name + " = " + value + "\n";
   file_.text(0, "recipe", text);
+}
+
+void TensorBoard::run_begun(int64_t step) {
+  if (step > 0) file_.begins_again(step + 1);
 }
 
 void TensorBoard::step_finished(const StepRow& row) {
@@ -190,9 +199,20 @@ void TensorBoard::epoch_finished(const EpochRow& row) {
       scalars.push_back({"test/" + measure.name, measure.value});
   }
   file_.scalars(row.step, scalars);
-  for (const auto& [name, weight] : read_weights(executor_))
-    if (weight.type.dtype == DType::f32)
-      file_.histogram(row.step, "weights/" + name, spread(weight.as<float>(), kMostBinned));
+  histograms(row.step, "weights/", read_weights(executor_));
+}
+
+void TensorBoard::gradients_read(const EpochRow& row, const FileTensors& gradients) {
+  histograms(row.step, "gradients/", gradients);
+  double square = 0;
+  for (const auto& [name, gradient] : gradients)
+    for (const float value : gradient.as<float>()) square += static_cast<double>(value) * static_cast<double>(value);
+  file_.scalars(row.step, {{"epoch/gradient_norm", std::sqrt(square)}});
+}
+
+void TensorBoard::histograms(int64_t step, const std::string& group, const FileTensors& tensors) {
+  for (const auto& [name, tensor] : tensors)
+    if (tensor.type.dtype == DType::f32) file_.histogram(step, group + name, spread(tensor.as<float>(), kMostBinned));
 }
 
 }  // namespace halfstep

@@ -32,6 +32,8 @@ class EventFile {
   // Counts of finite values in equal parts between the least and the greatest.
   void histogram(int64_t step, const std::string& tag, std::span<const float> values);
   void text(int64_t step, const std::string& tag, const std::string& markdown);
+  // Events of this step and later ones in other files of the run, which did not end, count no more.
+  void begins_again(int64_t step);
   const std::string& path() const { return path_; }
 
  private:
@@ -42,17 +44,22 @@ class EventFile {
 };
 
 // Scalars of each step that metrics.jsonl has, and of epochs with their evaluation; after each epoch histograms of the
-// weights, of at most kMostBinned values of a tensor, evenly spread; at the beginning the recipe as text.
+// weights, and of the gradients where the run reads them, of at most kMostBinned values of a tensor, evenly spread,
+// with the norm of all gradients as a scalar; at the beginning the recipe as text.
 class TensorBoard final : public TrainObserver {
  public:
   static constexpr size_t kMostBinned = 1 << 18;
 
   TensorBoard(const std::filesystem::path& out, const Recipe& recipe, Executor& executor);
 
+  void run_begun(int64_t step) override;
   void step_finished(const StepRow& row) override;
   void epoch_finished(const EpochRow& row) override;
+  void gradients_read(const EpochRow& row, const FileTensors& gradients) override;
 
  private:
+  void histograms(int64_t step, const std::string& group, const FileTensors& tensors);
+
   EventFile file_;
   Executor& executor_;
   int64_t every_steps_;

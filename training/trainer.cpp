@@ -11,6 +11,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "training/checkpoint_state.h"
 #include "training/notes.h"
 #include "training/step_sums.h"
 
@@ -103,6 +104,7 @@ class Training {
   Training(Executor& executor, const Dataset& train_set, const Dataset* test_set, const TrainOptions& options,
            TrainObserver& observer)
       : executor_(executor),
+        train_set_(train_set),
         test_set_(test_set),
         options_(options),
         observer_(observer),
@@ -153,6 +155,7 @@ class Training {
 
   TrainReport run() {
     const Clock::time_point start = Clock::now();
+    observer_.run_begun(state_.step);
     if (has_waited_enough()) report_.reason = StopReason::no_improvement;
     while (report_.reason == StopReason::completed && state_.epoch < options_.epochs && !at_step_limit()) run_epoch();
     if (report_.reason != StopReason::interrupted)
@@ -300,6 +303,7 @@ class Training {
     const bool cut_short = signalled() && (!row.test || row.test->interrupted);
     if (!cut_short) {
       observer_.epoch_finished(row);
+      if (options_.gradients && state_.position > 0) observer_.gradients_read(row, gradients_of_last_batch());
       report_.epochs.push_back(row);
       if (epoch_ended()) {
         try {
@@ -316,6 +320,24 @@ class Training {
     save();
     if (has_waited_enough()) report_.reason = StopReason::no_improvement;
     if (signalled() && (cut_short || state_.epoch < options_.epochs)) report_.reason = StopReason::interrupted;
+  }
+
+  // As its step took it, but by the weights after that.
+  FileTensors gradients_of_last_batch() {
+    const Stage stage(executor_.model(), std::string(kGradientsProgram), train_set_, options_.feed);
+    const std::vector<int64_t> order = samples_of(state_.epoch);
+    const int64_t begin = state_.position - stage.feed.batch();
+    const std::vector<int64_t> batch(order.begin() + begin, order.begin() + state_.position);
+    stage.feed.announce({batch, state_.seed, state_.epoch, begin});
+    stage.feed.fill(batch, {.iteration = state_.iteration - 1, .seed = state_.seed, .use = StepInputs::trained_on},
+                    executor_.begin_step(stage.program));
+    executor_.submit();
+    require(executor_.poll(Wait::yes).has_value(), "a submitted batch has a result");
+    FileTensors gradients = read_gradients(executor_);
+    // The next step's sum begins there.
+    if (options_.accumulation > 1)
+      executor_.write_state(kGradientArena, Tensor(executor_.read_state(kGradientArena).type));
+    return gradients;
   }
 
   void follow_rules(const EpochRow& row) {
@@ -462,18 +484,24 @@ class Training {
     row.skipped = totals.skipped;
     row.seconds = seconds_since(epoch_start_);
     row.samples_per_second = static_cast<double>(epoch_samples_) / std::max(row.seconds, 1e-9);
-    if (const std::optional<double> waited = train_.feed.waited())
-      row.data_wait = (*waited - waited_before_) / std::max(row.seconds, 1e-9);
+    row.data_wait = data_wait(row.seconds);
     if (const auto loss = token_loss(notes(), row.losses, row.loss))
       row.tokens = train_.feed.measure(*loss, row.samples_per_second);
     return row;
+  }
+
+  // Its share of the epoch's `seconds` so far.
+  std::optional<double> data_wait(double seconds) const {
+    const std::optional<double> waited = train_.feed.waited();
+    return waited ? std::optional((*waited - waited_before_) / std::max(seconds, 1e-9)) : std::nullopt;
   }
 
   void report_progress() {
     const Clock::time_point now = Clock::now();
     if (now - last_progress_ < kProgressInterval || last_row_.step == 0) return;
     last_progress_ = now;
-    observer_.progressed({last_row_, state_.totals.steps, steps_per_epoch(), state_.totals.skipped});
+    observer_.progressed({last_row_, state_.totals.steps, steps_per_epoch(), state_.totals.skipped,
+                          data_wait(seconds_since(epoch_start_))});
   }
 
   void save() {
@@ -485,6 +513,7 @@ class Training {
   }
 
   Executor& executor_;
+  const Dataset& train_set_;
   const Dataset* test_set_;
   const TrainOptions& options_;
   TrainObserver& observer_;

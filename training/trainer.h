@@ -52,6 +52,7 @@ struct TrainOptions {
   std::filesystem::path resume;          // a checkpoint or a directory of them; empty: start anew
   const SignalGuard* signals = nullptr;  // checked after each step
   MeasureOptions measures{};             // of the evaluations
+  bool gradients = false;                // of each epoch's last batch, for the observer: program "gradients"
 };
 
 // Training makes no headway: its gradients keep overflowing at the floor of the loss scale, its loss is not finite, or

@@ -61,7 +61,8 @@ struct Progress {
   StepRow last;  // newest step whose result is here
   int64_t step_in_epoch = 0;
   int64_t steps_per_epoch = 0;
-  int64_t skipped = 0;  // in the epoch
+  int64_t skipped = 0;                // in the epoch
+  std::optional<double> data_wait{};  // as EpochRow has it, of the epoch so far
 };
 
 enum class StopReason : uint8_t { completed, interrupted, no_improvement };
@@ -94,10 +95,13 @@ struct TrainReport {
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
+  virtual void run_begun(int64_t /*step*/) {}  // goes on after this one; 0: anew
   virtual void epoch_begun(int64_t /*epoch*/, int64_t /*steps_per_epoch*/) {}
   virtual void step_finished(const StepRow&) {}
   virtual void progressed(const Progress&) {}  // at most ten times a second
   virtual void epoch_finished(const EpochRow&) {}
+  // Of the epoch's last batch by the weights after it, where TrainOptions ask for them; right after epoch_finished.
+  virtual void gradients_read(const EpochRow&, const FileTensors& /*gradients*/) {}
   virtual void checkpoint_written(const std::filesystem::path&, int64_t /*step*/) {}
   virtual void finished(const TrainReport&) {}
 };
@@ -107,6 +111,9 @@ class ObserverList final : public TrainObserver {
  public:
   explicit ObserverList(std::vector<TrainObserver*> observers) : observers_(std::move(observers)) {}
 
+  void run_begun(int64_t step) override {
+    for (TrainObserver* o : observers_) o->run_begun(step);
+  }
   void epoch_begun(int64_t epoch, int64_t steps_per_epoch) override {
     for (TrainObserver* o : observers_) o->epoch_begun(epoch, steps_per_epoch);
   }
@@ -118,6 +125,9 @@ class ObserverList final : public TrainObserver {
   }
   void epoch_finished(const EpochRow& row) override {
     for (TrainObserver* o : observers_) o->epoch_finished(row);
+  }
+  void gradients_read(const EpochRow& row, const FileTensors& gradients) override {
+    for (TrainObserver* o : observers_) o->gradients_read(row, gradients);
   }
   void checkpoint_written(const std::filesystem::path& path, int64_t step) override {
     for (TrainObserver* o : observers_) o->checkpoint_written(path, step);

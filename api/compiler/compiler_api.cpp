@@ -10,6 +10,7 @@
 #include "compiler/session.h"
 #include "frontend/export/export.h"
 #include "training/grad_scaler.h"
+#include "training/recipe_keys.h"
 
 struct halfstep_precision {
   std::vector<halfstep::NodeRow> rows;

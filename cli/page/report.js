@@ -1,6 +1,6 @@
 // A run: curves of its steps and epochs, what its last evaluation says of classes, precision, recipe.
-const kViews = ["curves", "epochs", "classes", "precision", "recipe"];
-const kMostDrawn = 60, kMostNodes = 400;
+const kViews = ["curves", "epochs", "classes", "precision", "layers", "recipe"];
+const kMostDrawn = 60, kMostNodes = 400, kMostBars = 20;
 const finite = (v) => typeof v === "number" && isFinite(v);
 const short = (v) => (!finite(v) ? "–" : v === 0 ? "0" : Math.abs(v) >= 1e-3 && Math.abs(v) < 1e6 ? String(Number(v.toPrecision(5))) : v.toExponential(2));
 const last = data.epochs[data.epochs.length - 1] || {};
@@ -137,6 +137,61 @@ function fill_recipe() {
   at("recipe_view").replaceChildren(...parts);
 }
 
+// A row's place in the model: the modules that it stands in, then its node.
+const of_no_node = "of no node";
+function rolled_up(rows, depth) {
+  if (!depth) return rows.map((row) => ({...row, layer: row.layer || of_no_node}));
+  const groups = new Map();
+  for (const row of rows) {
+    const name = row.layer ? row.scope.split("/").slice(0, depth).join("/") || row.layer : of_no_node;
+    const group = groups.get(name) || {layer: name, calls: 0, forward: 0, backward: 0, update: 0, share: 0};
+    for (const key of ["calls", "forward", "backward", "update", "share"]) group[key] += row[key];
+    groups.set(name, group);
+  }
+  return [...groups.values()].sort((a, b) => b.share - a.share);
+}
+
+// Forward, backward and update of what takes most, on one scale.
+function layer_bars(rows) {
+  const shown = rows.slice(0, kMostBars), high = 22, left = 290, width = 940, right = 64;
+  const most = Math.max(...shown.map((row) => row.share), 1e-9), svg = drawn("svg", {class: "layers", viewBox: `0 0 ${width} ${shown.length * high + 4}`, role: "img", "aria-label": "share of a step's time by layer"});
+  shown.forEach((row, i) => {
+    const total = row.forward + row.backward + row.update || 1, y = i * high + 4;
+    const name = drawn("text", {x: left - 8, y: y + 13, "text-anchor": "end"}, shortened(row.layer, 36));
+    name.append(drawn("title", {}, row.layer));
+    svg.append(name);
+    let x = left;
+    for (const phase of ["forward", "backward", "update"]) {
+      const length = (width - left - right) * (row.share / most) * row[phase] / total;
+      if (length <= 0) continue;
+      const bar = drawn("rect", {class: phase, x, y, width: length, height: high - 6});
+      bar.append(drawn("title", {}, `${row.layer}, ${phase}: ${time_text(row[phase])}`));
+      svg.append(bar), x += length;
+    }
+    svg.append(drawn("text", {x: x + 6, y: y + 13}, percent(row.share)));
+  });
+  return svg;
+}
+
+function show_layers(depth) {
+  const rows = rolled_up(data.layers.layers, depth);
+  const legend = element("p", {class: "legend"}, ...["forward", "backward", "update"].map((phase) => element("span", {}, element("i", {class: phase}), phase)));
+  const time = (us) => (us ? time_text(us) : "–");
+  at("layers_shown").replaceChildren(legend, layer_bars(rows), table_of([depth ? "module" : "layer", "#share", "#time", "#forward", "#backward", "#update", "#calls"],
+    rows.slice(0, kMostNodes).map((row) => [row.layer, percent(row.share), time(row.forward + row.backward + row.update), time(row.forward), time(row.backward), time(row.update), count_text(row.calls)])),
+    rows.length > kMostNodes ? element("p", {class: "soft"}, `and ${count_text(rows.length - kMostNodes)} more`) : "");
+}
+
+function fill_layers() {
+  if (!data.layers) return at("layers_view").replaceChildren(element("p", {class: "soft"}, "The recipe's key layer_times times each call of the step once, after training."));
+  const deepest = Math.min(6, Math.max(0, ...data.layers.layers.map((row) => (row.scope ? row.scope.split("/").length : 0))));
+  const choices = [[0, "by node"], ...Array.from({length: deepest}, (_, i) => [i + 1, i + 1 === 1 ? "by module, 1 level" : `by module, ${i + 1} levels`])];
+  const choose = element("select", {id: "layers_depth", "aria-label": "Grouping", onchange: (event) => show_layers(Number(event.target.value))});
+  at("layers_view").replaceChildren(element("p", {class: "soft"}, `The calls of a training step, each timed by itself, take ${time_text(data.layers.microseconds)} one after the other; in the step some overlap. `, choose), element("div", {id: "layers_shown"}));
+  select_of("layers_depth", choices);
+  show_layers(0);
+}
+
 function fill_header() {
   const parts = data.directory.split("/").filter(Boolean), name = parts[parts.length - 1] || data.directory;
   document.title = name + ": run";
@@ -154,5 +209,5 @@ function show_view(name) {
 }
 
 // What one of them cannot read does not hide the others.
-for (const fill of [fill_header, fill_curves, fill_epochs, fill_classes, fill_precision, fill_recipe]) try { fill(); } catch (error) { console.error(error); }
+for (const fill of [fill_header, fill_curves, fill_epochs, fill_classes, fill_precision, fill_layers, fill_recipe]) try { fill(); } catch (error) { console.error(error); }
 for (const name of kViews) at("tab_" + name).addEventListener("click", () => show_view(name));

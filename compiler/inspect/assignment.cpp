@@ -78,7 +78,7 @@ Assignment assignment_of(const Inspection& inspection) {
     assignment.nodes.push_back({node.origin.name, node.op, node.typed ? std::string(name(node.operand)) : "",
                                 node.accumulator ? std::string(name(*node.accumulator)) : "",
                                 node.typed ? std::string(name(node.result)) : "", node.reason, node.rule});
-    for (const auto& [slot, type] : node.slots) assignment.nodes.back().slots.emplace(slot, name(type));
+    for (const auto& [slot, type] : node.slots) assignment.nodes.back().slots.emplace(to_string(slot), name(type));
   }
   return assignment;
 }

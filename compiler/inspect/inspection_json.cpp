@@ -32,7 +32,7 @@ json row_json(const PrecisionRow& row, bool typed) {
                 {"result", type_or_null(typed, row.result)},
                 {"reason", row.reason},
                 {"rule", row.rule}};
-  for (const auto& [slot, type] : row.slots) json_row["slots"][slot] = name(type);
+  for (const auto& [slot, type] : row.slots) json_row["slots"][to_string(slot)] = name(type);
   return json_row;
 }
 

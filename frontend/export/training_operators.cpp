@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/losses.h"
 #include "frontend/export/onnx_builder.h"
 #include "frontend/export/write_model.h"
 #include "frontend/onnx/model_proto.h"
@@ -21,8 +22,9 @@ constexpr int64_t kCrossEntropyOpset = 12, kTrainingIrVersion = 7;
 
 class Writer {
  public:
-  Writer(onnx::ModelProto& model, const TrainingOperators& training)
-      : graph_(*model.mutable_graph()),
+  Writer(onnx::ModelProto& model, const TrainingOperators& training, int64_t opset)
+      : opset_(opset),
+        graph_(*model.mutable_graph()),
         info_(*model.add_training_info()),
         algorithm_(*info_.mutable_algorithm()),
         training_(training) {
@@ -110,9 +112,8 @@ class Writer {
       }
       labels_ = input("labels", onnx::TensorProto::INT64, rank - 1);
       std::vector<std::string> operands{scores, labels_};
-      if (!training_.class_weights.empty()) {
-        std::vector<double> weights;
-        for (const std::string& weight : training_.class_weights) weights.push_back(number("class_weights", weight));
+      if (training_.loss_parameters.contains("class_weights")) {
+        const std::vector<double> weights = numbers("class_weights");
         const TensorType type{DType::f32, {static_cast<int64_t>(weights.size())}};
         operands.push_back(initializer("step.class_weights", Tensor::from_values(type, weights)));
       }
@@ -121,16 +122,8 @@ class Writer {
       set(loss, "reduction", std::string("mean"));
       if (training_.ignore_index) set(loss, "ignore_index", *training_.ignore_index);
       loss_ = result(loss, "loss");
-    } else if (training_.loss == "mean_squared_error") {
-      for (const auto& output : graph_.output()) {
-        const int type = output.type().tensor_type().elem_type();
-        const bool is_single = type == onnx::TensorProto::FLOAT || type == onnx::TensorProto::UNDEFINED;
-        if (output.name() == training_.output && !is_single)
-          throw Error("loss: output '" + training_.output + "' is no f32, whose squared errors the operators take");
-      }
-      labels_ = input("targets", onnx::TensorProto::FLOAT, rank);
-      const std::string difference = result(node("Sub", {training_.output, labels_}), "step.difference");
-      mean_of(result(node("Mul", {difference, difference}), "step.squares"));
+    } else if (const LossFunction& row = *find_loss(training_.loss); row.element != nullptr) {
+      write_loss_of_elements(row, rank);
     } else if (rank == 0) {
       loss_ = training_.output;
       return;
@@ -138,6 +131,84 @@ class Writer {
       mean_of(training_.output);
     }
     give_out(loss_, {DType::f32, {}});
+  }
+  // By the row's formula, of whose terms each is an operator.
+  void write_loss_of_elements(const LossFunction& row, size_t rank) {
+    for (const auto& output : graph_.output()) {
+      const int type = output.type().tensor_type().elem_type();
+      if (output.name() == training_.output && type != onnx::TensorProto::FLOAT && type != onnx::TensorProto::UNDEFINED)
+        throw Error("loss: output '" + training_.output + "' is no f32, of which the operators take it");
+    }
+    OutputLoss loss{.kind = training_.loss};
+    for (const auto& [key, values] : training_.loss_parameters) loss.parameters[key] = numbers(key);
+    labels_ = input(row.labels == LossFunction::targets ? "targets" : "labels", onnx::TensorProto::FLOAT, rank);
+    FormulaNodes nodes(*this, loss, rank);
+    std::string elements = nodes.value(row.element(nodes));
+    if (row.sample == LossFunction::sum && rank > 1) elements = sum_of_samples(elements, rank);
+    mean_of(elements);
+  }
+
+  class FormulaNodes final : public LossContext {
+   public:
+    FormulaNodes(Writer& writer, const OutputLoss& loss, size_t rank) : writer_(writer), loss_(loss), rank_(rank) {}
+
+    Term output() override { return term(writer_.training_.output); }
+    Term target() override { return term(writer_.labels_); }
+    double parameter(std::string_view name) const override { return value_of(loss_, name); }
+    bool given(std::string_view name) const override { return loss_.parameters.contains(name); }
+    Term by_class(std::string_view name) override {
+      const std::vector<double>& values = loss_.parameters.find(name)->second;
+      if (values.size() == 1) return constant(values.front());
+      const int64_t axis = writer_.training_.class_axis.value_or(1);
+      Shape shape(rank_ - static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(rank_) : axis), 1);
+      shape.front() = static_cast<int64_t>(values.size());
+      return term(writer_.initializer("step." + std::string(name), Tensor::from_values({DType::f32, shape}, values)));
+    }
+    Term constant(double value) override {
+      return term(writer_.initializer("step.constant", Tensor::scalar(DType::f32, value)));
+    }
+    Term apply(std::string_view op, std::initializer_list<Term> operands) override {
+      static const std::map<std::string_view, const char*> kOperators{
+          {"add", "Add"}, {"sub", "Sub"},   {"mul", "Mul"},     {"abs", "Abs"},
+          {"exp", "Exp"}, {"log", "Log"},   {"neg", "Neg"},     {"softplus", "Softplus"},
+          {"min", "Min"}, {"less", "Less"}, {"select", "Where"}};
+      const auto found = kOperators.find(op);
+      require(found != kOperators.end(), "a formula of a loss is of operators that ONNX has");
+      std::vector<std::string> names;
+      for (const Term& operand : operands) names.push_back(value(operand));
+      return term(result(writer_.node(found->second, names), "step." + std::string(op)));
+    }
+    std::string value(Term term) const { return values_[static_cast<size_t>(term.id())]; }
+
+   private:
+    std::string result(onnx::NodeProto& of, const std::string& name) { return writer_.result(of, name); }
+    Term term(std::string value) {
+      values_.push_back(std::move(value));
+      return {*this, static_cast<int32_t>(values_.size()) - 1};
+    }
+
+    Writer& writer_;
+    const OutputLoss& loss_;
+    const size_t rank_;
+    std::vector<std::string> values_;
+  };
+  friend class FormulaNodes;
+
+  // Its axes are an operand from opset 13 on.
+  std::string sum_of_samples(const std::string& elements, size_t rank) {
+    constexpr int64_t kAxesOperand = 13;
+    std::vector<double> axes;
+    for (size_t axis = 1; axis < rank; ++axis) axes.push_back(static_cast<double>(axis));
+    std::vector<std::string> operands{elements};
+    if (opset_ >= kAxesOperand)
+      operands.push_back(
+          initializer("step.axes", Tensor::from_values({DType::i64, {static_cast<int64_t>(axes.size())}}, axes)));
+    onnx::NodeProto& sum = node("ReduceSum", operands);
+    if (opset_ < kAxesOperand)
+      for (onnx::AttributeProto& made = attribute(sum, "axes", onnx::AttributeProto::INTS); const double axis : axes)
+        made.add_ints(static_cast<int64_t>(axis));
+    set(sum, "keepdims", int64_t{0});
+    return result(sum, "step.samples");
   }
   void mean_of(const std::string& values) {
     onnx::NodeProto& mean = node("ReduceMean", {values});
@@ -168,6 +239,14 @@ class Writer {
     if (!std::isfinite(held))
       throw Error(fmt::format("{}: {} is no finite f32, which ONNX's operators take", key, text));
     return held;
+  }
+  std::vector<double> numbers(const std::string& key) const {
+    std::vector<double> values;
+    for (const std::string& text : training_.loss_parameters.at(key)) {
+      number(key, text);
+      values.push_back(std::strtod(text.c_str(), nullptr));
+    }
+    return values;
   }
   float parameter(const std::string& name) const { return number(name, training_.parameters.at(name)); }
 
@@ -238,6 +317,7 @@ class Writer {
     }
   }
 
+  const int64_t opset_;
   onnx::GraphProto& graph_;
   onnx::TrainingInfoProto& info_;
   onnx::GraphProto& algorithm_;
@@ -271,7 +351,8 @@ void export_training_operators(OnnxModel original, const TrainingOperators& trai
     tensor.clear_data_location();
     tensor.set_raw_data(std::move(bytes));
   }
-  Writer(model, training).write(rank);
+  Writer(model, training, opset).write(rank);
+  read_training_operators(original);  // what could not be read is not written
   add_metadata(model, options.metadata);
   write_model(model, path, options.largest_inline);
 }

@@ -4,20 +4,11 @@
 #include <set>
 #include <string>
 
+#include "base/initial_schemes.h"
 #include "frontend/import/initializer.h"
 #include "ir/graph.h"
 
 namespace halfstep {
-
-struct InitialScheme {
-  enum Kind : uint8_t {
-    automatic,  // normal for layers and tables of models with attention, else pytorch
-    pytorch,    // of its layers: He's uniform with a = sqrt(5), recurrent ones by their width, tables of unit variance
-    xavier,     // Glorot's uniform, biases 0, tables uniform within 0.05: Keras
-    normal,     // of deviation `deviation`, biases 0; what adds to a residual stream by 1 / sqrt(its additions): GPT-2
-  } kind = automatic;
-  double deviation = 0.02;
-};
 
 // What the scheme makes of the operators' rules in a graph.
 class InitialRules {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "frontend/onnx/loss_formulas.h"
 #include "frontend/onnx/model_proto.h"
 #include "frontend/onnx/tensor_data.h"
 
@@ -197,7 +198,7 @@ class Reader {
     } else {
       throw Error(fmt::format(
           "the loss '{}' is made by {}: SoftmaxCrossEntropyLoss, NegativeLogLikelihoodLoss of a LogSoftmax, "
-          "a mean of squared differences, or an output of the model expected",
+          "a mean of a loss's formula, or an output of the model expected",
           loss, operator_name(*node)));
     }
   }
@@ -244,7 +245,7 @@ class Reader {
       throw Error(fmt::format("weights of the classes in the loss, '{}': an initializer of one axis expected", name));
     const Tensor weights = model_.reader().read(*tensor);
     for (int64_t i = 0; i < weights.type.element_count(); ++i)
-      found_.class_weights.push_back(shortest(static_cast<float>(weights.at(i))));
+      found_.loss_parameters["class_weights"].push_back(shortest(static_cast<float>(weights.at(i))));
   }
 
   // Training takes the logits behind such an output, where the file takes a softmax of a softmax.
@@ -264,25 +265,112 @@ class Reader {
     }
   }
 
-  // Mean of d d, d an output less its target; or the mean of an output that is the loss.
-  void read_mean(const NodeProto& node) {
+  // Of all that `node` reduces, or of all axes but the first.
+  void expect_axes(const NodeProto& node, bool all) const {
     const AttributeProto* keep = find_attribute(node, "keepdims", AttributeProto::INT);
-    if (!keep || keep->i() != 0 || find_attribute(node, "axes", AttributeProto::INTS) || !operand_name(node, 1).empty())
-      throw Error("ReduceMean of the loss: of all axes, with keepdims 0, expected");
-    const NodeProto* square = maker(operand_name(node, 0));
-    if (!square) return take_output(operand_name(node, 0), "from_graph");
-    const bool product = is(*square, "Mul") && operand_name(*square, 0) == operand_name(*square, 1);
-    const bool power = is(*square, "Pow") && constant(operand_name(*square, 1)) == 2.0;
-    const NodeProto* difference = product || power ? maker(operand_name(*square, 0)) : nullptr;
-    if (!difference || !is(*difference, "Sub"))
-      throw Error(fmt::format("the loss is a mean of {}: squared differences expected", operator_name(*square)));
-    const bool first = outputs_.contains(operand_name(*difference, 0));
-    expect_input(operand_name(*difference, first ? 1 : 0), "targets");
-    take_output(operand_name(*difference, first ? 0 : 1), "mean_squared_error");
+    const AttributeProto* given = find_attribute(node, "axes", AttributeProto::INTS);
+    std::vector<int64_t> axes;
+    if (given) axes.assign(given->ints().begin(), given->ints().end());
+    if (const std::string name = operand_name(node, 1); !name.empty()) {
+      const TensorProto* tensor = initializer(name);
+      if (!tensor) throw Error(fmt::format("the axes of {}: an initializer expected", operator_name(node)));
+      const Tensor values = model_.reader().read(*tensor);
+      for (int64_t i = 0; i < values.type.element_count(); ++i) axes.push_back(static_cast<int64_t>(values.at(i)));
+    }
+    bool fits = keep && keep->i() == 0 && axes.empty() == all;
+    for (size_t i = 0; i < axes.size(); ++i) fits &= axes[i] == static_cast<int64_t>(i) + 1;
+    if (!fits)
+      throw Error(fmt::format("{} of the loss: of all axes{}, with keepdims 0, expected", operator_name(node),
+                              all ? "" : " but the first"));
   }
 
+  // The mean of an output that is the loss; or of a loss of each element, or of its sum over a sample.
+  void read_mean(const NodeProto& node) {
+    expect_axes(node, true);
+    std::string elements = operand_name(node, 0);
+    const NodeProto* made = maker(elements);
+    if (!made) return take_output(elements, "from_graph");
+    LossFunction::Sample sample = LossFunction::mean;
+    if (is(*made, "ReduceSum")) {
+      expect_axes(*made, false);
+      sample = LossFunction::sum, elements = operand_name(*made, 0);
+    }
+    Elements found;
+    const std::string text = formula(elements, found);
+    const std::optional<OutputLoss> loss = loss_of_formula(text, found.numbers, sample);
+    if (!loss || found.output.empty() || found.target.empty())
+      throw Error(fmt::format("the loss is a mean of {}, which is the formula of no loss", text));
+    if (find_loss(loss->kind)->scores == LossFunction::logits) refuse_probabilities(found.output);
+    const bool targets = find_loss(loss->kind)->labels == LossFunction::targets;
+    expect_input(found.target, targets ? "targets" : "labels");
+    take_output(found.output, loss->kind);
+    for (const auto& [key, values] : loss->parameters)
+      for (const double value : values) found_.loss_parameters[key].push_back(fmt::format("{}", value));
+    found_.class_axis = found.class_axis;
+  }
+
+  // What a formula is of, and the numbers in it.
+  struct Elements {
+    std::string output, target;
+    std::vector<std::vector<double>> numbers;
+    std::optional<int64_t> class_axis;  // from the end, where some are of classes
+    size_t length = 0;
+  };
+  std::string formula(const std::string& value, Elements& found) const {
+    struct Form {
+      std::string_view op, name;
+    };
+    static constexpr Form kForms[] = {{"Add", "add"},   {"Sub", "sub"}, {"Mul", "mul"},           {"Abs", "abs"},
+                                      {"Exp", "exp"},   {"Log", "log"}, {"Softplus", "softplus"}, {"Neg", "neg"},
+                                      {"Less", "less"}, {"Min", "min"}, {"Where", "select"}};
+    if ((found.length += 4) > kLongestFormula) throw Error("the loss is a longer formula than any that is known");
+    if (outputs_.contains(value)) return take_leaf(found.output, value, "x");
+    if (is_input(value)) return take_leaf(found.target, value, "y");
+    if (const std::optional<std::vector<double>> numbers = numbers_of(value, found)) {
+      found.numbers.push_back(*numbers);
+      return formula_list(*numbers);
+    }
+    const NodeProto* node = maker(value);
+    if (!node) throw Error(fmt::format("the loss reads '{}', which is no output of the model", value));
+    const auto of = [&](int operand) { return formula(operand_name(*node, operand), found); };
+    if (is(*node, "Pow") && constant(operand_name(*node, 1)) == 2.0) return formula_of("mul", {of(0), of(0)});
+    const auto* const form = std::ranges::find_if(kForms, [&](const Form& f) { return is(*node, f.op); });
+    if (form == std::end(kForms))
+      throw Error(fmt::format("the loss is a mean of {}: a formula of numbers expected", operator_name(*node)));
+    std::vector<std::string> operands;
+    for (int i = 0; i < node->input_size(); ++i) operands.push_back(of(i));
+    return formula_of(form->name, std::move(operands));
+  }
+  static std::string take_leaf(std::string& known, const std::string& name, const char* text) {
+    if (!known.empty() && known != name)
+      throw Error(fmt::format("the loss reads '{}' beside '{}': one output and one target expected", name, known));
+    known = name;
+    return text;
+  }
+  // Of a constant: one number, or one for each class, [C, 1, ...].
+  std::optional<std::vector<double>> numbers_of(const std::string& value, Elements& found) const {
+    if (const std::optional<double> one = constant(value))
+      return std::vector{std::stod(shortest(static_cast<float>(*one)))};
+    const TensorProto* tensor = initializer(value);
+    if (!tensor) return std::nullopt;
+    const Shape shape = type_of(*tensor).shape;
+    if (shape.empty() || type_of(*tensor).element_count() != shape.front() || shape.front() > kMostClasses)
+      throw Error(fmt::format("'{}' in the loss: one number, or one for each class expected", value));
+    const Tensor numbers = model_.reader().read(*tensor);
+    std::vector<double> list;
+    for (int64_t i = 0; i < numbers.type.element_count(); ++i)
+      list.push_back(std::stod(shortest(static_cast<float>(numbers.at(i)))));
+    found.class_axis = -static_cast<int64_t>(shape.size());
+    found.length += 8 * list.size();
+    return list;
+  }
+  static constexpr int64_t kMostClasses = 100000;
+
+  bool is_input(const std::string& name) const {
+    return std::ranges::any_of(algorithm_.input(), [&](const auto& input) { return input.name() == name; });
+  }
   void expect_input(const std::string& name, std::string_view what) const {
-    if (std::ranges::none_of(algorithm_.input(), [&](const auto& input) { return input.name() == name; }))
+    if (!is_input(name))
       throw Error(fmt::format("the {} of the loss, '{}', are no input of the training step", what, name));
   }
   void take_output(const std::string& name, const std::string& loss) {

@@ -15,12 +15,12 @@ namespace halfstep {
 inline constexpr const char* kTrainingDomain = "ai.onnx.preview.training";
 
 struct TrainingOperators {
-  std::string loss;    // softmax_cross_entropy, nll, mean_squared_error, from_graph
+  std::string loss;    // softmax_cross_entropy, nll, from_graph, or one that is taken element by element
   std::string output;  // of the model, that the loss is of
   std::optional<int64_t> class_axis, ignore_index;
   // Numbers are written as short as their float allows: "0.9".
-  std::vector<std::string> class_weights;  // none: all alike
-  std::string optimizer;                   // sgd, adagrad, onnx_adam
+  std::map<std::string, std::vector<std::string>> loss_parameters;  // by key: class_weights, delta
+  std::string optimizer;                                            // sgd, adagrad, onnx_adam
   std::map<std::string, std::string> parameters;
   std::string weight_decay = "0";
   std::optional<std::string> learning_rate;  // none: an input of the algorithm

@@ -141,6 +141,12 @@ typedef struct halfstep_grad_scaler {
   int64_t growth_tracker; /* steps without overflow since the scale last moved */
 } halfstep_grad_scaler;
 
+/* One of a step whose losses have a scale each (recipe key loss_scales). */
+typedef struct halfstep_loss_grad_scaler {
+  const char* loss; /* its name; "": the scale is that of all */
+  halfstep_grad_scaler state;
+} halfstep_loss_grad_scaler;
+
 /* The precision of one node of the model. */
 typedef struct halfstep_precision_row {
   const char* node;           /* its name in the ONNX file */
@@ -267,7 +273,8 @@ typedef struct halfstep_api {
 
   /* The state of the loss scale after the last step: waits for the device. Writing sets the scale and the tracker of
    * the steps that follow; factors and interval must be those that the step was compiled with. An error where the loss
-   * scale is not dynamic; writing is one, too, between the batches of one optimizer step. */
+   * scale is not dynamic, and reading is one where losses have a scale each (read_grad_scalers); writing is one, too,
+   * between the batches of one optimizer step. */
   halfstep_status* (*read_grad_scaler)(halfstep_step* step, halfstep_grad_scaler* state);
   halfstep_status* (*write_grad_scaler)(halfstep_step* step, const halfstep_grad_scaler* state);
 
@@ -293,6 +300,14 @@ typedef struct halfstep_api {
 
   /* What set_epochs said last, or the checkpoint that was loaded since; 0 at first. */
   halfstep_status* (*epoch_count)(const halfstep_step* step, int64_t* count);
+
+  /* As read_grad_scaler and write_grad_scaler, of every loss scale of the step: one for each loss that has its own, in
+   * the order of loss_at, or one for all, whose loss is "". 0: the loss scale is not dynamic. `count` states, exactly
+   * as grad_scaler_count says; their names are the step's. Writing takes each loss once, in any order, and all or
+   * nothing; or a single state with the loss "", which every scale takes. */
+  halfstep_status* (*grad_scaler_count)(const halfstep_step* step, size_t* count);
+  halfstep_status* (*read_grad_scalers)(halfstep_step* step, halfstep_loss_grad_scaler* states, size_t count);
+  halfstep_status* (*write_grad_scalers)(halfstep_step* step, const halfstep_loss_grad_scaler* states, size_t count);
 } halfstep_api;
 
 typedef struct halfstep_compiler_api {

@@ -316,6 +316,21 @@ class Step {
     return state;
   }
   void set_grad_scaler(const halfstep_grad_scaler& state) { check(runtime().write_grad_scaler(handle(), &state)); }
+  // Of each loss that has its own, by name, or one with the name "", of all; empty where none is dynamic.
+  std::vector<std::pair<std::string, halfstep_grad_scaler>> grad_scalers() {
+    size_t count = 0;
+    check(runtime().grad_scaler_count(handle(), &count));
+    std::vector<halfstep_loss_grad_scaler> states(count);
+    if (count > 0) check(runtime().read_grad_scalers(handle(), states.data(), count));
+    std::vector<std::pair<std::string, halfstep_grad_scaler>> named;
+    for (const halfstep_loss_grad_scaler& one : states) named.emplace_back(one.loss, one.state);
+    return named;
+  }
+  void set_grad_scalers(std::span<const std::pair<std::string, halfstep_grad_scaler>> named) {
+    std::vector<halfstep_loss_grad_scaler> states;
+    for (const auto& [loss, state] : named) states.push_back({loss.c_str(), state});
+    check(runtime().write_grad_scalers(handle(), states.data(), states.size()));
+  }
   bool skipped() {
     int32_t skipped = 0;
     check(runtime().skipped(handle(), &skipped));

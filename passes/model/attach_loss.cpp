@@ -290,6 +290,13 @@ class ElementNodes final : public TermNodes<LossContext> {
   const std::optional<int64_t> axis_;
 };
 
+// Whether it has a number for each class.
+bool has_lists(const OutputLoss& options) {
+  return std::ranges::any_of(options.parameters, [&](const auto& given) {
+    return given.second.size() > 1 && function_of(options).reads(given.first);
+  });
+}
+
 // Of each element of `y`, which is f32.
 Losses loss_of_elements(Builder& b, References& references, Value y, const OutputLoss& options,
                         std::optional<int64_t> axis) {
@@ -388,10 +395,8 @@ class Attach {
           fmt::format("loss: output '{}' holds probabilities, of which {} takes the logarithms: let the model end in a "
                       "LogSoftmax",
                       name, function.name));
-    const bool has_lists = std::ranges::any_of(
-        options.parameters, [&](const auto& given) { return given.second.size() > 1 && function.reads(given.first); });
     std::optional<int64_t> axis;
-    if (has_lists && b_.shape(y).size() > 1) axis = class_axis(graph_, output, options);
+    if (has_lists(options) && b_.shape(y).size() > 1) axis = class_axis(graph_, output, options);
     return loss_of_elements(b_, references_, b_.cast(y, DType::f32), options, axis);
   }
 
@@ -484,6 +489,12 @@ Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<st
 std::optional<int64_t> axis_of_classes(const Graph& graph, const LossOptions& options) {
   if (!options.terms.empty() || function_of(options).labels != LossFunction::classes) return std::nullopt;
   return class_axis(graph, chosen_output(graph, options.output), options);
+}
+
+std::optional<int64_t> axis_of_lists(const Graph& graph, const OutputLoss& loss) {
+  const NamedValue& output = chosen_output(graph, loss.output);
+  if (!has_lists(loss) || graph.type(output.value).shape.size() < 2) return std::nullopt;
+  return class_axis(graph, output, loss);
 }
 
 std::optional<int64_t> class_count(const Graph& graph, const OutputLoss& loss) {

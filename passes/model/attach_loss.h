@@ -42,6 +42,8 @@ std::optional<int64_t> class_count(const Graph& graph, const LossOptions& option
 
 // The axis they are on, from the front; nullopt and Error as before.
 std::optional<int64_t> axis_of_classes(const Graph& graph, const LossOptions& options);
+// That the numbers of a loss stand along which has one for each class; nullopt: it has none.
+std::optional<int64_t> axis_of_lists(const Graph& graph, const OutputLoss& loss);
 
 // Error if the output is missing, ambiguous or of a type the loss does not fit.
 Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<std::string>* remarks = nullptr);

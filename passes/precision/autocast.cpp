@@ -452,27 +452,27 @@ class Autocast {
             written,
             plan.reason,
             std::move(rule),
-            has_slots ? slots(b, id, operands, written, plan) : std::map<std::string, DType>()};
+            has_slots ? slots(b, id, operands, written, plan) : std::map<FileSlot, DType>()};
   }
 
   // What comes into the node of the file and leaves it there.
-  std::map<std::string, DType> slots(const Builder& b, NodeId id, std::span<const Value> read, DType written,
-                                     const Plan& plan) const {
-    std::map<std::string, DType> types;
+  std::map<FileSlot, DType> slots(const Builder& b, NodeId id, std::span<const Value> read, DType written,
+                                  const Plan& plan) const {
+    std::map<FileSlot, DType> types;
     const Node& node = graph_.node(id);
     const auto outside = [&](NodeId other) {
       return graph_.node(other).op->leaf != Leaf::none || graph_.node(other).origin != node.origin;
     };
     const std::vector<NodeId>& users = users_[static_cast<size_t>(id)];
     if (is_castable(written) && (users.empty() || std::ranges::any_of(users, outside)))
-      types.emplace("result", written);
+      types.emplace(FileSlot(), written);
     if (moves_for_its_own(graph_, id, users)) return types;
     for (size_t i = 0; i < read.size(); ++i) {
       if (!read[i] || spec_of(*node.op, i).cast != OperandSpec::castable || !is_castable(b.dtype(read[i])) ||
           !outside(moved_from(graph_, id, node.operands[i]).node))
         continue;
       const bool rounded = std::ranges::find(plan.rounded, i) != plan.rounded.end();
-      types.emplace(std::to_string(place_in_file(graph_, id, i, sources_)), rounded ? *low_ : b.dtype(read[i]));
+      types.emplace(FileSlot{place_in_file(graph_, id, i, sources_)}, rounded ? *low_ : b.dtype(read[i]));
     }
     return types;
   }
@@ -517,6 +517,8 @@ Graph with_wide_measures(const Graph& graph) {
 }
 
 }  // namespace
+
+std::string to_string(const FileSlot& slot) { return slot.operand ? std::to_string(*slot.operand) : "result"; }
 
 Graph autocast(const Graph& graph, const AutocastOptions& options, AutocastReport* report, AutocastNotes* notes) {
   return with_wide_measures(Autocast(graph, options, report, notes).run());

@@ -31,6 +31,13 @@ struct AutocastOptions {
   SourceNodes sources = {};
 };
 
+// What a node of the file reads at a place, or what it gives.
+struct FileSlot {
+  std::optional<size_t> operand = {};  // absent: the result
+  friend auto operator<=>(const FileSlot&, const FileSlot&) = default;
+};
+std::string to_string(const FileSlot& slot);  // "2", "result"
+
 // One row of the precision table for each operator node that computes on data or weights.
 struct PrecisionRow {
   Origin origin;
@@ -40,8 +47,7 @@ struct PrecisionRow {
   DType result = DType::f32;
   std::string reason;
   std::string rule = {};  // that stands behind it: "torch 2.11, fp32", "policy.toml:12", "halfstep 1, row of matmul"
-  // Where a rule is about one of them: the type that each slot has, by "result" or the operand's index in the file.
-  std::map<std::string, DType> slots = {};
+  std::map<FileSlot, DType> slots = {};  // where a rule is about one of them: the type that each has
 };
 using AutocastReport = std::vector<PrecisionRow>;
 

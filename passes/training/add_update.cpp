@@ -79,8 +79,13 @@ class Update {
 
   Graph gradients() {
     read_scales();
-    b_.update(b_.state(kGradientArena, arena(DType::f32)),
-              unscaled_sum([](const Backward&, Value unscaled) { return unscaled; }));
+    const double batches = static_cast<double>(options_.accumulation);
+    b_.update(b_.state(kGradientArena, arena(DType::f32)), unscaled_sum([&](const Backward& back, Value unscaled) {
+                if (const Value labels = counted(back))
+                  return b_.mul(unscaled,
+                                b_.div(scalar(labels_of_step(back)), b_.call("max", {labels, scalar(kNoLabels)})));
+                return batches > 1 ? b_.mul(unscaled, batches) : unscaled;
+              }));
     for (const NamedValue& o : graph_.outputs())
       if (!o.name.is(Role::gradient)) b_.output(o.name, mapped(o.value));
     report_scale();

@@ -49,8 +49,9 @@ Graph add_update(const Graph& graph, const OptimizerOptions& options, const Aren
 // Graph "accumulate": adds this batch's gradients to slot "gradients".
 Graph add_accumulation(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);
 
-// Graph "gradients": leaves this batch's gradients, unscaled, in slot "gradients" and changes nothing else. Keeps
-// every other output, so that another framework's values can be held against all of them.
+// Graph "gradients": leaves the gradients of this batch's loss, unscaled and whatever part of a step it is, in slot
+// "gradients" and changes nothing else. Keeps every other output, so that another framework's values can be held
+// against all of them.
 Graph add_gradients(const Graph& graph, const OptimizerOptions& options, const ArenaLayout& layout);
 
 // Names of the states of `graph` that are laid out like the parameters.

@@ -38,6 +38,23 @@ class Finished(NamedTuple):
     skipped: bool  # gradients were not finite: the weights stayed
 
 
+def _numbers_of(state: Mapping[str, Any], where: str, problems: list[str]) -> tuple[float, float, float, int, int]:
+    """The five of a ``torch.amp.GradScaler``'s state; what is wrong with them goes to ``problems``."""
+    keys = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+    found = [f"'{key}' is missing" for key in keys if key not in state]
+    found += [f"unknown '{key}'" for key in state if key not in keys]
+    found += [
+        f"'{key}': a whole number expected, found {state[key]!r}"
+        for key in ("growth_interval", "_growth_tracker")
+        if key in state and (isinstance(state[key], bool) or not isinstance(state[key], Integral))
+    ]
+    problems += [f"{where}: {problem}" for problem in found]
+    if found:
+        return 0.0, 0.0, 0.0, 0, 0
+    scale, growth, backoff, interval, tracker = (state[key] for key in keys)
+    return float(scale), float(growth), float(backoff), int(interval), int(tracker)
+
+
 class Step:
     """A compiled training step with its weights. One thread uses it at a time; the GIL is released meanwhile.
 
@@ -105,25 +122,23 @@ class Step:
         return self._native.loss_scale()
 
     def grad_scaler_state(self) -> dict[str, Any]:
-        """Of the loss scale, as ``torch.amp.GradScaler.state_dict()``: its ``load_state_dict`` takes it."""
-        state: dict[str, Any] = self._native.grad_scaler()
-        return state
+        """Of the loss scale, as ``torch.amp.GradScaler.state_dict()``: its ``load_state_dict`` takes it. Where losses have a
+        scale each (recipe key ``loss_scales``), one such state for each, by the loss's name."""
+        states = self._native.grad_scalers()
+        if not states:
+            raise Error("the step has no dynamic loss scale: compile it in fp16, or with loss_scale dynamic")
+        return states[""] if "" in states else states
 
     def load_grad_scaler_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a ``torch.amp.GradScaler.state_dict()``. Its factors and interval must be those that the step was
-        compiled with."""
-        keys = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
-        problems = [f"'{key}' is missing" for key in keys if key not in state]
-        problems += [f"unknown '{key}'" for key in state if key not in keys]
-        problems += [
-            f"'{key}': a whole number expected, found {state[key]!r}"
-            for key in ("growth_interval", "_growth_tracker")
-            if key in state and (isinstance(state[key], bool) or not isinstance(state[key], Integral))
-        ]
+        """Goes on from a ``torch.amp.GradScaler.state_dict()``, or one for each loss by its name. Its factors and interval
+        must be those that the step was compiled with."""
+        named = bool(state) and all(isinstance(value, Mapping) for value in state.values())
+        problems: list[str] = []
+        states = [(loss, *_numbers_of(one, f"grad scaler, loss '{loss}'" if loss else "grad scaler", problems))
+                  for loss, one in (state if named else {"": state}).items()]
         if problems:
-            raise Error("\n".join(f"grad scaler: {problem}" for problem in problems))
-        scale, growth, backoff, interval, tracker = (state[key] for key in keys)
-        self._native.set_grad_scaler(float(scale), float(growth), float(backoff), int(interval), int(tracker))
+            raise Error("\n".join(problems))
+        self._native.set_grad_scalers(states)
 
     @property
     def skipped(self) -> bool:

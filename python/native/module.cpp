@@ -198,18 +198,25 @@ NB_MODULE(_native, m) {
                return weights;
              });
            })
-      .def("grad_scaler",
+      .def("grad_scalers",
            [](NativeStep& s) {
-             const halfstep_grad_scaler state = s.with([](Step& step) { return step.grad_scaler(); });
-             nb::dict dict;  // of torch.amp.GradScaler.state_dict()
-             dict["scale"] = state.scale, dict["growth_factor"] = state.growth_factor;
-             dict["backoff_factor"] = state.backoff_factor, dict["growth_interval"] = state.growth_interval;
-             dict["_growth_tracker"] = state.growth_tracker;
-             return dict;
+             nb::dict named;  // each of torch.amp.GradScaler.state_dict()
+             for (const auto& [loss, state] : s.with([](Step& step) { return step.grad_scalers(); })) {
+               nb::dict dict;
+               dict["scale"] = state.scale, dict["growth_factor"] = state.growth_factor;
+               dict["backoff_factor"] = state.backoff_factor, dict["growth_interval"] = state.growth_interval;
+               dict["_growth_tracker"] = state.growth_tracker;
+               named[nb::str(loss.c_str(), loss.size())] = dict;
+             }
+             return named;
            })
-      .def("set_grad_scaler",
-           [](NativeStep& s, double scale, double growth, double backoff, int64_t interval, int64_t tracker) {
-             s.with([&](Step& step) { step.set_grad_scaler({scale, growth, backoff, interval, tracker}); });
+      .def("set_grad_scalers",
+           [](NativeStep& s,
+              const std::vector<std::tuple<std::string, double, double, double, int64_t, int64_t>>& given) {
+             std::vector<std::pair<std::string, halfstep_grad_scaler>> states;
+             for (const auto& [loss, scale, growth, backoff, interval, tracker] : given)
+               states.emplace_back(loss, halfstep_grad_scaler{scale, growth, backoff, interval, tracker});
+             s.with([&](Step& step) { step.set_grad_scalers(states); });
            })
       .def("skipped", [](NativeStep& s) { return s.with([](Step& step) { return step.skipped(); }); })
       .def("next_finished",

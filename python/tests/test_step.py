@@ -56,6 +56,22 @@ def test_the_loss_scale_is_that_of_a_grad_scaler(step):
             step.load_grad_scaler_state(dict(step.grad_scaler_state(), _growth_tracker=tracker))
 
 
+def test_each_loss_may_have_a_scale(tmp_path):
+    losses = [{"name": "a", "output": "logits", "labels": "labels"}, {"name": "b", "output": "logits", "labels": "labels", "weight": 0.5}]
+    with halfstep.compile(MLP, tmp_path / "step", batch=BATCH, precision="fp16", losses=losses, loss_scales="each", device="cpu") as step:
+        state = step.grad_scaler_state()
+        assert set(state) == {"a", "b"} and state["b"]["scale"] == 65536
+        step.load_grad_scaler_state({"a": state["a"], "b": dict(state["b"], scale=1024.0)})
+        train(step, 1)
+        assert step.grad_scaler_state()["b"]["scale"] == 1024 and step.grad_scaler_state()["b"]["_growth_tracker"] == 1
+        with pytest.raises(halfstep.Error, match="(?s)loss 'a': 'scale' is missing.*loss 'b': unknown 'step'"):
+            step.load_grad_scaler_state({"a": {k: v for k, v in state["a"].items() if k != "scale"}, "b": dict(state["b"], step=1)})
+        with pytest.raises(halfstep.Error, match="that of loss 'b' is missing"):
+            step.load_grad_scaler_state({"a": state["a"]})
+        step.load_grad_scaler_state(dict(state["a"], scale=256.0))
+        assert {name: one["scale"] for name, one in step.grad_scaler_state().items()} == {"a": 256, "b": 256}
+
+
 def test_the_rate_is_that_of_the_next_step(step):
     assert step.learning_rate == pytest.approx(0.05)
     step.learning_rate = 0

@@ -20,6 +20,7 @@
 #include "runtime/cuda/convolution.h"
 #include "runtime/cuda/gemm.h"
 #include "runtime/cuda/module.h"
+#include "runtime/cuda/nvtx.h"
 #include "runtime/cuda/rows.h"
 #include "runtime/cuda/versions.h"
 #include "runtime/executor.h"
@@ -29,9 +30,10 @@ namespace {
 
 constexpr int64_t kEngineWorkspaceLimit = int64_t{1} << 30;
 
-// Errors inside of a step say which one.
+// Errors inside of a step say which one, and so do profilers.
 template <typename Body>
 void at_step(const Step& step, Body body) {
+  const nvtx::Range range(step.origin.empty() ? describe(step) : step.origin);
   try {
     body();
   } catch (const Error& error) {
@@ -132,6 +134,7 @@ class CudaExecutor final : public Executor {
 
   std::deque<Slot> slots_;
   int next_slot_ = 0;
+  nvtx::Span feeding_;                // since begin_step
   std::optional<int> begun_;          // slot between begin_step and submit
   std::deque<int> in_flight_;         // slots submitted, oldest first
   std::deque<StepResult> collected_;  // results of slots that were needed again before they were polled
@@ -370,6 +373,7 @@ std::vector<std::span<std::byte>> CudaExecutor::begin_step(int program) {
   program_at(program);
   Slot& slot = slots_[static_cast<size_t>(acquire_slot())];
   slot.program = program;
+  feeding_.begin("feed " + program_at(program).name);
   slot.from_device.clear();
   std::vector<std::span<std::byte>> inputs;
   for (const BlockLayout::Entry& entry : buffers_.input_layout(program).entries) {
@@ -440,6 +444,8 @@ int64_t CudaExecutor::submit() {
   require(begun_.has_value(), "submit without begin_step");
   const int index = *begun_;
   Slot& slot = slots_[static_cast<size_t>(index)];
+  feeding_.end();
+  const nvtx::Range range(program_at(slot.program).name);
   copy_inputs(index);
   slot.graphs[static_cast<size_t>(slot.program)].launch(compute_);
   slot.done.record(compute_);
@@ -459,6 +465,7 @@ std::optional<StepResult> CudaExecutor::poll(Wait wait) {
     if (!done.done()) {
       if (wait == Wait::no) return std::nullopt;
       ++counters_.result_waits;
+      const nvtx::Range range("wait for results");
       done.synchronize();
     }
     collect_oldest();

@@ -72,6 +72,10 @@ TEST(ApiVersion, NullIsAStatusAndNoCrash) {
   halfstep_grad_scaler scaler{};
   null(api->read_grad_scaler(nullptr, &scaler));
   null(api->write_grad_scaler(nullptr, &scaler));
+  halfstep_loss_grad_scaler scalers{};
+  null(api->grad_scaler_count(nullptr, &size));
+  null(api->read_grad_scalers(nullptr, &scalers, 1));
+  null(api->write_grad_scalers(nullptr, &scalers, 1));
   null(api->loss_count(nullptr, &size));
   halfstep_loss of_losses{};
   null(api->loss_at(nullptr, 0, &of_losses));

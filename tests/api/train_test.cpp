@@ -93,6 +93,57 @@ TEST_F(Api, TheStateOfAGradScalerGoesInAndComesOut) {
           {"grad scaler: 'growth_factor' is 3, the step was compiled with 2"});
 }
 
+TEST_F(Api, StatesOfGradScalersOfEachLoss) {
+  write("m.onnx", tiny_mlp());
+  Keys keys{{"losses", "name=a,output=logits,labels=labels;name=b,output=logits,labels=labels,weight=0.5"},
+            {"loss_scales", "each"},
+            {"precision", "fp16"},
+            {"batch", "8"},
+            {"device", "cpu"},
+            {"shape", "-1,4"}};
+  compile("m.onnx", keys, "step");
+  const Points points({4}, 8);
+  const StepHandle step = load("step");
+  size_t count = 0;
+  ok(api->grad_scaler_count(step.get(), &count));
+  ASSERT_EQ(count, 2u);
+  halfstep_grad_scaler one{};
+  refused(api->read_grad_scaler(step.get(), &one), HALFSTEP_ERROR, {"read_grad_scalers"});
+  // In any order, and all of them.
+  const halfstep_loss_grad_scaler wanted[] = {{"b", {1024, 2, 0.5, 2000, 5}}, {"a", {4096, 2, 0.5, 2000, 1999}}};
+  ok(api->write_grad_scalers(step.get(), wanted, 2));
+  train(step.get(), points.batch(0));
+  halfstep_loss_grad_scaler found[2] = {};
+  ok(api->read_grad_scalers(step.get(), found, 2));
+  EXPECT_STREQ(found[0].loss, "a");
+  EXPECT_EQ(found[0].state.scale, 8192) << "the 2,000th step without overflow doubles it";
+  EXPECT_STREQ(found[1].loss, "b");
+  EXPECT_EQ(found[1].state.scale, 1024);
+  EXPECT_EQ(found[1].state.growth_tracker, 6);
+  refused(api->write_grad_scalers(step.get(), wanted, 1), HALFSTEP_ERROR, {"that of loss 'a' is missing"});
+  const halfstep_loss_grad_scaler twice[] = {wanted[0], wanted[0]}, other[] = {wanted[0], {"c", wanted[1].state}};
+  refused(api->write_grad_scalers(step.get(), twice, 2), HALFSTEP_INVALID_ARGUMENT, {"loss 'b' is given twice"});
+  refused(api->write_grad_scalers(step.get(), other, 2), HALFSTEP_ERROR,
+          {"loss 'c': no loss of the step has that name", "that of loss 'a' is missing"});
+  refused(api->read_grad_scalers(step.get(), found, 1), HALFSTEP_INVALID_ARGUMENT, {"the step has 2 loss scales"});
+  ok(api->read_grad_scalers(step.get(), found, 2));
+  EXPECT_EQ(found[1].state.growth_tracker, 6) << "what was refused has changed nothing";
+  const halfstep_loss_grad_scaler all{"", {256, 2, 0.5, 2000, 0}};
+  ok(api->write_grad_scalers(step.get(), &all, 1));
+  ok(api->read_grad_scalers(step.get(), found, 2));
+  EXPECT_EQ(found[0].state.scale, 256);
+  EXPECT_EQ(found[1].state.scale, 256);
+
+  compile("m.onnx", kKeys, "one");
+  const StepHandle shared = load("one");
+  ok(api->grad_scaler_count(shared.get(), &count));
+  ASSERT_EQ(count, 1u);
+  ok(api->write_grad_scalers(shared.get(), &all, 1));
+  ok(api->read_grad_scalers(shared.get(), found, 1));
+  EXPECT_STREQ(found[0].loss, "");
+  EXPECT_EQ(found[0].state.scale, 256);
+}
+
 // What a run writes for PyTorch is what another begins with.
 TEST_F(Api, TheExecutableBeginsWithAGradScaler) {
   write("m.onnx", tiny_mlp());

@@ -6,6 +6,7 @@
 
 #include "compiler/recipe.h"
 #include "tests/cli/cli_fixture.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep::test {
 namespace {

@@ -27,7 +27,7 @@ def train(halfstep, model, directory):
     (directory / "names.txt").write_text("\n".join(NAMES) + "\n")
     run = directory / "run"
     subprocess.run([halfstep, "train", model, "--data", directory / "d.npz", "--test_data", directory / "d.npz", "--batch", "16", "--epochs", "6", "--momentum", "0.9", "--learning_rate", "0.02",
-                    "--schedule", "cosine", "--measures", "f1,auc,confusion", "--per_class", "true", "--class_names", directory / "names.txt", "--device", "cpu", "--out", run, "--json"], check=True, stdout=subprocess.DEVNULL)
+                    "--schedule", "cosine", "--measures", "f1,auc,confusion", "--per_class", "true", "--class_names", directory / "names.txt", "--layer_times", "true", "--device", "cpu", "--out", run, "--json"], check=True, stdout=subprocess.DEVNULL)
     return run
 
 
@@ -50,6 +50,14 @@ def check(page, data):
     expect("</script><b>boot" in page.run("document.querySelector('#classes_view').textContent"), "names are text, whatever they hold")
     page.click("document.getElementById('tab_precision')")
     expect(page.count("#precision_view tbody tr") > 8 and "write f16" in page.text("#precision_view p"), "precision of each node")
+    page.click("document.getElementById('tab_layers')")
+    rows = data["layers"]["layers"]
+    expect(page.count("#layers_view tbody tr") == len(rows) > 8, "a row for each layer")
+    shares = page.run("[...document.querySelectorAll('#layers_view tbody td:nth-child(2)')].map((cell) => parseFloat(cell.textContent))")
+    expect(shares == sorted(shares, reverse=True) and abs(sum(shares) - 100) < 1, f"by share, of 100 % together, not {shares}")
+    names = page.run("document.querySelector('#layers_view tbody').textContent")
+    expect(any(row["layer"] and row["layer"] in names for row in rows), "under the model's names")
+    expect(page.count("#layers_view rect.forward") > 2 and page.count("#layers_view rect.backward") > 2, "with a bar for forward and backward")
     page.click("document.getElementById('tab_recipe')")
     expect("momentum" in page.text("#recipe"), "the recipe")
 
@@ -72,7 +80,7 @@ def main():
             if options.screenshots:
                 page.browser.screenshot(options.screenshots / "report_curves.png")
             check(page, data)
-            for view in ("classes", "precision") if options.screenshots else ():
+            for view in ("classes", "precision", "layers") if options.screenshots else ():
                 page.click(f"document.getElementById('tab_{view}')")
                 page.browser.screenshot(options.screenshots / f"report_{view}.png")
             page.click("document.getElementById('theme')")

@@ -45,6 +45,34 @@ TEST_F(Report, IsOfARunAndOfOneThatWentOn) {
   EXPECT_EQ(again["curves"]["loss"][19][1], 7);
 }
 
+TEST_F(Report, HasWhatEachLayerTakesWhereItWasTimed) {
+  write("m.onnx", tiny_mlp());
+  const Arguments keys = Arguments{"--batch", "8", "--shape", "-1,4", "--device", "cpu", "--layer_times"} + data({4});
+  const std::string text = succeed(Arguments{"train", "m.onnx", "--out", "run"} + keys);
+  EXPECT_THAT(text, testing::AllOf(HasSubstr("a step's calls, each timed by itself"), HasSubstr("fc1")));
+  succeed({"report", "run"});
+  const json layers = page_data("run/report.html")["layers"];
+  double share = 0, all = 0;
+  std::string names;
+  for (const json& row : layers["layers"]) {
+    EXPECT_LE(row["share"], layers["layers"][0]["share"]) << "what takes most first";
+    share += row["share"].get<double>();
+    all += row["forward"].get<double>() + row["backward"].get<double>() + row["update"].get<double>();
+    names += row["layer"].get<std::string>() + " ";
+  }
+  EXPECT_NEAR(share, 1, 1e-9);
+  EXPECT_NEAR(all, layers["microseconds"].get<double>(), 1e-6 * all);
+  EXPECT_THAT(names, testing::AllOf(HasSubstr("fc1"), HasSubstr("fc2")));
+  // Timing leaves the weights as they were.
+  succeed(Arguments{"train", "m.onnx", "--out", "plain", "--layer_times", "false", "--batch", "8", "--shape", "-1,4",
+                    "--device", "cpu"} +
+          data({4}));
+  EXPECT_EQ(read("run/m.trained.onnx"), read("plain/m.trained.onnx"));
+  write("run/layers.json", R"({"layers":[{"layer":1}]})");
+  succeed({"report", "run"});
+  EXPECT_TRUE(page_data("run/report.html")["layers"].is_null());
+}
+
 TEST_F(Report, OfALongRunHasAFewPoints) {
   std::string lines;
   for (int step = 1; step <= 5000; ++step)

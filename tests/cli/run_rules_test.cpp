@@ -76,6 +76,50 @@ TEST_F(Runs, OverwriteLeavesNothingThatARunWrote) {
   EXPECT_THAT(left, testing::UnorderedElementsAre(".lock", "metrics.jsonl", "mine", "recipe.old.toml"));
 }
 
+TEST_F(Runs, TellEachStepOnceWhereOneHadGoneFurtherAndDied) {
+  succeed(training({"--out", "run", "--checkpoint_every", "4", "--keep", "0"}));
+  const std::string whole = read("run/metrics.jsonl");
+  for (const char* step : {"run/checkpoints/step-000000016", "run/checkpoints/step-000000012"})
+    std::filesystem::remove_all(path(step));
+  succeed(training({"--out", "run", "--checkpoint_every", "4", "--resume", "run/checkpoints"}));
+  const auto steps = [](const std::string& text) {
+    std::string told;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      const nlohmann::json row = nlohmann::json::parse(line);
+      told += row["kind"].get<std::string>() + " " + row["step"].dump() + " ";
+    }
+    return told;
+  };
+  EXPECT_EQ(steps(read("run/metrics.jsonl")), steps(whole));
+}
+
+TEST_F(Runs, ATensorByTheNameOfSafetensorsOwnEntryIsRefusedBeforeAnythingRuns) {
+  TestModel model(17);
+  model.input("x", {2, 4}).weight("__metadata__", Tensor({DType::f32, {3, 4}}));
+  model.node("Gemm", {"x", "__metadata__"}, {"logits"}, {{"transB", int64_t{1}}}, "fc").output("logits");
+  write("named.onnx", model);
+  data({4});
+  const Arguments more{"--batch", "8", "--shape", "-1,4"};
+  fail(1, Arguments{"train", "named.onnx"} + more + data({4}),
+       {"tensor '__metadata__': safetensors files, which checkpoints are, have an entry of that name themselves"});
+  EXPECT_EQ(run(Arguments{"check", "named.onnx"} + more).exit_code, 1);
+}
+
+TEST_F(Runs, GoOnWhereAFormerVersionWroteARecipeWithoutAMark) {
+  succeed(training({"--out", "run"}));
+  const std::string marked = read("run/recipe.toml"), former = marked.substr(kRunRecipeMark.size());
+  write("run/recipe.toml", former);
+  succeed(training({"--out", "run", "--epochs", "3", "--resume", "run/checkpoints"}));
+  EXPECT_TRUE(read("run/recipe.toml").starts_with(kRunRecipeMark));
+  // One of the user's is none of it.
+  for (const std::string& mine : {"# mine\n" + former, former.substr(0, former.find("\n", 400) + 1)}) {
+    write("run/recipe.toml", mine);
+    fail(1, training({"--out", "run", "--epochs", "4", "--resume", "run/checkpoints"}), {"holds 'recipe.toml'"});
+    EXPECT_EQ(read("run/recipe.toml"), mine);
+  }
+}
+
 TEST_F(Runs, OverwriteLeavesARecipeOfTheUsers) {
   succeed(training({"--out", "run"}));
   write("run/recipe.toml", std::string("batch = 8\n"));

@@ -7,7 +7,7 @@
 #include "cli/progress.h"
 #include "tests/cli/cli_fixture.h"
 #include "tests/cli/screen.h"
-#include "training/recipe.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep::test {
 namespace {
@@ -110,6 +110,13 @@ TEST(ProgressLine, TellsAllWhereThereIsRoomAndLeavesOutWhatTellsLeast) {
   EXPECT_EQ(line(79), "  epoch 2/5 █░░░░  625/1875  loss 0.1235  acc  91.2 %  9850 samples/s  ETA 2:05");
   EXPECT_EQ(line(50), "  epoch 2/5 █░░░░  625/1875  loss 0.1235  ETA 2:05");
   for (size_t columns = 20; columns < 160; ++columns) EXPECT_LE(columns_of(line(columns)), columns) << columns;
+  Progress starved = progress(625, 3);
+  starved.data_wait = 0.624;
+  const auto of_starved = [&](size_t columns) { return progress_line(starved, 2, length, 125, columns).text(); };
+  EXPECT_EQ(of_starved(79), "  epoch 2/5 ██░░░░░  625/1875  loss 0.1235  9850 samples/s  wait 62 %  ETA 2:05");
+  EXPECT_THAT(of_starved(140), HasSubstr("9850 samples/s  wait 62 %  1.0 MiB"));
+  starved.data_wait = 0.04;
+  EXPECT_EQ(of_starved(140), line(140)) << "a little of it is not told";
 }
 
 TEST(ProgressLine, Durations) {
@@ -124,8 +131,12 @@ class Completion : public Cli {
   // What bash offers for the last of these words.
   std::string offered(const std::string& words) const {
     write("halfstep.bash", succeed({"completion", "bash"}));
+    return offered_by("_halfstep", words);
+  }
+  std::string offered_by(const std::string& function, const std::string& words) const {
     const std::string script = "source halfstep.bash; COMP_WORDS=(" + words +
-                               "); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _halfstep; printf '%s\\n' \"${COMPREPLY[@]}\"";
+                               "); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); " + function +
+                               "; printf '%s\\n' \"${COMPREPLY[@]}\"";
     write("ask.sh", script);
     const std::string command = "cd '" + path("").string() + "' && bash ask.sh > offered 2>&1";
     EXPECT_EQ(std::system(command.c_str()), 0) << read("offered");
@@ -145,6 +156,28 @@ TEST_F(Completion, BashOffersCommandsOptionsValuesAndFiles) {
   write("model.onnx", std::string("x"));
   EXPECT_EQ(offered("halfstep check mod"), "model.onnx\n");
   EXPECT_EQ(offered("halfstep train m --data mod"), "model.onnx\n");
+}
+
+TEST_F(Completion, OfTheRunnerOfCompiledSteps) {
+  const auto written = [&](const Arguments& arguments) {
+    const Finished text = run(arguments, {.executable = "halfstep-run"});
+    EXPECT_EQ(text.exit_code, 0) << text.err;
+    return text.out;
+  };
+  write("halfstep.bash", written({"completion", "bash"}));
+  EXPECT_EQ(offered_by("_halfstep_run", "halfstep-run pre"), "predict\n");
+  EXPECT_EQ(offered_by("_halfstep_run", "halfstep-run predict --prob"), "--probabilities\n");
+  EXPECT_EQ(offered_by("_halfstep_run", "halfstep-run train --prob"), "\n");
+  EXPECT_EQ(offered_by("_halfstep_run", "halfstep-run train --learning_r"), "--learning_rate\n");
+  EXPECT_EQ(offered_by("_halfstep_run", "halfstep-run train --batc"), "\n") << "the step's batch is compiled";
+  EXPECT_EQ(offered_by("_halfstep_run", "halfstep-run completion f"), "fish\n");
+  EXPECT_THAT(written({"completion", "zsh"}), StartsWith("#compdef halfstep-run\n"));
+  EXPECT_THAT(written({"completion", "fish"}),
+              HasSubstr("complete -c halfstep-run -n '__fish_seen_subcommand_from eval'"));
+  const std::string page = written({"man"});
+  EXPECT_THAT(page, AllOf(StartsWith(".TH HALFSTEP\\-RUN 1"), HasSubstr(".SS predict\n"), HasSubstr("\\-\\-checkpoint"),
+                          HasSubstr("\\-\\-learning_rate, \\-\\-lr"), HasSubstr("exit codes:")));
+  EXPECT_EQ(run({"completion", "tcsh"}, {.executable = "halfstep-run"}).exit_code, 2);
 }
 
 TEST_F(Completion, ScriptsForTheOtherShellsHaveEveryCommand) {

@@ -12,6 +12,7 @@
 #include "tests/compiled_graph.h"
 #include "tests/recorded.h"
 #include "training/random_inputs.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {
@@ -71,6 +72,12 @@ TEST(TrainingOfAFile, EqualsTheRecipeItWasWrittenFrom) {
                                       {"freeze", "c1.*"}});
   expect_same_training("lenet.onnx",
                        {{"loss", "mean_squared_error"}, {"optimizer", "adagrad"}, {"rate_decay", "0.01"}});
+  expect_same_training("mlp.onnx", {{"loss", "l1"}, {"momentum", "0.9"}});
+  expect_same_training("mlp.onnx", {{"loss", "huber"}, {"delta", "0.3"}});
+  expect_same_training("mlp.onnx", {{"loss", "smooth_l1"}, {"beta", "0.4"}});
+  expect_same_training("mlp.onnx", {{"loss", "kl_div"}});
+  expect_same_training("mlp.onnx", {{"loss", "bce_with_logits"}, {"pos_weight", "1,2,3,4,5,6,7,8,9,10"}});
+  expect_same_training("mlp.onnx", {{"loss", "bce_with_logits"}, {"focal_gamma", "2"}, {"focal_alpha", "0.25"}});
   expect_same_training("gpt2_tiny.onnx", {{"optimizer", "onnx_adam"}, {"weight_decay", "0.01"}});
 }
 

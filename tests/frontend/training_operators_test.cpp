@@ -81,13 +81,29 @@ TEST(TrainingOperatorsFile, ReadBackAsWritten) {
     change(all.back());
   };
   add([](auto& t) { t.ignore_index = -100; });
-  add([](auto& t) { t.class_weights = {"1", "0.3"}; });
-  add([](auto& t) { t.loss = "nll", t.class_weights = {"1", "0.3"}; });
+  add([](auto& t) { t.loss_parameters = {{"class_weights", {"1", "0.3"}}}; });
+  add([](auto& t) { t.loss = "nll", t.loss_parameters = {{"class_weights", {"1", "0.3"}}}; });
   add([](auto& t) { t.weight_decay = "0.0005"; });
   add([](auto& t) { t.weight_decay = "0.0005", t.no_decay = {"b"}; });
   add([](auto& t) { t.parameters = {{"momentum", "0.8"}, {"dampening", "0.5"}, {"nesterov", "true"}}; });
   add([](auto& t) { t.trained = {"w"}; });
   add([](auto& t) { t.loss = "mean_squared_error", t.class_axis.reset(); });
+  using Parameters = std::map<std::string, std::vector<std::string>>;
+  for (const auto& [loss, parameters] : std::vector<std::pair<std::string, Parameters>>{
+           {"l1", {}},
+           {"huber", {}},
+           {"huber", {{"delta", {"0.3"}}}},
+           {"smooth_l1", {{"beta", {"0.4"}}}},
+           {"kl_div", {}},
+           {"kl_div", {{"log_target", {"1"}}}},
+           {"bce_with_logits", {}},
+           {"bce_with_logits", {{"pos_weight", {"3"}}}},
+           {"bce_with_logits", {{"focal_gamma", {"2"}}, {"focal_alpha", {"0.25"}}}}})
+    add([&](auto& t) { t.loss = loss, t.loss_parameters = parameters, t.class_axis.reset(); });
+  add([](auto& t) {
+    t.loss = "bce_with_logits", t.class_axis = -1;
+    t.loss_parameters = {{"pos_weight", {"1", "3"}}, {"class_weights", {"0.5", "0.1"}}};
+  });
   add([](auto& t) { t.optimizer = "adagrad", t.parameters = {{"rate_decay", "0.1"}, {"epsilon", "1e-06"}}; });
   for (const char* first : {"0", "1"})
     add([=](auto& t) {
@@ -157,6 +173,21 @@ TEST(TrainingOperatorsFile, OtherFormsAreToldByName) {
               HasSubstr("one algorithm expected, found 2"));
 }
 
+TEST(TrainingOperatorsFile, AFormulaThatIsNoLossIsTold) {
+  TrainingOperators training = momentum();
+  training.loss = "huber", training.class_axis.reset();
+  const auto after = [&](const char* op, const char* other) {
+    return error_after([=](auto& m) { node(m, op).set_op_type(other); }, training);
+  };
+  EXPECT_THAT(after("Abs", "Exp"), HasSubstr("the loss is a mean of mul("));
+  EXPECT_THAT(after("Abs", "Exp"), HasSubstr("which is the formula of no loss"));
+  EXPECT_THAT(after("Abs", "Gelu"), HasSubstr("the loss is a mean of Gelu: a formula of numbers expected"));
+  // The distance the other way round is the same loss.
+  onnx::ModelProto turned = written(training);
+  node(turned, "Sub").mutable_input()->SwapElements(0, 1);
+  EXPECT_EQ(read_training_operators(model_of(turned)).loss, "huber");
+}
+
 TEST(TrainingOperatorsFile, AdamsOtherDecayAndCountsAreTold) {
   TrainingOperators adam = momentum();
   adam.optimizer = "onnx_adam";
@@ -178,11 +209,9 @@ TEST(TrainingOperatorsFile, ASoftmaxOfASoftmaxIsRefused) {
   TrainingOperators training = momentum();
   training.output = "p";
   const TemporaryDirectory directory;
-  const std::filesystem::path path = directory.path() / "model.onnx";
-  export_training_operators(OnnxModel(model.file()), training, 2, path);
   try {
-    read_training_operators(OnnxModel(read_onnx_file(path)));
-    ADD_FAILURE() << "it was read";
+    export_training_operators(OnnxModel(model.file()), training, 2, directory.path() / "model.onnx");
+    ADD_FAILURE() << "it was written";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("the loss takes a softmax of 'p', which is a Softmax already"));
   }

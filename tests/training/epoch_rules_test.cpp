@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "tests/recorded.h"
-#include "training/recipe.h"
+#include "training/recipe_keys.h"
 #include "training/run_setup.h"
 
 namespace halfstep {

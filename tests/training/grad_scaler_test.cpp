@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "tests/training/fake_executor.h"
 #include "training/checkpoint.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {
@@ -80,13 +81,13 @@ TEST(GradScaler, GoesIntoAStepAndComesOut) {
   model.notes.recipe["growth_interval"] = "100";
   FakeExecutor executor(model);
   const GradScalerState state{.scale = 64, .growth_interval = 100, .growth_tracker = 99};
-  write_grad_scaler(executor, state, "grad_scaler");
+  write_grad_scalers(executor, {{"", state}}, "grad_scaler");
   EXPECT_EQ(read_grad_scaler(executor), state);
-  EXPECT_THAT([&] { write_grad_scaler(executor, {.scale = 0.5, .growth_factor = 4}, "grad_scaler"); },
+  EXPECT_THAT([&] { write_grad_scalers(executor, {{"", {.scale = 0.5, .growth_factor = 4}}}, "grad_scaler"); },
               ThrowsMessage<Error>(AllOf(HasSubstr("grad_scaler: 'growth_factor' is 4, the step was compiled with 2"),
                                          HasSubstr("'growth_interval' is 2000, the step was compiled with 100"),
                                          HasSubstr("'scale' is 0.5, below the step's floor"))));
-  EXPECT_THAT([&] { write_grad_scaler(executor, {.scale = -1, .growth_interval = 100}, "grad_scaler"); },
+  EXPECT_THAT([&] { write_grad_scalers(executor, {{"", {.scale = -1, .growth_interval = 100}}}, "grad_scaler"); },
               ThrowsMessage<Error>(HasSubstr("'scale': a number from")));
   EXPECT_EQ(read_grad_scaler(executor), state);
   model.state.erase(kLossScaleState);
@@ -97,7 +98,7 @@ TEST(GradScaler, GoesIntoAStepAndComesOut) {
 TEST(GradScaler, StandsBesideACheckpoint) {
   const TemporaryDirectory directory;
   FakeExecutor executor;
-  write_grad_scaler(executor, {.scale = 256, .growth_tracker = 17}, "grad_scaler");
+  write_grad_scalers(executor, {{"", {.scale = 256, .growth_tracker = 17}}}, "grad_scaler");
   const auto path = save_checkpoint(directory.path(), executor, {.step = 3}, 0);
   EXPECT_EQ(read_grad_scalers(path / "grad_scaler.json"), (GradScalers{{"", {.scale = 256, .growth_tracker = 17}}}));
 }

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -18,6 +19,32 @@ std::vector<nlohmann::json> lines_of(const std::filesystem::path& path) {
   std::vector<nlohmann::json> lines;
   for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
   return lines;
+}
+
+// A run that went on to step 7 and died, whose last checkpoint is that of step 4.
+TEST(Metrics, HoldEachStepOnceWhenARunGoesOn) {
+  TemporaryDirectory directory;
+  const auto path = directory.path() / "metrics.jsonl";
+  {
+    MetricsFile metrics(path, 1);
+    for (int64_t step = 1; step <= 7; ++step) {
+      metrics.step_finished({.step = step, .epoch = 1 + (step - 1) / 3, .loss = 1});
+      if (step % 3 == 0) metrics.epoch_finished({.epoch = step / 3, .step = step});
+    }
+  }
+  std::ofstream(path, std::ios::app) << "{\"kind\":\"st";  // as on a full disk
+  MetricsFile metrics(path, 1);
+  metrics.run_begun(4);
+  metrics.step_finished({.step = 5, .epoch = 2, .loss = 0.5});
+  std::string told;
+  for (const auto& line : lines_of(path))
+    told += line["kind"].get<std::string>() + " " + line["step"].dump() + " " + line["loss"].dump() + "\n";
+  EXPECT_EQ(told,
+            "step 1 1.0\nstep 2 1.0\nstep 3 1.0\nepoch 3 0.0\nstep 4 1.0\n"
+            "step 5 0.5\n");
+  MetricsFile anew(path, 1);
+  anew.run_begun(0);
+  EXPECT_TRUE(lines_of(path).empty());
 }
 
 TEST(Metrics, AreJsonLinesThatAreThereAtOnce) {

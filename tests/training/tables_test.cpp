@@ -12,7 +12,7 @@
 #include "base/losses.h"
 #include "base/optimizers.h"
 #include "training/learning_rate.h"
-#include "training/recipe.h"
+#include "training/recipe_keys.h"
 
 namespace halfstep {
 namespace {
@@ -65,7 +65,7 @@ std::string cell(std::string text) {
 
 std::string recipe_page() {
   std::string text =
-      "# Recipes: every key\n\nWritten from the table of keys, `training/recipe.cpp` (`UPDATE_EXPECTED=1 "
+      "# Recipes: every key\n\nWritten from the table of keys, `training/recipe_keys.cpp` (`UPDATE_EXPECTED=1 "
       "training_test`). A recipe is a TOML file, `key = value` a line; each key is\nalso an option of the commands "
       "(`--batch 64`, with dashes too: `--learning-rate`), of the C API and of Python, and wins there over the file. "
       "Paths are relative to the recipe.\nA list is `[\"a\", \"b\"]` in TOML and `a,b` as an option. Keys of model, "

@@ -127,6 +127,7 @@ TEST(TensorBoard, ObservesARun) {
     board.step_finished({.step = 2, .loss = 0.5, .losses = {{.name = "box", .loss = 0.1}}, .loss_scale = 1024});
     board.epoch_finished(
         {.epoch = 1, .step = 2, .loss = 0.75, .test = Evaluation{.loss = 0.6, .measures = {{{"f1", 0.9}}}}});
+    board.gradients_read({.epoch = 1, .step = 2}, {{"w", Tensor({DType::f32, {2}})}});
   }
   std::string tags;
   for (const std::string& record : records(only_file(directory.path() / "tensorboard"))) {
@@ -137,7 +138,7 @@ TEST(TensorBoard, ObservesARun) {
   }
   EXPECT_THAT(tags, testing::MatchesRegex("recipe train/loss train/learning_rate train/loss.box train/loss_scale "
                                           "train/skipped train/samples_per_second epoch/loss epoch/seconds test/loss "
-                                          "test/f1 (weights/[a-z0-9._/]+ )+"));
+                                          "test/f1 (weights/[a-z0-9._/]+ )+gradients/w epoch/gradient_norm "));
 }
 
 }  // namespace

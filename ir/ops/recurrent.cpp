@@ -57,12 +57,12 @@ std::vector<TensorType> recurrent_grad_type(const TypeContext& c) {
   const RecurrentSizes s = recurrent_sizes(c.attributes, c.operand(kX));
   const DType type = c.operand(kX).dtype;
   check_operands(c, s, kX, kWeights, kH);
-  const TensorType y{type, y_shape(s)}, state{type, state_shape(s)}, reserve{DType::u8, {reserve_bytes(s, type)}};
+  const TensorType y{type, y_shape(s)}, state{type, state_shape(s)};
   const auto is = [&](size_t i, const TensorType& expected) { return !c.operands[i] || c.operand(i) == expected; };
-  expect(is(kDy, y) && is(kY, y) && is(kDh, state) && is(kDc, state) && is(kReserve, reserve), [&] {
-    return "dy and y " + to_string(y) + ", dh and dc " + to_string(state) + ", and reserve " + to_string(reserve) +
-           " expected";
+  expect(is(kDy, y) && is(kY, y) && is(kDh, state) && is(kDc, state), [&] {
+    return "dy and y " + to_string(y) + ", dh and dc " + to_string(state) + " expected";
   });
+  expect(c.operand(kReserve).dtype == DType::u8 && rank(c.operand(kReserve)) == 1, "reserve u8[bytes] expected");
   std::vector<TensorType> results{c.operand(kX), c.operand(kWeights)};
   for (const GradOperand i : {kH, kC})
     if (i < c.operands.size() && c.operands[i]) results.push_back(c.operand(i));

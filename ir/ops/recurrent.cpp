@@ -18,10 +18,14 @@ constexpr int64_t kMostLayers = 64;
 Shape y_shape(const RecurrentSizes& s) { return {s.steps, s.batch, s.directions * s.hidden}; }
 Shape state_shape(const RecurrentSizes& s) { return {s.layers * s.directions, s.batch, s.hidden}; }
 
-// What cuDNN's standard algorithm keeps of a step for its gradient, in bytes; `prepare` of the runtime asks the
-// library.
+// What cuDNN's standard algorithm keeps of a step for its gradient, in bytes, rounded up: of each layer its gates, an
+// lstm's c and a gru's gates of the state, and what one layer gives the next (cuDNN 9.19; the runtime asks the
+// library).
 int64_t reserve_bytes(const RecurrentSizes& s, DType type) {
-  return s.steps * s.batch * s.hidden * s.directions * s.layers * size_of(type) * 8;
+  constexpr int64_t kRounding = 4096;
+  const int64_t gates = s.rows() / s.hidden, kept = s.has_c() ? gates + 1 : gates == 1 ? 1 : 2 * gates;
+  const int64_t values = s.steps * s.batch * s.hidden * s.directions;
+  return values * (kept * s.layers + s.layers - 1) * size_of(type) + kRounding;
 }
 
 void check_operands(const TypeContext& c, const RecurrentSizes& s, size_t x, size_t weights, size_t states) {
@@ -59,9 +63,8 @@ std::vector<TensorType> recurrent_grad_type(const TypeContext& c) {
   check_operands(c, s, kX, kWeights, kH);
   const TensorType y{type, y_shape(s)}, state{type, state_shape(s)};
   const auto is = [&](size_t i, const TensorType& expected) { return !c.operands[i] || c.operand(i) == expected; };
-  expect(is(kDy, y) && is(kY, y) && is(kDh, state) && is(kDc, state), [&] {
-    return "dy and y " + to_string(y) + ", dh and dc " + to_string(state) + " expected";
-  });
+  expect(is(kDy, y) && is(kY, y) && is(kDh, state) && is(kDc, state),
+         [&] { return "dy and y " + to_string(y) + ", dh and dc " + to_string(state) + " expected"; });
   expect(c.operand(kReserve).dtype == DType::u8 && rank(c.operand(kReserve)) == 1, "reserve u8[bytes] expected");
   std::vector<TensorType> results{c.operand(kX), c.operand(kWeights)};
   for (const GradOperand i : {kH, kC})

@@ -365,12 +365,16 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
   return o;
 }
 
+namespace {
+
 // What doctor reads of a layer's own values it finds where the layer is unrolled.
-static ImportOptions::RecurrentLayers recurrent_layers(const Recipe& recipe, DeviceKind device,
-                                                       const CompileOptions& options) {
+ImportOptions::RecurrentLayers recurrent_layers(const Recipe& recipe, DeviceKind device,
+                                                const CompileOptions& options) {
   const bool calls = device == DeviceKind::cuda && recipe.recurrent == "library" && !options.taps;
   return calls ? ImportOptions::as_calls : ImportOptions::unrolled;
 }
+
+}  // namespace
 
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options) {
   const Clock::time_point start = Clock::now();

@@ -208,11 +208,15 @@ class RecurrentLayer {
   // The layer as one node, its weights in one vector in the order of base/recurrent.h.
   std::vector<Value> call(Value x, const std::string& cell) {
     Builder& b = c_.b;
-    const auto flat = [&](Value v) { return b.reshape(v, {b.type(v).element_count()}); };
     std::vector<Value> blocks;
     const bool biased = c_.has_operand(3);
+    // Gates are put in order before a matrix is made flat: where the exporter exchanged them, that is the matrix as it
+    // was.
     const auto add_gates = [&](size_t operand, int64_t d, int64_t first) {
-      for (int64_t gate : kind_.order) blocks.push_back(flat(part(operand, d, first + gate, first + gate + 1)));
+      std::vector<Value> gates;
+      for (int64_t gate : kind_.order) gates.push_back(part(operand, d, first + gate, first + gate + 1));
+      const Value block = gates.size() == 1 ? gates[0] : b.call("concat", std::move(gates), {{"axis", int64_t{0}}});
+      blocks.push_back(b.reshape(block, {b.type(block).element_count()}));
     };
     for (int64_t d = 0; d < directions_; ++d) add_gates(1, d, 0), add_gates(2, d, 0);
     for (int64_t d = 0; biased && d < directions_; ++d) add_gates(3, d, 0), add_gates(3, d, kind_.gates);
@@ -350,7 +354,7 @@ std::vector<Value> import_rnn(NodeContext& c) {
   return RecurrentLayer(c, kind).build();
 }
 
-constexpr std::string_view kLimits = "unrolled: at most 8192 steps; an initial state of zeros is not trained";
+constexpr std::string_view kLimits = "at most 8192 steps, unrolled unless a library has the layer; an initial state of zeros is not trained";
 
 const std::vector<OnnxOperator> kRows{
     {"GRU", {7}, 3, 6, import_gru, kLimits},

@@ -12,6 +12,7 @@ namespace halfstep {
 namespace {
 
 using ops::expect;
+using ops::rank;
 
 constexpr int64_t kMostLayers = 64;
 

@@ -376,10 +376,23 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
   return o;
 }
 
+namespace {
+
+// What doctor reads of a layer's own values it finds where the layer is unrolled.
+ImportOptions::RecurrentLayers recurrent_layers(const Recipe& recipe, DeviceKind device,
+                                                const CompileOptions& options) {
+  const bool calls = device == DeviceKind::cuda && recipe.recurrent == "library" && !options.taps;
+  return calls ? ImportOptions::as_calls : ImportOptions::unrolled;
+}
+
+}  // namespace
+
 CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const CompileOptions& options) {
   const Clock::time_point start = Clock::now();
-  ImportedModel imported = options.stop_after.empty() ? import_for(recipe, options.constants, ImportOptions::on_demand)
-                                                      : import_graph(recipe);
+  const ImportOptions::RecurrentLayers recurrent = recurrent_layers(recipe, device, options);
+  ImportedModel imported = options.stop_after.empty()
+                               ? import_for(recipe, options.constants, ImportOptions::on_demand, recurrent)
+                               : import_graph(recipe, ImportOptions::of_batches, recurrent);
   if (options.weights) take_weights(imported, *options.weights, options.weights_from);
   const double import_seconds = seconds_since(start);
   CompiledTraining result = compile_imported(recipe, std::move(imported), device, options);

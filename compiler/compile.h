@@ -60,13 +60,15 @@ OnnxModel onnx_model_of(const Recipe& recipe);
 ImportOptions import_options(const Recipe& recipe);
 // The model as the recipe wants it imported.
 ImportedModel import_for(const Recipe& recipe, MissingConstants constants = MissingConstants::refused,
-                         ImportOptions::Reading reading = ImportOptions::at_once);
+                         ImportOptions::Reading reading = ImportOptions::at_once,
+                         ImportOptions::RecurrentLayers recurrent = ImportOptions::unrolled);
 // What runs of a step that is compiled for training compute beside measures: nothing, or what the recipe keeps.
 LossOptions::ModelOutputs outputs_of_runs(const Recipe& recipe);
 // What the step does about gradients that are not finite.
 LossScaling loss_scaling(const Recipe& recipe);
 // Without weights, and so also of a file that lacks them.
-ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics = ImportOptions::of_batches);
+ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics = ImportOptions::of_batches,
+                           ImportOptions::RecurrentLayers recurrent = ImportOptions::unrolled);
 TrainingPipelineOptions pipeline_options(const Recipe& recipe, const ImportedModel& model);
 // Compiles programs "train", "accumulate" (with accumulation), "gradients" (where asked for) and "evaluate" for
 // `target` "cpu" or "cuda"; for predictions "evaluate" alone, of the model's outputs without a loss.

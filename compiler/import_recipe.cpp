@@ -93,15 +93,19 @@ ImportedModel import_with(const Recipe& recipe, const ImportOptions& options) {
 
 }  // namespace
 
-ImportedModel import_for(const Recipe& recipe, MissingConstants constants, ImportOptions::Reading reading) {
+ImportedModel import_for(const Recipe& recipe, MissingConstants constants, ImportOptions::Reading reading,
+                         ImportOptions::RecurrentLayers recurrent) {
   ImportOptions options = import_options(recipe);
+  options.recurrent = recurrent;
   options.constants = constants;
   options.reading = reading;
   return import_with(recipe, options);
 }
 
-ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics) {
+ImportedModel import_graph(const Recipe& recipe, ImportOptions::Statistics statistics,
+                           ImportOptions::RecurrentLayers recurrent) {
   ImportOptions options = import_options(recipe);
+  options.recurrent = recurrent;
   options.statistics = statistics;
   options.weights = InitialWeights::none;
   return import_with(recipe, options);

@@ -248,6 +248,7 @@ int rank(const Op& op, DType result) {
     case KernelKind::gemm:
     case KernelKind::convolution:
     case KernelKind::attention:
+    case KernelKind::recurrent:
       return 0;
     case KernelKind::composite:
     case KernelKind::reduction:

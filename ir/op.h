@@ -24,8 +24,8 @@ enum class Precision : uint8_t {
 };
 std::string_view name(Precision precision);
 
-// Which emitter or library runs the op. `composite` ops must be expanded before lowering, `attention` where no library
-// has it.
+// Which emitter or library runs the op. `composite` ops must be expanded before lowering, `attention` and `recurrent`
+// where no library has them.
 enum class KernelKind : uint8_t {
   leaf,
   pointwise,
@@ -36,13 +36,15 @@ enum class KernelKind : uint8_t {
   gemm,
   convolution,
   attention,
+  recurrent,
   composite,
   fused
 };
 std::string_view name(KernelKind kind);
 
 enum class Leaf : uint8_t { none, input, parameter, state, constant };
-// The gradient of an operation with respect to its data (of attention q, k and v), or its filter.
+// The gradient of an operation with respect to its data (of attention q, k and v; of a recurrent layer its weights and
+// states too), or its filter.
 enum class Gradient : uint8_t { none, data, filter };
 
 struct OperandSpec {
@@ -118,7 +120,7 @@ struct Op {
   std::string_view not_differentiable = "";  // the reason, where vjp is missing
   KernelKind kernel = KernelKind::pointwise;
   Leaf leaf = Leaf::none;
-  Gradient gradient = Gradient::none;   // windows, convolutions and attention
+  Gradient gradient = Gradient::none;   // windows, convolutions, attention, recurrent layers
   ScalarOp combine = ScalarOp::add;     // reductions and windows: what makes one of several elements
   IndexMap index_map = IndexMap::none;  // movement only
   ReadsRule reads = nullptr;            // where the index map follows from the attributes

@@ -35,7 +35,7 @@ bool is_arena(const Node& node) { return node.op->index_map == IndexMap::joined 
 
 bool is_library(const Node& node) {
   return node.op->kernel == KernelKind::gemm || node.op->kernel == KernelKind::convolution ||
-         node.op->kernel == KernelKind::attention;
+         node.op->kernel == KernelKind::attention || node.op->kernel == KernelKind::recurrent;
 }
 
 bool writes_in_place(const Node& node) { return node.op->index_map == IndexMap::scattered; }

@@ -20,6 +20,7 @@
 #include "passes/model/multiply_patches.h"
 #include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
+#include "passes/model/stack_recurrent.h"
 #include "passes/model/written_as_one.h"
 #include "passes/precision/place_casts.h"
 #include "passes/precision/rows_of_parts.h"
@@ -104,7 +105,7 @@ void choose_calls(Pipeline& p) {
 void expand(Pipeline& p) {
   const bool calls = p.options.attention != AttentionForm::expanded;
   for (Graph& graph : p.result.graphs)
-    graph = expand_composites(graph, calls ? AttentionCalls::keep : AttentionCalls::expand);
+    graph = expand_composites(graph, calls ? LibraryCalls::keep : LibraryCalls::keep_recurrent);
 }
 
 void differentiate_training(Pipeline& p) {
@@ -201,6 +202,7 @@ constexpr Pass kPasses[] = {
     {{"canonicalise", {"canonicalise"}, kGradients}, [](Pipeline& p) { p.each(canonicalise); }},
     {{"recognise", {"recognise", "recognise_attention"}, kGradients}, [](Pipeline& p) { p.each(recognise); }},
     {{"canonicalise_recognised", {"canonicalise"}, kGradients}, [](Pipeline& p) { p.each(canonicalise); }},
+    {{"stack_recurrent", {"stack_recurrent"}, kGradients}, [](Pipeline& p) { p.each(stack_recurrent); }},
     {{"attach_preprocessing", {"attach_preprocessing"}, kPreprocessing}, preprocess},
     {{"attach_loss", {"attach_loss"}, kValues}, attach_the_loss},
     {{"choose_layouts", {"choose_layouts"}, kGradients}, [](Pipeline& p) { p.each(choose_layouts); }},

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/recurrent.h"
 #include "base/tensor.h"
 
 namespace halfstep {
@@ -82,6 +83,25 @@ struct Attention {
   Ref q, k, v, y, stats;
   std::optional<Ref> dy, dq, dk, dv;
   friend bool operator==(const Attention&, const Attention&) = default;
+};
+
+enum class RecurrentKind : uint8_t { forward, backward };
+std::string_view name(RecurrentKind kind);
+
+// A recurrent network (base/recurrent.h). All of `operand`, f16, bf16 or f32: x and dx [steps, batch, inputs], y and dy
+// [steps, batch, directions * hidden], weights and dweights, states [layers * directions, batch, hidden]: h and c
+// before the sequence, where they are left out zero, h_last and c_last behind it; c is an lstm's. reserve: what the
+// backward wants of the forward, and writes over. forward: y, h_last, c_last and where it trains reserve from x,
+// weights, h and c. backward: dx, dweights, and dh and dc where there are h and c, from all others; dh_last and dc_last
+// where they are left out are zero.
+struct Recurrent {
+  RecurrentKind kind = RecurrentKind::forward;
+  RecurrentSizes sizes;
+  int64_t reserve_bytes = 0;  // 0, and no reserve: for evaluation
+  DType operand = DType::f16;
+  Ref x, weights, y;
+  std::optional<Ref> h, c, h_last, c_last, reserve, dy, dh_last, dc_last, dx, dweights, dh, dc;
+  friend bool operator==(const Recurrent&, const Recurrent&) = default;
 };
 
 struct Copy {

@@ -128,6 +128,41 @@ std::vector<MemoryUse> operands(const Attention& a) {
   return list;
 }
 
+std::vector<MemoryUse> operands(const Recurrent& r) {
+  const RecurrentSizes& s = r.sizes;
+  expect(s.steps > 0 && s.batch > 0 && s.inputs > 0 && s.hidden > 0 && s.layers > 0,
+         "steps, batch, inputs, hidden and layers must be positive");
+  constexpr int64_t kMost = INT32_MAX;  // the library's numbers
+  expect(std::ranges::max({s.steps, s.batch, s.inputs, s.hidden, s.layers}) <= kMost, "a size is above 2^31 - 1");
+  expect(s.directions == 1 || s.directions == 2, "one or two directions expected");
+  expect(is_low(r.operand) || r.operand == DType::f32, "f16, bf16 or f32 operands expected");
+  const bool backward = r.kind == RecurrentKind::backward, is_lstm = s.has_c();
+  expect(r.reserve ? r.reserve_bytes > 0 : r.reserve_bytes == 0, "reserve and its bytes belong together");
+  expect(r.c_last.has_value() == (is_lstm && !backward) && (is_lstm || (!r.c && !r.dc && !r.dc_last)),
+         "c, c_last and their gradients belong to an lstm");
+  expect(backward ? r.reserve && r.dy && r.dx && r.dweights && !r.h_last
+                  : r.h_last && !r.dy && !r.dh_last && !r.dc_last && !r.dx && !r.dweights && !r.dh && !r.dc,
+         "gradients belong to backward, which needs dy, dx, dweights and reserve, and h_last to forward");
+  expect(!backward || (r.h.has_value() == r.dh.has_value() && r.c.has_value() == r.dc.has_value()),
+         "dh belongs to h, and dc to c");
+  const Shape x{s.steps, s.batch, s.inputs}, y{s.steps, s.batch, s.directions * s.hidden},
+      state{s.layers * s.directions, s.batch, s.hidden}, weights{weight_count(s)};
+  std::vector<MemoryUse> list;
+  const auto use = [&](const char* name, const std::optional<Ref>& ref, const Shape& shape, Access access) {
+    if (ref) list.push_back({name, *ref, bytes_of(shape, r.operand, name), access});
+  };
+  const Access result = backward ? Access::read : Access::write;
+  use("x", r.x, x, Access::read), use("weights", r.weights, weights, Access::read), use("y", r.y, y, result);
+  use("h", r.h, state, Access::read), use("c", r.c, state, Access::read);
+  use("h_last", r.h_last, state, Access::write), use("c_last", r.c_last, state, Access::write);
+  if (r.reserve) list.push_back({"reserve", *r.reserve, r.reserve_bytes, Access::write});
+  use("dy", r.dy, y, Access::read), use("dh_last", r.dh_last, state, Access::read);
+  use("dc_last", r.dc_last, state, Access::read), use("dx", r.dx, x, Access::write);
+  use("dweights", r.dweights, weights, Access::write);
+  use("dh", r.dh, state, Access::write), use("dc", r.dc, state, Access::write);
+  return list;
+}
+
 std::vector<MemoryUse> operands(const Copy& copy) {
   expect(copy.bytes > 0, "bytes must be positive");
   return {{"from", copy.from, copy.bytes, Access::read}, {"to", copy.to, copy.bytes, Access::write}};
@@ -248,9 +283,11 @@ std::string_view name(ConvolutionKind kind) {
 
 std::string_view name(AttentionKind kind) { return kind == AttentionKind::forward ? "forward" : "backward"; }
 
+std::string_view name(RecurrentKind kind) { return kind == RecurrentKind::forward ? "forward" : "backward"; }
+
 bool is_library(const StepCall& call) {
   return std::holds_alternative<Gemm>(call) || std::holds_alternative<Convolution>(call) ||
-         std::holds_alternative<Attention>(call);
+         std::holds_alternative<Attention>(call) || std::holds_alternative<Recurrent>(call);
 }
 
 void check(const Program& program, const PlaceNames& names) {
@@ -340,6 +377,11 @@ std::string describe(const Step& step) {
     std::string operator()(const Attention& a) const {
       return fmt::format("attention {} {}x{}x{}x{}", name(a.kind), a.batch * a.heads, a.queries, a.keys, a.depth);
     }
+    std::string operator()(const Recurrent& r) const {
+      const RecurrentSizes& s = r.sizes;
+      return fmt::format("recurrent {} {} {}x{}x{}->{}x{}x{}", name(r.kind), name(s.cell), s.steps, s.batch, s.inputs,
+                         s.layers, s.directions, s.hidden);
+    }
     std::string operator()(const Copy&) const { return "copy"; }
   };
   return std::visit(Describe{}, step.call);
@@ -365,6 +407,12 @@ CallCost cost(const Step& step) {
       const bool forward = a.kind == AttentionKind::forward;
       const double depths = static_cast<double>(forward ? a.depth + a.value_depth : 3 * a.depth + 2 * a.value_depth);
       return {2 * scores * depths, total(operands(a))};
+    }
+    // A product with each weight in each step, and two in the backward; biases are not worth a term.
+    CallCost operator()(const Recurrent& r) const {
+      const double products = static_cast<double>(weight_count(r.sizes)) * static_cast<double>(r.sizes.steps) *
+                              static_cast<double>(r.sizes.batch);
+      return {(r.kind == RecurrentKind::forward ? 2 : 4) * products, total(operands(r))};
     }
     CallCost operator()(const Copy& copy) const { return {0, total(operands(copy))}; }
     static int64_t total(const std::vector<MemoryUse>& list) {

@@ -31,7 +31,7 @@ struct Buffer {
   friend bool operator==(const Buffer&, const Buffer&) = default;
 };
 
-using StepCall = std::variant<KernelLaunch, Gemm, Convolution, Attention, Copy>;
+using StepCall = std::variant<KernelLaunch, Gemm, Convolution, Attention, Recurrent, Copy>;
 // Whether a library does it, not a kernel of the program.
 bool is_library(const StepCall& call);
 

@@ -55,6 +55,18 @@ void visit_fields(Call& c, Visit&& visit) {
       visit("dq", c.dq), visit("dk", c.dk), visit("dv", c.dv);
 }
 
+template <Is<Recurrent> Call, typename Visit>
+void visit_fields(Call& c, Visit&& visit) {
+  auto& s = c.sizes;
+  visit("kind", c.kind), visit("cell", s.cell), visit("steps", s.steps), visit("batch", s.batch);
+  visit("inputs", s.inputs), visit("hidden", s.hidden), visit("layers", s.layers), visit("directions", s.directions);
+  visit("biased", s.biased), visit("reserve_bytes", c.reserve_bytes), visit("operand", c.operand);
+  visit("x", c.x), visit("weights", c.weights), visit("y", c.y), visit("h", c.h), visit("c", c.c);
+  visit("h_last", c.h_last), visit("c_last", c.c_last), visit("reserve", c.reserve);
+  visit("dy", c.dy), visit("dh_last", c.dh_last), visit("dc_last", c.dc_last), visit("dx", c.dx);
+  visit("dweights", c.dweights), visit("dh", c.dh), visit("dc", c.dc);
+}
+
 template <Is<Copy> Call, typename Visit>
 void visit_fields(Call& c, Visit&& visit) {
   visit("from", c.from), visit("to", c.to), visit("bytes", c.bytes);
@@ -64,7 +76,8 @@ void visit_fields(Call& c, Visit&& visit) {
 template <typename T>
 constexpr bool kAlwaysShown =
     std::same_as<T, Ref> || std::same_as<T, DType> || std::same_as<T, ConvolutionKind> ||
-    std::same_as<T, AttentionKind> || std::same_as<T, std::vector<Ref>> || std::same_as<T, std::string>;
+    std::same_as<T, AttentionKind> || std::same_as<T, RecurrentKind> || std::same_as<T, RecurrentCell> ||
+    std::same_as<T, std::vector<Ref>> || std::same_as<T, std::string>;
 
 std::string quoted(std::string_view text) {
   std::string result = "\"";
@@ -87,6 +100,8 @@ std::string text_of(bool value) { return value ? "yes" : "no"; }
 std::string text_of(DType value) { return std::string(name(value)); }
 std::string text_of(ConvolutionKind value) { return std::string(name(value)); }
 std::string text_of(AttentionKind value) { return std::string(name(value)); }
+std::string text_of(RecurrentKind value) { return std::string(name(value)); }
+std::string text_of(RecurrentCell value) { return std::string(name(value)); }
 std::string text_of(const std::string& value) { return quoted(value); }
 std::string text_of(Ref value) { return fmt::format("{}+{}", value.buffer, value.offset); }
 std::string text_of(const std::optional<Ref>& value) { return text_of(*value); }
@@ -108,6 +123,8 @@ template <>
 constexpr std::string_view kCallName<Convolution> = "convolution";
 template <>
 constexpr std::string_view kCallName<Attention> = "attention";
+template <>
+constexpr std::string_view kCallName<Recurrent> = "recurrent";
 template <>
 constexpr std::string_view kCallName<Copy> = "copy";
 
@@ -214,6 +231,14 @@ void parse(std::string_view text, ConvolutionKind& value) {
 
 void parse(std::string_view text, AttentionKind& value) {
   parse_name(text, AttentionKind::backward, "forward or backward", value);
+}
+
+void parse(std::string_view text, RecurrentKind& value) {
+  parse_name(text, RecurrentKind::backward, "forward or backward", value);
+}
+
+void parse(std::string_view text, RecurrentCell& value) {
+  parse_name(text, RecurrentCell::relu, "lstm, gru, tanh or relu", value);
 }
 
 void parse(std::string_view text, std::string& value) {
@@ -324,11 +349,13 @@ Step parse_step(std::string_view call, Line& line) {
     step.call = parse_fields<Convolution>(line);
   else if (call == kCallName<Attention>)
     step.call = parse_fields<Attention>(line);
+  else if (call == kCallName<Recurrent>)
+    step.call = parse_fields<Recurrent>(line);
   else if (call == kCallName<Copy>)
     step.call = parse_fields<Copy>(line);
   else
-    throw Error(
-        fmt::format("program, buffer, kernel, gemm, convolution, attention or copy expected, found '{}'", call));
+    throw Error(fmt::format(
+        "program, buffer, kernel, gemm, convolution, attention, recurrent or copy expected, found '{}'", call));
   return step;
 }
 

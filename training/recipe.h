@@ -95,7 +95,7 @@ struct Recipe : DataOptions {
   std::vector<std::string> measures;
   bool per_class = false, tensorboard = false, tensorboard_gradients = false, layer_times = false;
   std::string class_names;
-  std::string device = "auto", architecture, attention = "library";
+  std::string device = "auto", architecture, attention = "library", recurrent = "library";
   std::optional<ByteSize> memory_budget;
   int64_t threads = 0, autotune = 8;
   bool tf32 = false;

@@ -349,6 +349,9 @@ std::vector<RecipeKey> all_keys() {
                          "on CUDA, in f16 and bf16: one library call each where there is no mask but causal, the same "
                          "with gradients summed "
                          "in one order, or its parts"),
+      key<&R::recurrent>(kTarget, "recurrent", "library|expanded",
+                         "on CUDA: plain LSTM, GRU and RNN layers, and stacks of them, as one library call each, or "
+                         "step by step as on the CPU"),
 
       key<&R::epochs>(kRun, "epochs", "NUMBER", "passes over the training data", 1),
       key<&R::max_steps>(kRun, "max_steps", "NUMBER", "stops earlier; 0: no limit", 0),

@@ -10,6 +10,7 @@
 #include "codegen/kernel/schedule.h"
 #include "codegen/lower/places.h"
 #include "ir/op.h"
+#include "ir/recurrent.h"
 #include "ir/views.h"
 #include "program/program_check.h"
 
@@ -36,6 +37,12 @@ void for_each_ref(Step& step, Visit&& visit) {
     void operator()(Attention& c) const {
       f(c.q), f(c.k), f(c.v), f(c.y), f(c.stats);
       for (std::optional<Ref>* ref : {&c.dy, &c.dq, &c.dk, &c.dv})
+        if (*ref) f(**ref);
+    }
+    void operator()(Recurrent& c) const {
+      f(c.x), f(c.weights), f(c.y);
+      for (std::optional<Ref>* ref : {&c.h, &c.c, &c.h_last, &c.c_last, &c.reserve, &c.dy, &c.dh_last, &c.dc_last,
+                                      &c.dx, &c.dweights, &c.dh, &c.dc})
         if (*ref) f(**ref);
     }
     void operator()(Copy& c) const { f(c.from), f(c.to); }
@@ -67,6 +74,8 @@ class Lowering {
   void lower_gemm(NodeId id);
   void lower_convolution(NodeId id);
   void lower_attention(NodeId id);
+  void lower_recurrent(NodeId id);
+  Ref overwritten(NodeId id, size_t operand);
   void lower_arena(NodeId id);
   void finish_outputs_and_updates();
   void find_lifetimes();
@@ -107,6 +116,8 @@ void Lowering::lower_node(NodeId id) {
       return lower_convolution(id);
     case KernelKind::attention:
       return lower_attention(id);
+    case KernelKind::recurrent:
+      return lower_recurrent(id);
     default:
       throw InternalError(std::string(n.op->name) + " '" + to_string(n.origin) + "' was not fused before lowering");
   }
@@ -241,6 +252,49 @@ void Lowering::lower_attention(NodeId id) {
     a.y = result(0), a.stats = result(1);
   }
   add_step(std::move(a), n.origin);
+}
+
+void Lowering::lower_recurrent(NodeId id) {
+  const Node& n = node(id);
+  const bool backward = n.op->gradient != Gradient::none;
+  const size_t x = backward ? 3 : 0;  // then weights
+  const auto at = [&](size_t i) -> std::optional<Ref> {
+    const Value v = optional_operand(n, i);
+    return v ? std::optional(ref(operand_place(v))) : std::nullopt;
+  };
+  const auto result = [&](int32_t number) { return ref(places_.of_result({id, number})); };
+  Recurrent r;
+  r.kind = backward ? RecurrentKind::backward : RecurrentKind::forward;
+  r.sizes = recurrent_sizes(n.attributes, graph_.type(n.operands[x])), r.operand = graph_.type(n.operands[x]).dtype;
+  r.x = *at(x), r.weights = *at(x + 1);
+  const auto last = static_cast<int32_t>(n.results.size()) - 1;
+  if (backward) {
+    r.dy = at(0), r.dh_last = at(1), r.dc_last = at(2), r.y = *at(5), r.h = at(7), r.c = at(8);
+    r.reserve_bytes = graph_.type(n.operands[6]).byte_count();
+    r.reserve = overwritten(id, 6);
+    r.dx = result(0), r.dweights = result(1);
+    if (r.h) r.dh = result(2);
+    if (r.c) r.dc = result(last);
+  } else {
+    r.h = at(2), r.c = at(3);
+    r.y = result(0), r.h_last = result(1);
+    if (r.sizes.has_c()) r.c_last = result(2);
+    r.reserve_bytes = n.results[static_cast<size_t>(last)].byte_count();
+    if (r.reserve_bytes > 0) r.reserve = result(last);
+  }
+  add_step(std::move(r), n.origin);
+}
+
+// The place of an operand that the call writes over: a copy of it, unless nothing else reads it from here on.
+Ref Lowering::overwritten(NodeId id, size_t operand) {
+  const Node& n = node(id);
+  std::vector<Place> places;
+  for (Value v : n.operands) places.push_back(v ? places_.resolve(v) : Place{SIZE_MAX, 0});
+  if (places_.ends_here(id, operand, places)) return ref(places[operand]);
+  const int64_t bytes = graph_.type(n.operands[operand]).byte_count();
+  const Place copy = places_.scratch(bytes);
+  add_copy(places[operand], copy, bytes, n.origin);
+  return ref(copy);
 }
 
 // Copies the pieces that could not be computed in place.

@@ -12,6 +12,7 @@ namespace {
 bool computes_low(const Step& step) {
   if (const auto* gemm = std::get_if<Gemm>(&step.call)) return is_low(gemm->operand);
   if (const auto* convolution = std::get_if<Convolution>(&step.call)) return is_low(convolution->operand);
+  if (const auto* recurrent = std::get_if<Recurrent>(&step.call)) return is_low(recurrent->operand);
   const auto* attention = std::get_if<Attention>(&step.call);
   return attention != nullptr && is_low(attention->operand);
 }

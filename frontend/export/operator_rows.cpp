@@ -31,6 +31,8 @@ constexpr ExportRow kRefused[] = {
     {.op = "flash_attention", .refused = kExpanded},
     {.op = "flash_attention_grad", .refused = kExpanded},
     {.op = "attention_grad", .refused = kExpanded},
+    {.op = "recurrent", .refused = kExpanded},
+    {.op = "recurrent_grad", .refused = kExpanded},
     {.op = "resample", .refused = kExpanded},
 };
 

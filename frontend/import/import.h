@@ -49,6 +49,8 @@ struct ImportOptions {
   // never held as a whole.
   enum Reading : uint8_t { at_once, on_demand } reading = at_once;
   MissingConstants constants = MissingConstants::refused;
+  // Plain layers as one `recurrent` each, for a target that has it as a call of a library; other forms are unrolled.
+  enum RecurrentLayers : uint8_t { unrolled, as_calls } recurrent = unrolled;
   ImportBudget budget = {};
   uint64_t seed = 0;                    // of fresh weights
   std::optional<double> dropout = {};   // replaces the ratio of every dropout

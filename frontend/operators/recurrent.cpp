@@ -103,7 +103,9 @@ struct Kind {
   Cell cell;
   int64_t gates;
   size_t states;                         // initial_h and, of an LSTM, initial_c
-  std::vector<std::string> activations;  // of one direction
+  std::vector<std::string> activations;  // of one direction, in lower case
+  std::string call;                      // the cell of `recurrent`, with these activations
+  Ints order;                            // which of ONNX's gates each of its gates is
 };
 
 class RecurrentLayer {
@@ -117,6 +119,8 @@ class RecurrentLayer {
     std::vector<Value> outputs, last_h, last_c;
     const Value x = batch_first_ ? c_.b.transpose(c_.operand(0), {1, 0, 2}) : c_.operand(0);
     const std::vector<Activation> activations = all_activations();
+    if (c_.importer().inputs().options.recurrent == ImportOptions::as_calls)
+      if (const std::string cell = call_cell(activations); !cell.empty()) return call(x, cell);
     for (int64_t d = 0; d < directions_; ++d) {
       Direction direction{.layer = c_, .hidden = hidden_, .recurrence = part(2, d, 0, kind_.gates)};
       const auto first = activations.begin() + d * static_cast<std::ptrdiff_t>(kind_.activations.size());
@@ -186,6 +190,47 @@ class RecurrentLayer {
     return read_activations(c_, defaults);
   }
 
+  // The cell of the library's that the layer is; empty: it is none, sequences end early, or all of it runs backwards.
+  std::string call_cell(const std::vector<Activation>& activations) {
+    const auto ends_early = [&](int64_t length) { return length < steps_; };
+    if (c_.has_operand(4) && (!lengths_ || std::ranges::any_of(*lengths_, ends_early))) return "";
+    if (only_reverse_ || c_.has_operand(7) || c_.has_attribute("clip") || c_.integer("input_forget", 0) != 0) return "";
+    if (kind_.cell == gru_cell && c_.integer("linear_before_reset", 0) == 0) return "";
+    if (batch_ < 1 || c_.shape(0)[2] < 1 || hidden_ < 1) return "";
+    const auto are = [&](const std::vector<std::string>& names) {
+      for (size_t i = 0; i < activations.size(); ++i)
+        if (activations[i].name != names[i % names.size()]) return false;
+      return true;
+    };
+    return are(kind_.activations) ? kind_.call : kind_.cell == rnn_cell && are({"relu"}) ? "relu" : "";
+  }
+
+  // The layer as one node, its weights in one vector in the order of base/recurrent.h.
+  std::vector<Value> call(Value x, const std::string& cell) {
+    Builder& b = c_.b;
+    std::vector<Value> blocks;
+    const bool biased = c_.has_operand(3);
+    // Gates are put in order before a matrix is made flat: where the exporter exchanged them, that is the matrix as it
+    // was.
+    const auto add_gates = [&](size_t operand, int64_t d, int64_t first) {
+      std::vector<Value> gates;
+      for (int64_t gate : kind_.order) gates.push_back(part(operand, d, first + gate, first + gate + 1));
+      const Value block = gates.size() == 1 ? gates[0] : b.call("concat", std::move(gates), {{"axis", int64_t{0}}});
+      blocks.push_back(b.reshape(block, {b.type(block).element_count()}));
+    };
+    for (int64_t d = 0; d < directions_; ++d) add_gates(1, d, 0), add_gates(2, d, 0);
+    for (int64_t d = 0; biased && d < directions_; ++d) add_gates(3, d, 0), add_gates(3, d, kind_.gates);
+    std::vector<Value> operands{x, b.call("concat", std::move(blocks), {{"axis", int64_t{0}}})};
+    for (size_t i = 0; i < kind_.states; ++i) operands.push_back(initial(5 + i));
+    while (!operands.back()) operands.pop_back();
+    std::vector<Value> all =
+        b.call_all(op("recurrent"), std::move(operands),
+                   {{"cell", cell}, {"hidden", hidden_}, {"directions", directions_}, {"bias", int64_t{biased}}});
+    all.pop_back();  // what its gradient wants
+    all[0] = b.transpose(b.reshape(all[0], {steps_, batch_, directions_, hidden_}), {0, 2, 1, 3});
+    return batch_first_results(std::move(all));
+  }
+
   // Rows [first, last) H of direction d of a weight, without the direction's axis.
   Value part(size_t operand, int64_t d, int64_t first, int64_t last) {
     const Value weight = c_.operand(operand);
@@ -197,11 +242,16 @@ class RecurrentLayer {
     return c_.b.reshape(rows, Shape(shape.begin() + 1, shape.end()));
   }
 
-  Value initial(size_t operand, int64_t d) {
+  // [D, N, H]; absent: zero.
+  Value initial(size_t operand) {
     if (!c_.has_operand(operand) || c_.starts_at_zero(operand)) return {};
     const Shape shape = batch_first_ ? Shape{batch_, directions_, hidden_} : Shape{directions_, batch_, hidden_};
     expect_shape(operand, operand == 5 ? "initial_h" : "initial_c", shape);
-    const Value all = batch_first_ ? c_.b.transpose(c_.operand(operand), {1, 0, 2}) : c_.operand(operand);
+    return batch_first_ ? c_.b.transpose(c_.operand(operand), {1, 0, 2}) : c_.operand(operand);
+  }
+  Value initial(size_t operand, int64_t d) {
+    const Value all = initial(operand);
+    if (!all) return {};
     return c_.b.reshape(c_.b.slice(all, {d, 0, 0}, {d + 1, batch_, hidden_}), {batch_, hidden_});
   }
 
@@ -271,6 +321,10 @@ class RecurrentLayer {
     };
     std::vector<Value> all{joined(std::move(outputs), 1), joined(std::move(last_h), 0)};
     if (!last_c.empty()) all.push_back(joined(std::move(last_c), 0));
+    return batch_first_results(std::move(all));
+  }
+  std::vector<Value> batch_first_results(std::vector<Value> all) {
+    Builder& b = c_.b;
     if (!batch_first_) return all;
     all[0] = b.transpose(all[0], {2, 0, 1, 3});
     for (size_t i = 1; i < all.size(); ++i) all[i] = b.transpose(all[i], {1, 0, 2});
@@ -285,22 +339,22 @@ class RecurrentLayer {
 };
 
 std::vector<Value> import_lstm(NodeContext& c) {
-  static const Kind kind{lstm_cell, 4, 2, {"Sigmoid", "Tanh", "Tanh"}};
+  static const Kind kind{lstm_cell, 4, 2, {"sigmoid", "tanh", "tanh"}, "lstm", {0, 2, 3, 1}};
   c.ignore({"input_forget"});
   return RecurrentLayer(c, kind).build();
 }
 
 std::vector<Value> import_gru(NodeContext& c) {
-  static const Kind kind{gru_cell, 3, 1, {"Sigmoid", "Tanh"}};
+  static const Kind kind{gru_cell, 3, 1, {"sigmoid", "tanh"}, "gru", {1, 0, 2}};
   return RecurrentLayer(c, kind).build();
 }
 
 std::vector<Value> import_rnn(NodeContext& c) {
-  static const Kind kind{rnn_cell, 1, 1, {"Tanh"}};
+  static const Kind kind{rnn_cell, 1, 1, {"tanh"}, "tanh", {0}};
   return RecurrentLayer(c, kind).build();
 }
 
-constexpr std::string_view kLimits = "unrolled: at most 8192 steps; an initial state of zeros is not trained";
+constexpr std::string_view kLimits = "at most 8192 steps, unrolled unless a library has the layer; an initial state of zeros is not trained";
 
 const std::vector<OnnxOperator> kRows{
     {"GRU", {7}, 3, 6, import_gru, kLimits},

@@ -24,6 +24,7 @@ std::span<const Op> composite_ops();
 std::span<const Op> normalization_ops();
 std::span<const Op> attention_ops();
 std::span<const Op> flash_attention_ops();
+std::span<const Op> recurrent_ops();
 std::span<const Op> resample_ops();
 
 namespace ops {

@@ -9,9 +9,10 @@ namespace {
 
 std::vector<const Op*> join_families() {
   std::vector<const Op*> table;
-  for (std::span<const Op> family : {leaf_ops(), pointwise_ops(), movement_ops(), indexing_ops(), reduction_ops(),
-                                     window_ops(), depthwise_ops(), contraction_ops(), composite_ops(),
-                                     normalization_ops(), attention_ops(), flash_attention_ops(), resample_ops()})
+  for (std::span<const Op> family :
+       {leaf_ops(), pointwise_ops(), movement_ops(), indexing_ops(), reduction_ops(), window_ops(), depthwise_ops(),
+        contraction_ops(), composite_ops(), normalization_ops(), attention_ops(), flash_attention_ops(),
+        recurrent_ops(), resample_ops()})
     for (const Op& row : family) table.push_back(&row);
   return table;
 }
@@ -29,8 +30,9 @@ std::string_view name(Precision precision) {
 }
 
 std::string_view name(KernelKind kind) {
-  constexpr std::array<std::string_view, 11> names{"leaf", "pointwise",   "movement",  "reduction", "window", "random",
-                                                   "gemm", "convolution", "attention", "composite", "fused"};
+  constexpr std::array<std::string_view, 12> names{"leaf",      "pointwise", "movement",  "reduction",
+                                                   "window",    "random",    "gemm",      "convolution",
+                                                   "attention", "recurrent", "composite", "fused"};
   return names[static_cast<size_t>(kind)];
 }
 

@@ -7,12 +7,12 @@
 #include "ir/op.h"
 
 namespace halfstep {
-namespace {}  // namespace
 
-Graph expand_composites(const Graph& graph, AttentionCalls calls) {
+Graph expand_composites(const Graph& graph, LibraryCalls calls) {
   const auto is_composite = [&](const Node& node) {
     return node.op->kernel == KernelKind::composite ||
-           (node.op->kernel == KernelKind::attention && calls == AttentionCalls::expand);
+           (node.op->kernel == KernelKind::attention && calls != LibraryCalls::keep) ||
+           (node.op->kernel == KernelKind::recurrent && calls == LibraryCalls::expand);
   };
   Graph current = graph;
   // An expansion may itself hold composites.

@@ -174,9 +174,9 @@ std::unique_ptr<CpuCall> CpuExecutor::make_call(const Step& step, const AddressO
           return make_kernel_call(call, address, kernels_, team_);
         else if constexpr (std::is_same_v<Call, Copy>)
           return make_copy_call(call, address);
-        else if constexpr (std::is_same_v<Call, Attention>)
+        else if constexpr (std::is_same_v<Call, Attention> || std::is_same_v<Call, Recurrent>)
           throw Error(describe(step) + " of '" + step.origin +
-                      "' is a call of the CUDA runtime; compile for the CPU, where attention is expanded");
+                      "' is a call of the CUDA runtime; compile for the CPU, where it is expanded");
         else
           return call.operand == DType::f64 ? make_plain_call(call, address) : make_dnnl_call(call, address, dnnl_);
       },

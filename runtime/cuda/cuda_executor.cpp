@@ -21,6 +21,7 @@
 #include "runtime/cuda/gemm.h"
 #include "runtime/cuda/module.h"
 #include "runtime/cuda/nvtx.h"
+#include "runtime/cuda/recurrent.h"
 #include "runtime/cuda/rows.h"
 #include "runtime/cuda/versions.h"
 #include "runtime/executor.h"
@@ -131,6 +132,7 @@ class CudaExecutor final : public Executor {
   std::optional<CublasGemms> gemms_;
   std::optional<CudnnConvolutions> convolutions_;
   std::optional<CudnnAttentions> attentions_;
+  std::optional<CudnnRecurrents> recurrents_;
 
   std::deque<Slot> slots_;
   int next_slot_ = 0;
@@ -203,6 +205,9 @@ void CudaExecutor::prepare_libraries(const ExecutorOptions& options) {
       } else if (const auto* attention = std::get_if<Attention>(&step.call)) {
         if (!attentions_) attentions_.emplace(compute_, workspace_, choices_);
         at_step(step, [&] { attentions_->prepare(*attention, addresses(p, 0, *attention)); });
+      } else if (const auto* recurrent = std::get_if<Recurrent>(&step.call)) {
+        if (!recurrents_) recurrents_.emplace(contraction, compute_, workspace_);
+        at_step(step, [&] { recurrents_->prepare(*recurrent); });
       }
     }
   }
@@ -211,9 +216,9 @@ void CudaExecutor::prepare_libraries(const ExecutorOptions& options) {
     convolutions_.emplace(contraction, compute_, workspace_, rows_, choices_, limit);
     convolutions_->prepare(convolutions);
   }
-  workspace_.resize(std::max({int64_t{0}, gemms_ ? gemms_->workspace_bytes() : 0,
-                              convolutions_ ? convolutions_->workspace_bytes() : 0,
-                              attentions_ ? attentions_->workspace_bytes() : 0}));
+  workspace_.resize(std::max(
+      {int64_t{0}, gemms_ ? gemms_->workspace_bytes() : 0, convolutions_ ? convolutions_->workspace_bytes() : 0,
+       attentions_ ? attentions_->workspace_bytes() : 0, recurrents_ ? recurrents_->workspace_bytes() : 0}));
   load_times_.libraries = watch.milliseconds();
 }
 
@@ -306,6 +311,8 @@ void CudaExecutor::enqueue(int program, int slot, size_t index, const CudaStream
     convolutions_->run(*convolution, addresses(program, slot, *convolution));
   } else if (const auto* attention = std::get_if<Attention>(&step.call)) {
     attentions_->run(*attention, addresses(program, slot, *attention));
+  } else if (const auto* recurrent = std::get_if<Recurrent>(&step.call)) {
+    recurrents_->run(*recurrent, [&](const Ref& ref) { return buffers_.address(program, slot, ref); });
   } else {
     const Copy& copy = std::get<Copy>(step.call);
     check(cudaMemcpyAsync(buffers_.address(program, slot, copy.to), buffers_.address(program, slot, copy.from),

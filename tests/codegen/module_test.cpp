@@ -120,7 +120,7 @@ TEST(Module, AnotherProcessorCanBeNamed) {
   for (const OpSample& sample : op_samples()) {
     const KernelKind kind = op(sample.op).kernel;
     if (kind == KernelKind::leaf || kind == KernelKind::composite || kind == KernelKind::gemm ||
-        kind == KernelKind::convolution || kind == KernelKind::attention)
+        kind == KernelKind::convolution || kind == KernelKind::attention || kind == KernelKind::recurrent)
       continue;
     const Graph region = parse_graph(sample_text(sample, "f16"));
     const RegionRunner runner(region, {DeviceKind::cpu, "x86-64-v3"});

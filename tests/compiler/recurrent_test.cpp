@@ -5,6 +5,8 @@
 #include "frontend/import/import.h"
 #include "ir/interpret.h"
 #include "passes/model/attach_loss.h"
+#include "passes/model/stack_recurrent.h"
+#include "passes/rewrite/canonicalise.h"
 #include "passes/rewrite/expand_composites.h"
 #include "passes/rewrite/join_sums.h"
 #include "passes/rewrite/simplify.h"
@@ -40,8 +42,8 @@ TestModel model_of(const std::string& op, const FileTensors& operands, const Att
   return model.node("Concat", flat, {"out"}, {{"axis", int64_t{0}}}).output("out");
 }
 
-Graph forward_of(const TestModel& model) {
-  return attach_loss(import_model(model.file(), {.mode = ImportMode::training}).graph,
+Graph forward_of(const TestModel& model, ImportOptions::RecurrentLayers layers = ImportOptions::unrolled) {
+  return attach_loss(import_model(model.file(), {.mode = ImportMode::training, .recurrent = layers}).graph,
                      {{.kind = "mean_squared_error", .output = "out"}});
 }
 
@@ -70,6 +72,7 @@ std::vector<Form> forms() {
       {"Peepholes", "LSTM", 1, {}, {"B", "initial_h", "initial_c", "P"}},
       {"Lengths", "LSTM", 2, both, {"B", "initial_h", "initial_c", "sequence_lens"}},
       {"InputForget", "LSTM", 1, {{"input_forget", int64_t{1}}, {"layout", int64_t{1}}}, all},
+      {"BatchFirst", "LSTM", 1, {{"layout", int64_t{1}}}, all},
       {"Clipped", "LSTM", 1, {{"clip", 0.4}}, all},
       {"Activations",
        "LSTM",
@@ -124,12 +127,8 @@ FileTensors operands_of(const Form& form) {
   return operands;
 }
 
-class Recurrent : public testing::TestWithParam<Form> {};
-
-TEST_P(Recurrent, GradientsAreCentralDifferences) {
-  const Form& form = GetParam();
-  const FileTensors operands = operands_of(form);
-  const Graph forward = forward_of(model_of(form.op, operands, form.attributes));
+// Weights as the graph's leaves have them.
+NamedTensors leaves_of(const Graph& forward, const FileTensors& operands) {
   NamedTensors leaves;
   for (const Node& node : forward.nodes()) {
     if (node.op->name != "parameter") continue;
@@ -137,6 +136,16 @@ TEST_P(Recurrent, GradientsAreCentralDifferences) {
     const Ints& stored = node.attributes.ints("permutation");
     leaves[node.attributes.text("name")] = stored.empty() ? weight : weight.transpose(stored);
   }
+  return leaves;
+}
+
+class Recurrent : public testing::TestWithParam<Form> {};
+
+TEST_P(Recurrent, GradientsAreCentralDifferences) {
+  const Form& form = GetParam();
+  const FileTensors operands = operands_of(form);
+  const Graph forward = forward_of(model_of(form.op, operands, form.attributes));
+  NamedTensors leaves = leaves_of(forward, operands);
   const NamedTensors weights = leaves;
   leaves["targets"] = random_tensor(forward.type(forward.leaf("targets")), 3, -1, 1, 2);
   const auto found = run(differentiated(forward), leaves);
@@ -162,6 +171,52 @@ TEST_P(Recurrent, WeightGradientsAreOneProduct) {
     products += node.op->name == "matmul" && node.attributes.integer("transpose_a") != 0;
   // Of W, R and, from an initial state, the first step's own; a GRU that resets first reads R in two pieces.
   EXPECT_LE(products, form.directions * 6);
+}
+
+// What a library has is one node where the target has the library, and computes what the steps do one by one.
+TEST_P(Recurrent, OneCallIsTheSame) {
+  const Form& form = GetParam();
+  const FileTensors operands = operands_of(form);
+  const TestModel model = model_of(form.op, operands, form.attributes);
+  const Graph unrolled = forward_of(model), called = forward_of(model, ImportOptions::as_calls);
+  const std::set<std::string> calls{"LSTMPlain",     "LSTMBoth", "LSTMBatchFirst",
+                                    "GRUResetAfter", "RNNBoth",  "GRUResetAfterFromZero"};
+  const auto is_call = [](const Node& node) { return node.op->name == "recurrent"; };
+  EXPECT_EQ(std::ranges::count_if(called.nodes(), is_call), calls.contains(form.op + form.name) ? 1 : 0);
+  EXPECT_EQ(std::ranges::count_if(unrolled.nodes(), is_call), 0);
+  const auto computed = [&](const Graph& forward) {
+    NamedTensors leaves = leaves_of(forward, operands);
+    leaves["targets"] = random_tensor(forward.type(forward.leaf("targets")), 3, -1, 1, 2);
+    return run(differentiated(forward), leaves);
+  };
+  const auto expected = computed(unrolled), found = computed(called);
+  ASSERT_EQ(found.size(), expected.size());
+  for (const auto& [name, value] : expected) {
+    SCOPED_TRACE(to_string(name));
+    const std::vector<double>& values = found.at(name).values;
+    ASSERT_EQ(values.size(), value.values.size());
+    for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], value.values[i], 1e-12) << i;
+  }
+}
+
+// Layers as exporters write them, one above the other, are one network.
+TEST(RecurrentNetworks, ExportedLayersAreOneCall) {
+  for (const std::string name : {"lstm", "gru"})
+    for (const std::string exporter : {"ts17", "dynamo", "raw"}) {
+      SCOPED_TRACE(name + "." + exporter);
+      const std::string path = std::string(HALFSTEP_SOURCE_DIR) + "/models/families/" + name + "." + exporter + ".onnx";
+      Graph graph = import_model(read_onnx_file(path), {.recurrent = ImportOptions::as_calls}).graph;
+      graph = simplify(stack_recurrent(canonicalise(graph)));
+      std::vector<const Node*> networks;
+      for (const Node& node : graph.nodes())
+        if (node.op->name == "recurrent") networks.push_back(&node);
+      ASSERT_EQ(networks.size(), 1u);
+      EXPECT_EQ(networks[0]->attributes.integer("layers"), 2);
+      EXPECT_EQ(networks[0]->attributes.integer("directions"), 2);
+      // Where the exporter exchanged gates, weights are PyTorch's again, one after another.
+      const size_t pieces = graph.node(networks[0]->operands[1]).operands.size();
+      EXPECT_TRUE(pieces == 16 || exporter == "dynamo") << pieces;
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(, Recurrent, testing::ValuesIn(forms()),

@@ -324,7 +324,7 @@ std::vector<const Op*> forward_ops() {
   for (const Op* op : all_ops())
     if (op->kernel != KernelKind::leaf && op->kernel != KernelKind::fused && op->name != "max_pool_grad" &&
         op->name != "avg_pool_grad" && op->name != "convolution_filter_grad" && op->name != "attention_grad" &&
-        op->kernel != KernelKind::attention && !ops::has_filter(*op))
+        op->kernel != KernelKind::attention && op->kernel != KernelKind::recurrent && !ops::has_filter(*op))
       ops.push_back(op);
   return ops;
 }

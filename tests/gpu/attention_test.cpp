@@ -51,7 +51,7 @@ TEST_F(AttentionCall, GivesWhatItsExpansionDoesOnTheGpu) {
     const Graph graph = parse_graph(text);
     const NamedTensors leaves = random_leaves(graph, 5, -1.5, 1.5);
     const InterpretResult expected = interpret(graph, leaves);
-    const NamedTensors found = compile_graph(graph, DeviceKind::cuda, AttentionCalls::keep).run(leaves);
+    const NamedTensors found = compile_graph(graph, DeviceKind::cuda, LibraryCalls::keep).run(leaves);
     for (const auto& [output, value] : expected.outputs) {
       SCOPED_TRACE("output " + to_string(output));
       expect_near_interpreter(value, found.at(output), form.type == "f16" ? 3e-3 : 2e-2);

@@ -47,7 +47,7 @@ constexpr const char* kGraph = R"(graph g {
 })";
 
 TEST(KeptWithoutGpu, TheGraphIsOfEveryLibraryCall) {
-  const CompiledModel model = compiled_model(parse_graph(kGraph), DeviceKind::cuda, AttentionCalls::keep);
+  const CompiledModel model = compiled_model(parse_graph(kGraph), DeviceKind::cuda, LibraryCalls::keep);
   std::set<size_t> kinds;
   for (const Step& step : model.programs[0].steps) kinds.insert(step.call.index());
   EXPECT_EQ(kinds.size(), std::variant_size_v<StepCall> - 1) << print(model.programs[0]);  // all but a copy
@@ -59,7 +59,7 @@ class KeptOnTheGpu : public GpuTest {
     GpuTest::SetUp();
     if (IsSkipped()) return;
     graph_.emplace(parse_graph(kGraph));
-    model_ = compiled_model(*graph_, DeviceKind::cuda, AttentionCalls::keep);
+    model_ = compiled_model(*graph_, DeviceKind::cuda, LibraryCalls::keep);
     leaves_ = random_leaves(*graph_, 3, -1, 1);
   }
   std::unique_ptr<Executor> start(int autotune = 8) const {

@@ -15,7 +15,8 @@ TEST(OpTable, EveryRowIsComplete) {
     EXPECT_NE(row->type, nullptr);
     EXPECT_NE(row->vjp == nullptr, row->not_differentiable.empty()) << "a vjp, or the reason why there is none";
     EXPECT_TRUE(row->body || row->kernel != KernelKind::pointwise);
-    EXPECT_TRUE(row->expand || (row->kernel != KernelKind::composite && row->kernel != KernelKind::attention));
+    EXPECT_TRUE(row->expand || (row->kernel != KernelKind::composite && row->kernel != KernelKind::attention &&
+                                row->kernel != KernelKind::recurrent));
     EXPECT_TRUE(is_leaf(*row) || row->body || row->expand || row->evaluate);
     EXPECT_EQ(row->leaf != Leaf::none, row->kernel == KernelKind::leaf);
     EXPECT_EQ(row->index_map != IndexMap::none, row->kernel == KernelKind::movement);

@@ -41,6 +41,7 @@
 #include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
 #include "passes/model/recognise_attention.h"
+#include "passes/model/stack_recurrent.h"
 #include "passes/pipeline.h"
 #include "passes/precision/autocast.h"
 #include "passes/precision/place_casts.h"
@@ -347,6 +348,7 @@ const std::map<std::string, RunPass>& passes() {
        }},
       {"recompute", run_recompute},
       {"simplify", plain(simplify)},
+      {"stack_recurrent", plain(stack_recurrent)},
       {"mark_taps", plain(mark_taps)},
       {"tap_values", run_tap_values},
       {"unbind_arenas", run_unbind_arenas},

@@ -203,7 +203,7 @@ TEST_F(ImageRuns, AnImageThatCannotBeDecodedStopsTheRunOrIsLeftOut) {
 
 TEST_F(ImageRuns, MistakesAreTold) {
   const auto refuse = [&](const Arguments& more, const Arguments& parts) { fail(1, train(more), parts); };
-  refuse({"--augment", "mirror"}, {"augment: crop, flip, shift, color or cutout expected, found 'mirror'"});
+  refuse({"--augment", "mirror"}, {"augment: crop, flip, shift, color, hue or cutout expected, found 'mirror'"});
   refuse({"--resize", "4"}, {"resize: 4 is less than a side of input 'x'"});
   refuse({"--max_image_pixels", "50"}, {"pixels are more than max_image_pixels, 50"});
   fail(1, {"train", "m.onnx", "--data", "pets", "--out", "o"},

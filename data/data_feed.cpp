@@ -71,7 +71,18 @@ DataFeed::DataFeed(const Dataset& dataset, const Program& program, const FeedOpt
   } else {
     bind_arrays(program, std::move(inputs), options, problems);
   }
+  if (mix_share_) bind_mixer(program, options, problems);
   problems.throw_if_any();
+}
+
+void DataFeed::bind_mixer(const Program& program, const FeedOptions& options, Problems& problems) {
+  mixer_.emplace(options.mix, *mix_share_, problems);
+  if (!options.mix.any()) return;
+  if (texts_ || tokens_) problems.add("mixup and cutmix: texts cannot be mixed: leave them out");
+  if (loader_) mixer_->add(program.buffers[buffer_of(program, images_input_)], images_input_, problems);
+  for (const Binding& binding : bindings_)
+    if (!options.labels.contains(binding.name))
+      mixer_->add(program.buffers[buffer_of(program, binding.input)], binding.input, problems);
 }
 
 std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& problems) {
@@ -93,6 +104,8 @@ std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& 
       reserve(buffer, DType::i32, iteration_);
     } else if (buffer.name == kStepSeed) {
       reserve(buffer, DType::i64, seed_);
+    } else if (buffer.name == kStepMixShare) {
+      reserve(buffer, DType::f32, mix_share_);
     } else {
       inputs.push_back({&buffer, place});
     }
@@ -498,6 +511,8 @@ void DataFeed::fill(std::span<const int64_t> samples, const StepInputs& step,
       std::memcpy(to.data() + row * bytes, to.data() + (samples.size() - 1) * bytes, bytes);
   }
   if (tokens_) tokens_->fill(samples, step.seed, step.iteration, staging);
+  if (mixer_)
+    mixer_->apply(step.use == StepInputs::trained_on ? mixer_->draw(step.seed, step.iteration) : BatchMix(), staging);
   for (const Constant& constant : constants_) std::ranges::copy(constant.bytes, staging[constant.input].begin());
   if (learning_rate_) {
     const std::span<const double> shares = step.rate_shares;

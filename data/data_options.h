@@ -26,8 +26,9 @@ struct DataOptions {
   // Images.
   int64_t resize = 0;                     // of the shorter side, before the middle is cut out; 0: as the model's input
   std::string image_fit = "crop";         // crop|stretch
-  std::vector<std::string> augment = {};  // crop, flip, shift, color, cutout
+  std::vector<std::string> augment = {};  // crop, flip, shift, color, hue, cutout
   double crop_scale = 0.08;               // least share of the area that augment's crop takes
+  double mixup = 0, cutmix = 0;           // of the Beta distributions that batches are mixed by; 0: they are not
   std::string bad_images = "stop";        // stop|skip
   int64_t loader_threads = 0;             // 0: as many as there are processors
   int64_t max_image_pixels = 178956970;

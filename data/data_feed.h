@@ -87,7 +87,7 @@ class DataFeed {
   struct Binding {
     std::string name;  // of the input
     size_t input = 0;  // index among the program's inputs
-    const Tensor* array = nullptr;
+    const SampleValues* array = nullptr;
     DType dtype = DType::f32;           // of the input
     int64_t elements = 0;               // a sample
     int64_t columns = 0;                // of the samples in the array as matrices, which are transposed; 0: are not
@@ -126,8 +126,8 @@ class DataFeed {
   void bind(const Buffer& input, size_t index, const Part& part, const FeedOptions& options, Problems& problems);
   static void normalize(const Buffer& input, const Normalization& normalization, Binding& binding, Problems& problems);
   static void copy_sample(const Binding& binding, const std::byte* from, std::byte* to);
-  // The values of columns that an input of integers takes.
-  static Tensor picked_integers(const Binding& binding);
+  void copy_rows(const Binding& binding, std::span<const int64_t> samples, const StepInputs& step, int64_t begin,
+                 int64_t end, std::span<std::byte> to) const;
 
   const Dataset& dataset_;
   std::vector<std::string> class_arrays_;

@@ -7,7 +7,14 @@
 
 namespace halfstep {
 
+struct ByteSize {
+  int64_t bytes = 0;
+  friend bool operator==(const ByteSize&, const ByteSize&) = default;
+};
+
 struct DataOptions {
+  ByteSize data_memory{int64_t{1} << 30};  // arrays and tables of more stay in files
+
   // What is held out, and how often a sample is seen.
   double test_fraction = 0;
   int64_t folds = 0, fold = 1;       // 0: none; counted from 1

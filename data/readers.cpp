@@ -12,8 +12,8 @@
 #include "data/idx.h"
 #include "data/image_folder.h"
 #include "data/npy.h"
+#include "data/shards.h"
 #include "data/table.h"
-#include "data/tar_files.h"
 
 namespace halfstep {
 namespace {
@@ -26,13 +26,13 @@ std::string alternatives(const auto& rows) {
   return text;
 }
 
-Tensor read_array(const std::filesystem::path& path) {
+SampleValues read_array(const std::filesystem::path& path, const DataOptions& options) {
   constexpr size_t kHead = 16;  // longer than any magic
   std::string head(kHead, '\0');
   head.resize(open_data_file(path)->read(std::as_writable_bytes(std::span(head))));
   const std::unique_ptr<ByteSource> source = open_data_file(path);
   for (const ArrayReader& reader : array_readers())
-    if (head.starts_with(reader.magic)) return reader.read(*source);
+    if (head.starts_with(reader.magic)) return reader.read(*source, options.data_memory.bytes);
   if (head.starts_with("PK"))
     throw Error(source->name() + ": it is an archive of several arrays: give its path alone, without a name before it");
   throw Error(source->name() + ": an " + alternatives(array_readers()) + " file expected");
@@ -52,8 +52,8 @@ Dataset open_idx_directory(const DataRequest& request) {
   const std::string& directory = request.specification;
   const std::string prefix = request.split == Split::train ? "train" : "t10k";
   std::vector<NamedArray> arrays;
-  arrays.push_back({"images", read_array(find_idx_file(directory, prefix + "-images-idx3-ubyte"))});
-  arrays.push_back({"labels", read_array(find_idx_file(directory, prefix + "-labels-idx1-ubyte"))});
+  arrays.push_back({"images", read_array(find_idx_file(directory, prefix + "-images-idx3-ubyte"), request.options)});
+  arrays.push_back({"labels", read_array(find_idx_file(directory, prefix + "-labels-idx1-ubyte"), request.options)});
   return make_dataset(std::move(arrays));
 }
 
@@ -66,7 +66,7 @@ Dataset open_named_files(const DataRequest& request) {
     const size_t equals = part.find('=');
     if (equals == 0 || equals == std::string::npos || equals + 1 == part.size())
       throw Error("data '" + specification + "': NAME=FILE expected, '" + part + "' found");
-    arrays.push_back({part.substr(0, equals), read_array(part.substr(equals + 1))});
+    arrays.push_back({part.substr(0, equals), read_array(part.substr(equals + 1), request.options)});
     begin = end + 1;
   }
   return make_dataset(std::move(arrays));
@@ -75,7 +75,8 @@ Dataset open_named_files(const DataRequest& request) {
 Dataset open_npz(const DataRequest& request) {
   const std::string& path = request.specification;
   std::vector<NamedArray> arrays;
-  for (auto& [array_name, values] : read_npz(path)) arrays.push_back({array_name, std::move(values)});
+  for (auto& [array_name, values] : read_npz_samples(path, request.options.data_memory.bytes))
+    arrays.push_back({array_name, std::move(values)});
   if (arrays.empty()) throw Error("data file '" + path + "': the archive holds no arrays");
   return make_dataset(std::move(arrays));
 }
@@ -162,8 +163,8 @@ bool names_files(const std::string& specification) {
 }
 
 constexpr ArrayReader kArrayReaders[] = {
-    {"IDX", std::string_view("\0\0", 2), read_idx},
-    {"NPY", kNpyMagic, read_npy},
+    {"IDX", std::string_view("\0\0", 2), read_idx_samples},
+    {"NPY", kNpyMagic, read_npy_samples},
 };
 
 constexpr DatasetReader kDatasetReaders[] = {

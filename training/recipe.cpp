@@ -214,8 +214,10 @@ std::vector<RecipeKey> all_keys() {
                         "balanced: each epoch has as many samples of each class"),
       key<&R::header>(kData, "header", "auto|true|false", "tables: the first line names the columns"),
       key<&R::delimiter>(kData, "delimiter", "CHARACTER", "tables: between columns, or tab; auto: , ; tab or |"),
-      key<&R::label_column>(kData, "label_column", "NAME,...",
-                            "tables: columns of labels; none: there are none; default: the last"),
+      key<&R::label_column>(
+          kData, "label_column", "NAME,...",
+          "tables: columns of labels; tar shards: fields of .json; none: there are none; default: the "
+          "last, .cls"),
       key<&R::columns>(kData, "columns", "PATTERN,...", "tables: columns that are read; default: all but the labels"),
       key<&R::drop_columns>(kData, "drop_columns", "PATTERN,...", "tables: columns that are left out"),
       key<&R::standardize>(kData, "standardize", "PATTERN,...",
@@ -243,6 +245,8 @@ std::vector<RecipeKey> all_keys() {
                               0),
       key<&R::loader_threads>(kData, "loader_threads", "NUMBER",
                               "that decode images; 0: as many as there are processors", 0),
+      key<&R::data_memory>(kData, "data_memory", "SIZE",
+                           "arrays and tables of more bytes stay in files, and samples are read as they are needed"),
       key<&R::classes>(kData, "classes", "NUMBER", "labels are below it; default: from the output's shape", 0),
 
       key<&R::batch>(kStep, "batch", "NUMBER", "samples in a batch", 1),

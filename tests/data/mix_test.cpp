@@ -137,7 +137,8 @@ TEST(Mixes, StayWhatTheyWere) {
   const MixGeometry geometry{.planes = 3, .height = 224, .width = 224};
   EXPECT_FLOAT_EQ(static_cast<float>(draw_mix({.mixup = 0.2}, geometry, 0, 0).share), 0.034337971F);
   const BatchMix cut = draw_mix({.cutmix = 1}, geometry, 7, 11);
-  EXPECT_THAT((std::array{cut.part.top, cut.part.left, cut.part.height, cut.part.width}), ElementsAre(73, 110, 126, 114));
+  EXPECT_THAT((std::array{cut.part.top, cut.part.left, cut.part.height, cut.part.width}),
+              ElementsAre(73, 110, 126, 114));
 }
 
 TEST(Mixes, AreForTrainingAlone) {

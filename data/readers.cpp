@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "data/hdf5.h"
 #include "data/idx.h"
 #include "data/image_folder.h"
 #include "data/npy.h"
@@ -27,6 +28,12 @@ std::string alternatives(const auto& rows) {
 }
 
 SampleValues read_array(const std::filesystem::path& path, const DataOptions& options) {
+  if (const auto named = hdf5_name(path.string())) {
+    if (named->second == "/")
+      throw Error("data file '" + path.string() + "': it may hold several datasets: name one as '" + path.string() +
+                  ":/NAME', or give its path alone, without a name before it");
+    return read_hdf5(named->first, named->second, options.data_memory.bytes);
+  }
   constexpr size_t kHead = 16;  // longer than any magic
   std::string head(kHead, '\0');
   head.resize(open_data_file(path)->read(std::as_writable_bytes(std::span(head))));
@@ -79,6 +86,31 @@ Dataset open_npz(const DataRequest& request) {
     arrays.push_back({array_name, std::move(values)});
   if (arrays.empty()) throw Error("data file '" + path + "': the archive holds no arrays");
   return make_dataset(std::move(arrays));
+}
+
+// Its root's datasets by their names, or the one that is named.
+Dataset open_hdf5(const DataRequest& request) {
+  const auto [file, dataset] = *hdf5_name(request.specification);
+  std::vector<std::string> names{dataset};
+  if (dataset == "/") names = hdf5_datasets(file);
+  if (names.empty())
+    throw Error("data file '" + file + "': there is no dataset at its root: name one as '" + file + ":/GROUP/NAME'");
+  std::vector<NamedArray> arrays;
+  for (const std::string& name : names)
+    arrays.push_back({name.substr(name.rfind('/') + 1), read_hdf5(file, name, request.options.data_memory.bytes)});
+  return make_dataset(std::move(arrays));
+}
+
+bool names_parquet(const std::string& path) {
+  return path.ends_with(".parquet") && path.find('=') == std::string::npos;
+}
+
+[[noreturn]] void refuse_parquet(const std::string& path) {
+  const std::string table = path.substr(0, path.size() - std::string_view(".parquet").size()) + ".csv";
+  throw Error("data '" + path +
+              "': Parquet is not read; pyarrow makes a table of it: python3 -c \"import pyarrow.csv, pyarrow.parquet; "
+              "pyarrow.csv.write_csv(pyarrow.parquet.read_table('" +
+              path + "'), '" + table + "')\"");
 }
 
 bool names_table(const std::string& specification) {
@@ -177,6 +209,9 @@ constexpr DatasetReader kDatasetReaders[] = {
     {"tar shards",
      [](const std::string& path) { return path.ends_with(".tar") && path.find('=') == std::string::npos; },
      open_tar_shards},
+    {"an .h5 file or FILE.h5:/DATASET",
+     [](const std::string& path) { return path.find('=') == std::string::npos && hdf5_name(path).has_value(); },
+     open_hdf5},
     {"a .csv or .tsv file", names_table, open_table, nullptr, true},
     {"- (standard input: an .npz file or a table)", [](const std::string& path) { return path == "-"; },
      open_standard_input},
@@ -199,6 +234,7 @@ const DatasetReader* reader_of(const std::string& specification) {
 
 Dataset open_dataset(const std::string& specification, Split split, const DataOptions& options,
                      const DataFacts& facts) {
+  if (names_parquet(specification)) refuse_parquet(specification);
   if (const DatasetReader* reader = reader_of(specification))
     return reader->open({specification, split, options, facts});
   // Opening it says why it cannot be read before the form is explained.

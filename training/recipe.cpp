@@ -200,7 +200,7 @@ std::vector<RecipeKey> all_keys() {
       key<&R::data>(
           kData, "data", "PATH",
           "training data: a folder of images by class, tar shards, IDX directory, NAME=FILE,NAME=FILE, FILE.npz, "
-          "FILE.csv or - (standard input); text or a token file for the token objectives"),
+          "FILE.h5, FILE.csv or - (standard input); text or a token file for the token objectives"),
       key<&R::test_data>(kData, "test_data", "PATH",
                          "held-out data; default: the test part of a directory that has one"),
       key<&R::test_fraction>(kData, "test_fraction", "NUMBER",

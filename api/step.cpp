@@ -138,7 +138,21 @@ int64_t LoadedStep::submit(const std::string& program, const Batch& batch, int64
   return executor_->submit();
 }
 
+namespace {
+
+// Its batches are the caller's, which is not to find out later that nobody mixed them.
+void refuse_mixed(const Program& train) {
+  if (std::ranges::any_of(train.buffers, [](const Buffer& buffer) { return buffer.name == kStepMixShare; }))
+    throw Error(
+        "mixup and cutmix: a step that mixes the samples of a batch is trained by `halfstep train` or halfstep-run: "
+        "compile it without them");
+}
+
+}  // namespace
+
 void LoadedStep::train(std::span<const halfstep_tensor> inputs, void* stream) {
+  const CompiledModel& model = executor_->model();
+  refuse_mixed(model.programs[static_cast<size_t>(program_index(model, "train"))]);
   const Batch batch = bind(values_[HALFSTEP_TRAIN][HALFSTEP_INPUT], inputs, stream);
   const bool ends_step = batches_ + 1 == accumulation_;
   in_flight_.push_back({submit(ends_step ? "train" : "accumulate", batch, state_.iteration), ends_step});

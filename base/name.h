@@ -16,7 +16,7 @@ enum class Role : uint8_t {
   model,       // of the file: an input, a weight, an output; the labels that the loss adds to the inputs
   gradient,    // of the parameter with this name
   measure,     // what a step says of itself: loss, correct, overflow
-  step_input,  // what a step is told beside its batch: learning_rate, iteration, seed
+  step_input,  // what a step is told beside its batch: learning_rate, iteration, seed, mix_share
   slot,        // state of the training step: parameters, momentum, loss_scale.scale
   transient,   // state that carries nothing from one step to the next: constants, arenas inside a step
 };
@@ -77,7 +77,8 @@ inline constexpr OwnName kLoss{Role::measure, "loss"}, kCorrect{Role::measure, "
     kRowWeighed{Role::measure, "row_weighed"}, kOverflow{Role::measure, "overflow"},
     kUsedLossScale{Role::measure, "loss_scale"};
 inline constexpr OwnName kStepLearningRate{Role::step_input, "learning_rate"},
-    kStepIteration{Role::step_input, "iteration"}, kStepSeed{Role::step_input, "seed"};
+    kStepIteration{Role::step_input, "iteration"}, kStepSeed{Role::step_input, "seed"},
+    kStepMixShare{Role::step_input, "mix_share"};
 inline constexpr OwnName kParameterArena{Role::slot, "parameters"}, kGradientArena{Role::slot, "gradients"},
     kCountedLabels{Role::slot, "gradients.counted"}, kLossScaleState{Role::slot, "loss_scale.scale"},
     kLossScaleTracker{Role::slot, "loss_scale.tracker"}, kLossScaleHysteresis{Role::slot, "loss_scale.hysteresis"};

@@ -111,6 +111,7 @@ set(CPACK_COMPONENT_TOOLS_DESCRIPTION "Compiles ONNX models for training in mixe
 set(CPACK_COMPONENT_DEV_DESCRIPTION "Headers for programs that use Halfstep")
 set(CPACK_COMPONENT_CUDA_DESCRIPTION "Runs compiled Halfstep steps on NVIDIA GPUs; CUDA 13 and cuDNN 9 are the machine's")
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_RECOMMENDS libssl3) # for --trust
+set(CPACK_DEBIAN_RUNTIME_PACKAGE_SUGGESTS libhdf5-103-1) # for HDF5 files
 set(CPACK_DEBIAN_COMPILER_PACKAGE_DEPENDS "halfstep-runtime (= ${PROJECT_VERSION})")
 set(CPACK_DEBIAN_TOOLS_PACKAGE_DEPENDS "halfstep-compiler (= ${PROJECT_VERSION})")
 set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS

@@ -281,6 +281,8 @@ AttentionForm attention_form(const std::string& name) {
 
 void check_losses(const Recipe& recipe) {
   Problems problems;
+  if (recipe.objective != "labels" && (recipe.mixup > 0 || recipe.cutmix > 0))
+    problems.add(fmt::format("mixup and cutmix: objective {} has no images to mix: leave them out", recipe.objective));
   if (!recipe.losses.empty() && recipe.objective == "masked_token")
     problems.add("objective masked_token: there are several losses, and it has one: leave [[loss]] out");
   if (recipe.objective != "labels" && recipe.losses.empty() && find_loss(recipe.loss)->labels != LossFunction::classes)
@@ -340,6 +342,7 @@ TrainingPipelineOptions pipeline_options(const Recipe& r, const ImportedModel& i
   check_losses(r);
   static_cast<OutputLoss&>(o.loss) = one_loss(r);
   o.loss.terms = r.losses;
+  if (r.mixup > 0 || r.cutmix > 0) o.loss.samples = LossOptions::mixed;
   if (r.objective == "masked_token") {
     if (r.ignore_index && *r.ignore_index != kUncounted)
       throw Error(fmt::format("ignore_index: objective masked_token labels what it does not hide {}: leave it out",

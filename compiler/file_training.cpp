@@ -97,6 +97,8 @@ void refuse_other_keys(const Recipe& recipe) {
   expect(recipe.unfreeze.empty(), "unfreeze", "give it to the run");
   expect(recipe.ema == 0, "ema", "give it to the run");
   expect(recipe.accumulation == 1, "accumulation", "give it to the run");
+  expect(recipe.mixup == 0, "mixup", "give it to the run");
+  expect(recipe.cutmix == 0, "cutmix", "give it to the run");
   expect(!recipe.dropout, "dropout", "give it to the run");
   expect(recipe.schedule == "constant" && recipe.warmup_steps == 0, "schedule", "give it to the run");
   expect(recipe.optimizer == "sgd" || recipe.optimizer == "adagrad" || recipe.optimizer == "onnx_adam", "optimizer",

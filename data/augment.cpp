@@ -30,6 +30,48 @@ int64_t half_of(int64_t rest) {
   return rest % 2 == 0 ? half : half + half % 2;
 }
 
+// Pillow's conversion to and from HSV in bytes (after Python's colorsys), in its mixture of float and double.
+struct Hsv {
+  uint8_t hue = 0, saturation = 0, value = 0;
+};
+
+Hsv hsv_of(const uint8_t* rgb) {
+  const int r = rgb[0], g = rgb[1], b = rgb[2], most = std::max({r, g, b}), least = std::min({r, g, b});
+  if (most == least) return {0, 0, static_cast<uint8_t>(most)};
+  const auto range = static_cast<float>(most - least);
+  const float saturation = range / static_cast<float>(most), rc = static_cast<float>(most - r) / range,
+              gc = static_cast<float>(most - g) / range, bc = static_cast<float>(most - b) / range;
+  float hue = r == most ? bc - gc : g == most ? static_cast<float>(2.0 + rc - bc) : static_cast<float>(4.0 + gc - rc);
+  hue = static_cast<float>(std::fmod(hue / 6.0 + 1.0, 1.0));
+  return {static_cast<uint8_t>(hue * 255.0), static_cast<uint8_t>(saturation * 255.0), static_cast<uint8_t>(most)};
+}
+
+std::array<uint8_t, 3> rgb_of(const Hsv& hsv) {
+  const uint8_t v = hsv.value;
+  if (hsv.saturation == 0) return {v, v, v};
+  const double sixths = hsv.hue * 6.0 / 255.0;
+  const int sixth = static_cast<int>(sixths);
+  const auto f = static_cast<float>(sixths - sixth), saturation = static_cast<float>(hsv.saturation / 255.0);
+  const auto part = [v](double share) { return static_cast<uint8_t>(std::clamp(std::round(v * share), 0.0, 255.0)); };
+  const uint8_t p = part(1.0 - saturation), q = part(1.0 - saturation * f), t = part(1.0 - saturation * (1.0 - f));
+  const std::array<uint8_t, 3> of_sixth[] = {{v, t, p}, {q, v, p}, {p, v, t}, {p, q, v}, {t, p, v}, {v, p, q}};
+  return of_sixth[sixth % 6];
+}
+
+// In an order by chance, as ColorJitter does them.
+void change_colours(Image& image, const AugmentOptions& o, AugmentRandom& random) {
+  struct Change {
+    void (*make)(Image&, double);
+    double least, most;
+  };
+  std::vector<Change> changes;
+  if (o.color) changes = {{change_brightness, 0.6, 1.4}, {change_contrast, 0.6, 1.4}, {change_saturation, 0.6, 1.4}};
+  if (o.hue) changes.push_back({change_hue, -0.1, 0.1});
+  for (size_t i = changes.size(); i-- > 1;)
+    std::swap(changes[i], changes[static_cast<size_t>(random.below(static_cast<int64_t>(i) + 1))]);
+  for (const Change& change : changes) change.make(image, random.between(change.least, change.most));
+}
+
 Image middle(const Image& image, int64_t height, int64_t width) {
   const ImagePart part{half_of(image.height - height), half_of(image.width - width), height, width};
   return resize(image, part, height, width);
@@ -52,11 +94,9 @@ int64_t AugmentRandom::below(int64_t limit) {
 AugmentOptions augment_options(const std::vector<std::string>& names, double crop_scale) {
   AugmentOptions options;
   options.crop_scale = crop_scale;
-  const std::pair<const char*, bool AugmentOptions::*> kNames[] = {{"crop", &AugmentOptions::crop},
-                                                                   {"flip", &AugmentOptions::flip},
-                                                                   {"shift", &AugmentOptions::shift},
-                                                                   {"color", &AugmentOptions::color},
-                                                                   {"cutout", &AugmentOptions::cutout}};
+  const std::pair<const char*, bool AugmentOptions::*> kNames[] = {
+      {"crop", &AugmentOptions::crop},   {"flip", &AugmentOptions::flip}, {"shift", &AugmentOptions::shift},
+      {"color", &AugmentOptions::color}, {"hue", &AugmentOptions::hue},   {"cutout", &AugmentOptions::cutout}};
   Problems problems;
   for (const std::string& name : names) {
     const auto found = std::ranges::find(kNames, name, [](const auto& entry) { return std::string(entry.first); });
@@ -64,8 +104,8 @@ AugmentOptions augment_options(const std::vector<std::string>& names, double cro
       options.*found->second = true;
       continue;
     }
-    const std::string near = nearest(name, {"crop", "flip", "shift", "color", "cutout"});
-    problems.add("augment: crop, flip, shift, color or cutout expected, found '" + name + "'" +
+    const std::string near = nearest(name, {"crop", "flip", "shift", "color", "hue", "cutout"});
+    problems.add("augment: crop, flip, shift, color, hue or cutout expected, found '" + name + "'" +
                  (near.empty() ? "" : "; did you mean '" + near + "'?"));
   }
   problems.throw_if_any();
@@ -133,6 +173,16 @@ void change_saturation(Image& image, double factor) {
   }
 }
 
+void change_hue(Image& image, double turn) {
+  if (image.channels == 1) return;
+  const auto by = static_cast<uint8_t>(static_cast<int32_t>(turn * 255));
+  for (size_t i = 0; i < image.pixels.size(); i += 3) {
+    Hsv hsv = hsv_of(image.pixels.data() + i);
+    hsv.hue = static_cast<uint8_t>(hsv.hue + by);
+    std::ranges::copy(rgb_of(hsv), image.pixels.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
 void cut_out(Image& image, const std::array<uint8_t, 3>& fill, AugmentRandom& random) {
   const double area = static_cast<double>(image.height) * static_cast<double>(image.width);
   for (int i = 0; i < kAttempts; ++i) {
@@ -185,12 +235,7 @@ Image augmented(const Image& image, const ImageGeometry& g, const AugmentOptions
     const int64_t by_rows = random.below(2 * down + 1) - down, by_columns = random.below(2 * right + 1) - right;
     shift(result, by_rows, by_columns);
   }
-  if (o.color) {
-    void (*changes[])(Image&, double) = {change_brightness, change_contrast, change_saturation};
-    for (size_t i = std::size(changes); i-- > 1;)
-      std::swap(changes[i], changes[static_cast<size_t>(random.below(static_cast<int64_t>(i) + 1))]);
-    for (const auto& change : changes) change(result, random.between(0.6, 1.4));
-  }
+  if (o.color || o.hue) change_colours(result, o, random);
   if (o.cutout && random.unit() < 0.5) cut_out(result, o.fill, random);
   return result;
 }

@@ -30,11 +30,12 @@ struct AugmentOptions {
   bool flip = false;    // left to right, every other one
   bool shift = false;   // by up to an eighth of each side; what comes in is 0
   bool color = false;   // brightness, contrast and saturation times 0.6 to 1.4, in any order (ColorJitter)
+  bool hue = false;     // by up to a tenth of the circle, in any order with these (ColorJitter)
   bool cutout = false;  // every other one: a rectangle of 2 to 33 % of the area becomes `fill` (RandomErasing)
   double crop_scale = 0.08;
   std::array<uint8_t, 3> fill{};
 };
-// Of the names crop, flip, shift, color, cutout. Error naming one that is none.
+// Of the names crop, flip, shift, color, hue, cutout. Error naming one that is none.
 AugmentOptions augment_options(const std::vector<std::string>& names, double crop_scale);
 
 struct ImageGeometry {
@@ -55,6 +56,9 @@ void shift(Image& image, int64_t down, int64_t right);
 void change_brightness(Image& image, double factor);
 void change_contrast(Image& image, double factor);
 void change_saturation(Image& image, double factor);
+// torchvision's adjust_hue: by a part of the circle, -0.5 to 0.5, of the 256 that Pillow's HSV has, whose rounding
+// changes colours a little at any turn.
+void change_hue(Image& image, double turn);
 void cut_out(Image& image, const std::array<uint8_t, 3>& fill, AugmentRandom& random);
 
 }  // namespace halfstep

@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -30,6 +31,7 @@ class RangeSource final : public ByteSource {
     return got;
   }
   int64_t most_remaining() const override { return remaining_; }
+  FilePlace place() const override { return {file_, offset_}; }
 
  private:
   std::shared_ptr<const DataFile> file_;
@@ -117,6 +119,11 @@ class CheckedSource final : public ByteSource {
     return got;
   }
   int64_t most_remaining() const override { return std::min(inner_->most_remaining(), remaining_); }
+  FilePlace place() const override {
+    FilePlace place = inner_->place();
+    place.checked = true;
+    return place;
+  }
 
  private:
   std::unique_ptr<ByteSource> inner_;
@@ -140,6 +147,11 @@ DataFile::DataFile(const std::filesystem::path& path) : name_("'" + path.string(
     throw Error("cannot read data file " + name_ + ": it is not a regular file");
   }
   size_ = info.st_size;
+}
+
+DataFile::DataFile(int fd, std::string name) : name_(std::move(name)), fd_(fd) {
+  struct stat info{};
+  if (::fstat(fd_, &info) == 0) size_ = info.st_size;
 }
 
 DataFile::~DataFile() { ::close(fd_); }
@@ -184,17 +196,24 @@ void read_exactly(ByteSource& source, std::span<std::byte> into, const std::stri
                 " bytes expected, " + std::to_string(got) + " found");
 }
 
-Tensor read_elements(ByteSource& source, TensorType type) {
+void check_elements(const ByteSource& source, const TensorType& type) {
   const std::string where = source.name() + ": " + to_string(type);
   const int64_t bytes = checked_mul(checked_element_count(type.shape, where), size_of(type.dtype), where);
   if (const int64_t most = source.most_remaining(); bytes > most)
     throw Error(source.name() + ": its header announces " + to_string(type) + ", " + std::to_string(bytes) +
                 " bytes, but at most " + std::to_string(most) + " follow");
+}
+
+void refuse_more(const ByteSource& source, const TensorType& type) {
+  throw Error(source.name() + ": more bytes follow than its header announces (" + to_string(type) + ")");
+}
+
+Tensor read_elements(ByteSource& source, TensorType type) {
+  check_elements(source, type);
   Tensor tensor(std::move(type));
   read_exactly(source, tensor.data, "element data");
   std::byte extra;
-  if (source.read({&extra, 1}) != 0)
-    throw Error(source.name() + ": more bytes follow than its header announces (" + to_string(tensor.type) + ")");
+  if (source.read({&extra, 1}) != 0) refuse_more(source, tensor.type);
   return tensor;
 }
 

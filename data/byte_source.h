@@ -12,6 +12,15 @@
 
 namespace halfstep {
 
+class DataFile;
+
+// Where bytes lie as they are in a file; no file: nowhere, they are compressed.
+struct FilePlace {
+  std::shared_ptr<const DataFile> file{};
+  int64_t offset = 0;
+  bool checked = false;  // reading them all says whether they are right
+};
+
 class ByteSource {
  public:
   explicit ByteSource(std::string name) : name_(std::move(name)) {}
@@ -25,6 +34,8 @@ class ByteSource {
   virtual size_t read(std::span<std::byte> into) = 0;
   // At most this many bytes can follow.
   virtual int64_t most_remaining() const = 0;
+  // Of what is to be read next.
+  virtual FilePlace place() const { return {}; }
 
  private:
   std::string name_;
@@ -34,6 +45,8 @@ class ByteSource {
 class DataFile {
  public:
   explicit DataFile(const std::filesystem::path& path);
+  // Takes an open one; `name` is for messages.
+  DataFile(int fd, std::string name);
   ~DataFile();
   DataFile(const DataFile&) = delete;
   DataFile& operator=(const DataFile&) = delete;
@@ -64,6 +77,9 @@ std::unique_ptr<ByteSource> open_data_file(const std::filesystem::path& path);
 
 // Fills all of `into`; `what` says in the Error what was cut off: "header", "element data".
 void read_exactly(ByteSource& source, std::span<std::byte> into, const std::string& what);
+// Error unless the rest of the source may be so many elements; `refuse_more` is that of one that holds more.
+void check_elements(const ByteSource& source, const TensorType& type);
+[[noreturn]] void refuse_more(const ByteSource& source, const TensorType& type);
 // The rest of the source as one tensor: its size is checked before allocation, and nothing may follow it.
 Tensor read_elements(ByteSource& source, TensorType type);
 

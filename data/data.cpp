@@ -13,16 +13,18 @@ namespace halfstep {
 namespace {
 
 // Index of the first element that is not finite.
-std::optional<int64_t> first_non_finite(const Tensor& values) {
-  if (values.type.dtype == DType::f32) {
-    const std::span<const float> elements = values.as<float>();
-    const auto found = std::ranges::find_if(elements, [](float v) { return !std::isfinite(v); });
-    if (found == elements.end()) return std::nullopt;
-    return found - elements.begin();
-  }
-  for (int64_t i = 0; i < values.type.element_count(); ++i)
-    if (!std::isfinite(values.at(i))) return i;
-  return std::nullopt;
+std::optional<int64_t> first_non_finite(const SampleValues& values) {
+  int64_t found = -1;
+  if (values.type.dtype == DType::f32)
+    values.scan([&](int64_t first, std::span<const std::byte> bytes) {
+      const std::span elements(reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float));
+      const auto bad = std::ranges::find_if(elements, [](float v) { return !std::isfinite(v); });
+      if (bad != elements.end()) found = first + (bad - elements.begin());
+      return found < 0;
+    });
+  else
+    found = values.first_that_fails([](double v) { return std::isfinite(v); });
+  return found < 0 ? std::nullopt : std::optional(found);
 }
 
 void check_finite(const NamedArray& array) {
@@ -48,8 +50,14 @@ struct Bounds {
 
 void check_values(const NamedArray& array, const Bounds& bounds) {
   int64_t first = 0, count = 0;
-  for (int64_t i = array.values.type.element_count(); i-- > 0;)
-    if (!bounds.hold(array.values.at(i))) first = i, ++count;
+  const DType dtype = array.values.type.dtype;
+  const auto size = static_cast<size_t>(size_of(dtype));
+  array.values.scan([&](int64_t from, std::span<const std::byte> bytes) {
+    for (size_t at = 0; at < bytes.size(); at += size)
+      if (!bounds.hold(load_as_double(dtype, bytes.data() + at)) && count++ == 0)
+        first = from + static_cast<int64_t>(at / size);
+    return true;
+  });
   if (count == 0) return;
   const int64_t per_sample = array.values.type.element_count() / array.values.type.shape[0];
   throw Error(fmt::format(
@@ -70,7 +78,11 @@ int64_t Dataset::size() const {
 
 void keep_rows(Dataset& dataset, std::span<const int64_t> rows) {
   for (NamedArray& array : dataset.arrays) {
-    Tensor& values = array.values;
+    SampleValues& values = array.values;
+    if (values.stored) {
+      values = picked_rows(values, rows);
+      continue;
+    }
     const size_t row_bytes = values.data.size() / static_cast<size_t>(values.type.shape[0]);
     for (size_t i = 0; i < rows.size(); ++i)
       if (static_cast<size_t>(rows[i]) != i)

@@ -12,6 +12,7 @@
 #include "data/data_facts.h"
 #include "data/data_options.h"
 #include "data/image_files.h"
+#include "data/sample_values.h"
 #include "data/texts.h"
 #include "data/token_file.h"
 
@@ -19,7 +20,7 @@ namespace halfstep {
 
 struct NamedArray {
   std::string name;
-  Tensor values;                          // axis 0 counts samples
+  SampleValues values;                    // axis 0 counts samples
   std::vector<std::string> columns = {};  // of a table: names of the elements of a sample
 };
 

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 #include <string_view>
 #include <utility>
 
 #include "base/parallel.h"
 #include "data/sample_fit.h"
 #include "data/split.h"
+#include "data/table.h"
 
 namespace halfstep {
 namespace {
@@ -71,7 +73,18 @@ DataFeed::DataFeed(const Dataset& dataset, const Program& program, const FeedOpt
   } else {
     bind_arrays(program, std::move(inputs), options, problems);
   }
+  if (mix_share_) bind_mixer(program, options, problems);
   problems.throw_if_any();
+}
+
+void DataFeed::bind_mixer(const Program& program, const FeedOptions& options, Problems& problems) {
+  mixer_.emplace(options.mix, *mix_share_, problems);
+  if (!options.mix.any()) return;
+  if (texts_ || tokens_) problems.add("mixup and cutmix: texts cannot be mixed: leave them out");
+  if (loader_) mixer_->add(program.buffers[buffer_of(program, images_input_)], images_input_, problems);
+  for (const Binding& binding : bindings_)
+    if (!options.labels.contains(binding.name))
+      mixer_->add(program.buffers[buffer_of(program, binding.input)], binding.input, problems);
 }
 
 std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& problems) {
@@ -93,6 +106,8 @@ std::vector<InputPlace> DataFeed::data_inputs(const Program& program, Problems& 
       reserve(buffer, DType::i32, iteration_);
     } else if (buffer.name == kStepSeed) {
       reserve(buffer, DType::i64, seed_);
+    } else if (buffer.name == kStepMixShare) {
+      reserve(buffer, DType::f32, mix_share_);
     } else {
       inputs.push_back({&buffer, place});
     }
@@ -316,7 +331,8 @@ void DataFeed::check(const ValueRanges& ranges) const {
     for (const Binding& binding : bindings_) {
       if (binding.array != &array.values) continue;
       if (!array.columns.empty()) {
-        if (!is_floating(binding.dtype)) check_ranges({{{binding.name, picked_integers(binding)}}}, ranges);
+        if (!is_floating(binding.dtype))
+          check_ranges({{{binding.name, *integer_columns(*binding.array, binding.picks)}}}, ranges);
         continue;
       }
       if (const std::optional<LabelRange> labels = label_range(ranges, binding.name))
@@ -327,22 +343,6 @@ void DataFeed::check(const ValueRanges& ranges) const {
   check_ranges(dataset_, by_array);
   if (texts_)
     if (const auto rows = ranges.rows.find(texts_input_); rows != ranges.rows.end()) texts_->check(rows->second);
-}
-
-Tensor DataFeed::picked_integers(const Binding& binding) {
-  constexpr float kMost = 1 << 24;  // above it f32 has no odd numbers
-  const std::span<const float> values = binding.array->as<float>();
-  const int64_t columns = binding.array->type.shape[1], rows = binding.array->type.shape[0];
-  Tensor integers({DType::i64, {rows, binding.elements}});
-  const std::span<int64_t> to = integers.as<int64_t>();
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t i = 0; i < binding.elements; ++i) {
-      const int64_t column = binding.picks.empty() ? i : binding.picks[static_cast<size_t>(i)];
-      const float value = values[static_cast<size_t>(row * columns + column)];
-      if (value != std::nearbyint(value) || std::abs(value) > kMost) return {};
-      to[static_cast<size_t>(row * binding.elements + i)] = static_cast<int64_t>(value);
-    }
-  return integers;
 }
 
 std::optional<TokenMeasures> DataFeed::measure(double loss, double samples_per_second) const {
@@ -379,8 +379,7 @@ void DataFeed::bind(const Buffer& input, size_t index, const Part& part, const F
   const bool scaled = options.normalization.contains(input.name.text) || options.labels.contains(input.name.text);
   const bool of_table = !part.array->columns.empty();
   if (of_table && !is_floating(input.type.dtype)) {
-    const Tensor integers = fit.kind == SampleFit::none ? Tensor() : picked_integers(binding);
-    if (integers.type.shape.empty() && fit.kind != SampleFit::none)
+    if (fit.kind != SampleFit::none && !integer_columns(*binding.array, binding.picks))
       problems.add(where + "it takes integers up to 2^24 of a table, and " + part.name() +
                    " holds others: standardize is for columns of measurements");
   } else if (const std::string problem = conversion_problem(input, *part.array, scaled); !problem.empty()) {
@@ -453,41 +452,53 @@ void DataFeed::copy_sample(const Binding& binding, const std::byte* from, std::b
   }
 }
 
+void DataFeed::copy_rows(const Binding& binding, std::span<const int64_t> samples, const StepInputs& step,
+                         int64_t begin, int64_t end, std::span<std::byte> to) const {
+  const int64_t to_bytes = binding.elements * size_of(binding.dtype);
+  const int64_t element_bytes = size_of(binding.array->type.dtype);
+  std::vector<std::byte> read, turned(static_cast<size_t>(binding.columns > 0 ? binding.array->row_bytes() : 0)),
+      picked(binding.picks.size() * static_cast<size_t>(element_bytes));
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t sample = samples[std::min(static_cast<size_t>(row), samples.size() - 1)];
+    const std::byte* from = binding.array->row(sample, read);
+    if (!binding.picks.empty()) {
+      for (size_t i = 0; i < binding.picks.size(); ++i)
+        std::memcpy(picked.data() + i * static_cast<size_t>(element_bytes), from + binding.picks[i] * element_bytes,
+                    static_cast<size_t>(element_bytes));
+      from = picked.data();
+    }
+    if (binding.columns > 0) {
+      transpose(from, turned.data(), binding.elements, binding.columns, element_bytes);
+      from = turned.data();
+    }
+    copy_sample(binding, from, to.data() + row * to_bytes);
+    if (!binding.image || step.use != StepInputs::trained_on) continue;
+    const AugmentRandom random(step.seed, 0, step.iteration * batch_ + row);
+    const Image changed =
+        augmented(read_pixels(to.data() + row * to_bytes, *binding.image), binding.image->geometry, augment_, random);
+    write_pixels(changed, *binding.image, to.data() + row * to_bytes);
+  }
+}
+
 void DataFeed::fill(std::span<const int64_t> samples, const StepInputs& step,
                     std::span<const std::span<std::byte>> staging) const {
   require(!samples.empty() && static_cast<int64_t>(samples.size()) <= batch_, "a batch holds 1 to batch() samples");
   for (const Binding& binding : bindings_) {
     const std::span<std::byte> to = staging[binding.input];
     const int64_t to_bytes = binding.elements * size_of(binding.dtype);
-    const int64_t from_bytes = binding.array->type.byte_count() / binding.array->type.shape[0];
-    const int64_t element_bytes = size_of(binding.array->type.dtype);
     require(static_cast<int64_t>(to.size()) == to_bytes * batch_, "staging span has the input's size");
-    const auto copy_rows = [&](int64_t begin, int64_t end) {
-      std::vector<std::byte> turned(static_cast<size_t>(binding.columns > 0 ? from_bytes : 0));
-      std::vector<std::byte> picked(binding.picks.size() * static_cast<size_t>(element_bytes));
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t sample = samples[std::min(static_cast<size_t>(row), samples.size() - 1)];
-        const std::byte* from = binding.array->data.data() + sample * from_bytes;
-        if (!binding.picks.empty()) {
-          for (size_t i = 0; i < binding.picks.size(); ++i)
-            std::memcpy(picked.data() + i * static_cast<size_t>(element_bytes), from + binding.picks[i] * element_bytes,
-                        static_cast<size_t>(element_bytes));
-          from = picked.data();
-        }
-        if (binding.columns > 0) {
-          transpose(from, turned.data(), binding.elements, binding.columns, element_bytes);
-          from = turned.data();
-        }
-        copy_sample(binding, from, to.data() + row * to_bytes);
-        if (binding.image && step.use == StepInputs::trained_on) {
-          const AugmentRandom random(step.seed, 0, step.iteration * batch_ + row);
-          write_pixels(augmented(read_pixels(to.data() + row * to_bytes, *binding.image), binding.image->geometry,
-                                 augment_, random),
-                       *binding.image, to.data() + row * to_bytes);
-        }
+    std::mutex mutex;
+    std::string problem;
+    const auto copy = [&](int64_t begin, int64_t end) {
+      try {
+        copy_rows(binding, samples, step, begin, end, to);
+      } catch (const std::exception& e) {
+        const std::lock_guard lock(mutex);
+        problem = e.what();
       }
     };
-    parallel_stretches(batch_, copy_rows, kBytesWorthAThread / std::max<int64_t>(to_bytes, 1));
+    parallel_stretches(batch_, copy, kBytesWorthAThread / std::max<int64_t>(to_bytes, 1));
+    if (!problem.empty()) throw Error(problem);
   }
   if (texts_) texts_->fill(samples, staging);
   if (loader_) {
@@ -498,6 +509,8 @@ void DataFeed::fill(std::span<const int64_t> samples, const StepInputs& step,
       std::memcpy(to.data() + row * bytes, to.data() + (samples.size() - 1) * bytes, bytes);
   }
   if (tokens_) tokens_->fill(samples, step.seed, step.iteration, staging);
+  if (mixer_)
+    mixer_->apply(step.use == StepInputs::trained_on ? mixer_->draw(step.seed, step.iteration) : BatchMix(), staging);
   for (const Constant& constant : constants_) std::ranges::copy(constant.bytes, staging[constant.input].begin());
   if (learning_rate_) {
     const std::span<const double> shares = step.rate_shares;

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "data/data.h"
 #include "data/image_loader.h"
+#include "data/mix.h"
 #include "data/sample_order.h"
 #include "data/token_feed.h"
 #include "program/program.h"
@@ -32,7 +33,7 @@ struct StepInputs {
   std::span<const double> rate_shares{};  // of it for each of these; empty: all have it
   int64_t iteration = 0;                  // i32[]
   uint64_t seed = 0;                      // i64[]
-  // Changes image arrays by chance, by (seed, iteration, place in the batch).
+  // In training image arrays are changed by chance, by (seed, iteration, place in the batch), and batches mixed.
   enum Use : uint8_t { looked_at, trained_on } use = looked_at;
 };
 
@@ -46,6 +47,7 @@ struct FeedOptions {
   std::vector<std::string> augment{};
   double crop_scale = 1;
   std::array<uint8_t, 3> cutout_fill{};  // what a part of an image becomes that augment's cutout takes
+  MixOptions mix{};                      // of programs with a share to mix by
 };
 
 // Binds the arrays or the tokens of a data set to the inputs of one program and fills batches. The data set must
@@ -85,7 +87,7 @@ class DataFeed {
   struct Binding {
     std::string name;  // of the input
     size_t input = 0;  // index among the program's inputs
-    const Tensor* array = nullptr;
+    const SampleValues* array = nullptr;
     DType dtype = DType::f32;           // of the input
     int64_t elements = 0;               // a sample
     int64_t columns = 0;                // of the samples in the array as matrices, which are transposed; 0: are not
@@ -116,6 +118,7 @@ class DataFeed {
   void bind_images(const ImageSpan& images, std::vector<InputPlace>& inputs, const FeedOptions& options);
   // Takes the inputs of the texts out of `inputs`.
   void bind_texts(const TextSpan& texts, std::vector<InputPlace>& inputs, const FeedOptions& options);
+  void bind_mixer(const Program& program, const FeedOptions& options, Problems& problems);
   // Takes the inputs that have a default out of `inputs`.
   void bind_constants(std::vector<InputPlace>& inputs);
   // Pairs of inputs with what is called like them; takes them out of `inputs`, and leaves what no input is called like.
@@ -123,8 +126,8 @@ class DataFeed {
   void bind(const Buffer& input, size_t index, const Part& part, const FeedOptions& options, Problems& problems);
   static void normalize(const Buffer& input, const Normalization& normalization, Binding& binding, Problems& problems);
   static void copy_sample(const Binding& binding, const std::byte* from, std::byte* to);
-  // The values of columns that an input of integers takes.
-  static Tensor picked_integers(const Binding& binding);
+  void copy_rows(const Binding& binding, std::span<const int64_t> samples, const StepInputs& step, int64_t begin,
+                 int64_t end, std::span<std::byte> to) const;
 
   const Dataset& dataset_;
   std::vector<std::string> class_arrays_;
@@ -137,8 +140,9 @@ class DataFeed {
   AugmentOptions augment_;  // of arrays
   std::vector<Constant> constants_;
   std::vector<std::string> remarks_;
-  std::optional<size_t> learning_rate_, iteration_, seed_;  // their places among the program's inputs
-  size_t rates_ = 1;                                        // elements of the learning rate
+  std::optional<size_t> learning_rate_, iteration_, seed_, mix_share_;  // places among the program's inputs
+  std::optional<BatchMixer> mixer_;
+  size_t rates_ = 1;  // elements of the learning rate
   int64_t batch_ = 0;
 };
 

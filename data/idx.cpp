@@ -35,7 +35,9 @@ void reverse_bytes_of_elements(Tensor& tensor) {
 
 }  // namespace
 
-Tensor read_idx(ByteSource& source) {
+Tensor read_idx(ByteSource& source) { return read_idx_samples(source, kAllInMemory).tensor(); }
+
+SampleValues read_idx_samples(ByteSource& source, int64_t memory) {
   std::array<uint8_t, 4> magic{};
   read_exactly(source, std::as_writable_bytes(std::span(magic)), "header");
   if (magic[0] != 0 || magic[1] != 0)
@@ -50,8 +52,9 @@ Tensor read_idx(ByteSource& source) {
     read_exactly(source, std::as_writable_bytes(std::span(b)), "header");
     type.shape.push_back(int64_t{b[0]} << 24 | int64_t{b[1]} << 16 | int64_t{b[2]} << 8 | int64_t{b[3]});
   }
+  if (size_of(*dtype) == 1) return read_samples(source, std::move(type), memory);
   Tensor tensor = read_elements(source, std::move(type));
-  if (std::endian::native == std::endian::little && size_of(*dtype) > 1) reverse_bytes_of_elements(tensor);
+  if (std::endian::native == std::endian::little) reverse_bytes_of_elements(tensor);
   return tensor;
 }
 

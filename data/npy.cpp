@@ -144,6 +144,15 @@ std::string read_header_text(ByteSource& source) {
   return text;
 }
 
+TensorType type_of(const NpyHeader& header, const ByteSource& source) {
+  const auto code = std::ranges::find(kTypeCodes, header.descr, &TypeCode::descr);
+  if (code == kTypeCodes.end())
+    throw Error(source.name() + ": element type '" + printable(header.descr) +
+                "' is not supported: save it little-endian as float16, float32, float64, uint8, int8, int32, int64 or "
+                "bool");
+  return {code->dtype, header.shape};
+}
+
 }  // namespace
 
 std::string_view npy_descr(DType dtype) { return std::ranges::find(kTypeCodes, dtype, &TypeCode::dtype)->descr; }
@@ -156,20 +165,24 @@ NpyHeader read_npy_header(ByteSource& source) {
   return {*header.descr, *header.fortran_order, *header.shape};
 }
 
-Tensor read_npy(ByteSource& source) {
+Tensor read_npy(ByteSource& source) { return read_npy_samples(source, kAllInMemory).tensor(); }
+
+SampleValues read_npy_samples(ByteSource& source, int64_t memory) {
   const NpyHeader header = read_npy_header(source);
-  const auto code = std::ranges::find(kTypeCodes, header.descr, &TypeCode::descr);
-  if (code == kTypeCodes.end())
-    throw Error(source.name() + ": element type '" + printable(header.descr) +
-                "' is not supported: save it little-endian as float16, float32, float64, uint8, int8, int32, int64 or "
-                "bool");
-  TensorType type{code->dtype, header.shape};
-  if (!header.fortran_order) return read_elements(source, std::move(type));
+  TensorType type = type_of(header, source);
+  if (!header.fortran_order) return read_samples(source, std::move(type), memory);
   // Column-major bytes are the row-major bytes of the transposed array.
   std::ranges::reverse(type.shape);
   std::vector<int64_t> reversed(type.shape.size());
   for (size_t i = 0; i < reversed.size(); ++i) reversed[i] = static_cast<int64_t>(reversed.size() - 1 - i);
   return read_elements(source, std::move(type)).transpose(reversed);
+}
+
+TensorType read_npy_type(ByteSource& source) {
+  const NpyHeader header = read_npy_header(source);
+  if (header.fortran_order && header.shape.size() > 1)
+    throw Error(source.name() + ": it is in Fortran order: save it by numpy.ascontiguousarray");
+  return type_of(header, source);
 }
 
 }  // namespace halfstep

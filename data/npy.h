@@ -2,9 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string_view>
 
-#include "data/byte_source.h"
+#include "data/sample_values.h"
 
 namespace halfstep {
 
@@ -24,7 +25,14 @@ std::string_view npy_descr(DType dtype);
 // Little-endian arrays of the types of base/dtype.h; Fortran order is transposed to row-major. Throws Error.
 Tensor read_npy(ByteSource& source);
 
+// The same; beyond `memory` bytes samples stay where they are (see read_samples), unless they are in Fortran order.
+SampleValues read_npy_samples(ByteSource& source, int64_t memory);
+
+// The type of what follows the header as samples, one after the other. Error for Fortran order, where they are none.
+TensorType read_npy_type(ByteSource& source);
+
 // Members stored or deflated, zip64 included; names lose their ".npy". Throws Error naming the member.
 FileTensors read_npz(const std::filesystem::path& path);
+std::map<std::string, SampleValues> read_npz_samples(const std::filesystem::path& path, int64_t memory);
 
 }  // namespace halfstep

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "base/checked.h"
@@ -38,15 +39,17 @@ class Archive {
   explicit Archive(const std::filesystem::path& path)
       : file_(std::make_shared<const DataFile>(path)), where_("data file " + file_->name()) {}
 
-  FileTensors read() const {
+  // By name, what `read` makes of a member's source.
+  template <typename Array>
+  std::map<std::string, Array> read(const std::function<Array(ByteSource&)>& read) const {
     std::vector<Member> members = directory();
     for (Member& member : members) locate(member);
     refuse_overlaps(members);
-    FileTensors arrays;
+    std::map<std::string, Array> arrays;
     for (const Member& member : members) {
       std::string name = member.name;
       if (name.ends_with(".npy")) name.resize(name.size() - 4);
-      if (!arrays.emplace(name, read_member(member)).second) fail("two members are named '" + member.name + "'");
+      if (!arrays.emplace(name, read(*source_of(member))).second) fail("two members are named '" + member.name + "'");
     }
     return arrays;
   }
@@ -147,7 +150,7 @@ class Archive {
         fail("members '" + members[i - 1].name + "' and '" + members[i].name + "' overlap");
   }
 
-  Tensor read_member(const Member& m) const {
+  std::unique_ptr<ByteSource> source_of(const Member& m) const {
     const std::string name = where_ + " member '" + m.name + "'";
     if (m.flags & kEncrypted) throw Error(name + ": encrypted members are not supported");
     if (m.method != kStored && m.method != kDeflated)
@@ -155,7 +158,7 @@ class Archive {
                   " is not supported: save with numpy.savez or savez_compressed");
     std::unique_ptr<ByteSource> source = open_range(file_, name, m.data, m.compressed);
     if (m.method == kDeflated) source = open_inflated(std::move(source), Compression::raw_deflate);
-    return read_npy(*open_checked(std::move(source), m.crc, m.size));
+    return open_checked(std::move(source), m.crc, m.size);
   }
 
   std::shared_ptr<const DataFile> file_;
@@ -164,6 +167,10 @@ class Archive {
 
 }  // namespace
 
-FileTensors read_npz(const std::filesystem::path& path) { return Archive(path).read(); }
+FileTensors read_npz(const std::filesystem::path& path) { return Archive(path).read<Tensor>(read_npy); }
+
+std::map<std::string, SampleValues> read_npz_samples(const std::filesystem::path& path, int64_t memory) {
+  return Archive(path).read<SampleValues>([memory](ByteSource& source) { return read_npy_samples(source, memory); });
+}
 
 }  // namespace halfstep

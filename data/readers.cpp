@@ -9,11 +9,12 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "data/hdf5.h"
 #include "data/idx.h"
 #include "data/image_folder.h"
 #include "data/npy.h"
+#include "data/shards.h"
 #include "data/table.h"
-#include "data/tar_files.h"
 
 namespace halfstep {
 namespace {
@@ -26,13 +27,19 @@ std::string alternatives(const auto& rows) {
   return text;
 }
 
-Tensor read_array(const std::filesystem::path& path) {
+SampleValues read_array(const std::filesystem::path& path, const DataOptions& options) {
+  if (const auto named = hdf5_name(path.string())) {
+    if (named->second == "/")
+      throw Error("data file '" + path.string() + "': it may hold several datasets: name one as '" + path.string() +
+                  ":/NAME', or give its path alone, without a name before it");
+    return read_hdf5(named->first, named->second, options.data_memory.bytes);
+  }
   constexpr size_t kHead = 16;  // longer than any magic
   std::string head(kHead, '\0');
   head.resize(open_data_file(path)->read(std::as_writable_bytes(std::span(head))));
   const std::unique_ptr<ByteSource> source = open_data_file(path);
   for (const ArrayReader& reader : array_readers())
-    if (head.starts_with(reader.magic)) return reader.read(*source);
+    if (head.starts_with(reader.magic)) return reader.read(*source, options.data_memory.bytes);
   if (head.starts_with("PK"))
     throw Error(source->name() + ": it is an archive of several arrays: give its path alone, without a name before it");
   throw Error(source->name() + ": an " + alternatives(array_readers()) + " file expected");
@@ -52,8 +59,8 @@ Dataset open_idx_directory(const DataRequest& request) {
   const std::string& directory = request.specification;
   const std::string prefix = request.split == Split::train ? "train" : "t10k";
   std::vector<NamedArray> arrays;
-  arrays.push_back({"images", read_array(find_idx_file(directory, prefix + "-images-idx3-ubyte"))});
-  arrays.push_back({"labels", read_array(find_idx_file(directory, prefix + "-labels-idx1-ubyte"))});
+  arrays.push_back({"images", read_array(find_idx_file(directory, prefix + "-images-idx3-ubyte"), request.options)});
+  arrays.push_back({"labels", read_array(find_idx_file(directory, prefix + "-labels-idx1-ubyte"), request.options)});
   return make_dataset(std::move(arrays));
 }
 
@@ -66,7 +73,7 @@ Dataset open_named_files(const DataRequest& request) {
     const size_t equals = part.find('=');
     if (equals == 0 || equals == std::string::npos || equals + 1 == part.size())
       throw Error("data '" + specification + "': NAME=FILE expected, '" + part + "' found");
-    arrays.push_back({part.substr(0, equals), read_array(part.substr(equals + 1))});
+    arrays.push_back({part.substr(0, equals), read_array(part.substr(equals + 1), request.options)});
     begin = end + 1;
   }
   return make_dataset(std::move(arrays));
@@ -75,9 +82,35 @@ Dataset open_named_files(const DataRequest& request) {
 Dataset open_npz(const DataRequest& request) {
   const std::string& path = request.specification;
   std::vector<NamedArray> arrays;
-  for (auto& [array_name, values] : read_npz(path)) arrays.push_back({array_name, std::move(values)});
+  for (auto& [array_name, values] : read_npz_samples(path, request.options.data_memory.bytes))
+    arrays.push_back({array_name, std::move(values)});
   if (arrays.empty()) throw Error("data file '" + path + "': the archive holds no arrays");
   return make_dataset(std::move(arrays));
+}
+
+// Its root's datasets by their names, or the one that is named.
+Dataset open_hdf5(const DataRequest& request) {
+  const auto [file, dataset] = *hdf5_name(request.specification);
+  std::vector<std::string> names{dataset};
+  if (dataset == "/") names = hdf5_datasets(file);
+  if (names.empty())
+    throw Error("data file '" + file + "': there is no dataset at its root: name one as '" + file + ":/GROUP/NAME'");
+  std::vector<NamedArray> arrays;
+  for (const std::string& name : names)
+    arrays.push_back({name.substr(name.rfind('/') + 1), read_hdf5(file, name, request.options.data_memory.bytes)});
+  return make_dataset(std::move(arrays));
+}
+
+bool names_parquet(const std::string& path) {
+  return path.ends_with(".parquet") && path.find('=') == std::string::npos;
+}
+
+[[noreturn]] void refuse_parquet(const std::string& path) {
+  const std::string table = path.substr(0, path.size() - std::string_view(".parquet").size()) + ".csv";
+  throw Error("data '" + path +
+              "': Parquet is not read; pyarrow makes a table of it: python3 -c \"import pyarrow.csv, pyarrow.parquet; "
+              "pyarrow.csv.write_csv(pyarrow.parquet.read_table('" +
+              path + "'), '" + table + "')\"");
 }
 
 bool names_table(const std::string& specification) {
@@ -162,8 +195,8 @@ bool names_files(const std::string& specification) {
 }
 
 constexpr ArrayReader kArrayReaders[] = {
-    {"IDX", std::string_view("\0\0", 2), read_idx},
-    {"NPY", kNpyMagic, read_npy},
+    {"IDX", std::string_view("\0\0", 2), read_idx_samples},
+    {"NPY", kNpyMagic, read_npy_samples},
 };
 
 constexpr DatasetReader kDatasetReaders[] = {
@@ -176,6 +209,9 @@ constexpr DatasetReader kDatasetReaders[] = {
     {"tar shards",
      [](const std::string& path) { return path.ends_with(".tar") && path.find('=') == std::string::npos; },
      open_tar_shards},
+    {"an .h5 file or FILE.h5:/DATASET",
+     [](const std::string& path) { return path.find('=') == std::string::npos && hdf5_name(path).has_value(); },
+     open_hdf5},
     {"a .csv or .tsv file", names_table, open_table, nullptr, true},
     {"- (standard input: an .npz file or a table)", [](const std::string& path) { return path == "-"; },
      open_standard_input},
@@ -198,6 +234,7 @@ const DatasetReader* reader_of(const std::string& specification) {
 
 Dataset open_dataset(const std::string& specification, Split split, const DataOptions& options,
                      const DataFacts& facts) {
+  if (names_parquet(specification)) refuse_parquet(specification);
   if (const DatasetReader* reader = reader_of(specification))
     return reader->open({specification, split, options, facts});
   // Opening it says why it cannot be read before the form is explained.

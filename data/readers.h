@@ -12,9 +12,9 @@ namespace halfstep {
 
 // One array in a file, gzipped or not.
 struct ArrayReader {
-  std::string_view form;   // "NPY"
-  std::string_view magic;  // how it begins
-  Tensor (*read)(ByteSource& source);
+  std::string_view form;                                     // "NPY"
+  std::string_view magic;                                    // how it begins
+  SampleValues (*read)(ByteSource& source, int64_t memory);  // bytes, beyond which they may stay in their file
 };
 std::span<const ArrayReader> array_readers();
 

@@ -26,29 +26,20 @@ bool can_convert(DType from, DType to) {
   return !is_floating(from) && (to == DType::i32 || to == DType::i64);
 }
 
-// Index of the first element that `holds` is false for.
-template <typename Holds>
-std::optional<int64_t> first_that_fails(const Tensor& values, Holds&& holds) {
-  for (int64_t i = 0; i < values.type.element_count(); ++i)
-    if (!holds(values.at(i))) return i;
-  return std::nullopt;
-}
-
 // Bytes above 1 are no truth values.
-bool holds_bytes(const Tensor& values) {
-  return values.type.dtype == DType::u8 &&
-         std::ranges::any_of(values.as<uint8_t>(), [](uint8_t value) { return value > 1; });
+bool holds_bytes(const SampleValues& values) {
+  return values.type.dtype == DType::u8 && values.first_that_fails([](double v) { return v <= 1; }) >= 0;
 }
 
-std::optional<int64_t> first_out_of_range(const Tensor& values, DType to) {
+// -1: none is.
+int64_t first_out_of_range(const SampleValues& values, DType to) {
   const DType from = values.type.dtype;
   if (from == DType::i64 && to == DType::i32)
-    return first_that_fails(values, [](double v) { return v >= INT32_MIN && v <= INT32_MAX; });
+    return values.first_that_fails([](double v) { return v >= INT32_MIN && v <= INT32_MAX; });
   if ((from == DType::f64 && is_floating(to) && to != DType::f64) || (from != to && to == DType::f16))
-    return first_that_fails(values, [to](double v) {
-      return std::abs(v) <= (to == DType::f16 ? 65504.0 : std::numeric_limits<float>::max());
-    });
-  return std::nullopt;
+    return values.first_that_fails(
+        [to](double v) { return std::abs(v) <= (to == DType::f16 ? 65504.0 : std::numeric_limits<float>::max()); });
+  return -1;
 }
 
 }  // namespace
@@ -110,8 +101,8 @@ std::string conversion_problem(const Buffer& input, const NamedArray& array, boo
     return found +
            ": say with scale what they are multiplied by (0.00392157 makes 0 to 255 0 to 1, 1 leaves them as "
            "they are), or store floating numbers";
-  if (const std::optional<int64_t> first = first_out_of_range(array.values, to))
-    return found + ", and its element " + std::to_string(*first) + " is beyond " + std::string(name(to));
+  if (const int64_t first = first_out_of_range(array.values, to); first >= 0)
+    return found + ", and its element " + std::to_string(first) + " is beyond " + std::string(name(to));
   return "";
 }
 

@@ -100,17 +100,6 @@ void remark_on_classes(const ClassLabels& labels, std::span<const int64_t> out, 
   say(not_trained, "without a sample in the training part");
 }
 
-Tensor rows_of(const Tensor& values, std::span<const int64_t> rows) {
-  TensorType type = values.type;
-  type.shape[0] = static_cast<int64_t>(rows.size());
-  Tensor picked(type);
-  const size_t row_bytes = values.data.size() / static_cast<size_t>(values.type.shape[0]);
-  for (size_t i = 0; i < rows.size(); ++i)
-    std::memcpy(picked.data.data() + i * row_bytes, values.data.data() + static_cast<size_t>(rows[i]) * row_bytes,
-                row_bytes);
-  return picked;
-}
-
 std::pair<Dataset, Dataset> split_tokens(const Dataset& dataset, const SplitOptions& options) {
   if (options.folds > 0)
     throw Error("folds: a stream of tokens has no samples to deal out: hold its end out with test_fraction");
@@ -144,8 +133,8 @@ std::optional<ClassLabels> class_labels(const Dataset& dataset, std::span<const 
   std::set<int64_t> distinct;
   const int64_t samples = found->values.type.shape[0];
   labels.of_sample.reserve(static_cast<size_t>(samples));
-  for (int64_t i = 0; i < samples; ++i) {
-    labels.of_sample.push_back(static_cast<int64_t>(found->values.at(i)));
+  for (const double label : found->values.values()) {
+    labels.of_sample.push_back(static_cast<int64_t>(label));
     if (distinct.insert(labels.of_sample.back()).second && static_cast<int64_t>(distinct.size()) > (samples + 1) / 2)
       return std::nullopt;
   }
@@ -196,7 +185,7 @@ std::pair<Dataset, Dataset> split_dataset(Dataset all, const SplitOptions& optio
   Dataset test;
   test.facts = all.facts;
   for (const NamedArray& array : all.arrays)
-    test.arrays.push_back({array.name, rows_of(array.values, out), array.columns});
+    test.arrays.push_back({array.name, picked_rows(array.values, out), array.columns});
   if (all.images) {
     test.images = ImageSpan{all.images->files, {}, false, all.images->options};
     for (const int64_t row : out) test.images->rows.push_back(all.images->rows[static_cast<size_t>(row)]);

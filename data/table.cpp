@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <unordered_map>
 
 #include "base/error.h"
 #include "base/printable.h"
 #include "data/csv.h"
 #include "data/image_folder.h"
+#include "data/label_columns.h"
 #include "data/sample_order.h"
 #include "data/table_layout.h"
 #include "data/tokenizer.h"
@@ -19,24 +19,7 @@
 namespace halfstep {
 namespace {
 
-constexpr size_t kMostClasses = size_t{1} << 16;
 constexpr size_t kProblemsShown = 10;
-
-// Bytes that grow with their elements; `expected` of them at the end, as far as one can tell.
-template <typename T>
-void append(std::vector<std::byte>& to, std::span<const T> values, size_t expected) {
-  const size_t at = to.size(), bytes = values.size_bytes();
-  if (to.capacity() < at + bytes) to.reserve(std::max({at + bytes, at + at / 2, expected}));
-  to.resize(at + bytes);
-  std::memcpy(to.data() + at, values.data(), bytes);
-}
-
-bool is_whole(double value) { return std::nearbyint(value) == value && std::abs(value) <= 0x1p53; }
-
-std::string shown(std::string_view text) {
-  constexpr size_t kMost = 40;
-  return "'" + printable(text.substr(0, kMost)) + (text.size() > kMost ? "..." : "") + "'";
-}
 
 // Rows that cannot be read: counted, the first ones described.
 class BadRows {
@@ -62,84 +45,10 @@ class BadRows {
   size_t count_ = 0;
 };
 
-// The label columns as they come.
-class Labels {
- public:
-  Labels(size_t columns, const DataFacts& facts, bool texts) : columns_(columns), texts_(texts) {
-    for (size_t i = 0; i < facts.classes.size(); ++i) ids_.emplace(facts.classes[i], static_cast<uint32_t>(i));
-    fixed_ = !facts.classes.empty();
-  }
-  // Why the field is none; empty: it was taken. `text_found` where numbers were expected and texts may come.
-  std::string take(std::string_view field, bool& text_found) {
-    field = trimmed(field);
-    if (texts_) return take_text(field);
-    const std::optional<double> number = field_number(field);
-    if (!number) {
-      text_found = columns_ == 1;
-      return shown(field) + " is no number" + (columns_ > 1 ? ", as several label columns need" : "");
-    }
-    whole_ = whole_ && is_whole(*number), bits_ = bits_ && (*number == 0 || *number == 1);
-    row_.push_back(*number);
-    return "";
-  }
-  void end_row(bool good) {
-    if (good) append<double>(values_, row_, 0);
-    row_.clear();
-  }
-  // The array, and the classes' names in sorted order where they are texts.
-  Tensor finish(int64_t rows, std::vector<std::string>& classes) {
-    Shape shape{rows};
-    if (columns_ > 1) shape.push_back(static_cast<int64_t>(columns_));
-    std::vector<double> place(ids_.size());
-    if (texts_ && !fixed_) {
-      for (const auto& [text, id] : ids_) classes.push_back(text);
-      std::ranges::sort(classes);
-      for (size_t i = 0; i < classes.size(); ++i) place[ids_.at(classes[i])] = static_cast<double>(i);
-    }
-    Tensor labels({columns_ > 1 && bits_ ? DType::u8 : whole_ && columns_ == 1 ? DType::i64 : DType::f32, shape});
-    for (int64_t i = 0; i < labels.type.element_count(); ++i) {
-      double value = 0;
-      std::memcpy(&value, values_.data() + static_cast<size_t>(i) * sizeof value, sizeof value);
-      labels.set(i, texts_ && !fixed_ ? place[static_cast<size_t>(value)] : value);
-    }
-    return labels;
-  }
-
- private:
-  std::string take_text(std::string_view field) {
-    const auto found = ids_.find(std::string(field));
-    if (found != ids_.end()) {
-      row_.push_back(found->second);
-      return "";
-    }
-    if (fixed_) {
-      std::vector<std::string> known;
-      for (const auto& [text, id] : ids_) known.push_back(text);
-      const std::string near = nearest(std::string(field), known);
-      return shown(field) + " is none of the run's " + std::to_string(ids_.size()) + " classes" +
-             (near.empty() ? "" : "; did you mean '" + near + "'?");
-    }
-    if (printable(field) != field) return shown(field) + " is no UTF-8, or holds control characters";
-    if (ids_.size() == kMostClasses)
-      throw Error(
-          fmt::format("more than {} different labels, the last of them {}: is it the column of the labels? "
-                      "label_column names another",
-                      kMostClasses, shown(field)));
-    row_.push_back(static_cast<double>(ids_.size()));
-    ids_.emplace(field, static_cast<uint32_t>(ids_.size()));
-    return "";
-  }
-
-  size_t columns_;
-  bool texts_, fixed_ = false, whole_ = true, bits_ = true;
-  std::unordered_map<std::string, uint32_t> ids_;
-  std::vector<double> row_;
-  std::vector<std::byte> values_;  // doubles
-};
-
 std::string problem_of(std::string_view field) {
-  if (is_missing(field)) return trimmed(field).empty() ? "it is empty" : shown(field) + " stands for a missing value";
-  return shown(field) + " is no number" +
+  if (is_missing(field))
+    return trimmed(field).empty() ? "it is empty" : shown_field(field) + " stands for a missing value";
+  return shown_field(field) + " is no number" +
          (field.find(',') != std::string_view::npos ? ": decimal points are expected, and no other separators" : "");
 }
 
@@ -190,13 +99,12 @@ class TableReading {
     std::vector<std::string_view> fields;
     if (layout_.header) reader.next(fields);
     BadRows bad;
-    Labels labels(layout_.labels.size(), request_.facts, texts);
-    std::vector<std::byte> table;
+    LabelColumns labels(layout_.labels.size(), request_.facts, texts);
+    SampleSink table(where_, request_.options.data_memory.bytes);
     std::vector<float> row;
     std::vector<std::string> paths;
     TextTokens texts_read;
     int64_t count = 0;
-    size_t expected = 0;
     while (reader.next(fields)) {
       const std::string problem = read_row(fields, labels, row, text_found);
       if (text_found) return {};
@@ -207,10 +115,10 @@ class TableReading {
       }
       constexpr int64_t kRowsThatTell = 1000;
       if (++count == kRowsThatTell && is_plain_)
-        expected = static_cast<size_t>(static_cast<double>(expected_bytes_) / static_cast<double>(reader.bytes()) *
-                                       1.05 * kRowsThatTell) *
-                   row.size() * sizeof(float);
-      append<float>(table, row, expected);
+        table.expect(static_cast<int64_t>(static_cast<double>(expected_bytes_) / static_cast<double>(reader.bytes()) *
+                                          1.05 * kRowsThatTell) *
+                     static_cast<int64_t>(row.size() * sizeof(float)));
+      table.write(std::as_bytes(std::span(row)));
       if (layout_.image) paths.emplace_back(fields[*layout_.image]);
       if (layout_.text) texts_read.add(tokenizer_->encode(fields[*layout_.text]));
     }
@@ -227,13 +135,13 @@ class TableReading {
       texts_read.tokenizer = tokenizer_;
       dataset.texts = TextSpan{std::make_shared<const TextTokens>(std::move(texts_read)), stored_order(count)};
     }
-    dataset = finish(std::move(dataset), std::move(table), count, labels, texts);
+    dataset = finish(std::move(dataset), table, count, labels, texts);
     leave_out_bad_images(dataset);
     return dataset;
   }
 
   // ": what is wrong", or with the column; empty: nothing.
-  std::string read_row(const std::vector<std::string_view>& fields, Labels& labels, std::vector<float>& row,
+  std::string read_row(const std::vector<std::string_view>& fields, LabelColumns& labels, std::vector<float>& row,
                        bool& text_found) const {
     if (fields.size() != layout_.names.size())
       return fmt::format(": {} columns, expected {}", fields.size(), layout_.names.size());
@@ -247,7 +155,7 @@ class TableReading {
     for (const size_t column : layout_.inputs) {
       const std::optional<double> number = field_number(fields[column]);
       if (!number || std::abs(*number) > std::numeric_limits<float>::max())
-        return in_column(column, number ? shown(fields[column]) + " is beyond f32" : problem_of(fields[column]));
+        return in_column(column, number ? shown_field(fields[column]) + " is beyond f32" : problem_of(fields[column]));
       row.push_back(static_cast<float>(*number));
     }
     for (const size_t column : layout_.labels) {
@@ -262,7 +170,7 @@ class TableReading {
     return std::ranges::find(request_.facts.classes, trimmed(field)) != request_.facts.classes.end();
   }
 
-  Dataset finish(Dataset dataset, std::vector<std::byte> table, int64_t count, Labels& labels, bool texts) {
+  Dataset finish(Dataset dataset, SampleSink& table, int64_t count, LabelColumns& labels, bool texts) {
     const auto names_of = [&](const std::vector<size_t>& columns) {
       std::vector<std::string> names;
       for (const size_t column : columns) names.push_back(layout_.names[column]);
@@ -273,8 +181,7 @@ class TableReading {
     if (facts.labels.empty()) facts.labels = names_of(layout_.labels);
     if (!layout_.inputs.empty()) {
       NamedArray array{"table", {}, facts.columns};
-      array.values.type = {DType::f32, {count, static_cast<int64_t>(facts.columns.size())}};
-      array.values.data = std::move(table);
+      array.values = table.finish({DType::f32, {count, static_cast<int64_t>(facts.columns.size())}});
       dataset.arrays.push_back(std::move(array));
     }
     std::vector<std::string> classes;
@@ -293,13 +200,14 @@ class TableReading {
     std::string text = fmt::format(
         "{}: {}{}, {} to the model{}{}, {}", where_,
         layout_.header ? "line 1 names the columns" : "columns without names",
-        delimiter_ == ',' ? "" : fmt::format(", divided by {}", delimiter_ == '\t' ? "tab" : shown({&delimiter_, 1})),
+        delimiter_ == ',' ? ""
+                          : fmt::format(", divided by {}", delimiter_ == '\t' ? "tab" : shown_field({&delimiter_, 1})),
         layout_.inputs.size(), layout_.text ? ", texts from '" + layout_.names[*layout_.text] + "'" : "",
         layout_.image ? ", images from '" + layout_.names[*layout_.image] + "'" : "",
         label_names.empty() ? "no labels" : "labels from " + label_names);
     constexpr size_t kMost = 10;
     for (size_t i = 0; i < std::min(facts.classes.size(), kMost); ++i)
-      text += fmt::format("{}{} {}", i == 0 ? ": classes " : ", ", i, shown(facts.classes[i]));
+      text += fmt::format("{}{} {}", i == 0 ? ": classes " : ", ", i, shown_field(facts.classes[i]));
     if (facts.classes.size() > kMost) text += fmt::format(" and {} more", facts.classes.size() - kMost);
     return text;
   }
@@ -312,6 +220,69 @@ class TableReading {
   char delimiter_ = ',';
   int64_t expected_bytes_ = 0;
   bool is_plain_ = false;
+};
+
+// Columns of a table as whole numbers.
+class IntegerColumns final : public StoredRows {
+ public:
+  // `picks`: empty: all.
+  IntegerColumns(const SampleValues& table, std::vector<int64_t> picks, int64_t elements)
+      : table_(table), picks_(std::move(picks)), elements_(elements) {}
+
+  bool are_integers() const {
+    constexpr float kMost = 1 << 24;  // above it f32 has no odd numbers
+    const int64_t columns = table_.row_elements();
+    bool all = true;
+    table_.scan([&](int64_t, std::span<const std::byte> bytes) {
+      const auto* values = reinterpret_cast<const float*>(bytes.data());
+      for (size_t row = 0; row < bytes.size() / sizeof(float) && all; row += static_cast<size_t>(columns))
+        for (int64_t i = 0; i < elements_; ++i) {
+          const float value = values[row + static_cast<size_t>(column(i))];
+          all = all && value == std::nearbyint(value) && std::abs(value) <= kMost;
+        }
+      return all;
+    });
+    return all;
+  }
+  void read(int64_t first, std::span<std::byte> into) const override {
+    std::vector<std::byte> buffer;
+    auto* to = reinterpret_cast<int64_t*>(into.data());
+    for (size_t done = 0; done < into.size() / sizeof(int64_t); done += static_cast<size_t>(elements_), ++first) {
+      const auto* values = reinterpret_cast<const float*>(table_.row(first, buffer));
+      for (int64_t i = 0; i < elements_; ++i) *to++ = static_cast<int64_t>(values[column(i)]);
+    }
+  }
+
+ private:
+  int64_t column(int64_t i) const { return picks_.empty() ? i : picks_[static_cast<size_t>(i)]; }
+
+  const SampleValues& table_;
+  const std::vector<int64_t> picks_;
+  const int64_t elements_;
+};
+
+using ColumnScalings = std::vector<std::pair<size_t, DataFacts::Scaling>>;
+
+void scale(std::span<float> rows, const ColumnScalings& scalings, size_t columns) {
+  for (const auto& [column, s] : scalings)
+    for (size_t i = column; i < rows.size(); i += columns)
+      rows[i] = static_cast<float>((rows[i] - s.mean) / s.deviation);
+}
+
+class ScaledRows final : public StoredRows {
+ public:
+  ScaledRows(std::shared_ptr<const StoredRows> rows, ColumnScalings scalings, size_t columns)
+      : rows_(std::move(rows)), scalings_(std::move(scalings)), columns_(columns) {}
+
+  void read(int64_t first, std::span<std::byte> into) const override {
+    rows_->read(first, into);
+    scale({reinterpret_cast<float*>(into.data()), into.size() / sizeof(float)}, scalings_, columns_);
+  }
+
+ private:
+  std::shared_ptr<const StoredRows> rows_;
+  ColumnScalings scalings_;
+  size_t columns_;
 };
 
 const NamedArray* table_of(const Dataset& dataset) {
@@ -328,7 +299,6 @@ std::vector<DataFacts::Scaling> learn_scalings(const Dataset& train, const std::
   const NamedArray* table = table_of(train);
   if (table == nullptr) throw Error("standardize: the data is no table (CSV), whose columns have names");
   const size_t columns = table->columns.size();
-  const std::span<const float> values = table->values.as<float>();
   const auto rows = static_cast<double>(table->values.type.shape[0]);
   std::vector<DataFacts::Scaling> scalings;
   Problems problems;
@@ -340,28 +310,46 @@ std::vector<DataFacts::Scaling> learn_scalings(const Dataset& train, const std::
     if (!any) problems.add(fmt::format("standardize: '{}' matches no column that goes to the model", pattern));
   }
   problems.throw_if_any();
+  std::vector<double> means(columns), squares(columns);
+  const auto each = [&](const auto& take) {
+    table->values.scan([&](int64_t, std::span<const std::byte> bytes) {
+      const std::span values(reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float));
+      for (size_t row = 0; row < values.size(); row += columns)
+        for (size_t c = 0; c < columns; ++c) take(c, values[row + c]);
+      return true;
+    });
+  };
+  each([&](size_t c, float value) { means[c] += value; });
+  for (double& mean : means) mean /= rows;
+  each([&](size_t c, float value) { squares[c] += (value - means[c]) * (value - means[c]); });
   for (size_t c = 0; c < columns; ++c) {
     if (!wanted[c]) continue;
-    double sum = 0, squares = 0;
-    for (size_t i = c; i < values.size(); i += columns) sum += values[i];
-    const double mean = sum / rows;
-    for (size_t i = c; i < values.size(); i += columns) squares += (values[i] - mean) * (values[i] - mean);
-    const double deviation = std::sqrt(squares / rows);
-    scalings.push_back({table->columns[c], mean, deviation > 0 ? deviation : 1});  // a constant column becomes 0
+    const double deviation = std::sqrt(squares[c] / rows);
+    scalings.push_back({table->columns[c], means[c], deviation > 0 ? deviation : 1});  // a constant column becomes 0
   }
   return scalings;
 }
 
+std::optional<SampleValues> integer_columns(const SampleValues& table, const std::vector<int64_t>& picks) {
+  const int64_t elements = picks.empty() ? table.row_elements() : std::ssize(picks);
+  const auto columns = std::make_shared<const IntegerColumns>(table, picks, elements);
+  if (!columns->are_integers()) return std::nullopt;
+  return SampleValues({DType::i64, {table.type.shape[0], elements}}, columns);
+}
+
 void apply_scalings(Dataset& dataset) {
-  if (dataset.facts.scalings.empty()) return;
-  for (NamedArray& array : dataset.arrays)
-    for (const DataFacts::Scaling& s : dataset.facts.scalings) {
-      const auto column = std::ranges::find(array.columns, s.column);
-      if (column == array.columns.end()) continue;
-      const std::span<float> values = array.values.as<float>();
-      for (auto i = static_cast<size_t>(column - array.columns.begin()); i < values.size(); i += array.columns.size())
-        values[i] = static_cast<float>((values[i] - s.mean) / s.deviation);
-    }
+  for (NamedArray& array : dataset.arrays) {
+    ColumnScalings scalings;
+    for (const DataFacts::Scaling& s : dataset.facts.scalings)
+      if (const auto column = std::ranges::find(array.columns, s.column); column != array.columns.end())
+        scalings.emplace_back(static_cast<size_t>(column - array.columns.begin()), s);
+    if (scalings.empty()) continue;
+    SampleValues& values = array.values;
+    if (values.stored)
+      values.stored = std::make_shared<const ScaledRows>(values.stored, std::move(scalings), array.columns.size());
+    else
+      scale(values.as<float>(), scalings, array.columns.size());
+  }
 }
 
 }  // namespace halfstep

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "data/readers.h"
 
@@ -18,6 +19,9 @@ Dataset read_table(const OpenTable& open, const DataRequest& request);
 
 // Mean and deviation (of the population) of the columns that a pattern matches. Error where one matches none.
 std::vector<DataFacts::Scaling> learn_scalings(const Dataset& train, const std::vector<std::string>& patterns);
+// Columns of a table, all where `picks` is empty, as whole numbers, which are read from it as they are asked for;
+// nullopt: they are others, or beyond 2^24. The table must outlive them.
+std::optional<SampleValues> integer_columns(const SampleValues& table, const std::vector<int64_t>& picks);
 // Standardises the data set's table as its facts say.
 void apply_scalings(Dataset& dataset);
 

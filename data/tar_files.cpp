@@ -5,22 +5,16 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <map>
-#include <numeric>
-#include <optional>
 
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/printable.h"
-#include "data/image_files.h"
-#include "data/image_folder.h"
 
 namespace halfstep {
 namespace {
 
 constexpr int64_t kBlock = 512;
 constexpr int64_t kMostNameBytes = 1 << 16;  // of a member, and of what a pax header says
-constexpr int64_t kMostLabelBytes = 64;
 
 using Header = std::array<char, kBlock>;
 
@@ -72,129 +66,6 @@ void read_pax(const std::string& records, std::string& name, int64_t& size, cons
   }
 }
 
-// What stands before the first dot of its last part, and behind it in small letters.
-std::pair<std::string, std::string> key_and_ending(const std::string& name) {
-  const size_t slash = name.rfind('/'), dot = name.find('.', slash == std::string::npos ? 0 : slash + 1);
-  if (dot == std::string::npos) return {name, ""};
-  std::string ending = name.substr(dot + 1);
-  std::ranges::transform(ending, ending.begin(),
-                         [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return {name.substr(0, dot), ending};
-}
-
-bool is_image(const std::string& ending) { return ending == "jpg" || ending == "jpeg" || ending == "png"; }
-
-class TarImages final : public ImageFiles {
- public:
-  struct Place {
-    uint32_t shard = 0;
-    int64_t offset = 0, size = 0;
-  };
-  TarImages(std::vector<std::shared_ptr<const DataFile>> shards, std::vector<Place> places)
-      : shards_(std::move(shards)), places_(std::move(places)) {}
-
-  int64_t size() const override { return static_cast<int64_t>(places_.size()); }
-  std::string name(int64_t image) const override {
-    const Place& place = places_[static_cast<size_t>(image)];
-    return fmt::format("image at byte {} of {}", place.offset, shards_[place.shard]->name());
-  }
-  std::vector<std::byte> read(int64_t image) const override {
-    const Place& place = places_[static_cast<size_t>(image)];
-    std::vector<std::byte> bytes(static_cast<size_t>(place.size));
-    if (shards_[place.shard]->read_at(place.offset, bytes) != bytes.size())
-      throw Error(name(image) + ": the archive became shorter while it was read");
-    return bytes;
-  }
-  int64_t group(int64_t image) const override { return places_[static_cast<size_t>(image)].shard; }
-
- private:
-  std::vector<std::shared_ptr<const DataFile>> shards_;
-  std::vector<Place> places_;
-};
-
-class ShardReading {
- public:
-  void read(const std::string& path) {
-    auto file = std::make_shared<const DataFile>(path);
-    const std::vector<TarMember> members = read_tar_index(*file);
-    std::string key;
-    std::optional<TarMember> image, label;
-    for (size_t i = 0; i <= members.size(); ++i) {
-      const auto [next, ending] =
-          i < members.size() ? key_and_ending(members[i].name) : std::pair<std::string, std::string>();
-      if (i == members.size() || next != key) {
-        end_sample(*file, key, image, label);
-        image.reset(), label.reset(), key = next;
-      }
-      if (i == members.size()) break;
-      if (is_image(ending)) {
-        if (image) throw Error(fmt::format("{}: sample '{}' has two images", file->name(), printable(key)));
-        image = members[i];
-      } else if (ending == "cls") {
-        label = members[i];
-      } else {
-        ++others_["." + printable(ending)];
-      }
-    }
-    shards_.push_back(std::move(file));
-  }
-
-  Dataset finish(const DataRequest& request) {
-    const std::string where = "tar shards '" + request.specification + "'";
-    if (places_.empty()) throw Error(where + ": no sample has a .jpg or .png");
-    if (!labels_.empty() && labels_.size() != places_.size())
-      throw Error(fmt::format("{}: {} of {} images have a label (.cls): all or none expected", where, labels_.size(),
-                              places_.size()));
-    Dataset dataset;
-    dataset.facts = request.facts;
-    dataset.remarks.push_back(fmt::format("{}: {} images in {} {}{}", where, places_.size(), shards_.size(),
-                                          shards_.size() == 1 ? "archive" : "archives",
-                                          labels_.empty() ? ", without labels" : ""));
-    if (!others_.empty()) {
-      std::string text;
-      for (const auto& [ending, count] : others_)
-        text += fmt::format("{}{} '{}'", text.empty() ? "" : ", ", count, ending);
-      dataset.remarks.push_back(fmt::format("{}: passed over: {}", where, text));
-    }
-    if (!labels_.empty()) {
-      Tensor array({DType::i64, {static_cast<int64_t>(labels_.size())}});
-      std::ranges::copy(labels_, array.as<int64_t>().begin());
-      dataset.arrays.push_back({"labels", std::move(array)});
-    }
-    ImageSpan images{std::make_shared<const TarImages>(std::move(shards_), std::move(places_)),
-                     {},
-                     request.split == Split::train,
-                     request.options};
-    images.rows.resize(static_cast<size_t>(images.files->size()));
-    std::iota(images.rows.begin(), images.rows.end(), int64_t{0});
-    dataset.images = std::move(images);
-    leave_out_bad_images(dataset);
-    return dataset;
-  }
-
- private:
-  void end_sample(const DataFile& file, const std::string& key, const std::optional<TarMember>& image,
-                  const std::optional<TarMember>& label) {
-    if (!image) return;
-    places_.push_back({static_cast<uint32_t>(shards_.size()), image->offset, image->size});
-    if (!label) return;
-    std::string text(static_cast<size_t>(std::min(label->size, kMostLabelBytes)), '\0');
-    file.read_at(label->offset, std::as_writable_bytes(std::span(text)));
-    int64_t value = 0;
-    while (!text.empty() && (text.back() == '\n' || text.back() == ' ' || text.back() == '\r')) text.pop_back();
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size())
-      throw Error(fmt::format("{}: sample '{}': its .cls holds '{}', a whole number expected", file.name(),
-                              printable(key), printable(text)));
-    labels_.push_back(value);
-  }
-
-  std::vector<std::shared_ptr<const DataFile>> shards_;
-  std::vector<TarImages::Place> places_;
-  std::vector<int64_t> labels_;
-  std::map<std::string, int64_t> others_;
-};
-
 }  // namespace
 
 std::vector<std::string> expand_braces(const std::string& pattern) {
@@ -236,7 +107,7 @@ std::vector<TarMember> read_tar_index(const DataFile& file) {
     ended = std::ranges::all_of(header, [](char c) { return c == '\0'; });
     if (ended) break;
     if (at == 0 && header[0] == '\x1f' && header[1] == '\x8b')
-      throw Error(file.name() + ": it is compressed, and images are read where they lie: unpack it to a plain .tar");
+      throw Error(file.name() + ": it is compressed, and samples are read where they lie: unpack it to a plain .tar");
     if (!checks(header, number_at(header, 148, 8, where)))
       throw Error(where + ": no header of a tar archive is here, or it is corrupt");
     const char kind = header[156];
@@ -269,12 +140,6 @@ std::vector<TarMember> read_tar_index(const DataFile& file) {
   // Blocks of zeros end an archive, so that one that lost its last members is seen.
   if (!ended) throw Error(file.name() + ": the archive does not end as they do, with zeros: is it cut off?");
   return members;
-}
-
-Dataset open_tar_shards(const DataRequest& request) {
-  ShardReading reading;
-  for (const std::string& path : expand_braces(request.specification)) reading.read(path);
-  return reading.finish(request);
 }
 
 }  // namespace halfstep

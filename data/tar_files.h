@@ -1,7 +1,10 @@
-// Shards as WebDataset writes them: tar archives whose members of one name but for its ending are one sample.
+// Tar archives: their names, and where their members' bytes lie.
 #pragma once
 
-#include "data/readers.h"
+#include <string>
+#include <vector>
+
+#include "data/byte_source.h"
 
 namespace halfstep {
 
@@ -16,9 +19,5 @@ struct TarMember {
 };
 // The regular files in it, in their order. Error where it is cut off, corrupt or compressed.
 std::vector<TarMember> read_tar_index(const DataFile& file);
-
-// Images (.jpg, .jpeg, .png), and labels where every sample has a .cls, a whole number as text. The images' bytes are
-// read where they lie, when they are needed.
-Dataset open_tar_shards(const DataRequest& request);
 
 }  // namespace halfstep

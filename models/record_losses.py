@@ -46,7 +46,21 @@ def of_yes_or_no(x, y, p):
     return F.binary_cross_entropy_with_logits(x, y, weight=weight, pos_weight=pos_weight)
 
 
+def of_mixed(kind, x, y, p):
+    """Of samples that are mixed with those of the batch in reverse: by PyTorch's cross-entropy of probabilities, or, with
+    weights of classes, which that takes otherwise, as mixup's authors do it: share * L(own) + (1 - share) * L(other)."""
+    share, apart = p["mix_share"], {k: v for k, v in p.items() if k != "mix_share"}
+    if kind == "bce_with_logits":
+        return loss_of(kind, x, share * y + (1 - share) * y.flip(0), apart)
+    if "class_weights" in p:
+        return share * loss_of(kind, x, y, apart) + (1 - share) * loss_of(kind, x, y.flip(0), apart)
+    own = F.one_hot(y, x.shape[1]).float()
+    return F.cross_entropy(x, share * own + (1 - share) * own.flip(0), label_smoothing=p.get("label_smoothing", [0.0])[0])
+
+
 def loss_of(kind, x, y, p):
+    if "mix_share" in p:
+        return of_mixed(kind, x, y, p)
     if kind == "softmax_cross_entropy":
         return of_classes(x, y, p)
     if kind == "nll":
@@ -65,7 +79,7 @@ def loss_of(kind, x, y, p):
 def cases():
     """Name, kind, shape of the output, its range or values, range or values of the targets, parameters."""
     def made(name, kind, shape, output=(-3.0, 3.0), targets=None, **p):
-        return name, kind, shape, output, targets, {k: v if k == "ignore_index" else np.atleast_1d(v).astype(float).tolist()
+        return name, kind, shape, output, targets, {k: v if k in ("ignore_index", "mix_share") else np.atleast_1d(v).astype(float).tolist()
                                                     for k, v in p.items()}
 
     five = [0.5, 2.0, 1.0, 0.0, 3.0]
@@ -81,6 +95,10 @@ def cases():
     yield made("cross_entropy.focal", "softmax_cross_entropy", (8, 5), focal_gamma=2)
     yield made("cross_entropy.focal_root", "softmax_cross_entropy", (2, 4, 3), focal_gamma=0.5, class_weights=five[:4])
     yield made("cross_entropy.focal_ignored", "softmax_cross_entropy", (8, 5), focal_gamma=1, ignore_index=3)
+    yield made("cross_entropy.mixed", "softmax_cross_entropy", (8, 5), mix_share=0.7)
+    yield made("cross_entropy.mixed_smooth", "softmax_cross_entropy", (7, 5), mix_share=0.25, label_smoothing=0.125)
+    yield made("cross_entropy.mixed_weights", "softmax_cross_entropy", (8, 5), mix_share=0.6, class_weights=five)
+    yield made("bce.mixed", "bce_with_logits", (4, 5), mix_share=0.3)
     for shape in [(7,), (6, 1), (4, 5), (2, 3, 2, 2)]:
         yield made(f"bce.{len(shape)}_axes_of_{shape[-1]}", "bce_with_logits", shape)
     yield made("bce.shares", "bce_with_logits", (4, 5), targets=(0.0, 1.0))
@@ -126,10 +144,12 @@ def record(tidy):
     result = dict(torch=torch.__version__, torchvision=torchvision.__version__, cases={})
     for name, kind, shape, output, targets, p in cases():
         x, written = tensor(f"losses.{name}.output", shape, output)
-        case = dict(kind=kind, parameters={k: v for k, v in p.items() if k != "ignore_index"}, shape=list(shape),
+        case = dict(kind=kind, parameters={k: v for k, v in p.items() if k not in ("ignore_index", "mix_share")}, shape=list(shape),
                     output=written, runs={})
         if "ignore_index" in p:
             case["ignore_index"] = p["ignore_index"]
+        if "mix_share" in p:
+            case["mix_share"] = p["mix_share"]
         if targets is None:
             y = labels_of(f"losses.{name}.labels", kind, shape, p)
             case["labels"] = dict(values=y.flatten().tolist())

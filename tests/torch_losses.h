@@ -15,6 +15,7 @@ inline LossOptions recorded_loss(const nlohmann::json& c) {
   loss.kind = c.at("kind").get<std::string>();
   for (const auto& [key, values] : c.at("parameters").items()) loss.parameters[key] = values.get<std::vector<double>>();
   if (c.contains("ignore_index")) loss.ignore_index = c.at("ignore_index").get<int64_t>();
+  if (c.contains("mix_share")) loss.samples = LossOptions::mixed;
   return loss;
 }
 
@@ -44,7 +45,8 @@ inline void expect_recorded_loss(const MakeTrainingStep& make_step, const std::s
       step->loss({{"x", recorded_values("losses." + name + ".output", c.at("output"), {DType::f32, shape})},
                   {label_input(loss), recorded_values("losses." + name + ".targets", c.at("labels"),
                                                       {classes ? DType::i64 : DType::f32, labels})},
-                  {kStepLearningRate, Tensor::scalar(DType::f32, 1)}});
+                  {kStepLearningRate, Tensor::scalar(DType::f32, 1)},
+                  {kStepMixShare, Tensor::scalar(DType::f32, c.value("mix_share", 1.0))}});
   const nlohmann::json& run = c.at("runs").at(std::string(halfstep::name(low)));
   const double expected = run.at("loss");
   EXPECT_NEAR(found, expected, 1e-6 * std::max(1.0, std::abs(expected)));

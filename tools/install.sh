@@ -10,6 +10,7 @@ packages=(
   libdnnl-dev
   libmimalloc-dev
   libpng-dev libjpeg62-turbo-dev # images of data sets
+  libhdf5-103-1 # loaded to read HDF5 files; without it their tests are left out
   libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
   libgraphviz-dev # inspect's page
   libgtest-dev libgmock-dev

@@ -17,11 +17,6 @@
 
 namespace halfstep {
 
-struct ByteSize {
-  int64_t bytes = 0;
-  friend bool operator==(const ByteSize&, const ByteSize&) = default;
-};
-
 struct Recipe : DataOptions {
   // The model and its data.
   std::string model, data, test_data;

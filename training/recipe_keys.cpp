@@ -56,6 +56,7 @@ void expect_choice(const std::string& choices, const std::string& text) {
 constexpr double kNone = std::numeric_limits<double>::infinity();
 // Loss scales are f32, and so are their reciprocals.
 constexpr double kLeastScale = 0x1p-126, kMostScale = 0x1p126;
+constexpr double kMostAlpha = 1e6;
 constexpr double kMostEma = 0.9999999;       // in f32 below 1
 constexpr double kMostHysteresis = 1 << 30;  // counted in 32 bits
 
@@ -218,7 +219,7 @@ std::vector<RecipeKey> all_keys() {
       key<&R::data>(
           kData, "data", "PATH",
           "training data: a folder of images by class, tar shards, IDX directory, NAME=FILE,NAME=FILE, FILE.npz, "
-          "FILE.csv or - (standard input); text or a token file for the token objectives"),
+          "FILE.h5, FILE.csv or - (standard input); text or a token file for the token objectives"),
       key<&R::test_data>(kData, "test_data", "PATH",
                          "held-out data; default: the test part of a directory that has one"),
       key<&R::test_fraction>(kData, "test_fraction", "NUMBER",
@@ -232,8 +233,10 @@ std::vector<RecipeKey> all_keys() {
                         "balanced: each epoch has as many samples of each class"),
       key<&R::header>(kData, "header", "auto|true|false", "tables: the first line names the columns"),
       key<&R::delimiter>(kData, "delimiter", "CHARACTER", "tables: between columns, or tab; auto: , ; tab or |"),
-      key<&R::label_column>(kData, "label_column", "NAME,...",
-                            "tables: columns of labels; none: there are none; default: the last"),
+      key<&R::label_column>(
+          kData, "label_column", "NAME,...",
+          "tables: columns of labels; tar shards: fields of .json; none: there are none; default: the "
+          "last, .cls"),
       key<&R::columns>(kData, "columns", "PATTERN,...", "tables: columns that are read; default: all but the labels"),
       key<&R::drop_columns>(kData, "drop_columns", "PATTERN,...", "tables: columns that are left out"),
       key<&R::standardize>(kData, "standardize", "PATTERN,...",
@@ -250,7 +253,7 @@ std::vector<RecipeKey> all_keys() {
                       "images: length of the shorter side before the middle is cut out; 0: as small as it fits", 0),
       key<&R::image_fit>(kData, "image_fit", "crop|stretch", "images: cut the middle out, or change the sides' ratio"),
       key<&R::augment>(kData, "augment", "NAME,...",
-                       "images, in training: crop, flip, shift, color, cutout, each by chance"),
+                       "images, in training: crop, flip, shift, color, hue, cutout, each by chance"),
       key<&R::crop_scale>(kData, "crop_scale", "NUMBER", "augment's crop: least share of the image's area", 0, 1),
       key<&R::bad_images>(kData, "bad_images", "stop|skip",
                           "images that cannot be decoded; skip: all are read before training, and these left out"),
@@ -261,6 +264,8 @@ std::vector<RecipeKey> all_keys() {
                               0),
       key<&R::loader_threads>(kData, "loader_threads", "NUMBER",
                               "that decode images; 0: as many as there are processors", 0),
+      key<&R::data_memory>(kData, "data_memory", "SIZE",
+                           "arrays and tables of more bytes stay in files, and samples are read as they are needed"),
       key<&R::classes>(kData, "classes", "NUMBER", "labels are below it; default: from the output's shape", 0),
 
       key<&R::batch>(kStep, "batch", "NUMBER", "samples in a batch", 1),
@@ -276,6 +281,13 @@ std::vector<RecipeKey> all_keys() {
                             "evaluation also gives the model's outputs, for predictions through the API"),
       key<&R::objective>(kStep, "objective", "labels|next_token|masked_token",
                          "where labels come from: the data, or one stream of tokens"),
+      key<&R::mixup>(kStep, "mixup", "NUMBER",
+                     "alpha of Beta(alpha, alpha), which the share of a sample in a mixed batch is drawn from, in "
+                     "training; 0: none is mixed",
+                     0, kMostAlpha),
+      key<&R::cutmix>(kStep, "cutmix", "NUMBER",
+                      "the same for images of which a part is another's; with mixup each batch takes one of both", 0,
+                      kMostAlpha),
       key<&R::ids>(kStep, "ids", "NAME", "the input that takes the tokens; default: the only one that can"),
       key<&R::mask_token>(kStep, "mask_token", "NUMBER", "masked_token: what stands for a hidden token", 0),
       key<&R::mask_probability>(kStep, "mask_probability", "NUMBER", "masked_token: share of the tokens to predict", 0,

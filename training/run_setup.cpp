@@ -169,6 +169,7 @@ FeedOptions feed_options(const Recipe& recipe, const CompiledModel& model) {
   tokens.ids = recipe.ids;
   options.class_arrays = label_arrays(recipe);
   options.augment = recipe.augment, options.crop_scale = recipe.crop_scale;
+  options.mix = {.mixup = recipe.mixup, .cutmix = recipe.cutmix};
   // What the graph makes 0.
   for (size_t c = 0; c < options.cutout_fill.size() && !recipe.mean.empty(); ++c) {
     const double mean = recipe.mean[recipe.mean.size() == 1 ? 0 : std::min(c, recipe.mean.size() - 1)];

@@ -8,9 +8,11 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <set>
 #include <span>
 #include <tuple>
+#include <utility>
 
 #include "base/error.h"
 #include "ir/builder.h"
@@ -46,6 +48,14 @@ const NamedValue& chosen_output(const Graph& graph, const std::string& wanted) {
 class References {
  public:
   Value take(Builder& b, const std::string& name, const TensorType& type) {
+    const Value own = input(b, name, type);
+    return whose == Whose::partners ? in_reverse(b, own) : own;
+  }
+  // Of the batch's samples, or of those that they are mixed with.
+  enum class Whose : uint8_t { own, partners } whose = Whose::own;
+
+ private:
+  Value input(Builder& b, const std::string& name, const TensorType& type) {
     const auto known = made_.find(name);
     if (known != made_.end() && b.type(known->second) == type) return known->second;
     if (known != made_.end())
@@ -58,8 +68,12 @@ class References {
           "loss: the model has an input or weight '{}' of its own; rename it, that name is the loss's", name));
     return made_[name] = b.input(name, type);
   }
+  static Value in_reverse(Builder& b, Value x) {
+    Tensor rows(TensorType{DType::i64, {b.shape(x).front()}});
+    std::iota(rows.as<int64_t>().rbegin(), rows.as<int64_t>().rend(), int64_t{0});
+    return b.call("gather", {x, b.constant(rows)}, {{"axis", int64_t{0}}});
+  }
 
- private:
   std::map<std::string, Value> made_;
 };
 
@@ -342,11 +356,45 @@ constexpr std::array<std::string_view, 2> kNoLogarithms{"softmax", "sigmoid"};
 // One loss on its output.
 class Attach {
  public:
-  Attach(const Graph& graph, Builder& b, const ValueMap& map, std::vector<std::string>* remarks)
-      : graph_(graph), b_(b), map_(map), remarks_(remarks) {}
+  Attach(const Graph& graph, Builder& b, const ValueMap& map, LossOptions::Samples samples,
+         std::vector<std::string>* remarks)
+      : graph_(graph), b_(b), map_(map), samples_(samples), remarks_(remarks) {}
 
   Losses operator()(const OutputLoss& options) {
     check_parameters(options);
+    Losses losses = of_labels(options);
+    if (samples_ == LossOptions::apart) return losses;
+    expect_one_label(options);
+    if (!share_) share_ = b_.input(kStepMixShare, {DType::f32, {}});
+    references_.whose = References::Whose::partners;
+    std::vector<std::string>* const told = std::exchange(remarks_, nullptr);
+    const Value partners = of_labels(options).loss.total;
+    references_.whose = References::Whose::own, remarks_ = told;
+    const Value rest = b_.sub(b_.constant(DType::f32, 1), share_);
+    losses.loss.total = b_.add(b_.mul(share_, losses.loss.total), b_.mul(rest, partners));
+    losses.correct.total = {};
+    return losses;
+  }
+
+ private:
+  // What mixes two samples mixes one label of each.
+  void expect_one_label(const OutputLoss& options) const {
+    const LossFunction& function = function_of(options);
+    const NamedValue& output = chosen_output(graph_, options.output);
+    const TensorType& type = graph_.type(output.value);
+    if (function.labels != LossFunction::classes && function.labels != LossFunction::yes_or_no)
+      throw Error(
+          fmt::format("mixup and cutmix: loss {} takes no shares of labels: take softmax_cross_entropy or "
+                      "bce_with_logits, or leave them out",
+                      options.kind));
+    if (type.shape.size() != 2)
+      throw Error(
+          fmt::format("mixup and cutmix: output '{}' is {}, and labels of one sample are mixed as a whole: "
+                      "[N, classes] expected: leave them out",
+                      output.name.text, to_string(type)));
+  }
+
+  Losses of_labels(const OutputLoss& options) {
     const NamedValue& output = chosen_output(graph_, options.output);
     const LossFunction& function = function_of(options);
     switch (function.scores) {
@@ -361,7 +409,6 @@ class Attach {
     }
   }
 
- private:
   Losses of_classes(const NamedValue& output, const OutputLoss& options,
                     std::span<const std::string_view> looked_through) {
     const int64_t axis = class_axis(graph_, output, options);
@@ -410,8 +457,10 @@ class Attach {
   const Graph& graph_;
   Builder& b_;
   const ValueMap& map_;
+  const LossOptions::Samples samples_;
   std::vector<std::string>* remarks_;
   References references_;
+  Value share_{};
 };
 
 void output_measures(Builder& b, const Losses& losses, const std::function<Name(const OwnName&)>& named) {
@@ -476,7 +525,7 @@ Graph attach_loss(const Graph& graph, const LossOptions& options, std::vector<st
     if (options.model_outputs != LossOptions::dropped) b.output(o.name, map(o.value));
   for (const StateUpdate& u : graph.updates()) b.update(map(u.state), map(u.value));
 
-  Attach attach(graph, b, map, remarks);
+  Attach attach(graph, b, map, options.samples, remarks);
   if (terms.empty()) {
     OriginScope scope(b, {"loss", Phase::loss});
     output_measures(b, attach(options), [](const OwnName& measure) -> Name { return measure; });

@@ -13,6 +13,10 @@
 // is ignored adds 0 to the other measures. Where the output is a softmax, its logarithm or a sigmoid, cross-entropy
 // takes the logits behind it, and `remarks` (may be nullptr) says so. Keeps the model's own outputs, or
 // drops them. Of several losses "loss" is the weighted sum, and each has its measures as base/name.h's of_loss.
+//
+// Of mixed samples (mixup, cutmix) "loss" is share * L(labels) + (1 - share) * L(labels of the batch in reverse), where
+// share is the step input "mix_share", and "correct" is not there, since a guess has two labels. The rows, which
+// evaluation reads, are those of samples that are not mixed.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +34,8 @@ struct LossOptions : OutputLoss {
   // the two part.
   enum ModelOutputs : uint8_t { kept, kept_for_evaluation, dropped } model_outputs = kept;
   std::vector<LossTerm> terms = {};  // several losses in place of the one. Two of them may have one label input
+  // Each sample of a batch with the one that is as far from the batch's other end.
+  enum Samples : uint8_t { apart, mixed } samples = apart;
 };
 
 // The terms with their names. Error if two have one.

@@ -261,6 +261,18 @@ TEST_F(Api, ALossScaleChangesBetweenSteps) {
   ok(api->write_grad_scaler(step.get(), &state));
 }
 
+// Nobody would mix them.
+TEST_F(Api, BatchesOfAStepThatMixesAreNotTrained) {
+  write("m.onnx", tiny_mlp());
+  compile("m.onnx", {{"batch", "8"}, {"mixup", "0.2"}, {"device", "cpu"}}, "step");
+  const StepHandle step = load("step");
+  const Points points({4}, 8);
+  const std::vector<halfstep_input> batch = points.batch(0);
+  refused(
+      api->train_step(step.get(), batch.data(), batch.size()), HALFSTEP_ERROR,
+      {"mixup and cutmix: a step that mixes the samples of a batch is trained by `halfstep train` or halfstep-run"});
+}
+
 TEST_F(Api, DirectoriesAndOptionsThatDoNotFit) {
   write("m.onnx", tiny_mlp());
   compile("m.onnx", {{"batch", "8"}, {"device", "cpu"}}, "step");

@@ -98,6 +98,14 @@ TEST_F(TableRuns, GoOnBitForBit) {
   resumes(train({"--folds", "4", "--fold", "2", "--sampling", "balanced", "--epochs", "5"}));
 }
 
+TEST_F(TableRuns, LargerThanMemoryTheyAreTheSame) {
+  const Arguments all = train({"--test_fraction", "0.2", "--epochs", "5"});
+  succeed(all + Arguments{"--out", "memory"});
+  succeed(all + Arguments{"--out", "files", "--data_memory", "1"});
+  expect_equal("memory", "files");
+  resumes(all + Arguments{"--data_memory", "64"}, {"--data_memory", "1MiB"});
+}
+
 // The seed of the split is the run's, whatever the recipe says later.
 TEST_F(TableRuns, ASeedGivenLaterDoesNotMixTheParts) {
   succeed(train({"--test_fraction", "0.25", "--epochs", "2", "--out", "parts"}));
@@ -181,6 +189,30 @@ TEST_F(ImageRuns, GoOnBitForBit) {
   resumes(all, {"--loader_threads", "1"});
 }
 
+TEST_F(ImageRuns, MixedBatchesGoOnBitForBit) {
+  resumes(train({"--epochs", "5", "--mixup", "0.4", "--cutmix", "1", "--augment", "flip"}), {"--loader_threads", "1"});
+}
+
+// Training has no accuracy then, and evaluation is of images as they are.
+TEST_F(ImageRuns, MixedBatchesAreForTrainingAlone) {
+  const Arguments mixed{"--mixup", "0.4", "--cutmix", "1", "--label_smoothing", "0.1"};
+  const json report = json::parse(succeed(train(mixed + Arguments{"--epochs", "40", "--out", "run", "--json"})));
+  const json last = report["epochs"].back();
+  EXPECT_FALSE(last.contains("accuracy")) << last;
+  EXPECT_GT(last["test_accuracy"], 0.8);
+  for (const char* key : {"\"accuracy\"", "\"mix_share\""})
+    EXPECT_EQ(read("run/metrics.jsonl").find(key), std::string::npos);
+  const json evaluated =
+      json::parse(succeed({"eval", "m.onnx", "--data", "pets", "--scale", "0.00392157", "--mean", "0.5", "--std", "0.5",
+                           "--label_smoothing", "0.1", "--checkpoint", "run/checkpoints", "--json"}));
+  EXPECT_NEAR(evaluated["loss"].get<double>(), last["test_loss"].get<double>(), 1e-5);
+  EXPECT_EQ(evaluated["accuracy"], last["test_accuracy"]);
+  fail(1, train(mixed + Arguments{"--best", "accuracy"}), {"best: "});
+  fail(1, train({"--cutmix", "1", "--loss", "mse"}), {"mixup and cutmix: loss mean_squared_error takes no shares"});
+  fail(1, train({"--cutmix", "1", "--batch", "1"}), {"cutmix: input 'x' takes a batch of 1"});
+  fail(1, train({"--mixup", "-1"}), {"mixup: at least 0 expected"});
+}
+
 TEST_F(ImageRuns, WithAccumulationTheyComeInTheSameOrder) {
   const Arguments options{"--epochs", "3",       "--augment", "flip",        "--accumulation",
                           "2",        "--batch", "4",         "--max_steps", "7"};
@@ -203,7 +235,7 @@ TEST_F(ImageRuns, AnImageThatCannotBeDecodedStopsTheRunOrIsLeftOut) {
 
 TEST_F(ImageRuns, MistakesAreTold) {
   const auto refuse = [&](const Arguments& more, const Arguments& parts) { fail(1, train(more), parts); };
-  refuse({"--augment", "mirror"}, {"augment: crop, flip, shift, color or cutout expected, found 'mirror'"});
+  refuse({"--augment", "mirror"}, {"augment: crop, flip, shift, color, hue or cutout expected, found 'mirror'"});
   refuse({"--resize", "4"}, {"resize: 4 is less than a side of input 'x'"});
   refuse({"--max_image_pixels", "50"}, {"pixels are more than max_image_pixels, 50"});
   fail(1, {"train", "m.onnx", "--data", "pets", "--out", "o"},

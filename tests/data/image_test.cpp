@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "data/augment.h"
 #include "tests/data/image_writing.h"
+#include "tests/recorded.h"
 
 namespace halfstep {
 namespace {
@@ -120,7 +121,7 @@ TEST(Images, SizesAreCheckedBeforeAnythingIsAllocated) {
   // A header of 2^31 - 1 by 2^31 - 1.
   std::string bomb = png;
   for (size_t i = 16; i < 24; ++i) bomb[i] = i % 4 == 0 ? '\x7f' : '\xff';
-  const uLong sum = crc32(0, reinterpret_cast<const Bytef*>(bomb.data() + 12), 17);
+  const uLong sum = ::crc32(0, reinterpret_cast<const Bytef*>(bomb.data() + 12), 17);
   for (size_t i = 0; i < 4; ++i) bomb[29 + i] = static_cast<char>(sum >> (24 - 8 * i));
   refuse(bomb, "its 2147483647 x 2147483647 pixels are more than", int64_t{1} << 40);
 }
@@ -184,7 +185,7 @@ TEST(Images, AreFittedAsTorchvisionDoes) {
 TEST(Images, AreChangedByChanceTheSameEachTime) {
   const Image image{24, 32, 3, pattern(24, 32, 3)};
   const ImageGeometry geometry{16, 16, 0, false};
-  const AugmentOptions all = augment_options({"crop", "flip", "shift", "color", "cutout"}, 0.2);
+  const AugmentOptions all = augment_options({"crop", "flip", "shift", "color", "hue", "cutout"}, 0.2);
   const auto made = [&](uint64_t seed, int64_t epoch, int64_t place) {
     return augmented(image, geometry, all, AugmentRandom(seed, epoch, place)).pixels;
   };
@@ -193,10 +194,10 @@ TEST(Images, AreChangedByChanceTheSameEachTime) {
   EXPECT_NE(made(1, 2, 3), made(1, 3, 3));
   EXPECT_NE(made(1, 2, 3), made(1, 2, 4));
   EXPECT_EQ(augmented(image, geometry, {}, AugmentRandom(1, 2, 3)).pixels, fitted(image, geometry).pixels);
-  EXPECT_THAT(
-      [&] { augment_options({"flips", "mixup"}, 1); },
-      ThrowsMessage<Error>(HasSubstr("augment: crop, flip, shift, color or cutout expected, found 'flips'; did you "
-                                     "mean 'flip'?")));
+  EXPECT_THAT([&] { augment_options({"flips", "mixup"}, 1); },
+              ThrowsMessage<Error>(
+                  HasSubstr("augment: crop, flip, shift, color, hue or cutout expected, found 'flips'; did you "
+                            "mean 'flip'?")));
 }
 
 TEST(Images, PartsByChanceLieInsideAndCoverWhatTheyShould) {
@@ -242,6 +243,22 @@ TEST(Images, ColoursChangeAsPillowDoes) {
   expect(change_saturation, 0.3,
          {19,  22,  25,  39,  42,  45,  59,  62,  65,  79,  82,  85,  72,  75,  78,  92,  95,  98,
           112, 115, 118, 132, 135, 138, 125, 128, 131, 145, 148, 151, 165, 168, 171, 185, 188, 191});
+}
+
+// Recorded from torchvision's adjust_hue (tools/record_images.py).
+TEST(Images, HuesTurnAsTorchvisionTurnsThem) {
+  Image image{4, 5, 3, pattern(4, 5, 3, 31)};
+  const std::vector<uint8_t> other = pattern(4, 5, 3, 3);
+  for (size_t i = 0; i < other.size(); ++i) image.pixels[i] ^= static_cast<uint8_t>(other[i] * 3);
+  const nlohmann::json reference = recorded("images");
+  for (const nlohmann::json& c : reference.at("hues")) {
+    Image turned = image;
+    change_hue(turned, c.at("factor"));
+    EXPECT_EQ(turned.pixels, c.at("pixels").get<std::vector<uint8_t>>()) << c.at("factor");
+  }
+  Image grey{1, 3, 1, {1, 2, 3}};
+  change_hue(grey, 0.3);
+  EXPECT_THAT(grey.pixels, ElementsAre(1, 2, 3));
 }
 
 TEST(Images, AreFlippedAndShifted) {

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -82,6 +83,111 @@ TEST_F(Shards, NamesMayBeLongAndFoldersAndOthersStandBetween) {
   EXPECT_THAT(data.remarks[1], HasSubstr("passed over: 1 '.json', 1 '.y.jpg'"));
 }
 
+// An array of a sample, as WebDataset writes it with numpy.save.
+std::string row_of(float first) {
+  std::string bytes;
+  for (int i = 0; i < 6; ++i) append(bytes, first + static_cast<float>(i));
+  return npy("<f4", "(2, 3)", bytes);
+}
+
+TEST_F(Shards, ArraysAndFieldsBelongToTheirSamples) {
+  std::string bytes, second;
+  const char* kinds[] = {"cat", "dog", "ape"};
+  for (int i = 0; i < 6; ++i) {
+    const std::string key = fmt::format("s{}.", i);
+    const std::string json = fmt::format(
+        R"({{"kind": "{}", "age": {}, "box": [0.5, {}], "of": {{"id": {}}}, "no": null}})", kinds[i % 3], i, i, i * 10);
+    (i < 3 ? bytes : second) += member(key + "npy", row_of(static_cast<float>(i))) + member(key + "json", json) +
+                                member(key + "Mask.npy", npy("|u1", "()", std::string(1, static_cast<char>(i))));
+  }
+  write(directory_, "a-0.tar", bytes + kEnd), write(directory_, "a-1.tar", second + kEnd);
+  const std::string path = (directory_.path() / "a-{0..1}.tar").string();
+  for (const ByteSize memory : {ByteSize{0}, ByteSize{1 << 20}}) {
+    const Dataset data = open_dataset(path, Split::train, {.data_memory = memory, .label_column = {"kind"}});
+    ASSERT_EQ(data.size(), 6);
+    ASSERT_EQ(data.arrays.size(), 3u);
+    EXPECT_EQ(data.arrays[0].name, "mask");
+    EXPECT_THAT(data.arrays[0].values.values(), ElementsAre(0, 1, 2, 3, 4, 5));
+    EXPECT_EQ(data.arrays[1].name, "npy");
+    EXPECT_EQ(data.arrays[1].values.type, (TensorType{DType::f32, {6, 2, 3}}));
+    EXPECT_EQ(data.arrays[1].values.stored != nullptr, memory.bytes == 0);
+    EXPECT_EQ(data.arrays[1].values.at(4 * 6 + 5), 9);
+    EXPECT_THAT(data.arrays[2].values.values(), ElementsAre(1, 2, 0, 1, 2, 0));
+    EXPECT_THAT(data.facts.classes, ElementsAre("ape", "cat", "dog"));
+    EXPECT_THAT(data.remarks[0],
+                HasSubstr("6 samples in 2 archives, arrays 'mask' u8[], 'npy' f32[2,3], labels from 'kind'"));
+  }
+  const auto labels = [&](const std::vector<std::string>& fields, const DataFacts& facts = {}) {
+    return open_dataset(path, Split::train, {.label_column = fields}, facts).arrays.back().values;
+  };
+  EXPECT_THAT(labels({"age"}).values(), ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_EQ(labels({"age"}).type, (TensorType{DType::i64, {6}}));
+  EXPECT_EQ(labels({"of.id"}).at(5), 50);
+  EXPECT_EQ(labels({"box"}).type, (TensorType{DType::f32, {6, 2}}));
+  EXPECT_EQ(labels({"box"}).at(11), 5);
+  EXPECT_EQ(labels({"age", "of.id"}).at(11), 50);
+  EXPECT_THAT(labels({"kind"}, {.classes = {"dog", "cat", "ape"}}).values(), ElementsAre(1, 0, 2, 1, 0, 2));
+  const auto refuse_fields = [&](const std::vector<std::string>& fields, const std::string& message,
+                                 const DataFacts& facts = {}) {
+    EXPECT_THAT([&] { labels(fields, facts); }, ThrowsMessage<Error>(HasSubstr(message)));
+  };
+  refuse_fields({"kinds"}, "sample 's0' has no field 'kinds' in its .json; did you mean 'kind'?");
+  refuse_fields({"colour"}, "has no field 'colour' in its .json, which has 'age', 'box', 'kind', 'no', 'of'");
+  refuse_fields({"no"}, "has 'null' in field 'no' of its .json: a number, a text or a list of numbers expected");
+  refuse_fields({"of"}, "in field 'of' of its .json: a number, a text or a list");
+  refuse_fields({"kind", "age"}, "field 'kind' of sample 1: 'cat' is no number, as several label columns need");
+  refuse_fields({"kind"}, "field 'kind' of sample 3: 'ape' is none of the run's 2 classes",
+                {.classes = {"cat", "dog"}});
+  const Dataset unlabelled = open_dataset(path, Split::train);
+  EXPECT_THAT(unlabelled.remarks[1], HasSubstr("passed over: 6 '.json'; label_column names a field of .json"));
+}
+
+TEST_F(Shards, BadMembersAreRefused) {
+  const std::string row = row_of(0), png = png_file(1, 1, {1, 2, 3});
+  refuse(member("a.npy", row.substr(0, row.size() - 4)) + kEnd,
+         "sample 'a': its array 'npy': its header announces f32[2,3]");
+  refuse(member("a.npy", row + "more") + kEnd,
+         "sample 'a': its array 'npy': more bytes follow than its header announces");
+  refuse(member("a.npy", "no array") + kEnd, "sample 'a': its array 'npy': not an NPY file");
+  refuse(member("a.npy", row) + member("b.npy", npy("<f4", "(6,)", std::string(24, '\0'))) + kEnd,
+         "sample 'b': its array 'npy' is f32[6], and those before it f32[2,3]: all of one type and shape expected");
+  const std::string columns = "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n";
+  refuse(member("a.npy", npy(columns, std::string(24, '\0'))) + kEnd,
+         "it is in Fortran order: save it by numpy.ascontiguousarray");
+  refuse(member("a.npy", row) + member("a.NPY", row) + kEnd, "sample 'a' has two '.npy'");
+  refuse(member("a.npy", row) + member("b.png", png) + kEnd, "1 of 2 samples have an image: all or none expected");
+  std::string nan;
+  append(nan, std::nanf(""));
+  refuse(member("a.npy", npy("<f4", "(1,)", nan)) + kEnd, "data array 'npy': sample 0 holds NaN");
+  const auto refuse_json = [&](const std::string& json, const std::string& message) {
+    const std::string path = write(directory_, "j.tar", member("a.png", png) + member("a.json", json) + kEnd).string();
+    EXPECT_THAT([&] { open_dataset(path, Split::train, {.label_column = {"k"}}); },
+                ThrowsMessage<Error>(HasSubstr(message)));
+  };
+  refuse_json("{\"k\": ", "sample 'a' has a .json that is none: it is corrupt");
+  refuse_json("[1]", "has no field 'k' in its .json, which has none at all");
+  refuse_json("{\"k\": []}", "has '[]' in field 'k' of its .json");
+  refuse_json("{\"k\": [1, \"x\"]}", "in field 'k' of its .json: a number, a text or a list of numbers expected");
+  refuse_json(std::string(100, '[') + std::string(100, ']'), "has a .json that cannot be read");
+  const std::string path = write(directory_, "u.tar",
+                                 member("a.png", png) + member("a.json", R"({"k": [1, 2]})") + member("b.png", png) +
+                                     member("b.json", R"({"k": [1]})") + kEnd)
+                               .string();
+  EXPECT_THAT([&] { open_dataset(path, Split::train, {.label_column = {"k"}}); },
+              ThrowsMessage<Error>(HasSubstr("sample 'b' has 1 values in field 'k' of its .json, and those before it "
+                                             "2")));
+}
+
+TEST_F(Shards, AnArchiveThatShrinksWhileItIsReadIsAnError) {
+  std::string bytes;
+  for (int i = 0; i < 9; ++i) bytes += member(fmt::format("{}.npy", i), row_of(1));
+  const std::string path = write(directory_, "a.tar", bytes + kEnd).string();
+  const Dataset data = open_dataset(path, Split::train, {.data_memory = {0}});
+  std::filesystem::resize_file(path, 3000);
+  EXPECT_THAT([&] { data.arrays[0].values.at(8 * 6); },
+              ThrowsMessage<Error>(HasSubstr("a.tar': the archive became shorter while it was read")));
+}
+
 TEST_F(Shards, BadArchivesAreRefused) {
   const std::string png = png_file(1, 1, {1, 2, 3}), good = member("a.png", png) + member("a.cls", "1");
   refuse(member("a.png", std::string(2000, 'x')).substr(0, 1500), "reaches beyond the archive's end: is it cut off?");
@@ -92,8 +198,8 @@ TEST_F(Shards, BadArchivesAreRefused) {
   wrong[3] ^= 1;
   refuse(wrong, "byte 0: no header of a tar archive is here, or it is corrupt");
   refuse(gzip(good) + std::string(600, 'x'), "it is compressed");
-  refuse(kEnd, "no sample has a .jpg or .png");
-  refuse(good + member("b.png", png) + kEnd, "1 of 2 images have a label (.cls)");
+  refuse(kEnd, "no sample has a .jpg, .png or .npy");
+  refuse(good + member("b.png", png) + kEnd, "1 of 2 samples have a label (.cls): all or none expected");
   refuse(member("a.png", png) + member("a.cls", "dog") + kEnd,
          "sample 'a': its .cls holds 'dog', a whole number expected");
   refuse(member("a.png", png) + member("a.jpg", png) + kEnd, "sample 'a' has two images");

@@ -241,6 +241,7 @@ std::string run_attach_loss(const Graph& graph, Options& o) {
   if (const int64_t axis = o.integer("class_axis", 0); axis != 0) options.class_axis = axis;
   if (o.text("model_outputs", "kept") == "dropped") options.model_outputs = LossOptions::dropped;
   if (const std::string ignore = o.text("ignore_index"); !ignore.empty()) options.ignore_index = std::stoll(ignore);
+  if (o.text("samples") == "mixed") options.samples = LossOptions::mixed;
   for (const std::string& text : o.list("terms")) options.terms.push_back(loss_term(text));
   std::vector<std::string> remarks;
   std::string text = print(attach_loss(graph, options, &remarks));

@@ -143,8 +143,8 @@ std::vector<ReaderCase> reader_cases(const std::string& directory) {
                  second = save_checkpoint(root / "second", executor, {.step = 3}, 0);
   write_safetensors(root / "seed.safetensors", {{"w", Tensor({DType::f32, {2, 3}})}, {"b", Tensor({DType::i64, {}})}},
                     {{"k", "v"}});
-  const auto dataset = [](const std::string& prefix) {
-    return [prefix](const fs::path& path) { open_dataset(prefix + path.string(), Split::train); };
+  const auto dataset = [](const std::string& prefix, const DataOptions& options = {}) {
+    return [=](const fs::path& path) { open_dataset(prefix + path.string(), Split::train, options); };
   };
   const auto compiled = [step] { load_compiled(step.string()); };
   const auto restored = [](const fs::path& checkpoint) { return [checkpoint] { read_checkpoint(checkpoint); }; };
@@ -152,12 +152,17 @@ std::vector<ReaderCase> reader_cases(const std::string& directory) {
       of_file("npy", "case.npy", {npy("<f4", "(2, 3)", 24), npy("<i8", "(2,)", 16), npy("|u1", "(2, 2, 2)", 8, true)},
               dataset("x=")),
       of_file("npz", "case.npz", {npz(npy("<f4", "(2, 3)", 24)), npz(npy("<i8", "(4,)", 32))}, dataset("")),
+      of_file("npz in its file", "case.npz", {npz(npy("<f4", "(2, 3)", 24))}, dataset("", {.data_memory = {0}})),
       of_file("csv", "case.csv",
               {"a,b,label\n1,2,x\n3,4.5,y\n", "\"a \"\"q\"\"\";\"b\"\r\n1;0\r\n2;1\r\n", "1\t2\n3\t4\n"}, dataset("")),
       of_file("tar", "case.tar",
               {tar("a.png", "x") + tar("a.cls", "1") + std::string(1024, '\0'),
                tar("b/c.d.jpg", std::string(600, 'y')) + std::string(1024, '\0')},
               dataset("")),
+      of_file(
+          "tar of arrays", "case.tar",
+          {tar("a.npy", npy("<f4", "(2, 3)", 24)) + tar("a.json", R"({"k": {"l": [1, 2]}})") + std::string(1024, '\0')},
+          dataset("", {.data_memory = {0}, .label_column = {"k.l"}})),
       of_file("image", "case.png", {png_file(3, 4, pattern(3, 4, 3)), jpeg_file(9, 9, pattern(9, 9, 3))},
               [](const fs::path& path) {
                 const std::string bytes = read_file(path);

@@ -170,7 +170,7 @@ def write(out, files=None):
     for name, count, seed in (("", 8000 if files else 900, 0), ("_test", 4000 if files else 300, 1)):
         write_values(out / f"values{name}.csv", count, seed)
         write_labels(out / f"labels{name}.csv", count, seed)
-    train, test = descriptions(files) if files else (sentences(300, 0), sentences(120, 1))
+    train, test = descriptions(files) if files else (sentences(600, 0), sentences(150, 1))
     write_table(out / "texts.csv", ["text", "label"], train)
     write_table(out / "texts_test.csv", ["text", "label"], test)
     write_names(out / "texts.txt", {label for _, label in train})

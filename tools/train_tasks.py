@@ -73,7 +73,7 @@ class Windows:
 
     def __init__(self, keys, length, device):
         text = torch.from_numpy(np.fromfile(keys["data"], np.uint8).astype(np.int64)).to(device)
-        split = round(len(text) * (1 - keys["test_fraction"]))
+        split = len(text) - int(len(text) * keys["test_fraction"])
         self.train, self.test = text[:split], text[split:]
         self.batch, self.length, self.device = keys["batch"], length, device
         self.steps = (split - 1) // length // self.batch

@@ -77,11 +77,6 @@ def scenes(sprites, kinds, part, count, side, seed):
     return dict(images=images, labels=labels)
 
 
-def write_names(path, names):
-    """Of classes, in the order of their numbers."""
-    path.write_text("".join(name + "\n" for name in sorted(names)))
-
-
 # Tables
 
 def write_table(path, names, rows):
@@ -163,7 +158,6 @@ def write(out, files=None):
     out.mkdir(parents=True, exist_ok=True)
     sprites = Sprites(files, dict(train=24, test=12))
     write_images(out / "images", sprites, HARD if files else SHAPES)
-    write_names(out / "images.txt", HARD if files else SHAPES)
     kinds = ["trouser", "sneaker", "bag"] if files else SHAPES
     for name, part, count, seed in (("scenes", "train", 1600 if files else 72, 0), ("scenes_test", "test", 400 if files else 24, 1)):
         np.savez_compressed(out / f"{name}.npz", **scenes(sprites, kinds, part, count, 64 if files else 32, seed))
@@ -173,7 +167,6 @@ def write(out, files=None):
     train, test = descriptions(files) if files else (sentences(600, 0), sentences(150, 1))
     write_table(out / "texts.csv", ["text", "label"], train)
     write_table(out / "texts_test.csv", ["text", "label"], test)
-    write_names(out / "texts.txt", {label for _, label in train})
     write_tokenizer(out / "tokenizer.json", [text for text, _ in train], 8000 if files else 200)
     story = gzip.open(files / "text.txt.gz", "rt").read() if files else "".join(text + ".\n" for text, _ in sentences(1200, 2))
     (out / "story.txt").write_text(story)

@@ -163,6 +163,19 @@ class Column {
   std::vector<float> scores_;
 };
 
+// Whether one output holds classes, and as many as that. A model that was compiled without a loss has no notes.classes.
+bool has_classes(const Program& program, const StepNotes& notes, int64_t classes) {
+  if (classes == 0) return false;
+  std::vector<int64_t> found;
+  for (const Buffer& buffer : program.buffers) {
+    if (buffer.kind != BufferKind::output || !buffer.name.is(Role::model)) continue;
+    const auto judged = std::ranges::find(notes.judged, buffer.name.text, &JudgedOutput::output);
+    if (judged != notes.judged.end() && judged->meaning != OutputMeaning::values)
+      found.push_back(output_shape(*judged, buffer.type).classes);
+  }
+  return found == std::vector{classes};
+}
+
 std::vector<Column> columns_of(const Program& program, const StepNotes& notes, int64_t batch,
                                const PredictOptions& options) {
   std::vector<Column> columns;
@@ -204,7 +217,7 @@ std::optional<Predicted> predict(Executor& executor, Dataset dataset, const Pred
   const StepNotes& notes = executor.model().notes;
   PredictOptions options = given;
   // Those that training learned of its data, unless others are given.
-  if (options.class_names.empty() && notes.classes == static_cast<int64_t>(dataset.facts.classes.size()))
+  if (options.class_names.empty() && has_classes(program, notes, std::ssize(dataset.facts.classes)))
     options.class_names = dataset.facts.classes;
   FeedOptions feeding = options.evaluate.feed;
   leave_labels_out(dataset, feeding, notes, program);

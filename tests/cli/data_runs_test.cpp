@@ -85,6 +85,9 @@ TEST_F(TableRuns, ATableIsLearnedAndItsClassesAreKept) {
   const json few = json::parse(succeed({"eval", "m.onnx", "--test_data", "few.csv", "--checkpoint", "run/checkpoints",
                                         "--label_column", "kind", "--json"}));
   EXPECT_EQ(few["samples"], 2);
+  succeed({"predict", "m.onnx", "--test_data", "few.csv", "--checkpoint", "run/checkpoints", "--label_column", "kind",
+           "--top", "1", "-o", "top.csv"});
+  EXPECT_THAT(read("top.csv"), AllOf(HasSubstr("\n0,iris,"), HasSubstr("\n1,setosa,")));
   fail(1, {"eval", "m.onnx", "--data", "t.csv", "--test_fraction", "0.3", "--checkpoint", "run/checkpoints"},
        {"test_fraction 0.3: the checkpoint's run held out test_fraction 0.2: give the same"});
   fail(1, {"train", "m.onnx", "--data", "t.csv", "--out", "run", "--epochs", "20", "--resume", "run/checkpoints"},

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <regex>
 #include <sstream>
 
 #include "tests/cli/cli_fixture.h"
@@ -66,7 +67,34 @@ Arguments words_of(const std::string& command) {
   return words;
 }
 
-class DocumentedCommands : public Cli, public testing::WithParamInterface<const char*> {};
+// A page's table of limits: "| `run` | `measure` | ... | at least 0.8 |".
+struct Limit {
+  std::string run, measure;
+  double number = 0;
+  bool least = false;
+};
+
+std::vector<Limit> limits_of(const std::string& page) {
+  std::vector<Limit> limits;
+  std::istringstream lines(read_file(source_directory() / "docs" / page));
+  for (std::string line; std::getline(lines, line);) {
+    std::smatch parts;
+    if (std::regex_match(line, parts, std::regex("\\| `(\\w+)` \\| `(\\w+)` \\|.*\\| at (least|most) ([0-9.]+) \\|")))
+      limits.push_back({parts[1], parts[2], std::stod(parts[4]), parts[3] == "least"});
+  }
+  return limits;
+}
+
+class DocumentedCommands : public Cli, public testing::WithParamInterface<const char*> {
+ protected:
+  nlohmann::json last_epoch(const std::string& directory) const {
+    nlohmann::json last;
+    std::istringstream lines(read(directory + "/metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);)
+      if (nlohmann::json row = nlohmann::json::parse(line); row["kind"] == "epoch") last = row;
+    return last;
+  }
+};
 
 TEST_P(DocumentedCommands, RunInTheirOrder) {
   std::filesystem::create_directory_symlink(source_directory() / "models", path("models"));
@@ -92,9 +120,16 @@ TEST_P(DocumentedCommands, RunInTheirOrder) {
     ASSERT_EQ(done.exit_code, 0) << done.err << done.out;
   }
   EXPECT_GE(commands, 4u);
+  const std::vector<Limit> limits = limits_of(GetParam());
+  EXPECT_EQ(limits.size(), GetParam() == std::string("tasks.md") ? 6u : 0u);
+  for (const Limit& limit : limits) {
+    const double reached = last_epoch(limit.run).at(limit.measure).get<double>();
+    EXPECT_TRUE(limit.least ? reached >= limit.number : reached <= limit.number)
+        << limit.run << ": " << limit.measure << " " << reached << ", limit " << limit.number;
+  }
 }
 
-INSTANTIATE_TEST_SUITE_P(Pages, DocumentedCommands, testing::Values("first_model.md", "fine_tuning.md"),
+INSTANTIATE_TEST_SUITE_P(Pages, DocumentedCommands, testing::Values("first_model.md", "fine_tuning.md", "tasks.md"),
                          [](const auto& info) {
                            const std::string page = info.param;
                            return page.substr(0, page.find('.'));

@@ -85,7 +85,7 @@ ImportedModel import_with(const Recipe& recipe, const ImportOptions& options) {
   ImportedModel imported = import_model(model, options);
   if (const std::string remark = batch_norm_remark(recipe, model); !remark.empty()) imported.remarks.push_back(remark);
   if (carries_training_step(model))
-    imported.remarks.push_back(
+    imported.remarks.emplace_back(
         "the file carries a training step of its own (TrainingInfoProto): where loss or optimizer are named, and of a "
         "step that is no operators, it is not read; of an inference graph dropouts may be gone and batch norms frozen");
   return imported;

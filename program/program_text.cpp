@@ -79,7 +79,7 @@ constexpr bool kAlwaysShown =
     std::same_as<T, AttentionKind> || std::same_as<T, RecurrentKind> || std::same_as<T, RecurrentCell> ||
     std::same_as<T, std::vector<Ref>> || std::same_as<T, std::string>;
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string result = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') result += '\\';
@@ -102,7 +102,7 @@ std::string text_of(ConvolutionKind value) { return std::string(name(value)); }
 std::string text_of(AttentionKind value) { return std::string(name(value)); }
 std::string text_of(RecurrentKind value) { return std::string(name(value)); }
 std::string text_of(RecurrentCell value) { return std::string(name(value)); }
-std::string text_of(const std::string& value) { return quoted(value); }
+std::string text_of(const std::string& value) { return in_quotes(value); }
 std::string text_of(Ref value) { return fmt::format("{}+{}", value.buffer, value.offset); }
 std::string text_of(const std::optional<Ref>& value) { return text_of(*value); }
 std::string text_of(const Shape& value) { return to_string(value); }
@@ -362,21 +362,21 @@ Step parse_step(std::string_view call, Line& line) {
 }  // namespace
 
 std::string print(const Program& program) {
-  std::string text = fmt::format("program {}\n", quoted(program.name));
+  std::string text = fmt::format("program {}\n", in_quotes(program.name));
   size_t type_width = 0, origin_width = 0;
   for (const Buffer& buffer : program.buffers) type_width = std::max(type_width, to_string(buffer.type).size());
-  for (const Step& step : program.steps) origin_width = std::max(origin_width, quoted(step.origin).size());
+  for (const Step& step : program.steps) origin_width = std::max(origin_width, in_quotes(step.origin).size());
   origin_width = std::min<size_t>(origin_width, 40);
   for (size_t i = 0; i < program.buffers.size(); ++i) {
     const Buffer& buffer = program.buffers[i];
     text += fmt::format("buffer {:4} {:7} {:{}} {}{}\n", i, name(buffer.kind), to_string(buffer.type), type_width,
-                        role_text(buffer.name), quoted(buffer.name.text));
+                        role_text(buffer.name), in_quotes(buffer.name.text));
   }
   for (const Step& step : program.steps)
     std::visit(
         [&]<typename Call>(const Call& call) {
-          text +=
-              fmt::format("{:11} {:{}} {}\n", kCallName<Call>, quoted(step.origin), origin_width, print_fields(call));
+          text += fmt::format("{:11} {:{}} {}\n", kCallName<Call>, in_quotes(step.origin), origin_width,
+                              print_fields(call));
         },
         step.call);
   return text;

@@ -47,8 +47,7 @@ inline KernelModule kernel_module(DeviceKind device) {
 }
 
 // A graph of primitive and composite ops.
-inline CompiledModel compiled_model(const Graph& graph, DeviceKind device,
-                                    LibraryCalls calls = LibraryCalls::expand) {
+inline CompiledModel compiled_model(const Graph& graph, DeviceKind device, LibraryCalls calls = LibraryCalls::expand) {
   const Graph fused = fuse(simplify(expand_composites(graph, calls)));
   KernelModule module = kernel_module(device);
   LoweredProgram lowered = lower(fused, "train", module);
@@ -61,8 +60,7 @@ inline CompiledModel compiled_model(const Graph& graph, DeviceKind device,
   return model;
 }
 
-inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device,
-                                   LibraryCalls calls = LibraryCalls::expand) {
+inline CompiledGraph compile_graph(const Graph& graph, DeviceKind device, LibraryCalls calls = LibraryCalls::expand) {
   return {make_executor(compiled_model(graph, device, calls), kTestExecutor)};
 }
 

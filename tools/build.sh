@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 options=(-G Ninja -DCMAKE_BUILD_TYPE=Release "$@")
 if command -v ccache >/dev/null; then
   options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros} # what ccache wants for precompiled headers
 fi
 cmake -S . -B build "${options[@]}"
 cmake --build build

@@ -354,7 +354,8 @@ std::vector<Value> import_rnn(NodeContext& c) {
   return RecurrentLayer(c, kind).build();
 }
 
-constexpr std::string_view kLimits = "at most 8192 steps, unrolled unless a library has the layer; an initial state of zeros is not trained";
+constexpr std::string_view kLimits =
+    "at most 8192 steps, unrolled unless a library has the layer; an initial state of zeros is not trained";
 
 const std::vector<OnnxOperator> kRows{
     {"GRU", {7}, 3, 6, import_gru, kLimits},

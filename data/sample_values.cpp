@@ -55,15 +55,16 @@ class PickedRows final : public StoredRows {
   int64_t row_bytes_;
 };
 
-[[noreturn]] void fail_to_store(const std::string& what) {
-  throw Error(what + ": no temporary file for it: " + std::strerror(errno) +
+[[noreturn]] void fail_to_store(const std::string& what, const std::string& reason = std::strerror(errno)) {
+  throw Error(what + ": no temporary file for it: " + reason +
               ": TMPDIR names another folder, and data_memory how much stays in memory");
 }
 
 // Removed as it is closed.
 int open_temporary(const std::string& what) {
-  std::error_code ignored;
-  const std::filesystem::path folder = std::filesystem::temp_directory_path(ignored);
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  if (error) fail_to_store(what, error.message());
   const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd >= 0) return fd;
   std::string name = (folder / "halfstep-XXXXXX").string();  // not every file system has such files

@@ -26,14 +26,16 @@ namespace {
 constexpr int64_t kMostLabelBytes = 64;
 constexpr int64_t kMostJsonBytes = int64_t{1} << 24;
 
-// What stands before the first dot of a name's last part, and behind it in small letters.
+// What stands before the first dot of a name's last part, and behind it.
 std::pair<std::string, std::string> key_and_ending(const std::string& name) {
   const size_t slash = name.rfind('/'), dot = name.find('.', slash == std::string::npos ? 0 : slash + 1);
   if (dot == std::string::npos) return {name, ""};
-  std::string ending = name.substr(dot + 1);
-  std::ranges::transform(ending, ending.begin(),
+  return {name.substr(0, dot), name.substr(dot + 1)};
+}
+std::string in_small_letters(std::string text) {
+  std::ranges::transform(text, text.begin(),
                          [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return {name.substr(0, dot), ending};
+  return text;
 }
 
 bool is_image(const std::string& ending) { return ending == "jpg" || ending == "jpeg" || ending == "png"; }
@@ -123,18 +125,19 @@ class ShardReading {
     std::string key;
     Sample sample;
     for (size_t i = 0; i <= members.size(); ++i) {
-      const auto [next, ending] =
+      const auto [next, written] =
           i < members.size() ? key_and_ending(members[i].name) : std::pair<std::string, std::string>();
       if (i == members.size() || next != key) {
         end_sample(key, sample);
         sample = {}, key = next;
       }
       if (i == members.size()) break;
+      const std::string ending = in_small_letters(written);
       if (is_image(ending)) {
         if (sample.image) fail(key, "has two images");
         sample.image = members[i];
       } else if (is_array(ending)) {
-        if (!sample.arrays.emplace(ending == "npy" ? ending : ending.substr(0, ending.size() - 4), members[i]).second)
+        if (!sample.arrays.emplace(ending == "npy" ? ending : written.substr(0, ending.size() - 4), members[i]).second)
           fail(key, fmt::format("has two '.{}'", printable(ending)));
       } else if (ending == (fields_.empty() ? "cls" : "json") && request_.options.label_column != kNoLabels) {
         sample.label = members[i];

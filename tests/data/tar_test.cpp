@@ -106,7 +106,7 @@ TEST_F(Shards, ArraysAndFieldsBelongToTheirSamples) {
     const Dataset data = open_dataset(path, Split::train, {.data_memory = memory, .label_column = {"kind"}});
     ASSERT_EQ(data.size(), 6);
     ASSERT_EQ(data.arrays.size(), 3u);
-    EXPECT_EQ(data.arrays[0].name, "mask");
+    EXPECT_EQ(data.arrays[0].name, "Mask");
     EXPECT_THAT(data.arrays[0].values.values(), ElementsAre(0, 1, 2, 3, 4, 5));
     EXPECT_EQ(data.arrays[1].name, "npy");
     EXPECT_EQ(data.arrays[1].values.type, (TensorType{DType::f32, {6, 2, 3}}));
@@ -115,7 +115,7 @@ TEST_F(Shards, ArraysAndFieldsBelongToTheirSamples) {
     EXPECT_THAT(data.arrays[2].values.values(), ElementsAre(1, 2, 0, 1, 2, 0));
     EXPECT_THAT(data.facts.classes, ElementsAre("ape", "cat", "dog"));
     EXPECT_THAT(data.remarks[0],
-                HasSubstr("6 samples in 2 archives, arrays 'mask' u8[], 'npy' f32[2,3], labels from 'kind'"));
+                HasSubstr("6 samples in 2 archives, arrays 'Mask' u8[], 'npy' f32[2,3], labels from 'kind'"));
   }
   const auto labels = [&](const std::vector<std::string>& fields, const DataFacts& facts = {}) {
     return open_dataset(path, Split::train, {.label_column = fields}, facts).arrays.back().values;

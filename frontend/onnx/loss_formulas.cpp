@@ -12,13 +12,15 @@ namespace {
 
 class FormulaText final : public LossContext {
  public:
-  explicit FormulaText(const OutputLoss& loss) : loss_(loss) {}
+  FormulaText(const OutputLoss& loss, const FormulaNumbers& numbers) : loss_(loss), numbers_(numbers) {}
 
   Term output() override { return term("x"); }
   Term target() override { return term("y"); }
   double parameter(std::string_view name) const override { return value_of(loss_, name); }
   bool given(std::string_view name) const override { return loss_.parameters.contains(name); }
-  Term by_class(std::string_view name) override { return term(formula_list(loss_.parameters.find(name)->second)); }
+  Term by_class(std::string_view name) override {
+    return term(formula_list(loss_.parameters.find(name)->second, numbers_));
+  }
   Term constant(double value) override { return term(formula_number(value)); }
   Term apply(std::string_view op, std::initializer_list<Term> operands) override {
     std::vector<std::string> texts;
@@ -34,6 +36,7 @@ class FormulaText final : public LossContext {
   }
 
   const OutputLoss& loss_;
+  const FormulaNumbers& numbers_;
   std::vector<std::string> texts_;
 };
 
@@ -53,7 +56,7 @@ std::string with_other_difference(std::string text) {
 }
 
 // Numbers that a parameter may be: those of the file, and what formulas take the negative of.
-std::vector<std::vector<double>> candidates_for(const LossKey& key, const std::vector<std::vector<double>>& lists) {
+FormulaNumbers candidates_for(const LossKey& key, const FormulaNumbers& lists) {
   std::set<std::vector<double>> found;
   for (const std::vector<double>& list : lists) {
     if (key.kind != LossKey::list && list.size() != 1) continue;
@@ -66,10 +69,9 @@ std::vector<std::vector<double>> candidates_for(const LossKey& key, const std::v
 }
 
 // Tries the values of `keys` from the one at `at` on.
-bool seek(OutputLoss& loss, const LossFunction& row, size_t at, const std::string& text,
-          const std::vector<std::vector<double>>& lists) {
+bool seek(OutputLoss& loss, const LossFunction& row, size_t at, const std::string& text, const FormulaNumbers& lists) {
   if (at == row.keys.size()) {
-    const std::string formula = formula_of(loss);
+    const std::string formula = formula_of(loss, lists);
     return formula == text || with_other_difference(formula) == text;
   }
   if (seek(loss, row, at + 1, text, lists)) return true;
@@ -87,11 +89,9 @@ bool seek(OutputLoss& loss, const LossFunction& row, size_t at, const std::strin
 
 std::string formula_number(double value) { return fmt::format("{}", static_cast<float>(value)); }
 
-std::string formula_list(const std::vector<double>& values) {
+std::string formula_list(const std::vector<double>& values, const FormulaNumbers& numbers) {
   if (values.size() == 1) return formula_number(values.front());
-  std::string text;
-  for (const double value : values) text += (text.empty() ? "[" : ",") + formula_number(value);
-  return text + "]";
+  return fmt::format("[{}]", std::ranges::find(numbers, values) - numbers.begin());
 }
 
 std::string formula_of(std::string_view op, std::vector<std::string> operands) {
@@ -101,20 +101,19 @@ std::string formula_of(std::string_view op, std::vector<std::string> operands) {
   return text + ")";
 }
 
-std::string formula_of(const OutputLoss& loss) {
-  FormulaText text(loss);
+std::string formula_of(const OutputLoss& loss, const FormulaNumbers& numbers) {
+  FormulaText text(loss, numbers);
   return text.text(function_of(loss).element(text));
 }
 
-std::optional<OutputLoss> loss_of_formula(const std::string& text, const std::vector<std::vector<double>>& lists,
+std::optional<OutputLoss> loss_of_formula(const std::string& text, const FormulaNumbers& numbers,
                                           LossFunction::Sample sample) {
   constexpr size_t kMostNumbers = 6;
-  std::set<std::vector<double>> distinct(lists.begin(), lists.end());
-  if (distinct.size() > kMostNumbers) return std::nullopt;
+  if (numbers.size() > kMostNumbers) return std::nullopt;
   for (const LossFunction& row : loss_functions()) {
     if (row.element == nullptr || row.sample != sample) continue;
     OutputLoss loss{.kind = std::string(row.name)};
-    if (seek(loss, row, 0, text, {distinct.begin(), distinct.end()})) return loss;
+    if (seek(loss, row, 0, text, numbers)) return loss;
   }
   return std::nullopt;
 }

@@ -312,7 +312,7 @@ class Reader {
   // What a formula is of, and the numbers in it.
   struct Elements {
     std::string output, target;
-    std::vector<std::vector<double>> numbers;
+    FormulaNumbers numbers;
     std::optional<int64_t> class_axis;  // from the end, where some are of classes
     size_t length = 0;
   };
@@ -327,8 +327,8 @@ class Reader {
     if (outputs_.contains(value)) return take_leaf(found.output, value, "x");
     if (is_input(value)) return take_leaf(found.target, value, "y");
     if (const std::optional<std::vector<double>> numbers = numbers_of(value, found)) {
-      found.numbers.push_back(*numbers);
-      return formula_list(*numbers);
+      if (std::ranges::find(found.numbers, *numbers) == found.numbers.end()) found.numbers.push_back(*numbers);
+      return formula_list(*numbers, found.numbers);
     }
     const NodeProto* node = maker(value);
     if (!node) throw Error(fmt::format("the loss reads '{}', which is no output of the model", value));
@@ -361,10 +361,9 @@ class Reader {
     for (int64_t i = 0; i < numbers.type.element_count(); ++i)
       list.push_back(std::stod(shortest(static_cast<float>(numbers.at(i)))));
     found.class_axis = -static_cast<int64_t>(shape.size());
-    found.length += 8 * list.size();
     return list;
   }
-  static constexpr int64_t kMostClasses = 100000;
+  static constexpr int64_t kMostClasses = 20000;
 
   bool is_input(const std::string& name) const {
     return std::ranges::any_of(algorithm_.input(), [&](const auto& input) { return input.name() == name; });

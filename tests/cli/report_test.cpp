@@ -67,7 +67,10 @@ TEST_F(Report, HasWhatEachLayerTakesWhereItWasTimed) {
   succeed(Arguments{"train", "m.onnx", "--out", "plain", "--layer_times", "false", "--batch", "8", "--shape", "-1,4",
                     "--device", "cpu"} +
           data({4}));
-  EXPECT_EQ(read("run/m.trained.onnx"), read("plain/m.trained.onnx"));
+  const auto weights_of = [&](const std::string& file) {
+    return read(file).substr(0, read(file).find("halfstep.data"));
+  };
+  EXPECT_EQ(weights_of("run/m.trained.onnx"), weights_of("plain/m.trained.onnx"));
   write("run/layers.json", R"({"layers":[{"layer":1}]})");
   succeed({"report", "run"});
   EXPECT_TRUE(page_data("run/report.html")["layers"].is_null());

@@ -90,10 +90,10 @@ std::string_view name(RecurrentKind kind);
 
 // A recurrent network (base/recurrent.h). All of `operand`, f16, bf16 or f32: x and dx [steps, batch, inputs], y and dy
 // [steps, batch, directions * hidden], weights and dweights, states [layers * directions, batch, hidden]: h and c
-// before the sequence, where left out zero, h_last and c_last behind it; c is an lstm's. forward: y, h_last, c_last
-// and, where it trains, reserve from x, weights, h and c. reserve: what the backward wants of it, and writes over.
-// backward: first dx, and dh and dc where there are h and c, from all but dweights, dh_last and dc_last being zero
-// where left out; then, another call, dweights alone.
+// before the sequence, where they are left out zero, h_last and c_last behind it; c is an lstm's. reserve: what the
+// backward wants of the forward, and writes over. forward: y, h_last, c_last and where it trains reserve from x,
+// weights, h and c. backward: dx, dweights, and dh and dc where there are h and c, from all others; dh_last and dc_last
+// where they are left out are zero.
 struct Recurrent {
   RecurrentKind kind = RecurrentKind::forward;
   RecurrentSizes sizes;

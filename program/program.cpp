@@ -136,15 +136,14 @@ std::vector<MemoryUse> operands(const Recurrent& r) {
   expect(std::ranges::max({s.steps, s.batch, s.inputs, s.hidden, s.layers}) <= kMost, "a size is above 2^31 - 1");
   expect(s.directions == 1 || s.directions == 2, "one or two directions expected");
   expect(is_low(r.operand) || r.operand == DType::f32, "f16, bf16 or f32 operands expected");
-  const bool backward = r.kind == RecurrentKind::backward, of_data = r.dx.has_value(), is_lstm = s.has_c();
+  const bool backward = r.kind == RecurrentKind::backward, is_lstm = s.has_c();
   expect(r.reserve ? r.reserve_bytes > 0 : r.reserve_bytes == 0, "reserve and its bytes belong together");
   expect(r.c_last.has_value() == (is_lstm && !backward) && (is_lstm || (!r.c && !r.dc && !r.dc_last)),
          "c, c_last and their gradients belong to an lstm");
-  const bool no_data = !r.dy && !r.dh_last && !r.dc_last && !r.dx && !r.dh && !r.dc;
-  expect(backward ? r.reserve && !r.h_last && (of_data ? r.dy && !r.dweights : r.dweights && no_data)
-                  : r.h_last && no_data && !r.dweights,
-         "gradients belong to backward, which needs reserve, and dy and dx or dweights alone; h_last to forward");
-  expect(!of_data || (r.h.has_value() == r.dh.has_value() && r.c.has_value() == r.dc.has_value()),
+  expect(backward ? r.reserve && r.dy && r.dx && r.dweights && !r.h_last
+                  : r.h_last && !r.dy && !r.dh_last && !r.dc_last && !r.dx && !r.dweights && !r.dh && !r.dc,
+         "gradients belong to backward, which needs dy, dx, dweights and reserve, and h_last to forward");
+  expect(!backward || (r.h.has_value() == r.dh.has_value() && r.c.has_value() == r.dc.has_value()),
          "dh belongs to h, and dc to c");
   const Shape x{s.steps, s.batch, s.inputs}, y{s.steps, s.batch, s.directions * s.hidden},
       state{s.layers * s.directions, s.batch, s.hidden}, weights{weight_count(s)};
@@ -380,9 +379,8 @@ std::string describe(const Step& step) {
     }
     std::string operator()(const Recurrent& r) const {
       const RecurrentSizes& s = r.sizes;
-      const std::string_view kind = r.dweights ? "weight_grad" : r.dx ? "data_grad" : "forward";
-      return fmt::format("recurrent {} {} {}x{}x{}->{}x{}x{}", kind, name(s.cell), s.steps, s.batch, s.inputs, s.layers,
-                         s.directions, s.hidden);
+      return fmt::format("recurrent {} {} {}x{}x{}->{}x{}x{}", name(r.kind), name(s.cell), s.steps, s.batch, s.inputs,
+                         s.layers, s.directions, s.hidden);
     }
     std::string operator()(const Copy&) const { return "copy"; }
   };
@@ -410,11 +408,11 @@ CallCost cost(const Step& step) {
       const double depths = static_cast<double>(forward ? a.depth + a.value_depth : 3 * a.depth + 2 * a.value_depth);
       return {2 * scores * depths, total(operands(a))};
     }
-    // A product with each weight in each step, in each of the three calls; biases are not worth a term.
+    // A product with each weight in each step, and two in the backward; biases are not worth a term.
     CallCost operator()(const Recurrent& r) const {
-      return {2.0 * static_cast<double>(weight_count(r.sizes)) * static_cast<double>(r.sizes.steps) *
-                  static_cast<double>(r.sizes.batch),
-              total(operands(r))};
+      const double products = static_cast<double>(weight_count(r.sizes)) * static_cast<double>(r.sizes.steps) *
+                              static_cast<double>(r.sizes.batch);
+      return {(r.kind == RecurrentKind::forward ? 2 : 4) * products, total(operands(r))};
     }
     CallCost operator()(const Copy& copy) const { return {0, total(operands(copy))}; }
     static int64_t total(const std::vector<MemoryUse>& list) {

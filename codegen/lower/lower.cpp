@@ -272,13 +272,9 @@ void Lowering::lower_recurrent(NodeId id) {
     r.dy = at(0), r.dh_last = at(1), r.dc_last = at(2), r.y = *at(5), r.h = at(7), r.c = at(8);
     r.reserve_bytes = graph_.type(n.operands[6]).byte_count();
     r.reserve = overwritten(id, 6);
-    r.dx = result(0);
+    r.dx = result(0), r.dweights = result(1);
     if (r.h) r.dh = result(2);
     if (r.c) r.dc = result(last);
-    add_step(r, n.origin);
-    // Beside it runs what reads dx.
-    for (std::optional<Ref>* of_data : {&r.dy, &r.dh_last, &r.dc_last, &r.dx, &r.dh, &r.dc}) of_data->reset();
-    r.dweights = result(1);
   } else {
     r.h = at(2), r.c = at(3);
     r.y = result(0), r.h_last = result(1);

@@ -181,14 +181,11 @@ void CudnnRecurrents::run(const Recurrent& call, const AddressOf& address) {
           "cudnnRNNForward");
     return;
   }
-  if (call.dx) {
-    check(cudnnRNNBackwardData_v8(handle_.get(), n.rnn.get(), lengths, n.y.get(), y, at(call.dy), n.x.get(),
-                                  at(call.dx), n.state.get(), at(call.h), at(call.dh_last), at(call.dh), n.state.get(),
-                                  at(call.c), at(call.dc_last), at(call.dc), n.weight_bytes, weights,
-                                  n.training_workspace, workspace_.data(), n.reserve_bytes, reserve),
-          "cudnnRNNBackwardData_v8");
-    return;
-  }
+  check(cudnnRNNBackwardData_v8(handle_.get(), n.rnn.get(), lengths, n.y.get(), y, at(call.dy), n.x.get(), at(call.dx),
+                                n.state.get(), at(call.h), at(call.dh_last), at(call.dh), n.state.get(), at(call.c),
+                                at(call.dc_last), at(call.dc), n.weight_bytes, weights, n.training_workspace,
+                                workspace_.data(), n.reserve_bytes, reserve),
+        "cudnnRNNBackwardData_v8");
   // The library adds to what is there.
   check(cudaMemsetAsync(at(call.dweights), 0, n.weight_bytes, stream_.get()), "cudaMemsetAsync");
   check(cudnnRNNBackwardWeights_v8(handle_.get(), n.rnn.get(), CUDNN_WGRAD_MODE_ADD, lengths, n.x.get(), x,

@@ -6,9 +6,9 @@
 //   layers=2}
 //                                                                    %i = slice(%j) {starts=[1,0,0]}
 //
-// Layers of one cell, width and number of directions, of which nothing but the layer above reads anything. Runs after
-// canonicalise, which drops the reshapes that exporters write between them, and before autocast: the network has one
-// type.
+// Layers of one cell, width, number of directions and type, of which nothing but the layer above reads anything. Runs
+// after autocast, which gives each layer its type by itself, and before differentiate, where the gradient of all layers
+// is one call too.
 #pragma once
 
 #include "ir/graph.h"

@@ -77,7 +77,9 @@ class RecurrentCall : public GpuTest {
         const std::string text = graph_text(form, type, gradients);
         SCOPED_TRACE(text);
         const Graph graph = parse_graph(text);
-        const NamedTensors leaves = random_leaves(graph, 5, -0.5, 0.5);
+        // A relu near 0 is another one after a rounding: of positive numbers it never is.
+        const double low = form.sizes.cell == RecurrentCell::relu ? 0.05 : -0.5;
+        const NamedTensors leaves = random_leaves(graph, 5, low, 0.5);
         const InterpretResult expected = interpret(graph, leaves);
         CompiledGraph compiled = compile_graph(graph, DeviceKind::cuda, LibraryCalls::keep);
         const NamedTensors found = compiled.run(leaves), again = compiled.run(leaves);

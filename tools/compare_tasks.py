@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """The six tasks of docs/tasks.md by the commands of that page and by PyTorch, beside each other, three seeds each.
 
-usage: tools/compare_tasks.py [--device cuda|cpu] [--small] [--seeds N] [--tasks NAME,...] [--halfstep COMMAND] --files DIR OUT_DIR
+usage: tools/compare_tasks.py [--device cuda|cpu] [--precision fp16|fp32] [--small] [--seeds N] [--tasks NAME,...] [--halfstep COMMAND] --files DIR OUT_DIR
        tools/compare_tasks.py --collect DIR         needs Debian's dataset-fashion-mnist and bible-kjv, and apt's lists
 
 The commands run as they stand, in a folder whose models/tasks holds larger data and models (with --small those of the page, where --files is
 not needed): --seed and --device are added, batches and epochs are those of ROWS. PyTorch takes what `train --print-config` says of the same command: optimizer, schedule,
-batch, epochs; fp16 under autocast with GradScaler, its own order of samples, dropout and augmentation. Both start from the same weights, made anew for
+batch, epochs; fp16 is autocast with GradScaler; its own order of samples, dropout and augmentation. Both start from the same weights, made anew for
 each seed, except that a new head is drawn by each; mobilenet.onnx is trained once before, by PyTorch, on other classes. The measure is that of
 the last epoch. A row is equal if the means differ by no more than the larger of the two spreads (greatest less least of the seeds). Prints a table, and writes rows.json
 and what the commands printed into OUT_DIR. Seconds are those of a seed: ours of the commands, with compilation and tuning; PyTorch's of reading the data and its loop."""
@@ -94,7 +94,7 @@ class Task:
             (self.directory / "models/tasks" / path.name).symlink_to(path)
         self.model_file = self.directory / f"models/tasks/{self.row['model']}.onnx"
         large = [] if options.small else [f"--{key}={value}" for key, value in self.row["large"].items()]
-        added = [*large, "--seed", str(seed), "--device", options.device]
+        added = [*large, "--seed", str(seed), "--device", options.device, "--precision", options.precision]
         self.commands = [[options.halfstep, *commands()[run], *added] for run in self.row["runs"]]
 
     def ours(self):
@@ -132,7 +132,8 @@ def one_seed(row, task, model, seed, options):
     task.model_file.unlink(missing_ok=True)
     tasks.export(task.row["model"], model, task.model_file, not options.small)
     measure, seconds, rates = task.ours()
-    theirs, their_seconds = train_tasks.train(row["task"], model, task.keys(), rates, seed, options.device)
+    theirs, their_seconds, told = train_tasks.train(row["task"], model, task.keys(), rates, seed, options.device)
+    (task.directory / "pytorch.json").write_text(json.dumps(told) + "\n")
     for key, value in (("ours", measure), ("seconds", seconds), ("pytorch", theirs), ("pytorch_seconds", their_seconds)):
         row[key].append(value)
     print(f"{row['task']}, seed {seed}: {measure:.4f} and {theirs:.4f}, {seconds:.1f} and {their_seconds:.1f} s", flush=True)
@@ -142,6 +143,7 @@ def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("usage:")[1].split("\n\n")[0])
     parser.add_argument("--collect", type=pathlib.Path)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--precision", default="fp16", choices=["fp16", "fp32"])
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tasks", default=",".join(ROWS))

@@ -51,7 +51,7 @@ def main():
     apart = np.mean(rows["lenet.toml --precision fp16"]) - np.mean(rows["lenet.toml --precision fp32"])
     print(f"\nfp16 less fp32: {100 * apart:+.2f} points")
     (options.out / "rows.json").write_text(json.dumps(rows, indent=1) + "\n")
-    sys.exit(abs(apart) > 0.003)
+    sys.exit(bool(abs(apart) > 0.003))
 
 
 if __name__ == "__main__":

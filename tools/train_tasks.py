@@ -42,7 +42,7 @@ class Pictures:
         load = lambda part, how: datasets.ImageFolder(f"{keys['data']}/{part}", t.Compose(how))
         workers = dict(num_workers=8, persistent_workers=True) if torch.cuda.is_available() else {}
         self.train = torch.utils.data.DataLoader(load("train", change + bring), keys["batch"], shuffle=True, drop_last=True, **workers)
-        self.test = torch.utils.data.DataLoader(load("val", [t.Resize(side), t.CenterCrop(side)] + bring), 200)
+        self.test = torch.utils.data.DataLoader(load("val", [t.Resize(side), t.CenterCrop(side)] + bring), 200, **workers)
         self.steps = len(self.train)
 
     def batches(self, epoch):
@@ -158,10 +158,11 @@ def measure(name, logits, labels):
 
 
 def run(name, model, keys, rates, device):
-    """Trains in place; the measure after the last epoch."""
+    """Trains in place: (the measure after the last epoch, the mean loss of each)."""
     data, loss_of = data_of(name, keys, model, device), LOSSES.get(name, F.cross_entropy)
-    optimizer, scaler = optimizer_of(keys, model), torch.amp.GradScaler(device)
-    epochs, step = keys["epochs"], 0
+    low = keys["precision"] == "fp16"
+    optimizer, scaler = optimizer_of(keys, model), torch.amp.GradScaler(device, enabled=low)
+    epochs, step, losses = keys["epochs"], 0, []
     model.to(device)
     for epoch in range(epochs):
         model.train()
@@ -172,7 +173,7 @@ def run(name, model, keys, rates, device):
             assert abs(now - rates.get(step + 1, now)) <= 1e-5 * keys["learning_rate"], (name, step, now, rates[step + 1])
             for group in optimizer.param_groups:
                 group["lr"] = now
-            with torch.autocast(device, torch.float16):
+            with torch.autocast(device, torch.float16, enabled=low):
                 loss = loss_of(model(*(x.to(device) for x in inputs)), labels.to(device))
             optimizer.zero_grad()
             scaler.scale(loss).backward()
@@ -181,24 +182,27 @@ def run(name, model, keys, rates, device):
                 nn.utils.clip_grad_norm_(model.parameters(), keys["clip_norm"])
             scaler.step(optimizer)
             scaler.update()
+            losses.append(loss.detach())
             step += 1
     model.eval()
     logits, labels = [], []
-    with torch.no_grad(), torch.autocast(device, torch.float16):
+    with torch.no_grad(), torch.autocast(device, torch.float16, enabled=low):
         for *inputs, part in data.held_out():
             logits.append(model(*(x.to(device) for x in inputs)).float().cpu()), labels.append(part.cpu())
-    return measure(name, torch.cat(logits), torch.cat(labels))
+    result = measure(name, torch.cat(logits), torch.cat(labels))
+    return result, torch.stack(losses).view(epochs, -1).mean(1).tolist()
 
 
 def train(name, model, runs, rates, seed, device):
-    """The runs of a task one after the other from these weights: (measure, seconds). `rates` are those of the other side's last run."""
+    """The runs of a task one after the other from these weights: (measure, seconds, of each run its measure and losses). `rates` are those of the
+    other side's last run."""
     torch.manual_seed(1000 + seed)
     model = copy.deepcopy(model)
-    began = time.perf_counter()
+    began, told = time.perf_counter(), []
     for keys in runs:
         if keys["resize_head"]:
             model.classifier[1] = nn.Linear(model.last_channel, keys["resize_head"])
         for key, parameter in model.named_parameters():
             parameter.requires_grad_(keys.get("freeze") != ["*"] or key.startswith("classifier."))
-        result = run(name, model, keys, rates if keys is runs[-1] else {}, device)
-    return result, time.perf_counter() - began
+        told.append(run(name, model, keys, rates if keys is runs[-1] else {}, device))
+    return told[-1][0], time.perf_counter() - began, told

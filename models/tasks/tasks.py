@@ -9,6 +9,8 @@ import sys
 import tempfile
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import torch
 from torch import nn
 
@@ -114,7 +116,13 @@ def export(name, model, path, large=False):
         with tempfile.TemporaryDirectory() as scratch:
             torch.onnx.export(model, inputs, f"{scratch}/model.onnx", dynamo=True, external_data=False, input_names=list(shapes), output_names=[output], verbose=False)
             families.strip(f"{scratch}/model.onnx", str(path))
-    model.load_state_dict(state)  # the exporter ran it, which moves running statistics
+    # The exporter ran the model, which moved running statistics by a tenth of what these inputs have, in the file too.
+    model.load_state_dict(state)
+    file = onnx.load(str(path))
+    for tensor in file.graph.initializer:
+        if tensor.name in state and "running_" in tensor.name:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(state[tensor.name].numpy(), tensor.name))
+    onnx.save(file, str(path))
 
 
 def learnt_before(model, images, labels, epochs, batch, device="cpu"):

@@ -174,7 +174,7 @@ ReadAs read_as(Id type, const std::string& where) {
               ": store it as float16, float32, float64, bool or integers up to int64");
 }
 
-class Hdf5Rows final : public StoredRows {
+class Hdf5Rows final : public SampleRows {
  public:
   Hdf5Rows(const std::string& path, const std::string& dataset, std::string where)
       : where_(std::move(where)), file_(open_file(path)) {

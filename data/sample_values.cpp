@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kPiece = int64_t{1} << 22;
 
-class FileRows final : public StoredRows {
+class FileRows final : public SampleRows {
  public:
   FileRows(std::shared_ptr<const DataFile> file, int64_t offset, int64_t row_bytes)
       : file_(std::move(file)), offset_(offset), row_bytes_(row_bytes) {}
@@ -32,9 +32,9 @@ class FileRows final : public StoredRows {
   int64_t offset_, row_bytes_;
 };
 
-class PickedRows final : public StoredRows {
+class PickedRows final : public SampleRows {
  public:
-  PickedRows(std::shared_ptr<const StoredRows> rows, std::vector<int64_t> picks, int64_t row_bytes)
+  PickedRows(std::shared_ptr<const SampleRows> rows, std::vector<int64_t> picks, int64_t row_bytes)
       : rows_(std::move(rows)), picks_(std::move(picks)), row_bytes_(row_bytes) {}
 
   void read(int64_t first, std::span<std::byte> into) const override {
@@ -50,7 +50,7 @@ class PickedRows final : public StoredRows {
   }
 
  private:
-  std::shared_ptr<const StoredRows> rows_;
+  std::shared_ptr<const SampleRows> rows_;
   std::vector<int64_t> picks_;
   int64_t row_bytes_;
 };
@@ -145,7 +145,7 @@ std::vector<double> SampleValues::values() const {
   return all;
 }
 
-std::shared_ptr<const StoredRows> rows_in_file(std::shared_ptr<const DataFile> file, int64_t offset,
+std::shared_ptr<const SampleRows> rows_in_file(std::shared_ptr<const DataFile> file, int64_t offset,
                                                int64_t row_bytes) {
   return std::make_shared<const FileRows>(std::move(file), offset, row_bytes);
 }

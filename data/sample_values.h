@@ -15,9 +15,9 @@ namespace halfstep {
 
 inline constexpr int64_t kAllInMemory = std::numeric_limits<int64_t>::max();
 
-class StoredRows {
+class SampleRows {
  public:
-  virtual ~StoredRows() = default;
+  virtual ~SampleRows() = default;
   // Samples from `first` on, one after the other, as many as `into` holds. From any thread. Error naming the file where
   // they are not there any more.
   virtual void read(int64_t first, std::span<std::byte> into) const = 0;
@@ -26,11 +26,11 @@ class StoredRows {
 struct SampleValues {
   TensorType type;                           // axis 0 counts samples
   std::vector<std::byte> data;               // of type.byte_count(); empty where they are stored
-  std::shared_ptr<const StoredRows> stored;  // null: they are in memory
+  std::shared_ptr<const SampleRows> stored;  // null: they are in memory
 
   SampleValues() = default;
   SampleValues(Tensor tensor) : type(std::move(tensor.type)), data(std::move(tensor.data)) {}
-  SampleValues(TensorType of, std::shared_ptr<const StoredRows> rows) : type(std::move(of)), stored(std::move(rows)) {}
+  SampleValues(TensorType of, std::shared_ptr<const SampleRows> rows) : type(std::move(of)), stored(std::move(rows)) {}
 
   int64_t row_elements() const;
   int64_t row_bytes() const { return row_elements() * size_of(type.dtype); }
@@ -62,7 +62,7 @@ struct SampleValues {
 };
 
 // Rows of `row_bytes` in a file from `offset` on.
-std::shared_ptr<const StoredRows> rows_in_file(std::shared_ptr<const DataFile> file, int64_t offset, int64_t row_bytes);
+std::shared_ptr<const SampleRows> rows_in_file(std::shared_ptr<const DataFile> file, int64_t offset, int64_t row_bytes);
 // These samples of them, in this order.
 SampleValues picked_rows(const SampleValues& values, std::span<const int64_t> rows);
 

@@ -18,7 +18,6 @@
 #include "data/label_columns.h"
 #include "data/npy.h"
 #include "data/tar_files.h"
-#include "program/json_text.h"
 
 namespace halfstep {
 namespace {
@@ -79,7 +78,7 @@ class TarImages final : public ImageFiles {
   Places places_;
 };
 
-class TarRows final : public StoredRows {
+class TarRows final : public SampleRows {
  public:
   TarRows(Places places, int64_t row_bytes) : places_(std::move(places)), row_bytes_(row_bytes) {}
 
@@ -243,12 +242,14 @@ class ShardReading {
   void read_fields(const std::string& key, const TarMember& member) {
     if (member.size > kMostJsonBytes)
       fail(key, fmt::format("has a .json of {} bytes, at most {} expected", member.size, kMostJsonBytes));
-    nlohmann::json object;
-    try {
-      object = parse_json(text_of(member, kMostJsonBytes));
-    } catch (const Error& e) {
-      fail(key, std::string("has a .json that cannot be read: ") + e.what());
-    }
+    constexpr int kDeepest = 64;  // what goes through values calls itself
+    bool is_deep = false;
+    const auto within = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+      is_deep = is_deep || depth > kDeepest;
+      return depth <= kDeepest;
+    };
+    const nlohmann::json object = nlohmann::json::parse(text_of(member, kMostJsonBytes), within, false);
+    if (is_deep) fail(key, fmt::format("has a .json that is nested more than {} deep", kDeepest));
     if (object.is_discarded()) fail(key, "has a .json that is none: it is corrupt");
     size_t found = 0;
     for (const std::string& name : fields_) {

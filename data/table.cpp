@@ -223,7 +223,7 @@ class TableReading {
 };
 
 // Columns of a table as whole numbers.
-class IntegerColumns final : public StoredRows {
+class IntegerColumns final : public SampleRows {
  public:
   // `picks`: empty: all.
   IntegerColumns(const SampleValues& table, std::vector<int64_t> picks, int64_t elements)
@@ -269,9 +269,9 @@ void scale(std::span<float> rows, const ColumnScalings& scalings, size_t columns
       rows[i] = static_cast<float>((rows[i] - s.mean) / s.deviation);
 }
 
-class ScaledRows final : public StoredRows {
+class ScaledRows final : public SampleRows {
  public:
-  ScaledRows(std::shared_ptr<const StoredRows> rows, ColumnScalings scalings, size_t columns)
+  ScaledRows(std::shared_ptr<const SampleRows> rows, ColumnScalings scalings, size_t columns)
       : rows_(std::move(rows)), scalings_(std::move(scalings)), columns_(columns) {}
 
   void read(int64_t first, std::span<std::byte> into) const override {
@@ -280,7 +280,7 @@ class ScaledRows final : public StoredRows {
   }
 
  private:
-  std::shared_ptr<const StoredRows> rows_;
+  std::shared_ptr<const SampleRows> rows_;
   ColumnScalings scalings_;
   size_t columns_;
 };

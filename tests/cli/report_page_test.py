@@ -2,7 +2,7 @@
 """The page of `report` in Chromium: curves, epochs, confusion, precision and configuration of a run.
 
 usage: report_page_test.py HALFSTEP MODEL [--screenshots DIR]
-Exits with 77 where there is no Chromium.
+Exits with 77 where there is no Chromium, or Python has no numpy.
 """
 
 import argparse
@@ -13,8 +13,12 @@ import sys
 import tempfile
 
 import browser
-import numpy as np
 from page_test import DATA, Page, expect
+
+try:
+    import numpy as np
+except ImportError:
+    sys.exit(77)
 
 NAMES = ["top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "</script><b>boot"]
 

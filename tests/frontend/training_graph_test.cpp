@@ -34,7 +34,8 @@ TEST(TrainingGraphRows, EveryOpHasARowOrAReason) {
     EXPECT_NE(row->write != nullptr, !row->refused.empty()) << op->name;
     EXPECT_EQ(row->write == nullptr,
               op->name != "constant" && (op->kernel == KernelKind::composite || op->kernel == KernelKind::leaf ||
-                                         op->kernel == KernelKind::fused || op->kernel == KernelKind::attention))
+                                         op->kernel == KernelKind::fused || op->kernel == KernelKind::attention ||
+                                         op->kernel == KernelKind::recurrent))
         << op->name << ": what a step's graph holds is written, all else is not";
   }
 }

@@ -48,7 +48,7 @@ TEST(FuzzCases, ComputeWhatTheyMean) {
 }
 
 // Every op of the table stands in the graphs of the first seeds, but the leaves of training, `fused`, which fusion
-// makes, and what gradients alone make.
+// makes, what gradients alone make, and calls of libraries that stand for other ops.
 TEST(RandomGraphs, HoldEveryOp) {
   std::set<std::string_view> seen;
   for (uint64_t seed = 0; seed < 400; ++seed) {
@@ -64,7 +64,8 @@ TEST(RandomGraphs, HoldEveryOp) {
                                               "convolution_filter_grad",
                                               "attention_grad"};
   for (const Op* op : all_ops()) {
-    if (made_later.contains(op->name) || op->kernel == KernelKind::attention) continue;
+    if (made_later.contains(op->name) || op->kernel == KernelKind::attention || op->kernel == KernelKind::recurrent)
+      continue;
     EXPECT_TRUE(seen.contains(op->name)) << op->name;
   }
 }

@@ -18,7 +18,8 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-// Products, convolutions with their gradients, attention both ways, and kernels of ours between them.
+// Products, convolutions with their gradients, attention both ways, a recurrent network, and kernels of ours between
+// them.
 constexpr const char* kGraph = R"(graph g {
   %a = input() {name="a"} : f16[128,784]
   %b = input() {name="b"} : f16[784,512]
@@ -28,6 +29,8 @@ constexpr const char* kGraph = R"(graph g {
   %q = input() {name="q"} : f16[2,96,4,64]
   %k = input() {name="k"} : f16[2,96,4,64]
   %v = input() {name="v"} : f16[2,96,4,64]
+  %steps = input() {name="steps"} : f16[5,4,3]
+  %network = input() {name="network"} : f16[14]
   %ab = matmul(%a, %b)
   %h = relu(%ab)
   %wide = cast(%h) {to=f32}
@@ -37,7 +40,9 @@ constexpr const char* kGraph = R"(graph g {
   %dw = convolution_filter_grad(%x, %z) {window=[3,3], pads_begin=[1,1], pads_end=[1,1]}
   %t, %s = flash_attention(%q, %k, %v) {scale=0.125, causal=1}
   %dq, %dk, %dv = flash_attention_grad(%t, %t, %s, %q, %k, %v) {scale=0.125, causal=1, deterministic=1}
+  %read, %last, %reserve = recurrent(%steps, %network) {cell="tanh", hidden=2}
   output "abc" = %abc
+  output "read" = %read
   output "z" = %z
   output "dw" = %dw
   output "t" = %t

@@ -109,7 +109,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"no_program", "program \"train\"\n", "", "line 1: program \"name\" expected first"},
         BadText{"two_programs", "buffer 1", "program \"x\"\nbuffer 1", "line 3: a second program"},
         BadText{"unknown_call", "gemm ", "gemv ",
-                "line 4: program, buffer, kernel, gemm, convolution, attention or copy expected"},
+                "line 4: program, buffer, kernel, gemm, convolution, attention, recurrent or copy expected"},
         BadText{"buffer_number", "buffer 1", "buffer 2", "line 3: buffer 1 expected, found buffer 2"},
         BadText{"buffer_kind", "scratch u8", "heap u8", "line 3: input, output, state or scratch expected"},
         BadText{"buffer_type", "f32[4,4]", "f33[4,4]", "line 2: an element type expected, found 'f33'"},

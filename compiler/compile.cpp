@@ -396,6 +396,11 @@ CompiledTraining compile_training(const Recipe& recipe, DeviceKind device, const
   ImportedModel imported = options.stop_after.empty()
                                ? import_for(recipe, options.constants, ImportOptions::on_demand, recurrent)
                                : import_graph(recipe, ImportOptions::of_batches, recurrent);
+  if (imported.dropouts_left_out > 0 && options.purpose != TrainingPipelineOptions::predicting)
+    imported.remarks.push_back(
+        fmt::format("the file is a trained model, written for inference without its dropouts ({} of them): further "
+                    "training has none; a run that goes on by --resume keeps them",
+                    imported.dropouts_left_out));
   if (options.weights) take_weights(imported, *options.weights, options.weights_from);
   const double import_seconds = seconds_since(start);
   CompiledTraining result = compile_imported(recipe, std::move(imported), device, options);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "compiler/compile.h"
+#include "frontend/export/export.h"
 #include "frontend/export/restore_parameters.h"
 #include "frontend/import/import_model.h"
 #include "frontend/onnx/foreign_training.h"
@@ -83,6 +84,7 @@ namespace {
 ImportedModel import_with(const Recipe& recipe, const ImportOptions& options) {
   const OnnxModel model = onnx_model_of(recipe);
   ImportedModel imported = import_model(model, options);
+  imported.dropouts_left_out = dropouts_left_out(model);
   if (const std::string remark = batch_norm_remark(recipe, model); !remark.empty()) imported.remarks.push_back(remark);
   if (carries_training_step(model))
     imported.remarks.emplace_back(

@@ -152,4 +152,6 @@ void export_model(OnnxModel model, const std::filesystem::path& path, const Expo
   write_model(messages, path, options.largest_inline);
 }
 
+int64_t dropouts_left_out(const OnnxModel& model) { return dropouts_left_out(model.proto()); }
+
 }  // namespace halfstep

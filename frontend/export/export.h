@@ -30,4 +30,7 @@ void export_model(OnnxModel original, const FileTensors& trained, const std::fil
 // The same of any model.
 void export_model(OnnxModel model, const std::filesystem::path& path, const ExportOptions& options = {});
 
+// How many dropouts the export that wrote the file left out; 0: none, or another program wrote it.
+int64_t dropouts_left_out(const OnnxModel& model);
+
 }  // namespace halfstep

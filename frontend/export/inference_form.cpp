@@ -1,11 +1,15 @@
 #include "frontend/export/inference_form.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <map>
 #include <optional>
 #include <set>
+#include <string>
+#include <system_error>
 
+#include "frontend/export/write_model.h"
 #include "frontend/onnx/validate.h"
 
 namespace halfstep {
@@ -44,19 +48,22 @@ class Body {
         if (!output.empty()) makers_[output] = &node;
   }
 
-  void convert(Problems& problems) {
+  // The number of dropouts that are left out.
+  int64_t convert(Problems& problems) {
+    int64_t dropouts = 0;
     for (int i = 0; i < nodes_.size(); ++i) {
       NodeProto& node = *nodes_.Mutable(i);
       if (!canonical_domain(node.domain()).empty()) continue;
       if (node.op_type() == "Dropout") {
-        leave_out_dropout(node);
+        leave_out_dropout(node), ++dropouts;
       } else if (node.op_type() == "Mul" && node.input_size() == 2 && !node.output().empty()) {
-        if (const auto kept = undropped(node)) leave_out(node, *kept);
+        if (const auto kept = undropped(node)) leave_out(node, *kept), ++dropouts;
       } else if (node.op_type() == "BatchNormalization") {
         use_statistics(node, i, problems);
       }
     }
     erase_left_out();
+    return dropouts;
   }
 
  private:
@@ -200,25 +207,37 @@ class Body {
   std::set<const NodeProto*> left_out_;
 };
 
-void convert_graph(onnx::GraphProto& graph, std::map<std::string, const onnx::TensorProto*> tensors,
-                   const TensorReader& reader, Problems& problems) {
+int64_t convert_graph(onnx::GraphProto& graph, std::map<std::string, const onnx::TensorProto*> tensors,
+                      const TensorReader& reader, Problems& problems) {
+  int64_t dropouts = 0;
   for (const onnx::TensorProto& tensor : graph.initializer()) tensors[tensor.name()] = &tensor;
   for (NodeProto& node : *graph.mutable_node())
     for (onnx::AttributeProto& attribute : *node.mutable_attribute())
-      if (attribute.has_g()) convert_graph(*attribute.mutable_g(), tensors, reader, problems);
+      if (attribute.has_g()) dropouts += convert_graph(*attribute.mutable_g(), tensors, reader, problems);
   std::set<std::string> outputs;
   for (const onnx::ValueInfoProto& output : graph.output()) outputs.insert(output.name());
-  Body(*graph.mutable_node(), std::move(outputs), tensors, reader).convert(problems);
+  return dropouts + Body(*graph.mutable_node(), std::move(outputs), tensors, reader).convert(problems);
 }
+
+constexpr const char* kLeftOut = "halfstep.dropouts_left_out";
 
 }  // namespace
 
 void make_inference(onnx::ModelProto& model, const TensorReader& reader, Problems& problems) {
-  convert_graph(*model.mutable_graph(), {}, reader, problems);
+  int64_t dropouts = dropouts_left_out(model) + convert_graph(*model.mutable_graph(), {}, reader, problems);
   const std::map<std::string, const onnx::TensorProto*> none;
   for (onnx::FunctionProto& function : *model.mutable_functions())
-    Body(*function.mutable_node(), {function.output().begin(), function.output().end()}, none, reader)
-        .convert(problems);
+    dropouts += Body(*function.mutable_node(), {function.output().begin(), function.output().end()}, none, reader)
+                    .convert(problems);
+  if (dropouts > 0) add_metadata(model, {{kLeftOut, std::to_string(dropouts)}});
+}
+
+int64_t dropouts_left_out(const onnx::ModelProto& model) {
+  int64_t count = 0;
+  for (const onnx::StringStringEntryProto& entry : model.metadata_props())
+    if (const std::string& text = entry.value(); entry.key() == kLeftOut)
+      if (std::from_chars(text.data(), text.data() + text.size(), count).ec != std::errc() || count < 0) count = 0;
+  return count;
 }
 
 }  // namespace halfstep

@@ -86,6 +86,7 @@ struct ImportedModel {
   std::vector<OnnxNode> nodes;               // in the order of computation, those of inlined functions too
   std::vector<FileNode> file_nodes;          // of the main graph as the file has it
   std::string graph_name;
+  int64_t dropouts_left_out = 0;  // by the export that wrote the file
   // What the import decided or noticed and its user should know, one sentence each.
   std::vector<std::string> remarks;
 };

@@ -47,6 +47,15 @@ TEST_F(Resume, WithDropoutAndMomentumInFp16) {
                      data({4}, 70));
 }
 
+TEST_F(Resume, ATrainedModelTellsThatItsDropoutsAreGone) {
+  write("m.onnx", tiny_mlp());
+  const Arguments keys = Arguments{"--batch", "8", "--out", "run", "--overwrite"} + data({4});
+  EXPECT_THAT(run(Arguments{"train", "m.onnx"} + keys).err, testing::Not(testing::HasSubstr("dropouts")));
+  std::filesystem::rename(path("run/m.trained.onnx"), path("trained.onnx"));
+  EXPECT_THAT(run(Arguments{"train", "trained.onnx"} + keys).err,
+              testing::HasSubstr("written for inference without its dropouts (1 of them)"));
+}
+
 TEST_F(Resume, InTheMidstOfOverflowsThatAreSpared) {
   write("m.onnx", tiny_mlp());
   stop_in_the_middle(Arguments{"train", "m.onnx", "--batch", "8", "--epochs", "5", "--seed", "3", "--initial_scale",

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "frontend/export/inference_form.h"
 #include "frontend/onnx/model_proto.h"
 #include "frontend/onnx/tensor_data.h"
 #include "frontend/onnx/validate.h"
@@ -108,6 +109,9 @@ TEST_F(Export, ADropoutWithinTheModelIsLeftOut) {
   const onnx::ModelProto written = parse_model(read_onnx_file(path()));
   EXPECT_THAT(operators(written.graph().node()), ElementsAre("Relu", "Neg"));
   EXPECT_EQ(written.graph().node(1).input(0), "a");
+  EXPECT_EQ(dropouts_left_out(written), 2);
+  export_model(read_model(path()), {}, path());
+  EXPECT_EQ(dropouts_left_out(parse_model(read_onnx_file(path()))), 2) << "of all that wrote the file";
 }
 
 TEST_F(Export, LocalFunctionsAreOfInferenceToo) {

@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
+#include <limits>
 #include <memory>
 #include <mutex>
+#include <system_error>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -55,6 +58,8 @@ struct Library {
   int (*H5Tget_class)(Id) = nullptr;
   size_t (*H5Tget_size)(Id) = nullptr;
   int (*H5Tget_sign)(Id) = nullptr;
+  int (*H5Tget_nmembers)(Id) = nullptr;
+  int (*H5Tget_member_value)(Id, unsigned, void*) = nullptr;
   Id *u8 = nullptr, *i8 = nullptr, *i32 = nullptr, *i64 = nullptr, *f32 = nullptr, *f64 = nullptr;
 };
 
@@ -89,6 +94,7 @@ Library load_library() {
   find(l.H5Sget_simple_extent_dims, "H5Sget_simple_extent_dims");
   find(l.H5Sselect_hyperslab, "H5Sselect_hyperslab"), find(l.H5Screate_simple, "H5Screate_simple");
   find(l.H5Tget_class, "H5Tget_class"), find(l.H5Tget_size, "H5Tget_size"), find(l.H5Tget_sign, "H5Tget_sign");
+  find(l.H5Tget_nmembers, "H5Tget_nmembers"), find(l.H5Tget_member_value, "H5Tget_member_value");
   find(l.u8, "H5T_NATIVE_UINT8_g"), find(l.i8, "H5T_NATIVE_INT8_g"), find(l.i32, "H5T_NATIVE_INT32_g");
   find(l.i64, "H5T_NATIVE_INT64_g"), find(l.f32, "H5T_NATIVE_FLOAT_g"), find(l.f64, "H5T_NATIVE_DOUBLE_g");
   return l;
@@ -157,6 +163,15 @@ struct ReadAs {
   Id type;
 };
 
+// As h5py writes them: an enumeration of two names, in one byte, that stand for 0 and 1.
+bool are_truth_values(Id type) {
+  const Library& l = hdf5();
+  if (l.H5Tget_class(type) != kEnumeration || l.H5Tget_size(type) != 1 || l.H5Tget_nmembers(type) != 2) return false;
+  uint8_t first = 0, second = 0;
+  return l.H5Tget_member_value(type, 0, &first) >= 0 && l.H5Tget_member_value(type, 1, &second) >= 0 &&
+         std::max(first, second) == 1 && std::min(first, second) == 0;
+}
+
 ReadAs read_as(Id type, const std::string& where) {
   const Library& l = hdf5();
   const int kind = l.H5Tget_class(type);
@@ -164,13 +179,15 @@ ReadAs read_as(Id type, const std::string& where) {
   const bool is_signed = kind == kInteger && l.H5Tget_sign(type) != 0;
   if (kind == kFloat && (size == 2 || size == 4)) return {DType::f32, *l.f32};
   if (kind == kFloat && size == 8) return {DType::f64, *l.f64};
-  if (kind == kEnumeration && size == 1) return {DType::boolean, type};
+  if (are_truth_values(type)) return {DType::boolean, type};
   if (kind == kInteger && size == 1) return is_signed ? ReadAs{DType::i8, *l.i8} : ReadAs{DType::u8, *l.u8};
   if (kind == kInteger && (size == 2 || (size == 4 && is_signed))) return {DType::i32, *l.i32};
   if (kind == kInteger && (size == 4 || (size == 8 && is_signed))) return {DType::i64, *l.i64};
   throw Error(where +
-              (kind == kInteger ? ": integers of " + std::to_string(8 * size) + " bits without a sign are not supported"
-                                : ": its elements are no numbers") +
+              (kind == kEnumeration ? ": its elements are names of an enumeration"
+               : kind == kInteger
+                   ? ": integers of " + std::to_string(8 * size) + " bits without a sign are not supported"
+                   : ": its elements are no numbers") +
               ": store it as float16, float32, float64, bool or integers up to int64");
 }
 
@@ -178,6 +195,9 @@ class Hdf5Rows final : public SampleRows {
  public:
   Hdf5Rows(const std::string& path, const std::string& dataset, std::string where)
       : where_(std::move(where)), file_(open_file(path)) {
+    std::error_code unreadable;
+    file_bytes_ = std::filesystem::file_size(path, unreadable);
+    if (unreadable) throw Error(corrupt(where_));
     const Id found = hdf5().H5Dopen2(*file_, dataset.c_str(), kDefault);
     if (found < 0) {
       const std::vector<std::string> names = names_at_root(*file_, where_);
@@ -240,14 +260,19 @@ class Hdf5Rows final : public SampleRows {
     constexpr int64_t kMostExpansion = 1032, kSlack = 1024;  // of deflate, see byte_source.cpp
     const std::string what = where_ + ": " + to_string(type_);
     const int64_t bytes = checked_mul(checked_element_count(type_.shape, what), size_of(type_.dtype), what);
-    const auto stored = static_cast<int64_t>(std::min<Size>(
-        hdf5().H5Dget_storage_size(*dataset_), std::numeric_limits<int64_t>::max() / (2 * kMostExpansion)));
+    // What the header says is stored is no more than the file.
+    const auto stored = static_cast<int64_t>(
+        std::min<Size>({hdf5().H5Dget_storage_size(*dataset_), file_bytes_,
+                        static_cast<Size>(std::numeric_limits<int64_t>::max() / (2 * kMostExpansion))}));
     if (bytes > stored * kMostExpansion + kSlack || (bytes > 0 && stored == 0))
-      throw Error(fmt::format("{}: it says that it is {}, {} bytes, and the file stores {} of it", where_,
-                              to_string(type_), bytes, stored));
+      throw Error(fmt::format(
+          "{}: it says that it is {}, {} bytes, and the file stores {} of it: if it is whole, write it again "
+          "with gzip or unpacked, all of its elements",
+          where_, to_string(type_), bytes, stored));
   }
 
   std::string where_;
+  Size file_bytes_ = 0;
   std::unique_ptr<Handle> file_, dataset_, own_type_;
   std::unique_ptr<ReadAs> as_;
   TensorType type_;

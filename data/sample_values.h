@@ -38,7 +38,7 @@ struct SampleValues {
   const std::byte* row(int64_t sample, std::vector<std::byte>& buffer) const;
   // Calls body(index of the first element, elements), in order, for stretches of whole samples, until it returns false.
   void scan(const std::function<bool(int64_t, std::span<const std::byte>)>& body) const;
-  // Index of the first element that `holds` is false for; -1: none. By type where T is it, as double elsewhere.
+  // Index of the first element that `holds` is false for; -1: none.
   int64_t first_that_fails(const std::function<bool(double)>& holds) const;
 
   double at(int64_t element) const;

@@ -132,13 +132,16 @@ class ShardReading {
       }
       if (i == members.size()) break;
       const std::string ending = in_small_letters(written);
-      if (is_image(ending)) {
+      if (key.empty() || key.ends_with('/')) {  // "._0001.npy", as macOS writes beside files
+        ++others_["." + printable(ending)];
+      } else if (is_image(ending)) {
         if (sample.image) fail(key, "has two images");
         sample.image = members[i];
       } else if (is_array(ending)) {
         if (!sample.arrays.emplace(ending == "npy" ? ending : written.substr(0, ending.size() - 4), members[i]).second)
           fail(key, fmt::format("has two '.{}'", printable(ending)));
       } else if (ending == (fields_.empty() ? "cls" : "json") && request_.options.label_column != kNoLabels) {
+        if (sample.label) fail(key, fmt::format("has two '.{}'", printable(ending)));
         sample.label = members[i];
       } else {
         ++others_["." + printable(ending)];

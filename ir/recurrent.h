@@ -7,6 +7,8 @@
 
 namespace halfstep {
 
+inline constexpr int64_t kMostRecurrentLayers = 64;  // of one node
+
 // On x [steps, batch, inputs]. Throws Error where there is no such cell, or a size is none.
 RecurrentSizes recurrent_sizes(const Attributes& attributes, const TensorType& x);
 

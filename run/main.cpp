@@ -95,11 +95,13 @@ ExitCode run_train(const RunCommand& command) {
                 report.checkpoint.string());
     return stopped_by(signals.received());
   }
-  if (recipe.layer_times) {
-    const std::vector<LayerTime> layers = time_layers(*run.executor, recipe.learning_rate);
-    write_layer_times(std::filesystem::path(recipe.out) / kLayerTimesFile, layers);
-    if (command.format == Format::text) print_out("{}", layers_text(layers, output_width()));
-  }
+  if (recipe.layer_times) try {
+      const std::vector<LayerTime> layers = time_layers(*run.executor, recipe.learning_rate);
+      write_layer_times(std::filesystem::path(recipe.out) / kLayerTimesFile, layers);
+      if (command.format == Format::text) print_out("{}", layers_text(layers, output_width()));
+    } catch (const Error& e) {  // the training is done
+      print_err("halfstep-run: note: layer_times: {}\n", e.what());
+    }
   if (command.format == Format::text && !report.epochs.empty() && report.epochs.back().test)
     print_out("{}", class_tables_text(report.epochs.back().test->measures, output_width()));
   if (command.format == Format::text)

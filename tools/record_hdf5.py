@@ -34,6 +34,8 @@ def main():
                 file.create_dataset(name, data=values, **options)
             file["texts"] = ["a", "b", "c", "d"]
             file["wide"] = np.zeros(4, np.uint64)
+            colours = h5py.enum_dtype(dict(red=0, green=1, blue=2), basetype="u1")
+            file.create_dataset("colours", data=np.array([0, 1, 2, 2], np.uint8), dtype=colours)
             file.create_dataset("unwritten", (4, 1000000), np.float32, chunks=(1, 1000000))
         with h5py.File(path) as file:
             for name, *_ in arrays():

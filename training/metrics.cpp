@@ -38,6 +38,8 @@ void put(Json& object, const char* key, const std::vector<LossRow>& losses) {
   }
 }
 
+constexpr std::string_view kEndMark = R"({"kind":"end")";
+
 // Whether a run that goes on after `step` will tell this again.
 bool is_later(const std::string& line, int64_t step) {
   const nlohmann::json json = parse_json(line);
@@ -64,20 +66,21 @@ void MetricsFile::open() {
 
 MetricsFile::~MetricsFile() { ::close(fd_); }
 
+// What another run ended with stays; only what a dead one told beyond its checkpoint is told again.
 void MetricsFile::run_begun(int64_t step) {
   std::error_code unreadable;
   if (!std::filesystem::is_regular_file(path_, unreadable)) return;
-  bool stale = false;
+  bool stale = false, ended = false;
   const auto each_line = [&](const auto& take) {
     std::ifstream file(path_, std::ios::binary);
     for (std::string line; std::getline(file, line);)
       if (file.eof() || is_later(line, step))
-        stale = true;
+        stale = true, ended |= line.starts_with(kEndMark);
       else
         take(line);
   };
   each_line([](const std::string&) {});
-  if (!stale) return;
+  if (!stale || ended) return;
   write_file_atomically(path_,
                         [&](FileSink& sink) { each_line([&](const std::string& line) { sink.write(line + "\n"); }); });
   ::close(fd_);

@@ -265,8 +265,8 @@ class Reader {
     }
   }
 
-  // Of all that `node` reduces, or of all axes but the first.
-  void expect_axes(const NodeProto& node, bool all) const {
+  // Of all that `node` reduces, or of all axes but the first. How many axes.
+  size_t expect_axes(const NodeProto& node, bool all) const {
     const AttributeProto* keep = find_attribute(node, "keepdims", AttributeProto::INT);
     const AttributeProto* given = find_attribute(node, "axes", AttributeProto::INTS);
     std::vector<int64_t> axes;
@@ -282,6 +282,18 @@ class Reader {
     if (!fits)
       throw Error(fmt::format("{} of the loss: of all axes{}, with keepdims 0, expected", operator_name(node),
                               all ? "" : " but the first"));
+    return axes.size();
+  }
+  // That a sum over this many axes behind the first is of whole samples of `output`.
+  void expect_samples(const std::string& output, size_t axes) const {
+    for (const onnx::ValueInfoProto& value : graph_.output())
+      if (value.name() == output && value.type().tensor_type().has_shape() &&
+          value.type().tensor_type().shape().dim_size() == static_cast<int>(axes) + 1)
+        return;
+    throw Error(
+        fmt::format("ReduceSum of the loss: of all axes of '{}' but the first, as the file has its shape, expected; "
+                    "found {} axes",
+                    output, axes));
   }
 
   // The mean of an output that is the loss; or of a loss of each element, or of its sum over a sample.
@@ -291,8 +303,9 @@ class Reader {
     const NodeProto* made = maker(elements);
     if (!made) return take_output(elements, "from_graph");
     LossFunction::Sample sample = LossFunction::mean;
+    size_t summed = 0;
     if (is(*made, "ReduceSum")) {
-      expect_axes(*made, false);
+      summed = expect_axes(*made, false);
       sample = LossFunction::sum, elements = operand_name(*made, 0);
     }
     Elements found;
@@ -303,6 +316,7 @@ class Reader {
     if (find_loss(loss->kind)->scores == LossFunction::logits) refuse_probabilities(found.output);
     const bool targets = find_loss(loss->kind)->labels == LossFunction::targets;
     expect_input(found.target, targets ? "targets" : "labels");
+    if (sample == LossFunction::sum) expect_samples(found.output, summed);
     take_output(found.output, loss->kind);
     for (const auto& [key, values] : loss->parameters)
       for (const double value : values) found_.loss_parameters[key].push_back(fmt::format("{}", value));

@@ -14,7 +14,6 @@ namespace {
 using ops::expect;
 using ops::rank;
 
-constexpr int64_t kMostLayers = 64;
 
 Shape y_shape(const RecurrentSizes& s) { return {s.steps, s.batch, s.directions * s.hidden}; }
 Shape state_shape(const RecurrentSizes& s) { return {s.layers * s.directions, s.batch, s.hidden}; }
@@ -285,7 +284,7 @@ RecurrentSizes recurrent_sizes(const Attributes& attributes, const TensorType& x
   RecurrentSizes s{.cell = *cell, .steps = x.shape[0], .batch = x.shape[1], .inputs = x.shape[2]};
   s.hidden = attributes.integer("hidden"), s.layers = attributes.integer("layers");
   s.directions = attributes.integer("directions"), s.biased = attributes.integer("bias") != 0;
-  expect(s.hidden > 0 && s.layers > 0 && s.layers <= kMostLayers && (s.directions == 1 || s.directions == 2),
+  expect(s.hidden > 0 && s.layers > 0 && s.layers <= kMostRecurrentLayers && (s.directions == 1 || s.directions == 2),
          "hidden values, 1 to 64 layers and 1 or 2 directions expected");
   return s;
 }

@@ -72,6 +72,7 @@ std::vector<Value> stacked(Builder& b, const Node& node, std::span<const Value> 
   const Node below = b.graph().node(operands[0]);
   const RecurrentSizes lower = recurrent_sizes(below.attributes, b.type(below.operands[0])),
                        upper = recurrent_sizes(node.attributes, b.type(operands[0]));
+  if (lower.layers + upper.layers > kMostRecurrentLayers) return {};
   const auto matrices = [](const RecurrentSizes& s) { return matrix_offset(s, s.layers, 0, RecurrentPart::input); };
   std::vector<Value> weights;
   append(b, below.operands[1], 0, matrices(lower), weights);

@@ -1,6 +1,7 @@
 // Ranges for NVIDIA's profilers (NVTX, domain "halfstep"): the user's node names where a step's calls are prepared,
 // captured and timed one by one, programs where they are fed, submitted and waited for. They are of the host, so that a
-// capture does not see them. Without a profiler a range is a test of a pointer; without the headers it is nothing.
+// capture does not see them. Without a profiler a range is its name and a test of a pointer; without the headers it is
+// the name.
 #pragma once
 
 #include <cstdint>

@@ -75,8 +75,8 @@ TEST_F(Hdf5, AreNamedWithTheirFile) {
   EXPECT_EQ(data.arrays[0].values.type, (TensorType{DType::u8, {4, 3, 2}}));
   EXPECT_EQ(data.arrays[1].values.type, (TensorType{DType::i32, {4}}));
   EXPECT_EQ(open_dataset(path_ + ":/group/inner", Split::train).arrays[0].name, "inner");
-  EXPECT_THAT(hdf5_datasets(path_), ElementsAre("big_endian", "double", "flags", "half", "images", "labels", "short",
-                                                "signed", "texts", "unwritten", "wide"));
+  EXPECT_THAT(hdf5_datasets(path_), ElementsAre("big_endian", "colours", "double", "flags", "half", "images", "labels",
+                                                "short", "signed", "texts", "unwritten", "wide"));
   refuse("x=" + path_, HasSubstr("it may hold several datasets: name one as"));
   refuse(path_ + ":/image", HasSubstr("dataset '/image': there is no such dataset; did you mean '/images'?"));
   refuse(path_ + "://", HasSubstr("there is no such dataset"));
@@ -85,6 +85,7 @@ TEST_F(Hdf5, AreNamedWithTheirFile) {
 
 TEST_F(Hdf5, WhatCannotBeReadIsRefused) {
   refuse(path_ + ":/texts", HasSubstr("dataset '/texts': its elements are no numbers: store it as"));
+  refuse(path_ + ":/colours", HasSubstr("dataset '/colours': its elements are names of an enumeration: store it as"));
   refuse(path_ + ":/wide", HasSubstr("integers of 64 bits without a sign are not supported"));
   refuse(path_ + ":/unwritten",
          HasSubstr("dataset '/unwritten': it says that it is f32[4,1000000], 16000000 bytes, and the file stores 0"));

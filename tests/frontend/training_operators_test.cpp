@@ -18,13 +18,18 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 TestModel linear() {
-  return TestModel()
-      .input("x", {4, 3})
-      .weight("w", ramp({3, 2}))
-      .weight("b", floats({2}, {0, 1}))
-      .node("MatMul", {"x", "w"}, {"product"})
-      .node("Add", {"product", "b"}, {"y"})
-      .output("y");
+  TestModel model = TestModel()
+                        .input("x", {4, 3})
+                        .weight("w", ramp({3, 2}))
+                        .weight("b", floats({2}, {0, 1}))
+                        .node("MatMul", {"x", "w"}, {"product"})
+                        .node("Add", {"product", "b"}, {"y"})
+                        .output("y");
+  onnx::TypeProto::Tensor& type =
+      *model.proto.mutable_graph()->mutable_output(0)->mutable_type()->mutable_tensor_type();
+  type.set_elem_type(onnx::TensorProto::FLOAT);
+  for (const int64_t size : {4, 2}) type.mutable_shape()->add_dim()->set_dim_value(size);
+  return model;
 }
 
 TrainingOperators momentum() {
@@ -121,6 +126,19 @@ TEST(TrainingOperatorsFile, ClassesOnAnotherAxisAndLossesOfTheModel) {
   TrainingOperators own = momentum();
   own.loss = "from_graph", own.class_axis.reset();
   for (const size_t rank : {0, 1}) EXPECT_EQ(read_training_operators(model_of(written(own, rank))), own);
+}
+
+TEST(TrainingOperatorsFile, SumsAreOfWholeSamples) {
+  TrainingOperators divergence = momentum();
+  divergence.loss = "kl_div", divergence.class_axis.reset();
+  EXPECT_EQ(read_training_operators(model_of(written(divergence, 2))), divergence);
+  try {
+    read_training_operators(model_of(written(divergence, 3)));
+    FAIL() << "of an output with two axes the sum over two is another loss";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(),
+                HasSubstr("of all axes of 'y' but the first, as the file has its shape, expected; found 2"));
+  }
 }
 
 TEST(TrainingOperatorsFile, OtherFormsAreToldByName) {

@@ -45,6 +45,11 @@ TEST(Metrics, HoldEachStepOnceWhenARunGoesOn) {
   MetricsFile anew(path, 1);
   anew.run_begun(0);
   EXPECT_TRUE(lines_of(path).empty());
+  anew.step_finished({.step = 1, .epoch = 1, .loss = 1});
+  anew.finished({.steps = 1});
+  const std::string whole = read_file(path);
+  MetricsFile(path, 1).run_begun(0);
+  EXPECT_EQ(read_file(path), whole) << "a run that ended is not taken back";
 }
 
 TEST(Metrics, AreJsonLinesThatAreThereAtOnce) {

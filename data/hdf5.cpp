@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -126,14 +127,25 @@ class Handle {
   Id id_;
 };
 
-std::string corrupt(const std::string& where) { return where + ": HDF5 cannot read it: is it cut off or corrupt?"; }
+std::string corrupt(const std::string& where) {
+  return where + ": HDF5 cannot read it: is it cut off or corrupt? Has another program it open for writing?";
+}
+
+// At 0, or behind a block of the user's, which MATLAB writes.
+bool has_signature(const DataFile& file) {
+  constexpr std::string_view kSignature = "\x89HDF\r\n\x1a\n";
+  constexpr int64_t kLargestBlock = 1 << 20;
+  for (int64_t at = 0; at <= kLargestBlock; at = at == 0 ? 512 : 2 * at) {
+    std::array<std::byte, kSignature.size()> head{};
+    if (file.read_at(at, head) != head.size()) return false;
+    if (std::memcmp(head.data(), kSignature.data(), head.size()) == 0) return true;
+  }
+  return false;
+}
 
 std::unique_ptr<Handle> open_file(const std::string& path) {
   const DataFile file(path);  // says why it cannot be opened
-  std::array<std::byte, 8> head{};
-  constexpr std::string_view kMagic = "\x89HDF\r\n\x1a\n";
-  if (file.read_at(0, head) != head.size() || std::memcmp(head.data(), kMagic.data(), head.size()) != 0)
-    throw Error("data file " + file.name() + ": it is no HDF5 file");
+  if (!has_signature(file)) throw Error("data file " + file.name() + ": it is no HDF5 file");
   return std::make_unique<Handle>(hdf5().H5Fopen(path.c_str(), kReadOnly, kDefault),
                                   corrupt("data file " + file.name()));
 }
@@ -150,7 +162,11 @@ std::vector<std::string> names_at_root(Id file, const std::string& where) {
       throw Error(corrupt(where));
     name.pop_back();
     const Id object = hdf5().H5Oopen(file, name.c_str(), kDefault);
-    if (object < 0) continue;  // a link to nowhere
+    if (object < 0)
+      throw Error(
+          fmt::format("{}: the HDF5 library cannot open '/{}': it is a link to nowhere, or of a later version of the "
+                      "format: name the datasets that are wanted, each as NAME=FILE:/DATASET",
+                      where, printable(name)));
     const Handle closed(object, "");
     if (hdf5().H5Iget_type(object) == kDatasetId) names.push_back(std::move(name));
   }
@@ -194,7 +210,7 @@ ReadAs read_as(Id type, const std::string& where) {
 class Hdf5Rows final : public SampleRows {
  public:
   Hdf5Rows(const std::string& path, const std::string& dataset, std::string where)
-      : where_(std::move(where)), file_(open_file(path)) {
+      : path_(path), where_(std::move(where)), file_(open_file(path)) {
     std::error_code unreadable;
     file_bytes_ = std::filesystem::file_size(path, unreadable);
     if (unreadable) throw Error(corrupt(where_));
@@ -238,6 +254,10 @@ class Hdf5Rows final : public SampleRows {
   }
   void read_unlocked(int64_t first, std::span<std::byte> into) const {
     if (into.empty()) return;
+    // The library reads what is gone as zeros.
+    std::error_code unreadable;
+    if (std::filesystem::file_size(path_, unreadable) < file_bytes_ || unreadable)
+      throw Error(fmt::format("{}: sample {}: the file became shorter while it was read", where_, first));
     std::vector<Size> start(type_.shape.size()), count(type_.shape.begin(), type_.shape.end());
     const std::string problem =
         fmt::format("{}: HDF5 cannot read sample {}: is the file cut off, or corrupt?", where_, first);
@@ -271,6 +291,7 @@ class Hdf5Rows final : public SampleRows {
           where_, to_string(type_), bytes, stored));
   }
 
+  std::filesystem::path path_;
   std::string where_;
   Size file_bytes_ = 0;
   std::unique_ptr<Handle> file_, dataset_, own_type_;

@@ -56,8 +56,9 @@ class PickedRows final : public SampleRows {
 };
 
 [[noreturn]] void fail_to_store(const std::string& what, const std::string& reason = std::strerror(errno)) {
-  throw Error(what + ": no temporary file for it: " + reason +
-              ": TMPDIR names another folder, and data_memory how much stays in memory");
+  const char* const folder = std::getenv("TMPDIR");
+  throw Error(what + ": no temporary file for it in '" + (folder != nullptr ? folder : "/tmp") + "': " + reason +
+              ": let TMPDIR name another folder, or data_memory be more");
 }
 
 // Removed as it is closed.

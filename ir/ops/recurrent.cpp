@@ -14,7 +14,6 @@ namespace {
 using ops::expect;
 using ops::rank;
 
-
 Shape y_shape(const RecurrentSizes& s) { return {s.steps, s.batch, s.directions * s.hidden}; }
 Shape state_shape(const RecurrentSizes& s) { return {s.layers * s.directions, s.batch, s.hidden}; }
 

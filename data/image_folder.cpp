@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <numeric>
 
 #include "base/error.h"
 #include "base/printable.h"
+#include "data/sample_order.h"
 
 namespace halfstep {
 namespace {
@@ -105,8 +105,7 @@ class FolderReading {
     describe(dataset, listing.folders.size());
     ImageSpan images{
         image_files(root_.string(), std::move(paths_)), {}, request_.split == Split::train, request_.options};
-    images.rows.resize(static_cast<size_t>(images.files->size()));
-    std::iota(images.rows.begin(), images.rows.end(), int64_t{0});
+    images.rows = stored_order(images.files->size());
     dataset.images = std::move(images);
     leave_out_bad_images(dataset);
     return dataset;

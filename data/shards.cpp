@@ -7,7 +7,6 @@
 #include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <optional>
 
 #include "base/checked.h"
@@ -17,6 +16,7 @@
 #include "data/image_folder.h"
 #include "data/label_columns.h"
 #include "data/npy.h"
+#include "data/sample_order.h"
 #include "data/tar_files.h"
 
 namespace halfstep {
@@ -168,8 +168,7 @@ class ShardReading {
                        {},
                        request_.split == Split::train,
                        request_.options};
-      images.rows.resize(static_cast<size_t>(images.files->size()));
-      std::iota(images.rows.begin(), images.rows.end(), int64_t{0});
+      images.rows = stored_order(images.files->size());
       dataset.images = std::move(images);
     }
     leave_out_bad_images(dataset);

@@ -71,6 +71,28 @@ inline void check_copied_arena_on(DeviceKind device) {
   check_graph_on(device, graph, random_leaves(graph, 4), 1e-4);
 }
 
+// So many rows that a thread does three vectors of them, the last threads fewer: rows of 13 vectors, and a plain one.
+inline void check_many_rows_on(DeviceKind device) {
+  for (const char* text : {R"(graph rows {
+    %x = input() {name="x"} : f16[130001,104]
+    %b = input() {name="b"} : f32[104]
+    %t = cast(%x) {to=f32}
+    %r = reshape(%b) {shape=[1,104]}
+    %w = broadcast(%r) {shape=[130001,104]}
+    %s = mul(%t, %w)
+    %y = cast(%s) {to=f16}
+    output "y" = %y
+  })",
+                           R"(graph plain {
+    %x = input() {name="x"} : f16[9000008]
+    %y = neg(%x)
+    output "y" = %y
+  })"}) {
+    const Graph graph = parse_graph(text);
+    check_graph_on(device, graph, random_leaves(graph, 5), table_tolerance(DType::f16));
+  }
+}
+
 inline void check_samples_on(DeviceKind device, DType element, const std::vector<OpSample>& samples) {
   for (const OpSample& sample : samples) {
     SCOPED_TRACE(std::string(sample.op) + " " + std::string(sample.inputs) + " {" + std::string(sample.attributes) +

@@ -16,11 +16,13 @@ constexpr int64_t kWarp = 32;
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256, kScatterBlock = 128;
 constexpr int64_t kCachedElements = 32;      // of a row, kept in a thread's registers between phases
-constexpr int64_t kAccumulators = 72;        // of sums of columns, in a thread
+constexpr int64_t kLastingValues = 72;       // sums of columns, and what all rows share, in a thread
 constexpr int64_t kLoadedTogether = 80;      // values that a thread's loads in flight bring
 constexpr int64_t kProcessors = 128;         // about as many as large GPUs have
 constexpr int64_t kSharedBytes = 32 * 1024;  // at most, for combining columns
 constexpr int64_t kEnoughThreads = int64_t{1} << 16;
+constexpr int64_t kThreadsOfSteps = int64_t{1} << 19;  // at least, where a thread does several vectors: two waves
+constexpr int64_t kSharingSteps = 4, kPlainSteps = 2;
 
 // Lanes so that the narrowest operands move 16 bytes at a time; 1 where accesses are strided.
 unsigned choose_lanes(const Kernel& kernel) {
@@ -28,6 +30,7 @@ unsigned choose_lanes(const Kernel& kernel) {
   if (lane < 0) return 1;
   int64_t narrowest = 16, bytes = 16;
   const VariableSet set = kernel.space.atom(lane).variables;
+  int64_t shared = 0;  // loads that depend on the lane variable alone
   bool strided = false;
   const auto access = [&](int32_t argument, const Index& index) {
     if ((kernel.space.variables(index) & set) == 0) return;
@@ -39,15 +42,17 @@ unsigned choose_lanes(const Kernel& kernel) {
   };
   for (ExpressionId id = 0; id < kernel.expressions.size(); ++id) {
     const Expression& e = kernel.expressions[id];
-    if (e.kind == Expression::Kind::load) access(e.id, e.index);
+    if (e.kind != Expression::Kind::load) continue;
+    access(e.id, e.index);
+    shared += kernel.expressions.variables(id) == set;
   }
   for (const Store& s : kernel.stores) access(s.argument, s.index);
   if (strided) return 1;
   int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
   // Points that stand together need registers of their own, and so do sums.
   if (kernel.together > 2) lanes = std::min<int64_t>(lanes, 4);
-  while (lanes > 1 && kernel.form == Kernel::Form::columns && std::ssize(kernel.reductions) * lanes > kAccumulators)
-    lanes /= 2;
+  const int64_t lasting = std::ssize(kernel.reductions) + shared;
+  while (lanes > 1 && kernel.form == Kernel::Form::columns && lasting * lanes > kLastingValues) lanes /= 2;
   while (lanes > 1 && kernel.extent(lane) % lanes != 0) lanes /= 2;
   // Small tensors: rather more threads than wider ones. Columns get them by narrower tiles.
   const int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
@@ -67,15 +72,14 @@ bool fits_32_bits(const Kernel& kernel) {
   return fits;
 }
 
-// Steps of a loop over memory that stand in one iteration, so that their loads do not wait for each other.
-int64_t steps_together(const Kernel& kernel, int64_t lanes, int64_t stride) {
-  const VariableSet reduced = variables_of(kernel, kernel.reduced);
+// Steps over memory that stand together, so that their loads, those that depend on `walked`, do not wait for each
+// other.
+int64_t steps_together(const Kernel& kernel, int64_t lanes, VariableSet walked, int64_t most) {
   int64_t values = lanes;
   for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)
-    if (kernel.expressions[id].kind == Expression::Kind::load && (kernel.expressions.variables(id) & reduced))
+    if (kernel.expressions[id].kind == Expression::Kind::load && (kernel.expressions.variables(id) & walked))
       values += lanes;
-  // Large blocks have fewer registers a thread, and more threads to load.
-  return std::clamp<int64_t>(kLoadedTogether / values, 1, stride > kColumnsBlock ? 2 : 4);
+  return std::clamp<int64_t>(kLoadedTogether / values, 1, most);
 }
 
 class DeviceKernel {
@@ -133,6 +137,8 @@ class DeviceKernel {
   }
 
   LaunchShape pointwise();
+  int64_t shared_row() const;
+  int64_t pointwise_steps(int64_t count, int64_t row) const;
   LaunchShape rows();
   LaunchShape columns();
   LaunchShape scatter();
@@ -171,23 +177,72 @@ class DeviceKernel {
   std::vector<std::unordered_map<ExpressionId, llvm::Value*>> cached_steps_;  // what each step of a cached row knows
 };
 
+// A thread does several vectors, whole rows apart: what depends on the lane variable alone, as a channel's scale, is
+// loaded once for all of them, and their own loads stand before the first store.
 LaunchShape DeviceKernel::pointwise() {
-  const int64_t count = vectors(kernel_.kept);
+  const int64_t count = vectors(kernel_.kept), row = shared_row(), steps = pointwise_steps(count, row);
   LaunchShape shape;
   shape.block = count >= kEnoughThreads ? kPointwiseBlock : kRowsBlock;
-  shape.grid[0] = ceil_div(count, shape.block);
-  llvm::Value* at = ir_.CreateAdd(ir_.CreateMul(block(), constant(shape.block)), thread());
-  const auto body = [&] {
-    e().bind_linear(kernel_.kept, at);
-    e().emit_stores(Store::Domain::kept);
-  };
-  e().when(count % shape.block == 0 ? nullptr : ir_.CreateICmpSLT(at, constant(count)), body);
+  const int64_t stride = row * ceil_div(shape.block, row), group = steps * stride;
+  shape.grid[0] = ceil_div(ceil_div(count, group) * stride, shape.block);
+  llvm::Value *number = block(), *offset = thread();  // of the group, and of the vector in its first stride
+  if (stride != shape.block) {
+    llvm::Value* at = ir_.CreateAdd(ir_.CreateMul(number, constant(shape.block)), offset);
+    number = ir_.CreateUDiv(at, constant(stride)), offset = ir_.CreateURem(at, constant(stride));
+  }
+  llvm::Value* first = ir_.CreateAdd(ir_.CreateMul(number, constant(group)), offset);
+  const bool exact = count % group == 0;
+  e().when(exact && stride == shape.block ? nullptr : ir_.CreateICmpSLT(first, constant(count)), [&] {
+    std::vector<AtomId> outer = kernel_.kept;
+    if (row > 1) {
+      outer.pop_back();
+      e().bind(lane_, ir_.CreateMul(ir_.CreateURem(offset, constant(row)), constant(lanes_)));
+      e().hoist_stores(Store::Domain::kept, variables_of(kernel_, outer));
+    }
+    const ExpressionEmitter::Scope shared = e().scope();
+    std::vector<std::pair<ExpressionEmitter::Scope, llvm::Value*>> done;
+    for (int64_t i = 0; i < steps; ++i) {
+      llvm::Value *position = ir_.CreateAdd(first, constant(i * stride)), *exists = nullptr;
+      if (i > 0 && !exact) {
+        exists = ir_.CreateICmpSLT(position, constant(count));
+        position = ir_.CreateSelect(exists, position, first);
+      }
+      e().bind_linear(outer, row > 1 ? ir_.CreateUDiv(position, constant(row)) : position);
+      if (steps > 1) e().hoist_stores(Store::Domain::kept, 0);
+      done.emplace_back(e().scope(), exists);
+      e().restore(shared);
+    }
+    for (auto& [scope, exists] : done) {
+      e().restore(std::move(scope));
+      e().when(exists, [&] { e().emit_stores(Store::Domain::kept); });
+    }
+  });
   return shape;
+}
+
+// Vectors along the lane variable, where something is loaded that depends on it alone, so that rows share it; else 1.
+int64_t DeviceKernel::shared_row() const {
+  if (lane_ < 0 || kernel_.kept.size() < 2 || kernel_.kept.back() != lane_ || kernel_.together > 1) return 1;
+  const VariableSet lane = kernel_.space.atom(lane_).variables;
+  for (ExpressionId id = 0; id < kernel_.expressions.size(); ++id)
+    if (kernel_.expressions[id].kind == Expression::Kind::load && kernel_.expressions.variables(id) == lane)
+      return kernel_.extent(lane_) / lanes_;
+  return 1;
+}
+
+int64_t DeviceKernel::pointwise_steps(int64_t count, int64_t row) const {
+  if (kernel_.together > 1 || lanes_ == 1) return 1;
+  const VariableSet shared = row > 1 ? kernel_.space.atom(lane_).variables : 0;
+  const int64_t most = row > 1 ? kSharingSteps : kPlainSteps;
+  return std::clamp<int64_t>(count / kThreadsOfSteps, 1, steps_together(kernel_, lanes_, ~shared, most));
 }
 
 Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,
                                   const StepBody& body) {
-  const int64_t steps = steps_together(kernel_, lanes_, step), together = steps * step;
+  // Large blocks have fewer registers a thread, and more threads to load.
+  const int64_t steps =
+      steps_together(kernel_, lanes_, variables_of(kernel_, kernel_.reduced), step > kColumnsBlock ? 2 : 4);
+  const int64_t together = steps * step;
   const auto run = [&](llvm::Value* position, const Values& now, llvm::Value* counts) {
     const ExpressionEmitter::Scope before = e().scope();
     Values next = body(position, now, counts);

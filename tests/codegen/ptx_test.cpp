@@ -94,6 +94,30 @@ TEST(Ptx, HalvesMoveSixteenBytesAtATime) {
   EXPECT_EQ(launch.grid[0] * launch.block * 8, 4096 * 64);
 }
 
+int64_t count(const std::string& text, std::string_view part) {
+  int64_t found = 0;
+  for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; ++at) ++found;
+  return found;
+}
+
+// Rows of 13 vectors, 20 of which are a stride of 260 threads.
+TEST(Ptx, LargeRowsShareWhatTheyRead) {
+  const Compiled c = compile({R"(graph bias {
+    %x = input() {name="0"} : f16[260000,104]
+    %b = input() {name="1"} : f16[104]
+    %r = reshape(%b) {shape=[1,104]}
+    %w = broadcast(%r) {shape=[260000,104]}
+    %y = add(%x, %w)
+    output "0" = %y
+  })"});
+  EXPECT_EQ(count(c.ptx, "ld.global.nc.v4"), 1) << "the bias";
+  EXPECT_EQ(count(c.ptx, "ld.global.v4"), 4);
+  EXPECT_EQ(count(c.ptx, "st.global.v4"), 4);
+  const EmittedLaunch& launch = c.regions[0].launches.at(0);
+  EXPECT_EQ(launch.grid[0], (260000 / 20 / 4 * 260 + 255) / 256);
+  expect_assembles(c.ptx);
+}
+
 TEST(Ptx, UnalignedRowsFallBackToSingleElements) {
   const Compiled c = compile({R"(graph odd {
     %x = input() {name="0"} : f16[4096,63]
@@ -122,9 +146,7 @@ TEST(Ptx, RowsStayInRegistersAndAreCombinedByShuffles) {
     output "0" = %y
   })"});
   EXPECT_THAT(c.ptx, HasSubstr("shfl.sync.bfly.b32"));
-  size_t loads = 0;
-  for (size_t at = 0; (at = c.ptx.find("ld.global", at)) != std::string::npos; ++at) ++loads;
-  EXPECT_EQ(loads, 2u) << "a warp holds 512 halves as two vectors a thread, read once";
+  EXPECT_EQ(count(c.ptx, "ld.global"), 2) << "a warp holds 512 halves as two vectors a thread, read once";
   EXPECT_THAT(c.ptx, Not(HasSubstr("bar.sync")));
   expect_assembles(c.ptx);
 }
@@ -216,7 +238,7 @@ TEST(Ptx, LargeTensorsAreIndexedWith64Bits) {
     output "0" = %y
   })"});
   EXPECT_THAT(c.ptx, HasSubstr("mul.wide.u32"));
-  EXPECT_EQ(c.regions[0].launches[0].grid[0], 50000LL * 100000 / 8 / 256 + 1);
+  EXPECT_EQ(c.regions[0].launches[0].grid[0], 50000LL * 100000 / 8 / 2 / 256 + 1) << "two vectors a thread";
   expect_assembles(c.ptx);
 }
 

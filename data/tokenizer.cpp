@@ -14,6 +14,7 @@
 #include "base/printable.h"
 #include "data/byte_pairs.h"
 #include "data/unicode.h"
+#include "program/json_text.h"
 
 namespace halfstep {
 namespace {
@@ -264,6 +265,7 @@ class WordPiece final : public ReadTokenizer {
     }
     vocabulary_ids_ = vocabulary_of(model);
     take_vocabulary(vocabulary_ids_);
+    for (const auto& [piece, id] : vocabulary_ids_) longest_piece_ = std::max(longest_piece_, piece.size());
     prefix_ = model.value("continuing_subword_prefix", "##");
     longest_ = model.value("max_input_chars_per_word", int64_t{100});
     const std::string unknown = model.value("unk_token", "[UNK]");
@@ -327,7 +329,7 @@ class WordPiece final : public ReadTokenizer {
     };
     if (static_cast<int64_t>(word.size()) > longest_) return give_up();
     for (size_t begin = 0; begin < word.size();) {
-      size_t end = word.size();
+      size_t end = std::min(word.size(), begin + longest_piece_);
       for (; end > begin; --end) {
         const std::string piece =
             (begin > 0 ? prefix_ : "") + to_utf8(std::u32string_view(word).substr(begin, end - begin));
@@ -343,7 +345,8 @@ class WordPiece final : public ReadTokenizer {
 
   Vocabulary vocabulary_ids_;
   std::string prefix_;
-  int64_t longest_ = 100;
+  int64_t longest_ = 100;     // characters of a word
+  size_t longest_piece_ = 1;  // bytes, so at least its characters
   uint32_t unknown_ = 0;
   bool cleans_ = false, spaces_chinese_ = false, lowers_ = false, strips_accents_ = false;
 };
@@ -402,7 +405,9 @@ std::vector<std::string_view> split_as_gpt2(std::string_view text) {
 }
 
 std::shared_ptr<const Tokenizer> read_tokenizer(const std::filesystem::path& path) try {
-  return tokenizer_of(Json::parse(read_file(path, kMostFileBytes)));
+  const Json file = parse_json_of_any_names(read_file(path, kMostFileBytes));
+  if (file.is_discarded()) throw Error("JSON expected: it is corrupt, or another file");
+  return tokenizer_of(file);
 } catch (const Json::exception& e) {
   throw Error(fmt::format("tokenizer '{}': {}", path.string(), printable(e.what())));
 } catch (const Error& e) {

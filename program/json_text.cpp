@@ -9,15 +9,23 @@
 
 namespace halfstep {
 
-nlohmann::json parse_json(const std::string& text, int deepest) {
+namespace {
+
+nlohmann::json parse(const std::string& text, int deepest, bool any_names) {
   const auto within = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
     if (depth > deepest) throw Error(fmt::format("JSON nested more than {} deep", deepest));
-    if (event == nlohmann::json::parse_event_t::key && holds_control_character(parsed.get<std::string>()))
+    const bool is_name = event == nlohmann::json::parse_event_t::key;
+    if (is_name && !any_names && holds_control_character(parsed.get<std::string>()))
       throw Error(fmt::format("the name '{}' holds a control character", printable(parsed.get<std::string>())));
     return true;
   };
   return nlohmann::json::parse(text, within, false);
 }
+
+}  // namespace
+
+nlohmann::json parse_json(const std::string& text, int deepest) { return parse(text, deepest, false); }
+nlohmann::json parse_json_of_any_names(const std::string& text, int deepest) { return parse(text, deepest, true); }
 
 std::string line_of(const nlohmann::json& text) {
   std::string line = text.get<std::string>();

@@ -13,6 +13,8 @@ constexpr int kDeepestJson = 64;  // ours are four deep
 
 // Discarded if it is no JSON; Error if it is nested more than `deepest` deep, or has such a name.
 nlohmann::json parse_json(const std::string& text, int deepest = kDeepestJson);
+// The same with any name: a token is one.
+nlohmann::json parse_json_of_any_names(const std::string& text, int deepest = kDeepestJson);
 
 // A string without control characters, which messages and reports print in lines; Error for one with.
 std::string line_of(const nlohmann::json& text);

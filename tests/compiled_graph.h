@@ -16,7 +16,7 @@
 namespace halfstep {
 
 // One thread: tests run side by side, and a team of threads waits for its slowest.
-inline constexpr ExecutorOptions kTestExecutor{.threads = 1};
+inline const ExecutorOptions kTestExecutor{.threads = 1};
 
 // The outputs of one run of the program `name`; `inputs` may hold more than it reads.
 inline NamedTensors run_program(Executor& executor, std::string_view name, const NamedTensors& inputs) {

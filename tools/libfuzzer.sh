@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Builds the fuzzers of tests/libfuzzer with clang's libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer and runs
 # each for some seconds. What fails is left in out/libfuzzer, what was found worth keeping in out/libfuzzer/corpus.
-# usage: tools/libfuzzer.sh [SECONDS [TARGET ...]]      default: 20, all eight
+# usage: tools/libfuzzer.sh [SECONDS [TARGET ...]]      default: 20, all nine
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-20}
 shift || true
 targets=("$@")
 if [ $# -eq 0 ]; then
-  targets=(onnx_bytes onnx_structure external_data safetensors checkpoint arrays recipe program)
+  targets=(onnx_bytes onnx_structure external_data safetensors checkpoint arrays tables recipe program)
 fi
 
 build=$(bash tools/configure_sanitized.sh address)

@@ -77,6 +77,24 @@ TEST_F(Tokenizers, OtherKindsAreRefusedByName) {
   EXPECT_THAT([&] { read_tokenizer(cut); }, ThrowsMessage<Error>(HasSubstr("cut.json': ")));
 }
 
+TEST_F(Tokenizers, DeeplyNestedFilesAreRefused) {
+  std::string inner = "null";
+  for (int i = 0; i < 200000; ++i) inner = R"({"type":"Sequence","processors":[)" + std::move(inner);
+  for (int i = 0; i < 200000; ++i) inner += "]}";
+  std::string text = recorded("byte_level")["tokenizer"].dump();
+  text.insert(1, R"("post_processor":)" + inner + ",");
+  const std::string deep = write(directory_, "deep.json", text).string();
+  EXPECT_THAT([&] { read_tokenizer(deep); }, ThrowsMessage<Error>(HasSubstr("JSON nested more than 64 deep")));
+}
+
+// Whatever length of words the file allows, only pieces of the vocabulary are looked for.
+TEST_F(Tokenizers, LongWordsOfPiecesTakeNoLonger) {
+  json pieces = recorded("wordpiece")["tokenizer"];
+  pieces["model"]["max_input_chars_per_word"] = 1000000;
+  const std::string word(100000, 'a');
+  EXPECT_GT(read_tokenizer(file(pieces))->encode(word).size(), 1u);  // cubic, it would take days
+}
+
 TEST_F(Tokenizers, TextsOfATableArePaddedAndCut) {
   const json all = recorded("wordpiece");
   const std::string tokenizer = file(all["tokenizer"]);

@@ -15,8 +15,8 @@ namespace {
 using testing::ElementsAre;
 using testing::UnorderedElementsAre;
 
-constexpr NodeAssignment kLow{.type = DType::f16, .reason = "why"};
-constexpr NodeAssignment kFull{.type = DType::f32, .reason = ""};
+const NodeAssignment kLow{.type = DType::f16, .reason = "why"};
+const NodeAssignment kFull{.type = DType::f32, .reason = ""};
 
 MixedModel mixed(const TestModel& model, std::map<std::string, NodeAssignment> nodes, DType low = DType::f16) {
   return mixed_precision(read_model(model.file()), {.low = low, .nodes = std::move(nodes)});

@@ -17,6 +17,7 @@ const std::map<std::string, std::vector<std::string>>& readers_of_targets() {
       {"safetensors", {"safetensors"}},
       {"checkpoint", {"checkpoint manifest", "checkpoint weights", "checkpoint counts"}},
       {"arrays", {"npy", "npz", "idx", "tokens"}},
+      {"tables", {"csv", "tar", "tar of arrays", "image", "npz in its file", "tokenizer"}},
       {"recipe", {"recipe"}},
       {"program", {"program", "graph", "compiled manifest"}},
   };

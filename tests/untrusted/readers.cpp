@@ -12,6 +12,7 @@
 #include "data/data.h"
 #include "data/image.h"
 #include "data/npy.h"
+#include "data/tokenizer.h"
 #include "ir/text.h"
 #include "program/program.h"
 #include "program/safetensors.h"
@@ -94,6 +95,27 @@ CompiledModel small_step() {
   return m;
 }
 
+// Of pieces of words, and of bytes with one merge.
+constexpr const char* kPieces =
+    R"({"model": {"type": "WordPiece", "max_input_chars_per_word": 9, "vocab": {"[UNK]": 0, "a": 1, "##b": 2, "##bc": 3}},
+"normalizer": {"type": "BertNormalizer", "lowercase": true}, "pre_tokenizer": {"type": "BertPreTokenizer"},
+"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}, {"Sequence": {}}],
+"special_tokens": {"x": {"ids": [7]}}}})";
+
+std::string byte_level() {
+  std::string vocabulary;
+  for (uint32_t c = 0x21; c < 0x144; ++c) {
+    if ((c >= 0x7f && c <= 0xa0) || c == 0xad) continue;
+    std::string character(1, static_cast<char>(c));
+    if (c >= 0x80) character = {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};
+    vocabulary += fmt::format("\"{}{}\": {}, ", c == '"' || c == '\\' ? "\\" : "", character, c);
+  }
+  return R"({"added_tokens": [{"id": 300, "content": "<s>", "lstrip": true, "rstrip": true}],
+"pre_tokenizer": {"type": "ByteLevel"}, "post_processor": {"type": "Sequence", "processors":
+[{"type": "RobertaProcessing", "cls": ["<s>", 300], "sep": ["<s>", 300]}]}, "model": {"type": "BPE", "vocab": {)" +
+         vocabulary + R"("ab": 1}, "merges": ["a b"]}})";
+}
+
 constexpr const char* kGraph =
     "graph g {\n  %x = input() {name=\"x\"} : f32[4,3]\n  %w = parameter() {name=\"w\"} : f32[2,3]\n"
     "  %y = matmul(%x, %w) {transpose_b=1} @\"fc\"\n  output \"y\" = %y\n}\n";
@@ -174,6 +196,10 @@ std::vector<ReaderCase> reader_cases(const std::string& directory) {
                 const TokenFile file(path);
                 std::vector<int64_t> tokens(static_cast<size_t>(std::min<int64_t>(file.size(), 64)));
                 file.read(0, tokens);
+              }),
+      of_file("tokenizer", "case.json", {byte_level(), kPieces},
+              [](const fs::path& path) {
+                read_tokenizer(path)->encode("abc <s>  \u00c9a\u0301, 12 \u4e2d\u6587 don't \xff\xe4\xb8 abcbcab<s");
               }),
       of_file("safetensors", "case.safetensors", {read_file(root / "seed.safetensors")},
               [](const fs::path& path) { read_safetensors(path); }),

@@ -417,10 +417,10 @@ struct LoweredPrograms {
   int64_t steps = 0, scratch_bytes = 0, scratch_floor = 0;
 };
 
-LoweredPrograms lower_all(const std::vector<Graph>& graphs, KernelModule& module) {
+LoweredPrograms lower_all(const std::vector<Graph>& graphs, KernelModule& module, int64_t apart) {
   LoweredPrograms all;
   for (const Graph& graph : graphs) {
-    LoweredProgram lowered = lower(graph, graph.name(), module);
+    LoweredProgram lowered = lower(graph, graph.name(), module, apart);
     all.steps += static_cast<int64_t>(lowered.program.steps.size());
     all.scratch_floor = std::max(all.scratch_floor, lowered.scratch_floor);
     all.values.insert(all.values.end(), lowered.values.begin(), lowered.values.end());
@@ -454,7 +454,11 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   TrainingPipelineOptions passes = pipeline_options(recipe, imported);
   passes.stop_after = options.stop_after;
   // Products of other rows run at a quarter of the speed.
-  if (device == DeviceKind::cuda) passes.product_alignment = 16, passes.depthwise = DepthwiseForm::windows;
+  if (device == DeviceKind::cuda) {
+    passes.product_alignment = 16;
+    passes.depthwise = DepthwiseForm::windows, passes.thin_products = ThinProducts::sums;
+    passes.product_relu = ProductRelu::in_products;
+  }
   if (recipe.memory_budget) passes.memory_budget = recipe.memory_budget->bytes;
   passes.overlapping_calls = overlapping_calls(device);
   passes.dump = options.dump;
@@ -497,14 +501,15 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   const bool named = !recipe.architecture.empty() && recipe.architecture != "native";
   model.architecture = named ? recipe.architecture : device == DeviceKind::cuda ? "sm_80" : host_cpu();
   std::optional<KernelModule> module(std::in_place, KernelTarget{device, model.architecture});
-  LoweredPrograms lowered = lower_all(graphs.graphs, *module);
+  const int64_t apart = recipe.memory_budget ? 0 : apart_bytes(device);
+  LoweredPrograms lowered = lower_all(graphs.graphs, *module, apart);
   // The pass estimates what the plan needs; where it fell short it gets less.
   for (int tries = 0; recipe.memory_budget && graphs.recomputation && tries < 5; ++tries) {
     const int64_t excess = lowered.scratch_bytes + state_bytes(lowered.programs) - recipe.memory_budget->bytes;
     if (excess <= 0) break;
     *passes.memory_budget -= std::max(excess, recipe.memory_budget->bytes / 256);
     graphs = run_training_pipeline(imported.graph, passes);
-    lowered = lower_all(graphs.graphs, module.emplace(KernelTarget{device, model.architecture}));
+    lowered = lower_all(graphs.graphs, module.emplace(KernelTarget{device, model.architecture}), apart);
   }
   report.steps = lowered.steps, report.scratch_bytes = lowered.scratch_bytes;
   report.scratch_floor = lowered.scratch_floor;

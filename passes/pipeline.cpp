@@ -12,6 +12,7 @@
 #include "ir/builder.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "passes/fusion/carry_states.h"
 #include "passes/fusion/compute_in_readers.h"
 #include "passes/fusion/fuse.h"
 #include "passes/fusion/order_calls.h"
@@ -24,7 +25,6 @@
 #include "passes/model/written_as_one.h"
 #include "passes/precision/place_casts.h"
 #include "passes/precision/rows_of_parts.h"
-#include "passes/rewrite/add_epilogues.h"
 #include "passes/rewrite/canonicalise.h"
 #include "passes/rewrite/expand_composites.h"
 #include "passes/rewrite/hoist_max_pool.h"
@@ -33,6 +33,7 @@
 #include "passes/training/depthwise_windows.h"
 #include "passes/training/differentiate.h"
 #include "passes/training/reduce_filter_gradients.h"
+#include "passes/training/thin_products.h"
 #include "passes/training/unbind_arenas.h"
 
 namespace halfstep {
@@ -158,6 +159,14 @@ void reduce_gradients(Pipeline& p) {
   for (Graph& graph : p.result.graphs) graph = reduce_filter_gradients(graph, p.options.depthwise);
 }
 
+void make_epilogues(Pipeline& p) {
+  for (Graph& graph : p.result.graphs) graph = add_epilogues(graph, p.options.product_relu);
+}
+
+void make_thin_products(Pipeline& p) {
+  if (p.options.thin_products == ThinProducts::sums) p.each(thin_products);
+}
+
 // Bytes of the states of all graphs: the steps of one executor share them.
 int64_t state_bytes(const std::vector<Graph>& graphs) {
   std::map<Name, int64_t> bytes;
@@ -229,12 +238,14 @@ constexpr Pass kPasses[] = {
     {{"reduce_filter_gradients", {"reduce_filter_gradients"}, kValues}, reduce_gradients},
     {{"simplify", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"place_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
-    {{"add_epilogues", {"add_epilogues"}, kGradients}, [](Pipeline& p) { p.each(add_epilogues); }},
+    {{"add_epilogues", {"add_epilogues"}, kGradients}, make_epilogues},
+    {{"thin_products", {"thin_products"}, kValues}, make_thin_products},
     {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"fuse", {"fuse"}, kValues}, [](Pipeline& p) { p.each(fuse); }},
     {{"compute_in_readers", {"compute_in_readers"}, kValues}, [](Pipeline& p) { p.each(compute_in_readers); }},
     {{"order_calls", {"order_calls"}, kValues}, [](Pipeline& p) { p.each(order_calls); }},
     {{"recompute", {"recompute"}, kValues}, recompute_within_budget},
+    {{"carry_states", {"carry_states"}, kValues}, [](Pipeline& p) { p.each(carry_states); }},
 };
 
 void verify_all(const Pipeline& p, std::string_view pass) {

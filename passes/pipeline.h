@@ -17,10 +17,12 @@
 #include "passes/model/attach_preprocessing.h"
 #include "passes/model/choose_attention.h"
 #include "passes/precision/autocast.h"
+#include "passes/rewrite/add_epilogues.h"
 #include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
 #include "passes/training/depthwise_windows.h"
 #include "passes/training/tap_values.h"
+#include "passes/training/thin_products.h"
 
 namespace halfstep {
 
@@ -30,6 +32,8 @@ struct TrainingPipelineOptions {
   AutocastOptions autocast;
   OptimizerOptions optimizer;
   DepthwiseForm depthwise = DepthwiseForm::calls;
+  ThinProducts thin_products = ThinProducts::calls;
+  ProductRelu product_relu = ProductRelu::apart;
   int64_t product_alignment = 1;                      // bytes: where the target's products want rows to begin
   AttentionForm attention = AttentionForm::expanded;  // another if the target has a library for it
   // Of states and of what a step keeps; above it values are computed again. Library calls' values stay for some calls.

@@ -119,12 +119,14 @@ EmittedLaunch KernelModule::State::emit(const Kernel& kernel) {
   launch.block = shape.block;
   launch.units = shape.units;
   launch.bytes = bytes_moved(kernel);
-  for (const KernelArgument& a : kernel.arguments) {
+  const std::vector<ArgumentUse> uses = argument_uses(kernel);
+  for (size_t i = 0; i < kernel.arguments.size(); ++i) {
+    const KernelArgument& a = kernel.arguments[i];
     if (a.kind == KernelArgument::Kind::table) continue;
     const auto kind = a.kind == KernelArgument::Kind::operand  ? EmittedArgument::Kind::operand
                       : a.kind == KernelArgument::Kind::output ? EmittedArgument::Kind::output
                                                                : EmittedArgument::Kind::partial;
-    launch.arguments.push_back({kind, a.number});
+    launch.arguments.push_back({kind, a.number, uses[i].written});
   }
   return launch;
 }

@@ -15,6 +15,7 @@ namespace halfstep {
 struct EmittedArgument {
   enum class Kind : uint8_t { operand, output, partial } kind = Kind::operand;
   int32_t number = 0;
+  bool written = false;  // a partial is written by one launch and read by the next
   friend bool operator==(const EmittedArgument&, const EmittedArgument&) = default;
 };
 

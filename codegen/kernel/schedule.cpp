@@ -1,6 +1,7 @@
 #include "codegen/kernel/schedule.h"
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <numeric>
 #include <set>
@@ -243,6 +244,7 @@ class Scheduler {
       if (s.domain == Store::Domain::full && k.expressions.level(s.value) > 0) return 0;
     const int64_t positions = chunk_positions(k), reduced = full_ / kept_, each = reduced / positions;
     if (full_ < int64_t{1} << 15 || positions < 32) return 0;
+    if (k.form == Kernel::Form::columns && few_steps(k, positions)) return 0;
     const ChunkRule rule = k.form == Kernel::Form::rows ? row_chunks() : column_chunks();
     // A long serial sum loses digits.
     const int64_t least = ceil_div(positions, std::max<int64_t>(1, rule.longest / each));
@@ -257,6 +259,17 @@ class Scheduler {
       return whole < positions ? whole : 0;
     }
     return std::max((length + share / 2) / share * share, int64_t{1});
+  }
+
+  // Whether the threads of the GPU have so few positions each without chunks that a second launch, some two
+  // microseconds, would take longer than they do. Tiles as in emit_device.cpp.
+  bool few_steps(const Kernel& k, int64_t positions) const {
+    if (device_ == DeviceKind::cpu) return false;
+    constexpr int64_t kThreads = 256, kProcessors = 128, kWidest = 32, kNarrowest = 2, kLanes = 8, kFewSteps = 8;
+    const int64_t inner = k.extent(k.kept.back()), vectors = ceil_div(inner, kLanes), outer = kept_ / inner;
+    int64_t width = std::min(kWidest, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(vectors))));
+    while (width > kNarrowest && ceil_div(vectors, width) * outer < kProcessors) width /= 2;
+    return positions <= kFewSteps * (kThreads / width);
   }
 
   // Chunks of a row or column and the reduced elements they may have.

@@ -52,8 +52,8 @@ void for_each_ref(Step& step, Visit&& visit) {
 
 class Lowering {
  public:
-  Lowering(const Graph& graph, KernelModule& module, LoweredProgram& result)
-      : graph_(graph), module_(module), result_(result), places_(graph, result) {}
+  Lowering(const Graph& graph, KernelModule& module, int64_t apart, LoweredProgram& result)
+      : graph_(graph), module_(module), apart_(apart), result_(result), places_(graph, result) {}
 
   void run() {
     for (NodeId id = 0; id < graph_.size(); ++id) lower_node(id);
@@ -89,6 +89,7 @@ class Lowering {
 
   const Graph& graph_;
   KernelModule& module_;
+  const int64_t apart_;
   LoweredProgram& result_;
   Places places_;
 };
@@ -167,7 +168,7 @@ void Lowering::lower_fused(NodeId id) {
       const Place p = a.kind == EmittedArgument::Kind::operand  ? operands[number]
                       : a.kind == EmittedArgument::Kind::output ? results[number]
                                                                 : partials[number];
-      if (a.kind != EmittedArgument::Kind::operand) step.written.push_back(static_cast<int64_t>(step.arguments.size()));
+      if (a.written) step.written.push_back(static_cast<int64_t>(step.arguments.size()));
       step.extents.push_back(a.kind == EmittedArgument::Kind::operand  ? graph_.type(n.operands[number]).byte_count()
                              : a.kind == EmittedArgument::Kind::output ? n.results[number].byte_count()
                                                                        : region.partial_bytes[number]);
@@ -183,6 +184,7 @@ void Lowering::lower_gemm(NodeId id) {
   Gemm gemm;
   const size_t rank = c.shape.size();
   gemm.transpose_a = n.attributes.integer("transpose_a"), gemm.transpose_b = n.attributes.integer("transpose_b");
+  gemm.relu = n.attributes.integer("relu");
   gemm.m = c.shape[rank - 2], gemm.n = c.shape[rank - 1], gemm.k = a.shape[rank - (gemm.transpose_a ? 2 : 1)];
   gemm.batch = rank == 3 ? c.shape[0] : 1;
   gemm.stride_a = gemm.m * gemm.k, gemm.stride_b = gemm.k * gemm.n, gemm.stride_c = gemm.m * gemm.n;
@@ -337,7 +339,7 @@ void Lowering::find_lifetimes() {
 
 void Lowering::plan_scratch() {
   find_lifetimes();
-  const MemoryPlan plan = plan_memory(places_.lifetimes(), kAlignment);
+  const MemoryPlan plan = plan_memory(places_.lifetimes(), kAlignment, apart_);
   result_.scratch_floor = plan.floor;
   const int32_t scratch = static_cast<int32_t>(result_.program.buffers.size());
   bool named = false;  // also by steps that read nothing of it, as of an empty tensor
@@ -356,10 +358,12 @@ void Lowering::plan_scratch() {
 
 int overlapping_calls(DeviceKind device) { return device == DeviceKind::cuda ? 3 : 0; }
 
-LoweredProgram lower(const Graph& graph, const std::string& program_name, KernelModule& module) {
+int64_t apart_bytes(DeviceKind device) { return device == DeviceKind::cuda ? int64_t{24} << 20 : 0; }
+
+LoweredProgram lower(const Graph& graph, const std::string& program_name, KernelModule& module, int64_t apart) {
   LoweredProgram result;
   result.program.name = program_name;
-  Lowering(graph, module, result).run();
+  Lowering(graph, module, apart, result).run();
   return result;
 }
 

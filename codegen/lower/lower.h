@@ -21,8 +21,12 @@ struct LoweredProgram {
 // How many calls more what a library call reads or makes stays on `device`, so that kernels can run beside it.
 int overlapping_calls(DeviceKind device);
 
+// Bytes of values in scratch up to which each has memory of its own: what fits the caches of the GPUs whose steps run
+// calls beside each other. Larger steps share memory, and so does the CPU, which runs one call at a time.
+int64_t apart_bytes(DeviceKind device);
+
 // `graph` holds leaves, fused regions, contractions, views and arenas only (passes/fusion/fuse.h). Kernels are emitted
 // into `module`. Updates are written in place where no later step reads the old value, else copied at the end.
-LoweredProgram lower(const Graph& graph, const std::string& program_name, KernelModule& module);
+LoweredProgram lower(const Graph& graph, const std::string& program_name, KernelModule& module, int64_t apart = 0);
 
 }  // namespace halfstep

@@ -1,19 +1,24 @@
 #include "codegen/lower/plan_memory.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "base/checked.h"
 
 namespace halfstep {
 
-MemoryPlan plan_memory(std::span<const Lifetime> lifetimes, int64_t alignment) {
+MemoryPlan plan_memory(std::span<const Lifetime> lifetimes, int64_t alignment, int64_t apart) {
   MemoryPlan plan;
   plan.offsets.assign(lifetimes.size(), 0);
   std::vector<size_t> order(lifetimes.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
+  int64_t all = 0;
+  for (const Lifetime& life : lifetimes)
+    all = std::min(round_up(life.bytes, alignment), std::numeric_limits<int64_t>::max() - all) + all;
+  const bool overlap = all > apart;
   struct Placed {
     int first, last;
     int64_t begin, end;
@@ -24,7 +29,7 @@ MemoryPlan plan_memory(std::span<const Lifetime> lifetimes, int64_t alignment) {
     const Lifetime& life = lifetimes[value];
     int64_t at = 0;
     for (const Placed& other : placed) {
-      if (other.last < life.first || life.last < other.first) continue;
+      if (overlap && (other.last < life.first || life.last < other.first)) continue;
       if (at + life.bytes <= other.begin) break;
       at = std::max(at, other.end);
     }

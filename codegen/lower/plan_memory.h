@@ -18,7 +18,8 @@ struct MemoryPlan {
   int64_t floor = 0;             // the largest sum of bytes alive in one step: no plan needs less
 };
 
-// Values alive in a common step never overlap. Largest first, each at the lowest offset that fits.
-MemoryPlan plan_memory(std::span<const Lifetime> lifetimes, int64_t alignment);
+// Values alive in a common step never overlap. Largest first, each at the lowest offset that fits. Where all of them
+// together need at most `apart` bytes, none overlap: nothing then waits for the readers of what was there before.
+MemoryPlan plan_memory(std::span<const Lifetime> lifetimes, int64_t alignment, int64_t apart = 0);
 
 }  // namespace halfstep

@@ -29,8 +29,9 @@ OnnxValue product(const ExportContext& c) {
 }
 
 std::vector<OnnxValue> matmul(const ExportContext& c) {
-  const OnnxValue y = product(c);
-  return {optional_operand(c.node, kProductAddend) ? c.onnx.binary("Add", y, operand(c, kProductAddend)) : y};
+  OnnxValue y = product(c);
+  if (optional_operand(c.node, kProductAddend)) y = c.onnx.binary("Add", y, operand(c, kProductAddend));
+  return {c.node.attributes.integer("relu") != 0 ? c.onnx.node("Relu", {y}, c.results[0]) : y};
 }
 
 Ints window_of(const Shape& filters) { return {filters.begin() + 1, filters.end() - 1}; }

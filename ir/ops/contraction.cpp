@@ -66,7 +66,8 @@ std::vector<TensorType> full_matmul_type(const TypeContext& c) {
 
 void evaluate_matmul(const EvaluateContext& c) {
   const MatmulShape s = matmul_shape(c.types[0], c.types[1], c.node.attributes);
-  const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
+  const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b"),
+             relu = c.node.attributes.integer("relu");
   const std::vector<double>&a = *c.operands[0], &b = *c.operands[1];
   const auto added = [&](size_t operand, int64_t at) {
     return has_operand(c.operands, operand) ? (*c.operands[operand])[static_cast<size_t>(at)] : 0;
@@ -80,7 +81,7 @@ void evaluate_matmul(const EvaluateContext& c) {
           const int64_t in_a = ta ? k * s.m + row : row * s.k + k, in_b = tb ? column * s.k + k : k * s.n + column;
           sum += a[static_cast<size_t>(i * s.m * s.k + in_a)] * b[static_cast<size_t>(i * s.k * s.n + in_b)];
         }
-        c.results[0][at++] = sum;
+        c.results[0][at++] = relu && sum < 0 ? 0 : sum;
       }
 }
 
@@ -89,12 +90,17 @@ Attributes transposed(bool a, bool b) { return {{"transpose_a", int64_t{a}}, {"t
 std::vector<Value> matmul_vjp(const VjpContext& c) {
   Builder& builder = c.builder;
   const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
-  const Value a = c.operands[0], b = c.operands[1], dy = builder.cast(c.cotangents[0], builder.dtype(a));
+  Value sum = c.cotangents[0];
+  if (c.node.attributes.integer("relu") != 0) {
+    const Value y = c.results[0];
+    sum = builder.select(builder.call("less", {builder.constant_like(y, 0), y}), sum, builder.constant_like(sum, 0));
+  }
+  const Value a = c.operands[0], b = c.operands[1], dy = builder.cast(sum, builder.dtype(a));
   std::vector<Value> cotangents{
       ta ? builder.matmul(b, dy, transposed(tb, true)) : builder.matmul(dy, b, transposed(false, !tb)),
       tb ? builder.matmul(dy, a, transposed(true, ta)) : builder.matmul(a, dy, transposed(!ta, false))};
   for (size_t i = kProductBias; i < c.operands.size(); ++i)
-    cotangents.push_back(c.operands[i] ? builder.sum_to(c.cotangents[0], builder.shape(c.operands[i])) : Value{});
+    cotangents.push_back(c.operands[i] ? builder.sum_to(sum, builder.shape(c.operands[i])) : Value{});
   return cotangents;
 }
 
@@ -299,6 +305,7 @@ const std::vector<Op> kOps{
      .operands = {{"a"}, {"b"}, {"bias", OperandSpec::optional}, {"addend", OperandSpec::optional}},
      .attributes = {{"transpose_a", int64_t{0}, AttributeSpec::defaulted},
                     {"transpose_b", int64_t{0}, AttributeSpec::defaulted},
+                    {"relu", int64_t{0}, AttributeSpec::defaulted},
                     kResult},
      .type = matmul_type,
      .precision = Precision::low,

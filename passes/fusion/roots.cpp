@@ -11,6 +11,11 @@ bool is_widening(const Graph& graph, const Node& node) {
          is_low(graph.type(node.operands[0]).dtype) && node.results[0].dtype == DType::f32;
 }
 
+bool is_repetition(const Graph& graph, const Node& node) {
+  return node.op->index_map == IndexMap::repeated &&
+         graph.type(node.operands[0]).element_count() < node.results[0].element_count();
+}
+
 }  // namespace
 
 // What `user` reads as operand i. A control dependency need not be stored itself: then it is the latest of the values
@@ -128,8 +133,11 @@ void Fusion::choose_roots() {
     for (NodeId user : users_[static_cast<size_t>(id)]) store_it |= spreads(id, user);
     if (users_[static_cast<size_t>(id)].size() > 1) store_it |= worth_storing(id);
     if (!store_it) continue;
-    // What is only made wider is stored as it was, and made wider where it is read.
-    store(is_widening(graph_, node(id)) ? node(id).operands[0].node : id);
+    // What is only made wider or repeated is stored as it was, and made so where it is read.
+    NodeId source = id;
+    while (is_widening(graph_, node(source)) || is_repetition(graph_, node(source)))
+      source = node(source).operands[0].node;
+    store(source);
   }
 }
 

@@ -16,8 +16,8 @@ namespace {
 
 class AddEpilogues {
  public:
-  explicit AddEpilogues(const Graph& graph)
-      : graph_(graph), users_(graph.users()), delivered_(graph.nodes().size(), 0) {
+  AddEpilogues(const Graph& graph, ProductRelu relu)
+      : graph_(graph), relu_(relu), users_(graph.users()), delivered_(graph.nodes().size(), 0) {
     for (const NamedValue& o : graph.outputs()) delivered_[static_cast<size_t>(o.value.node)] = 1;
     for (const StateUpdate& u : graph.updates()) delivered_[static_cast<size_t>(u.value.node)] = 1;
   }
@@ -25,6 +25,9 @@ class AddEpilogues {
   Graph run() {
     return rewrite(graph_, [&](Builder& b, const Node& node, std::span<const Value> operands) {
       const NodeId id = next_++;
+      if (is(node, "relu") && relu_ == ProductRelu::in_products)
+        if (const auto product = lone_product(b, node.operands[0], operands[0]); product && is_matrix(b, *product))
+          return with_relu(b, node, *product);
       if (!is(node, "add")) return std::vector<Value>();
       for (const size_t i : {1u, 0u}) {
         const Value other = node.operands[1 - i];
@@ -53,9 +56,11 @@ class AddEpilogues {
                                                                                          : std::nullopt;
   }
 
+  static bool is_matrix(const Builder& b, Value product) {
+    return b.shape(product).size() == 2 && b.dtype(product) != DType::f64;
+  }
   static bool takes(const Builder& b, Value product, size_t operand) {
-    const Node& node = b.graph().node(product);
-    return node.results[0].shape.size() == 2 && node.results[0].dtype != DType::f64 && !optional_operand(node, operand);
+    return is_matrix(b, product) && !optional_operand(b.graph().node(product), operand);
   }
 
   // A vector over `columns`, the last axis, the same for all rows. Constants stay: kernels have the small ones inside.
@@ -96,19 +101,32 @@ class AddEpilogues {
     return false;
   }
 
+  static Origin both(const Origin& product, const Origin& more) {
+    const std::string &of_product = *product.name, &name = *more.name;
+    const bool one_name = name.empty() || name == of_product;
+    return {one_name ? of_product : of_product + " + " + name, product.phase};
+  }
+
+  static std::vector<Value> with_relu(Builder& b, const Node& relu, Value product) {
+    const Node made = b.graph().node(product);
+    const OriginScope scope(b, both(made.origin, relu.origin));
+    Attributes attributes = made.attributes;
+    attributes.set("relu", int64_t{1});
+    return {b.reshape(b.call_all(*made.op, made.operands, std::move(attributes)).front(), relu.results[0].shape)};
+  }
+
   std::vector<Value> with(Builder& b, const Node& sum, Value product, size_t operand, Value added) const {
     const Node made = b.graph().node(product);
     std::vector<Value> operands = made.operands;
     operands.resize(std::max(operands.size(), operand + 1));
-    const std::string &of_product = *made.origin.name, &of_sum = *sum.origin.name;
-    const bool one_name = of_sum.empty() || of_sum == of_product;
-    const OriginScope scope(b, {one_name ? of_product : of_product + " + " + of_sum, made.origin.phase});
+    const OriginScope scope(b, both(made.origin, sum.origin));
     const Shape rows = made.results[0].shape;
     operands[operand] = b.reshape(added, operand == kProductBias ? Shape{rows.back()} : rows);
     return {b.reshape(b.call_all(*made.op, std::move(operands), made.attributes).front(), sum.results[0].shape)};
   }
 
   const Graph& graph_;
+  const ProductRelu relu_;
   const std::vector<std::vector<NodeId>> users_;
   std::vector<char> delivered_;  // as an output or an update
   NodeId next_ = 0;
@@ -116,6 +134,6 @@ class AddEpilogues {
 
 }  // namespace
 
-Graph add_epilogues(const Graph& graph) { return AddEpilogues(graph).run(); }
+Graph add_epilogues(const Graph& graph, ProductRelu relu) { return AddEpilogues(graph, relu).run(); }
 
 }  // namespace halfstep

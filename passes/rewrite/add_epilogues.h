@@ -16,6 +16,9 @@
 
 namespace halfstep {
 
-Graph add_epilogues(const Graph& graph);
+// Whether a relu of such a product, which nothing else reads, is a part of it too.
+enum class ProductRelu : uint8_t { apart, in_products };
+
+Graph add_epilogues(const Graph& graph, ProductRelu relu);
 
 }  // namespace halfstep

@@ -6,9 +6,10 @@
 //   %y = depthwise(%x, %f) {window=[7,7]}
 //
 // One product a channel gives the matrix units nothing to do, and the GPU's library runs large windows and strided
-// gradients at a few percent of the memory's speed. Runs after expand_composites and before simplify, beside
-// reduce_filter_gradients, which writes their filter gradients. Leaves convolutions alone that have several filters a
-// channel, windows of more than kMostTaps elements or a result of another type.
+// gradients at a few percent of the memory's speed. So is a first layer over one image channel, with small windows: it
+// is depthwise over the channel broadcast to one for each filter. Runs after expand_composites and before simplify,
+// beside reduce_filter_gradients, which writes their filter gradients. Leaves other convolutions alone that have
+// several filters a channel, windows of more than kMostTaps elements or a result of another type.
 #pragma once
 
 #include "ir/graph.h"

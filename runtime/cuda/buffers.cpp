@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "program/program_check.h"
 
 namespace halfstep {
 namespace {
@@ -14,6 +15,7 @@ constexpr int64_t kAlignment = 256;
 constexpr int kSlots = 4, kSlotsOfLargeInputs = 2;
 constexpr int64_t kLargeInputs = int64_t{64} << 20;
 constexpr size_t kReportedBuffers = 5;
+constexpr int64_t kSmallResults = 4096;
 
 int64_t checked_bytes(const Buffer& buffer) {
   const std::string what = fmt::format("buffer '{}'", to_string(buffer.name));
@@ -53,6 +55,18 @@ void check_fits(std::vector<Need> needs, const CompiledModel& model, const CudaD
                           readable(total), readable(device.free_bytes), device.name, largest));
 }
 
+// Whether outputs are nothing but written, by kernels. One that does not tell what it writes may read them.
+bool kernels_write_outputs(const Program& program) {
+  return std::ranges::all_of(program.steps, [&](const Step& step) {
+    const auto* launch = std::get_if<KernelLaunch>(&step.call);
+    const bool tells = launch && !launch->extents.empty();
+    return std::ranges::all_of(memory_uses(program, step), [&](const MemoryUse& use) {
+      const bool output = program.buffers[static_cast<size_t>(use.ref.buffer)].kind == BufferKind::output;
+      return !output || (tells && use.access == Access::write);
+    });
+  });
+}
+
 }  // namespace
 
 DeviceBuffers::DeviceBuffers(const CompiledModel& model, const CudaDevice& device) {
@@ -87,6 +101,7 @@ DeviceBuffers::DeviceBuffers(const CompiledModel& model, const CudaDevice& devic
     scratch_bytes = std::max(scratch_bytes, places.scratch_bytes);
     input_bytes = std::max(input_bytes, places.inputs.bytes);
     output_bytes = std::max(output_bytes, places.outputs.bytes);
+    places.writes_results = places.outputs.bytes <= kSmallResults && kernels_write_outputs(program);
   }
   const int slots = input_bytes > kLargeInputs ? kSlotsOfLargeInputs : kSlots;
   needs.push_back({"scratch", scratch_bytes});
@@ -97,7 +112,7 @@ DeviceBuffers::DeviceBuffers(const CompiledModel& model, const CudaDevice& devic
   for (const auto& [name, type] : state_types) states_.emplace(name, State{type, DeviceMemory(type.byte_count())});
   scratch_ = DeviceMemory(scratch_bytes);
   outputs_ = DeviceMemory(output_bytes);
-  for (int slot = 0; slot < slots; ++slot) inputs_.emplace_back(input_bytes);
+  for (int slot = 0; slot < slots; ++slot) inputs_.emplace_back(input_bytes), results_.emplace_back(output_bytes);
   for (size_t p = 0; p < programs_.size(); ++p) {
     for (size_t b = 0; b < programs_[p].places.size(); ++b) {
       Place& place = programs_[p].places[b];
@@ -117,7 +132,7 @@ std::byte* DeviceBuffers::address(int program, int slot, const Ref& ref) const {
       block = inputs(slot);
       break;
     case BufferKind::output:
-      block = outputs();
+      block = writes_results(program) ? results(slot) : outputs();
       break;
     case BufferKind::scratch:
       block = scratch_.data();

@@ -32,8 +32,11 @@ class DeviceBuffers {
   const BlockLayout& input_layout(int program) const { return programs_[static_cast<size_t>(program)].inputs; }
   const BlockLayout& output_layout(int program) const { return programs_[static_cast<size_t>(program)].outputs; }
   int64_t input_bytes() const { return inputs_[0].size(); }  // the largest program's
-  int64_t output_bytes() const { return outputs_.size(); }
   std::byte* inputs(int slot) const { return inputs_[static_cast<size_t>(slot)].data(); }
+  // Where a slot's results are read. Small ones that kernels write and nobody reads are written right there, over the
+  // bus: a copy takes longer than the rest of a small step. Others are to be copied from outputs().
+  std::byte* results(int slot) const { return results_[static_cast<size_t>(slot)].data(); }
+  bool writes_results(int program) const { return programs_[static_cast<size_t>(program)].writes_results; }
   std::byte* outputs() const { return outputs_.data(); }
   std::byte* address(int program, int slot, const Ref& ref) const;
 
@@ -58,12 +61,14 @@ class DeviceBuffers {
     std::vector<Place> places;  // by buffer
     BlockLayout inputs, outputs;
     int64_t scratch_bytes = 0;
+    bool writes_results = false;
   };
 
   std::vector<ProgramPlaces> programs_;
   std::map<Name, State> states_;
   DeviceMemory scratch_, outputs_;
-  std::vector<DeviceMemory> inputs_;
+  std::vector<DeviceMemory> inputs_;   // by slot
+  std::vector<PinnedMemory> results_;  // by slot
 };
 
 }  // namespace halfstep

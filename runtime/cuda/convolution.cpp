@@ -150,17 +150,16 @@ RowsFormat plain_format(DType from, DType to) {
 
 }  // namespace
 
-CudnnConvolutions::CudnnConvolutions(ContractionOptions options, const CudaStream& stream, Workspace& workspace,
-                                     RowsKernels& rows, ChoiceStore& choices, int64_t workspace_limit)
+CudnnConvolutions::CudnnConvolutions(ContractionOptions options, Lane& lane, RowsKernels& rows, ChoiceStore& choices,
+                                     int64_t workspace_limit)
     : options_(options),
-      stream_(stream),
-      workspace_(workspace),
+      lane_(lane),
       rows_(rows),
       choices_(choices),
       workspace_limit_(workspace_limit),
       handle_(make_cudnn_handle()),
-      overflows_(handle_.get(), stream) {
-  check(cudnnSetStream(handle_.get(), stream.get()), "cudnnSetStream");
+      overflows_(handle_.get(), lane.stream) {
+  check(cudnnSetStream(handle_.get(), lane.stream.get()), "cudnnSetStream");
 }
 
 CudnnPlanLimits CudnnConvolutions::limits_of(Engines engines) const {
@@ -214,7 +213,7 @@ void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
     if (routes_.contains(key)) continue;
     if (const std::string* const choice = choices_.find(kept)) try {
         const Route& route = routes_.emplace(key, restore(*call.convolution, *choice)).first->second;
-        workspace_.grow(route.workspace_bytes);
+        lane_.workspace.grow(route.workspace_bytes);
         continue;
       } catch (const Error& error) {
         choices_.refuse(kept, error.what());
@@ -235,9 +234,9 @@ void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
 bool CudnnConvolutions::built_again(const ConvolutionCall& call, const std::string& choice, Route& route) {
   constexpr double kAsFast = 1.1, kNoise = 5;  // microseconds
   Route again = restore(*call.convolution, choice);
-  workspace_.grow(std::max(route.workspace_bytes, again.workspace_bytes));
+  lane_.workspace.grow(std::max(route.workspace_bytes, again.workspace_bytes));
   const auto time = [&](const Route& r) {
-    return time_call(stream_, [&] { run(*call.convolution, call.operands, r); }, kRepeats);
+    return time_call(lane_.stream, [&] { run(*call.convolution, call.operands, r, lane_); }, kRepeats);
   };
   if (time(again) > kAsFast * time(route) + kNoise) return false;
   route = std::move(again);
@@ -263,8 +262,8 @@ CudnnConvolutions::Route CudnnConvolutions::fastest(Candidates candidates,
     if (best && std::chrono::steady_clock::now() > deadline) break;
     double time = 0;
     try {
-      workspace_.grow(route.workspace_bytes);
-      time = time_call(stream_, [&] { run(c, candidates.call.operands, route); }, kRepeats);
+      lane_.workspace.grow(route.workspace_bytes);
+      time = time_call(lane_.stream, [&] { run(c, candidates.call.operands, route, lane_); }, kRepeats);
     } catch (const Error& error) {  // an engine may still refuse to run, or to be captured
       candidates.reason = error.what();
       continue;
@@ -289,13 +288,13 @@ CudnnConvolutions::Route CudnnConvolutions::sound_route(const ConvolutionCall& c
   }
 }
 
-void CudnnConvolutions::run(const Convolution& convolution, const CudnnOperands& operands) {
+void CudnnConvolutions::run(const Convolution& convolution, const CudnnOperands& operands, const Lane& lane) {
   const auto route = routes_.find(key_of(convolution));
   require(route != routes_.end(), "convolution: not prepared");
-  run(convolution, operands, route->second);
+  run(convolution, operands, route->second, lane);
 }
 
-void CudnnConvolutions::run(const Convolution& c, const CudnnOperands& operands, const Route& route) {
+void CudnnConvolutions::run(const Convolution& c, const CudnnOperands& operands, const Route& route, const Lane& lane) {
   const Convolution& problem = route.problem;
   const auto given = matrices_of(c), wanted = matrices_of(problem);
   const Staging staging = stage(c, problem, route.plan.workspace_bytes);
@@ -307,7 +306,7 @@ void CudnnConvolutions::run(const Convolution& c, const CudnnOperands& operands,
   std::array<void*, kOperandCount> theirs = ours;
   for (size_t i = 0; i < kOperandCount; ++i) {
     if (staging.offsets[i] < 0) continue;
-    theirs[i] = workspace_.data() + staging.offsets[i];
+    theirs[i] = lane.workspace.data() + staging.offsets[i];
     if (i == result) continue;
     rows_.run(plain_format(given[i].type, wanted[i].type),
               {.from = ours[i],
@@ -317,11 +316,12 @@ void CudnnConvolutions::run(const Convolution& c, const CudnnOperands& operands,
                .from_columns = given[i].columns,
                .to_rows = wanted[i].rows,
                .to_columns = wanted[i].columns},
-              stream_);
+              lane.stream);
   }
+  check(cudnnSetStream(handle_.get(), lane.stream.get()), "cudnnSetStream");
   execute(handle_.get(), route.plan,
           {theirs[kOperandX], theirs[kOperandW], theirs[kOperandY], problem.bias ? theirs[kOperandBias] : nullptr},
-          workspace_.data());
+          lane.workspace.data());
 
   RowsFormat format = plain_format(wanted[result].type, given[result].type);
   const bool add_bias = c.bias && !problem.bias;
@@ -337,7 +337,7 @@ void CudnnConvolutions::run(const Convolution& c, const CudnnOperands& operands,
              .from_columns = wanted[result].columns,
              .to_rows = given[result].rows,
              .to_columns = given[result].columns},
-            stream_);
+            lane.stream);
 }
 
 int64_t CudnnConvolutions::workspace_bytes() const {

@@ -162,17 +162,29 @@ void Workspace::resize(int64_t bytes) {
 }
 
 double time_call(const CudaStream& stream, const std::function<void()>& enqueue, int repeats) {
+  constexpr double kShort = 20;  // microseconds
+  constexpr int kRepeatsOfShort = 30;
   enqueue();
-  const CudaGraph graph(stream, [&] {
-    for (int i = 0; i < repeats; ++i) enqueue();
-  });
   const CudaEvent start(EventKind::timing), stop(EventKind::timing);
-  graph.launch(stream);  // the first launch of a graph is slower
-  start.record(stream);
-  graph.launch(stream);
-  stop.record(stream);
-  stop.synchronize();
-  return stop.microseconds_since(start) / repeats;
+  const auto time = [&](int count) {
+    const CudaGraph graph(stream, [&] {
+      for (int i = 0; i < count; ++i) enqueue();
+    });
+    graph.launch(stream);  // the first launch of a graph is slower
+    start.record(stream);
+    graph.launch(stream);
+    stop.record(stream);
+    stop.synchronize();
+    return stop.microseconds_since(start) / count;
+  };
+  const double microseconds = time(repeats);
+  return microseconds < kShort && repeats < kRepeatsOfShort ? time(kRepeatsOfShort) : microseconds;
+}
+
+int64_t free_device_bytes() {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return static_cast<int64_t>(free);
 }
 
 }  // namespace halfstep

@@ -124,8 +124,17 @@ class Workspace {
   DeviceMemory memory_;
 };
 
+// Calls on one lane run in order; those of a library share its workspace.
+struct Lane {
+  CudaStream stream;
+  Workspace workspace;
+};
+
 // Device microseconds of one call. It runs once by itself, because kernels are loaded at their first launch, then
-// `repeats` times as one graph, so that the host's launch cost is not measured.
+// `repeats` times as one graph, so that the host's launch cost is not measured; one of microseconds oftener, so that
+// they can be told apart.
 double time_call(const CudaStream& stream, const std::function<void()>& enqueue, int repeats);
+
+int64_t free_device_bytes();
 
 }  // namespace halfstep

@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <charconv>
+#include <cmath>
 #include <vector>
 
 #include "base/checked.h"
@@ -104,9 +105,8 @@ class Preference {
 
 }  // namespace
 
-CublasGemms::CublasGemms(ContractionOptions options, const CudaStream& stream, Workspace& workspace, RowsKernels& rows,
-                         ChoiceStore& choices)
-    : options_(options), stream_(stream), workspace_(workspace), rows_(rows), choices_(choices) {
+CublasGemms::CublasGemms(ContractionOptions options, Lane& lane, RowsKernels& rows, ChoiceStore& choices)
+    : options_(options), lane_(lane), rows_(rows), choices_(choices) {
   cublasLtHandle_t handle;
   check(cublasLtCreate(&handle), "cublasLtCreate");
   handle_.reset(handle);
@@ -172,14 +172,14 @@ bool CublasGemms::choose(const Gemm& g, const GemmAddresses& addresses, Plan& pl
     candidate.algorithm = result.algo;
     candidate.library_bytes = round_up(static_cast<int64_t>(result.workspaceSize), 256);
     candidate.temporary_bytes = plan.finished_by_rows ? g.batch * g.m * g.n * size_of(plan.result) : 0;
-    workspace_.grow(candidate.library_bytes + candidate.temporary_bytes);
+    lane_.workspace.grow(candidate.library_bytes + candidate.temporary_bytes);
     if (results.size() == 1) {
       plan = candidate;
       return true;
     }
     double time = 0;
     try {
-      time = time_call(stream_, [&] { run(g, addresses, candidate); }, kRepeats);
+      time = time_call(lane_.stream, [&] { run(g, addresses, candidate, lane_); }, kRepeats);
     } catch (const Error&) {
       continue;  // the heuristic does not promise that an algorithm runs
     }
@@ -191,10 +191,28 @@ bool CublasGemms::choose(const Gemm& g, const GemmAddresses& addresses, Plan& pl
   return chosen;
 }
 
+// Whether NaN passes through the epilogue's relu: of a maximum with 0 it need not, and an overflow would be hidden. One
+// in each sum is to be found in each element, of which the first ones stand for all.
+bool CublasGemms::keeps_nan(const Gemm& g, GemmAddresses addresses, Plan& plan) {
+  constexpr int64_t kLooksAt = 4096;
+  const int64_t bytes =
+      g.bias ? g.n * size_of(g.bias_type) : ((g.batch - 1) * g.stride_a + g.m * g.k) * size_of(g.operand);
+  const DeviceMemory nan(bytes);
+  check(cudaMemsetAsync(nan.data(), 0xff, static_cast<size_t>(bytes), lane_.stream.get()), "cudaMemsetAsync");
+  (g.bias ? addresses.bias : addresses.a) = nan.data();
+  run(g, addresses, plan, lane_);
+  Tensor result({g.result, {std::min(g.m * g.n, kLooksAt)}});
+  check(
+      cudaMemcpyAsync(result.data.data(), addresses.c, result.data.size(), cudaMemcpyDeviceToHost, lane_.stream.get()),
+      "cudaMemcpyAsync");
+  lane_.stream.synchronize();
+  return std::ranges::all_of(result.values(), [](double x) { return std::isnan(x); });
+}
+
 CublasGemms::Plan CublasGemms::tune(const Gemm& gemm, const GemmAddresses& addresses) {
   Plan direct;
   direct.result = gemm.result;
-  if (choose(gemm, addresses, direct)) return direct;
+  if (choose(gemm, addresses, direct) && (!gemm.relu || keeps_nan(gemm, addresses, direct))) return direct;
   Plan finished;
   finished.result = gemm.operand == DType::f64 ? DType::f64 : DType::f32;
   finished.finished_by_rows = true;
@@ -231,7 +249,7 @@ void CublasGemms::prepare(const Gemm& gemm, const GemmAddresses& addresses) {
   const std::string call = "gemm " + key;
   if (const std::string* const choice = choices_.find(call)) try {
       const Plan& plan = plans_.emplace(key, restore(gemm, addresses, *choice)).first->second;
-      workspace_.grow(plan.library_bytes + plan.temporary_bytes);
+      lane_.workspace.grow(plan.library_bytes + plan.temporary_bytes);
       return;
     } catch (const Error& error) {
       choices_.refuse(call, error.what());
@@ -241,14 +259,14 @@ void CublasGemms::prepare(const Gemm& gemm, const GemmAddresses& addresses) {
                                        std::bit_cast<GemmChoice::Algorithm>(plan.algorithm)}));
 }
 
-void CublasGemms::run(const Gemm& gemm, const GemmAddresses& addresses) {
+void CublasGemms::run(const Gemm& gemm, const GemmAddresses& addresses, const Lane& lane) {
   const auto plan = plans_.find(key_of(gemm));
   require(plan != plans_.end(), "gemm: not prepared");
-  run(gemm, addresses, plan->second);
+  run(gemm, addresses, plan->second, lane);
 }
 
-void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan) {
-  std::byte* const temporary = workspace_.data() + plan.library_bytes;
+void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan, const Lane& lane) {
+  std::byte* const temporary = lane.workspace.data() + plan.library_bytes;
   void* const c = plan.finished_by_rows ? temporary : addresses.c;
   const bool wide = g.operand == DType::f64;
   const float one = 1, zero = 0;
@@ -258,8 +276,8 @@ void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan)
   const void* const beta = wide ? static_cast<const void*>(add ? &one_wide : &zero_wide) : (add ? &one : &zero);
   if (!plan.finished_by_rows && g.bias) set(&plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, addresses.bias);
   check(cublasLtMatmul(handle_.get(), &plan.product, alpha, addresses.b, &plan.b, addresses.a, &plan.a, beta,
-                       add ? addresses.addend : c, &plan.c, c, &plan.c, &plan.algorithm, workspace_.data(),
-                       static_cast<size_t>(plan.library_bytes), stream_.get()),
+                       add ? addresses.addend : c, &plan.c, c, &plan.c, &plan.algorithm, lane.workspace.data(),
+                       static_cast<size_t>(plan.library_bytes), lane.stream.get()),
         "cublasLtMatmul");
   if (!plan.finished_by_rows) return;
 
@@ -275,7 +293,7 @@ void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan)
       const int64_t offset = i * gap * size_of(g.result);
       check(cudaMemcpyAsync(static_cast<std::byte*>(addresses.c) + offset,
                             static_cast<const std::byte*>(addresses.addend) + offset, static_cast<size_t>(bytes),
-                            cudaMemcpyDeviceToDevice, stream_.get()),
+                            cudaMemcpyDeviceToDevice, lane.stream.get()),
             "cudaMemcpyAsync");
     }
   }
@@ -291,7 +309,7 @@ void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan)
                .from_columns = g.n,
                .to_rows = rows,
                .to_columns = g.n},
-              stream_);
+              lane.stream);
   }
 }
 

@@ -159,6 +159,33 @@ TEST_P(GpuGemmTest, EqualsThePlainLoops) {
 INSTANTIATE_TEST_SUITE_P(Variants, GpuGemmTest, testing::ValuesIn(gemm_cases()),
                          [](const auto& test) { return test.param.name; });
 
+// An overflow must reach the loss: a maximum with 0 would hide it.
+TEST_F(GpuTest, AReluOfAProductKeepsNan) {
+  for (const bool with_bias : {false, true}) {
+    Gemm gemm = gemm_case("relu", 128, 512, 784, DType::f16, DType::f16).gemm;
+    gemm.relu = true;
+    gemm.stride_a = gemm.m * gemm.k, gemm.stride_b = gemm.k * gemm.n, gemm.stride_c = gemm.m * gemm.n;
+    Tensor a = random_tensor({gemm.operand, {gemm.stride_a}}, 1);
+    const Tensor b = random_tensor({gemm.operand, {gemm.stride_b}}, 2),
+                 bias = random_tensor({gemm.result, {gemm.n}}, 3);
+    a.set(5 * gemm.k + 3, std::nan(""));
+    ModelBuilder builder;
+    gemm.a = builder.state("a", a), gemm.b = builder.state("b", b);
+    gemm.c = builder.state("c", Tensor({gemm.result, {gemm.stride_c}}));
+    if (with_bias) gemm.bias = builder.state("bias", bias);
+    builder.step(gemm);
+    const auto executor = builder.make();
+    run_step(*executor);
+    const Tensor c = executor->read_state("c");
+    for (int64_t row = 0; row < gemm.m; ++row)
+      for (int64_t column = 0; column < gemm.n; ++column) {
+        const double found = c.at(row * gemm.n + column);
+        ASSERT_EQ(std::isnan(found), row == 5) << "row " << row << ", column " << column << ": " << found;
+        ASSERT_FALSE(found < 0);
+      }
+  }
+}
+
 struct ConvolutionCase {
   const char* name;
   Convolution convolution;  // out_spatial is filled in

@@ -29,6 +29,7 @@
 #include "ir/interpret.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "passes/fusion/carry_states.h"
 #include "passes/fusion/compute_in_readers.h"
 #include "passes/fusion/fuse.h"
 #include "passes/fusion/order_calls.h"
@@ -57,6 +58,7 @@
 #include "passes/training/differentiate.h"
 #include "passes/training/reduce_filter_gradients.h"
 #include "passes/training/tap_values.h"
+#include "passes/training/thin_products.h"
 #include "passes/training/unbind_arenas.h"
 #include "tests/order_of_need.h"
 #include "tests/random_tensors.h"
@@ -319,7 +321,10 @@ RunPass plain(Graph (*pass)(const Graph&)) {
 
 const std::map<std::string, RunPass>& passes() {
   static const std::map<std::string, RunPass> all{
-      {"add_epilogues", plain(add_epilogues)},
+      {"add_epilogues",
+       [](const Graph& g, Options& o) {
+         return print(add_epilogues(g, o.integer("relu", 0) != 0 ? ProductRelu::in_products : ProductRelu::apart));
+       }},
       {"add_update", run_add_update},
       {"attach_loss", run_attach_loss},
       {"attach_preprocessing", run_attach_preprocessing},
@@ -341,6 +346,7 @@ const std::map<std::string, RunPass>& passes() {
       {"place_casts", plain(place_casts)},
       {"recognise", plain(recognise)},
       {"recognise_attention", plain(recognise_attention)},
+      {"carry_states", plain(carry_states)},
       {"compute_in_readers", plain(compute_in_readers)},
       {"depthwise_windows", plain(depthwise_windows)},
       {"reduce_filter_gradients",
@@ -351,6 +357,7 @@ const std::map<std::string, RunPass>& passes() {
       {"recompute", run_recompute},
       {"simplify", plain(simplify)},
       {"stack_recurrent", plain(stack_recurrent)},
+      {"thin_products", plain(thin_products)},
       {"mark_taps", plain(mark_taps)},
       {"tap_values", run_tap_values},
       {"unbind_arenas", run_unbind_arenas},

@@ -19,6 +19,7 @@
 #include "passes/model/choose_layouts.h"
 #include "passes/model/inference.h"
 #include "passes/model/multiply_patches.h"
+#include "passes/model/pad_channels.h"
 #include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
 #include "passes/model/stack_recurrent.h"
@@ -222,6 +223,8 @@ constexpr Pass kPasses[] = {
      [](Pipeline& p) { p.at("forward") = pad_classes(p.at("forward"), p.options.product_alignment); }},
     {{"multiply_patches", {"multiply_patches"}, kGradients},
      [](Pipeline& p) { p.at("forward") = multiply_patches(p.at("forward"), p.options.product_alignment); }},
+    {{"pad_channels", {"pad_channels"}, kGradients},
+     [](Pipeline& p) { p.at("forward") = pad_channels(p.at("forward"), p.options.product_alignment); }},
     {{"split_evaluation", {"inference"}, kEvaluation}, split_evaluation},
     {{"choose_attention", {"choose_attention"}, kGradients}, choose_calls},
     {{"stack_recurrent", {"stack_recurrent"}, kGradients}, [](Pipeline& p) { p.each(stack_recurrent); }},

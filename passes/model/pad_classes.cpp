@@ -112,17 +112,6 @@ class PadClasses {
     return {};
   }
 
-  // Zeros behind `v` on `axis`. Before a cast, so that the gradient is cast before it is cut, as the product that makes
-  // it can.
-  static Value extended(Builder& b, Value v, size_t axis, int64_t size) {
-    if (const Node made = b.graph().node(v); is(made, "cast"))
-      return b.cast(extended(b, made.operands[0], axis, size), b.dtype(v));
-    const Shape shape = b.shape(v);
-    Ints none(shape.size(), 0), high = none;
-    high[axis] = size - shape[axis];
-    return b.call("pad", {v}, {{"low", none}, {"high", high}, {"interior", none}});
-  }
-
   static Value masked(Builder& b, Value v, int64_t classes) {
     if (const Node made = b.graph().node(v); is(made, "cast"))
       return b.cast(masked(b, made.operands[0], classes), b.dtype(v));
@@ -140,6 +129,15 @@ class PadClasses {
 };
 
 }  // namespace
+
+Value extended(Builder& b, Value v, size_t axis, int64_t size) {
+  if (const Node made = b.graph().node(v); is(made, "cast"))
+    return b.cast(extended(b, made.operands[0], axis, size), b.dtype(v));
+  const Shape shape = b.shape(v);
+  Ints none(shape.size(), 0), high = none;
+  high[axis] = size - shape[axis];
+  return b.call("pad", {v}, {{"low", none}, {"high", high}, {"interior", none}});
+}
 
 Graph pad_classes(const Graph& graph, int64_t alignment) {
   return alignment > 1 ? PadClasses(graph, alignment).run() : graph;

@@ -17,6 +17,12 @@
 
 namespace halfstep {
 
+class Builder;
+
 Graph pad_classes(const Graph& graph, int64_t alignment);
+
+// `v` with zeros behind it on `axis`, to `size`. Before a cast, so that the gradient is cast before it is cut, as the
+// contraction that makes it can.
+Value extended(Builder& builder, Value v, size_t axis, int64_t size);
 
 }  // namespace halfstep

@@ -39,6 +39,7 @@
 #include "passes/model/choose_layouts.h"
 #include "passes/model/inference.h"
 #include "passes/model/multiply_patches.h"
+#include "passes/model/pad_channels.h"
 #include "passes/model/pad_classes.h"
 #include "passes/model/recognise.h"
 #include "passes/model/recognise_attention.h"
@@ -339,6 +340,7 @@ const std::map<std::string, RunPass>& passes() {
       {"hoist_max_pool", plain(hoist_max_pool)},
       {"multiply_patches",
        [](const Graph& g, Options& o) { return print(multiply_patches(g, o.integer("alignment", 16))); }},
+      {"pad_channels", [](const Graph& g, Options& o) { return print(pad_channels(g, o.integer("alignment", 16))); }},
       {"pad_classes", [](const Graph& g, Options& o) { return print(pad_classes(g, o.integer("alignment", 16))); }},
       {"inference", plain(inference)},
       {"join_sums", plain(join_sums)},

@@ -184,7 +184,7 @@ void Lowering::lower_gemm(NodeId id) {
   Gemm gemm;
   const size_t rank = c.shape.size();
   gemm.transpose_a = n.attributes.integer("transpose_a"), gemm.transpose_b = n.attributes.integer("transpose_b");
-  gemm.relu = n.attributes.integer("relu");
+  gemm.relu = n.attributes.integer("rectified");
   gemm.m = c.shape[rank - 2], gemm.n = c.shape[rank - 1], gemm.k = a.shape[rank - (gemm.transpose_a ? 2 : 1)];
   gemm.batch = rank == 3 ? c.shape[0] : 1;
   gemm.stride_a = gemm.m * gemm.k, gemm.stride_b = gemm.k * gemm.n, gemm.stride_c = gemm.m * gemm.n;

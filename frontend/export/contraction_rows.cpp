@@ -31,7 +31,7 @@ OnnxValue product(const ExportContext& c) {
 std::vector<OnnxValue> matmul(const ExportContext& c) {
   OnnxValue y = product(c);
   if (optional_operand(c.node, kProductAddend)) y = c.onnx.binary("Add", y, operand(c, kProductAddend));
-  return {c.node.attributes.integer("relu") != 0 ? c.onnx.node("Relu", {y}, c.results[0]) : y};
+  return {c.node.attributes.integer("rectified") != 0 ? c.onnx.node("Relu", {y}, c.results[0]) : y};
 }
 
 Ints window_of(const Shape& filters) { return {filters.begin() + 1, filters.end() - 1}; }

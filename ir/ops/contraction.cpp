@@ -67,7 +67,7 @@ std::vector<TensorType> full_matmul_type(const TypeContext& c) {
 void evaluate_matmul(const EvaluateContext& c) {
   const MatmulShape s = matmul_shape(c.types[0], c.types[1], c.node.attributes);
   const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b"),
-             relu = c.node.attributes.integer("relu");
+             relu = c.node.attributes.integer("rectified");
   const std::vector<double>&a = *c.operands[0], &b = *c.operands[1];
   const auto added = [&](size_t operand, int64_t at) {
     return has_operand(c.operands, operand) ? (*c.operands[operand])[static_cast<size_t>(at)] : 0;
@@ -91,7 +91,7 @@ std::vector<Value> matmul_vjp(const VjpContext& c) {
   Builder& builder = c.builder;
   const bool ta = c.node.attributes.integer("transpose_a"), tb = c.node.attributes.integer("transpose_b");
   Value sum = c.cotangents[0];
-  if (c.node.attributes.integer("relu") != 0) {
+  if (c.node.attributes.integer("rectified") != 0) {
     const Value y = c.results[0];
     sum = builder.select(builder.call("less", {builder.constant_like(y, 0), y}), sum, builder.constant_like(sum, 0));
   }
@@ -305,7 +305,7 @@ const std::vector<Op> kOps{
      .operands = {{"a"}, {"b"}, {"bias", OperandSpec::optional}, {"addend", OperandSpec::optional}},
      .attributes = {{"transpose_a", int64_t{0}, AttributeSpec::defaulted},
                     {"transpose_b", int64_t{0}, AttributeSpec::defaulted},
-                    {"relu", int64_t{0}, AttributeSpec::defaulted},
+                    {"rectified", int64_t{0}, AttributeSpec::defaulted},
                     kResult},
      .type = matmul_type,
      .precision = Precision::low,

@@ -111,7 +111,7 @@ class AddEpilogues {
     const Node made = b.graph().node(product);
     const OriginScope scope(b, both(made.origin, relu.origin));
     Attributes attributes = made.attributes;
-    attributes.set("relu", int64_t{1});
+    attributes.set("rectified", int64_t{1});
     return {b.reshape(b.call_all(*made.op, made.operands, std::move(attributes)).front(), relu.results[0].shape)};
   }
 

@@ -44,7 +44,7 @@ Graph thin_products(const Graph& graph) {
     if (const Value addend = operands.size() > kProductAddend ? operands[kProductAddend] : Value{})
       sum = b.add(sum, b.cast(addend, DType::f32));
     const Value y = b.cast(sum, c.dtype);
-    return {node.attributes.integer("relu") != 0 ? b.unary("relu", y) : y};
+    return {node.attributes.integer("rectified") != 0 ? b.unary("relu", y) : y};
   });
 }
 

@@ -150,8 +150,8 @@ RowsFormat plain_format(DType from, DType to) {
 
 }  // namespace
 
-CudnnConvolutions::CudnnConvolutions(ContractionOptions options, Lane& lane, RowsKernels& rows, ChoiceStore& choices,
-                                     int64_t workspace_limit)
+CudnnConvolutions::CudnnConvolutions(ContractionOptions options, DeviceLane& lane, RowsKernels& rows,
+                                     ChoiceStore& choices, int64_t workspace_limit)
     : options_(options),
       lane_(lane),
       rows_(rows),
@@ -232,7 +232,7 @@ void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
 // Puts the plan that `choice` gives in the place of the one it was read from, unless it is slower: engines do not tell
 // all that was set for them.
 bool CudnnConvolutions::built_again(const ConvolutionCall& call, const std::string& choice, Route& route) {
-  constexpr double kAsFast = 1.1, kNoise = 5;  // microseconds
+  constexpr double kAsFast = 1.1, kNoise = 1;  // microseconds
   Route again = restore(*call.convolution, choice);
   lane_.workspace.grow(std::max(route.workspace_bytes, again.workspace_bytes));
   const auto time = [&](const Route& r) {
@@ -288,13 +288,14 @@ CudnnConvolutions::Route CudnnConvolutions::sound_route(const ConvolutionCall& c
   }
 }
 
-void CudnnConvolutions::run(const Convolution& convolution, const CudnnOperands& operands, const Lane& lane) {
+void CudnnConvolutions::run(const Convolution& convolution, const CudnnOperands& operands, const DeviceLane& lane) {
   const auto route = routes_.find(key_of(convolution));
   require(route != routes_.end(), "convolution: not prepared");
   run(convolution, operands, route->second, lane);
 }
 
-void CudnnConvolutions::run(const Convolution& c, const CudnnOperands& operands, const Route& route, const Lane& lane) {
+void CudnnConvolutions::run(const Convolution& c, const CudnnOperands& operands, const Route& route,
+                            const DeviceLane& lane) {
   const Convolution& problem = route.problem;
   const auto given = matrices_of(c), wanted = matrices_of(problem);
   const Staging staging = stage(c, problem, route.plan.workspace_bytes);

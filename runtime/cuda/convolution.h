@@ -27,7 +27,7 @@ struct ConvolutionCall {
 class CudnnConvolutions {
  public:
   // Engines are timed on `lane`; `workspace_limit` bounds what one may use.
-  CudnnConvolutions(ContractionOptions options, Lane& lane, RowsKernels& rows, ChoiceStore& choices,
+  CudnnConvolutions(ContractionOptions options, DeviceLane& lane, RowsKernels& rows, ChoiceStore& choices,
                     int64_t workspace_limit);
 
   // Takes the kept engine for every shape among the calls, or chooses one by timing on the given memory, whose results
@@ -35,7 +35,7 @@ class CudnnConvolutions {
   // Throws Error, naming the convolution, if the library cannot do it.
   void prepare(std::span<const ConvolutionCall> calls);
   // Enqueues a prepared convolution. The lane's workspace must hold workspace_bytes().
-  void run(const Convolution& convolution, const CudnnOperands& operands, const Lane& lane);
+  void run(const Convolution& convolution, const CudnnOperands& operands, const DeviceLane& lane);
   int64_t workspace_bytes() const;  // the most any prepared shape needs
 
  private:
@@ -57,10 +57,10 @@ class CudnnConvolutions {
   void find_routes(Candidates& candidates) const;
   Route fastest(Candidates candidates, std::chrono::steady_clock::time_point deadline);
   Route sound_route(const ConvolutionCall& call, std::chrono::steady_clock::time_point deadline);
-  void run(const Convolution& convolution, const CudnnOperands& operands, const Route& route, const Lane& lane);
+  void run(const Convolution& convolution, const CudnnOperands& operands, const Route& route, const DeviceLane& lane);
 
   ContractionOptions options_;
-  Lane& lane_;
+  DeviceLane& lane_;
   RowsKernels& rows_;
   ChoiceStore& choices_;
   int64_t workspace_limit_;

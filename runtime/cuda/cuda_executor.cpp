@@ -80,7 +80,7 @@ class CudaExecutor final : public Executor {
   CudaDevice device_;
   CUctx_st* context_ = nullptr;
   CudaStream transfer_;
-  Lane compute_;
+  DeviceLane compute_;
   DeviceBuffers buffers_;
   ChoiceStore choices_;
   LoadTimes load_times_;
@@ -160,7 +160,7 @@ void CudaExecutor::capture() {
       slot.graphs.emplace_back(compute_.stream, [&] {
         lanes_.enqueue(
             program_at(p), plan,
-            [&](size_t i, const Lane& lane) {
+            [&](size_t i, const DeviceLane& lane) {
               at_step(program_at(p).steps[i], [&] { calls_.enqueue(p, s, i, lane); });
             },
             [&](const CudaStream& stream) {

@@ -125,7 +125,7 @@ class Workspace {
 };
 
 // Calls on one lane run in order; those of a library share its workspace.
-struct Lane {
+struct DeviceLane {
   CudaStream stream;
   Workspace workspace;
 };

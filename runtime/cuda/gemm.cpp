@@ -105,7 +105,7 @@ class Preference {
 
 }  // namespace
 
-CublasGemms::CublasGemms(ContractionOptions options, Lane& lane, RowsKernels& rows, ChoiceStore& choices)
+CublasGemms::CublasGemms(ContractionOptions options, DeviceLane& lane, RowsKernels& rows, ChoiceStore& choices)
     : options_(options), lane_(lane), rows_(rows), choices_(choices) {
   cublasLtHandle_t handle;
   check(cublasLtCreate(&handle), "cublasLtCreate");
@@ -259,13 +259,13 @@ void CublasGemms::prepare(const Gemm& gemm, const GemmAddresses& addresses) {
                                        std::bit_cast<GemmChoice::Algorithm>(plan.algorithm)}));
 }
 
-void CublasGemms::run(const Gemm& gemm, const GemmAddresses& addresses, const Lane& lane) {
+void CublasGemms::run(const Gemm& gemm, const GemmAddresses& addresses, const DeviceLane& lane) {
   const auto plan = plans_.find(key_of(gemm));
   require(plan != plans_.end(), "gemm: not prepared");
   run(gemm, addresses, plan->second, lane);
 }
 
-void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan, const Lane& lane) {
+void CublasGemms::run(const Gemm& g, const GemmAddresses& addresses, Plan& plan, const DeviceLane& lane) {
   std::byte* const temporary = lane.workspace.data() + plan.library_bytes;
   void* const c = plan.finished_by_rows ? temporary : addresses.c;
   const bool wide = g.operand == DType::f64;

@@ -30,13 +30,13 @@ struct ContractionOptions {
 class CublasGemms {
  public:
   // Algorithms are timed on `lane`.
-  CublasGemms(ContractionOptions options, Lane& lane, RowsKernels& rows, ChoiceStore& choices);
+  CublasGemms(ContractionOptions options, DeviceLane& lane, RowsKernels& rows, ChoiceStore& choices);
 
   // Takes the kept algorithm for this shape, or chooses one by timing on the given memory, whose result is overwritten.
   // Shapes seen before cost nothing. Throws Error if the library cannot do it.
   void prepare(const Gemm& gemm, const GemmAddresses& addresses);
   // Enqueues a prepared gemm. The lane's workspace must hold workspace_bytes().
-  void run(const Gemm& gemm, const GemmAddresses& addresses, const Lane& lane);
+  void run(const Gemm& gemm, const GemmAddresses& addresses, const DeviceLane& lane);
   int64_t workspace_bytes() const;  // the most any prepared shape needs
 
  private:
@@ -56,13 +56,13 @@ class CublasGemms {
   bool describe(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan) const;
   bool choose(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan);
   bool keeps_nan(const Gemm& gemm, GemmAddresses addresses, Plan& plan);
-  void run(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan, const Lane& lane);
+  void run(const Gemm& gemm, const GemmAddresses& addresses, Plan& plan, const DeviceLane& lane);
 
   struct HandleDeleter {
     void operator()(cublasLtContext* handle) const { cublasLtDestroy(handle); }
   };
   ContractionOptions options_;
-  Lane& lane_;
+  DeviceLane& lane_;
   RowsKernels& rows_;
   ChoiceStore& choices_;
   std::unique_ptr<cublasLtContext, HandleDeleter> handle_;

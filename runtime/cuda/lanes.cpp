@@ -24,10 +24,10 @@ bool writes_an_output(const Program& program, const Step& step) {
 
 }  // namespace
 
-Lanes::Lanes(Lane& main, int64_t workspace_bytes)
+Lanes::Lanes(DeviceLane& main, int64_t workspace_bytes)
     : main_(main), counts_{kLanes, workspace_bytes <= kLargeWorkspace ? kLanes : 1} {
   for (int i = 1; i < kLanes; ++i) {
-    Lane& lane = further_.emplace_back();
+    DeviceLane& lane = further_.emplace_back();
     if (counts_.with_libraries > 1) lane.workspace.resize(workspace_bytes);
   }
 }
@@ -36,7 +36,7 @@ LanePlan Lanes::plan(const Program& program) const { return plan_lanes(program, 
 
 int64_t Lanes::workspace_bytes() const {
   int64_t bytes = 0;
-  for (const Lane& lane : further_) bytes += lane.workspace.size();
+  for (const DeviceLane& lane : further_) bytes += lane.workspace.size();
   return bytes;
 }
 
@@ -47,10 +47,10 @@ void Lanes::enqueue(const Program& program, const LanePlan& plan, const EnqueueS
   for (size_t i = 0; i < count; ++i) done.emplace_back(EventKind::ordering);
   const CudaEvent fork(EventKind::ordering);
   fork.record(main_.stream);
-  for (const Lane& lane : further_) wait_for(lane.stream, fork);
+  for (const DeviceLane& lane : further_) wait_for(lane.stream, fork);
   wait_for(results_, fork);
   for (size_t i = 0; i < count; ++i) {
-    const Lane& lane = at(plan.lane[i]);
+    const DeviceLane& lane = at(plan.lane[i]);
     for (const size_t earlier : plan.waits[i]) wait_for(lane.stream, done[earlier]);
     step(i, lane);
     done[i].record(lane.stream);
@@ -63,7 +63,7 @@ void Lanes::enqueue(const Program& program, const LanePlan& plan, const EnqueueS
     end.record(stream);
     wait_for(main_.stream, end);
   };
-  for (const Lane& lane : further_) join(lane.stream);
+  for (const DeviceLane& lane : further_) join(lane.stream);
   join(results_);
 }
 

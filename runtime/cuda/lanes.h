@@ -16,24 +16,24 @@ class Lanes {
  public:
   // `main` and others beside it, which have workspaces of `workspace_bytes` unless these are large: library calls then
   // keep to `main`, which must outlive it.
-  Lanes(Lane& main, int64_t workspace_bytes);
+  Lanes(DeviceLane& main, int64_t workspace_bytes);
 
   LanePlan plan(const Program& program) const;
   // What the further lanes hold.
   int64_t workspace_bytes() const;
 
-  using EnqueueStep = std::function<void(size_t step, const Lane& lane)>;
+  using EnqueueStep = std::function<void(size_t step, const DeviceLane& lane)>;
   using EnqueueResults = std::function<void(const CudaStream& stream)>;
   // Everything is forked from `main` and joined to it, so that it can be captured there. `results` runs beside the
   // steps that follow the last one that writes an output.
   void enqueue(const Program& program, const LanePlan& plan, const EnqueueStep& step, const EnqueueResults& results);
 
  private:
-  Lane& at(int lane) { return lane == 0 ? main_ : further_[static_cast<size_t>(lane) - 1]; }
+  DeviceLane& at(int lane) { return lane == 0 ? main_ : further_[static_cast<size_t>(lane) - 1]; }
 
-  Lane& main_;
+  DeviceLane& main_;
   LaneCounts counts_;
-  std::deque<Lane> further_;
+  std::deque<DeviceLane> further_;
   CudaStream results_;
 };
 

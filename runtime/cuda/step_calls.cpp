@@ -12,7 +12,7 @@ constexpr int64_t kEngineWorkspaceLimit = int64_t{1} << 30;
 }  // namespace
 
 StepCalls::StepCalls(const CompiledModel& model, const CudaDevice& device, const DeviceBuffers& buffers,
-                     const ExecutorOptions& options, Lane& main, ChoiceStore& choices, LoadTimes& times)
+                     const ExecutorOptions& options, DeviceLane& main, ChoiceStore& choices, LoadTimes& times)
     : model_(model), buffers_(buffers), main_(main), choices_(choices), rows_(device) {
   const Stopwatch kernels;
   find_kernels(device);
@@ -93,7 +93,7 @@ AttentionAddresses StepCalls::addresses(int program, int slot, const Attention& 
   return {at(a.q), at(a.k), at(a.v), at(a.y), at(a.stats), at(a.dy), at(a.dq), at(a.dk), at(a.dv)};
 }
 
-void StepCalls::enqueue(int program, int slot, size_t index, const Lane& lane) {
+void StepCalls::enqueue(int program, int slot, size_t index, const DeviceLane& lane) {
   const Step& step = model_.programs[static_cast<size_t>(program)].steps[index];
   if (const auto* launch = std::get_if<KernelLaunch>(&step.call)) {
     std::vector<std::byte*> pointers;

@@ -51,11 +51,11 @@ class StepCalls {
   // Algorithms are timed on `main` and on the programs' own memory, which holds nothing yet. What was chosen is added
   // to `choices`, the time that it took to `times`. All of these must outlive it.
   StepCalls(const CompiledModel& model, const CudaDevice& device, const DeviceBuffers& buffers,
-            const ExecutorOptions& options, Lane& main, ChoiceStore& choices, LoadTimes& times);
+            const ExecutorOptions& options, DeviceLane& main, ChoiceStore& choices, LoadTimes& times);
 
   // Attention and recurrent networks run on `main` alone. The lane's workspace must hold workspace_bytes() if the step
   // is a library call.
-  void enqueue(int program, int slot, size_t step, const Lane& lane);
+  void enqueue(int program, int slot, size_t step, const DeviceLane& lane);
   int64_t workspace_bytes() const;
   const std::vector<std::string>& remarks() const { return remarks_; }
 
@@ -68,7 +68,7 @@ class StepCalls {
 
   const CompiledModel& model_;
   const DeviceBuffers& buffers_;
-  Lane& main_;
+  DeviceLane& main_;
   ChoiceStore& choices_;
   std::vector<std::string> remarks_;  // of the kernels
   std::unique_ptr<CudaModule> module_;

@@ -49,5 +49,24 @@ TEST(Product, LeavesAnAddendThatIsReadLater) {
   EXPECT_NE(sum.c, gemm(program, 0).c) << print(program);
 }
 
+TEST(Product, HasMemoryOfItsOwnWhereAllFits) {
+  constexpr const char* kChain = R"(graph train {
+  %x = input() {name="x"} : f16[32,32]
+  %a = matmul(%x, %x)
+  %b = matmul(%a, %x)
+  %c = matmul(%b, %x)
+  %d = matmul(%c, %x)
+  %e = matmul(%d, %x)
+  output "e" = %e
+})";
+  const auto scratch = [](int64_t apart) {
+    KernelModule module({DeviceKind::cpu, host_cpu()});
+    return lower(parse_graph(kChain), "train", module, apart).program.buffers.back().type.byte_count();
+  };
+  EXPECT_EQ(scratch(0), 2 * 2048);
+  EXPECT_EQ(scratch(4 * 2048), 4 * 2048);
+  EXPECT_EQ(scratch(4 * 2048 - 1), 2 * 2048) << "the limit counts all values";
+}
+
 }  // namespace
 }  // namespace halfstep

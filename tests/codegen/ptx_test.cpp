@@ -151,6 +151,28 @@ TEST(Ptx, RowsStayInRegistersAndAreCombinedByShuffles) {
   expect_assembles(c.ptx);
 }
 
+// A second launch takes longer than the few positions that each thread of the first one would have.
+TEST(Ptx, ColumnsOfFewPositionsAreOneLaunch) {
+  const auto sum = [](int64_t rows) {
+    return R"(graph g {
+  %0 = input() {name="0"} : f16[)" +
+           std::to_string(rows) + R"(,512]
+  %1 = cast(%0) {to=f32}
+  %2 = reduce_sum(%1) {axes=[0]}
+  output "s" = %2
+})";
+  };
+  const Compiled c = compile({sum(128), sum(16384)});
+  EXPECT_EQ(c.regions[0].launches.size(), 1u);
+  ASSERT_EQ(c.regions[1].launches.size(), 2u);
+  // The second launch reads what the first one writes.
+  const std::vector<EmittedArgument>&first = c.regions[1].launches[0].arguments,
+        &second = c.regions[1].launches[1].arguments;
+  using Kind = EmittedArgument::Kind;
+  EXPECT_THAT(first, testing::Contains(EmittedArgument{Kind::partial, 0, true}));
+  EXPECT_THAT(second, testing::Contains(EmittedArgument{Kind::partial, 0, false}));
+}
+
 TEST(Ptx, ColumnsAreCombinedInSharedMemoryAndByASecondLaunch) {
   const Compiled c = compile({R"(graph statistics {
     %x = input() {name="0"} : f16[401408,64]

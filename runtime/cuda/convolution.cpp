@@ -5,18 +5,21 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <optional>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "program/lanes.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/engine_choice.h"
 
 namespace halfstep {
 namespace {
 
-// For all shapes of a model together; when it is used up, the next shapes take the library's first engine.
-constexpr std::chrono::milliseconds kTimingBudget{2500};
+// For all shapes of a model together; when it is used up, the shapes that are left, which are the smallest, take the
+// library's first engine.
+constexpr std::chrono::milliseconds kTimingBudget{5000};
 constexpr int kRepeats = 3;
 // What the half precision engines are made for: images of four channels, and multiples of eight.
 constexpr int64_t kImageChannels = 4, kChannelMultiple = 8;
@@ -208,7 +211,10 @@ void CudnnConvolutions::find_routes(Candidates& candidates) const {
 
 void CudnnConvolutions::prepare(std::span<const ConvolutionCall> calls) {
   const auto deadline = std::chrono::steady_clock::now() + kTimingBudget;
-  for (const ConvolutionCall& call : calls) {
+  std::vector<ConvolutionCall> largest_first(calls.begin(), calls.end());
+  std::ranges::stable_sort(largest_first, std::greater(),
+                           [](const ConvolutionCall& call) { return estimated_microseconds({*call.convolution, {}}); });
+  for (const ConvolutionCall& call : largest_first) {
     const std::string key = key_of(*call.convolution), kept = "convolution " + key;
     if (routes_.contains(key)) continue;
     if (const std::string* const choice = choices_.find(kept)) try {

@@ -59,8 +59,10 @@ class AddEpilogues {
   static bool is_matrix(const Builder& b, Value product) {
     return b.shape(product).size() == 2 && b.dtype(product) != DType::f64;
   }
+  // What is added behind a relu is no part of what the relu reads.
   static bool takes(const Builder& b, Value product, size_t operand) {
-    return is_matrix(b, product) && !optional_operand(b.graph().node(product), operand);
+    const Node& node = b.graph().node(product);
+    return is_matrix(b, product) && !optional_operand(node, operand) && node.attributes.integer("rectified") == 0;
   }
 
   // A vector over `columns`, the last axis, the same for all rows. Constants stay: kernels have the small ones inside.

@@ -196,23 +196,29 @@ Value wide_scatter(const Context& c) {
 }
 
 // A weight's gradient on its way into the flat f32 arena, or into the table that a scatter adds to: the contraction
-// writes f32 itself, one rounding and one copy less. Activations that are read as f32 stay low: they are stored, and
-// other readers have the rounded value. What is added to a product has its type.
+// writes f32 itself, one rounding and one copy less. A padded weight's gradient is cut on that way. Activations that
+// are read as f32 stay low: they are stored, and other readers have the rounded value. What is added to a product has
+// its type.
 Value wide_gradient(const Context& c) {
   const bool flat = is(c.node, "reshape") && c.node.results[0].shape.size() == 1;
-  if ((!flat && !is(c.node, "scatter")) || !is(c.maker(0), "cast")) return {};
-  const Value low = c.maker(0).operands[0];
+  if (!flat && !is(c.node, "scatter")) return {};
+  std::optional<Node> cut;
+  if (flat && is(c.maker(0), "slice")) cut = c.maker(0);
+  const Node& cast = cut ? c.builder.graph().node(cut->operands[0]) : c.maker(0);
+  if (!is(cast, "cast")) return {};
+  const Value low = cast.operands[0];
   const Node& made = c.builder.graph().node(low);
-  if (made.origin.phase == Phase::forward || c.maker(0).attributes.dtype("to") != DType::f32 ||
+  if (made.origin.phase == Phase::forward || cast.attributes.dtype("to") != DType::f32 ||
       !is_low(c.builder.dtype(low)) || !made.attributes.find("result") || made.operands.size() > 2)
     return {};
   const Node contraction = made;
   Attributes attributes = contraction.attributes;
   attributes.set("result", std::string(name(DType::f32)));
-  const Value wide = [&] {
+  Value wide = [&] {
     const OriginScope scope(c.builder, contraction.origin);
     return c.builder.call_all(*contraction.op, contraction.operands, std::move(attributes)).front();
   }();
+  if (cut) wide = c.builder.call_all(*cut->op, {wide}, cut->attributes).front();
   if (flat) return c.builder.reshape(wide, c.node.results[0].shape);
   return c.builder.call("scatter", {wide, c.operands[1], c.operands[2]}, c.node.attributes);
 }
@@ -330,7 +336,8 @@ Value empty_contraction(const Context& c) {
   Value sum = c.builder.broadcast(c.builder.constant(result.dtype, 0), result.shape);
   for (size_t i = 2; i < c.operands.size(); ++i)
     if (c.operands[i]) sum = c.builder.add(sum, c.operands[i]);
-  return sum;
+  const bool rectified = c.node.attributes.find("rectified") && c.node.attributes.integer("rectified") != 0;
+  return rectified ? c.builder.unary("relu", sum) : sum;
 }
 
 // Folds small constants; never into something larger than its operands.

@@ -453,12 +453,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   report.remarks = imported.remarks;
   TrainingPipelineOptions passes = pipeline_options(recipe, imported);
   passes.stop_after = options.stop_after;
-  // Products of other rows run at a quarter of the speed.
-  if (device == DeviceKind::cuda) {
-    passes.product_alignment = 16;
-    passes.depthwise = DepthwiseForm::windows, passes.thin_products = ThinProducts::sums;
-    passes.product_relu = ProductRelu::in_products;
-  }
+  if (device == DeviceKind::cuda) passes.forms = kGpuForms;
   if (recipe.memory_budget) passes.memory_budget = recipe.memory_budget->bytes;
   passes.overlapping_calls = overlapping_calls(device);
   passes.dump = options.dump;

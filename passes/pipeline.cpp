@@ -153,19 +153,19 @@ void take_arenas_apart(Pipeline& p) {
 }
 
 void make_windows(Pipeline& p) {
-  if (p.options.depthwise == DepthwiseForm::windows) p.each(depthwise_windows);
+  if (p.options.forms.depthwise == DepthwiseForm::windows) p.each(depthwise_windows);
 }
 
 void reduce_gradients(Pipeline& p) {
-  for (Graph& graph : p.result.graphs) graph = reduce_filter_gradients(graph, p.options.depthwise);
+  for (Graph& graph : p.result.graphs) graph = reduce_filter_gradients(graph, p.options.forms.depthwise);
 }
 
 void make_epilogues(Pipeline& p) {
-  for (Graph& graph : p.result.graphs) graph = add_epilogues(graph, p.options.product_relu);
+  for (Graph& graph : p.result.graphs) graph = add_epilogues(graph, p.options.forms.product_relu);
 }
 
 void make_thin_products(Pipeline& p) {
-  if (p.options.thin_products == ThinProducts::sums) p.each(thin_products);
+  if (p.options.forms.thin_products == ThinProducts::sums) p.each(thin_products);
 }
 
 // Bytes of the states of all graphs: the steps of one executor share them.
@@ -220,11 +220,11 @@ constexpr Pass kPasses[] = {
     {{"place_forward_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
     {{"simplify_forward", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"pad_classes", {"pad_classes"}, kGradients},
-     [](Pipeline& p) { p.at("forward") = pad_classes(p.at("forward"), p.options.product_alignment); }},
+     [](Pipeline& p) { p.at("forward") = pad_classes(p.at("forward"), p.options.forms.product_alignment); }},
     {{"multiply_patches", {"multiply_patches"}, kGradients},
-     [](Pipeline& p) { p.at("forward") = multiply_patches(p.at("forward"), p.options.product_alignment); }},
+     [](Pipeline& p) { p.at("forward") = multiply_patches(p.at("forward"), p.options.forms.product_alignment); }},
     {{"pad_channels", {"pad_channels"}, kGradients},
-     [](Pipeline& p) { p.at("forward") = pad_channels(p.at("forward"), p.options.product_alignment); }},
+     [](Pipeline& p) { p.at("forward") = pad_channels(p.at("forward"), p.options.forms.product_alignment); }},
     {{"split_evaluation", {"inference"}, kEvaluation}, split_evaluation},
     {{"choose_attention", {"choose_attention"}, kGradients}, choose_calls},
     {{"stack_recurrent", {"stack_recurrent"}, kGradients}, [](Pipeline& p) { p.each(stack_recurrent); }},

@@ -55,6 +55,7 @@ struct Checked {
 struct CheckOptions {
   std::vector<KernelTarget> targets;  // at least one; all of one device
   std::vector<std::optional<DType>> precisions{std::nullopt, DType::f16, DType::bf16};
+  TargetForms forms{};  // the GPU's run on a CPU too
 };
 
 // Compiles the kernels of all cases of a batch together, and so much faster than each alone.

@@ -1,5 +1,5 @@
-// Random graphs with fixed seeds, each in one precision and for one CPU in turn, and every case of cases/ in all
-// precisions for all CPUs. Campaigns: tests/fuzz/campaign, docs/fuzzing.md.
+// Random graphs with fixed seeds, each in one precision, for one CPU and in the forms of a CPU or the GPU in turn, and
+// every case of cases/ in all precisions for all CPUs. Campaigns: tests/fuzz/campaign, docs/fuzzing.md.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -28,8 +28,9 @@ TEST_P(RandomGraphs, ComputeWhatTheyMean) {
     std::vector<FuzzCase> cases;
     for (uint64_t seed = at; seed < at + kBatch; ++seed) cases.push_back(random_case(seed));
     const uint64_t turn = GetParam() + batch;
-    const std::vector<Checked> checked =
-        check_cases(cases, {.targets = {targets[turn % targets.size()]}, .precisions = {precisions[turn % 3]}});
+    const std::vector<Checked> checked = check_cases(cases, {.targets = {targets[turn % targets.size()]},
+                                                             .precisions = {precisions[turn % 3]},
+                                                             .forms = turn % 4 < 2 ? TargetForms{} : kGpuForms});
     for (size_t i = 0; i < cases.size(); ++i)
       for (const Failure& failure : checked[i].failures)
         ADD_FAILURE() << "seed " << at + i << ": " << to_string(failure) << "\n" << print_case(cases[i]);

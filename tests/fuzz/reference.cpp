@@ -27,7 +27,7 @@ namespace {
 constexpr std::string_view kGradient = "gradient/", kEvaluate = "evaluate/";
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-TrainingPipelineOptions pipeline_options(std::optional<DType> low) {
+TrainingPipelineOptions pipeline_options(std::optional<DType> low, const TargetForms& forms = {}) {
   TrainingPipelineOptions options;
   options.loss.kind = "from_graph";
   options.loss.output = "loss";
@@ -37,6 +37,7 @@ TrainingPipelineOptions pipeline_options(std::optional<DType> low) {
   options.programs = TrainingPipelineOptions::training_and_gradients;
   options.verification = TrainingPipelineOptions::after_each_pass;
   options.stop_after = "simplify_placed";
+  options.forms = forms;
   return options;
 }
 
@@ -185,11 +186,11 @@ std::string result_name(const Name& output) {
   return output.is(Role::gradient) ? std::string(kGradient) + output.text : path_of(output);
 }
 
-Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device) {
+Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device, const TargetForms& forms) {
   Prepared p;
   p.device = device;
   p.low = low;
-  p.pipeline = run_training_pipeline(fuzz_case.graph, pipeline_options(low));
+  p.pipeline = run_training_pipeline(fuzz_case.graph, pipeline_options(low, forms));
   for (const char* name : {"gradients", "evaluate"}) {
     p.fused.push_back(fuse(*p.pipeline.find(name)));
     verify(p.fused.back());

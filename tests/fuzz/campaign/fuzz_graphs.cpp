@@ -75,6 +75,7 @@ std::vector<KernelTarget> targets_of(DeviceKind device) {
 
 CheckOptions options_for(const Campaign& c, uint64_t seed) {
   CheckOptions options{.targets = targets_of(c.device)};
+  if (c.device == DeviceKind::cuda || seed / kBatch % 4 >= 2) options.forms = kGpuForms;
   if (c.all_precisions) return options;
   options.precisions = {options.precisions[seed % options.precisions.size()]};
   options.targets = {options.targets[seed / kBatch % options.targets.size()]};
@@ -220,7 +221,9 @@ void run_job(const Campaign& c, uint64_t first, int to) {
 int check_files(const Campaign& c) {
   int failed = 0;
   for (const std::string& path : c.cases) {
-    const Checked checked = check_cases({parse_case(read_file(path))}, {.targets = targets_of(c.device)})[0];
+    const Checked checked = check_cases(
+        {parse_case(read_file(path))},
+        {.targets = targets_of(c.device), .forms = c.device == DeviceKind::cuda ? kGpuForms : TargetForms{}})[0];
     for (const Failure& f : checked.failures) fmt::print("{}: {}\n", path, to_string(f));
     failed += !checked.failures.empty();
   }

@@ -457,7 +457,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   if (device == DeviceKind::cuda) {
     passes.product_alignment = 16;
     passes.depthwise = DepthwiseForm::windows, passes.thin_products = ThinProducts::sums;
-    passes.product_relu = ProductRelu::in_products;
+    passes.product_relu = ProductRelu::in_products, passes.overflow_check = OverflowCheck::factors;
   }
   if (recipe.memory_budget) passes.memory_budget = recipe.memory_budget->bytes;
   passes.overlapping_calls = overlapping_calls(device);

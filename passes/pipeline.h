@@ -20,6 +20,7 @@
 #include "passes/rewrite/add_epilogues.h"
 #include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
+#include "passes/training/check_factors.h"
 #include "passes/training/depthwise_windows.h"
 #include "passes/training/tap_values.h"
 #include "passes/training/thin_products.h"
@@ -34,6 +35,7 @@ struct TrainingPipelineOptions {
   DepthwiseForm depthwise = DepthwiseForm::calls;
   ThinProducts thin_products = ThinProducts::calls;
   ProductRelu product_relu = ProductRelu::apart;
+  OverflowCheck overflow_check = OverflowCheck::gradients;
   int64_t product_alignment = 1;                      // bytes: where the target's products want rows to begin
   AttentionForm attention = AttentionForm::expanded;  // another if the target has a library for it
   // Of states and of what a step keeps; above it values are computed again. Library calls' values stay for some calls.

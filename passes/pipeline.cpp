@@ -168,6 +168,10 @@ void make_thin_products(Pipeline& p) {
   if (p.options.forms.thin_products == ThinProducts::sums) p.each(thin_products);
 }
 
+void check_the_factors(Pipeline& p) {
+  if (p.options.forms.overflow_check == OverflowCheck::factors) p.each(check_factors);
+}
+
 // Bytes of the states of all graphs: the steps of one executor share them.
 int64_t state_bytes(const std::vector<Graph>& graphs) {
   std::map<Name, int64_t> bytes;
@@ -243,6 +247,7 @@ constexpr Pass kPasses[] = {
     {{"place_casts", {"place_casts"}, kGradients}, [](Pipeline& p) { p.each(place_casts); }},
     {{"add_epilogues", {"add_epilogues"}, kGradients}, make_epilogues},
     {{"thin_products", {"thin_products"}, kValues}, make_thin_products},
+    {{"check_factors", {"check_factors"}, kValues}, check_the_factors},
     {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
     {{"fuse", {"fuse"}, kValues}, [](Pipeline& p) { p.each(fuse); }},
     {{"compute_in_readers", {"compute_in_readers"}, kValues}, [](Pipeline& p) { p.each(compute_in_readers); }},

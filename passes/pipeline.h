@@ -20,6 +20,7 @@
 #include "passes/rewrite/add_epilogues.h"
 #include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
+#include "passes/training/check_factors.h"
 #include "passes/training/depthwise_windows.h"
 #include "passes/training/tap_values.h"
 #include "passes/training/thin_products.h"
@@ -31,10 +32,12 @@ struct TargetForms {
   DepthwiseForm depthwise = DepthwiseForm::calls;
   ThinProducts thin_products = ThinProducts::calls;
   ProductRelu product_relu = ProductRelu::apart;
+  OverflowCheck overflow_check = OverflowCheck::gradients;
   int64_t product_alignment = 1;  // bytes: where products want rows to begin
 };
 // Products of rows that begin elsewhere run at a quarter of the speed there.
-inline constexpr TargetForms kGpuForms{DepthwiseForm::windows, ThinProducts::sums, ProductRelu::in_products, 16};
+inline constexpr TargetForms kGpuForms{DepthwiseForm::windows, ThinProducts::sums, ProductRelu::in_products,
+                                       OverflowCheck::factors, 16};
 
 struct TrainingPipelineOptions {
   std::vector<PreprocessingOptions> preprocessing;

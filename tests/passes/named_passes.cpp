@@ -35,6 +35,7 @@
 #include "passes/rewrite/simplify.h"
 #include "passes/training/add_update.h"
 #include "passes/training/bind_arenas.h"
+#include "passes/training/check_factors.h"
 #include "passes/training/differentiate.h"
 #include "passes/training/reduce_filter_gradients.h"
 #include "passes/training/tap_values.h"
@@ -278,6 +279,7 @@ const std::map<std::string, RunPass>& named_passes() {
       {"recognise", plain(recognise)},
       {"recognise_attention", plain(recognise_attention)},
       {"carry_states", plain(carry_states)},
+      {"check_factors", plain(check_factors)},
       {"compute_in_readers", plain(compute_in_readers)},
       {"depthwise_windows", plain(depthwise_windows)},
       {"reduce_filter_gradients",

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <set>
+#include <thread>
 
 #include "base/file.h"
 #include "program/host_cpu.h"
@@ -218,6 +219,37 @@ TEST(CpuExecutor, TwoModelsKeepTheirOwnKernelsAndState) {
   second.reset();
   submit_with(*first, 0, 0);
   EXPECT_THAT(first->read_state("total").values(), ElementsAre(3, 3, 3, 3));
+}
+
+// Several threads make, run and drop executors of kernels and of oneDNN's calls at once, and one goes from thread to
+// thread; tools/sanitize.sh thread looks for races between them.
+TEST(CpuExecutor, ExecutorsLiveOnSeveralThreadsAtOnce) {
+  Gemm g;
+  g.m = 24, g.n = 20, g.k = 30;
+  g.a = {0, 0}, g.b = {1, 0}, g.c = {2, 0};
+  const Tensor a = small_integers({DType::f32, {24, 30}}, 1), b = small_integers({DType::f32, {30, 20}}, 2);
+  const Tensor expected = expected_gemm(g, a, b, Tensor({DType::f32, {24, 20}}), Tensor(), Tensor());
+  const CompiledModel kernels = kernel_model({affine_program("train")}),
+                      products = model_of(g, {{"a", a.type}, {"b", b.type}, {"c", expected.type}});
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&, i] {
+      for (int round = 0; round < 5; ++round) {
+        const auto doubles = make_cpu_executor(kernels, {.threads = 1 + i % 2});
+        submit_with(*doubles, 0, static_cast<float>(i));
+        EXPECT_EQ(doubles->poll(Wait::yes)->outputs.at("y").at(0), 2 * i + 1);
+        const auto multiplies = make_cpu_executor(products, {.threads = 1 + i % 2});
+        multiplies->write_state("a", a), multiplies->write_state("b", b);
+        run_step(*multiplies);
+        EXPECT_EQ(multiplies->read_state("c"), expected);
+        EXPECT_THROW(multiplies->read_state("d"), Error);
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  auto moved = make_cpu_executor(kernels, {.threads = 2});
+  for (int i = 0; i < 3; ++i) std::thread([&] { submit_with(*moved, 0, 1); }).join();
+  EXPECT_THAT(moved->read_state("total").values(), ElementsAre(7, 7, 7, 7));
+  std::thread([&] { moved.reset(); }).join();
 }
 
 TEST(CpuExecutor, RefusesWhatItCannotRun) {

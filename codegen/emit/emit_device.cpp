@@ -35,21 +35,22 @@ unsigned choose_lanes(const Kernel& kernel) {
   bool strided = false;
   const bool is_few = kernel.form == Kernel::Form::pointwise && kernel.together == 1 &&
                       (kernel.extent(lane) == 4 || kernel.extent(lane) == 8);
-  const auto access = [&](int32_t argument, const Index& index, bool is_load) {
+  const auto access = [&](int32_t argument, const Index& index) {
     if ((kernel.space.variables(index) & set) == 0) return;
     const DType dtype = kernel.arguments[static_cast<size_t>(argument)].type.dtype;
     narrowest = std::min(narrowest, size_of(dtype));
     if (is_floating(dtype)) bytes = std::min(bytes, size_of(dtype));
     const int64_t factor = index.factor(lane);
-    strided = strided || (factor != 1 && factor != 0 && !(is_few && is_load));
+    strided = strided || (factor != 1 && factor != 0);
   };
   for (ExpressionId id = 0; id < kernel.expressions.size(); ++id) {
     const Expression& e = kernel.expressions[id];
     if (e.kind != Expression::Kind::load) continue;
-    access(e.id, e.index, true);
+    access(e.id, e.index);
     shared += kernel.expressions.variables(id) == set;
   }
-  for (const Store& s : kernel.stores) access(s.argument, s.index, false);
+  strided = strided && !is_few;
+  for (const Store& s : kernel.stores) access(s.argument, s.index);
   if (strided) return 1;
   int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
   // Points that stand together need registers of their own, and so do sums.
@@ -62,17 +63,6 @@ unsigned choose_lanes(const Kernel& kernel) {
   const bool spread = kernel.form == Kernel::Form::pointwise || kernel.form == Kernel::Form::rows;
   while (spread && lanes > 1 && points / lanes < kEnoughThreads / 8) lanes /= 2;
   return static_cast<unsigned>(std::max<int64_t>(lanes, 1));
-}
-
-bool fits_32_bits(const Kernel& kernel) {
-  constexpr int64_t kLimit = int64_t{1} << 30;
-  int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
-  if (kernel.chunk >= 0) points /= kernel.extent(kernel.chunk);
-  if (kernel.form == Kernel::Form::scatter)
-    points = std::max(kernel.points(kernel.kept), kernel.points(kernel.reduced));
-  bool fits = points < kLimit;
-  for (const KernelArgument& a : kernel.arguments) fits = fits && a.type.element_count() < kLimit;
-  return fits;
 }
 
 // Steps over memory that stand together, so that their loads, those that depend on `walked`, do not wait for each
@@ -146,9 +136,9 @@ class DeviceKernel {
   LaunchShape columns();
   LaunchShape scatter();
 
-  // body(position, carried, counts) at begin, begin + step, ... before end, of which there are at most `most`. Several
-  // steps stand together, so that they do not wait for each other's loads; one whose `counts` is false is past the end
-  // and at some other position.
+  // enter(position) and body(carried, counts) at begin, begin + step, ... before end, of which there are at most
+  // `most`. Several steps stand together, all entered before the first one's body, so that they do not wait for each
+  // other's loads; one whose `counts` is false is past the end and at some other position.
   using Enter = std::function<void(llvm::Value* position)>;
   using Body = std::function<Values(const Values& carried, llvm::Value* counts)>;
   Values strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,

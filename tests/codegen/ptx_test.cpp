@@ -163,6 +163,30 @@ TEST(Ptx, ColumnsLoadWhatTheyStoreBefore) {
   expect_assembles(ptx);
 }
 
+// What was computed again for a mask alone, and what is chosen among values of the low type.
+TEST(Ptx, MasksAndChoicesAreNotRounded) {
+  const std::string ptx = compile({R"(graph mask {
+    %x = input() {name="0"} : f32[65536]
+    %d = input() {name="1"} : f16[65536]
+    %h = cast(%x) {to=f16}
+    %r = relu(%h)
+    %w = cast(%r) {to=f32}
+    %z = constant() {value=f32[1](0)}
+    %zero = broadcast(%z) {shape=[65536]}
+    %m = less(%zero, %w)
+    %f = cast(%d) {to=f32}
+    %s = select(%m, %f, %zero)
+    %g = cast(%s) {to=f16}
+    %t = cast(%g) {to=f32}
+    %y = add(%t, %x)
+    output "0" = %y
+  })"})
+                              .ptx;
+  EXPECT_EQ(count(ptx, "cvt.rn"), 0) << ptx;
+  EXPECT_EQ(count(ptx, "max"), 1) << "of .maxntid";
+  expect_assembles(ptx);
+}
+
 TEST(Ptx, UnalignedRowsFallBackToSingleElements) {
   const Compiled c = compile({R"(graph odd {
     %x = input() {name="0"} : f16[4096,63]

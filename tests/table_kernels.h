@@ -87,6 +87,34 @@ inline void check_many_rows_on(DeviceKind device) {
     %x = input() {name="x"} : f16[9000008]
     %y = neg(%x)
     output "y" = %y
+  })",
+                           R"(graph pieces {
+    %x = input() {name="x"} : f16[40001,64]
+    %z = input() {name="z"} : f16[40001,32]
+    %b = input() {name="b"} : f16[1,64]
+    %w = broadcast(%b) {shape=[40001,64]}
+    %s = mul(%x, %w)
+    %c = concat(%s, %z) {axis=1}
+    output "c" = %c
+  })",
+                           R"(graph planes {
+    %x = input() {name="x"} : f32[5,3,97,96]
+    %t = transpose(%x) {permutation=[0,2,3,1]}
+    %p = pad(%t) {low=[0,0,0,0], high=[0,0,0,1]}
+    %y = cast(%p) {to=f16}
+    output "y" = %y
+  })",
+                           R"(graph columns_in_place {
+    %x = input() {name="x"} : f16[40001,64]
+    %w = input() {name="w"} : f16[64,64]
+    %m = input() {name="m"} : f16[40001,64]
+    %t = matmul(%x, %w)
+    %p = mul(%t, %m)
+    %f = cast(%p) {to=f32}
+    %s = reduce_sum(%f) {axes=[0]}
+    %z = matmul(%p, %w)
+    output "s" = %s
+    output "z" = %z
   })"}) {
     const Graph graph = parse_graph(text);
     check_graph_on(device, graph, random_leaves(graph, 5), table_tolerance(DType::f16));

@@ -24,7 +24,8 @@ constexpr int64_t kEnoughThreads = int64_t{1} << 16;
 constexpr int64_t kThreadsOfSteps = int64_t{1} << 19;  // at least, where a thread does several vectors: two waves
 constexpr int64_t kSharingSteps = 4, kPlainSteps = 2;
 
-// Lanes so that the narrowest operands move 16 bytes at a time; 1 where accesses are strided.
+// Lanes so that the narrowest operands move 16 bytes at a time; 1 where accesses are strided, but for loads along a few
+// positions that are stored together, as the channels of an image in planes: then threads stand along the next axis.
 unsigned choose_lanes(const Kernel& kernel) {
   const AtomId lane = kernel.lane_variable();
   if (lane < 0) return 1;
@@ -32,6 +33,8 @@ unsigned choose_lanes(const Kernel& kernel) {
   const VariableSet set = kernel.space.atom(lane).variables;
   int64_t shared = 0;  // loads that depend on the lane variable alone
   bool strided = false;
+  const bool is_few = kernel.form == Kernel::Form::pointwise && kernel.together == 1 &&
+                      (kernel.extent(lane) == 4 || kernel.extent(lane) == 8);
   const auto access = [&](int32_t argument, const Index& index) {
     if ((kernel.space.variables(index) & set) == 0) return;
     const DType dtype = kernel.arguments[static_cast<size_t>(argument)].type.dtype;
@@ -46,6 +49,7 @@ unsigned choose_lanes(const Kernel& kernel) {
     access(e.id, e.index);
     shared += kernel.expressions.variables(id) == set;
   }
+  strided = strided && !is_few;
   for (const Store& s : kernel.stores) access(s.argument, s.index);
   if (strided) return 1;
   int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
@@ -59,17 +63,6 @@ unsigned choose_lanes(const Kernel& kernel) {
   const bool spread = kernel.form == Kernel::Form::pointwise || kernel.form == Kernel::Form::rows;
   while (spread && lanes > 1 && points / lanes < kEnoughThreads / 8) lanes /= 2;
   return static_cast<unsigned>(std::max<int64_t>(lanes, 1));
-}
-
-bool fits_32_bits(const Kernel& kernel) {
-  constexpr int64_t kLimit = int64_t{1} << 30;
-  int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
-  if (kernel.chunk >= 0) points /= kernel.extent(kernel.chunk);
-  if (kernel.form == Kernel::Form::scatter)
-    points = std::max(kernel.points(kernel.kept), kernel.points(kernel.reduced));
-  bool fits = points < kLimit;
-  for (const KernelArgument& a : kernel.arguments) fits = fits && a.type.element_count() < kLimit;
-  return fits;
 }
 
 // Steps over memory that stand together, so that their loads, those that depend on `walked`, do not wait for each
@@ -143,12 +136,13 @@ class DeviceKernel {
   LaunchShape columns();
   LaunchShape scatter();
 
-  // body(position, carried, counts) at begin, begin + step, ... before end, of which there are at most `most`. Several
-  // steps stand together, so that they do not wait for each other's loads; one whose `counts` is false is past the end
-  // and at some other position.
-  using StepBody = std::function<Values(llvm::Value* position, const Values& carried, llvm::Value* counts)>;
+  // enter(position) and body(carried, counts) at begin, begin + step, ... before end, of which there are at most
+  // `most`. Several steps stand together, all entered before the first one's body, so that they do not wait for each
+  // other's loads; one whose `counts` is false is past the end and at some other position.
+  using Enter = std::function<void(llvm::Value* position)>;
+  using Body = std::function<Values(const Values& carried, llvm::Value* counts)>;
   Values strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,
-                      const StepBody& body);
+                      const Enter& enter, const Body& body);
 
   // One thread's share of a row: step i works on vector i * threads + number of those the row has.
   struct Row {
@@ -159,7 +153,6 @@ class DeviceKernel {
     llvm::Value* vectors = nullptr;  // of this row
     llvm::Value* begin = nullptr;    // first vector, counted over the whole reduced extent
   };
-  using Body = std::function<Values(const Values& carried, llvm::Value* counts)>;
   Values row_pass(const Row& row, Values carried, const Body& body);
   Values combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums);
   Values combine_columns(const std::vector<size_t>& reductions, Values sums, int64_t width, int64_t block);
@@ -238,16 +231,26 @@ int64_t DeviceKernel::pointwise_steps(int64_t count, int64_t row) const {
 }
 
 Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,
-                                  const StepBody& body) {
+                                  const Enter& enter, const Body& body) {
   // Large blocks have fewer registers a thread, and more threads to load.
   const int64_t steps =
       steps_together(kernel_, lanes_, variables_of(kernel_, kernel_.reduced), step > kColumnsBlock ? 2 : 4);
   const int64_t together = steps * step;
-  const auto run = [&](llvm::Value* position, const Values& now, llvm::Value* counts) {
+  using Step = std::pair<llvm::Value*, llvm::Value*>;  // position, counts
+  const auto run = [&](const std::vector<Step>& group, Values now) {
     const ExpressionEmitter::Scope before = e().scope();
-    Values next = body(position, now, counts);
+    std::vector<ExpressionEmitter::Scope> entered;
+    for (const auto& [position, counts] : group) {
+      enter(position);
+      entered.push_back(e().scope());
+      e().restore(before);
+    }
+    for (size_t i = 0; i < group.size(); ++i) {
+      e().restore(std::move(entered[i]));
+      now = body(now, group[i].second);
+    }
     e().restore(before);
-    return next;
+    return now;
   };
   llvm::Value* rest = begin;
   if (most >= steps) {
@@ -255,20 +258,21 @@ Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t 
     llvm::Value* length = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, ir_.CreateSub(end, begin), constant(0));
     llvm::Value* groups = ir_.CreateUDiv(ir_.CreateAdd(length, constant(step - 1)), constant(together));
     rest = ir_.CreateAdd(begin, ir_.CreateMul(groups, constant(together)));
-    carried = e().loop(begin, rest, together, std::move(carried), [&](llvm::Value* position, Values now) {
-      for (int64_t i = 0; i < steps; ++i) now = run(ir_.CreateAdd(position, constant(i * step)), now, nullptr);
-      return now;
+    carried = e().loop(begin, rest, together, std::move(carried), [&](llvm::Value* position, const Values& now) {
+      std::vector<Step> group;
+      for (int64_t i = 0; i < steps; ++i) group.emplace_back(ir_.CreateAdd(position, constant(i * step)), nullptr);
+      return run(group, now);
     });
   }
   if (steps == 1) return carried;
   return e().when(ir_.CreateICmpSLT(rest, end), carried, [&] {
-    Values now = run(rest, carried, nullptr);
+    std::vector<Step> group{{rest, nullptr}};
     for (int64_t i = 1; i < std::min(steps - 1, most); ++i) {
       llvm::Value* position = ir_.CreateAdd(rest, constant(i * step));
       llvm::Value* counts = ir_.CreateICmpSLT(position, end);
-      now = run(ir_.CreateSelect(counts, position, rest), now, counts);
+      group.emplace_back(ir_.CreateSelect(counts, position, rest), counts);
     }
-    return now;
+    return run(group, carried);
   });
 }
 
@@ -276,10 +280,7 @@ Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) 
   const auto bind = [&](llvm::Value* vector) { e().bind_linear(kernel_.reduced, ir_.CreateAdd(row.begin, vector)); };
   if (!row.cached)
     return strided_loop(row.number, row.vectors, row.threads, ceil_div(row.most_vectors, row.threads),
-                        std::move(carried), [&](llvm::Value* vector, const Values& now, llvm::Value* counts) {
-                          bind(vector);
-                          return body(now, counts);
-                        });
+                        std::move(carried), bind, body);
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
   const int64_t steps = ceil_div(row.most_vectors, row.threads);
   cached_steps_.resize(static_cast<size_t>(steps));
@@ -522,10 +523,14 @@ LaunchShape DeviceKernel::columns() {
   const bool stores_full = std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
                                        [](const Store& s) { return s.domain == Store::Domain::full; });
   if (stores_full) e().hoist_stores(Store::Domain::full, reduced);
+  // What is stored may lie over an operand, so that no later load could come before it.
+  const auto enter = [&](llvm::Value* position) {
+    e().bind_linear(kernel_.reduced, position);
+    if (stores_full) e().hoist(operands_of(kernel_, reductions), 0), e().hoist_stores(Store::Domain::full, 0);
+  };
   Values sums =
       strided_loop(begin, end, height, ceil_div(length, height), initial_accumulators(e(), kernel_, reductions, lanes_),
-                   [&](llvm::Value* position, const Values& now, llvm::Value* counts) {
-                     e().bind_linear(kernel_.reduced, position);
+                   enter, [&](const Values& now, llvm::Value* counts) {
                      const Values next = accumulate(e(), kernel_, reductions, now, counts);
                      if (!stores_full) return next;
                      e().when(valid, [&] { e().when(counts, [&] { e().emit_stores(Store::Domain::full); }); });

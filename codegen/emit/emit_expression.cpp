@@ -443,9 +443,17 @@ llvm::Value* ExpressionEmitter::emit_new(ExpressionId id) {
   throw InternalError("a value is used before its loop has computed it");
 }
 
+// Whether all lanes are in the range or none is: they start at a multiple of their number, and so do the range and what
+// follows it.
+bool ExpressionEmitter::one_side(const Expression& e, const LaneIndex& at) const {
+  const int64_t lanes = config_.lanes;
+  return !at.each && at.step == 1 && e.low % lanes == 0 && e.high % lanes == 0 && e.high > e.low &&
+         kernel_.space.multiple(e.index, config_.variable, lanes) % lanes == 0;
+}
+
 llvm::Value* ExpressionEmitter::emit_in_range(const Expression& e) {
   const LaneIndex at = emit_index(e.index);
-  llvm::Value* v = at.uniform() ? at.base : lane_values(at);
+  llvm::Value* v = at.uniform() || one_side(e, at) ? at.base : lane_values(at);
   const auto number = [&](int64_t n) { return llvm::ConstantInt::getSigned(v->getType(), n); };
   return ir_.CreateICmpULT(ir_.CreateSub(v, number(e.low)), number(e.high - e.low));
 }

@@ -87,6 +87,7 @@ class ExpressionEmitter {
   llvm::Value* zero_unless(llvm::Value* condition, llvm::Value* v);
   llvm::Value* load_lanes(const Expression& e, const LaneIndex& at, llvm::Value* guard);
   llvm::Value* load_each(const Expression& e, const LaneIndex& at, llvm::Value* guard);
+  bool one_side(const Expression& e, const LaneIndex& at) const;
   llvm::Value* emit_in_range(const Expression& e);
   llvm::Value* emit_uniform(const Expression& e);
   llvm::Value* emit_fold(const Expression& e);

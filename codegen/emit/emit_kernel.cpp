@@ -192,6 +192,17 @@ llvm::Value* combine_lanes(ExpressionEmitter& emitter, const Reduction& reductio
   return vector;
 }
 
+bool fits_32_bits(const Kernel& kernel) {
+  constexpr int64_t kLimit = int64_t{1} << 30;
+  int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
+  if (kernel.chunk >= 0) points /= kernel.extent(kernel.chunk);
+  if (kernel.form == Kernel::Form::scatter)
+    points = std::max(kernel.points(kernel.kept), kernel.points(kernel.reduced));
+  bool fits = points < kLimit;
+  for (const KernelArgument& a : kernel.arguments) fits = fits && a.type.element_count() < kLimit;
+  return fits;
+}
+
 VariableSet variables_of(const Kernel& kernel, std::span<const AtomId> variables) {
   VariableSet set = 0;
   for (AtomId v : variables) set |= kernel.space.atom(v).variables;

@@ -54,6 +54,8 @@ Values accumulate(ExpressionEmitter& emitter, const Kernel& kernel, const std::v
                   const Values& accumulators, llvm::Value* counts);
 // All lanes of a vector combined, pairwise.
 llvm::Value* combine_lanes(ExpressionEmitter& emitter, const Reduction& reduction, llvm::Value* vector);
+// Whether indices of points and of elements do.
+bool fits_32_bits(const Kernel& kernel);
 VariableSet variables_of(const Kernel& kernel, std::span<const AtomId> variables);
 
 }  // namespace halfstep

@@ -18,9 +18,9 @@ double identity_of(ScalarOp combine, DType dtype) {
 
 namespace {
 
-// Whether an op's result is a value of `type` without being rounded, as its operands are: it selects among them and
-// constants, or is a remainder. Found by running the body over a carrier whose number says so.
-bool is_exact(const Node& node, DType type) {
+// Whether an op's result is a value of `type` without being rounded, as those operands are that `exact` says: it
+// selects among them and constants, or is a remainder. Found by running the body over a carrier whose number says so.
+bool is_exact(const Node& node, DType type, const std::vector<bool>& exact) {
   class Exactness final : public ScalarArithmetic {
    public:
     explicit Exactness(DType type) : type_(type) {}
@@ -33,15 +33,45 @@ bool is_exact(const Node& node, DType type) {
       return exact(keeps && x.number != 0 && y.number != 0);
     }
     Scalar select(Scalar, Scalar x, Scalar y) override { return exact(x.number != 0 && y.number != 0); }
-    Scalar convert(DType to, Scalar) override { return exact(to == type_); }
+    Scalar convert(DType to, Scalar x) override {
+      return exact(to == type_ || (x.number != 0 && (to == DType::f32 || to == DType::f64)));
+    }
     Scalar exact(bool is) { return {this, is ? 1.0 : 0.0, nullptr}; }
 
    private:
     DType type_;
   } arithmetic(type);
   std::vector<Scalar> operands;
-  for (size_t i = 0; i < node.operands.size(); ++i) operands.push_back(arithmetic.exact(true));
+  for (const bool is : exact) operands.push_back(arithmetic.exact(is));
   return node.op->body(node.attributes, operands).number != 0;
+}
+
+// What a body makes of its operands, found in the same way.
+enum class Form : uint8_t { other, operand, rectified, less };
+
+Form form_of(const Node& node) {
+  constexpr double kOther = 0, kZero = 1, kFirst = 2, kSecond = 3, kRectified = 4, kLess = 5;
+  class Recogniser final : public ScalarArithmetic {
+   public:
+    Scalar constant(double value) override { return is(value == 0 ? kZero : kOther); }
+    Scalar unary(ScalarOp, Scalar) override { return is(kOther); }
+    Scalar binary(ScalarOp op, Scalar x, Scalar y) override {
+      const bool zero = (x.number == kFirst && y.number == kZero) || (x.number == kZero && y.number == kFirst);
+      if (op == ScalarOp::maximum && zero) return is(kRectified);
+      return is(op == ScalarOp::less && x.number == kFirst && y.number == kSecond ? kLess : kOther);
+    }
+    Scalar select(Scalar, Scalar, Scalar) override { return is(kOther); }
+    Scalar convert(DType, Scalar x) override { return x; }
+    Scalar is(double number) { return {this, number, nullptr}; }
+  } arithmetic;
+  std::vector<Scalar> operands;
+  for (size_t i = 0; i < node.operands.size(); ++i)
+    operands.push_back(arithmetic.is(i == 0 ? kFirst : i == 1 ? kSecond : kOther));
+  const double found = node.op->body(node.attributes, operands).number;
+  return found == kFirst       ? Form::operand
+         : found == kRectified ? Form::rectified
+         : found == kLess      ? Form::less
+                               : Form::other;
 }
 
 bool all_in_range(const Tensor& indices, int64_t limit) {
@@ -92,8 +122,63 @@ ExpressionId RegionReader::read_pointwise(const Point& p, DType type) {
   e.dtype = computed_as(p.node.results[0].dtype);
   e.node = &p.node;
   for (Value operand : p.node.operands) e.operands.push_back(evaluate(operand, p.index, p.guard));
+  const Form form = form_of(p.node);
+  if (form == Form::operand && is_low(type) && kernel_.expressions[e.operands[0]].dtype == e.dtype &&
+      is_of(type, e.operands[0]))
+    return e.operands[0];
+  if (form == Form::less) compare_unrounded(e.operands);
   const ExpressionId result = kernel_.expressions.add(std::move(e), kernel_.space);
-  return is_low(type) && is_exact(p.node, type) ? result : kernel_.rounded(type, result);
+  const bool exact = is_low(type) && is_exact(p.node, type, std::vector<bool>(p.node.operands.size(), true));
+  return exact ? result : kernel_.rounded(type, result);
+}
+
+// Whether a value is one of `type` as it is: loaded or rounded as such, or chosen among such.
+bool RegionReader::is_of(DType type, ExpressionId id, int depth) const {
+  const Expression& e = kernel_.expressions[id];
+  switch (e.kind) {
+    case Expression::Kind::constant:
+      return round_to(type, e.number) == e.number;
+    case Expression::Kind::load:
+      return kernel_.arguments[static_cast<size_t>(e.id)].type.dtype == type;
+    case Expression::Kind::rounded:
+      return e.stored == type;
+    case Expression::Kind::node: {
+      constexpr int kDeepest = 6;
+      if (depth == kDeepest) return false;
+      std::vector<bool> exact;
+      for (const ExpressionId operand : e.operands) exact.push_back(is_of(type, operand, depth + 1));
+      return is_exact(*e.node, type, exact);
+    }
+    default:
+      return false;
+  }
+}
+
+// 0 < round(x) in f16 is 2^-25 < x, which is the half of its least number and rounds to 0; and max(x, 0) is positive
+// where x is. So a mask of what was computed again needs no rounding.
+void RegionReader::compare_unrounded(std::vector<ExpressionId>& operands) {
+  const Expression& zero = kernel_.expressions[operands[0]];
+  if (zero.kind != Expression::Kind::constant || zero.number != 0 || zero.dtype != DType::f32) return;
+  bool is_rounded = false;
+  for (ExpressionId id = operands[1];;) {
+    const Expression& e = kernel_.expressions[id];
+    const bool one = e.operands.size() == 1 && kernel_.expressions[e.operands[0]].dtype == DType::f32;
+    if (e.dtype != DType::f32 || !one) break;
+    if (e.kind == Expression::Kind::rounded) {
+      if (e.stored != DType::f16) break;
+      is_rounded = true;
+    } else if (e.kind == Expression::Kind::node) {
+      const Form form = form_of(*e.node);
+      const DType type = e.node->results[0].dtype;
+      if (type == DType::bf16 || (form != Form::operand && form != Form::rectified)) break;
+      is_rounded |= type == DType::f16 && form == Form::operand;
+    } else {
+      break;
+    }
+    id = e.operands[0];
+    operands[1] = id;
+  }
+  if (is_rounded) operands[0] = kernel_.constant(DType::f32, 0x1p-25);
 }
 
 ExpressionId RegionReader::load_argument(int32_t argument, const Point& p) {

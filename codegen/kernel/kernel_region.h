@@ -40,6 +40,8 @@ class RegionReader {
   ExpressionId read_leaf(const Point& p);
   ExpressionId read_constant(const Point& p);
   ExpressionId read_pointwise(const Point& p, DType type);
+  bool is_of(DType type, ExpressionId id, int depth = 0) const;
+  void compare_unrounded(std::vector<ExpressionId>& operands);
   ExpressionId read_movement(const Point& p);
   ExpressionId read_operands(const Point& p, const IndexReads& reads);
   ExpressionId read_rows(const Point& p);

@@ -55,6 +55,42 @@ TEST(Pointwise, ReadsOperandsOfEveryTypeAndWritesSeveralOutputs) {
                         -2, 2, 2);
 }
 
+// A mask compares what the low type would hold, without making it: half of its least number rounds to 0.
+TEST(Pointwise, MasksAreThoseOfTheRoundedValues) {
+  for (const char* low : {"f16", "bf16"})
+    for (const char* steps : {"%h = cast(%x) {to=LOW}\n %r = relu(%h)\n %w = cast(%r) {to=f32}",
+                              "%r = relu(%x)\n %h = cast(%r) {to=LOW}\n %w = cast(%h) {to=f32}",
+                              "%h = cast(%x) {to=LOW}\n %s = add(%h, %h)\n %r = relu(%s)\n %w = cast(%r) {to=f32}",
+                              "%h = cast(%x) {to=LOW}\n %n = neg(%h)\n %w = cast(%n) {to=f32}"}) {
+      std::string text = std::string("graph mask {\n %x = input() {name=\"0\"} : f32[24]\n ") + steps + R"(
+        %z = constant() {value=f32[1](0)}
+        %zero = broadcast(%z) {shape=[24]}
+        %m = less(%zero, %w)
+        %y = select(%m, %x, %zero)
+        %g = cast(%y) {to=LOW}
+        output "0" = %m
+        output "1" = %g
+      })";
+      for (size_t at; (at = text.find("LOW")) != std::string::npos;) text.replace(at, 3, low);
+      SCOPED_TRACE(text);
+      const RegionRunner runner(parse_graph(text));
+      NamedTensors leaves{{"0", Tensor({DType::f32, {24}})}};
+      const double half = *low == 'f' ? 0x1p-25 : 0x1p-120, next = *low == 'f' ? 0x1p-48 : 0x1p-143;
+      const double values[] = {half,     half + next, half - next, -half, 2 * half, 3 * half, half / 2, 0,
+                               -0.0,     kNan,        kInf,        -kInf, 1,        -1,       65520,    1e-30,
+                               0x1p-126, 0x1p-24,     0x1p-26,     2049,  -2049,    0.1,      -1e-30,   0x1.8p-25};
+      for (int64_t i = 0; i < 24; ++i) leaves.at("0").set(i, values[i]);
+      const InterpretResult expected = interpret(runner.region(), leaves);
+      const std::vector<Tensor> actual = runner.run(leaves);
+      for (size_t o = 0; o < 2; ++o)
+        for (int64_t i = 0; i < 24; ++i) {
+          const double e = expected.outputs.at(runner.region().outputs()[o].name).values[static_cast<size_t>(i)];
+          if (std::isnan(e)) continue;
+          EXPECT_EQ(actual[o].at(i), e) << "output " << o << ", of " << values[i];
+        }
+    }
+}
+
 TEST(Pointwise, ALowValueIsRoundedWhereverItIsRead) {
   // 2048 + 1 is not an f16: whether the sum is stored or not, its reader sees 2048.
   const RegionRunner runner(parse_graph(R"(graph wide {

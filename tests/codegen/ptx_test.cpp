@@ -118,6 +118,75 @@ TEST(Ptx, LargeRowsShareWhatTheyRead) {
   expect_assembles(c.ptx);
 }
 
+// All lanes of a vector are of one piece: both are loaded, that which is not wanted from its beginning.
+TEST(Ptx, PiecesOfWholeVectorsNeedNoBranches) {
+  const Compiled c = compile({R"(graph pieces {
+    %x = input() {name="0"} : f16[65536,64]
+    %y = input() {name="1"} : f16[65536,32]
+    %c = concat(%x, %y) {axis=1}
+    output "0" = %c
+  })"});
+  EXPECT_EQ(count(c.ptx, "bra"), 0) << c.ptx;
+  EXPECT_EQ(count(c.ptx, "ld.global.nc.v4"), 2);
+  EXPECT_EQ(count(c.ptx, "st.global.v4"), 1);
+  expect_assembles(c.ptx);
+}
+
+// A thread makes whole pixels, and its neighbours the next ones.
+TEST(Ptx, ChannelsInPlanesAreReadBesideEachOther) {
+  const Compiled c = compile({R"(graph image {
+    %x = input() {name="0"} : f32[64,3,64,64]
+    %t = transpose(%x) {permutation=[0,2,3,1]}
+    %p = pad(%t) {low=[0,0,0,0], high=[0,0,0,1]}
+    %y = cast(%p) {to=f16}
+    output "0" = %y
+  })"});
+  EXPECT_EQ(count(c.ptx, "st.global.v4.b16"), 1) << c.ptx;
+  const EmittedLaunch& launch = c.regions[0].launches.at(0);
+  EXPECT_EQ(launch.grid[0] * launch.block, 64 * 64 * 64);
+  expect_assembles(c.ptx);
+}
+
+// The stores may be to an operand's memory: loads that come behind them would wait.
+TEST(Ptx, ColumnsLoadWhatTheyStoreBefore) {
+  const std::string ptx = compile({R"(graph columns {
+    %x = input() {name="0"} : f16[401408,64]
+    %m = input() {name="1"} : f16[401408,64]
+    %y = mul(%x, %m)
+    %f = cast(%y) {to=f32}
+    %s = reduce_sum(%f) {axes=[0]}
+    output "0" = %y
+    output "1" = %s
+  })"})
+                              .ptx;
+  EXPECT_GE(count(ptx.substr(0, ptx.find("st.global")), "ld.global"), 2 * 3) << "three steps of two operands";
+  expect_assembles(ptx);
+}
+
+// What was computed again for a mask alone, and what is chosen among values of the low type.
+TEST(Ptx, MasksAndChoicesAreNotRounded) {
+  const std::string ptx = compile({R"(graph mask {
+    %x = input() {name="0"} : f32[65536]
+    %d = input() {name="1"} : f16[65536]
+    %h = cast(%x) {to=f16}
+    %r = relu(%h)
+    %w = cast(%r) {to=f32}
+    %z = constant() {value=f32[1](0)}
+    %zero = broadcast(%z) {shape=[65536]}
+    %m = less(%zero, %w)
+    %f = cast(%d) {to=f32}
+    %s = select(%m, %f, %zero)
+    %g = cast(%s) {to=f16}
+    %t = cast(%g) {to=f32}
+    %y = add(%t, %x)
+    output "0" = %y
+  })"})
+                              .ptx;
+  EXPECT_EQ(count(ptx, "cvt.rn"), 0) << ptx;
+  EXPECT_EQ(count(ptx, "max"), 1) << "of .maxntid";
+  expect_assembles(ptx);
+}
+
 TEST(Ptx, UnalignedRowsFallBackToSingleElements) {
   const Compiled c = compile({R"(graph odd {
     %x = input() {name="0"} : f16[4096,63]

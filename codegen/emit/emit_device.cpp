@@ -15,8 +15,9 @@ namespace {
 constexpr int64_t kWarp = 32;
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256, kScatterBlock = 128;
-constexpr int64_t kCachedElements = 32;      // of a row, kept in a thread's registers between phases
-constexpr int64_t kLastingValues = 72;       // sums of columns, and what all rows share, in a thread
+constexpr int64_t kCachedElements = 32;  // of a row, kept in a thread's registers between phases
+constexpr int64_t kLastingValues = 72;   // sums of columns, and what all rows share, in a thread
+constexpr int64_t kFewSums = 4, kManyLoads = 4;
 constexpr int64_t kLoadedTogether = 80;      // values that a thread's loads in flight bring
 constexpr int64_t kProcessors = 128;         // about as many as large GPUs have
 constexpr int64_t kSharedBytes = 32 * 1024;  // at most, for combining columns
@@ -53,9 +54,10 @@ unsigned choose_lanes(const Kernel& kernel) {
   for (const Store& s : kernel.stores) access(s.argument, s.index);
   if (strided) return 1;
   int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
-  // Points that stand together need registers of their own, and so do sums.
+  // Points that stand together need registers of their own, and so do sums and what all rows share. Many sums, as a
+  // filter's gradient, wait for arithmetic, which wide lanes do in fewer instructions.
   if (kernel.together > 2) lanes = std::min<int64_t>(lanes, 4);
-  const int64_t lasting = std::ssize(kernel.reductions) + shared;
+  const int64_t sums = std::ssize(kernel.reductions), lasting = sums + (sums > kFewSums ? 0 : shared);
   while (lanes > 1 && kernel.form == Kernel::Form::columns && lasting * lanes > kLastingValues) lanes /= 2;
   while (lanes > 1 && kernel.extent(lane) % lanes != 0) lanes /= 2;
   // Small tensors: rather more threads than wider ones. Columns get them by narrower tiles.
@@ -68,11 +70,7 @@ unsigned choose_lanes(const Kernel& kernel) {
 // Steps over memory that stand together, so that their loads, those that depend on `walked`, do not wait for each
 // other.
 int64_t steps_together(const Kernel& kernel, int64_t lanes, VariableSet walked, int64_t most) {
-  int64_t values = lanes;
-  for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)
-    if (kernel.expressions[id].kind == Expression::Kind::load && (kernel.expressions.variables(id) & walked))
-      values += lanes;
-  return std::clamp<int64_t>(kLoadedTogether / values, 1, most);
+  return std::clamp<int64_t>(kLoadedTogether / (lanes * (1 + loads_along(kernel, walked))), 1, most);
 }
 
 class DeviceKernel {
@@ -523,10 +521,12 @@ LaunchShape DeviceKernel::columns() {
   const bool stores_full = std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
                                        [](const Store& s) { return s.domain == Store::Domain::full; });
   if (stores_full) e().hoist_stores(Store::Domain::full, reduced);
-  // What is stored may lie over an operand, so that no later load could come before it.
+  // What is stored may lie over an operand, so that no later load could come before it. Where little is loaded, the
+  // registers of what is computed ahead cost more threads than the loads are worth.
+  const bool loads_first = stores_full && kernel_.together == 1 && loads_along(kernel_, reduced) >= kManyLoads;
   const auto enter = [&](llvm::Value* position) {
     e().bind_linear(kernel_.reduced, position);
-    if (stores_full) e().hoist(operands_of(kernel_, reductions), 0), e().hoist_stores(Store::Domain::full, 0);
+    if (loads_first) e().hoist(operands_of(kernel_, reductions), 0), e().hoist_stores(Store::Domain::full, 0);
   };
   Values sums =
       strided_loop(begin, end, height, ceil_div(length, height), initial_accumulators(e(), kernel_, reductions, lanes_),

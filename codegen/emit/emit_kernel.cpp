@@ -203,6 +203,13 @@ bool fits_32_bits(const Kernel& kernel) {
   return fits;
 }
 
+int64_t loads_along(const Kernel& kernel, VariableSet walked) {
+  int64_t loads = 0;
+  for (ExpressionId id = 0; id < kernel.expressions.size(); ++id)
+    loads += kernel.expressions[id].kind == Expression::Kind::load && (kernel.expressions.variables(id) & walked);
+  return loads;
+}
+
 VariableSet variables_of(const Kernel& kernel, std::span<const AtomId> variables) {
   VariableSet set = 0;
   for (AtomId v : variables) set |= kernel.space.atom(v).variables;

@@ -56,6 +56,8 @@ Values accumulate(ExpressionEmitter& emitter, const Kernel& kernel, const std::v
 llvm::Value* combine_lanes(ExpressionEmitter& emitter, const Reduction& reduction, llvm::Value* vector);
 // Whether indices of points and of elements do.
 bool fits_32_bits(const Kernel& kernel);
+// Loads whose place depends on `walked`.
+int64_t loads_along(const Kernel& kernel, VariableSet walked);
 VariableSet variables_of(const Kernel& kernel, std::span<const AtomId> variables);
 
 }  // namespace halfstep

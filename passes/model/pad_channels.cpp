@@ -11,7 +11,7 @@
 namespace halfstep {
 namespace {
 
-constexpr int64_t kImageChannels = 3, kPaddedChannels = 4;
+constexpr int64_t kColours = 3, kPaddedChannels = 4;
 
 bool is_made_by_a_kernel(const Graph& graph, Value v) {
   while (is_view(graph, graph.node(v))) v = graph.node(v).operands[0];
@@ -23,7 +23,7 @@ bool takes_padding(const Graph& graph, const std::vector<std::vector<NodeId>>& u
   const Value image = node.operands[0];
   const TensorType& x = graph.type(image);
   const auto is_image = [&](const NamedValue& o) { return o.value == image; };
-  return is_low(x.dtype) && x.shape.back() == kImageChannels && users[static_cast<size_t>(image.node)].size() == 1 &&
+  return is_low(x.dtype) && x.shape.back() == kColours && users[static_cast<size_t>(image.node)].size() == 1 &&
          is_made_by_a_kernel(graph, image) && std::ranges::none_of(graph.outputs(), is_image);
 }
 

@@ -151,12 +151,14 @@ void CudaExecutor::initialise_state() {
 }
 
 void CudaExecutor::capture() {
+  std::vector<LanePlan> plans;
+  for (const Program& program : model_.programs) plans.push_back(lanes_.plan(program));
   for (int s = 0; s < buffers_.slots(); ++s) {
     Slot& slot = slots_.emplace_back();
     slot.staging = PinnedMemory(buffers_.input_bytes());
     for (int p = 0; p < static_cast<int>(model_.programs.size()); ++p) {
       const int64_t bytes = buffers_.output_layout(p).bytes;
-      const LanePlan plan = lanes_.plan(program_at(p));
+      const LanePlan& plan = plans[static_cast<size_t>(p)];
       slot.graphs.emplace_back(compute_.stream, [&] {
         lanes_.enqueue(
             program_at(p), plan,

@@ -152,14 +152,18 @@ TEST(Ptx, ColumnsLoadWhatTheyStoreBefore) {
   const std::string ptx = compile({R"(graph columns {
     %x = input() {name="0"} : f16[401408,64]
     %m = input() {name="1"} : f16[401408,64]
-    %y = mul(%x, %m)
+    %a = input() {name="2"} : f16[401408,64]
+    %b = input() {name="3"} : f16[401408,64]
+    %p = mul(%x, %m)
+    %q = mul(%a, %b)
+    %y = add(%p, %q)
     %f = cast(%y) {to=f32}
     %s = reduce_sum(%f) {axes=[0]}
     output "0" = %y
     output "1" = %s
   })"})
                               .ptx;
-  EXPECT_GE(count(ptx.substr(0, ptx.find("st.global")), "ld.global"), 2 * 3) << "three steps of two operands";
+  EXPECT_GE(count(ptx.substr(0, ptx.find("st.global")), "ld.global"), 2 * 4) << "two steps of four operands";
   expect_assembles(ptx);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/clones.h"
 #include "base/error.h"
 
 namespace halfstep {
@@ -68,9 +69,9 @@ void resize_rows(const uint8_t* from, int64_t stride, int64_t rows, const Weight
 }
 
 // Weighted sums of rows, each `bytes` long.
-__attribute__((target_clones("avx2", "default"))) void sum_rows(const uint8_t* __restrict from, int64_t count,
-                                                                int64_t bytes, const int32_t* __restrict values,
-                                                                int32_t* __restrict sums, uint8_t* __restrict to) {
+HALFSTEP_CLONES("avx2", "default")
+void sum_rows(const uint8_t* __restrict from, int64_t count, int64_t bytes, const int32_t* __restrict values,
+              int32_t* __restrict sums, uint8_t* __restrict to) {
   for (int64_t x = 0; x < bytes; ++x) sums[x] = kHalf;
   for (int64_t i = 0; i < count; ++i)
     for (int64_t x = 0; x < bytes; ++x) sums[x] += from[i * bytes + x] * values[i];

@@ -5,12 +5,13 @@
 #include <bit>
 #include <cstring>
 
+#include "base/clones.h"
 #include "base/error.h"
 
 // The loops over integers are left to the compiler's vectoriser, which -O2 holds back.
 #pragma GCC optimize("O3")
 
-#define HALFSTEP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define HALFSTEP_ALL_CLONES HALFSTEP_CLONES("arch=x86-64-v4", "arch=x86-64-v3", "default")
 
 namespace halfstep {
 namespace {
@@ -42,11 +43,11 @@ void narrow_half(const float* from, uint16_t* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = half_from_float(from[i]);
 }
 
-HALFSTEP_CLONES void widen_bfloat16(const uint16_t* from, float* to, int64_t count) {
+HALFSTEP_ALL_CLONES void widen_bfloat16(const uint16_t* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(static_cast<uint32_t>(from[i]) << 16);
 }
 
-HALFSTEP_CLONES void narrow_bfloat16(const float* from, uint16_t* to, int64_t count) {
+HALFSTEP_ALL_CLONES void narrow_bfloat16(const float* from, uint16_t* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t bits = std::bit_cast<uint32_t>(from[i]);
     const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
@@ -55,11 +56,11 @@ HALFSTEP_CLONES void narrow_bfloat16(const float* from, uint16_t* to, int64_t co
   }
 }
 
-HALFSTEP_CLONES void relu_float(float* values, int64_t count) {
+HALFSTEP_ALL_CLONES void relu_float(float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) values[i] = values[i] < 0 ? 0 : values[i];
 }
 
-HALFSTEP_CLONES void relu_bfloat16(uint16_t* values, int64_t count) {
+HALFSTEP_ALL_CLONES void relu_bfloat16(uint16_t* values, int64_t count) {
   constexpr uint16_t kNegativeZero = 0x8000, kNegativeInfinity = 0xff80;
   for (int64_t i = 0; i < count; ++i)
     values[i] = values[i] > kNegativeZero && values[i] <= kNegativeInfinity ? 0 : values[i];

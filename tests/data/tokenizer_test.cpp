@@ -78,8 +78,9 @@ TEST_F(Tokenizers, OtherKindsAreRefusedByName) {
 }
 
 TEST_F(Tokenizers, DeeplyNestedFilesAreRefused) {
-  std::string inner = "null";
-  for (int i = 0; i < 200000; ++i) inner = R"({"type":"Sequence","processors":[)" + std::move(inner);
+  std::string inner;
+  for (int i = 0; i < 200000; ++i) inner += R"({"type":"Sequence","processors":[)";
+  inner += "null";
   for (int i = 0; i < 200000; ++i) inner += "]}";
   std::string text = recorded("byte_level")["tokenizer"].dump();
   text.insert(1, R"("post_processor":)" + inner + ",");

@@ -35,9 +35,9 @@ struct KernelLaunch {
   friend bool operator==(const KernelLaunch&, const KernelLaunch&) = default;
 };
 
-// c[i] = op(a[i]) @ op(b[i]) (+ addend[i]) (+ bias), row-major. op(a): [m, k], stored [k, m] if transpose_a; op(b):
-// [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n]; addend: as c, which it may be. Accumulates in fp32 (fp64
-// for f64) and rounds once. Batch strides in elements; 0 broadcasts an operand.
+// c[i] = relu(op(a[i]) @ op(b[i]) (+ addend[i]) (+ bias)), row-major; without `relu` the sum. op(a): [m, k], stored [k,
+// m] if transpose_a; op(b): [k, n], stored [n, k] if transpose_b; c: [m, n]; bias: [n]; addend: as c, which it may be.
+// Accumulates in fp32 (fp64 for f64) and rounds once. Batch strides in elements; 0 broadcasts an operand.
 struct Gemm {
   int64_t m = 0, n = 0, k = 0, batch = 1;
   bool transpose_a = false, transpose_b = false, relu = false;

@@ -8,18 +8,17 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "codegen/emit/emit_kernel.h"
+#include "codegen/kernel/columns_tile.h"
 
 namespace halfstep {
 namespace {
 
-constexpr int64_t kWarp = 32;
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
-constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kColumnsBlock = 256, kScatterBlock = 128;
+constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kScatterBlock = 128;
 constexpr int64_t kCachedElements = 32;  // of a row, kept in a thread's registers between phases
 constexpr int64_t kLastingValues = 72;   // sums of columns, and what all rows share, in a thread
 constexpr int64_t kFewSums = 4, kManyLoads = 4;
 constexpr int64_t kLoadedTogether = 80;      // values that a thread's loads in flight bring
-constexpr int64_t kProcessors = 128;         // about as many as large GPUs have
 constexpr int64_t kSharedBytes = 32 * 1024;  // at most, for combining columns
 constexpr int64_t kEnoughThreads = int64_t{1} << 16;
 constexpr int64_t kThreadsOfSteps = int64_t{1} << 19;  // at least, where a thread does several vectors: two waves
@@ -482,19 +481,15 @@ LaunchShape DeviceKernel::columns() {
   std::vector<AtomId> outer = kernel_.kept;
   outer.pop_back();
   const int64_t lane_vectors = kernel_.extent(lane_) / lanes_;
-  const auto power_of_two = [](int64_t n) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n))); };
-  int64_t width = std::min(kWarp, power_of_two(lane_vectors));
-  const auto blocks = [&] { return ceil_div(lane_vectors, width) * kernel_.points(outer); };
-  // Few columns: narrower tiles, for more processors and more threads to a column; two vectors are what memory moves.
-  while (width > 2 && blocks() < kProcessors) width /= 2;
+  const int64_t width = columns_width(lane_vectors, kernel_.points(outer));
   const std::vector<size_t> reductions = reductions_of_phase(kernel_, 0);
   int64_t bytes = 0;  // of shared memory for a warp
   for (size_t r : reductions) bytes += size_of(kernel_.reductions[r].dtype) * lanes_ * width;
   LaunchShape shape;
   shape.block = kColumnsBlock;
   while (shape.block > kWarp && shape.block / kWarp * bytes > kSharedBytes) shape.block /= 2;
-  shape.grid[0] = blocks();
   const int64_t height = shape.block / width, tiles = ceil_div(lane_vectors, width);
+  shape.grid[0] = tiles * kernel_.points(outer);
 
   llvm::Value *x = ir_.CreateURem(thread(), constant(width)), *y = ir_.CreateUDiv(thread(), constant(width));
   llvm::Value* vector = x;

@@ -1,13 +1,13 @@
 #include "codegen/kernel/schedule.h"
 
 #include <algorithm>
-#include <bit>
 #include <functional>
 #include <numeric>
 #include <set>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "codegen/kernel/columns_tile.h"
 #include "codegen/kernel/kernel_region.h"
 #include "ir/op.h"
 #include "ir/ops/families.h"
@@ -262,14 +262,12 @@ class Scheduler {
   }
 
   // Whether the threads of the GPU have so few positions each without chunks that a second launch, some two
-  // microseconds, would take longer than they do. Tiles as in emit_device.cpp.
+  // microseconds, would take longer than they do. Of vectors of eight lanes, and of full blocks.
   bool few_steps(const Kernel& k, int64_t positions) const {
     if (device_ == DeviceKind::cpu) return false;
-    constexpr int64_t kThreads = 256, kProcessors = 128, kWidest = 32, kNarrowest = 2, kLanes = 8, kFewSteps = 8;
-    const int64_t inner = k.extent(k.kept.back()), vectors = ceil_div(inner, kLanes), outer = kept_ / inner;
-    int64_t width = std::min(kWidest, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(vectors))));
-    while (width > kNarrowest && ceil_div(vectors, width) * outer < kProcessors) width /= 2;
-    return positions <= kFewSteps * (kThreads / width);
+    constexpr int64_t kLanes = 8, kFewSteps = 8;
+    const int64_t inner = k.extent(k.kept.back());
+    return positions <= kFewSteps * (kColumnsBlock / columns_width(ceil_div(inner, kLanes), kept_ / inner));
   }
 
   // Chunks of a row or column and the reduced elements they may have.
@@ -283,8 +281,8 @@ class Scheduler {
   // On the GPU as few as fill the processors, one to four blocks each: the partials are read again.
   ChunkRule column_chunks() const {
     if (device_ == DeviceKind::cpu) return {256 / ceil_div(kept_, 64), 16, 4096};
-    constexpr int64_t kProcessors = 128, kTile = 256, kStep = 2048;  // kStep: elements a block reads at once
-    const int64_t waves = (full_ / (kProcessors * kStep) + 4) / 8;   // of blocks with eight steps
+    constexpr int64_t kTile = 256, kStep = 2048;                    // kStep: elements a block reads at once
+    const int64_t waves = (full_ / (kProcessors * kStep) + 4) / 8;  // of blocks with eight steps
     const int64_t blocks = kProcessors * std::clamp<int64_t>(waves, 1, 4);
     return {blocks / ceil_div(kept_, kTile), kStep / std::min(kept_, kTile), 16384};
   }

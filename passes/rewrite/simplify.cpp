@@ -195,6 +195,15 @@ Value wide_scatter(const Context& c) {
   return c.builder.call("scatter", {zeros, scatter.operands[1], scatter.operands[2]}, scatter.attributes);
 }
 
+// Whether a slice only takes off what pad_channels or pad_classes put behind a weight, less than eight of an axis.
+bool cuts_padding(const Context& c, const Node& slice) {
+  const Shape& from = c.builder.shape(slice.operands[0]);
+  const Ints &starts = slice.attributes.ints("starts"), &limits = slice.attributes.ints("limits");
+  for (size_t i = 0; i < from.size(); ++i)
+    if (starts[i] != 0 || from[i] - limits[i] >= 8) return false;
+  return slice.attributes.ints("steps") == Ints(from.size(), 1);
+}
+
 // A weight's gradient on its way into the flat f32 arena, or into the table that a scatter adds to: the contraction
 // writes f32 itself, one rounding and one copy less. A padded weight's gradient is cut on that way. Activations that
 // are read as f32 stay low: they are stored, and other readers have the rounded value. What is added to a product has
@@ -203,7 +212,7 @@ Value wide_gradient(const Context& c) {
   const bool flat = is(c.node, "reshape") && c.node.results[0].shape.size() == 1;
   if (!flat && !is(c.node, "scatter")) return {};
   std::optional<Node> cut;
-  if (flat && is(c.maker(0), "slice")) cut = c.maker(0);
+  if (flat && is(c.maker(0), "slice") && cuts_padding(c, c.maker(0))) cut = c.maker(0);
   const Node& cast = cut ? c.builder.graph().node(cut->operands[0]) : c.maker(0);
   if (!is(cast, "cast")) return {};
   const Value low = cast.operands[0];

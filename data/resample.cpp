@@ -30,8 +30,8 @@ Weights weights_of(int64_t from, int64_t to) {
   std::vector<double> shares(static_cast<size_t>(weights.most));
   for (int64_t i = 0; i < to; ++i) {
     const double center = (static_cast<double>(i) + 0.5) * scale;
-    const int64_t first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0);
-    const int64_t count = std::min(static_cast<int64_t>(center + support + 0.5), from) - first;
+    const int64_t first = std::max<int64_t>(static_cast<int64_t>(std::floor(center - support + 0.5)), 0);
+    const int64_t count = std::min(static_cast<int64_t>(std::floor(center + support + 0.5)), from) - first;
     double sum = 0;
     for (int64_t j = 0; j < count; ++j) {
       const double distance = std::abs((static_cast<double>(j + first) - center + 0.5) * (1.0 / support));
@@ -41,7 +41,7 @@ Weights weights_of(int64_t from, int64_t to) {
     int32_t* values = weights.values.data() + i * weights.most;
     for (int64_t j = 0; j < count; ++j) {
       const double share = sum != 0 ? shares[static_cast<size_t>(j)] / sum : shares[static_cast<size_t>(j)];
-      values[j] = static_cast<int32_t>(0.5 + share * (1 << kFraction));
+      values[j] = static_cast<int32_t>(std::floor(0.5 + share * (1 << kFraction)));
     }
     weights.taps.push_back({first, count});
   }

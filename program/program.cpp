@@ -395,7 +395,8 @@ CallCost cost(const Step& step) {
       return {2.0 * g.batch * g.m * g.n * g.k, total(list) + (g.addend == g.c ? list[2].bytes : 0)};
     }
     CallCost operator()(const Convolution& c) const {
-      double multiplications = static_cast<double>(c.batch) * c.out_channels * (c.in_channels / c.groups);
+      const int64_t channels = c.in_channels / c.groups;  // it divides them
+      double multiplications = static_cast<double>(c.batch) * c.out_channels * static_cast<double>(channels);
       for (size_t i = 0; i < c.window.size(); ++i)
         multiplications *= static_cast<double>(c.window[i]) * static_cast<double>(c.out_spatial[i]);
       return {2 * multiplications, total(operands(c))};

@@ -18,6 +18,7 @@ build=$(bash tools/configure_sanitized.sh "$kind")
 cmake --build "$build" --target "${folders[@]/%/_test}"
 
 export ASAN_OPTIONS=strict_string_checks=1:detect_stack_use_after_return=1:quarantine_size_mb=16
+export LSAN_OPTIONS=suppressions=$PWD/tools/sanitize_leaks.txt:print_suppressions=0
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=suppressions=$PWD/tools/sanitize_threads.txt
 # Whole models, which the plain tests run too; limits of time and memory, which a sanitizer multiplies; libraries that are

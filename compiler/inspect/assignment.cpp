@@ -36,8 +36,9 @@ class Reader {
     }();
     if (file.is_discarded() || !file.is_object()) fail("it is no JSON object");
     if (!file.contains("schema_version") || file["schema_version"] != 1) fail("'schema_version' is not 1");
-    Assignment assignment{
-        title_of(text(file, "precision"), text(file, "preset"), text(file, "policy")), text(file, "model"), {}};
+    // One after the other: the first that is missing is told.
+    const std::string precision = text(file, "precision"), preset = text(file, "preset"), policy = text(file, "policy");
+    Assignment assignment{title_of(precision, preset, policy), text(file, "model"), {}};
     if (!file.contains("nodes") || !file["nodes"].is_array()) fail("it has no list 'nodes'");
     for (const json& node : file["nodes"]) {
       if (!node.is_object()) fail("an element of 'nodes' is no object");

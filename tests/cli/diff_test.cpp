@@ -77,7 +77,7 @@ TEST_F(Diff, SidesThatAreNothingAreRefused) {
   fail(1, {"diff", "torch", "halfstep"}, {"'torch' is a preset", "'halfstep' is a preset", "--model"});
   fail(1, {"diff", "trch", "m.onnx"}, {"'trch'", "'torch'"});
   fail(1, {"diff", "deep.json", "m.onnx"}, {"deep.json", "64 deep"});
-  fail(1, {"diff", "other.json", "m.onnx"}, {"other.json", "'policy'"});
+  fail(1, {"diff", "other.json", "m.onnx"}, {"other.json", "'precision'"});
   fail(2, {"diff", "m.onnx"}, {"two sides are compared: each a preset"});
 }
 

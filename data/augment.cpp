@@ -161,7 +161,7 @@ void change_contrast(Image& image, double factor) {
   const auto pixels = static_cast<size_t>(image.height * image.width);
   for (size_t i = 0; i < pixels; ++i)
     sum += image.channels == 1 ? image.pixels[i] : grey_of(image.pixels.data() + 3 * i);
-  const auto mean = static_cast<uint8_t>(static_cast<double>(sum) / static_cast<double>(pixels) + 0.5);
+  const auto mean = static_cast<uint8_t>(std::floor(static_cast<double>(sum) / static_cast<double>(pixels) + 0.5));
   for (uint8_t& value : image.pixels) value = blend(mean, value, static_cast<float>(factor));
 }
 

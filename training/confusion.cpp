@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -46,7 +47,7 @@ std::string cut(const std::string& text, size_t most) {
 
 // From white to a deep blue.
 std::string shade(double share) {
-  const auto mix = [&](int from, int to) { return from + static_cast<int>((to - from) * share + 0.5); };
+  const auto mix = [&](int from, int to) { return from + static_cast<int>(std::trunc((to - from) * share + 0.5)); };
   return fmt::format("#{:02x}{:02x}{:02x}", mix(255, 8), mix(255, 48), mix(255, 107));
 }
 

@@ -37,7 +37,8 @@ double along_cosine(double from, double to, double share) {
 double constant(const Schedule& s, const Length&, int64_t) { return s.learning_rate; }
 
 double stepped(const Schedule& s, const Length& length, int64_t step) {
-  return s.learning_rate * std::pow(s.gamma, static_cast<double>(step / length.steps_per_epoch / s.step_epochs));
+  const int64_t passed = step / length.steps_per_epoch / s.step_epochs;
+  return s.learning_rate * std::pow(s.gamma, static_cast<double>(passed));
 }
 
 double linear(const Schedule& s, const Length& length, int64_t step) {
@@ -57,7 +58,8 @@ double multistep(const Schedule& s, const Length& length, int64_t step) {
 
 // ExponentialLR
 double exponential(const Schedule& s, const Length& length, int64_t step) {
-  return s.learning_rate * std::pow(s.gamma, static_cast<double>(step / length.steps_per_epoch));
+  const int64_t epoch = step / length.steps_per_epoch;
+  return s.learning_rate * std::pow(s.gamma, static_cast<double>(epoch));
 }
 
 // PolynomialLR, to a last rate of its own

@@ -227,9 +227,8 @@ std::vector<Value> attention_inference(const ExpandContext& c) {
 
 // Multiplications and additions of `products` contractions over [queries, keys, depth].
 double contraction_cost(const TensorType& q, const TensorType& v, double products) {
-  return products *
-         static_cast<double>(q.element_count() + q.element_count() / std::max<int64_t>(1, q.shape[3]) * v.shape[3]) *
-         static_cast<double>(v.shape[2]);
+  const int64_t queries = q.element_count() / std::max<int64_t>(1, q.shape[3]);
+  return products * static_cast<double>(q.element_count() + queries * v.shape[3]) * static_cast<double>(v.shape[2]);
 }
 
 const OperandSpec kMask{"mask", OperandSpec::optional, OperandSpec::keep};

@@ -59,7 +59,8 @@ Value row_term(const Graph& graph, Value number, const Shape& shape, size_t axis
   }
   for (size_t i = 0; i < known.size(); ++i) {
     const auto at = static_cast<int64_t>(i);
-    if (known[i] != static_cast<double>(at / inner * row + at % inner)) return {};
+    const int64_t begin = at / inner * row;
+    if (known[i] != static_cast<double>(begin + at % inner)) return {};
   }
   return unknown;
 }

@@ -15,11 +15,11 @@ namespace {
 
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kScatterBlock = 128;
-constexpr int64_t kCachedElements = 32;  // of a row, kept in a thread's registers between phases
-constexpr int64_t kLastingValues = 72;   // sums of columns, and what all rows share, in a thread
-constexpr int64_t kFewSums = 4, kManyLoads = 4;
-constexpr int64_t kLoadedTogether = 80;      // values that a thread's loads in flight bring
-constexpr int64_t kSharedBytes = 32 * 1024;  // at most, for combining columns
+constexpr int64_t kCachedElements = 32;          // of a row, kept in a thread's registers between phases
+constexpr int64_t kLastingValues = 72;           // sums of columns, and what all rows share, in a thread
+constexpr int64_t kFewSums = 4, kManyLoads = 4;  // of a kernel of columns; loads of each position
+constexpr int64_t kLoadedTogether = 80;          // values that a thread's loads in flight bring
+constexpr int64_t kSharedBytes = 32 * 1024;      // at most, for combining columns
 constexpr int64_t kEnoughThreads = int64_t{1} << 16;
 constexpr int64_t kThreadsOfSteps = int64_t{1} << 19;  // at least, where a thread does several vectors: two waves
 constexpr int64_t kSharingSteps = 4, kPlainSteps = 2;

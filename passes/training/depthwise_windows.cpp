@@ -25,6 +25,14 @@ Attributes geometry(const Node& node, const Shape& filter) {
   return attributes;
 }
 
+// A convolution of one channel: the same as one of that channel once for each filter.
+bool is_of_one_channel(const Graph& graph, const Node& node) {
+  if (node.op->kernel != KernelKind::convolution || node.op->gradient != Gradient::none) return false;
+  const Shape& filter = graph.type(node.operands[1]).shape;
+  return node.attributes.integer("groups") == 1 && filter.back() == 1 &&
+         TensorType{DType::u8, filter}.element_count() <= kMostTapsOfOneChannel * filter.front();
+}
+
 }  // namespace
 
 bool is_depthwise(const Graph& graph, const Node& node) {
@@ -35,18 +43,6 @@ bool is_depthwise(const Graph& graph, const Node& node) {
   return node.attributes.integer("groups") == filter.front() && filter.back() == 1 &&
          TensorType{DType::u8, filter}.element_count() <= kMostTaps * filter.front();
 }
-
-namespace {
-
-// A convolution of one channel: the same as one of that channel once for each filter.
-bool is_of_one_channel(const Graph& graph, const Node& node) {
-  if (node.op->kernel != KernelKind::convolution || node.op->gradient != Gradient::none) return false;
-  const Shape& filter = graph.type(node.operands[1]).shape;
-  return node.attributes.integer("groups") == 1 && filter.back() == 1 &&
-         TensorType{DType::u8, filter}.element_count() <= kMostTapsOfOneChannel * filter.front();
-}
-
-}  // namespace
 
 Graph depthwise_windows(const Graph& graph) {
   return rewrite(graph, [&](Builder& b, const Node& node, std::span<const Value> operands) -> std::vector<Value> {

@@ -55,7 +55,7 @@ void check_fits(std::vector<Need> needs, const CompiledModel& model, const CudaD
                           readable(total), readable(device.free_bytes), device.name, largest));
 }
 
-// Whether outputs are nothing but written, by kernels. One that does not tell what it writes may read them.
+// Whether nothing but kernels that write outputs touches them. One that does not tell what it writes may only read.
 bool kernels_write_outputs(const Program& program) {
   return std::ranges::all_of(program.steps, [&](const Step& step) {
     const auto* launch = std::get_if<KernelLaunch>(&step.call);

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 if [ -z "${HALFSTEP:-}" ]; then
   bash tools/install.sh
-  bash tools/build.sh >&2
+  bash tools/build.sh halfstep_cli >&2
   HALFSTEP=build/bin/halfstep
 fi
 data=${DATA:-$(dirname "$(dpkg -L dataset-fashion-mnist | grep -m1 train-images)")}

@@ -14,7 +14,7 @@ if [ -z "${DATA:-}" ]; then
 fi
 if [ -z "${HALFSTEP:-}" ]; then
   bash tools/install.sh
-  bash tools/build.sh >&2
+  bash tools/build.sh halfstep_cli >&2
   HALFSTEP=build/bin/halfstep
 fi
 

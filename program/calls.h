@@ -72,6 +72,7 @@ std::string_view name(AttentionKind kind);
 // head h / (heads / key_heads). Of `operand`, f16 or bf16: q and dq [batch, queries, heads, depth], k and dk
 // [batch, keys, key_heads, depth], v and dv [batch, keys, key_heads, value_depth], y and dy
 // [batch, queries, heads, value_depth]. stats: f32[batch, heads, queries], the logarithms of the sums of exponentials.
+// Without k and v, q holds all three, [batch, queries, heads + 2 key_heads, depth], and dq all gradients.
 // forward: y and stats from q, k and v. backward: dq, dk and dv from all others; `deterministic` in the
 // same order each time, with memory for all scores.
 struct Attention {
@@ -80,8 +81,9 @@ struct Attention {
   double scale = 1;
   bool causal = false, deterministic = false;
   DType operand = DType::f16;
-  Ref q, k, v, y, stats;
-  std::optional<Ref> dy, dq, dk, dv;
+  Ref q, y, stats;
+  std::optional<Ref> k, v, dy, dq, dk, dv;
+  bool packed() const { return !k && !v; }
   friend bool operator==(const Attention&, const Attention&) = default;
 };
 

@@ -104,26 +104,31 @@ std::vector<MemoryUse> operands(const Attention& a) {
       "batch, heads, lengths and depths must be positive");
   expect(a.heads % a.key_heads == 0, "key_heads must divide heads");
   expect(is_low(a.operand), "f16 or bf16 operands expected");
-  const Shape q{a.batch, a.queries, a.heads, a.depth}, k{a.batch, a.keys, a.key_heads, a.depth},
-      v{a.batch, a.keys, a.key_heads, a.value_depth}, y{a.batch, a.queries, a.heads, a.value_depth};
+  expect(a.packed() ? a.queries == a.keys && a.depth == a.value_depth : a.k && a.v,
+         "k and v, or neither of them and one length and depth, expected");
+  const int64_t beside = a.packed() ? checked_mul(2, a.key_heads, "heads") : 0;
+  const Shape q{a.batch, a.queries, checked_add(a.heads, beside, "heads"), a.depth},
+      k{a.batch, a.keys, a.key_heads, a.depth}, v{a.batch, a.keys, a.key_heads, a.value_depth},
+      y{a.batch, a.queries, a.heads, a.value_depth};
   const bool backward = a.kind == AttentionKind::backward;
   const auto use = [&](const char* name, Ref ref, const Shape& shape, Access access) {
     return MemoryUse{name, ref, bytes_of(shape, a.operand, name), access};
   };
-  std::vector<MemoryUse> list{use("q", a.q, q, Access::read), use("k", a.k, k, Access::read),
-                              use("v", a.v, v, Access::read),
+  std::vector<MemoryUse> list{use("q", a.q, q, Access::read),
                               use("y", a.y, y, backward ? Access::read : Access::write)};
+  if (a.k) list.push_back(use("k", *a.k, k, Access::read));
+  if (a.v) list.push_back(use("v", *a.v, v, Access::read));
   list.push_back({"stats", a.stats, bytes_of(Shape{a.batch, a.heads, a.queries}, DType::f32, "stats"),
                   backward ? Access::read : Access::write});
-  const bool gradients = a.dy && a.dq && a.dk && a.dv;
-  expect(backward ? gradients : !a.dy && !a.dq && !a.dk && !a.dv,
+  expect(backward ? a.dy && a.dq && a.dk.has_value() == a.k.has_value() && a.dv.has_value() == a.v.has_value()
+                  : !a.dy && !a.dq && !a.dk && !a.dv,
          "dy, dq, dk and dv belong to backward, which needs them");
   expect(backward || !a.deterministic, "deterministic belongs to backward only");
   if (backward) {
     list.push_back(use("dy", *a.dy, y, Access::read));
     list.push_back(use("dq", *a.dq, q, Access::write));
-    list.push_back(use("dk", *a.dk, k, Access::write));
-    list.push_back(use("dv", *a.dv, v, Access::write));
+    if (a.dk) list.push_back(use("dk", *a.dk, k, Access::write));
+    if (a.dv) list.push_back(use("dv", *a.dv, v, Access::write));
   }
   return list;
 }

@@ -237,19 +237,26 @@ void Lowering::lower_attention(NodeId id) {
   const Node& n = node(id);
   const bool backward = n.op->gradient != Gradient::none;
   const size_t first = backward ? 3 : 0;  // of q, k and v
-  const Shape &q = graph_.type(n.operands[first]).shape, &k = graph_.type(n.operands[first + 1]).shape;
+  const int64_t key_heads = n.attributes.integer("key_heads");
   const auto at = [&](size_t operand) { return ref(operand_place(n.operands[operand])); };
   const auto result = [&](int32_t number) { return ref(places_.of_result({id, number})); };
   Attention a;
   a.kind = backward ? AttentionKind::backward : AttentionKind::forward;
-  a.batch = q[0], a.queries = q[1], a.heads = q[2], a.depth = q[3], a.keys = k[1], a.key_heads = k[2];
-  a.value_depth = graph_.type(n.operands[first + 2]).shape[3];
+  const Shape& q = graph_.type(n.operands[first]).shape;
+  a.batch = q[0], a.queries = a.keys = q[1], a.heads = q[2] - 2 * key_heads, a.depth = a.value_depth = q[3];
+  a.key_heads = key_heads;
   a.scale = n.attributes.number("scale"), a.causal = n.attributes.integer("causal") != 0;
   a.operand = graph_.type(n.operands[first]).dtype;
-  a.q = at(first), a.k = at(first + 1), a.v = at(first + 2);
+  a.q = at(first);
+  if (key_heads == 0) {
+    const Shape &k = graph_.type(n.operands[first + 1]).shape, &v = graph_.type(n.operands[first + 2]).shape;
+    a.keys = k[1], a.key_heads = k[2], a.value_depth = v[3];
+    a.k = at(first + 1), a.v = at(first + 2);
+  }
   if (backward) {
     a.deterministic = n.attributes.integer("deterministic") != 0;
-    a.dy = at(0), a.y = at(1), a.stats = at(2), a.dq = result(0), a.dk = result(1), a.dv = result(2);
+    a.dy = at(0), a.y = at(1), a.stats = at(2), a.dq = result(0);
+    if (a.k) a.dk = result(1), a.dv = result(2);
   } else {
     a.y = result(0), a.stats = result(1);
   }

@@ -16,8 +16,9 @@ namespace {
 constexpr size_t kOldest = 91000;
 
 std::string key_of(const Attention& a) {
-  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", name(a.kind), a.batch, a.heads, a.key_heads, a.queries,
-                     a.keys, a.depth, a.value_depth, a.scale, a.causal, a.deterministic, name(a.operand));
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}{}", name(a.kind), a.batch, a.heads, a.key_heads, a.queries,
+                     a.keys, a.depth, a.value_depth, a.scale, a.causal, a.deterministic, name(a.operand),
+                     a.packed() ? " packed" : "");
 }
 
 }  // namespace

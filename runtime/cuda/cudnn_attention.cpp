@@ -14,7 +14,7 @@ namespace {
 
 enum TensorId : int64_t { kQ = 1, kK, kV, kY, kStats, kDy, kDq, kDk, kDv, kQueryGradients, kRowSums, kFirstOther };
 
-// [batch, heads, length, depth] of what lies in memory as [batch, length, heads, depth].
+// [batch, heads, length, depth] of what lies in memory as [batch, length, `row` elements that begin with the heads].
 struct View {
   Shape sizes, strides;
   View exchanged() const {  // the last two axes
@@ -24,8 +24,8 @@ struct View {
   }
 };
 
-View sequences(int64_t batch, int64_t heads, int64_t length, int64_t depth) {
-  return {{batch, heads, length, depth}, {length * heads * depth, depth, heads * depth, 1}};
+View sequences(int64_t batch, int64_t heads, int64_t length, int64_t depth, int64_t row) {
+  return {{batch, heads, length, depth}, {length * row, depth, row, 1}};
 }
 
 View dense(const Shape& sizes) { return {sizes, {sizes[1] * sizes[2] * sizes[3], sizes[2] * sizes[3], sizes[3], 1}}; }
@@ -39,10 +39,14 @@ class AttentionGraph::Parts {
     parts_->reserve(256);  // references stay valid
     scores_ = dense({a_.batch, a_.heads, a_.queries, a_.keys});
     rows_ = dense({a_.batch, a_.heads, a_.queries, 1});
-    y_ = sequences(a_.batch, a_.heads, a_.queries, a_.value_depth);
-    q_ = sequences(a_.batch, a_.heads, a_.queries, a_.depth);
-    k_ = sequences(a_.batch, a_.key_heads, a_.keys, a_.depth);
-    v_ = sequences(a_.batch, a_.key_heads, a_.keys, a_.value_depth);
+    const int64_t packed = a_.packed() ? (a_.heads + 2 * a_.key_heads) * a_.depth : 0;
+    const auto view = [&](int64_t heads, int64_t length, int64_t depth) {
+      return sequences(a_.batch, heads, length, depth, packed > 0 ? packed : heads * depth);
+    };
+    y_ = sequences(a_.batch, a_.heads, a_.queries, a_.value_depth, a_.heads * a_.value_depth);
+    q_ = view(a_.heads, a_.queries, a_.depth);
+    k_ = view(a_.key_heads, a_.keys, a_.depth);
+    v_ = view(a_.key_heads, a_.keys, a_.value_depth);
     if (a_.kind == AttentionKind::forward)
       forward();
     else

@@ -90,7 +90,14 @@ AttentionAddresses StepCalls::addresses(int program, int slot, const Attention& 
   const auto at = [&](const std::optional<Ref>& ref) {
     return ref ? static_cast<void*>(buffers_.address(program, slot, *ref)) : nullptr;
   };
-  return {at(a.q), at(a.k), at(a.v), at(a.y), at(a.stats), at(a.dy), at(a.dq), at(a.dk), at(a.dv)};
+  AttentionAddresses found{at(a.q), at(a.k), at(a.v), at(a.y), at(a.stats), at(a.dy), at(a.dq), at(a.dk), at(a.dv)};
+  if (!a.packed()) return found;
+  const auto behind = [&](void* first, int64_t heads) {
+    return first ? static_cast<std::byte*>(first) + heads * a.depth * size_of(a.operand) : nullptr;
+  };
+  found.k = behind(found.q, a.heads), found.v = behind(found.q, a.heads + a.key_heads);
+  found.dk = behind(found.dq, a.heads), found.dv = behind(found.dq, a.heads + a.key_heads);
+  return found;
 }
 
 void StepCalls::enqueue(int program, int slot, size_t index, const DeviceLane& lane) {

@@ -45,6 +45,20 @@ TEST(AttentionStep, IsDescribedAndCounted) {
   EXPECT_EQ(dependencies(p), (std::vector<std::vector<size_t>>{{}, {0}}));
 }
 
+TEST(AttentionStep, TakesOperandsBesideEachOther) {
+  Program p = sample();
+  for (Step& step : p.steps) {
+    Attention& a = std::get<Attention>(step.call);
+    a.keys = a.queries, a.value_depth = a.depth;
+    a.k.reset(), a.v.reset(), a.dk.reset(), a.dv.reset();
+  }
+  check(p);
+  EXPECT_EQ(parse_program(print(p)), p);
+  EXPECT_EQ(cost(p.steps[0]).bytes, 2 * (2 * 5 * (4 + 2 + 2) * 8 + 2 * 5 * 4 * 8) + 4 * 2 * 4 * 5);
+  std::get<Attention>(p.steps[0].call).keys = 6;
+  EXPECT_THAT(error_of([&] { check(p); }), HasSubstr("k and v, or neither of them and one length and depth, expected"));
+}
+
 struct Bad {
   const char* what;
   void (*change)(Attention&);
@@ -68,6 +82,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Bad{"heads", [](Attention& a) { a.key_heads = 3; }, "key_heads must divide heads"},
                     Bad{"type", [](Attention& a) { a.operand = DType::f32; }, "f16 or bf16 operands expected"},
                     Bad{"gradients", [](Attention& a) { a.dk.reset(); }, "dy, dq, dk and dv belong to backward"},
+                    Bad{"parts", [](Attention& a) { a.k.reset(); }, "k and v, or neither of them"},
                     Bad{"forward", [](Attention& a) { a.kind = AttentionKind::forward; },
                         "dy, dq, dk and dv belong to backward"},
                     Bad{"overlap", [](Attention& a) { a.dq = a.q; }, "'dq' overlaps 'q'"},

@@ -35,8 +35,8 @@ void for_each_ref(Step& step, Visit&& visit) {
       if (c.bias) f(*c.bias);
     }
     void operator()(Attention& c) const {
-      f(c.q), f(c.k), f(c.v), f(c.y), f(c.stats);
-      for (std::optional<Ref>* ref : {&c.dy, &c.dq, &c.dk, &c.dv})
+      f(c.q), f(c.y), f(c.stats);
+      for (std::optional<Ref>* ref : {&c.k, &c.v, &c.dy, &c.dq, &c.dk, &c.dv})
         if (*ref) f(**ref);
     }
     void operator()(Recurrent& c) const {

@@ -208,18 +208,21 @@ Lane Lane::fused(Lane factor, Lane addend) const {
   return with(ir_->CreateIntrinsic(llvm::Intrinsic::fma, {value_->getType()}, {value_, factor.value_, addend.value_}));
 }
 
-// e^x = 2^y + 2^y e ln 2, where y is x log2(e) in f32 and e what that lost. The GPU's 2^y has an error of 2^-22.5 and
-// keeps subnormals. The upper bound is the least f32 whose 2^y is infinite: there e is positive, and the sum no NaN.
+// e^x = 2^n 2^f, where n is the integer next to x log2(e), but not below -126 or above 126: beyond them f takes the
+// rest, so that 2^n is a normal number and the product infinite, 0, subnormal or NaN where e^x is. The GPU's 2^f has an
+// error of 2^-22.5.
 Lane emit_device_exp(Lane x) {
-  constexpr double kLog2e = 0x1.715476p+0, kLog2eLow = std::numbers::log2e - kLog2e, kOverflows = 0x1.62e43p+6;
+  constexpr double kLog2e = 0x1.715476p+0, kLog2eLow = std::numbers::log2e - kLog2e, kMost = 87.25;
+  constexpr double kBias = 127;  // of an exponent
   const auto bound = [&](llvm::Intrinsic::ID id, Lane a, double b) {
     return a.with(a.ir().CreateBinaryIntrinsic(id, a.value(), a.constant(b).value()));
   };
-  const Lane bounded = bound(llvm::Intrinsic::maximum, bound(llvm::Intrinsic::minimum, x, kOverflows), -104);
-  const Lane y = bounded * kLog2e;
-  const Lane lost = bounded.fused(x.constant(kLog2eLow), bounded.fused(x.constant(kLog2e), y * -1.0));
-  const Lane power = each_lane(y, llvm::Intrinsic::nvvm_ex2_approx_f);
-  return power.fused(lost * std::numbers::ln2, power);
+  const Lane bounded = bound(llvm::Intrinsic::maxnum, bound(llvm::Intrinsic::minnum, x, kMost), -kMost);
+  const Lane shifted = bounded.fused(x.constant(kLog2e), x.constant(kFloatShifter + kBias));
+  const Lane n = shifted - (kFloatShifter + kBias);
+  const Lane f = x.fused(x.constant(kLog2eLow), x.fused(x.constant(kLog2e), n * -1.0));
+  const Lane scale = x.from_bits(x.ir().CreateShl(shifted.bits(), x.integer(23)));
+  return each_lane(f, llvm::Intrinsic::nvvm_ex2_approx_ftz_f) * scale;
 }
 
 // x = n ln 2 + r; e^r = 1 + r + r^2 P(r), minimax to 2^-28. 2^n is applied in two factors, so that results may be
@@ -293,6 +296,28 @@ Lane emit_erf(Lane x) {
   const Lane bounded = select(a > 3.95, x.constant(3.95), a);
   const Lane large = 1.0 - emit_exp(polynomial(bounded, g) * -1.0);
   return select(a < 0.92, small, with_sign_of(large, x));
+}
+
+Lane emit_logistic(Lane x) { return reciprocal_of_large(emit_exp(x * -1.0) + 1.0); }
+
+// The tail beyond |x| is 2^G(|x|). G is minimax for the tail on [0, 6], to 2^-26, and falls for ever behind; where the
+// host takes e^G, its coefficients are in units of log2(e).
+Lane emit_normal_distribution(Lane x) {
+  std::array g{-1.0,           -1.15110572,     -0.459202005,    -0.0525199081,
+               0.00710457651,  -0.000173501035, -0.000169029285, 3.53616833e-05,
+               -2.46718202e-06};
+  const bool device = x.device() == DeviceKind::cuda;
+  if (!device)
+    for (double& c : g) c *= std::numbers::ln2;
+  const Lane exponent = polynomial(magnitude(x), g);
+  const Lane tail = device ? each_lane(exponent, llvm::Intrinsic::nvvm_ex2_approx_ftz_f) : emit_exp(exponent);
+  return select(x < 0.0, tail, 1.0 - tail);
+}
+
+Lane emit_normal_density(Lane x) {
+  constexpr double kMost = std::numbers::inv_sqrtpi / std::numbers::sqrt2;
+  if (x.device() == DeviceKind::cpu) return emit_exp(x * x * -0.5) * kMost;
+  return each_lane(x * x * (std::numbers::log2e * -0.5), llvm::Intrinsic::nvvm_ex2_approx_ftz_f) * kMost;
 }
 
 // 2^(y log2 |x|) in double: log2 from the series of atanh(s), s = (m - 1) / (m + 1), and 2^f from that of exp, both to

@@ -151,9 +151,11 @@ Shape output_shape(const Shape& x, const Shape& w, const Attributes& attributes)
   const int64_t groups = attributes.integer("groups");
   expect(spatial.size() == window.size() && spatial.size() <= 3,
          "x " + to_string(x) + " and w " + to_string(w) + " differ in rank");
-  expect(groups > 0 && x.back() == checked_mul(w.back(), groups, "channels") && w.front() % groups == 0,
+  expect(groups > 0, "groups must be positive");
+  const int64_t taken = checked_mul(w.back(), groups, "channels");
+  expect(x.back() == taken && w.front() % groups == 0,
          "x " + to_string(x) + " has " + std::to_string(x.back()) + " channels; w " + to_string(w) + " in " +
-             std::to_string(groups) + " groups takes " + std::to_string(w.back() * groups));
+             std::to_string(groups) + " groups takes " + std::to_string(taken));
   const ops::WindowGeometry g = ops::window_geometry(attributes, window);
   Shape y{x.front()};
   for (size_t i = 0; i < spatial.size(); ++i) y.push_back(g.output_size(i, spatial[i]));

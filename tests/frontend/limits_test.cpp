@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include <ctime>
 
 #include "test_model.h"
@@ -183,6 +185,10 @@ TEST(Limits, SizesThatOverflowAreRefusedByName) {
   convolution.input("x", {1, 1, 4}).weight("w", ramp({1, 1, 2}));
   convolution.node("Conv", {"x", "w"}, {"y"}, {{"pads", Ints{INT64_MAX, INT64_MAX}}}, "big").output("y");
   EXPECT_THAT(import_error(convolution), HasSubstr("'big'"));
+  TestModel groups;
+  groups.input("x", {1, 2, 4}).weight("w", ramp({2, 2, 2}));
+  groups.node("Conv", {"x", "w"}, {"y"}, {{"group", std::numeric_limits<int64_t>::min()}}, "big").output("y");
+  EXPECT_THAT(import_error(groups), HasSubstr("'big'"));
   TestModel outer;  // [2^40, 1] + [1, 2^40]
   outer.input("x", {1}).weight("s", ints({2}, {double(huge), 1})).weight("t", ints({2}, {1, double(huge)}));
   outer.node("Expand", {"x", "s"}, {"a"}).node("Expand", {"x", "t"}, {"b"}).node("Add", {"a", "b"}, {"y"}, {}, "big");

@@ -1,6 +1,7 @@
 #include "ir/interpret.h"
 
 #include <cmath>
+#include <numbers>
 
 #include "base/error.h"
 #include "ir/builder.h"
@@ -37,6 +38,12 @@ class DoubleArithmetic final : public ScalarArithmetic {
         return constant(std::tanh(v));
       case ScalarOp::error_function:
         return constant(std::erf(v));
+      case ScalarOp::logistic:
+        return constant(1 / (1 + std::exp(-v)));
+      case ScalarOp::normal_distribution:
+        return constant(std::erfc(-v / std::numbers::sqrt2) / 2);
+      case ScalarOp::normal_density:
+        return constant(std::exp(v * v / -2) * std::numbers::inv_sqrtpi / std::numbers::sqrt2);
       case ScalarOp::round_down:
         return constant(std::floor(v));
       case ScalarOp::round_up:

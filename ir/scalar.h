@@ -11,6 +11,7 @@ namespace halfstep {
 enum class ScalarOp : uint8_t {
   // clang-format off
   negate, absolute, square_root, exponential, logarithm, sine, cosine, hyperbolic_tangent, error_function,
+  logistic, normal_distribution, normal_density,
   round_down, round_up, round_even, logical_not,                                                             // one operand
   add, subtract, multiply, divide, power, maximum, minimum, equal, less, less_equal, logical_and, logical_or,  // two
   remainder  // two; exact and of the first's sign, as fmod
@@ -67,6 +68,9 @@ inline Scalar sin(Scalar x) { return x.arithmetic->unary(ScalarOp::sine, x); }
 inline Scalar cos(Scalar x) { return x.arithmetic->unary(ScalarOp::cosine, x); }
 inline Scalar tanh(Scalar x) { return x.arithmetic->unary(ScalarOp::hyperbolic_tangent, x); }
 inline Scalar erf(Scalar x) { return x.arithmetic->unary(ScalarOp::error_function, x); }
+inline Scalar logistic(Scalar x) { return x.arithmetic->unary(ScalarOp::logistic, x); }
+inline Scalar normal_cdf(Scalar x) { return x.arithmetic->unary(ScalarOp::normal_distribution, x); }
+inline Scalar normal_density(Scalar x) { return x.arithmetic->unary(ScalarOp::normal_density, x); }
 inline Scalar floor(Scalar x) { return x.arithmetic->unary(ScalarOp::round_down, x); }
 inline Scalar ceil(Scalar x) { return x.arithmetic->unary(ScalarOp::round_up, x); }
 inline Scalar round_even(Scalar x) { return x.arithmetic->unary(ScalarOp::round_even, x); }

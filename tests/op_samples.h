@@ -47,6 +47,8 @@ inline const std::vector<OpSample>& op_samples() {
       {"atanh", "{f}[3,5]", "", -0.9, 0.9},
       {"round_through", "{f}[3,5]", "", -9, 9},
       {"softplus", "{f}[3,5]", "", -6, 6},
+      {"normal_cdf", "{f}[3,5]", "", -4, 4},
+      {"normal_density", "{f}[3,5]", "", -4, 4},
       {"gelu", "{f}[3,5]", "", -4, 4},
       {"gelu_tanh", "{f}[3,5]", "", -4, 4},
       {"silu", "{f}[3,5]", "", -4, 4},

@@ -487,11 +487,16 @@ LaunchShape DeviceKernel::columns() {
                                        [](const Store& s) { return s.domain == Store::Domain::full; });
   if (stores_full) e().hoist_stores(Store::Domain::full, reduced);
   // What is stored may lie over an operand, so that no later load could come before it. Where little is loaded, the
-  // registers of what is computed ahead cost more threads than the loads are worth.
-  const bool loads_first = stores_full && kernel_.together == 1 && loads_along(kernel_, reduced) >= kManyLoads;
+  // registers of what is computed ahead would cost more threads than that is worth: there the loads alone come first.
+  const bool ahead = stores_full && kernel_.together == 1;
+  const bool computes_first = ahead && loads_along(kernel_, reduced) >= kManyLoads;
+  const bool loads_first = ahead && !computes_first && kernel_.folds.empty();
   const auto enter = [&](llvm::Value* position) {
     e().bind_linear(kernel_.reduced, position);
-    if (loads_first) e().hoist(operands_of(kernel_, reductions), 0), e().hoist_stores(Store::Domain::full, 0);
+    if (computes_first) e().hoist(operands_of(kernel_, reductions), 0), e().hoist_stores(Store::Domain::full, 0);
+    for (ExpressionId id = 0; loads_first && id < kernel_.expressions.size(); ++id)
+      if (kernel_.expressions[id].kind == Expression::Kind::load && (kernel_.expressions.variables(id) & reduced))
+        e().emit(id);
   };
   Values sums =
       strided_loop(begin, end, height, ceil_div(length, height), initial_accumulators(e(), kernel_, reductions, lanes_),

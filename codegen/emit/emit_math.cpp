@@ -302,6 +302,28 @@ Lane emit_erf(Lane x) {
   return select(a < 0.92, small, with_sign_of(large, x));
 }
 
+Lane emit_logistic(Lane x) { return reciprocal_of_large(emit_exp(x * -1.0) + 1.0); }
+
+// The tail beyond |x| is 2^G(|x|). G is minimax for the tail on [0, 6], to 2^-26, and falls for ever behind; where the
+// host takes e^G, its coefficients are in units of log2(e).
+Lane emit_normal_distribution(Lane x) {
+  std::array g{-1.0,           -1.15110572,     -0.459202005,    -0.0525199081,
+               0.00710457651,  -0.000173501035, -0.000169029285, 3.53616833e-05,
+               -2.46718202e-06};
+  const bool device = x.device() == DeviceKind::cuda;
+  if (!device)
+    for (double& c : g) c *= std::numbers::ln2;
+  const Lane exponent = polynomial(magnitude(x), g);
+  const Lane tail = device ? each_lane(llvm::Intrinsic::nvvm_ex2_approx_ftz_f, {exponent}) : emit_exp(exponent);
+  return select(x < 0.0, tail, 1.0 - tail);
+}
+
+Lane emit_normal_density(Lane x) {
+  constexpr double kMost = std::numbers::inv_sqrtpi / std::numbers::sqrt2;
+  if (x.device() == DeviceKind::cpu) return emit_exp(x * x * -0.5) * kMost;
+  return each_lane(llvm::Intrinsic::nvvm_ex2_approx_ftz_f, {x * x * (std::numbers::log2e * -0.5)}) * kMost;
+}
+
 // 2^(y log2 |x|) in double: log2 from the series of atanh(s), s = (m - 1) / (m + 1), and 2^f from that of exp, both to
 // below 2^-35 of the result. Special cases as in C.
 Lane emit_pow(Lane x, Lane y) {

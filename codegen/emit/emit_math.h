@@ -1,7 +1,7 @@
 // Elementary functions of f32 as arithmetic on scalars or vectors, without calls: the same code on the host and on the
 // GPU, but for the powers of two and reciprocals that a GPU has instructions for. Straight-line, but that sine,
 // cosine and remainder end in another block, behind a branch for huge numbers. Errors are below 2.5 units in the last
-// place; subnormals, infinities and NaN are kept.
+// place, those of the normal distribution and density below 2^-22; subnormals, infinities and NaN are kept.
 #pragma once
 
 #include <llvm/IR/IRBuilder.h>
@@ -52,6 +52,9 @@ Lane emit_sin(Lane x);
 Lane emit_cos(Lane x);
 Lane emit_tanh(Lane x);
 Lane emit_erf(Lane x);
+Lane emit_logistic(Lane x);  // 1 / (1 + e^-x); below f32's normal numbers it may be 0
+Lane emit_normal_distribution(Lane x);
+Lane emit_normal_density(Lane x);
 Lane emit_pow(Lane x, Lane y);
 Lane emit_remainder(Lane x, Lane y);  // exact, as fmod
 

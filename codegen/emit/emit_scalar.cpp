@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numbers>
 #include <string>
 
 #include "base/error.h"
@@ -195,9 +196,27 @@ llvm::Value* ScalarEmitter::floating_unary(ScalarOp op, DType dtype, llvm::Value
       return function(emit_tanh, "tanh");
     case ScalarOp::error_function:
       return function(emit_erf, "erf");
+    case ScalarOp::logistic:
+    case ScalarOp::normal_distribution:
+    case ScalarOp::normal_density:
+      return distribution(op, dtype, x);
     default:
       throw InternalError("not a unary scalar op");
   }
+}
+
+// Of f64 the C library has none.
+llvm::Value* ScalarEmitter::distribution(ScalarOp op, DType dtype, llvm::Value* x) {
+  const Lane v(ir_, x, device_);
+  if (dtype != DType::f64)
+    return (op == ScalarOp::logistic              ? emit_logistic(v)
+            : op == ScalarOp::normal_distribution ? emit_normal_distribution(v)
+                                                  : emit_normal_density(v))
+        .value();
+  const auto library = [&](const char* function, Lane of) { return v.with(call_library(function, {{of.value()}})); };
+  if (op == ScalarOp::logistic) return (1.0 / (library("exp", v * -1.0) + 1.0)).value();
+  if (op == ScalarOp::normal_distribution) return (library("erfc", v * (std::numbers::sqrt2 / -2)) * 0.5).value();
+  return (library("exp", v * v * -0.5) * (std::numbers::inv_sqrtpi / std::numbers::sqrt2)).value();
 }
 
 llvm::Value* ScalarEmitter::binary(ScalarOp op, DType dtype, llvm::Value* x, llvm::Value* y) {

@@ -62,6 +62,7 @@ class ScalarEmitter final : public ScalarArithmetic {
   llvm::Value* integer_like(llvm::Value* x, int64_t number);
 
   llvm::Value* floating_unary(ScalarOp op, DType dtype, llvm::Value* x);
+  llvm::Value* distribution(ScalarOp op, DType dtype, llvm::Value* x);
   llvm::Value* floating_binary(ScalarOp op, DType dtype, llvm::Value* x, llvm::Value* y);
   llvm::Value* integer_binary(ScalarOp op, DType dtype, llvm::Value* x, llvm::Value* y);
   llvm::Value* integer_divide(DType dtype, llvm::Value* x, llvm::Value* y);

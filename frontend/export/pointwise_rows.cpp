@@ -1,6 +1,7 @@
 // Pointwise ops: one ONNX operator where the IR's row names it, else the scalar body written as ONNX nodes.
 #include <algorithm>
 #include <array>
+#include <numbers>
 
 #include "base/error.h"
 #include "frontend/export/operator_rows.h"
@@ -44,8 +45,10 @@ class BodyWriter final : public ScalarArithmetic {
   Scalar constant(double value) override { return carry(onnx_.scalar(type_, value)); }
 
   Scalar unary(ScalarOp op, Scalar x) override {
-    constexpr std::array<std::string_view, 13> names{"Neg",  "Abs", "Sqrt",  "Exp",  "Log",   "Sin", "Cos",
-                                                     "Tanh", "Erf", "Floor", "Ceil", "Round", "Not"};
+    if (op == ScalarOp::normal_distribution) return (erf(x * (std::numbers::sqrt2 / 2)) + 1.0) * 0.5;
+    if (op == ScalarOp::normal_density) return exp(x * x * -0.5) * (std::numbers::inv_sqrtpi / std::numbers::sqrt2);
+    constexpr std::array<std::string_view, 16> names{"Neg", "Abs",     "Sqrt", "Exp", "Log",   "Sin",  "Cos",   "Tanh",
+                                                     "Erf", "Sigmoid", "",     "",    "Floor", "Ceil", "Round", "Not"};
     return carry(onnx_.unary(names[static_cast<size_t>(op)], value(x)));
   }
 
@@ -131,24 +134,26 @@ std::vector<OnnxValue> remainder(const ExportContext& c) {
 }
 
 constexpr ExportRow kRows[] = {
-    {"neg", one_to_one},      {"abs", one_to_one},          {"relu", one_to_one},
-    {"exp", one_to_one},      {"expm1", from_body},         {"log", one_to_one},
-    {"sqrt", one_to_one},     {"rsqrt", from_body},         {"reciprocal", one_to_one},
-    {"tanh", one_to_one},     {"sigmoid", one_to_one},      {"erf", one_to_one},
-    {"sin", one_to_one},      {"cos", one_to_one},          {"tan", one_to_one},
-    {"asin", one_to_one},     {"acos", one_to_one},         {"atan", one_to_one},
-    {"sinh", one_to_one},     {"cosh", one_to_one},         {"asinh", one_to_one},
-    {"acosh", one_to_one},    {"atanh", one_to_one},        {"softplus", from_body},  // engines lose its tail
-    {"gelu", from_body},      {"gelu_tanh", from_body},     {"silu", from_body},
-    {"mish", from_body},      {"round_through", from_body}, {"floor", one_to_one},
-    {"ceil", one_to_one},     {"round", one_to_one},        {"sign", one_to_one},
-    {"is_finite", is_finite}, {"is_nan", one_to_one},       {"not", one_to_one},
-    {"cast", cast},           {"add", one_to_one},          {"accumulate", from_body},
-    {"sub", one_to_one},      {"mul", one_to_one},          {"product", from_body},
-    {"div", one_to_one},      {"pow", from_body},           {"fmod", remainder},
-    {"max", from_body},       {"min", from_body},           {"eq", comparison},
-    {"less", comparison},     {"less_equal", comparison},   {"and", one_to_one},
-    {"or", one_to_one},       {"select", select},
+    {"neg", one_to_one},          {"abs", one_to_one},       {"relu", one_to_one},
+    {"exp", one_to_one},          {"expm1", from_body},      {"log", one_to_one},
+    {"sqrt", one_to_one},         {"rsqrt", from_body},      {"reciprocal", one_to_one},
+    {"tanh", one_to_one},         {"sigmoid", one_to_one},   {"erf", one_to_one},
+    {"sin", one_to_one},          {"cos", one_to_one},       {"tan", one_to_one},
+    {"asin", one_to_one},         {"acos", one_to_one},      {"atan", one_to_one},
+    {"sinh", one_to_one},         {"cosh", one_to_one},      {"asinh", one_to_one},
+    {"acosh", one_to_one},        {"atanh", one_to_one},     {"softplus", from_body},  // engines lose its tail
+
+    {"gelu", from_body},          {"normal_cdf", from_body}, {"normal_density", from_body},
+    {"gelu_tanh", from_body},     {"silu", from_body},       {"mish", from_body},
+    {"round_through", from_body}, {"floor", one_to_one},     {"ceil", one_to_one},
+    {"round", one_to_one},        {"sign", one_to_one},      {"is_finite", is_finite},
+    {"is_nan", one_to_one},       {"not", one_to_one},       {"cast", cast},
+    {"add", one_to_one},          {"accumulate", from_body}, {"sub", one_to_one},
+    {"mul", one_to_one},          {"product", from_body},    {"div", one_to_one},
+    {"pow", from_body},           {"fmod", remainder},       {"max", from_body},
+    {"min", from_body},           {"eq", comparison},        {"less", comparison},
+    {"less_equal", comparison},   {"and", one_to_one},       {"or", one_to_one},
+    {"select", select},
 };
 
 }  // namespace

@@ -72,25 +72,34 @@ std::vector<Value> erf_vjp(const VjpContext& c) {
   return {b.mul(dy(c), b.mul(gaussian, 2 * std::numbers::inv_sqrtpi))};
 }
 
+std::vector<Value> normal_cdf_vjp(const VjpContext& c) {
+  return {c.builder.mul(dy(c), c.builder.unary("normal_density", x(c)))};
+}
+
+std::vector<Value> normal_density_vjp(const VjpContext& c) {
+  return {c.builder.unary("neg", c.builder.mul(dy(c), c.builder.mul(x(c), y(c))))};
+}
+
 // d/dx x Φ(x) = Φ(x) + x φ(x).
 std::vector<Value> gelu_vjp(const VjpContext& c) {
   Builder& b = c.builder;
   const Value v = x(c);
-  const Value cdf = b.mul(b.add(b.unary("erf", b.mul(v, std::numbers::sqrt2 / 2)), 1), 0.5);
-  const Value density = b.mul(b.unary("exp", b.mul(b.mul(v, v), -0.5)), std::numbers::inv_sqrtpi / std::numbers::sqrt2);
-  return {b.mul(dy(c), b.add(cdf, b.mul(v, density)))};
+  return {b.mul(dy(c), b.add(b.unary("normal_cdf", v), b.mul(v, b.unary("normal_density", v))))};
 }
 
 constexpr double kGeluScale = 0.7978845608028654;  // sqrt(2 / pi)
 constexpr double kGeluCubic = 0.044715;            // Hendrycks and Gimpel 2016
 
+// (1 + tanh u) / 2 is the logistic function of 2 u.
 std::vector<Value> gelu_tanh_vjp(const VjpContext& c) {
   Builder& b = c.builder;
   const Value v = x(c), square = b.mul(v, v);
-  const Value t = b.unary("tanh", b.mul(b.mul(v, b.add(b.mul(square, kGeluCubic), 1)), kGeluScale));
-  const Value inner = b.mul(b.add(b.mul(square, 3 * kGeluCubic), 1), kGeluScale);
-  const Value slope = b.mul(b.mul(b.sub(b.constant_like(t, 1), b.mul(t, t)), inner), v);
-  return {b.mul(dy(c), b.mul(b.add(b.add(t, 1), slope), 0.5))};
+  const auto scaled = [&](double times) {  // 2 sqrt(2 / pi) (1 + times 0.044715 x^2)
+    return b.add(b.mul(square, 2 * kGeluScale * kGeluCubic * times), 2 * kGeluScale);
+  };
+  const Value s = b.unary("sigmoid", b.mul(v, scaled(1)));
+  const Value slope = b.mul(b.mul(s, b.sub(b.constant_like(s, 1), s)), b.mul(v, scaled(3)));
+  return {b.mul(dy(c), b.add(s, slope))};
 }
 
 std::vector<Value> silu_vjp(const VjpContext& c) {
@@ -262,7 +271,6 @@ Op logical(std::string_view name, std::string_view onnx, std::vector<OperandSpec
           .body = body};
 }
 
-Scalar sigmoid_of(Scalar v) { return 1.0 / (exp(-v) + 1.0); }
 Scalar number(Scalar like, double value) { return like.arithmetic->constant(value); }
 
 // log(1 + u) to full precision for small u: what 1 + u rounds away is put back by the quotient (Kahan).
@@ -374,8 +382,7 @@ const std::vector<Op> kOps{
     unary(
         "tanh", "Tanh", Precision::follow, [](const Attributes&, Args a) { return tanh(a[0]); }, tanh_vjp),
     unary(
-        "sigmoid", "Sigmoid", Precision::follow, [](const Attributes&, Args a) { return sigmoid_of(a[0]); },
-        sigmoid_vjp),
+        "sigmoid", "Sigmoid", Precision::follow, [](const Attributes&, Args a) { return logistic(a[0]); }, sigmoid_vjp),
     unary(
         "erf", "Erf", Precision::follow, [](const Attributes&, Args a) { return erf(a[0]); }, erf_vjp),
     unary(
@@ -401,16 +408,21 @@ const std::vector<Op> kOps{
           return {c.builder.mul(dy(c), c.builder.unary("sigmoid", x(c)))};
         }),
     unary(
-        "gelu", "", Precision::follow,
-        [](const Attributes&, Args a) { return a[0] * 0.5 * (erf(a[0] * (std::numbers::sqrt2 / 2)) + 1.0); }, gelu_vjp),
+        "normal_cdf", "", Precision::follow, [](const Attributes&, Args a) { return normal_cdf(a[0]); },
+        normal_cdf_vjp),
+    unary(
+        "normal_density", "", Precision::follow, [](const Attributes&, Args a) { return normal_density(a[0]); },
+        normal_density_vjp),
+    unary(
+        "gelu", "", Precision::follow, [](const Attributes&, Args a) { return a[0] * normal_cdf(a[0]); }, gelu_vjp),
     unary(
         "gelu_tanh", "", Precision::follow,
         [](const Attributes&, Args a) {
-          return a[0] * 0.5 * (tanh(a[0] * kGeluScale * (a[0] * a[0] * kGeluCubic + 1.0)) + 1.0);
+          return a[0] * logistic(a[0] * (a[0] * a[0] * (2 * kGeluScale * kGeluCubic) + 2 * kGeluScale));
         },
         gelu_tanh_vjp),
     unary(
-        "silu", "", Precision::follow, [](const Attributes&, Args a) { return a[0] * sigmoid_of(a[0]); }, silu_vjp),
+        "silu", "", Precision::follow, [](const Attributes&, Args a) { return a[0] * logistic(a[0]); }, silu_vjp),
     unary(
         "mish", "Mish", Precision::follow, [](const Attributes&, Args a) { return a[0] * tanh(softplus_of(a[0])); },
         mish_vjp),

@@ -48,13 +48,16 @@ Value log_one_minus_sigmoid(Builder& b, const Captures& c, std::string_view) { r
 // name: they are one kernel anyway.
 std::vector<Meaning> activations() {
   const Pattern cube = product(kTanhCubic, {x, x, x}), square = product(kTanhCubic, {x, x});
-  const Pattern tanh_argument =
-      either({product(kTanhScale, {sum(0, {x, cube})}), product(kTanhScale, {x, sum(1, {square})})});
+  const auto argument = [&](double times) {  // of the tanh, `times` over
+    const double scale = times * kTanhScale;
+    return either({product(scale, {sum(0, {x, cube})}), product(scale, {x, sum(1, {square})}),
+                   product(1, {x, sum(scale, {product(scale * kTanhCubic, {x, x})})})});
+  };
   const Pattern denominator = sum(1, {exp(product(-1, {x}))});
   return {
       {product(0.5, {x, sum(1, {call("erf", {product(std::numbers::sqrt2 / 2, {x})})})}), "gelu", of_x},
-      {product(0.5, {x, sum(1, {tanh(tanh_argument)})}), "gelu_tanh", of_x},
-      {product(1, {x, sigmoid(product(2 * kTanhScale, {sum(0, {x, cube})}))}), "gelu_tanh", of_x},
+      {product(0.5, {x, sum(1, {tanh(argument(1))})}), "gelu_tanh", of_x},
+      {product(1, {x, sigmoid(argument(2))}), "gelu_tanh", of_x},
       {either({product(1, {x, sigmoid(x)}), quotient(x, denominator)}), "silu", of_x},
       {inverse(denominator), "sigmoid", of_x},
       {product(1, {x, tanh(call("softplus", {x}))}), "mish", of_x},

@@ -57,6 +57,14 @@ TEST(Math, ErrorFunction) {
   expect_accurate("erf", [](double x) { return std::erf(x); }, {all_magnitudes(kCount), range(kCount, -5, 5)}, 2);
 }
 
+TEST(Math, NormalDistributionAndDensity) {
+  const std::vector<Tensor> inputs{all_magnitudes(kCount), range(kCount, -10, 10)};
+  expect_accurate("normal_cdf", [](double x) { return std::erfc(x / -std::numbers::sqrt2) / 2; }, inputs, 0, 0x1p-22);
+  expect_accurate(
+      "normal_density", [](double x) { return std::exp(x * x / -2) * std::numbers::inv_sqrtpi / std::numbers::sqrt2; },
+      inputs, 0, 0x1p-22);
+}
+
 TEST(Math, Power) {
   const RegionRunner runner(
       parse_graph("graph p {\n %x = input() {name=\"0\"} : f32[200000]\n %y = input() {name=\"1\"} : f32[200000]\n"
@@ -209,7 +217,7 @@ TEST(Math, CastsToIntegersOverEveryMagnitude) {
 }
 
 TEST(Math, DoublesCallTheLibrary) {
-  for (const char* op : {"exp", "log", "sin", "cos", "tanh", "erf", "gelu", "softplus", "expm1"})
+  for (const char* op : {"exp", "log", "sin", "cos", "tanh", "erf", "gelu", "gelu_tanh", "softplus", "expm1"})
     expect_as_interpreted(
         std::string("graph f {\n %x = input() {name=\"0\"} : f64[37]\n %y = ") + op + "(%x)\n output \"0\" = %y\n}\n",
         0.1, 4);

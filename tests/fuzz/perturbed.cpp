@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "base/error.h"
 #include "ir/op.h"
@@ -56,6 +57,12 @@ class SingleArithmetic final : public ScalarArithmetic {
         return function(std::tanh(v), 1);
       case ScalarOp::error_function:
         return function(std::erf(v), 1.2);
+      case ScalarOp::logistic:
+        return 1.0 / (exp(-x) + 1.0);
+      case ScalarOp::normal_distribution:
+        return make(std::erfc(v * (std::numbers::sqrt2 / -2)) / 2, e * 0.4 + kDistributionError);
+      case ScalarOp::normal_density:
+        return make(std::exp(v * v * -0.5) * 0.3989422804014327, e * 0.25 + kDistributionError);
       case ScalarOp::round_down:
         return step(std::floor);
       case ScalarOp::round_up:

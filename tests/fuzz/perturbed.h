@@ -22,7 +22,8 @@ namespace halfstep::fuzz {
 // Where everything is rounded, several sources that become one tensor (pad, concat, scatter) are rounded as they meet,
 // but no constant below a type's normal numbers is; a gradient that meets a cast to a low type is rounded there, up or
 // down, or not at all, since casts change places with movements and sums.
-inline constexpr double kFunctionError = 2.5;  // codegen/emit/emit_math.h
+inline constexpr double kFunctionError = 2.5;          // codegen/emit/emit_math.h
+inline constexpr double kDistributionError = 0x1p-22;  // absolute; there too
 
 enum class Rounded : uint8_t {
   to_type,     // each result to its own type, to nearest

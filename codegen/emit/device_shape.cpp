@@ -11,6 +11,7 @@ namespace halfstep {
 namespace {
 
 constexpr int64_t kCachedElements = 32;  // of a row, kept in a thread's registers between phases
+constexpr int64_t kMostThreads = 512;    // of a row: while some blocks wait at a barrier, others work
 constexpr int64_t kLastingValues = 72;   // sums of columns, and what all rows share, in a thread
 constexpr int64_t kFewSums = 4;          // of a kernel of columns
 constexpr int64_t kLoadedTogether = 80;  // values that a thread's loads in flight bring
@@ -65,9 +66,10 @@ RowShape row_shape(const Kernel& kernel, int64_t lanes) {
   const int64_t elements = kernel.chunk >= 0 ? kernel.chunk_length * each : kernel.points(kernel.reduced);
   row.vectors = std::max<int64_t>(elements / lanes, 1);
   const auto power_of_two = [](int64_t n) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n))); };
-  row.threads = elements <= kWarp * kCachedElements
-                    ? std::min(kWarp, power_of_two(row.vectors))
-                    : std::clamp<int64_t>(power_of_two(ceil_div(elements, kCachedElements / 2)), 2 * kWarp, 1024);
+  row.threads =
+      elements <= kWarp * kCachedElements
+          ? std::min(kWarp, power_of_two(row.vectors))
+          : std::clamp<int64_t>(power_of_two(ceil_div(elements, kCachedElements / 2)), 2 * kWarp, kMostThreads);
   row.cached = ceil_div(row.vectors, row.threads) * lanes <= kCachedElements;
   return row;
 }

@@ -6,6 +6,7 @@
 namespace halfstep {
 
 constexpr int64_t kEnoughThreads = int64_t{1} << 16;
+constexpr int64_t kBlocksOfLongRows = 2;  // a processor, with half of its registers each
 
 // Values of the lane variable that a thread takes at once.
 unsigned choose_lanes(const Kernel& kernel);

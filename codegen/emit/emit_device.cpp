@@ -54,13 +54,15 @@ class DeviceKernel {
         break;
     }
     ir_.CreateRetVoid();
-    llvm::LLVMContext& context = module_.getContext();
-    const auto number = [&](int64_t n) {
-      return llvm::ConstantAsMetadata::get(ir_.getInt32(static_cast<uint32_t>(n)));
+    const auto annotate = [&](const char* name, int64_t n) {
+      llvm::LLVMContext& context = module_.getContext();
+      llvm::Metadata* number = llvm::ConstantAsMetadata::get(ir_.getInt32(static_cast<uint32_t>(n)));
+      module_.getOrInsertNamedMetadata("nvvm.annotations")
+          ->addOperand(llvm::MDNode::get(
+              context, {llvm::ConstantAsMetadata::get(function_), llvm::MDString::get(context, name), number}));
     };
-    module_.getOrInsertNamedMetadata("nvvm.annotations")
-        ->addOperand(llvm::MDNode::get(context, {llvm::ConstantAsMetadata::get(function_),
-                                                 llvm::MDString::get(context, "maxntidx"), number(shape.block)}));
+    annotate("maxntidx", shape.block);
+    if (shape.resident > 1) annotate("minctasm", shape.resident);
     return shape;
   }
 
@@ -344,6 +346,7 @@ LaunchShape DeviceKernel::rows() {
   shape.block = std::max(kRowsBlock, row.threads);
   const int64_t rows_per_block = row.threads > kWarp ? 1 : shape.block / row.threads;
   if (row.threads > kWarp) shape.block = row.threads;
+  if (!row.cached) shape.resident = kBlocksOfLongRows;
   shape.grid[0] = ceil_div(count, rows_per_block);
 
   row.number = rows_per_block == 1 ? thread() : ir_.CreateURem(thread(), constant(row.threads));

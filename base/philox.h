@@ -22,12 +22,22 @@ constexpr PhiloxBlock philox(PhiloxBlock counter, uint64_t key) {
   return counter;
 }
 
-// The IR op `uniform`: element `index` of random site `site` in step `step`. Word 0 of
-// philox({index low, index high, site, step}, seed), its upper 24 bits scaled to [0, 1).
+constexpr PhiloxBlock philox_at(uint64_t seed, uint32_t step, uint32_t site, uint64_t index) {
+  return philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), site, step}, seed);
+}
+
+// In [0, 1): the upper 24 bits of a word.
+constexpr float unit_interval(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+
+// The IR op `uniform`: element `index` of random site `site` in step `step`. Four neighbours share a block: word
+// index % 4 of philox({(index / 4) low, (index / 4) high, site, step}, seed).
+constexpr float philox_element(uint64_t seed, uint32_t step, uint32_t site, uint64_t index) {
+  return unit_interval(philox_at(seed, step, site, index / 4)[index % 4]);
+}
+
+// A block for each number: what the tensors of tests and recorded references are made of (models/philox.py).
 constexpr float philox_uniform(uint64_t seed, uint32_t step, uint32_t site, uint64_t index) {
-  const PhiloxBlock block =
-      philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), site, step}, seed);
-  return static_cast<float>(block[0] >> 8) * 0x1p-24f;
+  return unit_interval(philox_at(seed, step, site, index)[0]);
 }
 
 }  // namespace halfstep

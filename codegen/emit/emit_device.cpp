@@ -3,10 +3,10 @@
 #include <llvm/IR/Module.h>
 
 #include <algorithm>
-#include <bit>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "codegen/emit/device_shape.h"
 #include "codegen/emit/emit_kernel.h"
 #include "codegen/kernel/columns_tile.h"
 
@@ -15,62 +15,11 @@ namespace {
 
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kScatterBlock = 128;
-constexpr int64_t kCachedElements = 32;          // of a row, kept in a thread's registers between phases
-constexpr int64_t kLastingValues = 72;           // sums of columns, and what all rows share, in a thread
-constexpr int64_t kFewSums = 4, kManyLoads = 4;  // of a kernel of columns; loads of each position
-constexpr int64_t kLoadedTogether = 80;          // values that a thread's loads in flight bring
-constexpr int64_t kSharedBytes = 32 * 1024;      // at most, for combining columns
-constexpr int64_t kEnoughThreads = int64_t{1} << 16;
+constexpr int64_t kLooks = 8;                          // of a scatter
+constexpr int64_t kManyLoads = 4;                      // of each position
+constexpr int64_t kSharedBytes = 32 * 1024;            // at most, for combining columns
 constexpr int64_t kThreadsOfSteps = int64_t{1} << 19;  // at least, where a thread does several vectors: two waves
 constexpr int64_t kSharingSteps = 4, kPlainSteps = 2;
-
-// Lanes so that the narrowest operands move 16 bytes at a time; 1 where accesses are strided, but for loads along a few
-// positions that are stored together, as the channels of an image in planes: then threads stand along the next axis.
-unsigned choose_lanes(const Kernel& kernel) {
-  const AtomId lane = kernel.lane_variable();
-  if (lane < 0) return 1;
-  int64_t narrowest = 16, bytes = 16;
-  const VariableSet set = kernel.space.atom(lane).variables;
-  int64_t shared = 0;  // loads that depend on the lane variable alone
-  bool strided = false;
-  const bool is_few = kernel.form == Kernel::Form::pointwise && kernel.together == 1 &&
-                      (kernel.extent(lane) == 4 || kernel.extent(lane) == 8);
-  const auto access = [&](int32_t argument, const Index& index) {
-    if ((kernel.space.variables(index) & set) == 0) return;
-    const DType dtype = kernel.arguments[static_cast<size_t>(argument)].type.dtype;
-    narrowest = std::min(narrowest, size_of(dtype));
-    if (is_floating(dtype)) bytes = std::min(bytes, size_of(dtype));
-    const int64_t factor = index.factor(lane);
-    strided = strided || (factor != 1 && factor != 0);
-  };
-  for (ExpressionId id = 0; id < kernel.expressions.size(); ++id) {
-    const Expression& e = kernel.expressions[id];
-    if (e.kind != Expression::Kind::load) continue;
-    access(e.id, e.index);
-    shared += kernel.expressions.variables(id) == set;
-  }
-  strided = strided && !is_few;
-  for (const Store& s : kernel.stores) access(s.argument, s.index);
-  if (strided) return 1;
-  int64_t lanes = std::min<int64_t>(8, 16 / (bytes < 16 ? bytes : narrowest));
-  // Points that stand together need registers of their own, and so do sums and what all rows share. Many sums, as a
-  // filter's gradient, wait for arithmetic, which wide lanes do in fewer instructions.
-  if (kernel.together > 2) lanes = std::min<int64_t>(lanes, 4);
-  const int64_t sums = std::ssize(kernel.reductions), lasting = sums + (sums > kFewSums ? 0 : shared);
-  while (lanes > 1 && kernel.form == Kernel::Form::columns && lasting * lanes > kLastingValues) lanes /= 2;
-  while (lanes > 1 && kernel.extent(lane) % lanes != 0) lanes /= 2;
-  // Small tensors: rather more threads than wider ones. Columns get them by narrower tiles.
-  const int64_t points = kernel.points(kernel.kept) * kernel.points(kernel.reduced);
-  const bool spread = kernel.form == Kernel::Form::pointwise || kernel.form == Kernel::Form::rows;
-  while (spread && lanes > 1 && points / lanes < kEnoughThreads / 8) lanes /= 2;
-  return static_cast<unsigned>(std::max<int64_t>(lanes, 1));
-}
-
-// Steps over memory that stand together, so that their loads, those that depend on `walked`, do not wait for each
-// other.
-int64_t steps_together(const Kernel& kernel, int64_t lanes, VariableSet walked, int64_t most) {
-  return std::clamp<int64_t>(kLoadedTogether / (lanes * (1 + loads_along(kernel, walked))), 1, most);
-}
 
 class DeviceKernel {
  public:
@@ -82,8 +31,10 @@ class DeviceKernel {
     ir_.SetInsertPoint(llvm::BasicBlock::Create(module.getContext(), "entry", function_));
     lanes_ = choose_lanes(kernel);
     index_type_ = fits_32_bits(kernel) ? ir_.getInt32Ty() : ir_.getInt64Ty();
-    emitter_ = make_emitter(ir_, kernel, {DeviceKind::cuda, lane_, lanes_, index_type_},
-                            argument_pointers(module, kernel, function_, kGlobal), uses);
+    LaneConfig config{DeviceKind::cuda, lane_, lanes_, index_type_};
+    config.rare_equalities =
+        kernel.form == Kernel::Form::rows && lanes_ > 1 && row_shape(kernel, lanes_).threads > kWarp;
+    emitter_ = make_emitter(ir_, kernel, config, argument_pointers(module, kernel, function_, kGlobal), uses);
   }
 
   LaunchShape emit() {
@@ -103,13 +54,15 @@ class DeviceKernel {
         break;
     }
     ir_.CreateRetVoid();
-    llvm::LLVMContext& context = module_.getContext();
-    const auto number = [&](int64_t n) {
-      return llvm::ConstantAsMetadata::get(ir_.getInt32(static_cast<uint32_t>(n)));
+    const auto annotate = [&](const char* name, int64_t n) {
+      llvm::LLVMContext& context = module_.getContext();
+      llvm::Metadata* number = llvm::ConstantAsMetadata::get(ir_.getInt32(static_cast<uint32_t>(n)));
+      module_.getOrInsertNamedMetadata("nvvm.annotations")
+          ->addOperand(llvm::MDNode::get(
+              context, {llvm::ConstantAsMetadata::get(function_), llvm::MDString::get(context, name), number}));
     };
-    module_.getOrInsertNamedMetadata("nvvm.annotations")
-        ->addOperand(llvm::MDNode::get(context, {llvm::ConstantAsMetadata::get(function_),
-                                                 llvm::MDString::get(context, "maxntidx"), number(shape.block)}));
+    annotate("maxntidx", shape.block);
+    if (shape.resident > 1) annotate("minctasm", shape.resident);
     return shape;
   }
 
@@ -142,14 +95,13 @@ class DeviceKernel {
                       const Enter& enter, const Body& body);
 
   // One thread's share of a row: step i works on vector i * threads + number of those the row has.
-  struct Row {
-    int64_t threads = 1;       // a row
-    int64_t most_vectors = 1;  // of a row
-    bool cached = false;
-    llvm::Value* number = nullptr;   // of the thread in its row
-    llvm::Value* vectors = nullptr;  // of this row
-    llvm::Value* begin = nullptr;    // first vector, counted over the whole reduced extent
+  struct Row : RowShape {
+    int64_t plain = 0;              // of these first vectors the lane variable is below every limit it is compared with
+    llvm::Value* number = nullptr;  // of the thread in its row
+    llvm::Value* end = nullptr;     // vectors of this row
+    llvm::Value* begin = nullptr;   // first vector, counted over the whole reduced extent
   };
+  int64_t plain_vectors(const RowShape& row) const;
   Values row_pass(const Row& row, Values carried, const Body& body);
   Values combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums);
   Values combine_columns(const std::vector<size_t>& reductions, Values sums, int64_t width, int64_t block);
@@ -275,18 +227,27 @@ Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t 
 
 Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) {
   const auto bind = [&](llvm::Value* vector) { e().bind_linear(kernel_.reduced, ir_.CreateAdd(row.begin, vector)); };
-  if (!row.cached)
-    return strided_loop(row.number, row.vectors, row.threads, ceil_div(row.most_vectors, row.threads),
-                        std::move(carried), bind, body);
+  const auto bind_plain = [&](llvm::Value* vector) { bind(vector), e().limit_lanes(row.plain * lanes_); };
+  if (!row.cached) {
+    const int64_t rest = row.vectors - row.plain;
+    if (row.plain > 0)
+      carried = strided_loop(row.number, constant(row.plain), row.threads, ceil_div(row.plain, row.threads),
+                             std::move(carried), bind_plain, body);
+    if (rest == 0) return carried;
+    return strided_loop(ir_.CreateAdd(row.number, constant(row.plain)), row.end, row.threads,
+                        ceil_div(rest, row.threads), std::move(carried), bind, body);
+  }
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
-  const int64_t steps = ceil_div(row.most_vectors, row.threads);
+  const int64_t steps = ceil_div(row.vectors, row.threads);
   cached_steps_.resize(static_cast<size_t>(steps));
   for (int64_t i = 0; i < steps; ++i) {
     llvm::Value* vector = ir_.CreateAdd(row.number, constant(i * row.threads));
-    const bool certain = kernel_.chunk < 0 && (i + 1) * row.threads <= row.most_vectors;
-    llvm::Value* counts = certain ? nullptr : ir_.CreateICmpSLT(vector, row.vectors);
+    const bool certain = kernel_.chunk < 0 && (i + 1) * row.threads <= row.vectors;
+    llvm::Value* counts = certain ? nullptr : ir_.CreateICmpSLT(vector, row.end);
     const ExpressionEmitter::Scope outer = e().scope();
+    const bool plain = (i + 1) * row.threads <= row.plain;
     bind(certain ? vector : ir_.CreateSelect(counts, vector, constant(0)));
+    if (plain) e().limit_lanes(row.plain * lanes_);
     auto inner = e().scope();
     inner.values.insert(cached_steps_[static_cast<size_t>(i)].begin(), cached_steps_[static_cast<size_t>(i)].end());
     e().restore(std::move(inner));
@@ -296,6 +257,17 @@ Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) 
     e().restore(outer);
   }
   return carried;
+}
+
+// Vectors of which all lanes are below the greatest limit within the row that the lane variable is compared with, where
+// these are most; else 0.
+int64_t DeviceKernel::plain_vectors(const RowShape& row) const {
+  if (kernel_.chunk >= 0 || kernel_.reduced.size() != 1) return 0;
+  int64_t limit = 0;
+  for (ExpressionId id = 0; id < kernel_.expressions.size(); ++id)
+    if (const auto l = emitter_->lane_limit(kernel_.expressions[id]); l && *l < row.vectors * lanes_)
+      limit = std::max(limit, *l);
+  return limit / lanes_ < row.vectors / 2 ? 0 : limit / lanes_;
 }
 
 // The value of the thread whose number differs in the bit `distance`.
@@ -367,20 +339,14 @@ Values DeviceKernel::combine_row(const Row& row, const std::vector<size_t>& redu
 
 LaunchShape DeviceKernel::rows() {
   const int64_t count = kernel_.points(kernel_.kept), all = vectors(kernel_.reduced);
-  const int64_t each = kernel_.reduced.size() > 1 ? kernel_.extent(kernel_.reduced.back()) : 1;
   const bool split = kernel_.chunk >= 0;
-  Row row;
-  row.most_vectors = split ? kernel_.chunk_length * each / lanes_ : all;
-  const int64_t elements = row.most_vectors * lanes_;
-  const auto power_of_two = [](int64_t n) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n))); };
-  row.threads = elements <= kWarp * kCachedElements
-                    ? std::min(kWarp, power_of_two(row.most_vectors))
-                    : std::clamp<int64_t>(power_of_two(ceil_div(elements, kCachedElements / 2)), 2 * kWarp, 1024);
-  row.cached = ceil_div(row.most_vectors, row.threads) * lanes_ <= kCachedElements;
+  Row row{row_shape(kernel_, lanes_)};
+  row.plain = plain_vectors(row);
   LaunchShape shape;
   shape.block = std::max(kRowsBlock, row.threads);
   const int64_t rows_per_block = row.threads > kWarp ? 1 : shape.block / row.threads;
   if (row.threads > kWarp) shape.block = row.threads;
+  if (!row.cached) shape.resident = kBlocksOfLongRows;
   shape.grid[0] = ceil_div(count, rows_per_block);
 
   row.number = rows_per_block == 1 ? thread() : ir_.CreateURem(thread(), constant(row.threads));
@@ -397,11 +363,10 @@ LaunchShape DeviceKernel::rows() {
   }
   e().bind_linear(kernel_.kept, position);
   row.begin = constant(0);
-  row.vectors = constant(row.most_vectors);
+  row.end = constant(row.vectors);
   if (split) {
-    row.begin = ir_.CreateMul(e().scope().variables.at(kernel_.chunk), constant(row.most_vectors));
-    row.vectors =
-        ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, row.vectors, ir_.CreateSub(constant(all), row.begin));
+    row.begin = ir_.CreateMul(e().scope().variables.at(kernel_.chunk), constant(row.vectors));
+    row.end = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, row.end, ir_.CreateSub(constant(all), row.begin));
   }
 
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
@@ -427,8 +392,8 @@ LaunchShape DeviceKernel::rows() {
   return shape;
 }
 
-// A warp is 32 vectors along the lane variable. Its threads look at 32 steps at once, then all of them take the steps
-// whose condition holds, in order.
+// A warp is 32 vectors along the lane variable. Its threads look at 32 steps at once, and at kLooks times 32 before
+// they wait for what they see; then all of them take the steps whose condition holds, in order.
 LaunchShape DeviceKernel::scatter() {
   std::vector<AtomId> outer = kernel_.kept;
   outer.pop_back();
@@ -455,21 +420,29 @@ LaunchShape DeviceKernel::scatter() {
     const VariableSet walked = kernel_.space.atom(step).variables;
     e().hoist({&kernel_.condition, 1}, walked);
     // What is stored reads what earlier steps stored, also where its place is the same for all steps: it stays inside.
-    e().loop(constant(0), constant(steps), kWarp, {}, [&](llvm::Value* first, const Values&) {
-      llvm::Value* mine = ir_.CreateAdd(first, number);
-      llvm::Value* exists = ir_.CreateICmpSLT(mine, constant(steps));
-      const ExpressionEmitter::Scope before = e().scope();
-      e().bind(step, ir_.CreateSelect(exists, mine, constant(0)));
-      llvm::Value* taken = ir_.CreateAnd(e().emit(kernel_.condition), exists);
-      e().restore(before);
-      llvm::Value* mask = ir_.CreateIntrinsic(llvm::Intrinsic::nvvm_vote_ballot_sync, {}, {ir_.getInt32(~0u), taken});
-      llvm::Value* count = ir_.CreateZExtOrTrunc(ir_.CreateUnaryIntrinsic(llvm::Intrinsic::ctpop, mask), index_type_);
-      e().loop(constant(0), count, 1, {mask}, [&](llvm::Value*, const Values& left) {
-        llvm::Value* bit = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::cttz, left[0], ir_.getFalse());
-        e().bind(step, ir_.CreateAdd(first, ir_.CreateZExtOrTrunc(bit, index_type_)));
-        e().when(valid, [&] { e().emit_stores(Store::Domain::kept); });
-        return Values{ir_.CreateAnd(left[0], ir_.CreateSub(left[0], ir_.getInt32(1)))};
-      });
+    const int64_t looks = std::min(kLooks, ceil_div(steps, kWarp));
+    e().loop(constant(0), constant(steps), kWarp * looks, {}, [&](llvm::Value* first, const Values&) {
+      Values masks, begins;
+      for (int64_t i = 0; i < looks; ++i) {
+        begins.push_back(ir_.CreateAdd(first, constant(i * kWarp)));
+        llvm::Value* mine = ir_.CreateAdd(begins.back(), number);
+        llvm::Value* exists = ir_.CreateICmpSLT(mine, constant(steps));
+        const ExpressionEmitter::Scope before = e().scope();
+        e().bind(step, ir_.CreateSelect(exists, mine, constant(0)));
+        llvm::Value* taken = ir_.CreateAnd(e().emit(kernel_.condition), exists);
+        e().restore(before);
+        masks.push_back(ir_.CreateIntrinsic(llvm::Intrinsic::nvvm_vote_ballot_sync, {}, {ir_.getInt32(~0u), taken}));
+      }
+      for (size_t i = 0; i < masks.size(); ++i) {
+        llvm::Value* taken = ir_.CreateUnaryIntrinsic(llvm::Intrinsic::ctpop, masks[i]);
+        llvm::Value* count = ir_.CreateZExtOrTrunc(taken, index_type_);
+        e().loop(constant(0), count, 1, {masks[i]}, [&](llvm::Value*, const Values& left) {
+          llvm::Value* bit = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::cttz, left[0], ir_.getFalse());
+          e().bind(step, ir_.CreateAdd(begins[i], ir_.CreateZExtOrTrunc(bit, index_type_)));
+          e().when(valid, [&] { e().emit_stores(Store::Domain::kept); });
+          return Values{ir_.CreateAnd(left[0], ir_.CreateSub(left[0], ir_.getInt32(1)))};
+        });
+      }
       return Values{};
     });
   });

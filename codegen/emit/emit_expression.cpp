@@ -68,12 +68,12 @@ void ExpressionEmitter::bind_reduction(size_t reduction, llvm::Value* value) {
 
 void ExpressionEmitter::set_active(llvm::Value* count) {
   scope_.active_count = count;
-  scope_.active = count ? ir_.CreateICmpSLT(lane_numbers(), splat(ir_, count, config_.lanes)) : nullptr;
+  scope_.active = count ? ir_.CreateICmpSLT(lane_numbers(config_.lanes), splat(ir_, count, config_.lanes)) : nullptr;
 }
 
-llvm::Value* ExpressionEmitter::lane_numbers() {
+llvm::Value* ExpressionEmitter::lane_numbers(unsigned count) {
   std::vector<llvm::Constant*> numbers;
-  for (unsigned i = 0; i < config_.lanes; ++i) numbers.push_back(llvm::ConstantInt::get(config_.index_type, i));
+  for (unsigned i = 0; i < count; ++i) numbers.push_back(llvm::ConstantInt::get(config_.index_type, i));
   return llvm::ConstantVector::get(numbers);
 }
 
@@ -159,7 +159,7 @@ llvm::Value* ExpressionEmitter::lane_values(const LaneIndex& at) {
   if (config_.lanes == 1) return at.base;
   llvm::Value* base = splat(ir_, at.base, config_.lanes);
   if (at.step == 0) return base;
-  llvm::Value* numbers = lane_numbers();
+  llvm::Value* numbers = lane_numbers(config_.lanes);
   return ir_.CreateAdd(base, ir_.CreateMul(numbers, llvm::ConstantInt::getSigned(numbers->getType(), at.step)));
 }
 
@@ -408,15 +408,18 @@ llvm::Value* ExpressionEmitter::emit_new(ExpressionId id) {
     case Expression::Kind::in_range:
       return emit_in_range(e);
     case Expression::Kind::primitive: {
+      if (const auto limit = lane_limit(e); limit && scope_.lane_limit <= *limit) return ir_.getTrue();
+      if (is_rare(id) && is_one_place(e)) {
+        llvm::Value* place = splat(ir_, emit_place(e), config_.lanes);
+        return ir_.CreateICmpEQ(place, ir_.CreateSExtOrTrunc(lane_numbers(config_.lanes), place->getType()));
+      }
       const DType dtype = kernel_.expressions[e.operands[0]].dtype;
       llvm::Value* x = emit(e.operands[0]);
       return e.operands.size() == 1 ? scalars_.unary(e.op, dtype, x)
                                     : scalars_.binary(e.op, dtype, x, emit(e.operands[1]));
     }
-    case Expression::Kind::select: {
-      llvm::Value *condition = emit(e.operands[0]), *if_true = emit(e.operands[1]);
-      return scalars_.select(condition, if_true, emit(e.operands[2]));
-    }
+    case Expression::Kind::select:
+      return emit_select(e);
     case Expression::Kind::sum: {
       llvm::Value *sum = emit(e.operands[0]), *term = emit(e.operands[1]);
       return scalars_.accumulate(ScalarOp::add, e.dtype, sum, term);
@@ -443,6 +446,56 @@ llvm::Value* ExpressionEmitter::emit_new(ExpressionId id) {
   throw InternalError("a value is used before its loop has computed it");
 }
 
+// The number below which the lane variable makes `e`, a comparison of it with a constant, true for all lanes.
+std::optional<int64_t> ExpressionEmitter::lane_limit(const Expression& e) const {
+  if (e.kind != Expression::Kind::primitive || e.op != ScalarOp::less) return {};
+  const Expression &at = kernel_.expressions[e.operands[0]], &limit = kernel_.expressions[e.operands[1]];
+  if (at.kind != Expression::Kind::index || limit.kind != Expression::Kind::constant) return {};
+  if (at.index.terms.size() != 1 || at.index.factor(config_.variable) != 1) return {};
+  return static_cast<int64_t>(limit.number) - at.index.offset;
+}
+
+bool ExpressionEmitter::is_rare(ExpressionId condition) const {
+  const Expression& e = kernel_.expressions[condition];
+  return config_.rare_equalities && e.kind == Expression::Kind::primitive && e.op == ScalarOp::equal &&
+         varies(condition);
+}
+
+// The number of the lane that is at the place of which `e` tells, if it is one.
+llvm::Value* ExpressionEmitter::emit_place(const Expression& e) {
+  llvm::Value *number = emit(e.operands[1]), *first = emit_index(kernel_.expressions[e.operands[0]].index).base;
+  return ir_.CreateSub(number, ir_.CreateSExtOrTrunc(first, number->getType()));
+}
+
+llvm::Value* ExpressionEmitter::emit_any(ExpressionId condition) {
+  const Expression& e = kernel_.expressions[condition];
+  if (is_one_place(e)) {
+    llvm::Value* place = emit_place(e);
+    return ir_.CreateICmpULT(place, llvm::ConstantInt::get(place->getType(), config_.lanes));
+  }
+  // One by one, as a GPU's comparisons do: LLVM would make a number of the lanes' bits.
+  llvm::Value *lanes = emit(condition), *any = ir_.CreateExtractElement(lanes, uint64_t{0});
+  for (unsigned i = 1; i < lanes_of(lanes); ++i) any = ir_.CreateOr(any, ir_.CreateExtractElement(lanes, i));
+  return any;
+}
+
+// Whether `e` tells which lane is at a place, if any.
+bool ExpressionEmitter::is_one_place(const Expression& e) const {
+  const Expression& at = kernel_.expressions[e.operands[0]];
+  return at.kind == Expression::Kind::index && at.index.terms.size() == 1 && at.index.factor(config_.variable) == 1 &&
+         !varies(e.operands[1]);
+}
+
+llvm::Value* ExpressionEmitter::emit_select(const Expression& e) {
+  if (!is_rare(e.operands[0]) || !is_one_place(kernel_.expressions[e.operands[0]])) {
+    llvm::Value *condition = emit(e.operands[0]), *if_true = emit(e.operands[1]);
+    return scalars_.select(condition, if_true, emit(e.operands[2]));
+  }
+  llvm::Value* usual = emit_lanes(e.operands[2]);
+  return when(emit_any(e.operands[0]), {usual},
+              [&] { return Values{scalars_.select(emit(e.operands[0]), emit(e.operands[1]), usual)}; })[0];
+}
+
 // Whether all lanes are in the range or none is: they start at a multiple of their number, and so do the range and what
 // follows it.
 bool ExpressionEmitter::one_side(const Expression& e, const LaneIndex& at) const {
@@ -456,40 +509,6 @@ llvm::Value* ExpressionEmitter::emit_in_range(const Expression& e) {
   llvm::Value* v = at.uniform() || one_side(e, at) ? at.base : lane_values(at);
   const auto number = [&](int64_t n) { return llvm::ConstantInt::getSigned(v->getType(), n); };
   return ir_.CreateICmpULT(ir_.CreateSub(v, number(e.low)), number(e.high - e.low));
-}
-
-// base/philox.h on vectors.
-llvm::Value* ExpressionEmitter::emit_uniform(const Expression& e) {
-  const LaneIndex at = emit_index(e.index);
-  llvm::Value* position = at.uniform() ? at.base : lane_values(at);
-  const unsigned lanes = lanes_of(position);
-  llvm::Type* narrow = position->getType()->getWithNewType(ir_.getInt32Ty());
-  llvm::Type* wide = position->getType()->getWithNewType(ir_.getInt64Ty());
-  position = ir_.CreateZExtOrTrunc(position, wide);
-  const auto low = [&](llvm::Value* v) { return ir_.CreateTrunc(v, narrow); };
-  const auto high = [&](llvm::Value* v) { return low(ir_.CreateLShr(v, llvm::ConstantInt::get(wide, 32))); };
-  const auto spread = [&](llvm::Value* v) { return splat(ir_, v, lanes); };
-  llvm::Value *seed = emit(e.operands[0]), *step = emit(e.operands[1]);
-  llvm::Value* c0 = low(position);
-  llvm::Value* c1 = high(position);
-  llvm::Value* c2 = llvm::ConstantInt::get(narrow, static_cast<uint32_t>(e.id));
-  llvm::Value* c3 = spread(step);
-  llvm::Value* k0 = ir_.CreateTrunc(seed, ir_.getInt32Ty());
-  llvm::Value* k1 = ir_.CreateTrunc(ir_.CreateLShr(seed, 32), ir_.getInt32Ty());
-  const auto product = [&](llvm::Value* c, uint64_t factor) {
-    return ir_.CreateMul(ir_.CreateZExt(c, wide), llvm::ConstantInt::get(wide, factor));
-  };
-  for (int round = 0; round < 10; ++round) {
-    llvm::Value *p0 = product(c0, 0xD2511F53u), *p1 = product(c2, 0xCD9E8D57u);
-    llvm::Value* n0 = ir_.CreateXor(ir_.CreateXor(high(p1), c1), spread(k0));
-    llvm::Value* n2 = ir_.CreateXor(ir_.CreateXor(high(p0), c3), spread(k1));
-    c0 = n0, c1 = low(p1), c2 = n2, c3 = low(p0);
-    k0 = ir_.CreateAdd(k0, ir_.getInt32(0x9E3779B9u));
-    k1 = ir_.CreateAdd(k1, ir_.getInt32(0xBB67AE85u));
-  }
-  llvm::Value* bits = ir_.CreateLShr(c0, llvm::ConstantInt::get(narrow, 8));
-  llvm::Type* single = position->getType()->getWithNewType(ir_.getFloatTy());
-  return ir_.CreateFMul(ir_.CreateUIToFP(bits, single), llvm::ConstantFP::get(single, 0x1p-24));
 }
 
 llvm::Value* ExpressionEmitter::emit_fold(const Expression& e) {

@@ -2,7 +2,10 @@
 // time. What does not depend on the lane variable is computed once, as a scalar.
 #pragma once
 
+#include <array>
 #include <functional>
+#include <limits>
+#include <optional>
 #include <unordered_map>
 
 #include "codegen/emit/emit_scalar.h"
@@ -16,6 +19,7 @@ struct LaneConfig {
   unsigned lanes = 1;    // every base of the lane variable is a multiple of this
   llvm::IntegerType* index_type = nullptr;
   unsigned register_bytes = 64;  // of the widest vector register; no masked access is wider
+  bool rare_equalities = false;  // what is equal is so at few places: behind a branch
 };
 
 using Values = std::vector<llvm::Value*>;
@@ -30,8 +34,9 @@ class ExpressionEmitter {
   struct Scope {
     std::unordered_map<ExpressionId, llvm::Value*> values;
     std::unordered_map<AtomId, llvm::Value*> variables;
-    llvm::Value* active = nullptr;        // a vector: which lanes count
-    llvm::Value* active_count = nullptr;  // their number; they are the first ones
+    int64_t lane_limit = std::numeric_limits<int64_t>::max();  // all lanes of the lane variable are below it
+    llvm::Value* active = nullptr;                             // a vector: which lanes count
+    llvm::Value* active_count = nullptr;                       // their number; they are the first ones
   };
   const Scope& scope() const { return scope_; }
   void restore(Scope scope) { scope_ = std::move(scope); }
@@ -45,10 +50,17 @@ class ExpressionEmitter {
   // compute is unspecified.
   void set_active(llvm::Value* count);
 
+  // Until the scope is restored the lane variable's values are below `limit`.
+  void limit_lanes(int64_t limit) { scope_.lane_limit = limit; }
+  std::optional<int64_t> lane_limit(const Expression& e) const;
+
   // A scalar where the expression does not depend on the lane variable, else a vector of lanes.
   llvm::Value* emit(ExpressionId id);
   llvm::Value* emit_lanes(ExpressionId id) { return splat(ir_, emit(id), config_.lanes); }
   void emit_stores(Store::Domain domain);
+  // Whether `condition` hardly ever holds, and whether it does for any lane.
+  bool is_rare(ExpressionId condition) const;
+  llvm::Value* emit_any(ExpressionId condition);
   // Computes what the expressions need and does not depend on `variables`: before a loop over them.
   void hoist(std::span<const ExpressionId> expressions, VariableSet variables);
   void hoist_stores(Store::Domain domain, VariableSet variables);
@@ -66,7 +78,7 @@ class ExpressionEmitter {
   ScalarEmitter& scalars() { return scalars_; }
   const LaneConfig& config() const { return config_; }
   // 0, 1, 2, ... in the index type.
-  llvm::Value* lane_numbers();
+  llvm::Value* lane_numbers(unsigned count);
 
  private:
   // base + step * lane, or one value per lane.
@@ -89,7 +101,11 @@ class ExpressionEmitter {
   llvm::Value* load_each(const Expression& e, const LaneIndex& at, llvm::Value* guard);
   bool one_side(const Expression& e, const LaneIndex& at) const;
   llvm::Value* emit_in_range(const Expression& e);
+  llvm::Value* emit_select(const Expression& e);
+  bool is_one_place(const Expression& e) const;
+  llvm::Value* emit_place(const Expression& e);
   llvm::Value* emit_uniform(const Expression& e);
+  std::array<llvm::Value*, 4> emit_philox(const Expression& e, llvm::Value* block);
   llvm::Value* emit_fold(const Expression& e);
   void emit_store(const Store& store, llvm::Value* value);
   llvm::Type* memory_type(DType dtype, unsigned lanes) const {

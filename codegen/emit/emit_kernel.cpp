@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "codegen/kernel/kernel_region.h"
@@ -151,14 +152,34 @@ std::vector<ExpressionId> operands_of(const Kernel& kernel, const std::vector<si
   return operands;
 }
 
+namespace {
+
+// Whether the operand is what a select takes from few points and the constant that all others give: to an accumulator
+// that begins with it, that adds nothing; it is one number for all lanes. Of a least place the constant is behind the
+// last one.
+std::optional<double> usual_term(const ExpressionEmitter& emitter, const Kernel& kernel, const Reduction& reduction) {
+  if (reduction.operands.size() != 1) return {};
+  const Expression& e = kernel.expressions[reduction.operands[0]];
+  if (e.kind != Expression::Kind::select || !emitter.is_rare(e.operands[0])) return {};
+  const Expression &term = kernel.expressions[e.operands[1]], &usual = kernel.expressions[e.operands[2]];
+  if (usual.kind != Expression::Kind::constant) return {};
+  if (reduction.combine == ScalarOp::add && usual.number == 0) return 0;
+  const bool place = reduction.combine == ScalarOp::minimum && term.kind == Expression::Kind::index;
+  if (place && static_cast<double>(kernel.space.range(term.index).high) <= usual.number) return usual.number;
+  return {};
+}
+
+}  // namespace
+
 Values initial_accumulators(ExpressionEmitter& emitter, const Kernel& kernel, const std::vector<size_t>& reductions,
                             unsigned lanes) {
   Values values;
   for (size_t r : reductions) {
     const Reduction& reduction = kernel.reductions[r];
-    values.push_back(splat(emitter.ir(),
-                           emitter.scalars().literal(reduction.dtype, identity_of(reduction.combine, reduction.dtype)),
-                           lanes));
+    const auto usual = usual_term(emitter, kernel, reduction);
+    llvm::Value* begin =
+        emitter.scalars().literal(reduction.dtype, usual.value_or(identity_of(reduction.combine, reduction.dtype)));
+    values.push_back(usual ? begin : splat(emitter.ir(), begin, lanes));
   }
   return values;
 }
@@ -169,8 +190,16 @@ Values accumulate(ExpressionEmitter& emitter, const Kernel& kernel, const std::v
   for (size_t i = 0; i < reductions.size(); ++i) {
     const Reduction& r = kernel.reductions[reductions[i]];
     llvm::Value* value = accumulators[i];
-    for (ExpressionId operand : r.operands)
-      value = emitter.scalars().accumulate(r.combine, r.dtype, value, emitter.emit_lanes(operand));
+    const auto add = [&](llvm::Value* term) { value = emitter.scalars().accumulate(r.combine, r.dtype, value, term); };
+    if (usual_term(emitter, kernel, r)) {
+      const Expression& e = kernel.expressions[r.operands[0]];
+      value = emitter.when(emitter.emit_any(e.operands[0]), {value}, [&] {
+        add(combine_lanes(emitter, r, emitter.emit_lanes(r.operands[0])));
+        return Values{value};
+      })[0];
+    } else {
+      for (ExpressionId operand : r.operands) add(emitter.emit_lanes(operand));
+    }
     next.push_back(counts ? emitter.scalars().select(counts, value, accumulators[i]) : value);
   }
   return next;

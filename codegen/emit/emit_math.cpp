@@ -31,19 +31,25 @@ Lane with_sign_of(Lane x, Lane sign) {
 llvm::Value* is_nan(Lane x) { return x.ir().CreateFCmpUNO(x.value(), x.value()); }
 
 // An instruction of the GPU that has no vectors.
-Lane each_lane(Lane x, llvm::Intrinsic::ID id) {
-  const auto* vector = llvm::dyn_cast<llvm::FixedVectorType>(x.value()->getType());
-  if (!vector) return x.with(x.ir().CreateIntrinsic(id, {}, {x.value()}));
-  llvm::Value* result = llvm::PoisonValue::get(x.value()->getType());
+Lane each_lane(llvm::Intrinsic::ID id, const std::vector<Lane>& operands) {
+  llvm::IRBuilder<>& ir = operands[0].ir();
+  llvm::Type* type = operands[0].value()->getType();
+  const auto* vector = llvm::dyn_cast<llvm::FixedVectorType>(type);
+  const auto call = [&](const auto& lane_of) {
+    std::vector<llvm::Value*> lanes;
+    for (const Lane& operand : operands) lanes.push_back(lane_of(operand.value()));
+    return ir.CreateIntrinsic(id, {}, lanes);
+  };
+  if (!vector) return operands[0].with(call([](llvm::Value* v) { return v; }));
+  llvm::Value* result = llvm::PoisonValue::get(type);
   for (unsigned i = 0; i < vector->getNumElements(); ++i)
-    result = x.ir().CreateInsertElement(result,
-                                        x.ir().CreateIntrinsic(id, {}, {x.ir().CreateExtractElement(x.value(), i)}), i);
-  return x.with(result);
+    result = ir.CreateInsertElement(result, call([&](llvm::Value* v) { return ir.CreateExtractElement(v, i); }), i);
+  return operands[0].with(result);
 }
 
 // 1 / x of x >= 1. On the GPU to one unit in the last place, and 0 where it would be subnormal.
 Lane reciprocal_of_large(Lane x) {
-  return x.device() == DeviceKind::cuda ? each_lane(x, llvm::Intrinsic::nvvm_rcp_approx_ftz_f) : 1.0 / x;
+  return x.device() == DeviceKind::cuda ? each_lane(llvm::Intrinsic::nvvm_rcp_approx_ftz_f, {x}) : 1.0 / x;
 }
 
 // c[0] + c[1] x + ... by Horner's rule.
@@ -208,21 +214,19 @@ Lane Lane::fused(Lane factor, Lane addend) const {
   return with(ir_->CreateIntrinsic(llvm::Intrinsic::fma, {value_->getType()}, {value_, factor.value_, addend.value_}));
 }
 
-// e^x = 2^n 2^f, where n is the integer next to x log2(e), but not below -126 or above 126: beyond them f takes the
-// rest, so that 2^n is a normal number and the product infinite, 0, subnormal or NaN where e^x is. The GPU's 2^f has an
-// error of 2^-22.5.
+// e^x = 2^n 2^r, n = floor(x log2(e)) held to [-126, 126], so that r is in [0, 1) but for results that are subnormal or
+// overflow: the GPU's 2^r has an error of 2^-22.5. As CUDA's expf: the sum with the shifter leaves n, biased as an
+// exponent is, in the low bits, of which it keeps nine.
 Lane emit_device_exp(Lane x) {
-  constexpr double kLog2e = 0x1.715476p+0, kLog2eLow = std::numbers::log2e - kLog2e, kMost = 87.25;
-  constexpr double kBias = 127;  // of an exponent
-  const auto bound = [&](llvm::Intrinsic::ID id, Lane a, double b) {
-    return a.with(a.ir().CreateBinaryIntrinsic(id, a.value(), a.constant(b).value()));
-  };
-  const Lane bounded = bound(llvm::Intrinsic::maxnum, bound(llvm::Intrinsic::minnum, x, kMost), -kMost);
-  const Lane shifted = bounded.fused(x.constant(kLog2e), x.constant(kFloatShifter + kBias));
+  constexpr double kRange = 252, kBias = 127, kLog2e = 0x1.715476p+0, kLog2eLow = std::numbers::log2e - kLog2e;
+  const Lane share =
+      each_lane(llvm::Intrinsic::nvvm_saturate_f, {x.fused(x.constant(std::numbers::log2e / kRange), x.constant(0.5))});
+  const Lane shifted =
+      each_lane(llvm::Intrinsic::nvvm_fma_rm_f, {share, x.constant(kRange), x.constant(kFloatShifter + 1)});
   const Lane n = shifted - (kFloatShifter + kBias);
-  const Lane f = x.fused(x.constant(kLog2eLow), x.fused(x.constant(kLog2e), n * -1.0));
-  const Lane scale = x.from_bits(x.ir().CreateShl(shifted.bits(), x.integer(23)));
-  return each_lane(f, llvm::Intrinsic::nvvm_ex2_approx_ftz_f) * scale;
+  const Lane r = x.fused(x.constant(kLog2eLow), x.fused(x.constant(kLog2e), n * -1.0));
+  const Lane power = each_lane(llvm::Intrinsic::nvvm_ex2_approx_ftz_f, {r});
+  return x.from_bits(x.ir().CreateShl(shifted.bits(), x.integer(23))) * power;
 }
 
 // x = n ln 2 + r; e^r = 1 + r + r^2 P(r), minimax to 2^-28. 2^n is applied in two factors, so that results may be
@@ -310,14 +314,14 @@ Lane emit_normal_distribution(Lane x) {
   if (!device)
     for (double& c : g) c *= std::numbers::ln2;
   const Lane exponent = polynomial(magnitude(x), g);
-  const Lane tail = device ? each_lane(exponent, llvm::Intrinsic::nvvm_ex2_approx_ftz_f) : emit_exp(exponent);
+  const Lane tail = device ? each_lane(llvm::Intrinsic::nvvm_ex2_approx_ftz_f, {exponent}) : emit_exp(exponent);
   return select(x < 0.0, tail, 1.0 - tail);
 }
 
 Lane emit_normal_density(Lane x) {
   constexpr double kMost = std::numbers::inv_sqrtpi / std::numbers::sqrt2;
   if (x.device() == DeviceKind::cpu) return emit_exp(x * x * -0.5) * kMost;
-  return each_lane(x * x * (std::numbers::log2e * -0.5), llvm::Intrinsic::nvvm_ex2_approx_ftz_f) * kMost;
+  return each_lane(llvm::Intrinsic::nvvm_ex2_approx_ftz_f, {x * x * (std::numbers::log2e * -0.5)}) * kMost;
 }
 
 // 2^(y log2 |x|) in double: log2 from the series of atanh(s), s = (m - 1) / (m + 1), and 2^f from that of exp, both to

@@ -416,12 +416,22 @@ llvm::Value* ScalarEmitter::to_stored(DType dtype, llvm::Value* x) {
   return ir_.CreateTrunc(ir_.CreateSelect(ir_.CreateFCmpUNO(x, x), nan, rounded), half_bits);
 }
 
+// `x` in the low type `type` where it is one of its values already: rounded, or chosen among such and constants.
+llvm::Value* ScalarEmitter::known_low(llvm::Type* type, llvm::Value* x) {
+  if (auto* constant = llvm::dyn_cast<llvm::Constant>(x))
+    return constant->isNullValue() ? llvm::Constant::getNullValue(retyped(x, type)) : nullptr;
+  if (auto* wide = llvm::dyn_cast<llvm::FPExtInst>(x))
+    return wide->getSrcTy()->getScalarType() == type ? wide->getOperand(0) : nullptr;
+  auto* chosen = llvm::dyn_cast<llvm::SelectInst>(x);
+  if (!chosen) return nullptr;
+  llvm::Value *if_true = known_low(type, chosen->getTrueValue()), *if_false = known_low(type, chosen->getFalseValue());
+  return if_true && if_false ? ir_.CreateSelect(chosen->getCondition(), if_true, if_false) : nullptr;
+}
+
 // LLVM converts lane by lane; the instruction takes two.
 llvm::Value* ScalarEmitter::narrow_on_device(DType low, llvm::Value* x) {
   llvm::Type* type = retyped(x, scalar_type(ir_.getContext(), low));
-  // A value that was just rounded (see from_stored) is there already.
-  if (const auto* widened = llvm::dyn_cast<llvm::FPExtInst>(x); widened && widened->getSrcTy() == type)
-    return widened->getOperand(0);
+  if (llvm::Value* known = known_low(type->getScalarType(), x)) return known;
   const unsigned lanes = lanes_of(x);
   if (lanes == 1) return ir_.CreateFPTrunc(x, type);
   const auto id = low == DType::f16 ? llvm::Intrinsic::nvvm_ff2f16x2_rn : llvm::Intrinsic::nvvm_ff2bf16x2_rn;

@@ -68,6 +68,7 @@ class ScalarEmitter final : public ScalarArithmetic {
   llvm::Value* integer_divide(DType dtype, llvm::Value* x, llvm::Value* y);
   llvm::Value* extremum(ScalarOp op, llvm::Value* x, llvm::Value* y);
   llvm::Value* call_library(const char* function, std::span<llvm::Value* const> operands);
+  llvm::Value* known_low(llvm::Type* type, llvm::Value* x);
   llvm::Value* narrow_on_device(DType low, llvm::Value* x);
   llvm::Value* saturate_integer(DType from, DType to, llvm::Value* x);
 

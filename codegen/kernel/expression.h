@@ -27,7 +27,7 @@ struct Expression {
     sum,        // operand 0 + operand 1, to which a product may be added without being rounded
     rounded,    // operand 0 as a value of the low type `stored`
     node,       // the body of `node`'s op on the operands
-    uniform,    // philox_uniform(operand 0: seed, operand 1: step, site `id`, index)
+    uniform,    // philox_element(operand 0: seed, operand 1: step, site `id`, index)
     reduction,  // the result of reduction `id`
     carried,    // slot `slot` of fold `id`, inside its loop
     fold,       // slot `slot` of fold `id`, after its loop

@@ -18,6 +18,8 @@ double identity_of(ScalarOp combine, DType dtype) {
 
 namespace {
 
+constexpr int64_t kMostInt32 = std::numeric_limits<int32_t>::max();
+
 // Whether an op's result is a value of `type` without being rounded, as those operands are that `exact` says: it
 // selects among them and constants, or is a remainder. Found by running the body over a carrier whose number says so.
 bool is_exact(const Node& node, DType type, const std::vector<bool>& exact) {
@@ -47,10 +49,11 @@ bool is_exact(const Node& node, DType type, const std::vector<bool>& exact) {
 }
 
 // What a body makes of its operands, found in the same way.
-enum class Form : uint8_t { other, operand, rectified, less };
+enum class Form : uint8_t { other, operand, rectified, less, equal, selected };
 
 Form form_of(const Node& node) {
-  constexpr double kOther = 0, kZero = 1, kFirst = 2, kSecond = 3, kRectified = 4, kLess = 5;
+  constexpr double kOther = 0, kZero = 1, kFirst = 2, kSecond = 3, kThird = 4, kRectified = 5, kLess = 6, kEqual = 7,
+                   kSelected = 8;
   class Recogniser final : public ScalarArithmetic {
    public:
     Scalar constant(double value) override { return is(value == 0 ? kZero : kOther); }
@@ -58,19 +61,24 @@ Form form_of(const Node& node) {
     Scalar binary(ScalarOp op, Scalar x, Scalar y) override {
       const bool zero = (x.number == kFirst && y.number == kZero) || (x.number == kZero && y.number == kFirst);
       if (op == ScalarOp::maximum && zero) return is(kRectified);
-      return is(op == ScalarOp::less && x.number == kFirst && y.number == kSecond ? kLess : kOther);
+      if (x.number != kFirst || y.number != kSecond) return is(kOther);
+      return is(op == ScalarOp::less ? kLess : op == ScalarOp::equal ? kEqual : kOther);
     }
-    Scalar select(Scalar, Scalar, Scalar) override { return is(kOther); }
+    Scalar select(Scalar c, Scalar x, Scalar y) override {
+      return is(c.number == kFirst && x.number == kSecond && y.number == kThird ? kSelected : kOther);
+    }
     Scalar convert(DType, Scalar x) override { return x; }
     Scalar is(double number) { return {this, number, nullptr}; }
   } arithmetic;
   std::vector<Scalar> operands;
   for (size_t i = 0; i < node.operands.size(); ++i)
-    operands.push_back(arithmetic.is(i == 0 ? kFirst : i == 1 ? kSecond : kOther));
+    operands.push_back(arithmetic.is(i < 3 ? kFirst + static_cast<double>(i) : kOther));
   const double found = node.op->body(node.attributes, operands).number;
   return found == kFirst       ? Form::operand
          : found == kRectified ? Form::rectified
          : found == kLess      ? Form::less
+         : found == kEqual     ? Form::equal
+         : found == kSelected  ? Form::selected
                                : Form::other;
 }
 
@@ -126,14 +134,26 @@ ExpressionId RegionReader::read_pointwise(const Point& p, DType type) {
   if (form == Form::operand && is_low(type) && kernel_.expressions[e.operands[0]].dtype == e.dtype &&
       is_of(type, e.operands[0]))
     return e.operands[0];
-  if (form == Form::less) compare_unrounded(e.operands);
-  const ExpressionId result = kernel_.expressions.add(std::move(e), kernel_.space);
+  if (form == Form::operand && kernel_.expressions[e.operands[0]].kind == Expression::Kind::index) {
+    const Index& at = kernel_.expressions[e.operands[0]].index;
+    const IndexSpace::Range range = kernel_.space.range(at);
+    if (type == DType::i64 || (type == DType::i32 && -kMostInt32 <= range.low && range.high <= kMostInt32))
+      return kernel_.index(type, at);
+  }
+  if (form == Form::less) {
+    compare_unrounded(e.operands);
+    return kernel_.primitive(ScalarOp::less, std::move(e.operands));
+  }
+  if (form == Form::equal) return kernel_.primitive(ScalarOp::equal, std::move(e.operands));
+  const ExpressionId result = form == Form::selected ? kernel_.select(e.operands[0], e.operands[1], e.operands[2])
+                                                     : kernel_.expressions.add(std::move(e), kernel_.space);
   const bool exact = is_low(type) && is_exact(p.node, type, std::vector<bool>(p.node.operands.size(), true));
   return exact ? result : kernel_.rounded(type, result);
 }
 
 // Whether a value is one of `type` as it is: loaded or rounded as such, or chosen among such.
 bool RegionReader::is_of(DType type, ExpressionId id, int depth) const {
+  constexpr int kDeepest = 6;
   const Expression& e = kernel_.expressions[id];
   switch (e.kind) {
     case Expression::Kind::constant:
@@ -143,12 +163,13 @@ bool RegionReader::is_of(DType type, ExpressionId id, int depth) const {
     case Expression::Kind::rounded:
       return e.stored == type;
     case Expression::Kind::node: {
-      constexpr int kDeepest = 6;
       if (depth == kDeepest) return false;
       std::vector<bool> exact;
       for (const ExpressionId operand : e.operands) exact.push_back(is_of(type, operand, depth + 1));
       return is_exact(*e.node, type, exact);
     }
+    case Expression::Kind::select:
+      return depth < kDeepest && is_of(type, e.operands[1], depth + 1) && is_of(type, e.operands[2], depth + 1);
     default:
       return false;
   }

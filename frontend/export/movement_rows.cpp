@@ -3,6 +3,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "frontend/export/operator_rows.h"
 
@@ -205,7 +206,8 @@ std::vector<OnnxValue> uniform(const ExportContext& c) {
   const OnnxValue seed = c.operands[0], step = modulo(o, o.cast(c.operands[1], DType::i64), kTwo32);
   OnnxValue k0 = modulo(o, seed, kTwo32);
   OnnxValue k1 = modulo(o, quotient(o, o.binary("Sub", seed, k0), kTwo32), kTwo32);
-  OnnxValue word[4] = {counting(o, count), integer(o, 0), integer(o, c.node.attributes.integer("site")), step};
+  const int64_t blocks = ceil_div(count, 4);
+  OnnxValue word[4] = {counting(o, blocks), integer(o, 0), integer(o, c.node.attributes.integer("site")), step};
   const auto mixed = [&](const OnnxValue& a, const OnnxValue& b, const OnnxValue& key) {
     return o.binary("BitwiseXor", o.binary("BitwiseXor", a, b), key);
   };
@@ -217,7 +219,10 @@ std::vector<OnnxValue> uniform(const ExportContext& c) {
     k0 = modulo(o, o.binary("Add", k0, integer(o, 0x9E3779B9)), kTwo32);
     k1 = modulo(o, o.binary("Add", k1, integer(o, 0xBB67AE85)), kTwo32);
   }
-  const OnnxValue upper = o.cast(quotient(o, word[0], 256), DType::f32);
+  std::vector<OnnxValue> columns;
+  for (const OnnxValue& w : word) columns.push_back(o.reshape(w, {blocks, 1}));
+  const OnnxValue words = o.slice(o.reshape(o.concat(columns, 1), {4 * blocks}), {0}, {count});
+  const OnnxValue upper = o.cast(quotient(o, words, 256), DType::f32);
   return {o.reshape(o.binary("Mul", upper, o.scalar(DType::f32, 0x1p-24)), shape)};
 }
 

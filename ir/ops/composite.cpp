@@ -119,9 +119,12 @@ std::vector<Value> cross_entropy_vjp(const VjpContext& c) {
   const Value row = b.reshape(b.cast(c.cotangents[0], DType::f32), {b.shape(p.x)[0], 1});
   const Value weight = b.select(masks.valid, row, b.constant_like(row, 0));
   const double smoothing = c.node.attributes.number("smoothing");
-  Value target = b.cast(masks.one_hot, DType::f32);
-  if (smoothing != 0) target = b.add(b.mul(target, 1 - smoothing), smoothing / static_cast<double>(b.shape(p.x)[1]));
-  const Value difference = b.sub(b.mul(p.exponentials, b.unary("reciprocal", p.sum)), target);
+  const Value y = b.mul(p.exponentials, b.unary("reciprocal", p.sum));
+  Value difference = b.select(masks.one_hot, b.sub(y, b.constant_like(y, 1)), y);
+  if (smoothing != 0) {
+    const double share = smoothing / static_cast<double>(b.shape(p.x)[1]);
+    difference = b.sub(y, b.add(b.mul(b.cast(masks.one_hot, DType::f32), 1 - smoothing), share));
+  }
   return {b.cast(b.mul(difference, weight), b.dtype(c.operands[0])), Value{}};
 }
 

@@ -284,7 +284,7 @@ void evaluate_uniform(const EvaluateContext& c) {
   const uint64_t seed = static_cast<uint64_t>(static_cast<int64_t>((*c.operands[0])[0]));
   const uint32_t step = static_cast<uint32_t>((*c.operands[1])[0]);
   const uint32_t site = static_cast<uint32_t>(c.node.attributes.integer("site"));
-  for (size_t i = 0; i < c.results[0].size(); ++i) c.results[0][i] = philox_uniform(seed, step, site, i);
+  for (size_t i = 0; i < c.results[0].size(); ++i) c.results[0][i] = philox_element(seed, step, site, i);
 }
 
 const AttributeSpec kShape{"shape", Ints()};

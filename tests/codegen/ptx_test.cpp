@@ -224,6 +224,37 @@ TEST(Ptx, RowsStayInRegistersAndAreCombinedByShuffles) {
   expect_assembles(c.ptx);
 }
 
+// Where the classes end within a row, or a label is, few vectors say: the others' lanes are not compared.
+TEST(Ptx, LongRowsCompareWhereTheyMust) {
+  const std::string ptx = compile({R"(graph loss {
+    %x = input() {name="0"} : f16[4096,50264]
+    %l = input() {name="1"} : i64[4096,1]
+    %p = iota() {shape=[4096,50264], axis=1}
+    %e = constant() {value=i64[1,1](50257)}
+    %end = broadcast(%e) {shape=[4096,50264]}
+    %inside = less(%p, %end)
+    %i = constant() {value=f16[1,1](-inf)}
+    %none = broadcast(%i) {shape=[4096,50264]}
+    %h = select(%inside, %x, %none)
+    %f = cast(%h) {to=f32}
+    %m = reduce_max(%f) {axes=[1]}
+    %w = broadcast(%m) {shape=[4096,50264]}
+    %s = sub(%f, %w)
+    %d = broadcast(%l) {shape=[4096,50264]}
+    %o = eq(%p, %d)
+    %z = constant() {value=f32[1,1](0)}
+    %zero = broadcast(%z) {shape=[4096,50264]}
+    %q = select(%o, %s, %zero)
+    %r = reduce_sum(%q) {axes=[1]}
+    output "0" = %r
+  })"})
+                              .ptx;
+  const size_t picked = ptx.find("bar.sync");
+  EXPECT_EQ(count(ptx.substr(0, picked), "selp"), 0) << ptx;
+  EXPECT_EQ(count(ptx.substr(picked, ptx.find("selp", picked) - picked), "setp.lt.u64"), 1) << ptx;
+  expect_assembles(ptx);
+}
+
 // A second launch takes longer than the few positions that each thread of the first one would have.
 TEST(Ptx, ColumnsOfFewPositionsAreOneLaunch) {
   const auto sum = [](int64_t rows) {

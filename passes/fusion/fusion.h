@@ -75,6 +75,7 @@ class Fusion {
   InlineCost inline_cost(NodeId id) const;
   bool worth_storing(NodeId id) const;
   bool spreads(NodeId id, NodeId user) const;
+  std::vector<NodeId> readers(NodeId id) const;
   void make_kernels();
   void merge_kernels();
   bool try_merge(int a, int b);

@@ -95,6 +95,17 @@ bool Fusion::spreads(NodeId id, NodeId user) const {
          inline_cost(id).operations > kMostBroadcastOperations;
 }
 
+// The nodes that read the value, or a view of it.
+std::vector<NodeId> Fusion::readers(NodeId id) const {
+  std::vector<NodeId> found, views{id};
+  while (!views.empty()) {
+    const NodeId at = views.back();
+    views.pop_back();
+    for (NodeId user : users_[static_cast<size_t>(at)]) (is_view(graph_, node(user)) ? views : found).push_back(user);
+  }
+  return found;
+}
+
 // A value that is read piece by piece, as by the steps of a sequence: in memory its slices are views, and the readers
 // equal kernels.
 void Fusion::store_what_is_sliced() {
@@ -130,7 +141,7 @@ void Fusion::choose_roots() {
     if (external(id) || is_view(graph_, node(id)) || stored(id) || node(id).op->leaf == Leaf::constant) continue;
     bool store_it = node(id).results.size() > 1 && users_[static_cast<size_t>(id)].size() > 1;
     store_it |= is_large_window(node(id));
-    for (NodeId user : users_[static_cast<size_t>(id)]) store_it |= spreads(id, user);
+    for (NodeId user : readers(id)) store_it |= spreads(id, user);
     if (users_[static_cast<size_t>(id)].size() > 1) store_it |= worth_storing(id);
     if (!store_it) continue;
     // What is only made wider or repeated is stored as it was, and made so where it is read.

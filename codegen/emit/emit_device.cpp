@@ -19,6 +19,7 @@ constexpr int64_t kCachedElements = 32;          // of a row, kept in a thread's
 constexpr int64_t kLastingValues = 72;           // sums of columns, and what all rows share, in a thread
 constexpr int64_t kFewSums = 4, kManyLoads = 4;  // of a kernel of columns; loads of each position
 constexpr int64_t kLoadedTogether = 80;          // values that a thread's loads in flight bring
+constexpr int64_t kEnoughBlocks = 4;             // of columns, at 64 registers a thread
 constexpr int64_t kSharedBytes = 32 * 1024;      // at most, for combining columns
 constexpr int64_t kEnoughThreads = int64_t{1} << 16;
 constexpr int64_t kThreadsOfSteps = int64_t{1} << 19;  // at least, where a thread does several vectors: two waves
@@ -107,9 +108,11 @@ class DeviceKernel {
     const auto number = [&](int64_t n) {
       return llvm::ConstantAsMetadata::get(ir_.getInt32(static_cast<uint32_t>(n)));
     };
-    module_.getOrInsertNamedMetadata("nvvm.annotations")
-        ->addOperand(llvm::MDNode::get(context, {llvm::ConstantAsMetadata::get(function_),
-                                                 llvm::MDString::get(context, "maxntidx"), number(shape.block)}));
+    std::vector<llvm::Metadata*> limits{llvm::ConstantAsMetadata::get(function_),
+                                        llvm::MDString::get(context, "maxntidx"), number(shape.block)};
+    if (enough_blocks_ > 0)
+      limits.insert(limits.end(), {llvm::MDString::get(context, "minctasm"), number(enough_blocks_)});
+    module_.getOrInsertNamedMetadata("nvvm.annotations")->addOperand(llvm::MDNode::get(context, limits));
     return shape;
   }
 
@@ -162,6 +165,7 @@ class DeviceKernel {
   AtomId lane_;
   llvm::Function* function_ = nullptr;
   unsigned lanes_ = 1;
+  int64_t enough_blocks_ = 0;  // for a processor; ptxas then has registers to leave loads where they stand
   llvm::IntegerType* index_type_ = nullptr;
   std::unique_ptr<ExpressionEmitter> emitter_;
   std::vector<std::unordered_map<ExpressionId, llvm::Value*>> cached_steps_;  // what each step of a cached row knows
@@ -521,6 +525,7 @@ LaunchShape DeviceKernel::columns() {
   const bool ahead = stores_full && kernel_.together == 1;
   const bool computes_first = ahead && loads_along(kernel_, reduced) >= kManyLoads;
   const bool loads_first = ahead && !computes_first && kernel_.folds.empty();
+  if (loads_first && reductions.size() == 1 && shape.block == kColumnsBlock) enough_blocks_ = kEnoughBlocks;
   const auto enter = [&](llvm::Value* position) {
     e().bind_linear(kernel_.reduced, position);
     if (computes_first) e().hoist(operands_of(kernel_, reductions), 0), e().hoist_stores(Store::Domain::full, 0);

@@ -17,6 +17,7 @@ constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kScatterBlock = 128;
 constexpr int64_t kLooks = 8;                          // of a scatter
 constexpr int64_t kManyLoads = 4;                      // of each position
+constexpr int64_t kBlocksOfColumns = 4;                // a processor: ptxas has registers for the loads that come first
 constexpr int64_t kSharedBytes = 32 * 1024;            // at most, for combining columns
 constexpr int64_t kThreadsOfSteps = int64_t{1} << 19;  // at least, where a thread does several vectors: two waves
 constexpr int64_t kSharingSteps = 4, kPlainSteps = 2;
@@ -494,6 +495,7 @@ LaunchShape DeviceKernel::columns() {
   const bool ahead = stores_full && kernel_.together == 1;
   const bool computes_first = ahead && loads_along(kernel_, reduced) >= kManyLoads;
   const bool loads_first = ahead && !computes_first && kernel_.folds.empty();
+  if (loads_first && reductions.size() == 1 && shape.block == kColumnsBlock) shape.resident = kBlocksOfColumns;
   const auto enter = [&](llvm::Value* position) {
     e().bind_linear(kernel_.reduced, position);
     if (computes_first) e().hoist(operands_of(kernel_, reductions), 0), e().hoist_stores(Store::Domain::full, 0);

@@ -13,7 +13,7 @@ namespace halfstep {
 struct LaunchShape {
   std::array<int64_t, 3> grid{1, 1, 1};
   int64_t block = 1;
-  int64_t resident = 1;  // blocks that a processor's registers must hold at once
+  int64_t resident = 1;  // blocks whose registers a processor must hold at once, and no more need fit
   int64_t units = 1;
 };
 

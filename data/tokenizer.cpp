@@ -47,7 +47,7 @@ std::string kind_of(const Json& file, const char* part) {
 }
 
 uint32_t id_of(const Json& json) {
-  const int64_t id = json.get<int64_t>();
+  const int64_t id = integer_of(json);
   if (id < 0 || id > kMostId) throw Error(fmt::format("a token has the id {}", id));
   return static_cast<uint32_t>(id);
 }
@@ -267,7 +267,7 @@ class WordPiece final : public ReadTokenizer {
     take_vocabulary(vocabulary_ids_);
     for (const auto& [piece, id] : vocabulary_ids_) longest_piece_ = std::max(longest_piece_, piece.size());
     prefix_ = model.value("continuing_subword_prefix", "##");
-    longest_ = model.value("max_input_chars_per_word", int64_t{100});
+    longest_ = model.contains("max_input_chars_per_word") ? count_in(model, "max_input_chars_per_word") : 100;
     const std::string unknown = model.value("unk_token", "[UNK]");
     const auto found = vocabulary_ids_.find(unknown);
     if (found == vocabulary_ids_.end()) throw Error("the vocabulary lacks '" + printable(unknown) + "'");

@@ -35,18 +35,27 @@ std::string line_of(const nlohmann::json& text) {
 
 namespace {
 
+// What is parsed is unsigned where it is not negative; what a program made may be signed.
+bool fits_integer(const nlohmann::json& value) {
+  return value.is_number_unsigned() ? value.get<uint64_t>() <= INT64_MAX : value.is_number_integer();
+}
+
+std::string shown(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 int64_t count(const nlohmann::json& value, const char* key) {
-  // What is parsed is unsigned where it is not negative; what a program made may be signed.
-  const bool fits = value.is_number_unsigned() ? value.get<uint64_t>() <= INT64_MAX
-                                               : value.is_number_integer() && value.get<int64_t>() >= 0;
-  if (!fits) {
-    constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
-    throw Error(fmt::format("'{}': an integer from 0 expected, found {}", key, value.dump(-1, ' ', false, kReplace)));
-  }
+  if (!fits_integer(value) || value.get<int64_t>() < 0)
+    throw Error(fmt::format("'{}': an integer from 0 expected, found {}", key, shown(value)));
   return value.get<int64_t>();
 }
 
 }  // namespace
+
+int64_t integer_of(const nlohmann::json& value) {
+  if (!fits_integer(value)) throw Error(fmt::format("an integer of 64 bits expected, found {}", shown(value)));
+  return value.get<int64_t>();
+}
 
 int64_t count_in(const nlohmann::json& object, const char* key) { return count(object.at(key), key); }
 

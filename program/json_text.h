@@ -21,5 +21,7 @@ std::string line_of(const nlohmann::json& text);
 // Integers from 0 on under a key that is there: what else JSON calls a number does not become one. Error.
 int64_t count_in(const nlohmann::json& object, const char* key);
 std::vector<int64_t> counts_in(const nlohmann::json& object, const char* key);
+// The same of any sign, of a value that has no key. Error.
+int64_t integer_of(const nlohmann::json& value);
 
 }  // namespace halfstep

@@ -86,7 +86,7 @@ Json written(const std::vector<RateNote>& rates) {
 }
 
 void read(const Json& json, std::string& value) { value = line_of(json); }
-void read(const Json& json, int64_t& value) { value = json.get<int64_t>(); }
+void read(const Json& json, int64_t& value) { value = integer_of(json); }
 void read(const Json& json, double& value) { value = json.get<double>(); }
 void read(const Json& json, LabelBounds& bounds) {
   if (json.contains("least")) read(json.at("least"), bounds.least);

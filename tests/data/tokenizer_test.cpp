@@ -67,6 +67,7 @@ TEST_F(Tokenizers, OtherKindsAreRefusedByName) {
   refuse(with(bytes, "/model/merges/0", "t"), "merge 't': two parts expected");
   refuse(with(bytes, "/model/merges/0", "t nothere"), "the vocabulary lacks 'nothere'");
   refuse(with(bytes, "/model/vocab/a", -3), "a token has the id -3");
+  refuse(with(bytes, "/model/vocab/a", 3e66), "an integer of 64 bits expected, found 3e+66");
   refuse(with(bytes, "/model/vocab", 3), "");
   refuse(with(bytes, "/added_tokens/0/single_word", true), "none of a single_word expected");
   refuse(with(pieces, "/post_processor/type", "Other"), "post_processor 'Other'");

@@ -176,7 +176,8 @@ int64_t DeviceKernel::shared_row() const {
 int64_t DeviceKernel::pointwise_steps(int64_t count, int64_t row) const {
   if (kernel_.together > 1 || lanes_ == 1) return 1;
   const VariableSet shared = row > 1 ? kernel_.space.atom(lane_).variables : 0;
-  const int64_t most = row > 1 ? kSharingSteps : kPlainSteps;
+  // Many loads of one vector are enough in flight; a second one's registers would cost half the threads (AdamW).
+  const int64_t most = row > 1 ? kSharingSteps : loads_along(kernel_, ~shared) >= kManyLoads ? 1 : kPlainSteps;
   return std::clamp<int64_t>(count / kThreadsOfSteps, 1, steps_together(kernel_, lanes_, ~shared, most));
 }
 

@@ -213,10 +213,12 @@ llvm::Value* ScalarEmitter::distribution(ScalarOp op, DType dtype, llvm::Value* 
             : op == ScalarOp::normal_distribution ? emit_normal_distribution(v)
                                                   : emit_normal_density(v))
         .value();
-  const auto library = [&](const char* function, Lane of) { return v.with(call_library(function, {{of.value()}})); };
-  if (op == ScalarOp::logistic) return (1.0 / (library("exp", v * -1.0) + 1.0)).value();
-  if (op == ScalarOp::normal_distribution) return (library("erfc", v * (std::numbers::sqrt2 / -2)) * 0.5).value();
-  return (library("exp", v * v * -0.5) * (std::numbers::inv_sqrtpi / std::numbers::sqrt2)).value();
+  if (op == ScalarOp::normal_distribution)
+    return (v.with(call_library("erfc", {{(v * (std::numbers::sqrt2 / -2)).value()}})) * 0.5).value();
+  const Lane exponent = op == ScalarOp::logistic ? v * -1.0 : v * v * -0.5;
+  const Lane power = v.with(call_library("exp", {{exponent.value()}}));
+  if (op == ScalarOp::logistic) return (1.0 / (power + 1.0)).value();
+  return (power * (std::numbers::inv_sqrtpi / std::numbers::sqrt2)).value();
 }
 
 llvm::Value* ScalarEmitter::binary(ScalarOp op, DType dtype, llvm::Value* x, llvm::Value* y) {

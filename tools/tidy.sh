@@ -8,9 +8,9 @@ cd "$(dirname "$0")/.."
 bash tools/install.sh clang-tidy-19
 [ -e build/compile_commands.json ] || cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
 
-# Those that this build compiles.
+# Those that this build compiles: runtime/cuda/ where there is a toolkit.
 sources() {
-  git ls-files '*.cpp' ':!tests/' ':!runtime/cuda/' | grep -xFf <(sed -n 's|^ *"file": "'"$PWD"'/\(.*\)".*|\1|p' build/compile_commands.json)
+  git ls-files '*.cpp' ':!tests/' | grep -xFf <(sed -n 's|^ *"file": "'"$PWD"'/\(.*\)".*|\1|p' build/compile_commands.json)
 }
 slice() { sources | awk -v n="$1" -v m="$2" 'NR % m == n % m'; }
 newest() { git log --format= --name-only | awk '!seen[$0]++' | grep -xFf <(sources) | sed -n "1,$1p"; }

@@ -10,7 +10,9 @@ bash tools/install.sh clang-tidy-19
 
 # Those that this build compiles: runtime/cuda/ where there is a toolkit.
 sources() {
-  git ls-files '*.cpp' ':!tests/' | grep -xFf <(sed -n 's|^ *"file": "'"$PWD"'/\(.*\)".*|\1|p' build/compile_commands.json)
+  local root
+  root=$(sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' build/CMakeCache.txt)
+  git ls-files '*.cpp' ':!tests/' | grep -xFf <(sed -n 's|^ *"file": "'"$root"'/\(.*\)".*|\1|p' build/compile_commands.json)
 }
 slice() { sources | awk -v n="$1" -v m="$2" 'NR % m == n % m'; }
 newest() { git log --format= --name-only | awk '!seen[$0]++' | grep -xFf <(sources) | sed -n "1,$1p"; }
@@ -22,5 +24,8 @@ elif [ "${1:-}" = day ]; then
   day=$(date -u +%j)
   mapfile -t files < <({ slice "$((10#$day))" 16 && newest 16; } | sort -u)
 fi
-[ ${#files[@]} -gt 0 ] || exit 0
+if [ ${#files[@]} -eq 0 ]; then
+  echo "tidy: FILE.cpp ..., N/M or day expected; of '$*' this build compiles no source" >&2
+  exit 2
+fi
 printf '%s\0' "${files[@]}" | xargs -0 -n 1 -P "$(nproc)" clang-tidy-19 --quiet -p build --extra-arg=-w

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <utility>
 
 #include "frontend/import/operators.h"
 #include "ir/gradients.h"
@@ -24,7 +25,8 @@ class ExtractedFunction {
     return in_function_.emplace(tensor, input).second;
   }
 
-  Graph finish(Value result) && {
+  // The function, and an argument for each of its inputs.
+  std::pair<Graph, std::vector<Value>> finish(Value result) && {
     std::vector<char> needed(static_cast<size_t>(result.node) + 1);
     const auto need = [&](Value v) {
       if (v && !in_function_.contains(v)) needed[static_cast<size_t>(v.node)] = 1;
@@ -35,11 +37,8 @@ class ExtractedFunction {
     for (NodeId id = 0; id <= result.node; ++id)
       if (needed[static_cast<size_t>(id)]) copy(id);
     b_.output("result", in_function_.at(result));
-    return std::move(b_).finish();
+    return {std::move(b_).finish(), std::move(arguments_)};
   }
-
-  // One for each input of the function.
-  const std::vector<Value>& arguments() const { return arguments_; }
 
  private:
   void copy(NodeId id) {
@@ -95,8 +94,8 @@ std::vector<Value> import_gradient(NodeContext& c) {
     if (!function.declare(tensor, argument)) c.fail("'" + names[i] + "' names the same tensor as another one");
   }
   if (!is_floating(c.b.dtype(y))) c.fail("'y' is not of floating type");
-  const Graph graph = gradient_graph(std::move(function).finish(y), xs.size());
-  return inline_graph(graph, c.b, function.arguments());
+  const auto [extracted, arguments] = std::move(function).finish(y);
+  return inline_graph(gradient_graph(extracted, xs.size()), c.b, arguments);
 }
 
 // ---- optimizer steps ----

@@ -78,4 +78,27 @@ int64_t steps_together(const Kernel& kernel, int64_t lanes, VariableSet walked, 
   return std::clamp<int64_t>(kLoadedTogether / (lanes * (1 + loads_along(kernel, walked))), 1, most);
 }
 
+bool has_large_functions(const Kernel& kernel) {
+  class Finder final : public ScalarArithmetic {
+   public:
+    bool found = false;
+    void meet(ScalarOp op) {
+      found |= op == ScalarOp::power || op == ScalarOp::logarithm || op == ScalarOp::sine || op == ScalarOp::cosine ||
+               op == ScalarOp::remainder;
+    }
+    Scalar constant(double) override { return {this, 0, nullptr}; }
+    Scalar unary(ScalarOp op, Scalar x) override { return meet(op), x; }
+    Scalar binary(ScalarOp op, Scalar x, Scalar) override { return meet(op), x; }
+    Scalar select(Scalar, Scalar x, Scalar) override { return x; }
+    Scalar convert(DType, Scalar x) override { return x; }
+  } finder;
+  for (ExpressionId id = 0; id < kernel.expressions.size(); ++id) {
+    const Expression& e = kernel.expressions[id];
+    if (e.kind == Expression::Kind::primitive) finder.meet(e.op);
+    if (e.kind == Expression::Kind::node && e.node->op->body)
+      e.node->op->body(e.node->attributes, std::vector<Scalar>(e.operands.size(), finder.constant(0)));
+  }
+  return finder.found;
+}
+
 }  // namespace halfstep

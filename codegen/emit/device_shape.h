@@ -15,6 +15,9 @@ unsigned choose_lanes(const Kernel& kernel);
 // wait for each other.
 int64_t steps_together(const Kernel& kernel, int64_t lanes, VariableSet walked, int64_t most);
 
+// Whether something it computes takes many registers by itself: a power, a logarithm, a sine, a cosine or a remainder.
+bool has_large_functions(const Kernel& kernel);
+
 // Of a row, or of a chunk of one, `vectors` of lanes: a part of a warp, a warp or a block has it. What it knows of them
 // stays in its registers from pass to pass where `cached`.
 struct RowShape {

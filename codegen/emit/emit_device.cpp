@@ -496,7 +496,8 @@ LaunchShape DeviceKernel::columns() {
   const bool ahead = stores_full && kernel_.together == 1;
   const bool computes_first = ahead && loads_along(kernel_, reduced) >= kManyLoads;
   const bool loads_first = ahead && !computes_first && kernel_.folds.empty();
-  if (loads_first && reductions.size() == 1 && shape.block == kColumnsBlock) shape.resident = kBlocksOfColumns;
+  if (loads_first && reductions.size() == 1 && shape.block == kColumnsBlock && !has_large_functions(kernel_))
+    shape.resident = kBlocksOfColumns;
   const auto enter = [&](llvm::Value* position) {
     e().bind_linear(kernel_.reduced, position);
     if (computes_first) e().hoist(operands_of(kernel_, reductions), 0), e().hoist_stores(Store::Domain::full, 0);

@@ -452,13 +452,20 @@ std::optional<int64_t> ExpressionEmitter::lane_limit(const Expression& e) const 
   const Expression &at = kernel_.expressions[e.operands[0]], &limit = kernel_.expressions[e.operands[1]];
   if (at.kind != Expression::Kind::index || limit.kind != Expression::Kind::constant) return {};
   if (at.index.terms.size() != 1 || at.index.factor(config_.variable) != 1) return {};
+  constexpr double kExact = 0x1p53;
+  if (!(std::abs(limit.number) < kExact)) return {};
   return static_cast<int64_t>(limit.number) - at.index.offset;
 }
 
+// A label's place, and the elements that are what the row was reduced to, such as its greatest one.
 bool ExpressionEmitter::is_rare(ExpressionId condition) const {
   const Expression& e = kernel_.expressions[condition];
-  return config_.rare_equalities && e.kind == Expression::Kind::primitive && e.op == ScalarOp::equal &&
-         varies(condition);
+  if (!config_.rare_equalities || e.kind != Expression::Kind::primitive || e.op != ScalarOp::equal ||
+      !varies(condition))
+    return false;
+  return is_one_place(e) || std::ranges::any_of(e.operands, [&](ExpressionId operand) {
+           return kernel_.expressions.level(operand) > 0 && !varies(operand);
+         });
 }
 
 // The number of the lane that is at the place of which `e` tells, if it is one.
@@ -474,7 +481,9 @@ llvm::Value* ExpressionEmitter::emit_any(ExpressionId condition) {
     return ir_.CreateICmpULT(place, llvm::ConstantInt::get(place->getType(), config_.lanes));
   }
   // One by one, as a GPU's comparisons do: LLVM would make a number of the lanes' bits.
-  llvm::Value *lanes = emit(condition), *any = ir_.CreateExtractElement(lanes, uint64_t{0});
+  llvm::Value* lanes = emit(condition);
+  if (!lanes->getType()->isVectorTy()) return lanes;  // one for all, as of a quotient of the place
+  llvm::Value* any = ir_.CreateExtractElement(lanes, uint64_t{0});
   for (unsigned i = 1; i < lanes_of(lanes); ++i) any = ir_.CreateOr(any, ir_.CreateExtractElement(lanes, i));
   return any;
 }

@@ -19,7 +19,7 @@ struct LaneConfig {
   unsigned lanes = 1;    // every base of the lane variable is a multiple of this
   llvm::IntegerType* index_type = nullptr;
   unsigned register_bytes = 64;  // of the widest vector register; no masked access is wider
-  bool rare_equalities = false;  // what is equal is so at few places: behind a branch
+  bool rare_equalities = false;  // a label's place and a row's greatest element stand behind a branch
 };
 
 using Values = std::vector<llvm::Value*>;

@@ -1,7 +1,8 @@
 // Elementary functions of f32 as arithmetic on scalars or vectors, without calls: the same code on the host and on the
 // GPU, but for the powers of two and reciprocals that a GPU has instructions for. Straight-line, but that sine,
 // cosine and remainder end in another block, behind a branch for huge numbers. Errors are below 2.5 units in the last
-// place, those of the normal distribution and density below 2^-22; subnormals, infinities and NaN are kept.
+// place, of the logistic function below 4 and those of the normal distribution and density below 2^-22; subnormals are
+// kept, but as results of these three, which may be 0 there; infinities and NaN are.
 #pragma once
 
 #include <llvm/IR/IRBuilder.h>

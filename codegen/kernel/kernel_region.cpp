@@ -144,7 +144,10 @@ ExpressionId RegionReader::read_pointwise(const Point& p, DType type) {
     compare_unrounded(e.operands);
     return kernel_.primitive(ScalarOp::less, std::move(e.operands));
   }
-  if (form == Form::equal) return kernel_.primitive(ScalarOp::equal, std::move(e.operands));
+  if (form == Form::equal) {  // a place stands first
+    if (kernel_.expressions[e.operands[1]].kind == Expression::Kind::index) std::swap(e.operands[0], e.operands[1]);
+    return kernel_.primitive(ScalarOp::equal, std::move(e.operands));
+  }
   const ExpressionId result = form == Form::selected ? kernel_.select(e.operands[0], e.operands[1], e.operands[2])
                                                      : kernel_.expressions.add(std::move(e), kernel_.space);
   const bool exact = is_low(type) && is_exact(p.node, type, std::vector<bool>(p.node.operands.size(), true));

@@ -255,6 +255,48 @@ TEST(Ptx, LongRowsCompareWhereTheyMust) {
   expect_assembles(ptx);
 }
 
+// What all lanes of a vector have alike, as a quotient of their place, is one comparison; masks stand behind no branch.
+TEST(Ptx, LongRowsOfBlocksThatAreChosenWhole) {
+  const std::string ptx = compile({R"(graph g {
+    %x = input() {name="0"} : f32[4096,2048]
+    %l = input() {name="1"} : i64[32]
+    %1 = reshape(%l) {shape=[32,1]}
+    %2 = broadcast(%1) {shape=[32,64]}
+    %3 = reshape(%2) {shape=[1,2048]}
+    %4 = broadcast(%3) {shape=[4096,2048]}
+    %k = constant() {value=i64[1,1](3)}
+    %5 = broadcast(%k) {shape=[4096,2048]}
+    %o = eq(%4, %5)
+    %z = constant() {value=f32[1,1](0)}
+    %zero = broadcast(%z) {shape=[4096,2048]}
+    %q = select(%o, %x, %zero)
+    %r = reduce_sum(%q) {axes=[1]}
+    output "0" = %r
+  })"})
+                              .ptx;
+  EXPECT_NE(ptx.find("setp.eq.s64"), std::string::npos) << ptx;
+  expect_assembles(ptx);
+}
+
+// What takes many registers by itself is not held to 64 of them.
+TEST(Ptx, ColumnsOfLargeFunctionsMayTakeTheirRegisters) {
+  const auto columns = [](const std::string& function) {
+    return compile({R"(graph g {
+      %x = input() {name="0"} : f16[25216,3072]
+      %f = )" + function +
+                    R"((%x)
+      %c = cast(%f) {to=f32}
+      %s = reduce_sum(%c) {axes=[0]}
+      output "y" = %f
+      output "s" = %s
+    })"})
+        .ptx;
+  };
+  EXPECT_NE(columns("gelu").find(".minnctapersm"), std::string::npos);
+  EXPECT_EQ(columns("sin").find(".minnctapersm"), std::string::npos);
+  EXPECT_EQ(columns("softplus").find(".minnctapersm"), std::string::npos);
+}
+
 // A second launch takes longer than the few positions that each thread of the first one would have.
 TEST(Ptx, ColumnsOfFewPositionsAreOneLaunch) {
   const auto sum = [](int64_t rows) {

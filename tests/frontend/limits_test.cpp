@@ -2,9 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <limits>
-
 #include <ctime>
+#include <limits>
 
 #include "test_model.h"
 

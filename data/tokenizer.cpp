@@ -182,7 +182,7 @@ class ByteLevel final : public ReadTokenizer {
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
       if (const Json value = model.value(key, Json()); value.is_string() && value != "")
         refuse(key, value.get<std::string>(), "none");
-    if (const Json dropout = model.value("dropout", Json()); dropout.is_number() && dropout != 0)
+    if (const Json dropout = model.value("dropout", Json()); !dropout.is_null() && dropout != 0)
       refuse("dropout", dropout.dump(), "none");
     if (model.value("ignore_merges", false)) refuse("ignore_merges", "true", "false");
     const Vocabulary vocabulary = vocabulary_of(model);
@@ -261,6 +261,7 @@ class WordPiece final : public ReadTokenizer {
       cleans_ = rules.value("clean_text", true), spaces_chinese_ = rules.value("handle_chinese_chars", true);
       lowers_ = rules.value("lowercase", true);
       const Json strips = rules.value("strip_accents", Json());
+      if (!strips.is_boolean() && !strips.is_null()) refuse("strip_accents", strips.dump(), "true, false or null");
       strips_accents_ = strips.is_boolean() ? strips.get<bool>() : lowers_;
     }
     vocabulary_ids_ = vocabulary_of(model);

@@ -27,9 +27,10 @@ bool is_formulas(double v) {
   if (!std::isfinite(v) || v == -1) return true;
   if (size == 0 || size == 1) return false;
   if (size <= kEpsilon || is_whole(size * size) || is_whole(1 / (size * size))) return true;
-  for (const double known : {0.044715, 1.702, std::sqrt(2 / std::numbers::pi), 1 / std::sqrt(2 * std::numbers::pi),
-                             std::numbers::pi, 2 * std::numbers::pi, std::numbers::pi / 2, std::numbers::ln2,
-                             std::numbers::log2e, std::numbers::ln10, std::numbers::log10e, std::numbers::e})
+  for (const double known :
+       {0.044715, 1.702, std::sqrt(2 / std::numbers::pi), std::sqrt(8 / std::numbers::pi),
+        1 / std::sqrt(2 * std::numbers::pi), std::numbers::pi, 2 * std::numbers::pi, std::numbers::pi / 2,
+        std::numbers::ln2, std::numbers::log2e, std::numbers::ln10, std::numbers::log10e, std::numbers::e})
     if (close(size, known) || close(1 / size, known)) return true;
   return false;
 }

@@ -281,7 +281,7 @@ Scalar log1p_of(Scalar u) {
 }
 
 // log(1 + e^x) without overflow, and e^x where that is far below 1.
-Scalar softplus_of(Scalar v) { return max(v, v * 0.0) + log1p_of(exp(-abs(v))); }
+Scalar softplus_of(Scalar v) { return max(v, number(v, 0)) + log1p_of(exp(-abs(v))); }
 
 // e^x - 1 to full precision near 0: what the exponential rounds away is put back by the quotient (Kahan).
 Scalar expm1_of(Scalar v) {

@@ -76,10 +76,11 @@ std::optional<int64_t> only_axis(const Graph& graph, Value v) {
   return axes.size() == 1 ? std::optional(axes[0]) : std::nullopt;
 }
 
-// Slots: 0 x, 1 the sum.
+// Slots: 0 x, 1 the sum, 2 what x was shifted by, if it was: the same along the axis, or the sum is another's.
 Value along_axis(Builder& b, const Captures& c, std::string_view op) {
   const std::optional<int64_t> axis = only_axis(b.graph(), c.values[1]);
-  return axis ? b.call(op, {c.values[0]}, {{"axis", *axis}}) : Value{};
+  if (!axis || (c.values[2] && b.shape(c.values[2])[static_cast<size_t>(*axis)] != 1)) return {};
+  return b.call(op, {c.values[0]}, {{"axis", *axis}});
 }
 
 // Slots: 0 x, 1 its softmax.
@@ -87,7 +88,7 @@ Value along_same_axis(Builder& b, const Captures& c, std::string_view op) {
   return b.call(op, {c.values[0]}, {{"axis", b.graph().node(c.values[1]).attributes.integer("axis")}});
 }
 
-// With any shift of x that is the same along the axis: its maximum, as a rule.
+// With any shift of x that is the same along the axis: its maximum.
 std::vector<Meaning> softmaxes() {
   const Pattern shift = any(2);
   const Pattern shifted = call("sub", {x, spread(kept(2, call("reduce_max", {x})))});

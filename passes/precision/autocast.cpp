@@ -193,8 +193,8 @@ class Autocast {
         return Demand::full;
       case Precision::full_inside:  // the others of its results are statistics
         return demands_on(id).front();
-      default:
-        return std::ranges::max(demands_on(id));
+      default:  // what takes a truth value asks nothing of what was compared for it
+        return is_castable(node.results[0].dtype) ? std::ranges::max(demands_on(id)) : Demand::none;
     }
   }
 

@@ -17,8 +17,13 @@ bool is_near(double found, double wanted, double tolerance) {
   return std::abs(found - wanted) <= tolerance * std::abs(wanted);
 }
 
+// Whole numbers and halves are written as they are, others with the digits that people know.
+double tolerance_of(double wanted) {
+  return std::round(2 * wanted) == 2 * wanted ? kSameTolerance : kConstantTolerance;
+}
+
 bool fits(const PatternNumber& number, double found, Captures& captures) {
-  if (number.slot < 0) return is_near(found, number.value, kConstantTolerance);
+  if (number.slot < 0) return is_near(found, number.value, tolerance_of(number.value));
   const auto slot = static_cast<size_t>(number.slot);
   if (captures.has_number[slot]) return is_near(found, captures.numbers[slot], kSameTolerance);
   captures.numbers[slot] = found, captures.has_number[slot] = true;

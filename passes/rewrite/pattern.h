@@ -4,8 +4,8 @@
 //   const Pattern gelu = product(0.5, {x, sum(1, {call("erf", {product(std::numbers::sqrt2 / 2, {x})})})});
 //
 // A pattern matches a value of a graph. Sums and products match however they are nested and ordered, with their
-// constants folded; a constant matches within kConstantTolerance, since people write 0.7071. Matching is bounded in
-// depth, so that it costs the same at every node.
+// constants folded; a constant matches within kConstantTolerance, since people write 0.7071, but a whole number or a
+// half within kSameTolerance. Matching is bounded in depth, so that it costs the same at every node.
 #pragma once
 
 #include <array>

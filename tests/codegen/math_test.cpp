@@ -207,6 +207,18 @@ TEST(Math, EveryFunctionOverEveryMagnitude) {
   check("gelu_tanh", gelu_tanh, 4, 0x1p-23);
 }
 
+TEST(Math, SoftplusOfInfinities) {
+  const Graph region =
+      parse_graph("graph f {\n %x = input() {name=\"0\"} : f32[3]\n %y = softplus(%x)\n output \"0\" = %y\n}\n");
+  Tensor x({DType::f32, {3}});
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  x.set(0, kInfinity), x.set(1, -kInfinity), x.set(2, std::numeric_limits<double>::quiet_NaN());
+  const Tensor y = RegionRunner(region).run({{"0", x}})[0];
+  EXPECT_EQ(y.at(0), kInfinity);
+  EXPECT_EQ(y.at(1), 0);
+  EXPECT_TRUE(std::isnan(y.at(2)));
+}
+
 TEST(Math, CastsToIntegersOverEveryMagnitude) {
   for (const char* type : {"i64", "i32", "i8", "u8", "bool"}) {
     const Graph region =

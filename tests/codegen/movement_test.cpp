@@ -106,7 +106,8 @@ TEST(Movement, UniformIsTheSameNumberEverywhere) {
   const auto numbers = [&](const std::string& shape, const std::string& result) {
     const RegionRunner runner(parse_graph(
         "graph random {\n %s = input() {name=\"0\"} : i64[]\n %i = input() {name=\"1\"} : i32[]\n %u = uniform(%s, %i) "
-        "{shape=" + shape + ", site=9}\n" + result + " output \"0\" = %t\n}\n"));
+        "{shape=" +
+        shape + ", site=9}\n" + result + " output \"0\" = %t\n}\n"));
     return runner.run({{"0", s}, {"1", step}})[0];
   };
   const Tensor apart = numbers("[77,13]", " %t = slice(%u) {starts=[3,2], limits=[70,12], steps=[2,1]}\n");
@@ -115,11 +116,9 @@ TEST(Movement, UniformIsTheSameNumberEverywhere) {
       EXPECT_EQ(apart.at(r * 10 + c), philox_element(seed, 41, 9, static_cast<uint64_t>((3 + 2 * r) * 13 + 2 + c)));
   // Vectors of lanes that begin at a block, and beside one.
   const Tensor whole = numbers("[20,64]", " %t = neg(%u)\n");
-  for (int64_t i = 0; i < 20 * 64; ++i)
-    EXPECT_EQ(-whole.at(i), philox_element(seed, 41, 9, static_cast<uint64_t>(i)));
+  for (int64_t i = 0; i < 20 * 64; ++i) EXPECT_EQ(-whole.at(i), philox_element(seed, 41, 9, static_cast<uint64_t>(i)));
   const Tensor beside = numbers("[1300]", " %t = slice(%u) {starts=[2], limits=[1282], steps=[1]}\n");
-  for (int64_t i = 0; i < 1280; ++i)
-    EXPECT_EQ(beside.at(i), philox_element(seed, 41, 9, static_cast<uint64_t>(i + 2)));
+  for (int64_t i = 0; i < 1280; ++i) EXPECT_EQ(beside.at(i), philox_element(seed, 41, 9, static_cast<uint64_t>(i + 2)));
 }
 
 // Masked accesses of a vector that is wider than a register: LLVM 19 mixes up their halves.

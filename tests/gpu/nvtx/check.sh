@@ -13,7 +13,7 @@ NVTX_INJECTION64_PATH=$work/listener.so HALFSTEP_NVTX_LOG=$work/log run > "$work
 begun=$(grep -c '^push' "$work/log") ended=$(grep -c '^pop' "$work/log")
 [ "$begun" -gt 0 ] && [ "$begun" -eq "$ended" ] || { echo "failed: $begun ranges begun, $ended ended"; exit 1; }
 # Each node of the table of calls is a range by its name.
-names=$(awk '/^ *-----/ {table = 1} table && NF > 5 && $1 + 0 > 0 {print $NF}' "$work/heard.txt" | grep -v '[()]' | sort -u)
+names=$(awk '/^ *--/ {table = 1} table && NF > 5 && $1 + 0 > 0 {print $NF}' "$work/heard.txt" | grep -v '[()]' | sort -u)
 [ -n "$names" ] || { echo "failed: no table of calls"; exit 1; }
 while read -r name; do
   grep -qF "$name" "$work/log" || { echo "failed: no range of '$name'"; exit 1; }

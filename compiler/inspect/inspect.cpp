@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/saturated.h"
 #include "compiler/inspect/casts.h"
 #include "compiler/inspect/inspection.h"
 #include "compiler/inspect/scopes.h"
@@ -85,8 +86,7 @@ class Inspector {
     const FusedCalls calls = fused_calls(step);
     StepCost cost = step_cost(calls, result_.machine);
     for (const auto& [key, bytes] : kept_bytes(compute_in_readers(fuse(step)))) {
-      cost.nodes[key].kept_bytes += bytes;
-      cost.total.kept_bytes += bytes;
+      for (int64_t* kept : {&cost.nodes[key].kept_bytes, &cost.total.kept_bytes}) *kept = saturated_add(*kept, bytes);
     }
     cost = by_first_name(cost);
     const SourceNames forward_names(forward_, main_nodes(forward_), nullptr);
@@ -158,7 +158,7 @@ class Inspector {
     for (const auto& [key, of_node] : cost.nodes) {
       NodeCost& sum = result.nodes[{first_name(key.first, names_), key.second}];
       sum.flops += of_node.flops, sum.low_flops += of_node.low_flops, sum.bytes += of_node.bytes;
-      sum.microseconds += of_node.microseconds, sum.kept_bytes += of_node.kept_bytes;
+      sum.microseconds += of_node.microseconds, sum.kept_bytes = saturated_add(sum.kept_bytes, of_node.kept_bytes);
     }
     return result;
   }
@@ -352,7 +352,8 @@ class Inspector {
     InspectionTotals& t = result_.totals;
     t.flops = cost.total.flops, t.low_flops = cost.total.low_flops, t.microseconds = cost.total.microseconds;
     t.calls = static_cast<int64_t>(calls.calls.size()), t.bytes = static_cast<int64_t>(cost.total.bytes);
-    for (const InspectedCast& cast : result_.casts) t.cast_bytes += cast.bytes, t.cast_moved += cast.moved;
+    for (const InspectedCast& cast : result_.casts)
+      t.cast_bytes = saturated_add(t.cast_bytes, cast.bytes), t.cast_moved = saturated_add(t.cast_moved, cast.moved);
     t.kept_bytes = cost.total.kept_bytes;
     t.kept_bytes_fp32 = t.kept_bytes, t.microseconds_fp32 = t.microseconds;
     if (!result_.low || !result_.step_unknown.empty()) return;

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/saturated.h"
 #include "ir/builder.h"
 #include "passes/precision/colours.h"
 #include "passes/precision/free_types.h"
@@ -129,7 +130,7 @@ class Autocast {
       if (value.cost != CastProblem::kTied && std::ranges::any_of(value.readers, [&](int32_t reader) {
             return is_low[static_cast<size_t>(reader)] != is_low[static_cast<size_t>(value.maker)];
           }))
-        bytes += value.cost;
+        bytes = saturated_add(bytes, value.cost);
     return bytes;
   }
 

@@ -1,9 +1,11 @@
 #include "passes/precision/cheapest_casts.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "base/error.h"
+#include "base/saturated.h"
 
 namespace halfstep {
 namespace {
@@ -94,13 +96,13 @@ class Network {
 int64_t cast_cost(const CastProblem& problem, const std::vector<char>& is_low) {
   int64_t cost = 0;
   for (size_t i = 0; i < is_low.size(); ++i)
-    if (!is_low[i]) cost += problem.wide_costs[i];
+    if (!is_low[i]) cost = saturated_add(cost, problem.wide_costs[i]);
   for (const CastProblem::Value& value : problem.values) {
     const bool meets_other = std::ranges::any_of(value.readers, [&](int32_t reader) {
       return is_low[static_cast<size_t>(reader)] != is_low[static_cast<size_t>(value.maker)];
     });
     require(!meets_other || value.cost != CastProblem::kTied, "tied nodes are on one side");
-    if (meets_other) cost += value.cost;
+    if (meets_other) cost = saturated_add(cost, value.cost);
   }
   return cost;
 }
@@ -109,11 +111,19 @@ std::vector<char> cheapest_casts(const CastProblem& problem) {
   // A byte weighs more than all preferences together.
   const auto nodes = static_cast<int64_t>(problem.sides.size());
   const int64_t weight = nodes + 1;
+  double bytes = 0;
+  for (const CastProblem::Value& value : problem.values) bytes += 2 * std::max(static_cast<double>(value.cost), 0.0);
+  for (int64_t cost : problem.wide_costs) bytes += static_cast<double>(cost);
+  // Of more bytes than can be counted so the last ones do not matter.
+  constexpr double kCountable = 0x1p59;
+  int coarser = 0;
+  while (std::ldexp(bytes, -coarser) * static_cast<double>(weight) > kCountable) ++coarser;
+  const auto weighed = [&](int64_t cost) { return cost > 0 ? std::max<int64_t>(cost >> coarser, 1) * weight : 0; };
   int64_t all = nodes;
-  for (const CastProblem::Value& value : problem.values) all += std::max<int64_t>(value.cost, 0) * 2 * weight;
-  for (int64_t cost : problem.wide_costs) all += cost * weight;
+  for (const CastProblem::Value& value : problem.values) all += 2 * weighed(value.cost);
+  for (int64_t cost : problem.wide_costs) all += weighed(cost);
   const int64_t never = all + 1;  // more than every cut that separates nothing it must not
-  require(never > 0 && never < std::numeric_limits<int64_t>::max() / 4, "the bytes of casts are countable");
+  require(never < std::numeric_limits<int64_t>::max() / 4, "the bytes of casts are countable");
 
   const auto source = static_cast<int32_t>(nodes), sink = source + 1;  // low, f32
   Network network(problem.sides.size() + 2 + 2 * problem.values.size());
@@ -122,13 +132,13 @@ std::vector<char> cheapest_casts(const CastProblem& problem) {
     if (side == Side::low) network.add(source, i, never);
     if (side == Side::full) network.add(i, sink, never);
     if (const int64_t cost = problem.wide_costs[static_cast<size_t>(i)]; cost > 0 && side == Side::either)
-      network.add(source, i, cost * weight);
+      network.add(source, i, weighed(cost));
     if (side == Side::either)
       problem.prefers_low[static_cast<size_t>(i)] ? network.add(source, i, 1) : network.add(i, sink, 1);
   }
   int32_t extra = sink + 1;
   for (const CastProblem::Value& value : problem.values) {
-    const int64_t cost = value.cost == CastProblem::kTied ? never : value.cost * weight;
+    const int64_t cost = value.cost == CastProblem::kTied ? never : weighed(value.cost);
     // A low maker with an f32 reader pays on the way to `up`, an f32 maker with a low reader on the way from `down`.
     const int32_t up = extra++, down = extra++;
     network.add(value.maker, up, cost);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <optional>
 #include <random>
 
@@ -77,6 +78,22 @@ TEST(CheapestCasts, OneCastServesAllReaders) {
   const std::vector<char> found = cheapest_casts(problem);
   EXPECT_EQ(cast_cost(problem, found), 4);
   EXPECT_EQ(found[1], 0);
+}
+
+// As of sizes that a file may name: their bytes, times what weighs them, do not fit 64 bits.
+TEST(CheapestCasts, MoreBytesThanCanBeCounted) {
+  constexpr int64_t kBytes = int64_t{1} << 59;
+  CastProblem problem;
+  problem.sides = {Side::low, Side::either, Side::either, Side::full};
+  problem.prefers_low = {0, 0, 1, 0};
+  problem.wide_costs = {0, 0, 0, 0};
+  problem.values = {{.maker = 0, .readers = {1}, .cost = kBytes},
+                    {.maker = 1, .readers = {2}, .cost = kBytes / 2},
+                    {.maker = 2, .readers = {3}, .cost = kBytes}};
+  EXPECT_EQ(cheapest_casts(problem), (std::vector<char>{1, 1, 0, 0}));
+  EXPECT_EQ(cast_cost(problem, {1, 1, 0, 0}), kBytes / 2);
+  problem.values.assign(40, {.maker = 0, .readers = {3}, .cost = kBytes});
+  EXPECT_EQ(cast_cost(problem, {1, 1, 1, 0}), std::numeric_limits<int64_t>::max());
 }
 
 }  // namespace

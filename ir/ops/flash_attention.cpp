@@ -40,11 +40,10 @@ std::array<TensorType, 3> parts(const TypeContext& c, size_t first) {
   }
   TensorType q = c.operand(first);
   expect(rank(q) == 4, "q, k and v beside each other [batch, length, heads, depth] expected, found " + to_string(q));
-  const int64_t heads = q.shape[2] - 2 * key_heads;
-  expect(key_heads > 0 && heads > 0,
+  expect(key_heads > 0 && key_heads <= (q.shape[2] - 1) / 2,
          to_string(q) + " does not hold " + std::to_string(key_heads) + " key heads twice and heads of queries");
   TensorType k = q;
-  q.shape[2] = heads, k.shape[2] = key_heads;
+  q.shape[2] -= 2 * key_heads, k.shape[2] = key_heads;
   return {q, k, k};
 }
 

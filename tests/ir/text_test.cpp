@@ -45,5 +45,14 @@ TEST(GraphText, ErrorsNameLineAndColumn) {
   EXPECT_EQ(error_of("graph g {"), "line 1, column 10: a node, output or update expected");
 }
 
+// Numbers of heads whose double leaves 64 bits, or more than there are.
+TEST(GraphText, HeadsBesideEachOtherAreCounted) {
+  for (const char* heads : {"-9223372036854775807", "9223372036854775807", "-1", "3"}) {
+    const std::string found = error_of(std::string("graph g {\n  %0 = input() {name=\"x\"} : f16[2,3,6,8]\n") +
+                                       "  %1, %2 = flash_attention(%0) {key_heads=" + heads + ", scale=1.0}\n}");
+    EXPECT_NE(found.find("does not hold"), std::string::npos) << found;
+  }
+}
+
 }  // namespace
 }  // namespace halfstep

@@ -4,6 +4,14 @@
 //   ...                       ...
 //   %8 = matmul(%7, %2)  ->   %8 = after(%1, %7)      %9 = fused(%8)      %10 = matmul(%7, %9)
 //
+// A kernel that reads all of this anyway, over as many elements, makes the value beside its own results; a library call
+// that reads the value and stands in front of that kernel runs behind it, if nothing in between needs it:
+//
+//   %2 = fused(%1)                        %2 = fused(%1)
+//   %8 = matmul(%2, %7)                   %9 = matmul(%7, %w)
+//   %9 = matmul(%7, %w)             ->    %10, %11 = fused(%1, %9)
+//   %10 = fused(%1, %9)                   %8 = matmul(%11, %7)
+//
 // The value with the fewest microseconds a byte goes first, as long as the fullest moment of the step is above the
 // budget. What is computed again has the bits it had: library calls are the same, and of kernels what is pointwise or
 // moves elements, from their own other results and from values that are there anyway. Sums are not computed again.

@@ -70,8 +70,9 @@ class CaseChecker {
       if (!found.wrong.empty()) checked.failures.push_back({Truth::differences, "fp32", "", found.wrong});
     });
     for (const std::optional<DType>& low : options.precisions)
-      guarded(low, "",
-              [&] { prepared_.push_back(prepare(case_, low, options.targets.front().device, options.forms)); });
+      guarded(low, "", [&] {
+        prepared_.push_back(prepare(case_, low, options.targets.front().device, options.forms, options.recomputes));
+      });
     for (const Prepared& p : prepared_)
       for (const char* name : {"gradients", "evaluate"})
         for (const Node& node : p.pipeline.find(name)->nodes()) ops_.insert(std::string(node.op->name));

@@ -55,7 +55,8 @@ struct Checked {
 struct CheckOptions {
   std::vector<KernelTarget> targets;  // at least one; all of one device
   std::vector<std::optional<DType>> precisions{std::nullopt, DType::f16, DType::bf16};
-  TargetForms forms{};  // the GPU's run on a CPU too
+  TargetForms forms{};      // the GPU's run on a CPU too
+  bool recomputes = false;  // within no memory at all: whatever can be is computed again
 };
 
 // Compiles the kernels of all cases of a batch together, and so much faster than each alone.

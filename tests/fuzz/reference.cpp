@@ -11,7 +11,10 @@
 #include "ir/op.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "passes/fusion/compute_in_readers.h"
 #include "passes/fusion/fuse.h"
+#include "passes/fusion/order_calls.h"
+#include "passes/fusion/recompute.h"
 #include "passes/model/attach_loss.h"
 #include "passes/model/choose_layouts.h"
 #include "passes/model/recognise.h"
@@ -186,13 +189,16 @@ std::string result_name(const Name& output) {
   return output.is(Role::gradient) ? std::string(kGradient) + output.text : path_of(output);
 }
 
-Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device, const TargetForms& forms) {
+Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device, const TargetForms& forms,
+                 bool recomputes) {
   Prepared p;
   p.device = device;
   p.low = low;
   p.pipeline = run_training_pipeline(fuzz_case.graph, pipeline_options(low, forms));
   for (const char* name : {"gradients", "evaluate"}) {
-    p.fused.push_back(fuse(*p.pipeline.find(name)));
+    Graph fused = order_calls(compute_in_readers(fuse(*p.pipeline.find(name))));
+    Recomputation done;
+    p.fused.push_back(recomputes ? recompute(fused, 0, 0, done) : std::move(fused));
     verify(p.fused.back());
   }
   p.leaves = leaves_of(fuzz_case);

@@ -28,7 +28,8 @@ struct Prepared {
   std::vector<Graph> fused;  // "gradients", "evaluate"
   NamedTensors leaves;       // of all programs
 };
-Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device, const TargetForms& forms);
+Prepared prepare(const FuzzCase& fuzz_case, std::optional<DType> low, DeviceKind device, const TargetForms& forms,
+                 bool recomputes);
 
 // A parameter's gradient, stored in an arena, in the layout of the graph it comes from.
 std::vector<double> gradient_of(const ArenaSlice& slice, const std::vector<double>& arena);

@@ -76,6 +76,7 @@ std::vector<KernelTarget> targets_of(DeviceKind device) {
 CheckOptions options_for(const Campaign& c, uint64_t seed) {
   CheckOptions options{.targets = targets_of(c.device)};
   if (c.device == DeviceKind::cuda || seed / kBatch % 4 >= 2) options.forms = kGpuForms;
+  options.recomputes = seed / kBatch % 2 != 0;
   if (c.all_precisions) return options;
   options.precisions = {options.precisions[seed % options.precisions.size()]};
   options.targets = {options.targets[seed / kBatch % options.targets.size()]};

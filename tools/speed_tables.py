@@ -116,6 +116,16 @@ def beside_peer(rows):
             for row in rows]
 
 
+def compile_times(rows):
+    """One line: the fastest and the slowest of each side, in seconds."""
+    sides = []
+    for key, side in ("compile_s", "Halfstep"), ("peer_compile_s", "PyTorch"):
+        ordered = sorted((row for row in rows if row[key]), key=lambda row: row[key])
+        if ordered:
+            sides.append(f"{side} {ordered[0][key]:.1f} ({ordered[0].model}) to {ordered[-1][key]:.1f} s ({ordered[-1].model})")
+    return "\nCompiled beside each other in: " + "; ".join(sides) + "." if sides else ""
+
+
 def floors(rows):
     lines = []
     for row in rows:
@@ -224,6 +234,7 @@ def main():
     whole = largest_batches(rows)
     fp16, speed = [row for row in whole if row.precision == "fp16"], ["model, batch", "Halfstep", "PyTorch", "faster", "memory GiB", "PyTorch's"]
     print_table("Beside PyTorch, fp16", speed, beside_peer([row for row in fp16 if row["peer_ms"]]))
+    print(compile_times([row for row in fp16 if row["peer_ms"]]))
     print_table("Floors, fp16", ["model, batch", "GFLOP", "GB", "floor ms", "ours ms", "distance"], floors(fp16))
     print_table("Kernels over 32 MB", ["class", "calls", "GB", "ms", "mean share", "goal", "all together", "least", "which"], kernels(fp16))
     print_table("Kernels under 85% of the bandwidth", ["kernel", "calls", "MB", "us", "share", "us lost"], slow_kernels(fp16, arguments.all))

@@ -1,7 +1,9 @@
 """Step time and memory of training steps beside PyTorch's, on one GPU and in one run, as a Markdown table.
 
-usage: tools/compare_speed.py [--precision fp16|bf16|tf32|fp32] [--batch N] [--only ours|peer] [--calls]
-                              [--halfstep COMMAND] OUT_DIR [MODEL ...]
+usage: tools/compare_speed.py [--precision fp16|bf16|tf32|fp32] [--batch N] [--only ours|peer] [--calls] [--jobs N]
+                              [--memory_budget SIZE] [--halfstep COMMAND] OUT_DIR [MODEL[,OPTION=VALUE ...] ...]
+
+A model's own options go before those of the command: `resnet50,precision=bf16 gpt2,batch=1 bert,only=ours,memory_budget=4.2GiB`.
 
 The peer is the best that PyTorch allows: torch.compile under autocast, and the whole step, GradScaler and fused optimizer
 included, in one CUDA graph. Each model is made by PyTorch, exported with its weights by PyTorch and compiled by `halfstep`.
@@ -10,13 +12,18 @@ kernels are tuned, and the padding of its products decided, on the quiet device 
 cache), captures and is timed; then `halfstep bench` tunes and is timed. Inputs are random on both sides, each with its own
 libraries.
 
-OUT_DIR gets rows.json, NAME.log, and with --calls NAME.calls.json. --batch replaces every model's own. Memory: the peer's is
-what its allocator held at most, ours the growth of the device's, libraries included.
+OUT_DIR gets rows.json, MODEL.log, with --calls MODEL.calls.json, and ceilings.json: what a large product and a large copy of
+PyTorch's reached just before the first row; tools/speed_tables.py makes the other tables of them. --batch replaces every
+model's own. Memory: the peer's is what its allocator held at most, ours the growth of the device's, libraries included;
+--memory_budget is of ours alone, for what is planned.
 """
 import argparse
+import concurrent.futures
+import copy
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -150,13 +157,17 @@ def export(row, batch, path):
         torch.onnx.export(model, tuple(inputs), path, dynamo=True, external_data=True, verbose=False)
 
 
-def compile_ours(halfstep, name, row, batch, precision):
+def compile_ours(arguments, spec, row, batch):
     """The step as a directory, compiled with nothing on the GPU; seconds of the command."""
-    file, step = SCRATCH / f"{name}.onnx", SCRATCH / f"{name}.step"
+    file, step = SCRATCH / spec / "model.onnx", SCRATCH / spec / "step"
+    shutil.rmtree(file.parent, ignore_errors=True)
+    file.parent.mkdir(parents=True)
     export(row, batch, file)
-    options = row.get("options", []) + ["--batch", str(batch), "--optimizer", row["optimizer"], "--precision", precision.replace("tf32", "fp32")]
+    options = row.get("options", []) + ["--batch", str(batch), "--optimizer", row["optimizer"]]
+    options += ["--precision", arguments.precision.replace("tf32", "fp32")]
+    options += ["--memory_budget", arguments.memory_budget] * bool(arguments.memory_budget)
     start = time.time()
-    subprocess.run(halfstep + ["compile", file, "--device", "cuda", "-o", step] + options, check=True, stdout=sys.stderr)
+    subprocess.run(arguments.halfstep.split() + ["compile", file, "--device", arguments.device, "-o", step] + options, check=True, stdout=sys.stderr)
     return time.time() - start
 
 
@@ -228,9 +239,38 @@ def peer(row, batch, precision):
     return prepare, measure
 
 
-def child(arguments, name):
-    """Prepares, says so, and is timed when it is told to: one line of JSON for each."""
-    row = rows()[name]
+def ceilings(size=8192, copied=2**30, device="cuda"):
+    """What this GPU reaches now: bytes of a copy, read and written, and operations of a product of random squares by precision."""
+    import torch
+
+    def seconds(run, times=20):
+        warm = time.time() + 0.3
+        while time.time() < warm:
+            run()
+            torch.cuda.synchronize()
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(times + 1)]
+        events[0].record()
+        for event in events[1:]:
+            run()
+            event.record()
+        events[-1].synchronize()
+        return sorted(a.elapsed_time(b) for a, b in zip(events, events[1:]))[times // 2] / 1e3
+
+    source = torch.randint(0, 256, (copied,), dtype=torch.uint8, device=device)
+    target, rates = torch.empty_like(source), {}
+    for precision, dtype in ("fp16", torch.float16), ("bf16", torch.bfloat16), ("tf32", torch.float32), ("fp32", torch.float32):
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        rates[precision] = 2 * size**3 / seconds(lambda: torch.mm(a, b))
+    found = dict(bytes_per_second=2 * copied / seconds(lambda: target.copy_(source)), flops_per_second=rates)
+    del source, target, a, b
+    torch.cuda.empty_cache()
+    return found
+
+
+def child(arguments, spec):
+    """Prepares, says so, and where it has a peer, that is timed when it is told to: one line of JSON for each."""
+    row = rows()[spec.split(",")[0]]
     batch = arguments.batch or row["batch"]
     result = dict(batch=batch)
 
@@ -242,20 +282,22 @@ def child(arguments, name):
             return None
 
     if arguments.only != "peer":
-        result["compile_s"] = attempt("ours", lambda: compile_ours(arguments.halfstep.split(), name, row, batch, arguments.precision))
+        result["compile_s"] = attempt("ours", lambda: compile_ours(arguments, spec, row, batch))
     made = attempt("peer", lambda: peer(row, batch, arguments.precision)) if arguments.only != "ours" else None
     if made:
         result["peer_compile_s"] = attempt("peer", made[0])
     print(json.dumps(result), flush=True)
-    sys.stdin.readline()
-    print(json.dumps((made and "peer_error" not in result and attempt("peer", lambda: made[1](1.5))) or {k: v for k, v in result.items() if "error" in k}), flush=True)
+    if not made or not sys.stdin.readline():
+        return
+    print(json.dumps(("peer_error" not in result and attempt("peer", lambda: made[1](1.5))) or {k: v for k, v in result.items() if "error" in k}), flush=True)
 
 
-def bench(halfstep, name, precision, calls):
-    """`halfstep bench` on the compiled step."""
-    command = halfstep + ["bench", SCRATCH / f"{name}.step", "--device", "cuda", "--json"]
-    command += ["--calls"] * calls + ["--tf32", "true"] * (precision == "tf32")
+def bench(arguments, spec):
+    """`halfstep bench` on the compiled step, which goes with it."""
+    command = arguments.halfstep.split() + ["bench", SCRATCH / spec / "step", "--device", arguments.device, "--json"]
+    command += ["--calls"] * arguments.calls + ["--tf32", "true"] * (arguments.precision == "tf32")
     done = subprocess.run(command, capture_output=True, text=True)
+    shutil.rmtree(SCRATCH / spec, ignore_errors=True)
     if done.returncode:
         return dict(ours_error=(done.stdout + done.stderr)[-300:]), done.stdout
     found = json.loads(done.stdout)
@@ -267,9 +309,9 @@ def table(found):
         return form.format(row[key]) if row.get(key) is not None else "-"
 
     lines = ["| model, batch | Halfstep ms | PyTorch ms | faster | memory GiB | planned | PyTorch's |", "|---|---|---|---|---|---|---|"]
-    for name, row in found.items():
+    for spec, row in found.items():
         ratio = f"{row['peer_ms'] / row['ours_ms']:.2f}x" if row.get("peer_ms") and row.get("ours_ms") else "-"
-        cells = [f"{name}, {row['batch']}", cell(row, "ours_ms", "{:.3f}"), cell(row, "peer_ms", "{:.3f}"), ratio]
+        cells = [", ".join(filter(None, [row["model"], str(row["batch"]), row["precision"], row["memory_budget"]])), cell(row, "ours_ms", "{:.3f}"), cell(row, "peer_ms", "{:.3f}"), ratio]
         cells += [cell(row, key, "{:.2f}") for key in ("ours_gib", "planned_gib", "peer_gib")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -281,38 +323,55 @@ def main():
     parser.add_argument("models", nargs="*")
     parser.add_argument("--precision", default="fp16", choices=["fp16", "bf16", "tf32", "fp32"])
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--memory_budget")
     parser.add_argument("--only", choices=["ours", "peer"])
     parser.add_argument("--calls", action="store_true")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="sides that are prepared at a time")
     parser.add_argument("--halfstep", default="halfstep", help="the command, as 'bash tools/run_bundle.sh BUNDLE halfstep'")
+    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # cpu: to try this script, with --only ours
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+
+    def options_of(spec):
+        own = [f"--{option}" for option in spec.split(",")[1:]]
+        return parser.parse_args([*own, str(arguments.out)], copy.copy(arguments))
+
     if arguments.child:
         return child(arguments, arguments.models[0])
     arguments.out.mkdir(parents=True, exist_ok=True)
-    SCRATCH.mkdir(exist_ok=True)
-    names = arguments.models or list(rows())
-    threads = str(max(2, (os.cpu_count() or 2) // len(names)))
+    specs = arguments.models or list(rows())
+    settings = {spec: options_of(spec) for spec in specs}
+    threads = str(max(2, (os.cpu_count() or 2) // min(arguments.jobs, len(specs))))
     environment = dict(os.environ, OMP_NUM_THREADS=threads, TORCHINDUCTOR_COMPILE_THREADS=threads)
-    children = {}
-    for name in names:
-        with open(arguments.out / f"{name}.log", "w") as log:
-            command = [sys.executable, __file__, "--child", "--precision", arguments.precision, "--halfstep", arguments.halfstep]
-            command += [f"--batch={arguments.batch}"] * bool(arguments.batch) + [f"--only={arguments.only}"] * bool(arguments.only)
-            children[name] = subprocess.Popen([*command, str(arguments.out), name], stdin=subprocess.PIPE,
-                                              stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     start, found = time.time(), {}
-    for name, process in children.items():
-        found[name] = json.loads(process.stdout.readline() or '{"batch": 0, "ours_error": "see its log"}')
-        print(f"{name}: prepared {time.time() - start:.0f} s", file=sys.stderr, flush=True)
-    for name, process in children.items():
-        if process.poll() is None:
-            found[name] |= json.loads(process.communicate("go\n")[0] or "{}")
-        if arguments.only != "peer" and "ours_error" not in found[name]:
-            row, text = bench(arguments.halfstep.split(), name, arguments.precision, arguments.calls)
-            found[name] |= row
-            if arguments.calls:
-                (arguments.out / f"{name}.calls.json").write_text(text)
-        print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
+
+    def prepare(spec):
+        own = vars(settings[spec])
+        options = [f"--{key}={own[key]}" for key in ("precision", "batch", "memory_budget", "only", "halfstep", "device") if own[key]]
+        with open(arguments.out / f"{spec}.log", "w") as log:
+            process = subprocess.Popen([sys.executable, __file__, "--child", *options, str(arguments.out), spec], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        row = json.loads(process.stdout.readline() or '{"batch": 0, "ours_error": "see its log"}')
+        print(f"{spec}: prepared {time.time() - start:.0f} s", file=sys.stderr, flush=True)
+        return process, row
+
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        prepared = dict(zip(specs, pool.map(prepare, specs)))
+    if arguments.device == "cuda":
+        try:
+            (arguments.out / "ceilings.json").write_text(json.dumps(ceilings()))
+        except RuntimeError as error:  # the rows are worth more
+            print(f"no ceilings: {error}", file=sys.stderr)
+    for spec, (process, row) in prepared.items():
+        own = settings[spec]
+        found[spec] = dict(model=spec.split(",")[0], precision=own.precision, memory_budget=own.memory_budget) | row
+        found[spec] |= json.loads(process.communicate("go\n")[0] or "{}")
+        if own.only != "peer" and "ours_error" not in found[spec]:
+            row, text = bench(own, spec)
+            found[spec] |= row
+            if own.calls:
+                (arguments.out / f"{spec}.calls.json").write_text(text)
+        print(json.dumps({spec: found[spec]}), file=sys.stderr, flush=True)
         (arguments.out / "rows.json").write_text(json.dumps(found, indent=1))
     print(table(found))
 

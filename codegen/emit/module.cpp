@@ -58,6 +58,12 @@ std::string_view form_name(Kernel::Form form) {
   return "";
 }
 
+// Form and number, with a word for those that fold over windows, which have goals of their own.
+std::string kernel_name(const Kernel& kernel, int number) {
+  const bool windows = kernel.form != Kernel::Form::scatter && !kernel.folds.empty();
+  return std::string(form_name(kernel.form)) + (windows ? "_window_" : "_") + std::to_string(number);
+}
+
 // What each access reaches, no argument more than once as a whole: what a broadcast reads again comes from a cache.
 int64_t bytes_moved(const Kernel& kernel) {
   std::vector<int64_t> elements(kernel.arguments.size(), 0);
@@ -111,7 +117,7 @@ const KernelTarget& KernelModule::target() const { return state_->target; }
 
 EmittedLaunch KernelModule::State::emit(const Kernel& kernel) {
   EmittedLaunch launch;
-  launch.kernel = std::string(form_name(kernel.form)) + "_" + std::to_string(kernel_count++);
+  launch.kernel = kernel_name(kernel, kernel_count++);
   const LaunchShape shape = target.device == DeviceKind::cpu
                                 ? emit_host_kernel(*module, kernel, launch.kernel, vector_floats(*machine))
                                 : emit_device_kernel(*module, kernel, launch.kernel);

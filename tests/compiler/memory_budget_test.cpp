@@ -1,61 +1,14 @@
 // A step within a memory budget computes what it computes without one, bit for bit.
-#include <gmock/gmock.h>
-
-#include "tests/family_runs.h"
+#include "tests/memory_budget_runs.h"
 
 namespace halfstep {
 namespace {
 
 class StepsWithinABudget : public testing::TestWithParam<FamilyCase> {};
 
-struct Steps {
-  std::vector<double> losses;
-  ModelState state;
-};
+TEST_P(StepsWithinABudget, ComputeTheSameBits) { check_steps_within_a_budget(GetParam(), DeviceKind::cpu, 0); }
 
-Steps run_steps(CompiledModel model, const NamedTensors& inputs) {
-  const std::unique_ptr<Executor> executor = make_executor(std::move(model), kTestExecutor);
-  Steps steps;
-  for (int i = 0; i < 2; ++i) steps.losses.push_back(run_program(*executor, "train", inputs).at(kLoss).at(0));
-  steps.state = read_model_state(*executor);
-  return steps;
-}
-
-TEST_P(StepsWithinABudget, ComputeTheSameBits) {
-  const nlohmann::json reference = family_reference(GetParam());
-  const NamedTensors inputs = family_inputs(reference);
-  Recipe recipe = family_recipe(GetParam(), reference, "fp16");
-  recipe.dropout = 0.25;
-  CompiledTraining unlimited = compile_training(recipe, DeviceKind::cpu);
-  EXPECT_FALSE(unlimited.report.recomputation);
-  const int64_t states = unlimited.report.state_bytes, values = unlimited.report.scratch_bytes;
-  const Steps expected = run_steps(std::move(unlimited.model), inputs);
-  int64_t computed_again = 0;
-  for (const int64_t share : {90, 75, 60}) {
-    recipe.memory_budget = ByteSize{states + values * share / 100};
-    std::optional<CompiledTraining> limited;
-    try {
-      limited = compile_training(recipe, DeviceKind::cpu);
-    } catch (const Error& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr("give more, or a smaller batch"));
-      break;
-    }
-    EXPECT_LE(limited->report.state_bytes + limited->report.scratch_bytes, recipe.memory_budget->bytes);
-    computed_again += limited->report.recomputation->values;
-    const Steps found = run_steps(std::move(limited->model), inputs);
-    EXPECT_EQ(found.losses, expected.losses) << share;
-    for (const auto& [name, value] : expected.state.weights)
-      EXPECT_EQ(found.state.weights.at(name), value) << name << " " << share;
-    for (const auto& [name, value] : expected.state.slots)
-      EXPECT_EQ(found.state.slots.at(name), value) << name << " " << share;
-  }
-  EXPECT_GT(computed_again, 0);
-}
-
-INSTANTIATE_TEST_SUITE_P(, StepsWithinABudget,
-                         testing::Values(FamilyCase{"bert", "ts17"}, FamilyCase{"lstm", "ts17"},
-                                         FamilyCase{"mobilenet_v2", "ts17"}, FamilyCase{"squeezenet", "ts17"},
-                                         FamilyCase{"unet", "ts17"}),
+INSTANTIATE_TEST_SUITE_P(, StepsWithinABudget, testing::ValuesIn(families_short_of_memory()),
                          [](const auto& c) { return c.param.name; });
 
 TEST(MemoryBudget, IsRefusedWithTheLargestValuesWhereItIsTooSmall) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/bytes_text.h"
 #include "cli/report.h"
 #include "cli/table.h"
 

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "base/bytes_text.h"
 #include "cli/measure_report.h"
 #include "cli/output.h"
 #include "cli/results.h"

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/bytes_text.h"
 #include "cli/output.h"
 #include "cli/table.h"
 

@@ -107,14 +107,6 @@ std::string shortened(const std::string& text, size_t columns) {
   return text.substr(0, begins[front]) + "…" + text.substr(rest);
 }
 
-std::string bytes_text(int64_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  double value = static_cast<double>(bytes);
-  size_t unit = 0;
-  while (value >= 1024 && unit < 4) value /= 1024, ++unit;
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
-}
-
 std::string count_text(int64_t count) {
   std::string text = std::to_string(count);
   for (size_t at = text.size(); at > 3 && text[at - 4] != '-';) text.insert(at -= 3, ",");

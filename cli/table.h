@@ -22,8 +22,6 @@ class Table {
 
 // UTF-8 text of at most `columns`, the middle left out: "/encoder/…/MatMul".
 std::string shortened(const std::string& text, size_t columns);
-// "1.5 KiB", "12.0 MiB".
-std::string bytes_text(int64_t bytes);
 // 12,345,678
 std::string count_text(int64_t count);
 

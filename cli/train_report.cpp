@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/bytes_text.h"
 #include "cli/output.h"
 #include "cli/table.h"
 

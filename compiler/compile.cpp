@@ -9,6 +9,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "base/bytes_text.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/version.h"
@@ -435,12 +436,11 @@ LoweredPrograms lower_all(const std::vector<Graph>& graphs, KernelModule& module
 void check_budget(const Recipe& recipe, const CompileReport& report, const std::string& largest) {
   const int64_t needed = report.state_bytes + report.scratch_bytes;
   if (!recipe.memory_budget || needed <= recipe.memory_budget->bytes) return;
-  throw Error(
-      fmt::format("the step needs {:.2f} GiB though values are computed again ({:.2f} of states, {:.2f} of values), "
-                  "memory_budget is {:.2f} GiB: give more, or a smaller batch; the largest values are {}",
-                  static_cast<double>(needed) / 0x1p30, static_cast<double>(report.state_bytes) / 0x1p30,
-                  static_cast<double>(report.scratch_bytes) / 0x1p30,
-                  static_cast<double>(recipe.memory_budget->bytes) / 0x1p30, largest));
+  throw Error(fmt::format(
+      "the step needs {} though values are computed again ({} of states, {} of values), memory_budget is {}: "
+      "give more, or a smaller batch; the largest values are {}",
+      bytes_text(needed), bytes_text(report.state_bytes), bytes_text(report.scratch_bytes),
+      bytes_text(recipe.memory_budget->bytes), largest));
 }
 
 CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, DeviceKind device,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/bytes_text.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "program/program_check.h"
@@ -36,11 +37,6 @@ struct Need {
   int64_t bytes = 0;
 };
 
-std::string readable(int64_t bytes) {
-  const double mib = static_cast<double>(bytes) / (1 << 20);
-  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
-}
-
 void check_fits(std::vector<Need> needs, const CompiledModel& model, const CudaDevice& device) {
   int64_t total = 0;
   for (const Need& need : needs) total = checked_add(total, need.bytes, "device memory");
@@ -48,11 +44,11 @@ void check_fits(std::vector<Need> needs, const CompiledModel& model, const CudaD
   std::ranges::stable_sort(needs, std::ranges::greater(), &Need::bytes);
   std::string largest;
   for (const Need& need : std::span(needs).first(std::min(needs.size(), kReportedBuffers))) {
-    largest += fmt::format("{}{} {}", largest.empty() ? "" : ", ", need.what, readable(need.bytes));
+    largest += fmt::format("{}{} {}", largest.empty() ? "" : ", ", need.what, bytes_text(need.bytes));
   }
   if (!model.notes.largest_tensors.empty()) largest += fmt::format("; in scratch: {}", model.notes.largest_tensors);
   throw Error(fmt::format("the model needs {} of device memory, {} are free on {}; largest: {}; use a smaller batch",
-                          readable(total), readable(device.free_bytes), device.name, largest));
+                          bytes_text(total), bytes_text(device.free_bytes), device.name, largest));
 }
 
 // Whether nothing but kernels that write outputs touches them. One that does not tell what it writes may only read.

@@ -1,6 +1,7 @@
 #include "base/bytes_text.h"
 
-#include <fmt/format.h>
+#include <array>
+#include <cstdio>
 
 namespace halfstep {
 
@@ -9,7 +10,10 @@ std::string bytes_text(int64_t bytes) {
   double value = static_cast<double>(bytes);
   size_t unit = 0;
   while (value >= 1024 && unit < 4) value /= 1024, ++unit;
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
+  if (unit == 0) return std::to_string(bytes) + " B";
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.1f %s", value, kUnits[unit]);
+  return text.data();
 }
 
 }  // namespace halfstep

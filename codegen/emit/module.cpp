@@ -4,6 +4,7 @@
 #include <llvm/IR/Verifier.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <map>
 
@@ -58,10 +59,22 @@ std::string_view form_name(Kernel::Form form) {
   return "";
 }
 
-// Form and number, with a word for those that fold over windows, which have goals of their own.
-std::string kernel_name(const Kernel& kernel, int number) {
-  const bool windows = kernel.form != Kernel::Form::scatter && !kernel.folds.empty();
-  return std::string(form_name(kernel.form)) + (windows ? "_window_" : "_") + std::to_string(number);
+// Whether elements are read many times: by windows, or by slices of one value that overlap, as the taps of a filter's
+// gradient do.
+bool reads_windows(const Graph& region) {
+  std::map<Value, const Node*> slices;
+  for (const Node& node : region.nodes()) {
+    if (node.op->kernel == KernelKind::window) return true;
+    if (node.op->index_map != IndexMap::part) continue;
+    const auto [first, is_new] = slices.emplace(node.operands[0], &node);
+    const Shape& shape = node.results[0].shape;
+    if (is_new || first->second->results[0].shape != shape) continue;
+    const Ints &starts = node.attributes.ints("starts"), &others = first->second->attributes.ints("starts");
+    bool overlap = true;
+    for (size_t i = 0; i < shape.size(); ++i) overlap &= std::abs(starts[i] - others[i]) < shape[i];
+    if (overlap) return true;
+  }
+  return false;
 }
 
 // What each access reaches, no argument more than once as a whole: what a broadcast reads again comes from a cache.
@@ -100,7 +113,7 @@ struct KernelModule::State {
   std::map<std::string, EmittedRegion> regions;  // by structure
   int kernel_count = 0;
 
-  EmittedLaunch emit(const Kernel& kernel);
+  EmittedLaunch emit(const Kernel& kernel, std::string_view suffix);
 };
 
 KernelModule::KernelModule(KernelTarget target) : state_(std::make_unique<State>()) {
@@ -115,9 +128,9 @@ KernelModule::~KernelModule() = default;
 
 const KernelTarget& KernelModule::target() const { return state_->target; }
 
-EmittedLaunch KernelModule::State::emit(const Kernel& kernel) {
+EmittedLaunch KernelModule::State::emit(const Kernel& kernel, std::string_view suffix) {
   EmittedLaunch launch;
-  launch.kernel = kernel_name(kernel, kernel_count++);
+  launch.kernel = std::string(form_name(kernel.form)).append(suffix) + "_" + std::to_string(kernel_count++);
   const LaunchShape shape = target.device == DeviceKind::cpu
                                 ? emit_host_kernel(*module, kernel, launch.kernel, vector_floats(*machine))
                                 : emit_device_kernel(*module, kernel, launch.kernel);
@@ -143,7 +156,8 @@ const EmittedRegion& KernelModule::emit(const Graph& region) {
   if (!is_new) return at->second;
   try {
     const Schedule plan = schedule(region, state_->target.device);
-    for (const Kernel& kernel : plan.kernels) at->second.launches.push_back(state_->emit(kernel));
+    const std::string_view suffix = reads_windows(region) ? "_window" : "";  // not bound by what it moves
+    for (const Kernel& kernel : plan.kernels) at->second.launches.push_back(state_->emit(kernel, suffix));
     at->second.overlays = overlays(plan.kernels);
     for (const TensorType& partial : plan.partials) at->second.partial_bytes.push_back(partial.byte_count());
   } catch (...) {

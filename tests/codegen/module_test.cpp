@@ -115,6 +115,23 @@ TEST(Module, TextShowsWhatWasEmitted) {
   EXPECT_THAT(module.ir_text(), HasSubstr("define void @pointwise_0(ptr"));
 }
 
+TEST(Module, NamesTellWhatReadsElementsManyTimes) {
+  KernelModule module({DeviceKind::cuda, "sm_90"});
+  const auto name_of = [&](const std::string& input, const std::string& rest) {
+    const Graph region = parse_graph("graph r {\n %x = input() {name=\"0\"} : " + input + "\n" + rest + "\n}\n");
+    return module.emit(region).launches.at(0).kernel;
+  };
+  const auto sum_of_slices = [&](const std::string& first, const std::string& second) {
+    return name_of("f32[6]", " %a = slice(%x) {" + first + ", steps=[1]}\n %b = slice(%x) {" + second +
+                                 ", steps=[1]}\n %y = add(%a, %b)\n output \"0\" = %y");
+  };
+  EXPECT_EQ(name_of("f32[2,6,7,3]",
+                    " %m, %i = max_pool(%x) {window=[2,2], strides=[2,2]}\n output \"0\" = %m\n output \"1\" = %i"),
+            "pointwise_window_0");
+  EXPECT_EQ(sum_of_slices("starts=[0], limits=[5]", "starts=[1], limits=[6]"), "pointwise_window_1");
+  EXPECT_EQ(sum_of_slices("starts=[0], limits=[3]", "starts=[3], limits=[6]"), "pointwise_2");
+}
+
 // Kernels for a processor without AVX-512 run on one that has it.
 TEST(Module, AnotherProcessorCanBeNamed) {
   for (const OpSample& sample : op_samples()) {

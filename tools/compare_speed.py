@@ -124,6 +124,7 @@ def rows():
         "vit_b_16": image_classifier(vision("vit_b_16"), 128, optimizer="adamw", exporter="dynamo"),
         "bert": ids(transformer("BertForMaskedLM", "BertConfig"), 64, 128, vocabulary=30522),
         "gpt2": causal(transformer("GPT2LMHeadModel", "GPT2Config", resid_pdrop=0, embd_pdrop=0, attn_pdrop=0), 16, 1024, 50257),
+        "gpt2_4": causal(transformer("GPT2LMHeadModel", "GPT2Config", n_layer=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0), 4, 256, 50257),
         "resnet18": image_classifier(vision("resnet18"), 256),
         "mobilenet_v2": image_classifier(vision("mobilenet_v2"), 128),
         "efficientnet_b0": image_classifier(vision("efficientnet_b0", stochastic_depth_prob=0.0), 128),

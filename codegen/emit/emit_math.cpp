@@ -230,11 +230,13 @@ Lane emit_device_exp(Lane x) {
 }
 
 // x = n ln 2 + r; e^r = 1 + r + r^2 P(r), minimax to 2^-28. 2^n is applied in two factors, so that results may be
-// subnormal or overflow.
+// subnormal or overflow. What is 0 by far, as masked scores are, is computed of another number: an underflow takes the
+// CPU some 150 cycles.
 Lane emit_exp(Lane x) {
   if (x.device() == DeviceKind::cuda) return emit_device_exp(x);
   constexpr std::array c{0.50000001, 0.166665129, 0.0416661875, 0.00836959791, 0.00139517031};
-  const Lane high = select(x > 89.0, x.constant(89), x), bounded = select(high < -104.0, x.constant(-104), high);
+  llvm::Value* const vanishes = x < -104.0;
+  const Lane high = select(x > 89.0, x.constant(89), x), bounded = select(vanishes, x.constant(0), high);
   const Rounded n = round_by_shift(bounded, std::numbers::log2e, kFloatShifter);
   const Lane r = n.number.fused(x.constant(-kLn2Low), n.number.fused(x.constant(-kLn2High), bounded));
   const Lane p = polynomial(r, c).fused(r * r, r) + 1.0;
@@ -243,7 +245,7 @@ Lane emit_exp(Lane x) {
   const auto power = [&](llvm::Value* k) {
     return x.from_bits(ir.CreateShl(ir.CreateAdd(k, x.integer(127)), x.integer(23)));
   };
-  return p * power(half) * power(ir.CreateSub(n.integer, half));
+  return select(vanishes, x.constant(0), p * power(half) * power(ir.CreateSub(n.integer, half)));
 }
 
 // x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt 2]; log(1 + f) = f - f^2 / 2 + f^3 Q(f), minimax to 2^-30.

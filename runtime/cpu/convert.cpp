@@ -2,8 +2,10 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
+#include <vector>
 
 #include "base/clones.h"
 #include "base/error.h"
@@ -66,6 +68,37 @@ HALFSTEP_ALL_CLONES void relu_bfloat16(uint16_t* values, int64_t count) {
     values[i] = values[i] > kNegativeZero && values[i] <= kNegativeInfinity ? 0 : values[i];
 }
 
+// Between rows of pixels, [count, channels], and blocks of which each takes `pixels` places.
+HALFSTEP_ALL_CLONES void rows_to_blocks(const float* rows, float* blocks, int64_t pixels, int64_t count,
+                                        int64_t channels) {
+  for (int64_t c = 0; c < channels; c += kChannelBlock)
+    for (int64_t i = 0; i < count; ++i) {
+      const float* const from = rows + i * channels + c;
+      float* const to = blocks + c * pixels + i * kChannelBlock;
+      std::memcpy(to, from, kChannelBlock * sizeof(float));
+    }
+}
+
+HALFSTEP_ALL_CLONES void blocks_to_rows(const float* blocks, float* rows, int64_t pixels, int64_t count,
+                                        int64_t channels) {
+  for (int64_t c = 0; c < channels; c += kChannelBlock)
+    for (int64_t i = 0; i < count; ++i) {
+      const float* const from = blocks + c * pixels + i * kChannelBlock;
+      float* const to = rows + i * channels + c;
+      std::memcpy(to, from, kChannelBlock * sizeof(float));
+    }
+}
+
+// Floats that stay in the first cache between a conversion and a transposition, and the channels these allow.
+constexpr int64_t kTileFloats = 4 << 10;
+
+// body(pixel of the part, count): as many pixels as the tile holds.
+template <typename Body>
+void for_each_tile(const ImagePart& part, const Body& body) {
+  const int64_t step = std::max<int64_t>(1, kTileFloats / part.channels);
+  for (int64_t i = 0; i < part.count; i += step) body(part.begin + i, std::min(step, part.count - i));
+}
+
 }  // namespace
 
 void widen(DType type, const std::byte* from, float* to, int64_t count) {
@@ -98,6 +131,26 @@ void relu(DType type, std::byte* values, int64_t count) {
   if (type == DType::bf16) return relu_bfloat16(reinterpret_cast<uint16_t*>(values), count);
   require(type == DType::f32, "relu works on bf16 or f32");
   relu_float(reinterpret_cast<float*>(values), count);
+}
+
+void block_channels(DType type, const std::byte* from, float* to, const ImagePart& part) {
+  std::vector<float> tile(type == DType::f32 ? 0 : static_cast<size_t>(std::max(kTileFloats, part.channels)));
+  for_each_tile(part, [&](int64_t pixel, int64_t count) {
+    const std::byte* const stored = from + pixel * part.channels * size_of(type);
+    if (type != DType::f32) widen(type, stored, tile.data(), count * part.channels);
+    rows_to_blocks(type == DType::f32 ? reinterpret_cast<const float*>(stored) : tile.data(),
+                   to + pixel * kChannelBlock, part.pixels, count, part.channels);
+  });
+}
+
+void unblock_channels(const float* from, DType type, std::byte* to, const ImagePart& part) {
+  std::vector<float> tile(type == DType::f32 ? 0 : static_cast<size_t>(std::max(kTileFloats, part.channels)));
+  for_each_tile(part, [&](int64_t pixel, int64_t count) {
+    std::byte* const stored = to + pixel * part.channels * size_of(type);
+    float* const rows = type == DType::f32 ? reinterpret_cast<float*>(stored) : tile.data();
+    blocks_to_rows(from + pixel * kChannelBlock, rows, part.pixels, count, part.channels);
+    if (type != DType::f32) narrow(type, rows, stored, count * part.channels);
+  });
 }
 
 }  // namespace halfstep

@@ -15,6 +15,29 @@ constexpr int64_t kAlignment = 64;
 // Elements a thread converts at least, and elements that stay in its cache between two passes over them.
 constexpr int64_t kGrain = 16 << 10, kBlock = 4 << 10;
 
+// Whether these differ in that channels last become blocks of 16, which oneDNN's reorder does at half the memory's rate
+// and only after a conversion.
+bool only_blocks_channels(const StoredRows& stored, const dnnl::memory::desc& plain, const dnnl::memory::desc& wanted) {
+  using dnnl::memory;
+  const memory::dims dims = plain.dims();
+  return stored.rows == 1 && dims.size() == 4 && plain.data_type() == memory::data_type::f32 &&
+         dims[1] % kChannelBlock == 0 && plain == memory::desc(dims, plain.data_type(), memory::format_tag::nhwc) &&
+         wanted == memory::desc(dims, plain.data_type(), memory::format_tag::nChw16c);
+}
+
+// body(image, part) over all images of [batch, channels, height, width].
+template <typename Body>
+void for_each_part(const ThreadTeam& team, const dnnl::memory::dims& dims, const Body& body) {
+  const int64_t pixels = dims[2] * dims[3];
+  team.run(dims[0] * pixels, ceil_div(kGrain, dims[1]), [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end;) {
+      const int64_t image = at / pixels, first = at % pixels, count = std::min(end - at, pixels - first);
+      body(image, ImagePart{pixels, dims[1], first, count});
+      at += count;
+    }
+  });
+}
+
 int64_t bytes_of(const dnnl::memory::desc& description) { return static_cast<int64_t>(description.get_size()); }
 
 // body(offset in memory, offset in the dense copy, count), in elements, over all rows.
@@ -34,10 +57,9 @@ dnnl::memory::data_type dnnl_type(DType type) {
   return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
 
-std::vector<ComputeTypes> compute_types(DType operand, DType result, DType bias) {
+std::vector<ComputeTypes> compute_types(const DnnlContext& context, DType operand, DType result, DType bias) {
   std::vector<ComputeTypes> types;
-  const bool has_products = dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_bf16;
-  if (operand == DType::bf16 && has_products)
+  if (operand == DType::bf16 && context.bf16 == Bf16Products::faster)
     types.push_back({DType::bf16, result == DType::bf16 ? DType::bf16 : DType::f32,
                      bias == DType::bf16 ? DType::bf16 : DType::f32});
   types.push_back({});
@@ -57,8 +79,9 @@ int64_t DnnlCall::reserve(int64_t bytes) {
 DnnlCall::Operand DnnlCall::operand(int argument, const StoredRows& stored, const dnnl::memory::desc& plain,
                                     const dnnl::memory::desc& wanted) {
   const DType type = plain.data_type() == dnnl::memory::data_type::bf16 ? DType::bf16 : DType::f32;
-  Operand operand{argument, stored, type, plain, wanted, {}, {}, {}, {}, {}};
-  if (stored.type != type) operand.widened_at = reserve(bytes_of(plain));
+  Operand operand{argument, stored, type, plain, wanted, {}, {}, only_blocks_channels(stored, plain, wanted),
+                  {},       {},     {}};
+  if (stored.type != type && !operand.blocked) operand.widened_at = reserve(bytes_of(plain));
   if (plain != wanted) operand.reordered_at = reserve(bytes_of(wanted));
   return operand;
 }
@@ -94,14 +117,24 @@ void DnnlCall::bind(Operand& operand, std::byte* workspace) {
 void DnnlCall::bind(std::byte* workspace) {
   for (Operand& source : sources_) {
     bind(source, workspace);
-    if (source.reordered_at) source.reorder = dnnl::reorder(source.plain_memory, source.wanted_memory);
+    if (source.reordered_at && !source.blocked)
+      source.reorder = dnnl::reorder(source.plain_memory, source.wanted_memory);
   }
   bind(result_, workspace);
-  if (result_.reordered_at) result_.reorder = dnnl::reorder(result_.wanted_memory, result_.plain_memory);
+  if (result_.reordered_at && !result_.blocked)
+    result_.reorder = dnnl::reorder(result_.wanted_memory, result_.plain_memory);
   arguments_.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, context_.engine, workspace + scratchpad_at_));
 }
 
 void DnnlCall::load(Operand& operand) {
+  if (operand.blocked) {
+    const StoredRows& stored = operand.stored;
+    float* const blocks = static_cast<float*>(operand.wanted_memory.get_data_handle());
+    return for_each_part(context_.team, operand.plain.dims(), [&](int64_t image, const ImagePart& part) {
+      const int64_t at = image * part.pixels * part.channels;
+      block_channels(stored.type, stored.data + at * size_of(stored.type), blocks + at, part);
+    });
+  }
   if (operand.widened_at) {
     const StoredRows& stored = operand.stored;
     float* const dense = static_cast<float*>(operand.plain_memory.get_data_handle());
@@ -126,7 +159,21 @@ void DnnlCall::load_addend() {
   });
 }
 
+void DnnlCall::store_blocks() {
+  const StoredRows& stored = result_.stored;
+  float* const blocks = static_cast<float*>(result_.wanted_memory.get_data_handle());
+  if (activation_ == Activation::relu)
+    context_.team.run(stored.row, kGrain, [&](int64_t begin, int64_t end) {
+      relu(DType::f32, reinterpret_cast<std::byte*>(blocks + begin), end - begin);
+    });
+  for_each_part(context_.team, result_.plain.dims(), [&](int64_t image, const ImagePart& part) {
+    const int64_t at = image * part.pixels * part.channels;
+    unblock_channels(blocks + at, stored.type, stored.data + at * size_of(stored.type), part);
+  });
+}
+
 void DnnlCall::store_result() {
+  if (result_.blocked) return store_blocks();
   if (result_.reordered_at) result_.reorder.execute(context_.stream, result_.wanted_memory, result_.plain_memory);
   const StoredRows& stored = result_.stored;
   // Not a oneDNN epilogue: its relu turns NaN into 0, which would hide an overflow.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/cpu/cpu_call.h"
+#include "runtime/cpu/product_rate.h"
 
 namespace halfstep {
 
@@ -15,6 +16,7 @@ struct DnnlContext {
   const ThreadTeam& team;
   dnnl::engine engine;
   dnnl::stream stream;
+  Bf16Products bf16 = Bf16Products::slower;
 };
 
 // `type` is bf16 or f32.
@@ -24,8 +26,8 @@ dnnl::memory::data_type dnnl_type(DType type);
 struct ComputeTypes {
   DType operand = DType::f32, result = DType::f32, bias = DType::f32;
 };
-// Best first: bf16 as it is on CPUs that multiply it, then fp32, which always works.
-std::vector<ComputeTypes> compute_types(DType operand, DType result, DType bias);
+// Best first: bf16 as it is on CPUs that multiply it faster, then fp32, which always works.
+std::vector<ComputeTypes> compute_types(const DnnlContext& context, DType operand, DType result, DType bias);
 // Whether oneDNN has more than its reference loops for this.
 bool is_fast(const dnnl::primitive_desc_base& description);
 
@@ -62,6 +64,7 @@ class DnnlCall final : public CpuCall {
     DType type = DType::f32;  // of plain and wanted
     dnnl::memory::desc plain, wanted;
     std::optional<int64_t> widened_at, reordered_at;  // places in the workspace
+    bool blocked = false;                             // by our own code, in one pass with the conversion
     dnnl::memory plain_memory, wanted_memory;
     dnnl::reorder reorder;
   };
@@ -73,6 +76,7 @@ class DnnlCall final : public CpuCall {
   void load(Operand& operand);
   void load_addend();
   void store_result();
+  void store_blocks();
 
   DnnlContext context_;
   std::vector<Operand> sources_;

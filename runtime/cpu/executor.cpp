@@ -131,7 +131,7 @@ CpuExecutor::CpuExecutor(CompiledModel model, const ExecutorOptions& options)
     : model_(std::move(model)),
       team_(options.threads),
       kernels_(model_.kernels),
-      dnnl_{team_, dnnl::engine(dnnl::engine::kind::cpu, 0), {}} {
+      dnnl_{team_, dnnl::engine(dnnl::engine::kind::cpu, 0), {}, bf16_products()} {
   dnnl_.stream = dnnl::stream(dnnl_.engine);
   const SignalsBlocked blocked;
   team_.enter();  // primitives are planned for a number of threads

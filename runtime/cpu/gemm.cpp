@@ -6,6 +6,8 @@ namespace {
 
 using dnnl::memory;
 
+constexpr int64_t kRowsToPack = 512, kColumnsToPack = 512;
+
 // One operand's matrices: [rows, columns], stored transposed if `transposed`.
 struct Matrices {
   int64_t rows, columns, batch, stride;
@@ -24,6 +26,17 @@ struct Matrices {
 memory::desc plain_description(Matrices matrices, DType stored, DType computed) {
   if (stored != computed && matrices.stride != 0) matrices.stride = matrices.rows * matrices.columns;
   return matrices.description(computed);
+}
+
+memory::desc any_format(const memory::desc& description) {
+  return {description.dims(), description.data_type(), memory::format_tag::any};
+}
+
+// oneDNN packs a transposed B on its way and reads another one where it lies, row by row of a tile: these are pages
+// apart where n is large, and collide in the cache where it is a multiple of 1024. A packed copy costs about as much as
+// 50 rows of the product.
+bool is_packed_first(const Gemm& g) {
+  return g.batch == 1 && !g.transpose_b && g.m >= kRowsToPack && g.n >= kColumnsToPack;
 }
 
 StoredRows stored_rows(std::byte* data, DType type, const Matrices& matrices) {
@@ -45,15 +58,16 @@ std::unique_ptr<CpuCall> make_dnnl_call(const Gemm& g, const AddressOf& address,
     add_previous.append_sum();
     attributes.set_post_ops(add_previous);
   }
-  for (const ComputeTypes& types : compute_types(g.operand, g.result, g.bias_type)) {
+  for (const ComputeTypes& types : compute_types(context, g.operand, g.result, g.bias_type)) {
     const memory::desc a_plain = plain_description(a, g.operand, types.operand);
     const memory::desc b_plain = plain_description(b, g.operand, types.operand);
     const memory::desc c_plain = plain_description(c, g.result, types.result);
     memory::dims bias_dims(c_plain.dims().size(), 1);
     bias_dims.back() = g.n;
     const memory::desc bias(bias_dims, dnnl_type(types.bias), memory::dims(bias_dims.size(), 1));
+    const memory::desc b_wanted = is_packed_first(g) ? any_format(b_plain) : b_plain;
     const auto operation =
-        g.bias ? dnnl::matmul::desc(a_plain, b_plain, bias, c_plain) : dnnl::matmul::desc(a_plain, b_plain, c_plain);
+        g.bias ? dnnl::matmul::desc(a_plain, b_wanted, bias, c_plain) : dnnl::matmul::desc(a_plain, b_wanted, c_plain);
     const dnnl::matmul::primitive_desc description(operation, attributes, context.engine, true);
     const bool last = types.operand == DType::f32;
     if (!description || (!last && !is_fast(description))) continue;

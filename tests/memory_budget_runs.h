@@ -39,12 +39,13 @@ inline void expect_same_steps(const StepResults& found, const StepResults& expec
   same(found.state.slots, expected.state.slots);
 }
 
-// At 90, 75 and 60 % of the memory that the values of a step in fp16 with dropout need at once, as far down as there is
+// At 90, 75 and 60 % of the memory that the values of a step with dropout need at once, as far down as there is
 // a plan.
-inline void check_steps_within_a_budget(const FamilyCase& family, DeviceKind device, double tolerance) {
+inline void check_steps_within_a_budget(const FamilyCase& family, const std::string& precision, DeviceKind device,
+                                        double tolerance) {
   const nlohmann::json reference = family_reference(family);
   const NamedTensors inputs = family_inputs(reference);
-  Recipe recipe = family_recipe(family, reference, "fp16");
+  Recipe recipe = family_recipe(family, reference, precision);
   recipe.dropout = 0.25;
   CompiledTraining unlimited = compile_training(recipe, device);
   EXPECT_FALSE(unlimited.report.recomputation);

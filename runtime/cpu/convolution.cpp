@@ -14,6 +14,8 @@ using FilterGrad = dnnl::convolution_backward_weights;
 
 // Winograd's tiles are 4x4 outputs. Below these sizes the transforms and reorders take what the products save.
 constexpr int64_t kTile = 4, kBlock = 16, kLeastChannels = 64, kLeastTiles = 64, kLeastOutputs = 10;
+// Of a thread's second-level cache.
+constexpr int64_t kCachedBytes = 1 << 20;
 
 memory::dims concatenate(memory::dims head, const Shape& tail) {
   head.insert(head.end(), tail.begin(), tail.end());
@@ -144,6 +146,20 @@ StoredRows stored(std::byte* data, DType type, const memory::desc& description) 
   return {data, type, 1, count, 0};
 }
 
+// Samples that are computed at once where operands are converted: the copies of as many stay in the threads' caches.
+int64_t samples_at_once(const Convolution& c, const DnnlContext& context) {
+  const auto floats = [](int64_t channels, const Shape& spatial) {
+    int64_t count = channels;
+    for (const int64_t size : spatial) count *= size;
+    return count;
+  };
+  const int64_t sample = 4 * (floats(c.in_channels, c.spatial) + floats(c.out_channels, c.out_spatial));
+  const int64_t threads = context.team.size(), most = std::max(threads, threads * kCachedBytes / sample);
+  int64_t samples = std::min(most, c.batch);
+  while (c.batch % samples != 0) --samples;
+  return samples < threads ? c.batch : samples;
+}
+
 class Builder {
  public:
   Builder(const Convolution& convolution, const AddressOf& address, const DnnlContext& context)
@@ -155,11 +171,17 @@ class Builder {
   std::unique_ptr<CpuCall> build(const ComputeTypes& types) const {
     if (types.operand == DType::f32 && suits_winograd(c_))
       if (std::unique_ptr<CpuCall> call = build(types, algorithm::convolution_winograd)) return call;
-    return build(types, algorithm::convolution_direct);
+    const bool converts = c_.operand != types.operand || c_.result != types.result;
+    if (!converts || c_.kind == ConvolutionKind::filter_grad) return build(types, algorithm::convolution_direct);
+    Convolution piece = c_;
+    piece.batch = samples_at_once(c_, context_);
+    std::unique_ptr<DnnlCall> call = Builder(piece, address_, context_).build(types, algorithm::convolution_direct);
+    if (call && piece.batch < c_.batch) call->set_pieces(c_.batch / piece.batch, {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST});
+    return call;
   }
 
  private:
-  std::unique_ptr<CpuCall> build(const ComputeTypes& types, algorithm kind) const {
+  std::unique_ptr<DnnlCall> build(const ComputeTypes& types, algorithm kind) const {
     const Descriptions d(c_, types, kind);
     auto call = std::make_unique<DnnlCall>(context_);
     if (c_.kind == ConvolutionKind::forward) {

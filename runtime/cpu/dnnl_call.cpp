@@ -80,7 +80,7 @@ DnnlCall::Operand DnnlCall::operand(int argument, const StoredRows& stored, cons
                                     const dnnl::memory::desc& wanted) {
   const DType type = plain.data_type() == dnnl::memory::data_type::bf16 ? DType::bf16 : DType::f32;
   Operand operand{argument, stored, type, plain, wanted, {}, {}, only_blocks_channels(stored, plain, wanted),
-                  {},       {},     {}};
+                  false,    {},     {},   {}};
   if (stored.type != type && !operand.blocked) operand.widened_at = reserve(bytes_of(plain));
   if (plain != wanted) operand.reordered_at = reserve(bytes_of(wanted));
   return operand;
@@ -105,6 +105,15 @@ void DnnlCall::set_primitive(const dnnl::primitive& primitive, const dnnl::memor
   scratchpad_at_ = reserve(bytes_of(scratchpad));
 }
 
+void DnnlCall::set_product(const Gemm& sizes) { product_ = sizes; }
+
+void DnnlCall::set_pieces(int64_t pieces, std::initializer_list<int> arguments) {
+  require(addend_ == nullptr, "a result that is added to is computed at once");
+  pieces_ = pieces;
+  result_.in_pieces = true;
+  for (Operand& source : sources_) source.in_pieces = std::ranges::find(arguments, source.argument) != arguments.end();
+}
+
 void DnnlCall::bind(Operand& operand, std::byte* workspace) {
   std::byte* const plain = operand.widened_at ? workspace + *operand.widened_at : operand.stored.data;
   operand.plain_memory = dnnl::memory(operand.plain, context_.engine, plain);
@@ -123,12 +132,22 @@ void DnnlCall::bind(std::byte* workspace) {
   bind(result_, workspace);
   if (result_.reordered_at && !result_.blocked)
     result_.reorder = dnnl::reorder(result_.wanted_memory, result_.plain_memory);
-  arguments_.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, context_.engine, workspace + scratchpad_at_));
+  if (!product_)
+    arguments_.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, context_.engine, workspace + scratchpad_at_));
 }
 
-void DnnlCall::load(Operand& operand) {
+// Points the primitive to the piece where it reads or writes what is stored.
+StoredRows DnnlCall::piece_of(Operand& operand, int64_t piece) const {
+  StoredRows stored = operand.stored;
+  if (pieces_ == 1 || !operand.in_pieces) return stored;
+  stored.data += piece * stored.row * size_of(stored.type);
+  if (!operand.widened_at && !operand.blocked) operand.plain_memory.set_data_handle(stored.data);
+  return stored;
+}
+
+void DnnlCall::load(Operand& operand, int64_t piece) {
+  const StoredRows stored = piece_of(operand, piece);
   if (operand.blocked) {
-    const StoredRows& stored = operand.stored;
     float* const blocks = static_cast<float*>(operand.wanted_memory.get_data_handle());
     return for_each_part(context_.team, operand.plain.dims(), [&](int64_t image, const ImagePart& part) {
       const int64_t at = image * part.pixels * part.channels;
@@ -136,7 +155,6 @@ void DnnlCall::load(Operand& operand) {
     });
   }
   if (operand.widened_at) {
-    const StoredRows& stored = operand.stored;
     float* const dense = static_cast<float*>(operand.plain_memory.get_data_handle());
     for_each_run(context_.team, stored, [&](int64_t at, int64_t dense_at, int64_t count) {
       widen(stored.type, stored.data + at * size_of(stored.type), dense + dense_at, count);
@@ -159,8 +177,7 @@ void DnnlCall::load_addend() {
   });
 }
 
-void DnnlCall::store_blocks() {
-  const StoredRows& stored = result_.stored;
+void DnnlCall::store_blocks(const StoredRows& stored) {
   float* const blocks = static_cast<float*>(result_.wanted_memory.get_data_handle());
   if (activation_ == Activation::relu)
     context_.team.run(stored.row, kGrain, [&](int64_t begin, int64_t end) {
@@ -172,10 +189,9 @@ void DnnlCall::store_blocks() {
   });
 }
 
-void DnnlCall::store_result() {
-  if (result_.blocked) return store_blocks();
+void DnnlCall::store_result(const StoredRows& stored) {
+  if (result_.blocked) return store_blocks(stored);
   if (result_.reordered_at) result_.reorder.execute(context_.stream, result_.wanted_memory, result_.plain_memory);
-  const StoredRows& stored = result_.stored;
   // Not a oneDNN epilogue: its relu turns NaN into 0, which would hide an overflow.
   const bool activates = activation_ == Activation::relu;
   if (result_.widened_at) {
@@ -195,11 +211,31 @@ void DnnlCall::store_result() {
   }
 }
 
+void DnnlCall::multiply() {
+  const Gemm& g = *product_;
+  const auto* const a = static_cast<const float*>(sources_[0].wanted_memory.get_data_handle());
+  const auto* const b = static_cast<const float*>(sources_[1].wanted_memory.get_data_handle());
+  const dnnl::status status =
+      dnnl::sgemm(g.transpose_a ? 'T' : 'N', g.transpose_b ? 'T' : 'N', g.m, g.n, g.k, 1, a, g.transpose_a ? g.m : g.k,
+                  b, g.transpose_b ? g.k : g.n, addend_ != nullptr ? 1 : 0,
+                  static_cast<float*>(result_.wanted_memory.get_data_handle()), g.n);
+  require(status == dnnl::status::success, "oneDNN multiplies dense f32 matrices");
+}
+
 void DnnlCall::run() {
-  for (Operand& source : sources_) load(source);
+  for (Operand& source : sources_)
+    if (!source.in_pieces) load(source, 0);
   if (addend_ != nullptr) load_addend();
-  primitive_.execute(context_.stream, arguments_);
-  store_result();
+  for (int64_t piece = 0; piece < pieces_; ++piece) {
+    for (Operand& source : sources_)
+      if (source.in_pieces) load(source, piece);
+    const StoredRows stored = piece_of(result_, piece);
+    if (product_)
+      multiply();
+    else
+      primitive_.execute(context_.stream, arguments_);
+    store_result(stored);
+  }
   context_.stream.wait();
 }
 

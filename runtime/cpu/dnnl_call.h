@@ -52,6 +52,12 @@ class DnnlCall final : public CpuCall {
   void set_result(int argument, const StoredRows& stored, const dnnl::memory::desc& plain,
                   const dnnl::memory::desc& wanted, std::byte* addend, Activation activation);
   void set_primitive(const dnnl::primitive& primitive, const dnnl::memory::desc& scratchpad);
+  // In the place of a primitive: the result is the product of the sources of DNNL_ARG_SRC and DNNL_ARG_WEIGHTS, added
+  // in that order, f32 and dense.
+  void set_product(const Gemm& sizes);
+  // The result and these arguments are as described `pieces` times, one behind the other, and computed one by one, so
+  // that converted copies stay in the cache.
+  void set_pieces(int64_t pieces, std::initializer_list<int> arguments);
 
   int64_t workspace_bytes() const override { return workspace_bytes_; }
   void bind(std::byte* workspace) override;
@@ -65,6 +71,7 @@ class DnnlCall final : public CpuCall {
     dnnl::memory::desc plain, wanted;
     std::optional<int64_t> widened_at, reordered_at;  // places in the workspace
     bool blocked = false;                             // by our own code, in one pass with the conversion
+    bool in_pieces = false;
     dnnl::memory plain_memory, wanted_memory;
     dnnl::reorder reorder;
   };
@@ -73,10 +80,12 @@ class DnnlCall final : public CpuCall {
                   const dnnl::memory::desc& wanted);
   int64_t reserve(int64_t bytes);
   void bind(Operand& operand, std::byte* workspace);
-  void load(Operand& operand);
+  StoredRows piece_of(Operand& operand, int64_t piece) const;
+  void load(Operand& operand, int64_t piece);
   void load_addend();
-  void store_result();
-  void store_blocks();
+  void multiply();
+  void store_result(const StoredRows& stored);
+  void store_blocks(const StoredRows& stored);
 
   DnnlContext context_;
   std::vector<Operand> sources_;
@@ -84,8 +93,9 @@ class DnnlCall final : public CpuCall {
   std::byte* addend_ = nullptr;
   Activation activation_ = Activation::none;
   dnnl::primitive primitive_;
+  std::optional<Gemm> product_;
   dnnl::memory::desc scratchpad_;
-  int64_t scratchpad_at_ = 0, workspace_bytes_ = 0;
+  int64_t scratchpad_at_ = 0, workspace_bytes_ = 0, pieces_ = 1;
   std::unordered_map<int, dnnl::memory> arguments_;
 };
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "base/error.h"
 #include "runtime/cpu/dnnl_call.h"
 
@@ -6,7 +8,8 @@ namespace {
 
 using dnnl::memory;
 
-constexpr int64_t kRowsToPack = 512, kColumnsToPack = 512;
+// Rows of the product that pay for a packed B, and columns that need it; the least size of a product that sgemm blocks.
+constexpr int64_t kRowsToPack = 512, kColumnsToPack = 512, kLeastSize = 64;
 
 // One operand's matrices: [rows, columns], stored transposed if `transposed`.
 struct Matrices {
@@ -32,9 +35,15 @@ memory::desc any_format(const memory::desc& description) {
   return {description.dims(), description.data_type(), memory::format_tag::any};
 }
 
-// oneDNN packs a transposed B on its way and reads another one where it lies, row by row of a tile: these are pages
-// apart where n is large, and collide in the cache where it is a multiple of 1024. A packed copy costs about as much as
-// 50 rows of the product.
+// Of oneDNN's two products, sgemm packs both operands for the caches, whatever their order; the primitive, which adds a
+// bias, multiplies batches and other types, packs a transposed B on its way and reads another one where it lies, row by
+// row of a tile: these are pages apart where n is large, and collide in the cache where it is a multiple of 1024.
+bool suits_sgemm(const Gemm& g, const ComputeTypes& types) {
+  return types.operand == DType::f32 && types.result == DType::f32 && g.batch == 1 && !g.bias &&
+         std::min({g.m, g.n, g.k}) >= kLeastSize && (!g.transpose_b || g.m >= kRowsToPack);
+}
+
+// A packed copy costs about as much as 50 rows of the product.
 bool is_packed_first(const Gemm& g) {
   return g.batch == 1 && !g.transpose_b && g.m >= kRowsToPack && g.n >= kColumnsToPack;
 }
@@ -44,6 +53,11 @@ StoredRows stored_rows(std::byte* data, DType type, const Matrices& matrices) {
   const int64_t count = matrices.stride == 0 ? 1 : matrices.batch;
   if (matrices.stride == matrix || count == 1) return {data, type, 1, count * matrix, 0};
   return {data, type, count, matrix, matrices.stride};
+}
+
+void set_result(DnnlCall& call, const Gemm& g, const AddressOf& address, const Matrices& c, const memory::desc& plain) {
+  call.set_result(DNNL_ARG_DST, stored_rows(address(g.c), g.result, c), plain, plain,
+                  g.addend ? address(*g.addend) : nullptr, g.relu ? Activation::relu : Activation::none);
 }
 
 }  // namespace
@@ -62,6 +76,14 @@ std::unique_ptr<CpuCall> make_dnnl_call(const Gemm& g, const AddressOf& address,
     const memory::desc a_plain = plain_description(a, g.operand, types.operand);
     const memory::desc b_plain = plain_description(b, g.operand, types.operand);
     const memory::desc c_plain = plain_description(c, g.result, types.result);
+    if (suits_sgemm(g, types)) {
+      auto call = std::make_unique<DnnlCall>(context);
+      call->add_source(DNNL_ARG_SRC, stored_rows(address(g.a), g.operand, a), a_plain, a_plain);
+      call->add_source(DNNL_ARG_WEIGHTS, stored_rows(address(g.b), g.operand, b), b_plain, b_plain);
+      set_result(*call, g, address, c, c_plain);
+      call->set_product(g);
+      return call;
+    }
     memory::dims bias_dims(c_plain.dims().size(), 1);
     bias_dims.back() = g.n;
     const memory::desc bias(bias_dims, dnnl_type(types.bias), memory::dims(bias_dims.size(), 1));
@@ -75,8 +97,7 @@ std::unique_ptr<CpuCall> make_dnnl_call(const Gemm& g, const AddressOf& address,
     call->add_source(DNNL_ARG_SRC, stored_rows(address(g.a), g.operand, a), a_plain, description.src_desc());
     call->add_source(DNNL_ARG_WEIGHTS, stored_rows(address(g.b), g.operand, b), b_plain, description.weights_desc());
     if (g.bias) call->add_source(DNNL_ARG_BIAS, {address(*g.bias), g.bias_type, 1, g.n, 0}, bias, bias);
-    call->set_result(DNNL_ARG_DST, stored_rows(address(g.c), g.result, c), c_plain, description.dst_desc(),
-                     g.addend ? address(*g.addend) : nullptr, g.relu ? Activation::relu : Activation::none);
+    set_result(*call, g, address, c, c_plain);
     call->set_primitive(dnnl::matmul(description), description.scratchpad_desc());
     return call;
   }

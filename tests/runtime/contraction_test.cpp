@@ -59,6 +59,8 @@ constexpr GemmCase kGemms[] = {
     {"batch_broadcasts_a", 4, 6, 5, false, false, Addend::none, false, true, 3, 0, 30, 24},
     {"batch_broadcasts_b", 4, 6, 5, false, false, Addend::in_place, false, false, 3, 20, 0, 31},
     {"packed_b", 512, 512, 3, true, false, Addend::apart, true, true},
+    {"dense_products", 64, 72, 80, false, false, Addend::apart, true},
+    {"dense_products_in_place", 72, 64, 80, true, false, Addend::in_place},
     {"many_small", 3, 2, 4, false, true, Addend::none, false, false, 70, 12, 8, 6},
 };
 
@@ -217,6 +219,21 @@ TEST(Winograd, IsNearTheExactSums) {
       const double rounding = types.result == DType::bf16 ? 0x1p-8 : types.result == DType::f16 ? 0x1p-11 : 0;
       for (size_t i = 0; i < exact.size(); ++i)
         ASSERT_NEAR(found[i], exact[i], inside + rounding * std::abs(exact[i])) << i;
+    }
+}
+
+// Enough samples to be computed in pieces where they are converted, by few threads.
+TEST(ConvolutionInPieces, IsExactUpToOneRounding) {
+  const ConvolutionCase shape{"", 48, 3, 32, 1, {20, 20}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}};
+  for (const ConvolutionKind kind : {ConvolutionKind::forward, ConvolutionKind::data_grad})
+    for (const Types& types : {kTypes[1], kTypes[4], kTypes[7]}) {
+      SCOPED_TRACE(std::string(name(kind)) + " " + type_names(types));
+      Convolution c = convolution_of(shape, kind, types);
+      std::vector<double> found = computed(c, nullptr);
+      c.operand = c.result = DType::f64;
+      std::vector<double> exact = computed(c, nullptr);
+      for (double& value : exact) value = round_to(types.result, value);
+      EXPECT_EQ(found, exact);
     }
 }
 

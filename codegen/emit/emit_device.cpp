@@ -1,4 +1,5 @@
 // GPU schedules: one vector of lanes a thread and step, sized for 16-byte accesses.
+#include <llvm/IR/InlineAsm.h>
 #include <llvm/IR/IntrinsicsNVPTX.h>
 #include <llvm/IR/Module.h>
 
@@ -15,6 +16,7 @@ namespace {
 
 constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kScatterBlock = 128;
+constexpr int64_t kVectorBytes = 16;                   // of a long row, kept
 constexpr int64_t kLooks = 8;                          // of a scatter
 constexpr int64_t kManyLoads = 4;                      // of each position
 constexpr int64_t kBlocksOfColumns = 4;                // a processor: ptxas has registers for the loads that come first
@@ -35,6 +37,7 @@ class DeviceKernel {
     LaneConfig config{DeviceKind::cuda, lane_, lanes_, index_type_};
     config.rare_equalities =
         kernel.form == Kernel::Form::rows && lanes_ > 1 && row_shape(kernel, lanes_).threads > kWarp;
+    config.long_rows = config.rare_equalities && !row_shape(kernel, lanes_).cached;
     emitter_ = make_emitter(ir_, kernel, config, argument_pointers(module, kernel, function_, kGlobal), uses);
   }
 
@@ -101,9 +104,15 @@ class DeviceKernel {
     llvm::Value* number = nullptr;  // of the thread in its row
     llvm::Value* end = nullptr;     // vectors of this row
     llvm::Value* begin = nullptr;   // first vector, counted over the whole reduced extent
+    int64_t most_kept = 0;          // whole steps over vectors that shared memory has from the first pass on
+    llvm::Value* kept = nullptr;    // those it has room for
   };
   int64_t plain_vectors(const RowShape& row) const;
-  Values row_pass(const Row& row, Values carried, const Body& body);
+  ExpressionId kept_load() const;
+  void keep(Row& row);
+  enum class Pass : uint8_t { first, later };
+  Values row_pass(const Row& row, Pass pass, Values carried, const Body& body);
+  Values own_results(const std::vector<size_t>& reductions, const Values& sums);
   Values combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums);
   Values combine_columns(const std::vector<size_t>& reductions, Values sums, int64_t width, int64_t block);
   llvm::Value* shuffle(llvm::Value* value, int64_t distance);
@@ -227,17 +236,36 @@ Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t 
   });
 }
 
-Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) {
+Values DeviceKernel::row_pass(const Row& row, Pass pass, Values carried, const Body& body) {
+  const bool first = pass == Pass::first;
   const auto bind = [&](llvm::Value* vector) { e().bind_linear(kernel_.reduced, ir_.CreateAdd(row.begin, vector)); };
-  const auto bind_plain = [&](llvm::Value* vector) { bind(vector), e().limit_lanes(row.plain * lanes_); };
+  const auto bind_plain = [&](llvm::Value* vector) {
+    bind(vector);
+    if (row.plain > 0) e().limit_lanes(row.plain * lanes_);
+  };
   if (!row.cached) {
-    const int64_t rest = row.vectors - row.plain;
-    if (row.plain > 0)
-      carried = strided_loop(row.number, constant(row.plain), row.threads, ceil_div(row.plain, row.threads),
-                             std::move(carried), bind_plain, body);
+    const int64_t plain = row.plain > 0 || !row.kept ? row.plain : row.vectors, rest = row.vectors - plain;
+    llvm::Value* begin = row.number;
+    if (row.kept) {
+      const auto bind_kept = [&](llvm::Value* vector) {
+        bind_plain(vector);
+        if (!first) return e().read_kept();
+        e().emit(kept_load());  // several of the loads in flight
+      };
+      const Body keeping = [&](const Values& now, llvm::Value* counts) {
+        e().write_kept();
+        return body(now, counts);
+      };
+      carried = strided_loop(begin, row.kept, row.threads, row.most_kept / row.threads, std::move(carried), bind_kept,
+                             first ? keeping : body);
+      begin = ir_.CreateAdd(begin, row.kept);
+    }
+    if (plain > 0)
+      carried = strided_loop(begin, constant(plain), row.threads, ceil_div(plain, row.threads), std::move(carried),
+                             bind_plain, body);
     if (rest == 0) return carried;
-    return strided_loop(ir_.CreateAdd(row.number, constant(row.plain)), row.end, row.threads,
-                        ceil_div(rest, row.threads), std::move(carried), bind, body);
+    return strided_loop(ir_.CreateAdd(row.number, constant(plain)), row.end, row.threads, ceil_div(rest, row.threads),
+                        std::move(carried), bind, body);
   }
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
   const int64_t steps = ceil_div(row.vectors, row.threads);
@@ -270,6 +298,47 @@ int64_t DeviceKernel::plain_vectors(const RowShape& row) const {
     if (const auto l = emitter_->lane_limit(kernel_.expressions[id]); l && *l < row.vectors * lanes_)
       limit = std::max(limit, *l);
   return limit / lanes_ < row.vectors / 2 ? 0 : limit / lanes_;
+}
+
+// The one load of a long row, if it brings whole vectors and is read again by later passes.
+ExpressionId DeviceKernel::kept_load() const {
+  ExpressionId found = kNoExpression;
+  const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
+  for (ExpressionId id = 0; id < kernel_.expressions.size(); ++id) {
+    const Expression& load = kernel_.expressions[id];
+    if (load.kind != Expression::Kind::load || !(kernel_.expressions.variables(id) & reduced)) continue;
+    if (found != kNoExpression || !load.operands.empty() || load.index.factor(lane_) != 1) return kNoExpression;
+    for (const Index::Term& t : load.index.terms)
+      if (t.atom != lane_ && (kernel_.space.atom(t.atom).variables & reduced)) return kNoExpression;
+    if (size_of(kernel_.arguments[static_cast<size_t>(load.id)].type.dtype) * lanes_ != kVectorBytes)
+      return kNoExpression;
+    found = id;
+  }
+  return found;
+}
+
+// Shared memory that a launch gives beyond what the kernel names has the row's first steps, as many as fit.
+void DeviceKernel::keep(Row& row) {
+  const bool again = phase_count(kernel_) > 1 || std::ranges::any_of(kernel_.stores, [](const Store& s) {
+                       return s.domain == Store::Domain::full;
+                     });
+  if (kernel_.chunk >= 0 || kernel_.reduced.size() != 1 || !again || kept_load() == kNoExpression) return;
+  const int64_t steps = (row.plain > 0 ? row.plain : row.vectors) / row.threads;
+  row.most_kept = steps * row.threads;
+  constexpr const char* kName = "kept_row";
+  llvm::GlobalVariable* memory = module_.getNamedGlobal(kName);
+  if (!memory) {
+    llvm::Type* type = llvm::ArrayType::get(ir_.getInt8Ty(), 0);
+    memory = new llvm::GlobalVariable(module_, type, false, llvm::GlobalValue::ExternalLinkage, nullptr, kName, nullptr,
+                                      llvm::GlobalValue::NotThreadLocal, kShared);
+    memory->setAlignment(llvm::Align(kVectorBytes));
+  }
+  e().keep(kept_load(), memory);
+  auto* size = llvm::InlineAsm::get(llvm::FunctionType::get(ir_.getInt32Ty(), false), "mov.u32 $0, %dynamic_smem_size;",
+                                    "=r", false);
+  llvm::Value* room = ir_.CreateUDiv(ir_.CreateCall(size), ir_.getInt32(row.threads * kVectorBytes));
+  room = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::umin, room, ir_.getInt32(steps));
+  row.kept = ir_.CreateZExtOrTrunc(ir_.CreateMul(room, ir_.getInt32(row.threads)), index_type_);
 }
 
 // The value of the thread whose number differs in the bit `distance`.
@@ -306,7 +375,19 @@ llvm::GlobalVariable* DeviceKernel::shared(DType dtype, int64_t count) {
   return global;
 }
 
-// Every thread of the row gets the same result: the lanes, then the threads of a warp, then the warps.
+// The lanes of each, together.
+Values DeviceKernel::own_results(const std::vector<size_t>& reductions, const Values& sums) {
+  Values own;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const Reduction& r = kernel_.reductions[reductions[i]];
+    llvm::Value* result = combine_lanes(e(), r, sums[i]);
+    if (const auto low = e().low_extremum(r)) result = e().scalars().from_stored(*low, result);
+    own.push_back(result);
+  }
+  return own;
+}
+
+// Every thread of the row gets the same result: the threads of a warp, then the warps.
 Values DeviceKernel::combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums) {
   const auto reduction = [&](size_t i) -> const Reduction& { return kernel_.reductions[reductions[i]]; };
   const auto across = [&](size_t i, llvm::Value* v, int64_t threads) {
@@ -314,8 +395,7 @@ Values DeviceKernel::combine_row(const Row& row, const std::vector<size_t>& redu
       v = e().scalars().binary(reduction(i).combine, reduction(i).dtype, v, shuffle(v, distance));
     return v;
   };
-  for (size_t i = 0; i < sums.size(); ++i)
-    sums[i] = across(i, combine_lanes(e(), reduction(i), sums[i]), std::min(row.threads, kWarp));
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] = across(i, sums[i], std::min(row.threads, kWarp));
   if (row.threads <= kWarp) return sums;
   const int64_t warps = row.threads / kWarp;
   llvm::Value* warp = ir_.CreateUDiv(row.number, constant(kWarp));
@@ -371,21 +451,29 @@ LaunchShape DeviceKernel::rows() {
     row.end = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, row.end, ir_.CreateSub(constant(all), row.begin));
   }
 
+  if (!row.cached) keep(row);
+  if (row.kept) shape.shared = row.most_kept * kVectorBytes;
+
   const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
   for (int phase = 0; phase < phase_count(kernel_); ++phase) {
     const std::vector<size_t> reductions = reductions_of_phase(kernel_, phase);
     e().hoist(operands_of(kernel_, reductions), reduced);
-    Values sums = row_pass(
-        row, initial_accumulators(e(), kernel_, reductions, lanes_),
+    const Values sums = row_pass(
+        row, phase == 0 ? Pass::first : Pass::later, initial_accumulators(e(), kernel_, reductions, lanes_),
         [&](const Values& now, llvm::Value* counts) { return accumulate(e(), kernel_, reductions, now, counts); });
-    sums = combine_row(row, reductions, std::move(sums));
-    for (size_t i = 0; i < reductions.size(); ++i) e().bind_reduction(reductions[i], sums[i]);
+    const Values own = own_results(reductions, sums), all_threads = combine_row(row, reductions, own);
+    for (size_t i = 0; i < reductions.size(); ++i) {
+      e().bind_reduction(reductions[i], all_threads[i]);
+      const Reduction& r = kernel_.reductions[reductions[i]];
+      if (e().config().long_rows && r.combine != ScalarOp::add)
+        e().bind_met(reductions[i], e().scalars().binary(ScalarOp::equal, r.dtype, own[i], all_threads[i]));
+    }
   }
   e().hoist_stores(Store::Domain::full, reduced);
   e().when(valid, [&] {
     if (std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
                     [](const Store& s) { return s.domain == Store::Domain::full; }))
-      row_pass(row, {}, [&](const Values&, llvm::Value* counts) {
+      row_pass(row, Pass::later, {}, [&](const Values&, llvm::Value* counts) {
         e().when(counts, [&] { e().emit_stores(Store::Domain::full); });
         return Values{};
       });

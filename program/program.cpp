@@ -218,7 +218,7 @@ void check_call(const Program& program, const KernelLaunch& launch) {
   }
   expect(std::ranges::all_of(launch.grid, [](int64_t g) { return g > 0; }) && launch.block > 0 && launch.units > 0 &&
              launch.bytes >= 0 && launch.shared >= 0,
-         "grid, block and units must be positive");
+         "grid, block and units must be positive, bytes and shared not negative");
 }
 
 std::vector<MemoryUse> uses_of(const Program& program, const KernelLaunch& launch) {

@@ -9,19 +9,10 @@
 #include <unordered_map>
 
 #include "codegen/emit/emit_scalar.h"
+#include "codegen/emit/lane_config.h"
 #include "codegen/kernel/kernel.h"
 
 namespace halfstep {
-
-struct LaneConfig {
-  DeviceKind device = DeviceKind::cpu;
-  AtomId variable = -1;  // -1: none
-  unsigned lanes = 1;    // every base of the lane variable is a multiple of this
-  llvm::IntegerType* index_type = nullptr;
-  unsigned register_bytes = 64;  // of the widest vector register; no masked access is wider
-  bool rare_equalities = false;  // a label's place and a row's greatest element stand behind a branch
-  bool long_rows = false;        // on the GPU: rows that do not fit registers
-};
 
 using Values = std::vector<llvm::Value*>;
 
@@ -115,8 +106,6 @@ class ExpressionEmitter {
   llvm::Value* emit_in_range(const Expression& e);
   llvm::Value* emit_select(const Expression& e);
   bool is_one_place(const Expression& e) const;
-  std::optional<DType> low_type(ExpressionId id) const;
-  const Reduction* reduction_of(ExpressionId id) const;
   llvm::Value* met(const Expression& e) const;
   llvm::Value* emit_exp_below_greatest(const Expression& e);
   llvm::Value* kept_place();

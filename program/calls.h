@@ -32,6 +32,9 @@ struct KernelLaunch {
   int64_t bytes = 0;  // moved, for the profile and the split on the CPU
   // Bytes each argument reaches, and which are written, by number; without them: its whole buffer.
   std::vector<int64_t> extents = {}, written = {};
+  // cuda: bytes of dynamic shared memory that a block makes use of; it gets those that cost no block its place beside
+  // it on a processor, and works with fewer, and with none.
+  int64_t shared = 0;
   friend bool operator==(const KernelLaunch&, const KernelLaunch&) = default;
 };
 

@@ -217,8 +217,8 @@ void check_call(const Program& program, const KernelLaunch& launch) {
     check_place(program, fmt::format("argument {}", i).c_str(), launch.arguments[i], extent);
   }
   expect(std::ranges::all_of(launch.grid, [](int64_t g) { return g > 0; }) && launch.block > 0 && launch.units > 0 &&
-             launch.bytes >= 0,
-         "grid, block and units must be positive");
+             launch.bytes >= 0 && launch.shared >= 0,
+         "grid, block and units must be positive, bytes and shared not negative");
 }
 
 std::vector<MemoryUse> uses_of(const Program& program, const KernelLaunch& launch) {

@@ -21,6 +21,7 @@ template <Is<KernelLaunch> Call, typename Visit>
 void visit_fields(Call& c, Visit&& visit) {
   visit("kernel", c.kernel), visit("arguments", c.arguments), visit("grid", c.grid), visit("block", c.block);
   visit("units", c.units), visit("bytes", c.bytes), visit("extents", c.extents), visit("written", c.written);
+  visit("shared", c.shared);
 }
 
 template <Is<Gemm> Call, typename Visit>

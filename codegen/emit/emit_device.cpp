@@ -6,14 +6,12 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "codegen/emit/device_shape.h"
-#include "codegen/emit/emit_kernel.h"
+#include "codegen/emit/device_kernel.h"
 #include "codegen/kernel/columns_tile.h"
 
 namespace halfstep {
 namespace {
 
-constexpr unsigned kShared = 3, kGlobal = 1;  // address spaces
 constexpr int64_t kPointwiseBlock = 256, kRowsBlock = 128, kScatterBlock = 128;
 constexpr int64_t kLooks = 8;                          // of a scatter
 constexpr int64_t kManyLoads = 4;                      // of each position
@@ -22,103 +20,7 @@ constexpr int64_t kSharedBytes = 32 * 1024;            // at most, for combining
 constexpr int64_t kThreadsOfSteps = int64_t{1} << 19;  // at least, where a thread does several vectors: two waves
 constexpr int64_t kSharingSteps = 4, kPlainSteps = 2;
 
-class DeviceKernel {
- public:
-  DeviceKernel(llvm::Module& module, const Kernel& kernel, const std::string& name)
-      : module_(module), kernel_(kernel), ir_(module.getContext()), lane_(kernel.lane_variable()) {
-    const std::vector<ArgumentUse> uses = argument_uses(kernel);
-    function_ = declare_kernel(module, kernel, name, uses, kGlobal, {});
-    function_->setCallingConv(llvm::CallingConv::PTX_Kernel);
-    ir_.SetInsertPoint(llvm::BasicBlock::Create(module.getContext(), "entry", function_));
-    lanes_ = choose_lanes(kernel);
-    index_type_ = fits_32_bits(kernel) ? ir_.getInt32Ty() : ir_.getInt64Ty();
-    LaneConfig config{DeviceKind::cuda, lane_, lanes_, index_type_};
-    config.rare_equalities =
-        kernel.form == Kernel::Form::rows && lanes_ > 1 && row_shape(kernel, lanes_).threads > kWarp;
-    emitter_ = make_emitter(ir_, kernel, config, argument_pointers(module, kernel, function_, kGlobal), uses);
-  }
-
-  LaunchShape emit() {
-    LaunchShape shape;
-    switch (kernel_.form) {
-      case Kernel::Form::pointwise:
-        shape = pointwise();
-        break;
-      case Kernel::Form::rows:
-        shape = rows();
-        break;
-      case Kernel::Form::columns:
-        shape = columns();
-        break;
-      case Kernel::Form::scatter:
-        shape = scatter();
-        break;
-    }
-    ir_.CreateRetVoid();
-    const auto annotate = [&](const char* name, int64_t n) {
-      llvm::LLVMContext& context = module_.getContext();
-      llvm::Metadata* number = llvm::ConstantAsMetadata::get(ir_.getInt32(static_cast<uint32_t>(n)));
-      module_.getOrInsertNamedMetadata("nvvm.annotations")
-          ->addOperand(llvm::MDNode::get(
-              context, {llvm::ConstantAsMetadata::get(function_), llvm::MDString::get(context, name), number}));
-    };
-    annotate("maxntidx", shape.block);
-    if (shape.resident > 1) annotate("minctasm", shape.resident);
-    return shape;
-  }
-
- private:
-  ExpressionEmitter& e() { return *emitter_; }
-  llvm::Value* constant(int64_t v) { return e().index(v); }
-  llvm::Value* special(llvm::Intrinsic::ID id) {
-    return ir_.CreateZExtOrTrunc(ir_.CreateIntrinsic(id, {}, {}), index_type_);
-  }
-  llvm::Value* thread() { return special(llvm::Intrinsic::nvvm_read_ptx_sreg_tid_x); }
-  llvm::Value* block() { return special(llvm::Intrinsic::nvvm_read_ptx_sreg_ctaid_x); }
-  void barrier() { ir_.CreateIntrinsic(llvm::Intrinsic::nvvm_barrier0, {}, {}); }
-  int64_t vectors(const std::vector<AtomId>& variables) const {
-    return std::max<int64_t>(kernel_.points(variables) / lanes_, 1);
-  }
-
-  LaunchShape pointwise();
-  int64_t shared_row() const;
-  int64_t pointwise_steps(int64_t count, int64_t row) const;
-  LaunchShape rows();
-  LaunchShape columns();
-  LaunchShape scatter();
-
-  // enter(position) and body(carried, counts) at begin, begin + step, ... before end, of which there are at most
-  // `most`. Several steps stand together, all entered before the first one's body, so that they do not wait for each
-  // other's loads; one whose `counts` is false is past the end and at some other position.
-  using Enter = std::function<void(llvm::Value* position)>;
-  using Body = std::function<Values(const Values& carried, llvm::Value* counts)>;
-  Values strided_loop(llvm::Value* begin, llvm::Value* end, int64_t step, int64_t most, Values carried,
-                      const Enter& enter, const Body& body);
-
-  // One thread's share of a row: step i works on vector i * threads + number of those the row has.
-  struct Row : RowShape {
-    int64_t plain = 0;              // of these first vectors the lane variable is below every limit it is compared with
-    llvm::Value* number = nullptr;  // of the thread in its row
-    llvm::Value* end = nullptr;     // vectors of this row
-    llvm::Value* begin = nullptr;   // first vector, counted over the whole reduced extent
-  };
-  int64_t plain_vectors(const RowShape& row) const;
-  Values row_pass(const Row& row, Values carried, const Body& body);
-  Values combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums);
-  Values combine_columns(const std::vector<size_t>& reductions, Values sums, int64_t width, int64_t block);
-  llvm::Value* shuffle(llvm::Value* value, int64_t distance);
-  llvm::GlobalVariable* shared(DType dtype, int64_t count);
-
-  llvm::Module& module_;
-  const Kernel& kernel_;
-  llvm::IRBuilder<> ir_;
-  AtomId lane_;
-  llvm::Function* function_ = nullptr;
-  unsigned lanes_ = 1;
-  llvm::IntegerType* index_type_ = nullptr;
-  std::unique_ptr<ExpressionEmitter> emitter_;
-  std::vector<std::unordered_map<ExpressionId, llvm::Value*>> cached_steps_;  // what each step of a cached row knows
-};
+}  // namespace
 
 // A thread does several vectors, whole rows apart: what depends on the lane variable alone, as a channel's scale, is
 // loaded once for all of them, and their own loads stand before the first store.
@@ -227,51 +129,6 @@ Values DeviceKernel::strided_loop(llvm::Value* begin, llvm::Value* end, int64_t 
   });
 }
 
-Values DeviceKernel::row_pass(const Row& row, Values carried, const Body& body) {
-  const auto bind = [&](llvm::Value* vector) { e().bind_linear(kernel_.reduced, ir_.CreateAdd(row.begin, vector)); };
-  const auto bind_plain = [&](llvm::Value* vector) { bind(vector), e().limit_lanes(row.plain * lanes_); };
-  if (!row.cached) {
-    const int64_t rest = row.vectors - row.plain;
-    if (row.plain > 0)
-      carried = strided_loop(row.number, constant(row.plain), row.threads, ceil_div(row.plain, row.threads),
-                             std::move(carried), bind_plain, body);
-    if (rest == 0) return carried;
-    return strided_loop(ir_.CreateAdd(row.number, constant(row.plain)), row.end, row.threads,
-                        ceil_div(rest, row.threads), std::move(carried), bind, body);
-  }
-  const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
-  const int64_t steps = ceil_div(row.vectors, row.threads);
-  cached_steps_.resize(static_cast<size_t>(steps));
-  for (int64_t i = 0; i < steps; ++i) {
-    llvm::Value* vector = ir_.CreateAdd(row.number, constant(i * row.threads));
-    const bool certain = kernel_.chunk < 0 && (i + 1) * row.threads <= row.vectors;
-    llvm::Value* counts = certain ? nullptr : ir_.CreateICmpSLT(vector, row.end);
-    const ExpressionEmitter::Scope outer = e().scope();
-    const bool plain = (i + 1) * row.threads <= row.plain;
-    bind(certain ? vector : ir_.CreateSelect(counts, vector, constant(0)));
-    if (plain) e().limit_lanes(row.plain * lanes_);
-    auto inner = e().scope();
-    inner.values.insert(cached_steps_[static_cast<size_t>(i)].begin(), cached_steps_[static_cast<size_t>(i)].end());
-    e().restore(std::move(inner));
-    carried = body(carried, counts);
-    for (const auto& [id, value] : e().scope().values)
-      if (kernel_.expressions.variables(id) & reduced) cached_steps_[static_cast<size_t>(i)][id] = value;
-    e().restore(outer);
-  }
-  return carried;
-}
-
-// Vectors of which all lanes are below the greatest limit within the row that the lane variable is compared with, where
-// these are most; else 0.
-int64_t DeviceKernel::plain_vectors(const RowShape& row) const {
-  if (kernel_.chunk >= 0 || kernel_.reduced.size() != 1) return 0;
-  int64_t limit = 0;
-  for (ExpressionId id = 0; id < kernel_.expressions.size(); ++id)
-    if (const auto l = emitter_->lane_limit(kernel_.expressions[id]); l && *l < row.vectors * lanes_)
-      limit = std::max(limit, *l);
-  return limit / lanes_ < row.vectors / 2 ? 0 : limit / lanes_;
-}
-
 // The value of the thread whose number differs in the bit `distance`.
 llvm::Value* DeviceKernel::shuffle(llvm::Value* value, int64_t distance) {
   llvm::Type* type = value->getType();
@@ -299,99 +156,11 @@ llvm::Value* DeviceKernel::shuffle(llvm::Value* value, int64_t distance) {
 llvm::GlobalVariable* DeviceKernel::shared(DType dtype, int64_t count) {
   llvm::Type* type =
       llvm::ArrayType::get(stored_type(module_.getContext(), dtype, 1, DeviceKind::cuda), static_cast<uint64_t>(count));
-  auto* global =
-      new llvm::GlobalVariable(module_, type, false, llvm::GlobalValue::InternalLinkage, llvm::UndefValue::get(type),
-                               function_->getName() + "_shared", nullptr, llvm::GlobalValue::NotThreadLocal, kShared);
+  auto* global = new llvm::GlobalVariable(module_, type, false, llvm::GlobalValue::InternalLinkage,
+                                          llvm::UndefValue::get(type), function_->getName() + "_shared", nullptr,
+                                          llvm::GlobalValue::NotThreadLocal, kSharedSpace);
   global->setAlignment(llvm::Align(16));
   return global;
-}
-
-// Every thread of the row gets the same result: the lanes, then the threads of a warp, then the warps.
-Values DeviceKernel::combine_row(const Row& row, const std::vector<size_t>& reductions, Values sums) {
-  const auto reduction = [&](size_t i) -> const Reduction& { return kernel_.reductions[reductions[i]]; };
-  const auto across = [&](size_t i, llvm::Value* v, int64_t threads) {
-    for (int64_t distance = threads / 2; distance > 0; distance /= 2)
-      v = e().scalars().binary(reduction(i).combine, reduction(i).dtype, v, shuffle(v, distance));
-    return v;
-  };
-  for (size_t i = 0; i < sums.size(); ++i)
-    sums[i] = across(i, combine_lanes(e(), reduction(i), sums[i]), std::min(row.threads, kWarp));
-  if (row.threads <= kWarp) return sums;
-  const int64_t warps = row.threads / kWarp;
-  llvm::Value* warp = ir_.CreateUDiv(row.number, constant(kWarp));
-  llvm::Value* lane = ir_.CreateURem(row.number, constant(kWarp));
-  const auto place = [&](llvm::GlobalVariable* global, llvm::Value* at) {
-    return ir_.CreateGEP(global->getValueType(), global, {constant(0), at});
-  };
-  std::vector<llvm::GlobalVariable*> globals;
-  for (size_t i = 0; i < sums.size(); ++i) globals.push_back(shared(reduction(i).dtype, warps));
-  e().when(ir_.CreateICmpEQ(lane, constant(0)), [&] {
-    for (size_t i = 0; i < sums.size(); ++i)
-      ir_.CreateStore(e().scalars().to_stored(reduction(i).dtype, sums[i]), place(globals[i], warp));
-  });
-  barrier();
-  llvm::Value* mine = ir_.CreateURem(lane, constant(warps));
-  for (size_t i = 0; i < sums.size(); ++i) {
-    llvm::Type* type = stored_type(module_.getContext(), reduction(i).dtype, 1, DeviceKind::cuda);
-    llvm::Value* v = e().scalars().from_stored(reduction(i).dtype, ir_.CreateLoad(type, place(globals[i], mine)));
-    sums[i] = across(i, v, warps);
-  }
-  return sums;
-}
-
-LaunchShape DeviceKernel::rows() {
-  const int64_t count = kernel_.points(kernel_.kept), all = vectors(kernel_.reduced);
-  const bool split = kernel_.chunk >= 0;
-  Row row{row_shape(kernel_, lanes_)};
-  row.plain = plain_vectors(row);
-  LaunchShape shape;
-  shape.block = std::max(kRowsBlock, row.threads);
-  const int64_t rows_per_block = row.threads > kWarp ? 1 : shape.block / row.threads;
-  if (row.threads > kWarp) shape.block = row.threads;
-  if (!row.cached) shape.resident = kBlocksOfLongRows;
-  shape.grid[0] = ceil_div(count, rows_per_block);
-
-  row.number = rows_per_block == 1 ? thread() : ir_.CreateURem(thread(), constant(row.threads));
-  llvm::Value* position = block();
-  llvm::Value* valid = nullptr;
-  if (rows_per_block > 1) {
-    position = ir_.CreateAdd(ir_.CreateMul(position, constant(rows_per_block)),
-                             ir_.CreateUDiv(thread(), constant(row.threads)));
-    // Threads beyond the last row go along with it, for the shuffles, and store nothing.
-    if (count % rows_per_block != 0) {
-      valid = ir_.CreateICmpSLT(position, constant(count));
-      position = ir_.CreateSelect(valid, position, constant(0));
-    }
-  }
-  e().bind_linear(kernel_.kept, position);
-  row.begin = constant(0);
-  row.end = constant(row.vectors);
-  if (split) {
-    row.begin = ir_.CreateMul(e().scope().variables.at(kernel_.chunk), constant(row.vectors));
-    row.end = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, row.end, ir_.CreateSub(constant(all), row.begin));
-  }
-
-  const VariableSet reduced = variables_of(kernel_, kernel_.reduced);
-  for (int phase = 0; phase < phase_count(kernel_); ++phase) {
-    const std::vector<size_t> reductions = reductions_of_phase(kernel_, phase);
-    e().hoist(operands_of(kernel_, reductions), reduced);
-    Values sums = row_pass(
-        row, initial_accumulators(e(), kernel_, reductions, lanes_),
-        [&](const Values& now, llvm::Value* counts) { return accumulate(e(), kernel_, reductions, now, counts); });
-    sums = combine_row(row, reductions, std::move(sums));
-    for (size_t i = 0; i < reductions.size(); ++i) e().bind_reduction(reductions[i], sums[i]);
-  }
-  e().hoist_stores(Store::Domain::full, reduced);
-  e().when(valid, [&] {
-    if (std::any_of(kernel_.stores.begin(), kernel_.stores.end(),
-                    [](const Store& s) { return s.domain == Store::Domain::full; }))
-      row_pass(row, {}, [&](const Values&, llvm::Value* counts) {
-        e().when(counts, [&] { e().emit_stores(Store::Domain::full); });
-        return Values{};
-      });
-    e().when(ir_.CreateICmpEQ(row.number, constant(0)), [&] { e().emit_stores(Store::Domain::kept); });
-  });
-  return shape;
 }
 
 // A warp is 32 vectors along the lane variable. Its threads look at 32 steps at once, and at kLooks times 32 before
@@ -561,8 +330,6 @@ Values DeviceKernel::combine_columns(const std::vector<size_t>& reductions, Valu
     return total;
   });
 }
-
-}  // namespace
 
 LaunchShape emit_device_kernel(llvm::Module& module, const Kernel& kernel, const std::string& name) {
   return DeviceKernel(module, kernel, name).emit();

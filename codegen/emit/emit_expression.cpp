@@ -397,8 +397,12 @@ llvm::Value* ExpressionEmitter::emit_new(ExpressionId id) {
   switch (e.kind) {
     case Expression::Kind::constant:
       return scalars_.literal(e.dtype, e.number);
-    case Expression::Kind::load:
-      return emit_load(e);
+    case Expression::Kind::load: {
+      if (id != kept_ || !scope_.reads_kept) return emit_load(e);
+      const DType dtype = kernel_.arguments[static_cast<size_t>(e.id)].type.dtype;
+      return scalars_.from_stored(
+          dtype, ir_.CreateAlignedLoad(memory_type(dtype, config_.lanes), kept_place(), llvm::Align(16)));
+    }
     case Expression::Kind::index: {
       const LaneIndex at = emit_index(e.index);
       llvm::Value* v = at.uniform() ? at.base : lane_values(at);
@@ -427,6 +431,7 @@ llvm::Value* ExpressionEmitter::emit_new(ExpressionId id) {
     case Expression::Kind::rounded:
       return scalars_.convert(DType::f32, e.stored, emit(e.operands[0]));
     case Expression::Kind::node: {
+      if (llvm::Value* power = emit_exp_below_greatest(e)) return power;
       std::vector<DType> dtypes;
       Values operands;
       for (ExpressionId operand : e.operands) {
@@ -480,12 +485,14 @@ llvm::Value* ExpressionEmitter::emit_any(ExpressionId condition) {
     llvm::Value* place = emit_place(e);
     return ir_.CreateICmpULT(place, llvm::ConstantInt::get(place->getType(), config_.lanes));
   }
-  // One by one, as a GPU's comparisons do: LLVM would make a number of the lanes' bits.
-  llvm::Value* lanes = emit(condition);
-  if (!lanes->getType()->isVectorTy()) return lanes;  // one for all, as of a quotient of the place
-  llvm::Value* any = ir_.CreateExtractElement(lanes, uint64_t{0});
-  for (unsigned i = 1; i < lanes_of(lanes); ++i) any = ir_.CreateOr(any, ir_.CreateExtractElement(lanes, i));
-  return any;
+  return when(met(e), {ir_.getFalse()}, [&] {
+    // One by one, as a GPU's comparisons do: LLVM would make a number of the lanes' bits.
+    llvm::Value* lanes = emit(condition);
+    if (!lanes->getType()->isVectorTy()) return Values{lanes};  // one for all, as of a quotient of the place
+    llvm::Value* any = ir_.CreateExtractElement(lanes, uint64_t{0});
+    for (unsigned i = 1; i < lanes_of(lanes); ++i) any = ir_.CreateOr(any, ir_.CreateExtractElement(lanes, i));
+    return Values{any};
+  })[0];
 }
 
 // Whether `e` tells which lane is at a place, if any.

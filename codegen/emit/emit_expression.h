@@ -9,18 +9,10 @@
 #include <unordered_map>
 
 #include "codegen/emit/emit_scalar.h"
+#include "codegen/emit/lane_config.h"
 #include "codegen/kernel/kernel.h"
 
 namespace halfstep {
-
-struct LaneConfig {
-  DeviceKind device = DeviceKind::cpu;
-  AtomId variable = -1;  // -1: none
-  unsigned lanes = 1;    // every base of the lane variable is a multiple of this
-  llvm::IntegerType* index_type = nullptr;
-  unsigned register_bytes = 64;  // of the widest vector register; no masked access is wider
-  bool rare_equalities = false;  // a label's place and a row's greatest element stand behind a branch
-};
 
 using Values = std::vector<llvm::Value*>;
 
@@ -37,6 +29,7 @@ class ExpressionEmitter {
     int64_t lane_limit = std::numeric_limits<int64_t>::max();  // all lanes of the lane variable are below it
     llvm::Value* active = nullptr;                             // a vector: which lanes count
     llvm::Value* active_count = nullptr;                       // their number; they are the first ones
+    bool reads_kept = false;
   };
   const Scope& scope() const { return scope_; }
   void restore(Scope scope) { scope_ = std::move(scope); }
@@ -46,6 +39,8 @@ class ExpressionEmitter {
   // Gives `variables`, row-major, the position `linear`; the lane variable counts in vectors of lanes here.
   void bind_linear(const std::vector<AtomId>& variables, llvm::Value* linear);
   void bind_reduction(size_t reduction, llvm::Value* value);
+  // `is`: whether this thread met what the row was reduced to, its greatest or least element.
+  void bind_met(size_t reduction, llvm::Value* is) { met_[static_cast<int32_t>(reduction)] = is; }
   // On the host: only the first `count` lanes count; nullptr: all. The others are neither loaded nor stored, what they
   // compute is unspecified.
   void set_active(llvm::Value* count);
@@ -64,6 +59,14 @@ class ExpressionEmitter {
   // Computes what the expressions need and does not depend on `variables`: before a loop over them.
   void hoist(std::span<const ExpressionId> expressions, VariableSet variables);
   void hoist_stores(Store::Domain domain, VariableSet variables);
+
+  // Shared memory has what `load` reads at the lane variable's values: writes the lanes at hand there; or, until the
+  // scope is restored, reads them from there.
+  void keep(ExpressionId load, llvm::Value* memory) { kept_ = load, kept_memory_ = memory; }
+  void write_kept();
+  void read_kept() { scope_.reads_kept = true; }
+  // Of a reduction of long rows: the low type that has all of its values, in which its extremum is found.
+  std::optional<DType> low_extremum(const Reduction& reduction) const;
 
   using LoopBody = std::function<Values(llvm::Value* position, const Values& carried)>;
   // for (position = begin; position < end; position += step) carried = body(position, carried); what the body binds or
@@ -103,6 +106,9 @@ class ExpressionEmitter {
   llvm::Value* emit_in_range(const Expression& e);
   llvm::Value* emit_select(const Expression& e);
   bool is_one_place(const Expression& e) const;
+  llvm::Value* met(const Expression& e) const;
+  llvm::Value* emit_exp_below_greatest(const Expression& e);
+  llvm::Value* kept_place();
   llvm::Value* emit_place(const Expression& e);
   llvm::Value* emit_uniform(const Expression& e);
   std::array<llvm::Value*, 4> emit_philox(const Expression& e, llvm::Value* block);
@@ -134,6 +140,9 @@ class ExpressionEmitter {
   ScalarEmitter scalars_;
   VariableSet lane_set_ = 0;
   Scope scope_;
+  std::unordered_map<int32_t, llvm::Value*> met_;
+  ExpressionId kept_ = kNoExpression;
+  llvm::Value* kept_memory_ = nullptr;
 };
 
 }  // namespace halfstep

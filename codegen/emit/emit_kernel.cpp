@@ -179,6 +179,7 @@ Values initial_accumulators(ExpressionEmitter& emitter, const Kernel& kernel, co
     const auto usual = usual_term(emitter, kernel, reduction);
     llvm::Value* begin =
         emitter.scalars().literal(reduction.dtype, usual.value_or(identity_of(reduction.combine, reduction.dtype)));
+    if (const auto low = emitter.low_extremum(reduction)) begin = emitter.scalars().to_stored(*low, begin);
     values.push_back(usual ? begin : splat(emitter.ir(), begin, lanes));
   }
   return values;
@@ -198,7 +199,11 @@ Values accumulate(ExpressionEmitter& emitter, const Kernel& kernel, const std::v
         return Values{value};
       })[0];
     } else {
-      for (ExpressionId operand : r.operands) add(emitter.emit_lanes(operand));
+      const auto low = emitter.low_extremum(r);
+      for (ExpressionId operand : r.operands) {
+        llvm::Value* term = emitter.emit_lanes(operand);
+        add(low ? emitter.scalars().to_stored(*low, term) : term);
+      }
     }
     next.push_back(counts ? emitter.scalars().select(counts, value, accumulators[i]) : value);
   }

@@ -15,6 +15,7 @@ struct LaunchShape {
   int64_t block = 1;
   int64_t resident = 1;  // blocks whose registers a processor must hold at once, and no more need fit
   int64_t units = 1;
+  int64_t shared = 0;  // bytes of a block's shared memory beyond its own that it makes use of, if it gets them
 };
 
 // `vector_floats`: f32 values in a vector register.

@@ -246,6 +246,8 @@ Lane emit_exp(Lane x) {
   return p * power(half) * power(ir.CreateSub(n.integer, half));
 }
 
+Lane emit_exp_below(Lane x) { return each_lane(llvm::Intrinsic::nvvm_ex2_approx_ftz_f, {x * std::numbers::log2e}); }
+
 // x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt 2]; log(1 + f) = f - f^2 / 2 + f^3 Q(f), minimax to 2^-30.
 Lane emit_log(Lane x) {
   constexpr std::array c{0.333333126,  -0.250000096, 0.200021185,  -0.166679959, 0.142195549,

@@ -48,6 +48,8 @@ class Lane {
 };
 
 Lane emit_exp(Lane x);
+// On the GPU, of x <= 0: the relative error is below |x| 2^-23.7 + 2^-22, and what is below 2^-126 is 0.
+Lane emit_exp_below(Lane x);
 Lane emit_log(Lane x);
 Lane emit_sin(Lane x);
 Lane emit_cos(Lane x);

@@ -266,7 +266,7 @@ llvm::Value* ScalarEmitter::floating_binary(ScalarOp op, DType dtype, llvm::Valu
 // NaN if either is. On the GPU one instruction; on the host a compare and a select for each operand that may be NaN.
 llvm::Value* ScalarEmitter::extremum(ScalarOp op, llvm::Value* x, llvm::Value* y) {
   const bool greatest = op == ScalarOp::maximum;
-  if (device_ == DeviceKind::cuda && x->getType()->getScalarType()->isFloatTy())
+  if (device_ == DeviceKind::cuda && !x->getType()->getScalarType()->isDoubleTy())
     return ir_.CreateBinaryIntrinsic(greatest ? llvm::Intrinsic::maximum : llvm::Intrinsic::minimum, x, y);
   const auto number = [](llvm::Value* v) {
     const auto* c = llvm::dyn_cast<llvm::Constant>(v);
@@ -420,8 +420,15 @@ llvm::Value* ScalarEmitter::to_stored(DType dtype, llvm::Value* x) {
 
 // `x` in the low type `type` where it is one of its values already: rounded, or chosen among such and constants.
 llvm::Value* ScalarEmitter::known_low(llvm::Type* type, llvm::Value* x) {
-  if (auto* constant = llvm::dyn_cast<llvm::Constant>(x))
-    return constant->isNullValue() ? llvm::Constant::getNullValue(retyped(x, type)) : nullptr;
+  if (auto* constant = llvm::dyn_cast<llvm::Constant>(x)) {
+    const auto* number =
+        llvm::dyn_cast_or_null<llvm::ConstantFP>(x->getType()->isVectorTy() ? constant->getSplatValue() : constant);
+    if (!number || number->isNaN()) return nullptr;
+    llvm::APFloat low = number->getValueAPF();
+    bool loses = false;
+    low.convert(type->getFltSemantics(), llvm::APFloat::rmNearestTiesToEven, &loses);
+    return loses ? nullptr : llvm::ConstantFP::get(retyped(x, type), low);
+  }
   if (auto* wide = llvm::dyn_cast<llvm::FPExtInst>(x))
     return wide->getSrcTy()->getScalarType() == type ? wide->getOperand(0) : nullptr;
   auto* chosen = llvm::dyn_cast<llvm::SelectInst>(x);

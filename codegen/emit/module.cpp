@@ -118,6 +118,7 @@ EmittedLaunch KernelModule::State::emit(const Kernel& kernel) {
   launch.grid = shape.grid;
   launch.block = shape.block;
   launch.units = shape.units;
+  launch.shared = shape.shared;
   launch.bytes = bytes_moved(kernel);
   const std::vector<ArgumentUse> uses = argument_uses(kernel);
   for (size_t i = 0; i < kernel.arguments.size(); ++i) {

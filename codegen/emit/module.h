@@ -27,6 +27,7 @@ struct EmittedLaunch {
   int64_t block = 1;
   int64_t units = 1;
   int64_t bytes = 0;
+  int64_t shared = 0;
 };
 
 // Output `output` may lie where operand `operand` does: nothing reads the operand once an element of it is written.

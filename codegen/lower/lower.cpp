@@ -163,6 +163,7 @@ void Lowering::lower_fused(NodeId id) {
   }
   for (const EmittedLaunch& launch : region.launches) {
     KernelLaunch step{launch.kernel, {}, launch.grid, launch.block, launch.units, launch.bytes, {}, {}};
+    step.shared = launch.shared;
     for (const EmittedArgument& a : launch.arguments) {
       const size_t number = static_cast<size_t>(a.number);
       const Place p = a.kind == EmittedArgument::Kind::operand  ? operands[number]

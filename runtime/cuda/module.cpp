@@ -109,6 +109,9 @@ CudaDriver::CudaDriver() {
   resolve("cuModuleUnload", unload_module);
   resolve("cuModuleGetFunction", find_function);
   resolve("cuLaunchKernel", launch_kernel);
+  resolve("cuFuncGetAttribute", function_attribute);
+  resolve("cuFuncSetAttribute", set_function_attribute);
+  resolve("cuOccupancyMaxActiveBlocksPerMultiprocessor", resident_blocks);
   resolve("cuGetErrorString", error_string);
 }
 
@@ -162,11 +165,36 @@ CUfunction CudaModule::find(const std::string& kernel) const {
   throw Error(fmt::format("the compiled kernels contain no '{}'", kernel));
 }
 
+int64_t CudaModule::allow_shared(CUfunction kernel, int64_t block, int64_t wanted) const {
+  if (wanted == 0) return 0;
+  int device = 0, of_block = 0, of_processor = 0, reserved = 0, own = 0, blocks = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  const auto ask = [&](cudaDeviceAttr attribute, int& value) {
+    check(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+  };
+  ask(cudaDevAttrMaxSharedMemoryPerBlockOptin, of_block);
+  ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor, of_processor);
+  ask(cudaDevAttrReservedSharedMemoryPerBlock, reserved);
+  driver_.check(driver_.function_attribute(&own, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, kernel), "cuFuncGetAttribute");
+  driver_.check(driver_.resident_blocks(&blocks, kernel, static_cast<int>(launch_size(block)), 0),
+                "cuOccupancyMaxActiveBlocksPerMultiprocessor");
+  const int share = of_processor / std::max(blocks, 1) - reserved;
+  constexpr int kGranularity = 128;  // in which a processor hands it out
+  const int room = (std::min(of_block, share) - own) / kGranularity * kGranularity;
+  const int given = static_cast<int>(std::min<int64_t>(wanted, std::max(room, 0)));
+  const auto set = [&](CUfunction_attribute attribute, int value) {
+    driver_.check(driver_.set_function_attribute(kernel, attribute, value), "cuFuncSetAttribute");
+  };
+  set(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, given);
+  set(CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100);
+  return given;
+}
+
 void CudaModule::launch(CUfunction kernel, const std::array<int64_t, 3>& grid, const std::array<int64_t, 3>& block,
-                        void** parameters, const CudaStream& stream) const {
+                        int64_t shared, void** parameters, const CudaStream& stream) const {
   driver_.check(driver_.launch_kernel(kernel, launch_size(grid[0]), launch_size(grid[1]), launch_size(grid[2]),
-                                      launch_size(block[0]), launch_size(block[1]), launch_size(block[2]), 0,
-                                      stream.get(), parameters, nullptr),
+                                      launch_size(block[0]), launch_size(block[1]), launch_size(block[2]),
+                                      static_cast<unsigned>(shared), stream.get(), parameters, nullptr),
                 "cuLaunchKernel");
 }
 

@@ -22,6 +22,9 @@ struct CudaDriver {
   PFN_cuModuleUnload_v2000 unload_module = nullptr;
   PFN_cuModuleGetFunction_v2000 find_function = nullptr;
   PFN_cuLaunchKernel_v4000 launch_kernel = nullptr;
+  PFN_cuFuncGetAttribute_v2020 function_attribute = nullptr;
+  PFN_cuFuncSetAttribute_v9000 set_function_attribute = nullptr;
+  PFN_cuOccupancyMaxActiveBlocksPerMultiprocessor_v6050 resident_blocks = nullptr;
   PFN_cuGetErrorString_v6000 error_string = nullptr;
 
   CudaDriver();
@@ -38,9 +41,12 @@ class CudaModule {
   CudaModule& operator=(const CudaModule&) = delete;
 
   CUfunction find(const std::string& kernel) const;
+  // Bytes of dynamic shared memory for its blocks of `block` threads: as many of `wanted` as leave the number of blocks
+  // that a processor of the current device holds at once. Launches may give that many from now on.
+  int64_t allow_shared(CUfunction kernel, int64_t block, int64_t wanted) const;
   // `parameters[i]` points to the value of parameter i.
   void launch(CUfunction kernel, const std::array<int64_t, 3>& grid, const std::array<int64_t, 3>& block,
-              void** parameters, const CudaStream& stream) const;
+              int64_t shared, void** parameters, const CudaStream& stream) const;
 
  private:
   CUmodule load(const std::string& image) const;

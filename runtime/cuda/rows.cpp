@@ -155,7 +155,7 @@ void RowsKernels::run(const RowsFormat& format, const RowsCall& call, const Cuda
   RowsCall values = call;
   void* parameters[] = {&values.from,         &values.to,      &values.bias,      &values.from_rows,
                         &values.from_columns, &values.to_rows, &values.to_columns};
-  kernel.module->launch(kernel.function, {blocks, 1, 1}, {width, height, 1}, parameters, stream);
+  kernel.module->launch(kernel.function, {blocks, 1, 1}, {width, height, 1}, 0, parameters, stream);
 }
 
 }  // namespace halfstep

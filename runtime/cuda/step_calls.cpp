@@ -28,13 +28,14 @@ void StepCalls::find_kernels(const CudaDevice& device) {
     module_ = load_kernels(model_, device, choices_, remarks_);
   }
   for (const Program& program : model_.programs) {
-    std::vector<CUfunction>& functions = kernels_.emplace_back(program.steps.size(), nullptr);
+    std::vector<Kernel>& kernels = kernels_.emplace_back(program.steps.size());
     for (size_t i = 0; i < program.steps.size(); ++i) {
       const auto* launch = std::get_if<KernelLaunch>(&program.steps[i].call);
       if (!launch) continue;
       at_step(program.steps[i], [&] {
         if (!module_) throw Error("the model has no kernels");
-        functions[i] = module_->find(launch->kernel);
+        kernels[i].function = module_->find(launch->kernel);
+        kernels[i].shared = module_->allow_shared(kernels[i].function, launch->block, launch->shared);
       });
     }
   }
@@ -107,8 +108,9 @@ void StepCalls::enqueue(int program, int slot, size_t index, const DeviceLane& l
     for (const Ref& argument : launch->arguments) pointers.push_back(buffers_.address(program, slot, argument));
     std::vector<void*> parameters;
     for (std::byte*& pointer : pointers) parameters.push_back(&pointer);
-    module_->launch(kernels_[static_cast<size_t>(program)][index], launch->grid, {launch->block, 1, 1},
-                    parameters.data(), lane.stream);
+    const Kernel& kernel = kernels_[static_cast<size_t>(program)][index];
+    module_->launch(kernel.function, launch->grid, {launch->block, 1, 1}, kernel.shared, parameters.data(),
+                    lane.stream);
   } else if (const auto* gemm = std::get_if<Gemm>(&step.call)) {
     gemms_->run(*gemm, addresses(program, slot, *gemm), lane);
   } else if (const auto* convolution = std::get_if<Convolution>(&step.call)) {

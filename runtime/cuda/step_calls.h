@@ -72,7 +72,11 @@ class StepCalls {
   ChoiceStore& choices_;
   std::vector<std::string> remarks_;  // of the kernels
   std::unique_ptr<CudaModule> module_;
-  std::vector<std::vector<CUfunction>> kernels_;  // by program and step; null where the step is no kernel
+  struct Kernel {
+    CUfunction function = nullptr;  // null where the step is no kernel
+    int64_t shared = 0;             // bytes of dynamic shared memory
+  };
+  std::vector<std::vector<Kernel>> kernels_;  // by program and step
   RowsKernels rows_;
   std::optional<CublasGemms> gemms_;
   std::optional<CudnnConvolutions> convolutions_;

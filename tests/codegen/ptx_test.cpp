@@ -255,6 +255,34 @@ TEST(Ptx, LongRowsCompareWhereTheyMust) {
   expect_assembles(ptx);
 }
 
+// Halves are compared in pairs, their softmax takes the GPU's power of two, and what a block gets of shared memory has
+// as many steps of the row as fit.
+TEST(Ptx, LongRowsOfHalvesStayOnTheProcessor) {
+  for (const char* type : {"f16", "bf16"}) {
+    const std::string low = type;
+    const Compiled c = compile({"graph softmax {\n %x = input() {name=\"0\"} : " + low + R"([4096,32768]
+      %f = cast(%x) {to=f32}
+      %m = reduce_max(%f) {axes=[1]}
+      %w = broadcast(%m) {shape=[4096,32768]}
+      %s = sub(%f, %w)
+      %e = exp(%s)
+      %t = reduce_sum(%e) {axes=[1]}
+      %u = broadcast(%t) {shape=[4096,32768]}
+      %y = div(%e, %u)
+      %z = cast(%y) {to=)" + low +
+                                R"(}
+      output "0" = %z
+    })"});
+    EXPECT_THAT(c.ptx, HasSubstr("max.NaN." + low + "x2"));
+    EXPECT_THAT(c.ptx, Not(HasSubstr("fma.rm")));  // of exponentials of any f32
+    EXPECT_THAT(c.ptx, HasSubstr(".extern .shared .align 16 .b8 kept_row[];"));
+    EXPECT_THAT(c.ptx, HasSubstr("%dynamic_smem_size"));
+    EXPECT_THAT(c.ptx, HasSubstr("ld.shared.v4.b32"));
+    EXPECT_EQ(c.regions[0].launches[0].shared, 65536);
+    expect_assembles(c.ptx);
+  }
+}
+
 // What all lanes of a vector have alike, as a quotient of their place, is one comparison; masks stand behind no branch.
 TEST(Ptx, LongRowsOfBlocksThatAreChosenWhole) {
   const std::string ptx = compile({R"(graph g {

@@ -44,6 +44,7 @@ Program sample_program() {
              {gemm, "fc1 (backward)"},
              {small_convolution(), "conv1 (backward)"},
              {Copy{{3, 100}, {1, 0}, 4}, "loss"}};
+  std::get<KernelLaunch>(p.steps[0].call).shared = 98304;
   return p;
 }
 
@@ -143,7 +144,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"twice", "buffer 1 scratch u8[256] \"scratch\"", "buffer 1 state u8[256] \"w\"",
                 "line 3: state 'w' appears twice"},
         BadText{"scratch_type", "u8[256]", "f32[64]", "type u8[bytes] expected"},
-        BadText{"units", "units=16", "units=0", "grid, block and units must be positive"}),
+        BadText{"units", "units=16", "units=0",
+                "grid, block and units must be positive, bytes and shared not negative"}),
     [](const auto& info) { return std::string(info.param.what); });
 
 struct BadConvolution {

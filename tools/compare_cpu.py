@@ -4,8 +4,8 @@ usage: tools/compare_cpu.py [--threads N] [--precision fp32,bf16] [--rounds N] [
 
 The peer is the faster of eager and torch.compile, under autocast for bf16, with the fused optimizer, and images channels-last.
 Each model is made by PyTorch, exported with its weights by PyTorch and compiled by `halfstep` for the CPU at hand, as `train`
-does. Rounds: eager, compiled and ours in turn, each for about --seconds, so that what else the machine does meets all three; the
-median of the rounds' medians counts, and the ratio is the median of the rounds' ratios. Inputs are random on both sides.
+does. Rounds: eager, compiled and ours in turn, each for about --seconds and at least three steps, so that what else the machine does
+meets all three. Of each the best round's median counts. Inputs are random on both sides.
 
 OUT_DIR gets rows.json and the exported and compiled models. Pin both with taskset where the machine has more cores than --threads.
 """
@@ -82,10 +82,9 @@ def measure(arguments, name, precision):
     sides = peers(row, batch, precision) | {"ours": ours(halfstep, step, arguments.threads)}
     counts = {side: max(3, int(arguments.seconds * 1e3 / run(3))) for side, run in sides.items()}
     rounds = [{side: run(counts[side]) for side, run in sides.items()} for _ in range(arguments.rounds)]
-    medians = {side: statistics.median(one[side] for one in rounds) for side in sides}
-    best = min((side for side in sides if side != "ours"), key=medians.get)
-    return dict(model=name, batch=batch, precision=precision, best=best, ratio=statistics.median(one[best] / one["ours"] for one in rounds), rounds=rounds,
-                **medians)
+    found = {side: min(one[side] for one in rounds) for side in sides}
+    ratio = min(found[side] for side in sides if side != "ours") / found["ours"]
+    return dict(model=name, batch=batch, precision=precision, ratio=ratio, rounds=rounds, **found)
 
 
 def table(found):
@@ -102,8 +101,8 @@ def main():
     parser.add_argument("models", nargs="*", default=list(BATCHES))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="fp32,bf16")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2, help="of a side in a round, at least three steps")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1, help="of a side in a round, at least three steps")
     parser.add_argument("--halfstep", default="halfstep", help="the command, as 'bash tools/run_bundle.sh BUNDLE halfstep'")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ constexpr int64_t kTileFloats = 4 << 10;
 
 // body(pixel of the part, count): as many pixels as the tile holds.
 template <typename Body>
-void for_each_tile(const ImagePart& part, const Body& body) {
+void for_each_tile(const PixelRange& part, const Body& body) {
   const int64_t step = std::max<int64_t>(1, kTileFloats / part.channels);
   for (int64_t i = 0; i < part.count; i += step) body(part.begin + i, std::min(step, part.count - i));
 }
@@ -133,7 +133,7 @@ void relu(DType type, std::byte* values, int64_t count) {
   relu_float(reinterpret_cast<float*>(values), count);
 }
 
-void block_channels(DType type, const std::byte* from, float* to, const ImagePart& part) {
+void block_channels(DType type, const std::byte* from, float* to, const PixelRange& part) {
   std::vector<float> tile(type == DType::f32 ? 0 : static_cast<size_t>(std::max(kTileFloats, part.channels)));
   for_each_tile(part, [&](int64_t pixel, int64_t count) {
     const std::byte* const stored = from + pixel * part.channels * size_of(type);
@@ -143,7 +143,7 @@ void block_channels(DType type, const std::byte* from, float* to, const ImagePar
   });
 }
 
-void unblock_channels(const float* from, DType type, std::byte* to, const ImagePart& part) {
+void unblock_channels(const float* from, DType type, std::byte* to, const PixelRange& part) {
   std::vector<float> tile(type == DType::f32 ? 0 : static_cast<size_t>(std::max(kTileFloats, part.channels)));
   for_each_tile(part, [&](int64_t pixel, int64_t count) {
     std::byte* const stored = to + pixel * part.channels * size_of(type);

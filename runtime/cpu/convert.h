@@ -18,11 +18,11 @@ void relu(DType type, std::byte* values, int64_t count);
 // Channels last to oneDNN's blocks of 16 channels, [pixels, channels] to f32 [channels / 16, pixels, 16], and back:
 // `count` pixels from `begin` of an image that has `pixels` of them, its channels a multiple of 16. Pointers are to the
 // image.
-struct ImagePart {
+struct PixelRange {
   int64_t pixels = 0, channels = 0, begin = 0, count = 0;
 };
 constexpr int64_t kChannelBlock = 16;
-void block_channels(DType type, const std::byte* from, float* to, const ImagePart& part);
-void unblock_channels(const float* from, DType type, std::byte* to, const ImagePart& part);
+void block_channels(DType type, const std::byte* from, float* to, const PixelRange& part);
+void unblock_channels(const float* from, DType type, std::byte* to, const PixelRange& part);
 
 }  // namespace halfstep

@@ -32,7 +32,7 @@ void for_each_part(const ThreadTeam& team, const dnnl::memory::dims& dims, const
   team.run(dims[0] * pixels, ceil_div(kGrain, dims[1]), [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < end;) {
       const int64_t image = at / pixels, first = at % pixels, count = std::min(end - at, pixels - first);
-      body(image, ImagePart{pixels, dims[1], first, count});
+      body(image, PixelRange{pixels, dims[1], first, count});
       at += count;
     }
   });
@@ -149,7 +149,7 @@ void DnnlCall::load(Operand& operand, int64_t piece) {
   const StoredRows stored = piece_of(operand, piece);
   if (operand.blocked) {
     float* const blocks = static_cast<float*>(operand.wanted_memory.get_data_handle());
-    return for_each_part(context_.team, operand.plain.dims(), [&](int64_t image, const ImagePart& part) {
+    return for_each_part(context_.team, operand.plain.dims(), [&](int64_t image, const PixelRange& part) {
       const int64_t at = image * part.pixels * part.channels;
       block_channels(stored.type, stored.data + at * size_of(stored.type), blocks + at, part);
     });
@@ -183,7 +183,7 @@ void DnnlCall::store_blocks(const StoredRows& stored) {
     context_.team.run(stored.row, kGrain, [&](int64_t begin, int64_t end) {
       relu(DType::f32, reinterpret_cast<std::byte*>(blocks + begin), end - begin);
     });
-  for_each_part(context_.team, result_.plain.dims(), [&](int64_t image, const ImagePart& part) {
+  for_each_part(context_.team, result_.plain.dims(), [&](int64_t image, const PixelRange& part) {
     const int64_t at = image * part.pixels * part.channels;
     unblock_channels(blocks + at, stored.type, stored.data + at * size_of(stored.type), part);
   });

@@ -13,6 +13,7 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/fusion/carry_states.h"
+#include "passes/fusion/chunk_rows.h"
 #include "passes/fusion/compute_in_readers.h"
 #include "passes/fusion/fuse.h"
 #include "passes/fusion/order_calls.h"
@@ -183,6 +184,27 @@ int64_t state_bytes(const std::vector<Graph>& graphs) {
   return sum;
 }
 
+// A product is cut where it is a considerable share of a budget that the step is beyond, and where that helps.
+void chunk_within_budget(Pipeline& p) {
+  constexpr int64_t kConsiderable = 16, kSmall = 32;  // of the budget
+  const std::optional<int64_t>& budget = p.options.memory_budget;
+  if (!budget && !p.options.chunks) return;
+  const int64_t states = state_bytes(p.result.graphs);
+  for (Graph& graph : p.result.graphs) {
+    Chunking done;
+    const ChunkOptions options = p.options.chunks.value_or(
+        ChunkOptions{.fewest_bytes = budget.value_or(0) / kConsiderable, .enough_bytes = budget.value_or(0) / kSmall});
+    const Graph chunked = chunk_rows(graph, options, done);
+    if (done.products == 0) continue;
+    if (!p.options.chunks) {
+      const int64_t whole = fullest_moment(graph, p.options.overlapping_calls);
+      if (states + whole <= *budget || fullest_moment(chunked, p.options.overlapping_calls) >= whole) continue;
+    }
+    graph = chunked;
+    if (graph.name() == "train") p.result.chunking = done;
+  }
+}
+
 void recompute_within_budget(Pipeline& p) {
   if (!p.options.memory_budget) return;
   const int64_t budget = *p.options.memory_budget - state_bytes(p.result.graphs);
@@ -249,6 +271,7 @@ constexpr Pass kPasses[] = {
     {{"thin_products", {"thin_products"}, kValues}, make_thin_products},
     {{"check_factors", {"check_factors"}, kValues}, check_the_factors},
     {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
+    {{"chunk_rows", {"chunk_rows"}, kValues}, chunk_within_budget},
     {{"fuse", {"fuse"}, kValues}, [](Pipeline& p) { p.each(fuse); }},
     {{"compute_in_readers", {"compute_in_readers"}, kValues}, [](Pipeline& p) { p.each(compute_in_readers); }},
     {{"order_calls", {"order_calls"}, kValues}, [](Pipeline& p) { p.each(order_calls); }},

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -184,24 +185,65 @@ int64_t state_bytes(const std::vector<Graph>& graphs) {
   return sum;
 }
 
-// A product is cut where it is a considerable share of a budget that the step is beyond, and where that helps.
+// A graph with some products in chunks, and what else has to be done for it to keep within a budget.
+struct Chunked {
+  Graph graph;
+  Chunking chunks = {};
+  Recomputation again = {};
+
+  double more_traffic() const {
+    constexpr double kFlopsEachByte = 160;  // what a GPU computes while it reads one
+    return static_cast<double>(chunks.more_traffic + again.more_traffic) + again.more_flops / kFlopsEachByte;
+  }
+  bool better_than(const Chunked& other, int64_t budget) const {
+    const bool fits = again.bytes <= budget, other_fits = other.again.bytes <= budget;
+    if (fits != other_fits) return fits;
+    return fits ? more_traffic() < other.more_traffic() : again.bytes < other.again.bytes;
+  }
+};
+
+constexpr double kMostTraffic = 32;
+
+// Whole, or in the number of chunks with which the least is read and written again.
+Chunked best_chunks(const Graph& graph, int64_t budget, int overlap, ChunkOptions options) {
+  const auto weigh = [&](Chunked c) {
+    recompute(order_calls(compute_in_readers(fuse(c.graph))), budget, overlap, c.again);
+    return c;
+  };
+  Chunked best = weigh({.graph = graph});
+  int64_t chunks = 0;
+  for (const double most_traffic : {0.5, 2.0, 8.0, kMostTraffic}) {
+    options.most_traffic = most_traffic;
+    Chunked next{.graph = {}};
+    next.graph = chunk_rows(graph, options, next.chunks);
+    if (std::exchange(chunks, next.chunks.chunks) == next.chunks.chunks) continue;
+    next = weigh(std::move(next));
+    if (next.better_than(best, budget)) best = std::move(next);
+  }
+  return best;
+}
+
+// A product may be cut that is a considerable share of a budget that the step is beyond.
 void chunk_within_budget(Pipeline& p) {
-  constexpr int64_t kConsiderable = 16, kSmall = 32;  // of the budget
+  constexpr int64_t kConsiderable = 16, kSmall = 32;  // shares of the budget
   const std::optional<int64_t>& budget = p.options.memory_budget;
   if (!budget && !p.options.chunks) return;
+  const int overlap = p.options.overlapping_calls;
   const int64_t states = state_bytes(p.result.graphs);
   for (Graph& graph : p.result.graphs) {
-    Chunking done;
-    const ChunkOptions options = p.options.chunks.value_or(
-        ChunkOptions{.fewest_bytes = budget.value_or(0) / kConsiderable, .enough_bytes = budget.value_or(0) / kSmall});
-    const Graph chunked = chunk_rows(graph, options, done);
-    if (done.products == 0) continue;
-    if (!p.options.chunks) {
-      const int64_t whole = fullest_moment(graph, p.options.overlapping_calls);
-      if (states + whole <= *budget || fullest_moment(chunked, p.options.overlapping_calls) >= whole) continue;
+    Chunked found{.graph = graph};
+    if (p.options.chunks) {
+      found.graph = chunk_rows(graph, *p.options.chunks, found.chunks);
+    } else {
+      const ChunkOptions options{
+          .fewest_bytes = *budget / kConsiderable, .enough_bytes = *budget / kSmall, .most_traffic = kMostTraffic};
+      Chunking possible;
+      chunk_rows(graph, options, possible);
+      if (possible.products == 0 || states + fullest_moment(graph, overlap) <= *budget) continue;
+      found = best_chunks(graph, *budget - states, overlap, options);
     }
-    graph = chunked;
-    if (graph.name() == "train") p.result.chunking = done;
+    graph = std::move(found.graph);
+    if (graph.name() == "train") p.result.chunking = found.chunks;
   }
 }
 

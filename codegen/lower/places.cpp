@@ -213,7 +213,7 @@ Value Places::taken_over(NodeId id, Value operand) const {
   if (!operand) return {};
   const Value source = unshaped(operand);
   const auto readers =
-      std::ranges::count_if(node(id).operands, [&](Value v) { return storage_node(v.node) == source.node; });
+      std::ranges::count_if(node(id).operands, [&](Value v) { return v && storage_node(v.node) == source.node; });
   const bool is_last = last_use_[static_cast<size_t>(source.node)] == id;
   return is_computed(source.node) && readers == 1 && is_last ? source : Value{};
 }

@@ -9,7 +9,7 @@
 namespace halfstep {
 namespace {
 
-constexpr int64_t kVocabulary = 517, kWidth = 16, kBatch = 8, kPositions = 4;  // classes are padded, and no multiples
+constexpr int64_t kVocabulary = 517, kWidth = 24, kBatch = 8, kPositions = 4;  // classes are padded, and no multiples
 
 struct HeadCase {
   std::string name;

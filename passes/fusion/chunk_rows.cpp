@@ -68,6 +68,7 @@ class Chunks {
       if (part(id) == outside && !copied[static_cast<size_t>(id)]) copy(id);
     for (const NamedValue& o : graph_.outputs()) b.output(o.name, map(o.value));
     for (const StateUpdate& u : graph_.updates()) b.update(map(u.state), map(u.value));
+    end = kept_before(b.graph(), end);
     return std::move(b).finish();
   }
 
@@ -77,6 +78,22 @@ class Chunks {
     rows,  // has the rows on axis 0
     sum,   // over the rows
   };
+
+  // How many of the nodes before `end` the builder does not drop.
+  static NodeId kept_before(const Graph& graph, NodeId end) {
+    std::vector<char> kept(graph.nodes().size(), 0);
+    for (const NamedValue& o : graph.outputs()) kept[static_cast<size_t>(o.value.node)] = 1;
+    for (const StateUpdate& u : graph.updates())
+      kept[static_cast<size_t>(u.state.node)] = kept[static_cast<size_t>(u.value.node)] = 1;
+    NodeId count = 0;
+    for (NodeId id = graph.size(); id-- > 0;) {
+      if (!kept[static_cast<size_t>(id)] && graph.node(id).op->leaf != Leaf::input) continue;
+      count += id < end ? 1 : 0;
+      for (const Value v : graph.node(id).operands)
+        if (v) kept[static_cast<size_t>(v.node)] = 1;
+    }
+    return count;
+  }
 
   const Node& node(NodeId id) const { return graph_.node(id); }
   Part part(NodeId id) const { return parts_[static_cast<size_t>(id)]; }

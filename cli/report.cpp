@@ -45,8 +45,13 @@ std::string pass_times_table(const CompileReport& report) {
 
 std::string compile_summary(const CompileReport& r) {
   std::string again;
+  if (r.chunking.products > 0)
+    again = fmt::format("computed in {} chunks of rows for the memory budget: {} at once instead of {} for {} more "
+                        "traffic a step\n",
+                        r.chunking.chunks, bytes_text(r.chunking.bytes), bytes_text(r.chunking.bytes_before),
+                        bytes_text(r.chunking.more_traffic));
   if (r.recomputation)
-    again = fmt::format("computed again for the memory budget: {} values, {} less at once for {} more traffic a step\n",
+    again += fmt::format("computed again for the memory budget: {} values, {} less at once for {} more traffic a step\n",
                         r.recomputation->values, bytes_text(r.recomputation->bytes_before - r.recomputation->bytes),
                         bytes_text(r.recomputation->more_traffic));
   return fmt::format(
@@ -67,9 +72,17 @@ nlohmann::json compile_json(const CompileReport& r) {
              {"bytes", r.recomputation->bytes},
              {"more_traffic", r.recomputation->more_traffic},
              {"more_flops", r.recomputation->more_flops}};
+  nlohmann::json chunks;
+  if (r.chunking.products > 0)
+    chunks = {{"products", r.chunking.products},
+              {"chunks", r.chunking.chunks},
+              {"bytes_before", r.chunking.bytes_before},
+              {"bytes", r.chunking.bytes},
+              {"more_traffic", r.chunking.more_traffic}};
   return {{"preset", r.preset},
           {"seconds", r.seconds},
           {"recomputation", again},
+          {"chunking", chunks},
           {"parameters", r.parameters},
           {"calls", r.steps},
           {"scratch_bytes", r.scratch_bytes},

@@ -532,7 +532,7 @@ CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, 
   model.notes.largest_tensors = largest_values(std::move(lowered.values));
   check(model);
   report.state_bytes = state_bytes(model.programs);
-  report.recomputation = graphs.recomputation;
+  report.recomputation = graphs.recomputation, report.chunking = graphs.chunking;
   check_budget(recipe, report, model.notes.largest_tensors);
   report.seconds = seconds_since(start);
   return result;

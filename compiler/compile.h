@@ -43,6 +43,7 @@ struct CompileReport {
   int64_t kernels = 0, steps = 0;
   int64_t scratch_bytes = 0, scratch_floor = 0, state_bytes = 0;
   std::optional<Recomputation> recomputation;  // where there is a memory budget
+  Chunking chunking;                           // the same
   double seconds = 0;
 };
 

@@ -22,6 +22,18 @@ bool is_view(const Graph& graph, const Node& node) {
 
 Value after(Builder& builder, Value x, Value event) { return builder.call("after", {x, event}); }
 
+std::vector<Value> awaited(const Graph& graph, const Node& call) {
+  std::vector<Value> events;
+  for (Value v : call.operands)
+    while (v && is_view(graph, graph.node(v))) {
+      const Node& view = graph.node(v);
+      for (size_t i = 0; i < view.operands.size(); ++i)
+        if (view.op->operands[i].dependency == OperandSpec::control) events.push_back(view.operands[i]);
+      v = view.operands[0];
+    }
+  return events;
+}
+
 int64_t view_offset(const Graph& graph, const Node& view) {
   if (view.op->index_map != IndexMap::part) return 0;
   const std::vector<int64_t> strides = row_major_strides(graph.type(view.operands[0]).shape);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "ir/graph.h"
 #include "ir/scalar.h"
@@ -14,6 +15,8 @@ class Builder;
 bool is_view(const Graph& graph, const Node& node);
 // x, which is not there before `event` is computed.
 Value after(Builder& builder, Value x, Value event);
+// What a call waits for that it does not read: the events before its operands.
+std::vector<Value> awaited(const Graph& graph, const Node& call);
 // Elements between the operand's first one and the view's.
 int64_t view_offset(const Graph& graph, const Node& view);
 // A concat of one-dimensional pieces along axis 0: an arena, whose pieces are written in place.

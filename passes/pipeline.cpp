@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -13,6 +14,7 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/fusion/carry_states.h"
+#include "passes/fusion/chunk_rows.h"
 #include "passes/fusion/compute_in_readers.h"
 #include "passes/fusion/fuse.h"
 #include "passes/fusion/order_calls.h"
@@ -183,6 +185,68 @@ int64_t state_bytes(const std::vector<Graph>& graphs) {
   return sum;
 }
 
+// A graph with some products in chunks, and what else has to be done for it to keep within a budget.
+struct Chunked {
+  Graph graph;
+  Chunking chunks = {};
+  Recomputation again = {};
+
+  double more_traffic() const {
+    constexpr double kFlopsEachByte = 160;  // what a GPU computes while it reads one
+    return static_cast<double>(chunks.more_traffic + again.more_traffic) + again.more_flops / kFlopsEachByte;
+  }
+  bool better_than(const Chunked& other, int64_t budget) const {
+    const bool fits = again.bytes <= budget, other_fits = other.again.bytes <= budget;
+    if (fits != other_fits) return fits;
+    return fits ? more_traffic() < other.more_traffic() : again.bytes < other.again.bytes;
+  }
+};
+
+constexpr double kMostTraffic = 32;
+
+// Whole, or in the number of chunks with which the least is read and written again.
+Chunked best_chunks(const Graph& graph, int64_t budget, int overlap, ChunkOptions options) {
+  const auto weigh = [&](Chunked c) {
+    recompute(order_calls(compute_in_readers(fuse(c.graph))), budget, overlap, c.again);
+    return c;
+  };
+  Chunked best = weigh({.graph = graph});
+  int64_t chunks = 0;
+  for (const double most_traffic : {0.5, 2.0, 8.0, kMostTraffic}) {
+    options.most_traffic = most_traffic;
+    Chunked next{.graph = {}};
+    next.graph = chunk_rows(graph, options, next.chunks);
+    if (std::exchange(chunks, next.chunks.chunks) == next.chunks.chunks) continue;
+    next = weigh(std::move(next));
+    if (next.better_than(best, budget)) best = std::move(next);
+  }
+  return best;
+}
+
+// A product may be cut that is a considerable share of a budget that the step is beyond.
+void chunk_within_budget(Pipeline& p) {
+  constexpr int64_t kConsiderable = 16, kSmall = 32;  // shares of the budget
+  const std::optional<int64_t>& budget = p.options.memory_budget;
+  if (!budget && !p.options.chunks) return;
+  const int overlap = p.options.overlapping_calls;
+  const int64_t states = state_bytes(p.result.graphs);
+  for (Graph& graph : p.result.graphs) {
+    Chunked found{.graph = graph};
+    if (p.options.chunks) {
+      found.graph = chunk_rows(graph, *p.options.chunks, found.chunks);
+    } else {
+      const ChunkOptions options{
+          .fewest_bytes = *budget / kConsiderable, .enough_bytes = *budget / kSmall, .most_traffic = kMostTraffic};
+      Chunking possible;
+      chunk_rows(graph, options, possible);
+      if (possible.products == 0 || states + fullest_moment(graph, overlap) <= *budget) continue;
+      found = best_chunks(graph, *budget - states, overlap, options);
+    }
+    graph = std::move(found.graph);
+    if (graph.name() == "train") p.result.chunking = found.chunks;
+  }
+}
+
 void recompute_within_budget(Pipeline& p) {
   if (!p.options.memory_budget) return;
   const int64_t budget = *p.options.memory_budget - state_bytes(p.result.graphs);
@@ -249,6 +313,7 @@ constexpr Pass kPasses[] = {
     {{"thin_products", {"thin_products"}, kValues}, make_thin_products},
     {{"check_factors", {"check_factors"}, kValues}, check_the_factors},
     {{"simplify_placed", {"simplify"}, kGradients}, [](Pipeline& p) { p.each(simplify); }},
+    {{"chunk_rows", {"chunk_rows"}, kValues}, chunk_within_budget},
     {{"fuse", {"fuse"}, kValues}, [](Pipeline& p) { p.each(fuse); }},
     {{"compute_in_readers", {"compute_in_readers"}, kValues}, [](Pipeline& p) { p.each(compute_in_readers); }},
     {{"order_calls", {"order_calls"}, kValues}, [](Pipeline& p) { p.each(order_calls); }},

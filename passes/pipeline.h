@@ -12,6 +12,7 @@
 
 #include "base/tensor.h"
 #include "ir/graph.h"
+#include "passes/fusion/chunk_rows.h"
 #include "passes/fusion/recompute.h"
 #include "passes/model/attach_loss.h"
 #include "passes/model/attach_preprocessing.h"
@@ -49,6 +50,7 @@ struct TrainingPipelineOptions {
   // Of states and of what a step keeps; above it values are computed again. Library calls' values stay for some calls.
   std::optional<int64_t> memory_budget;
   int overlapping_calls = 0;
+  std::optional<ChunkOptions> chunks;  // what is computed in chunks, whatever the budget
   enum Programs : uint8_t { training, training_and_gradients } programs = training;
   // The verifier: on what the last pass leaves (the builder has checked every node), or to find the pass at fault.
   enum Verification : uint8_t { at_the_end, after_each_pass } verification = at_the_end;
@@ -87,6 +89,7 @@ struct PipelineResult {
   std::vector<Tap> taps;
   std::vector<PassTime> times;
   std::optional<Recomputation> recomputation;  // of "train", where there is a memory budget
+  Chunking chunking;                           // of "train"
 
   const Graph* find(std::string_view name) const;
 };

@@ -1,6 +1,7 @@
 #include "codegen/lower/lower.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 #include <span>
@@ -56,7 +57,11 @@ class Lowering {
       : graph_(graph), module_(module), apart_(apart), result_(result), places_(graph, result) {}
 
   void run() {
-    for (NodeId id = 0; id < graph_.size(); ++id) lower_node(id);
+    for (NodeId id = 0; id < graph_.size(); ++id) {
+      if (is_library(node(id))) end_awaited(id);
+      lower_node(id);
+      last_step_.push_back(static_cast<int>(result_.program.steps.size()) - 1);
+    }
     finish_outputs_and_updates();
     plan_scratch();
   }
@@ -69,6 +74,7 @@ class Lowering {
   Place operand_place(Value v);
   bool read_beside(StorageId storage) const;
   void lay_over(NodeId id, std::span<const Overlay> overlays, std::span<const Place> operands);
+  void end_awaited(NodeId id);
   void lower_node(NodeId id);
   void lower_fused(NodeId id);
   void lower_gemm(NodeId id);
@@ -92,6 +98,8 @@ class Lowering {
   const int64_t apart_;
   LoweredProgram& result_;
   Places places_;
+  std::vector<int> last_step_;        // by node, of those that are lowered
+  std::map<int, int> awaited_until_;  // by step: the last one that may run beside it, where a call waits for it
 };
 
 // A view that starts where no argument may is copied.
@@ -102,6 +110,16 @@ Place Lowering::operand_place(Value v) {
   const Place copy = places_.scratch(bytes);
   add_copy(from, copy, bytes, node(v.node).origin);
   return copy;
+}
+
+// What library calls read that this one waits for is free when it starts.
+void Lowering::end_awaited(NodeId id) {
+  for (Value event : awaited(graph_, node(id))) {
+    while (is_view(graph_, node(event.node))) event = node(event.node).operands[0];
+    if (!is_library(node(event.node))) continue;
+    awaited_until_.emplace(last_step_[static_cast<size_t>(event.node)],
+                           static_cast<int>(result_.program.steps.size()) - 1);
+  }
 }
 
 void Lowering::lower_node(NodeId id) {
@@ -330,13 +348,15 @@ void Lowering::finish_outputs_and_updates() {
 void Lowering::find_lifetimes() {
   int number = 0;
   for (Step& step : result_.program.steps) {
-    const int longer = is_library(step.call) ? overlapping_calls(module_.target().device) : 0;
+    int beside = is_library(step.call) ? number + overlapping_calls(module_.target().device) : number;
+    if (const auto until = awaited_until_.find(number); until != awaited_until_.end())
+      beside = std::max(number, std::min(beside, until->second));
     for_each_ref(step, [&](const Ref& r) {
       const Storage& s = places_.storages()[static_cast<size_t>(r.buffer)];
       if (s.buffer >= 0) return;
       Lifetime& life = places_.lifetimes()[s.life];
       life.first = std::min(life.first, number);
-      life.last = std::max(life.last, number + longer);
+      life.last = std::max(life.last, beside);
     });
     ++number;
   }

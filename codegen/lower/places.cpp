@@ -57,7 +57,7 @@ Place Places::resolve(Value v) const {
 }
 
 Place Places::of_result(Value v) {
-  if (const Value source = taken_over(v.node); source && !has(v)) place(v) = place(source);
+  if (const Value source = taken_over(v.node, overwritten(v.node)); source && !has(v)) place(v) = place(source);
   if (!has(v)) {
     const TensorType& type = graph_.type(v);
     place(v) = scratch(type.byte_count());
@@ -207,22 +207,26 @@ Value Places::overwritten(NodeId id) const {
   return number ? node(id).operands[*number] : Value{};
 }
 
-// The value whose memory a region's result may take: that of the overwritten operand, if nothing else reads it by then.
-Value Places::taken_over(NodeId id) const {
-  const Value operand = overwritten(id);
+// The value whose memory a result may take: that of an operand that it is written over, if nothing else reads it by
+// then.
+Value Places::taken_over(NodeId id, Value operand) const {
   if (!operand) return {};
   const Value source = unshaped(operand);
   const auto readers =
-      std::ranges::count_if(node(id).operands, [&](Value v) { return storage_node(v.node) == source.node; });
+      std::ranges::count_if(node(id).operands, [&](Value v) { return v && storage_node(v.node) == source.node; });
   const bool is_last = last_use_[static_cast<size_t>(source.node)] == id;
   return is_computed(source.node) && readers == 1 && is_last ? source : Value{};
 }
 
-// What a region writes over is computed where the result is to be. Last regions first, so that chains of them work.
+// What a region writes over, or a product is added to, is computed where the result is to be. Last ones first, so that
+// chains of them work.
 void Places::place_overwritten() {
-  for (NodeId id = graph_.size(); id-- > 0;)
-    if (has({id, 0}))
-      if (const Value source = taken_over(id); source && !has(source)) place(source) = place({id, 0});
+  for (NodeId id = graph_.size(); id-- > 0;) {
+    if (!has({id, 0})) continue;
+    const bool adds = node(id).op->kernel == KernelKind::gemm;
+    const Value operand = adds ? optional_operand(node(id), kProductAddend) : overwritten(id);
+    if (const Value source = taken_over(id, operand); source && !has(source)) place(source) = place({id, 0});
+  }
 }
 
 }  // namespace halfstep

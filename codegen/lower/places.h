@@ -73,7 +73,7 @@ class Places {
   void place_overwritten();
   bool safe_in_place(const StateUpdate& update) const;
   Value overwritten(NodeId id) const;
-  Value taken_over(NodeId id) const;
+  Value taken_over(NodeId id, Value operand) const;
 
   const Graph& graph_;
   LoweredProgram& result_;

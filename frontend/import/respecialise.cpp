@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "ir/slicewise.h"
 
 namespace halfstep {
 namespace {
@@ -156,25 +157,6 @@ std::optional<AxisPart> before_reshape(const Shape& from, const Shape& to, const
       return AxisPart{i, part.from, part.to, whole / (apart * part.from), apart / source.inner};
   }
   return std::nullopt;
-}
-
-// By the op's resize rule, or what follows from its other columns.
-std::optional<OperandAxes> slicewise(const Graph& graph, const Node& node, size_t axis) {
-  if (node.op->resize) return node.op->resize(node, axis);
-  if (node.op->kernel == KernelKind::pointwise) return OperandAxes(node.operands.size(), axis);
-  if (!node.op->reads) return std::nullopt;
-  std::vector<const TensorType*> types;
-  for (Value operand : node.operands) types.push_back(&graph.type(operand));
-  const IndexReads reads = node.op->reads({node.attributes, types});
-  OperandAxes axes(node.operands.size());
-  for (size_t i = 0; i < reads.operands.size(); ++i)
-    for (size_t own = 0; own < reads.operands[i].size(); ++own) {
-      const AxisRead& read = reads.operands[i][own];
-      if (read.axis != axis || read.step == 0) continue;
-      if (read.step != 1 || read.offset != 0 || read.divisor != 1 || read.bounded) return std::nullopt;
-      axes[i] = own;
-    }
-  return axes;
 }
 
 Tensor reshaped(Tensor tensor, Shape shape) {

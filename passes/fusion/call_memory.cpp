@@ -150,10 +150,18 @@ std::vector<int64_t> CallMemory::alive(int overlap) const {
   std::vector<NodeId> calls, place(graph_.nodes().size(), 0);
   for (NodeId id = 0; id < graph_.size(); ++id)
     if (is_call(id)) place[static_cast<size_t>(id)] = static_cast<NodeId>(calls.size()), calls.push_back(id);
+  // What waits for a library call, and is one, does not run beside it.
+  std::vector<NodeId> next(graph_.nodes().size(), std::numeric_limits<NodeId>::max());
+  for (const NodeId call : calls)
+    if (is_library(graph_.node(call)))
+      for (const Value event : awaited(graph_, graph_.node(call))) {
+        NodeId& first = next[static_cast<size_t>(storage(event).node)];
+        first = std::min(first, place[static_cast<size_t>(call)]);
+      }
   const auto until = [&](NodeId call) {
     if (!is_library(graph_.node(call))) return call;
-    const size_t last = static_cast<size_t>(place[static_cast<size_t>(call)] + overlap);
-    return calls[std::min(last, calls.size() - 1)];
+    const NodeId last = std::min(place[static_cast<size_t>(call)] + overlap, next[static_cast<size_t>(call)] - 1);
+    return calls[std::min(static_cast<size_t>(last), calls.size() - 1)];
   };
   std::vector<NodeId> begin(graph_.nodes().size(), std::numeric_limits<NodeId>::max());  // by arena
   for (const StoredValue& v : values_)

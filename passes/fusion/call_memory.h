@@ -31,8 +31,9 @@ class CallMemory {
   // The calls that must be complete before it starts.
   const std::vector<NodeId>& needs(NodeId call) const { return needs_[static_cast<size_t>(call)]; }
   // Bytes of the values alive while each node runs, if they run in order. What a library call reads or makes stays for
-  // `overlap` calls more. All pieces of an arena are there from the first one on. A value whose last reader reads it
-  // element by element, or adds it to a product, lends its memory to a result of equal size.
+  // `overlap` calls more, or until one that waits for it (an `after`). All pieces of an arena are there from the first
+  // one on. A value whose last reader reads it element by element, or adds it to a product, lends its memory to a
+  // result of equal size.
   std::vector<int64_t> alive(int overlap) const;
 
  private:

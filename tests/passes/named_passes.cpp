@@ -9,6 +9,7 @@
 #include "ir/builder.h"
 #include "ir/text.h"
 #include "passes/fusion/carry_states.h"
+#include "passes/fusion/chunk_rows.h"
 #include "passes/fusion/compute_in_readers.h"
 #include "passes/fusion/fuse.h"
 #include "passes/fusion/order_calls.h"
@@ -243,6 +244,17 @@ std::string run_recompute(const Graph& graph, CaseOptions& o) {
                                      done.bytes, done.bytes_before, done.more_traffic);
 }
 
+std::string run_chunk_rows(const Graph& graph, CaseOptions& o) {
+  const ChunkOptions options{.fewest_bytes = o.integer("fewest_bytes", 0),
+                             .enough_bytes = o.integer("enough_bytes", 0),
+                             .fewest_rows = o.integer("fewest_rows", 4),
+                             .most_traffic = o.number("most_traffic", 1e9)};
+  Chunking done;
+  const Graph result = chunk_rows(graph, options, done);
+  return print(result) + fmt::format("// {} products in {} chunks: {} bytes of {}, {} more read and written\n",
+                                     done.products, done.chunks, done.bytes, done.bytes_before, done.more_traffic);
+}
+
 RunPass plain(Graph (*pass)(const Graph&)) {
   return [pass](const Graph& graph, CaseOptions&) { return print(pass(graph)); };
 }
@@ -262,6 +274,7 @@ const std::map<std::string, RunPass>& named_passes() {
       {"bind_arenas", [](const Graph& graph, CaseOptions&) { return print(bind_arenas(graph, plan_arenas(graph))); }},
       {"canonicalise", plain(canonicalise)},
       {"choose_attention", run_choose_attention},
+      {"chunk_rows", run_chunk_rows},
       {"choose_layouts", plain(choose_layouts)},
       {"differentiate", run_differentiate},
       {"expand_composites", [](const Graph& graph, CaseOptions&) { return print(expand_composites(graph)); }},

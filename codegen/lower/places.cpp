@@ -218,12 +218,12 @@ Value Places::taken_over(NodeId id, Value operand) const {
   return is_computed(source.node) && readers == 1 && is_last ? source : Value{};
 }
 
-// What a region writes over, or a product is added to, is computed where the result is to be. Last ones first, so that
-// chains of them work.
+// What a region writes over, or a product in an arena is added to, is computed where the result is to be. Last ones
+// first, so that chains of them work.
 void Places::place_overwritten() {
   for (NodeId id = graph_.size(); id-- > 0;) {
     if (!has({id, 0})) continue;
-    const bool adds = node(id).op->kernel == KernelKind::gemm;
+    const bool adds = node(id).op->kernel == KernelKind::gemm && arenas_.contains(place({id, 0})->storage);
     const Value operand = adds ? optional_operand(node(id), kProductAddend) : overwritten(id);
     if (const Value source = taken_over(id, operand); source && !has(source)) place(source) = place({id, 0});
   }

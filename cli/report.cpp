@@ -47,14 +47,16 @@ std::string pass_times_table(const CompileReport& report) {
 std::string compile_summary(const CompileReport& r) {
   std::string again;
   if (r.chunking.products > 0)
-    again = fmt::format("computed in {} chunks of rows for the memory budget: {} at once instead of {} for {} more "
-                        "traffic a step\n",
-                        r.chunking.chunks, bytes_text(r.chunking.bytes), bytes_text(r.chunking.bytes_before),
-                        bytes_text(r.chunking.more_traffic));
+    again = fmt::format(
+        "computed in {} chunks of rows for the memory budget: {} at once instead of {} for {} more "
+        "traffic a step\n",
+        r.chunking.chunks, bytes_text(r.chunking.bytes), bytes_text(r.chunking.bytes_before),
+        bytes_text(r.chunking.more_traffic));
   if (r.recomputation)
-    again += fmt::format("computed again for the memory budget: {} values, {} less at once for {} more traffic a step\n",
-                        r.recomputation->values, bytes_text(r.recomputation->bytes_before - r.recomputation->bytes),
-                        bytes_text(r.recomputation->more_traffic));
+    again +=
+        fmt::format("computed again for the memory budget: {} values, {} less at once for {} more traffic a step\n",
+                    r.recomputation->values, bytes_text(r.recomputation->bytes_before - r.recomputation->bytes),
+                    bytes_text(r.recomputation->more_traffic));
   return fmt::format(
       "compiled by preset {} in {:.2f} s to {} calls: {} trainable values, {} of state, {} of scratch (no plan is "
       "below "

@@ -354,9 +354,10 @@ std::vector<RecipeKey> all_keys() {
           kTarget, "architecture", "NAME",
           "LLVM's name of a CPU, or native: this one; sm_80, which later GPUs run too; default: native, of compiled "
           "directories x86-64-v3"),
-      key<&R::memory_budget>(kTarget, "memory_budget", "SIZE",
-                             "most memory of states and of what a step keeps, as 6GiB; where it is short, large logits are "
-                             "computed in chunks of rows, and values again"),
+      key<&R::memory_budget>(
+          kTarget, "memory_budget", "SIZE",
+          "most memory of states and of what a step keeps, as 6GiB; where it is short, large logits are "
+          "computed in chunks of rows, and values again"),
       key<&R::attention>(kTarget, "attention", "library|deterministic|expanded",
                          "on CUDA, in f16 and bf16: one library call each where there is no mask but causal, the same "
                          "with gradients summed "

@@ -1,5 +1,6 @@
-// Random graphs with fixed seeds, each in one precision, for one CPU and in the forms of a CPU or the GPU in turn, and
-// every case of cases/ in all precisions for all CPUs. Campaigns: tests/fuzz/campaign, docs/fuzzing.md.
+// Random graphs with fixed seeds, each in one precision, for one CPU, in the forms of a CPU or the GPU and with or
+// without memory in turn, and every case of cases/ in all precisions for all CPUs. Campaigns: tests/fuzz/campaign,
+// docs/fuzzing.md.
 #include <gtest/gtest.h>
 
 #include <filesystem>

@@ -52,7 +52,7 @@ std::string compile_summary(const CompileReport& r) {
         "traffic a step\n",
         r.chunking.chunks, bytes_text(r.chunking.bytes), bytes_text(r.chunking.bytes_before),
         bytes_text(r.chunking.more_traffic));
-  if (r.recomputation)
+  if (r.recomputation && r.recomputation->values > 0)
     again +=
         fmt::format("computed again for the memory budget: {} values, {} less at once for {} more traffic a step\n",
                     r.recomputation->values, bytes_text(r.recomputation->bytes_before - r.recomputation->bytes),

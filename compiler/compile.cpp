@@ -436,11 +436,12 @@ LoweredPrograms lower_all(const std::vector<Graph>& graphs, KernelModule& module
 void check_budget(const Recipe& recipe, const CompileReport& report, const std::string& largest) {
   const int64_t needed = report.state_bytes + report.scratch_bytes;
   if (!recipe.memory_budget || needed <= recipe.memory_budget->bytes) return;
-  throw Error(fmt::format(
-      "the step needs {} though values are computed again ({} of states, {} of values), memory_budget is {}: "
-      "give more, or a smaller batch; the largest values are {}",
-      bytes_text(needed), bytes_text(report.state_bytes), bytes_text(report.scratch_bytes),
-      bytes_text(recipe.memory_budget->bytes), largest));
+  throw Error(
+      fmt::format("the step needs {} ({} of states, {} of values, computed again or in chunks where they can be), "
+                  "memory_budget is {}: "
+                  "give more, or a smaller batch; the largest values are {}",
+                  bytes_text(needed), bytes_text(report.state_bytes), bytes_text(report.scratch_bytes),
+                  bytes_text(recipe.memory_budget->bytes), largest));
 }
 
 CompiledTraining compile_imported(const Recipe& recipe, ImportedModel imported, DeviceKind device,

@@ -217,6 +217,7 @@ Chunked best_chunks(const Graph& graph, int64_t budget, int overlap, ChunkOption
     Chunked next{.graph = {}};
     next.graph = chunk_rows(graph, options, next.chunks);
     if (std::exchange(chunks, next.chunks.chunks) == next.chunks.chunks) continue;
+    if (best.again.bytes <= budget && next.more_traffic() >= best.more_traffic()) break;
     next = weigh(std::move(next));
     if (next.better_than(best, budget)) best = std::move(next);
   }

@@ -41,6 +41,35 @@ int64_t elements_of_domain(const Graph& body) {
   return one ? elements : -1;
 }
 
+// Whether a kernel with one more result adds up in the order it has: lanes follow the narrowest elements that it
+// touches, columns the values that each holds, and how rows are cut the shapes.
+bool keeps_sums(const Graph& host, const Graph& body, const Again& a, const TensorType& result, bool reads_no_more) {
+  const int64_t elements = result.element_count();
+  std::set<Shape> shapes;
+  size_t narrowest = sizeof(double);
+  const auto touch = [&](const TensorType& type) {
+    if (type.element_count() == elements) narrowest = std::min(narrowest, static_cast<size_t>(size_of(type.dtype)));
+  };
+  std::optional<ReductionScheme> scheme;
+  for (const Node& node : host.nodes()) {
+    for (const TensorType& type : node.results)
+      if (type.element_count() == elements) shapes.insert(type.shape);
+    if (is_leaf(*node.op)) touch(node.results[0]);
+    if (node.op->kernel == KernelKind::reduction)
+      scheme = reduction_scheme(
+          split_reduction(host.type(node.operands[0]).shape, node.attributes.ints("axes")).value_or(ReductionSplit{}));
+  }
+  if (!scheme) return true;
+  for (const NamedValue& output : host.outputs()) touch(host.type(output.value));
+  if (static_cast<size_t>(size_of(result.dtype)) < narrowest) return false;
+  if (*scheme != ReductionScheme::row && !reads_no_more) return false;
+  for (NodeId id = 0; id < body.size(); ++id)
+    if (a.inside[static_cast<size_t>(id)])
+      for (const TensorType& type : body.node(id).results)
+        if (type.element_count() == elements && !shapes.contains(type.shape)) return false;
+  return true;
+}
+
 }  // namespace
 
 double Again::microseconds() const {
@@ -93,6 +122,12 @@ bool RecomputePlan::alive(int number, NodeId at) const {
   return *next == at || !l.again.contains(*next);
 }
 
+bool RecomputePlan::is_there(int number, NodeId at) const {
+  const auto& again = lives_[static_cast<size_t>(number)].again;
+  const auto made = again.find(at);
+  return alive(number, at) && (made == again.end() || made->second.host == kNone);
+}
+
 std::optional<Again> RecomputePlan::again(int number, NodeId at, int depth) const {
   const Value v = value(number).value;
   const Node& node = graph_.node(v);
@@ -127,7 +162,7 @@ bool RecomputePlan::take_value(int number, NodeId at, int depth, Again& a) const
   constexpr int kDeepest = 3;
   a.reads.push_back(number);
   const auto known = std::ranges::find(a.before, number, &Earlier::number);
-  if (alive(number, at) || known != a.before.end()) return true;
+  if (is_there(number, at) || known != a.before.end()) return true;
   if (depth == kDeepest || value(number).arena >= 0) return false;
   std::optional<Again> first = again(number, at, depth + 1);
   if (!first) return false;
@@ -156,7 +191,7 @@ bool RecomputePlan::slice(Value v, NodeId at, int depth, Again& a) const {
     stack.pop_back();
     if (const auto output = outputs.find(at_hand); output != outputs.end() && at_hand != wanted) {
       const auto number = numbers_.find(Value{v.node, output->second});
-      if (number != numbers_.end() && alive(number->second, at)) {
+      if (number != numbers_.end() && is_there(number->second, at)) {
         if (given.insert(output->second).second && !take({v.node, output->second}, at, depth, a)) return false;
         continue;
       }
@@ -191,9 +226,7 @@ std::optional<Again> RecomputePlan::beside(int number, NodeId host, NodeId to) c
   if (node.op->kernel != KernelKind::fused || l.readers.contains(host) ||
       elements_of_domain(node.attributes.region("body")) != graph_.type(value(number).value).element_count())
     return std::nullopt;
-  size_t operands = node.operands.size() + graph_.node(value(number).value).operands.size();
-  for (const int other : hosted_by(host)) operands += graph_.node(value(other).value).operands.size();
-  if (operands > kMostKernelOperands || (to < host && !can_wait(number, to, host))) return std::nullopt;
+  if (to < host && !can_wait(number, to, host)) return std::nullopt;
   constexpr int kAsItIs = 3;  // nothing is computed again for it
   Again a;
   a.host = host, a.waits = to < host ? to : kNone, a.traffic = value(number).bytes;
@@ -201,6 +234,20 @@ std::optional<Again> RecomputePlan::beside(int number, NodeId host, NodeId to) c
   const Graph& body = graph_.node(value(number).value).attributes.region("body");
   for (NodeId id = 0; id < body.size(); ++id)
     if (a.inside[static_cast<size_t>(id)] && !is_elementwise(body.node(id))) return std::nullopt;
+  std::vector<Value> more;  // operands
+  size_t operand = 0;
+  for (NodeId id = 0; id < body.size(); ++id)
+    if (is_leaf(*body.node(id).op))
+      if (const Value v = graph_.node(value(number).value).operands[operand++]; a.inside[static_cast<size_t>(id)])
+        if (std::ranges::find(node.operands, v) == node.operands.end()) more.push_back(v);
+  for (const int32_t result : a.given)
+    if (const Value v{value(number).value.node, result}; std::ranges::find(node.operands, v) == node.operands.end())
+      more.push_back(v);
+  size_t operands = node.operands.size() + more.size();
+  for (const int other : hosted_by(host)) operands += lives(other).again.at(host).reads.size();
+  if (operands > kMostKernelOperands) return std::nullopt;
+  if (!keeps_sums(node.attributes.region("body"), body, a, graph_.type(value(number).value), more.empty()))
+    return std::nullopt;
   return a;
 }
 

@@ -58,6 +58,8 @@ class RecomputePlan {
   // The last moment before `at`, or at it, in which the value is made or read.
   NodeId used_before(const Lives& l, NodeId at) const;
   bool alive(int number, NodeId at) const;
+  // Whether what is made for `at` may read it: it is alive, and not made by the kernel at `at` itself.
+  bool is_there(int number, NodeId at) const;
   // nullopt: there is something it cannot be computed from at that moment.
   std::optional<Again> again(int number, NodeId at, int depth = 0) const;
   // Reads operand `v` of a call that stands before `at`.

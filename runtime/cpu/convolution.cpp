@@ -14,6 +14,8 @@ using FilterGrad = dnnl::convolution_backward_weights;
 
 // Winograd's tiles are 4x4 outputs. Below these sizes the transforms and reorders take what the products save.
 constexpr int64_t kTile = 4, kBlock = 16, kLeastChannels = 64, kLeastTiles = 64, kLeastOutputs = 10;
+// What no plan knows of: above it operands stay as they lie.
+constexpr int64_t kMostWorkspace = 512 << 20;
 // Of a thread's second-level cache.
 constexpr int64_t kCachedBytes = 1 << 20;
 
@@ -169,8 +171,10 @@ class Builder {
 
   // nullptr: oneDNN does not have these types, or only slowly and there are others to try.
   std::unique_ptr<CpuCall> build(const ComputeTypes& types) const {
-    if (types.operand == DType::f32 && suits_winograd(c_))
-      if (std::unique_ptr<CpuCall> call = build(types, algorithm::convolution_winograd)) return call;
+    if (types.operand == DType::f32 && suits_winograd(c_)) {
+      std::unique_ptr<DnnlCall> call = build(types, algorithm::convolution_winograd);
+      if (call && call->workspace_bytes() <= kMostWorkspace) return call;
+    }
     const bool converts = c_.operand != types.operand || c_.result != types.result;
     if (!converts || c_.kind == ConvolutionKind::filter_grad) return build(types, algorithm::convolution_direct);
     Convolution piece = c_;

@@ -8,8 +8,10 @@ namespace {
 
 using dnnl::memory;
 
-// Rows of the product that pay for a packed B, and columns that need it; the least size of a product that sgemm blocks.
+// Rows of the product that pay for a packed B, and columns that need it; the least size of a product that sgemm blocks,
+// and the fewest multiplications with which it is ahead.
 constexpr int64_t kRowsToPack = 512, kColumnsToPack = 512, kLeastSize = 64;
+constexpr double kFewestMultiplications = 2.5e8;
 
 // One operand's matrices: [rows, columns], stored transposed if `transposed`.
 struct Matrices {
@@ -40,7 +42,8 @@ memory::desc any_format(const memory::desc& description) {
 // row of a tile: these are pages apart where n is large, and collide in the cache where it is a multiple of 1024.
 bool suits_sgemm(const Gemm& g, const ComputeTypes& types) {
   return types.operand == DType::f32 && types.result == DType::f32 && g.batch == 1 && !g.bias &&
-         std::min({g.m, g.n, g.k}) >= kLeastSize && (!g.transpose_b || g.m >= kRowsToPack);
+         std::min({g.m, g.n, g.k}) >= kLeastSize && (!g.transpose_b || g.m >= kRowsToPack) &&
+         static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) >= kFewestMultiplications;
 }
 
 // A packed copy costs about as much as 50 rows of the product.

@@ -204,13 +204,14 @@ struct Chunked {
 
 constexpr double kMostTraffic = 32;
 
-// Whole, or in the number of chunks with which the least is read and written again.
+// Whole where that keeps within the budget, or in the number of chunks with which the least is read and written again.
 Chunked best_chunks(const Graph& graph, int64_t budget, int overlap, ChunkOptions options) {
   const auto weigh = [&](Chunked c) {
     recompute(order_calls(compute_in_readers(fuse(c.graph))), budget, overlap, c.again);
     return c;
   };
   Chunked best = weigh({.graph = graph});
+  if (best.again.bytes_before <= budget) return best;
   int64_t chunks = 0;
   for (const double most_traffic : {0.5, 2.0, 8.0, kMostTraffic}) {
     options.most_traffic = most_traffic;
@@ -240,7 +241,7 @@ void chunk_within_budget(Pipeline& p) {
           .fewest_bytes = *budget / kConsiderable, .enough_bytes = *budget / kSmall, .most_traffic = kMostTraffic};
       Chunking possible;
       chunk_rows(graph, options, possible);
-      if (possible.products == 0 || states + fullest_moment(graph, overlap) <= *budget) continue;
+      if (possible.products == 0) continue;
       found = best_chunks(graph, *budget - states, overlap, options);
     }
     graph = std::move(found.graph);

@@ -11,10 +11,6 @@
 #include "ir/op.h"
 #include "ir/slicewise.h"
 #include "ir/views.h"
-#include "passes/fusion/call_memory.h"
-#include "passes/fusion/compute_in_readers.h"
-#include "passes/fusion/fuse.h"
-#include "passes/fusion/order_calls.h"
 
 namespace halfstep {
 namespace {
@@ -35,7 +31,9 @@ class Chunks {
   bool plan(int64_t count) {
     count_ = count;
     std::ranges::fill(parts_, outside);
-    return grow() && prune() && is_closed() && delivers_little();
+    if (!grow()) return false;
+    prune();
+    return is_closed() && delivers_little();
   }
 
   // What is added to the traffic by sums over rows.
@@ -180,7 +178,7 @@ class Chunks {
   }
 
   // Small values that nothing here needs are computed of all rows, as before.
-  bool prune() {
+  void prune() {
     std::vector<char> keeps(graph_.nodes().size(), 0);
     for (NodeId id = graph_.size(); id-- > product_;) {
       if (part(id) == outside) continue;
@@ -192,7 +190,6 @@ class Chunks {
     }
     for (NodeId id = product_; id < graph_.size(); ++id)
       if (!keeps[static_cast<size_t>(id)]) parts_[static_cast<size_t>(id)] = outside;
-    return true;
   }
 
   // Whether no chunk waits for what all chunks make, and all that it reads can be cut without being as large itself.
@@ -424,12 +421,6 @@ Graph chunk_rows(const Graph& original, const ChunkOptions& options, Chunking& d
     id = end - 1;
   }
   return graph;
-}
-
-int64_t fullest_moment(const Graph& graph, int overlap) {
-  const Graph ordered = order_calls(compute_in_readers(fuse(graph)));
-  const std::vector<int64_t> alive = CallMemory(ordered).alive(overlap);
-  return alive.empty() ? 0 : std::ranges::max(alive);
 }
 
 }  // namespace halfstep

@@ -34,7 +34,4 @@ struct Chunking {
 
 Graph chunk_rows(const Graph& graph, const ChunkOptions& options, Chunking& done);
 
-// Bytes of values alive at once in the fullest moment, once the graph is fused and ordered. `overlap` as in recompute.
-int64_t fullest_moment(const Graph& graph, int overlap);
-
 }  // namespace halfstep

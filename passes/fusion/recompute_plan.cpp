@@ -14,8 +14,8 @@ namespace {
 // What a call computed again costs, about, on a large GPU; only ratios matter.
 constexpr double kLaunch = 3, kBytesEachMicrosecond = 2.5e6, kFlopsEachMicrosecond = 4e8;
 
-// What computes an element of its result from the same element, or from one of a smaller operand.
-bool is_elementwise(const Node& node) {
+// What has the same elements wherever it is computed over as many: random numbers and reshapes too.
+bool may_stand_elsewhere(const Node& node) {
   return node.op->kernel == KernelKind::pointwise || node.op->kernel == KernelKind::random || is_leaf(*node.op) ||
          node.op->leaf == Leaf::constant || node.op->index_map == IndexMap::repeated ||
          node.op->index_map == IndexMap::row_major;
@@ -32,7 +32,7 @@ int64_t elements_of_domain(const Graph& body) {
       one &= split_reduction(operand.shape, node.attributes.ints("axes")).has_value();
       walk(operand.element_count());
       reduces = true;
-    } else if (!is_elementwise(node) || writes_in_place(node)) {
+    } else if (!may_stand_elsewhere(node) || writes_in_place(node)) {
       return -1;
     }
   }
@@ -233,7 +233,7 @@ std::optional<Again> RecomputePlan::beside(int number, NodeId host, NodeId to) c
   if (!slice(value(number).value, host, kAsItIs, a)) return std::nullopt;
   const Graph& body = graph_.node(value(number).value).attributes.region("body");
   for (NodeId id = 0; id < body.size(); ++id)
-    if (a.inside[static_cast<size_t>(id)] && !is_elementwise(body.node(id))) return std::nullopt;
+    if (a.inside[static_cast<size_t>(id)] && !may_stand_elsewhere(body.node(id))) return std::nullopt;
   std::vector<Value> more;  // operands
   size_t operand = 0;
   for (NodeId id = 0; id < body.size(); ++id)
